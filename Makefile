@@ -1,0 +1,53 @@
+# Countersign. `make demo` and `make test` do all of their own set-up; everything else builds on the same .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-database lint format migrate bench clean
+
+# Make the virtual environment and install both packages, pinned by constraints.txt.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Countersign needs Python 3.11 or newer.")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip==25.3"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[trainer]' --group dev
+	touch $(STAMP)
+
+# Run the main job on real input: train, evaluate, decide, ship, take back, prove. DEMO_BASE=tiny takes under a minute.
+demo: $(STAMP)
+	$(BIN)/python -m trainer.demo
+
+# Run the whole suite on an embedded PostgreSQL (or on the one COUNTERSIGN_DATABASE_URL names).
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+# Run only what needs a database: for a second pass against another PostgreSQL.
+test-database: $(STAMP)
+	$(BIN)/python -m pytest tests/db tests/commands tests/queries tests/api
+
+# Check style, types, floors, and the SQL of every migration.
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m alembic upgrade head --sql 2>/dev/null > $(VENV)/migrations.sql
+	$(BIN)/squawk $(VENV)/migrations.sql
+
+# Rewrite files into the house's format.
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Bring the database of COUNTERSIGN_DATABASE_URL to this code's schema.
+migrate: $(STAMP)
+	$(BIN)/countersign migrate
+
+# Measure the figures of docs/performance.md, side by side in one run.
+bench: $(STAMP)
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf $(VENV)

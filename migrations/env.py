@@ -1,0 +1,58 @@
+"""Runs migrations: one transaction a migration, under an advisory lock, so that two deployments cannot race."""
+
+from __future__ import annotations
+
+import os
+
+from alembic import context
+from sqlalchemy import create_engine, text
+
+import registry.db  # noqa: F401  (fills the metadata)
+from registry.db.table import Table
+
+LOCK = 0x636F756E74657273  # "counters"
+config = context.config
+
+
+def _url() -> str:
+    url = config.attributes.get("url") or os.environ.get("COUNTERSIGN_MIGRATE_URL") or os.environ.get(
+        "COUNTERSIGN_DATABASE_URL"
+    )
+    if not url:
+        raise SystemExit("No database: set COUNTERSIGN_DATABASE_URL, or run countersign migrate --home DIR.")
+    return str(url)
+
+
+def mine(_object: object, name: str | None, kind: str, _reflected: bool, _other: object) -> bool:
+    """Only the public schema is ours; procrastinate keeps its own."""
+    return not (kind == "table" and name == "alembic_version")
+
+
+def offline() -> None:
+    context.configure(url="postgresql+psycopg://", literal_binds=True, target_metadata=Table.metadata,
+                      transaction_per_migration=True, dialect_opts={"paramstyle": "named"})  # fmt: skip
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def online() -> None:
+    engine = create_engine(_url())
+    with engine.connect() as connection:
+        connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": LOCK})
+        connection.commit()
+        try:
+            context.configure(connection=connection, target_metadata=Table.metadata, include_object=mine,
+                              transaction_per_migration=True, compare_server_default=False)  # fmt: skip
+            with context.begin_transaction():
+                context.run_migrations()
+        finally:
+            connection.rollback()
+            connection.execute(text("select pg_advisory_unlock(:lock)"), {"lock": LOCK})
+            connection.commit()
+    engine.dispose()
+
+
+if context.is_offline_mode():
+    offline()
+else:
+    online()

@@ -1,0 +1,51 @@
+"""`python -m registry`: the command line; `api` and `clock` are the processes `countersign up` supervises."""
+
+from __future__ import annotations
+
+import sys
+
+
+def serve_api() -> int:
+    """Serve HTTP until told to stop."""
+    import uvicorn
+
+    from registry import log
+    from registry.app import create_app
+    from registry.settings import Settings
+
+    settings = Settings()
+    log.configure(settings.log_level)
+    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_config=None, access_log=False,
+                timeout_graceful_shutdown=5, server_header=False)  # fmt: skip
+    return 0
+
+
+def run_clock() -> int:
+    """Run the sequencer and the jobs until told to stop."""
+    from registry import clock, log
+    from registry.app import open_sequencer, open_store
+    from registry.settings import Settings
+
+    settings = Settings()
+    log.configure(settings.log_level)
+    store = open_store(settings)
+    assert settings.database_url is not None  # open_store has refused otherwise
+    return clock.run(settings.database_url, store, open_sequencer(settings))
+
+
+def main() -> int:
+    """Run one of the supervised processes, or the command line."""
+    match sys.argv[1:2]:
+        case ["api"]:
+            return serve_api()
+        case ["clock"]:
+            return run_clock()
+        case _:
+            from registry.cli import main as command_line
+
+            command_line()
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Machines' doors, one dialect a folder."""

@@ -1,0 +1,21 @@
+"""Our own JSON under /api/v1: one router a noun, inputs in schemas, errors in problems."""
+
+from fastapi import APIRouter
+
+from registry.api.rest import (
+    accounts, audit, blobs, datasets, evals, lineage, policies, reviews, rollouts, training_runs, use_cases, versions,
+    work,
+)  # fmt: skip
+
+NOUNS = (
+    accounts, audit, blobs, datasets, evals, lineage, policies, reviews, rollouts, training_runs, use_cases, versions,
+    work,
+)  # fmt: skip
+
+
+def router() -> APIRouter:
+    """Every noun's routes under /api/v1."""
+    whole = APIRouter(prefix="/api/v1")
+    for noun in NOUNS:
+        whole.include_router(noun.router)
+    return whole

@@ -1,0 +1,63 @@
+"""People, services, tokens and keys over REST."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from registry.api.rest.door import Caller, TheStore
+from registry.api.rest.schemas import NewAccount, NewKey, NewToken
+from registry.commands import accounts as commands
+from registry.commands import keys, tokens
+from registry.queries import accounts as queries
+from registry.views.accounts import AccountView, KeyView, TokenView
+
+router = APIRouter(tags=["people"])
+
+
+@router.get("/me")
+def me(store: TheStore, caller: Caller) -> AccountView:
+    """Who am I, and what may I do?"""
+    return queries.me(store, caller)
+
+
+@router.post("/accounts", status_code=201)
+def create_account(store: TheStore, caller: Caller, body: NewAccount) -> AccountView:
+    """Make an account if it is missing, and grant it roles."""
+    commands.create(store, caller, body.name, body.roles, body.team)
+    return next(one for one in queries.accounts(store, caller) if one.name == body.name)
+
+
+@router.get("/accounts")
+def accounts(store: TheStore, caller: Caller) -> list[AccountView]:
+    """Everybody, with roles and keys."""
+    return queries.accounts(store, caller)
+
+
+@router.post("/tokens", status_code=201)
+def create_token(store: TheStore, caller: Caller, body: NewToken) -> TokenView:
+    """Mint a token; its secret is in this answer and nowhere else."""
+    return tokens.create(store, caller, body.account, body.roles, body.team, body.days)
+
+
+@router.get("/tokens")
+def list_tokens(store: TheStore, caller: Caller) -> list[TokenView]:
+    """One's own tokens; an administrator sees all. Never a secret."""
+    return queries.tokens(store, caller)
+
+
+@router.delete("/tokens/{token_id}", status_code=204)
+def revoke_token(store: TheStore, caller: Caller, token_id: str) -> None:
+    """End a token now."""
+    tokens.revoke(store, caller, token_id)
+
+
+@router.post("/keys", status_code=201)
+def enroll_key(store: TheStore, caller: Caller, body: NewKey) -> KeyView:
+    """Enrol one's own Ed25519 key."""
+    return keys.enroll(store, caller, body.public_key, body.label, body.proof)
+
+
+@router.get("/keys")
+def list_keys(store: TheStore, caller: Caller) -> list[KeyView]:
+    """Every enrolled public key."""
+    return queries.keys(store, caller)

@@ -1,0 +1,17 @@
+"""Lineage over REST."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from registry.api.rest.door import Caller, TheStore
+from registry.queries import lineage as queries
+from registry.views.lineage import LineageView
+
+router = APIRouter(tags=["lineage"])
+
+
+@router.get("/lineage/{ref:path}")
+def trace(store: TheStore, caller: Caller, ref: str) -> LineageView:
+    """What a thing stands on, and what stands on it."""
+    return queries.trace(store, caller, ref)

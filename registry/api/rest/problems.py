@@ -1,0 +1,85 @@
+"""Errors as RFC 9457 problem+json: one table from families to statuses, for every route alike."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from registry import log
+from registry.errors import BundleRejected, Fault, Invalid, NotFound, RegistryError, TooLarge
+
+STATUSES = {
+    "invalid": 422, "too-large": 413, "unauthenticated": 401, "forbidden": 403, "not-found": 404, "conflict": 409,
+    "refused": 409, "rejected": 422, "unverified": 422, "unavailable": 503, "fault": 500,
+}  # fmt: skip
+TITLES = {
+    "invalid": "The request is wrong", "too-large": "Too large", "unauthenticated": "Not signed in",
+    "forbidden": "Not allowed", "not-found": "Not found", "conflict": "The state is another", "refused": "Refused",
+    "rejected": "The bundle was refused", "unverified": "Verification failed", "unavailable": "Away for the moment",
+    "fault": "Our fault",
+}  # fmt: skip
+
+
+def body(error: RegistryError, request_id: str, path: str) -> dict[str, Any]:
+    """The problem document of an error."""
+    document: dict[str, Any] = {
+        "type": f"/problems/{error.kind}", "title": TITLES[error.family], "status": STATUSES[error.family],
+        "detail": error.detail, "mend": error.mend, "family": error.family, "kind": error.kind, "instance": path,
+        "request_id": request_id, "facts": error.facts,
+    }  # fmt: skip
+    if isinstance(error, BundleRejected):
+        document["defects"] = [asdict(defect) for defect in error.defects]
+    return document
+
+
+def answer(request: Request, error: RegistryError) -> JSONResponse:
+    """The HTTP answer of an error."""
+    headers = {}
+    if error.family == "unavailable":
+        headers["Retry-After"] = "2"
+    if error.family == "unauthenticated":
+        headers["WWW-Authenticate"] = 'Bearer realm="countersign"'
+    request_id = getattr(request.state, "request_id", "")
+    return JSONResponse(
+        body(error, request_id, request.url.path), STATUSES[error.family], headers, "application/problem+json"
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Translate every error once; nothing raw leaves."""
+
+    @app.exception_handler(RegistryError)
+    async def known(request: Request, error: RegistryError) -> JSONResponse:
+        if isinstance(error, Fault):
+            log.LOGGER.error("fault", exc_info=error)
+        return answer(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in one['loc'] if part != 'body') or 'body'}: {one['msg']}"
+            for one in error.errors()[:10]
+        )
+        return answer(request, Invalid("invalid-request", f"The request is wrong: {wrong}", "Mend these fields."))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 404:
+            return answer(request, NotFound("route-unknown", f"There is nothing at {request.url.path}.",
+                                            "See /api/v1/openapi.json."))  # fmt: skip
+        if error.status_code == 413:
+            return answer(request, TooLarge("body-too-large", "The body is too large.", "Send less, or upload a blob."))
+        refused = Invalid("bad-method", f"{request.method} is not possible here.", "See /api/v1/openapi.json.")
+        response = answer(request, refused)
+        response.status_code = error.status_code
+        return response
+
+    @app.exception_handler(Exception)
+    async def unknown(request: Request, error: Exception) -> JSONResponse:
+        log.LOGGER.error("unexpected error", exc_info=error)
+        return answer(request, Fault("fault", "Something went wrong on our side.", "Report the request id."))

@@ -1,0 +1,53 @@
+"""Reviews and votes over REST."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from registry.api.rest.door import Caller, TheBlobs, TheStore
+from registry.api.rest.schemas import NewReview, NewVote, Reason
+from registry.commands import reviews as commands
+from registry.queries import reviews as queries
+from registry.views.reviews import DecisionDraft, ReviewPage, ReviewView, SubmittedView
+
+router = APIRouter(tags=["reviews"])
+
+
+@router.post("/reviews", status_code=201)
+def submit(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewReview) -> SubmittedView:
+    """Submit a version for an environment."""
+    return commands.submit(store, blobs, caller, body.ref, body.environment, body.use_case, body.note)
+
+
+@router.get("/reviews")
+def reviews(
+    store: TheStore, caller: Caller, state: str | None = None, cursor: str | None = None, limit: int = 50
+) -> ReviewPage:
+    """Reviews, newest first; state is waiting, open, decided or a state's own name."""
+    return queries.reviews(store, caller, state, cursor, limit)
+
+
+@router.get("/reviews/{number}")
+def review(store: TheStore, caller: Caller, number: int) -> ReviewView:
+    """One review with its evidence, verdict and votes."""
+    return queries.review(store, caller, number)
+
+
+@router.get("/reviews/{number}/decision")
+def draft(store: TheStore, caller: Caller, number: int) -> DecisionDraft:
+    """The decision the caller would sign, but for verdict and reason."""
+    return queries.draft(store, caller, number)
+
+
+@router.post("/reviews/{number}/votes", status_code=201)
+def vote(store: TheStore, caller: Caller, number: int, body: NewVote) -> ReviewView:
+    """Cast a signed vote."""
+    commands.vote(store, caller, number, body.decision, body.reason, body.salt, body.key, body.signature)
+    return queries.review(store, caller, number)
+
+
+@router.post("/reviews/{number}/withdraw")
+def withdraw(store: TheStore, caller: Caller, number: int, body: Reason) -> ReviewView:
+    """Take an open review back."""
+    commands.withdraw(store, caller, number, body.reason)
+    return queries.review(store, caller, number)

@@ -1,0 +1,44 @@
+"""Training runs over REST."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from registry.api.rest.door import Caller, TheStore
+from registry.api.rest.schemas import NewTrainingRun
+from registry.commands import training_runs as commands
+from registry.queries import training_runs as queries
+from registry.views.training_runs import TrainingRunView
+
+router = APIRouter(tags=["training runs"])
+
+
+@router.post("/training-runs", status_code=201)
+def queue(store: TheStore, caller: Caller, body: NewTrainingRun) -> TrainingRunView:
+    """Queue a recipe for the next free trainer."""
+    run = commands.queue(store, caller, body.adapter, body.base, body.dataset, body.recipe, body.domain,
+                         body.meta or {})  # fmt: skip
+    return queries.training_run(store, caller, run)
+
+
+@router.get("/training-runs")
+def training_runs(
+    store: TheStore, caller: Caller, adapter: str | None = None, state: str | None = None
+) -> list[TrainingRunView]:
+    """Training runs, newest first."""
+    return queries.training_runs(store, caller, adapter, state)
+
+
+@router.get("/training-runs/{run}")
+def training_run(store: TheStore, caller: Caller, run: UUID) -> TrainingRunView:
+    """One training run."""
+    return queries.training_run(store, caller, run)
+
+
+@router.post("/training-runs/{run}/cancel")
+def cancel(store: TheStore, caller: Caller, run: UUID) -> TrainingRunView:
+    """Call a training run off."""
+    commands.cancel(store, caller, run)
+    return queries.training_run(store, caller, run)

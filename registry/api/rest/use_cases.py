@@ -1,0 +1,27 @@
+"""Use cases over REST."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from registry.api.rest.door import Caller, TheStore
+from registry.api.rest.schemas import NewUseCase
+from registry.commands import use_cases as commands
+from registry.queries import use_cases as queries
+from registry.views.use_cases import UseCaseView
+
+router = APIRouter(tags=["use cases"])
+
+
+@router.post("/use-cases", status_code=201)
+def add(store: TheStore, caller: Caller, body: NewUseCase) -> UseCaseView:
+    """Say why something may serve."""
+    name = commands.register(store, caller, body.name, purpose=body.purpose, owner=body.owner,
+                             risk_tier=body.risk_tier, suite=body.suite, details=body.details)  # fmt: skip
+    return next(one for one in queries.use_cases(store, caller) if one.name == name)
+
+
+@router.get("/use-cases")
+def use_cases(store: TheStore, caller: Caller) -> list[UseCaseView]:
+    """Every use case one may see."""
+    return queries.use_cases(store, caller)

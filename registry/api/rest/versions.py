@@ -1,0 +1,73 @@
+"""Base models, adapters, checkpoints and their versions over REST."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from registry.api.rest.door import Caller, TheBlobs, TheStore
+from registry.api.rest.schemas import NewVersion
+from registry.blobs import Blobs
+from registry.commands import versions as commands
+from registry.db.store import Store
+from registry.queries import verification
+from registry.queries import versions as queries
+from registry.rules.actors import Actor
+from registry.rules.bundles import Kind
+from registry.rules.tensors import File
+from registry.views.versions import AddedView, LinePage, VerifiedView, VersionView
+
+router = APIRouter(tags=["versions"])
+
+
+def _add(kind: Kind, store: Store, blobs: Blobs, caller: Actor, body: NewVersion, response: Response) -> AddedView:
+    files = [File(file.path, file.sha256, file.size) for file in body.files]
+    draft = commands.Draft(kind, body.name, files, body.meta, body.base, body.domain, body.training_run, body.attempt,
+                           body.step)  # fmt: skip
+    added = commands.register(store, blobs, caller, draft)
+    response.status_code = 200 if added.status == "found" else 201
+    return added
+
+
+@router.post("/bases", status_code=201)
+def add_base(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response) -> AddedView:
+    """Register a base model's version from uploaded files."""
+    return _add("base", store, blobs, caller, body, response)
+
+
+@router.post("/adapters", status_code=201)
+def add_adapter(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response) -> AddedView:
+    """Register an adapter's version from uploaded files."""
+    return _add("adapter", store, blobs, caller, body, response)
+
+
+@router.post("/checkpoints", status_code=201)
+def add_checkpoint(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response) -> AddedView:
+    """Register a checkpoint's version from uploaded files."""
+    return _add("checkpoint", store, blobs, caller, body, response)
+
+
+@router.get("/lines")
+def lines(
+    store: TheStore, caller: Caller, kind: str | None = None, team: str | None = None, q: str | None = None,
+    cursor: str | None = None, limit: int = 50,
+) -> LinePage:  # fmt: skip
+    """Base models, adapters and checkpoints, a page at a time."""
+    return queries.lines(store, caller, kind, team, q, cursor, limit)
+
+
+@router.get("/lines/{ref:path}/versions")
+def versions(store: TheStore, caller: Caller, ref: str) -> list[VersionView]:
+    """A line's versions, newest first."""
+    return queries.versions(store, caller, ref)
+
+
+@router.get("/versions/{ref:path}")
+def version(store: TheStore, caller: Caller, ref: str) -> VersionView:
+    """One version: what it is, where it came from, where it serves."""
+    return queries.version(store, caller, ref)
+
+
+@router.get("/verify/{ref:path}")
+def verify(store: TheStore, blobs: TheBlobs, caller: Caller, ref: str) -> VerifiedView:
+    """Recompute every digest and root of a version or data set version from the bytes."""
+    return verification.verify(store, blobs, caller, ref)

@@ -1,0 +1,144 @@
+"""The audit log: log, verify, as-of, export, tree-head."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from registry.cli.output import emit, fields, json_option, note, percent, state, table
+from registry.cli.reviews import ENVIRONMENT
+from registry.cli.session import connect
+from registry.errors import Unverified
+
+
+class Moment(click.ParamType[datetime]):
+    """An ISO 8601 time -> an aware datetime; without an offset it is UTC."""
+
+    name = "time"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"'{value}' is no time: write it like 2026-11-22T19:30:00Z.", param, ctx)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@click.group()
+def audit() -> None:
+    """The audit log: read, check, ask for a moment, export.
+
+    \b
+    Example:
+      countersign audit export --out pack.zip
+    """
+
+
+@audit.command("log")
+@click.option("--action", help="Only one kind of act, such as review:vote.")
+@click.option("--subject", help="Only what was done to one thing.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1))
+@json_option
+def log(action: str | None, subject: str | None, limit: int, as_json: bool) -> None:
+    """Show the newest entries of the log.
+
+    \b
+    Example:
+      countersign audit log --action review:vote --limit 10
+    """
+    with connect() as registry:
+        events = registry.events(action, subject, limit)
+    if as_json:
+        emit(events)
+    else:
+        rows = [(one.seq, one.at, one.actor, one.action, one.subject, state(one.outcome)) for one in events]
+        table(["Seq", "At", "Actor", "Action", "Subject", "Outcome"], rows)
+
+
+@audit.command("verify")
+@json_option
+def verify(as_json: bool) -> None:
+    """Recompute the whole log: every leaf, root, tree head and vote; exit 8 unless all agree.
+
+    \b
+    Example:
+      countersign audit verify
+    """
+    with connect() as registry:
+        check = registry.check_log()
+    if as_json:
+        emit(check)
+    else:
+        fields(f"Log  {state('valid' if check.ok else 'broken')}", [
+            ("Events", check.events), ("In the tree", check.size), ("Root", check.root), ("Tree heads", check.heads),
+            ("Votes", check.votes),
+        ])  # fmt: skip
+    if not check.ok:
+        raise Unverified(
+            "log-broken", f"The log does not check out: {'; '.join(check.problems)}.",
+            "Export it at once, keep the pack, and tell the auditor.", problems=check.problems,
+        )  # fmt: skip
+
+
+@audit.command("as-of")
+@click.argument("moment", metavar="TIME", type=Moment())
+@click.option("--env", "environment", required=True, type=ENVIRONMENT)
+@json_option
+def as_of(moment: datetime, environment: str, as_json: bool) -> None:
+    """Show what served at a moment, and who had approved it.
+
+    \b
+    Example:
+      countersign audit as-of 2026-11-22T19:30:00Z --env production
+    """
+    with connect() as registry:
+        standing = registry.as_of(moment, environment)
+    if as_json:
+        emit(standing)
+    else:
+        rows = [
+            (one.adapter, one.channel, one.generation, one.version, one.candidate, percent(one.weight_bp), one.since,
+             one.review, one.approved_by)
+            for one in standing
+        ]  # fmt: skip
+        heads = ["Adapter", "Channel", "Generation", "Stable", "Candidate", "Share", "Since", "Review", "Approved by"]
+        table(heads, rows, "Nothing served then.")
+
+
+@audit.command("export")
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The zip to write.")
+@json_option
+def export(out: Path, as_json: bool) -> None:
+    """Write the evidence pack, for `countersign-verify` to check without any server.
+
+    \b
+    Example:
+      countersign audit export --out pack.zip
+    """
+    with connect() as registry:
+        registry.export(out)
+    if as_json:
+        emit({"out": str(out), "size": out.stat().st_size})
+    else:
+        click.echo(f"Wrote {out} ({out.stat().st_size:,} bytes).")
+        note(f"Check it offline: countersign-verify {out}")
+
+
+@audit.command("tree-head")
+@json_option
+def tree_head(as_json: bool) -> None:
+    """Print the newest signed tree head.
+
+    \b
+    Example:
+      countersign audit tree-head
+    """
+    with connect() as registry:
+        head = registry.tree_head()
+    if as_json:
+        emit(head)
+    else:
+        click.echo(head.note, nl=not head.note.endswith("\n"))
+        note(f"Signed under {head.key}; {head.pending} events wait for the next one.")

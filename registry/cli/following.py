@@ -1,0 +1,66 @@
+"""Follow queued work to its end: one bar on stderr, one line a change where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import click
+
+from registry.cli.output import cell, note, state
+from registry.errors import Fault
+
+POLL = 1.0  # seconds between two looks
+ENDED = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Work(Protocol):
+    """What training runs and eval runs have in common."""
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def progress(self) -> dict[str, Any]: ...
+
+    @property
+    def error(self) -> str | None: ...
+
+
+Followed = TypeVar("Followed", bound=Work)
+
+
+def follow(label: str, look: Callable[[], Followed]) -> Followed:
+    """Look again each second until the work ends, then return it; Fault when it did not succeed."""
+    work, said = look(), ""
+    while work.state not in ENDED:
+        said = _say(label, work, said)
+        time.sleep(POLL)
+        work = look()
+    _say(label, work, said)
+    if sys.stderr.isatty():
+        note("")
+    if work.state != "succeeded":
+        raise Fault(f"work-{work.state}", f"{label}: {work.error or work.state}.", "Mend the cause and queue it again.")
+    return work
+
+
+def _say(label: str, work: Work, said: str) -> str:
+    """One line, in place on a terminal; elsewhere only when state or tenth of the way changes."""
+    done, of = work.progress.get("step"), work.progress.get("steps")
+    known = isinstance(done, int) and isinstance(of, int) and of > 0
+    share = done / of if known else 0.0  # type: ignore[operator]
+    line = f"{label}  {state(work.state)}"
+    if known:
+        line += f"  {'█' * round(share * 24):░<24}  {done}/{of}"
+    rest = {name: value for name, value in work.progress.items() if name not in ("step", "steps")}
+    line += f"  {cell(rest)}" if rest else ""
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[K{line}", err=True, nl=False)
+        return line
+    key = f"{work.state} {int(share * 10)}"
+    if key != said:
+        note(line)
+    return key

@@ -1,0 +1,118 @@
+"""What runs here rather than over there: gateway, migrate, doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from registry.cli.output import emit, fields, json_option, state
+from registry.cli.reviews import ENVIRONMENT
+from registry.cli.session import address
+from registry.errors import NotFound, Unverified
+
+if TYPE_CHECKING:
+    from registry.settings import Settings
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def _cache() -> Path:
+    return Path.home() / ".cache" / "countersign" / "gateway"
+
+
+@click.command()
+@click.option("--engine", required=True, metavar="URL", help="The engine it asks.")
+@click.option("--environment", default="production", show_default=True, type=ENVIRONMENT, help="Whose routes it obeys.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", required=True, type=click.IntRange(0, 65535), help="The port to listen on; 0 takes a free one.")
+@click.option("--cache", type=FOLDER, default=_cache, show_default="~/.cache/countersign/gateway",
+              help="Where it keeps the files of what it serves.")  # fmt: skip
+def gateway(engine: str, environment: str, host: str, port: int, cache: Path) -> None:
+    """Run a gateway: the data plane beside an engine.
+
+    \b
+    Example:
+      countersign gateway --port 8090 --engine http://127.0.0.1:8000 --environment production
+    """
+    from registry.gateway.main import run
+
+    run(*address(), engine, environment, host, port, cache)
+
+
+@click.command()
+@click.option("--home", type=FOLDER, help="The home of a registry with a database of its own; default ~/.countersign.")
+@json_option
+def migrate(home: Path | None, as_json: bool) -> None:
+    """Bring the database to this version's schema.
+
+    \b
+    Example:
+      countersign migrate --home ./registry
+    """
+    from registry import app
+
+    with _at_rest(home) as settings:
+        revision = app.migrate(settings)
+    if as_json:
+        emit({"revision": revision})
+    else:
+        click.echo(f"The database is at {revision}.")
+
+
+@click.command()
+@click.option("--home", type=FOLDER, help="The home of the registry; default ~/.countersign.")
+@json_option
+def doctor(home: Path | None, as_json: bool) -> None:
+    """Check a registry at rest: rebuild the tables from the log and compare.
+
+    \b
+    Example:
+      countersign doctor --home ./registry
+    """
+    from registry import app
+
+    with _at_rest(home) as settings:
+        if not settings.log_key_file.is_file():
+            # Made at the first start; with a new one every tree head of this registry would look forged.
+            raise NotFound(
+                "log-key-missing", f"There is no log key at {settings.log_key_file}.",
+                "Name the --home that `countersign up` was given, or set COUNTERSIGN_LOG_KEY_FILE.",
+            )  # fmt: skip
+        report = app.doctor(settings)
+    if as_json:
+        emit(report)
+    else:
+        numbers = [(name.replace("_", " ").capitalize(), report[name]) for name in ("events", "rows", "tree_size")]
+        fields(f"Registry  {state('valid' if report['ok'] else 'broken')}", numbers)
+    if not report["ok"]:
+        raise Unverified(
+            "registry-broken", f"The registry does not check out: {'; '.join(report['problems'])}.",
+            "Export the log at once, then restore from a backup taken before.", problems=report["problems"],
+        )  # fmt: skip
+
+
+@contextmanager
+def _at_rest(home: Path | None) -> Iterator[Settings]:
+    """The settings with a database that answers: the one named, else the home's own, started for as long as needed."""
+    from registry.settings import load
+
+    settings = load(home=home)
+    if settings.database_url is not None:
+        yield settings
+        return
+    if not (settings.private / "postgres.json").is_file():
+        raise NotFound(
+            "no-database", f"{settings.home} has no database of its own, and COUNTERSIGN_DATABASE_URL names no other.",
+            "Name the --home that `countersign up` was given, or set COUNTERSIGN_DATABASE_URL.",
+        )  # fmt: skip
+    from registry.embedded import Cluster
+
+    with Cluster(settings.home) as cluster:
+        yield load(
+            home=home, database_url=cluster.url("app"), migrate_database_url=cluster.url("owner"),
+            sequencer_database_url=cluster.url("sequencer"),
+        )  # fmt: skip

@@ -1,0 +1,278 @@
+"""`countersign up`: everything on one machine, in the foreground, until a signal ends it.
+
+The heavy imports (SQLAlchemy, FastAPI, alembic) run in a thread beside initdb: together they take as long as the
+longer of the two.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from registry import log
+from registry.cli.supervisor import Child, Supervisor, last_line, log_of, sweep
+from registry.embedded import Cluster
+from registry.errors import Conflict, Invalid, Unavailable
+from registry.home import Lock, claim
+from registry.settings import PREFIX, Settings, load
+
+READY_SECONDS = 120.0
+EXTRAS = {"mlflow": 1, "gateway": 2, "engine": 3, "trainer": 0}  # each with its distance from our port; 0: listens not
+
+
+class Stopped(BaseException):
+    """A signal asked us to end; no `except Exception` on the way swallows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A program beside the registry: how to start it and where it listens."""
+
+    name: str
+    argv: list[str]
+    environ: Callable[[], dict[str, str]]
+    url: str | None
+
+
+def _names(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    for name in names:
+        if name not in EXTRAS:
+            raise click.BadParameter(f"'{name}' is none of {', '.join(EXTRAS)}.")
+    return names
+
+
+@click.command()
+@click.option("--home", type=click.Path(path_type=Path), help="Where data and keys live; default ~/.countersign.")
+@click.option("--host", help="The address to listen on; default 127.0.0.1.")
+@click.option("--port", type=click.IntRange(1, 65535), help="The port to listen on; default 8080.")
+@click.option("--with", "extras", default="", callback=_names, metavar="NAMES",
+              help="Run these too, separated by commas: trainer, mlflow, engine, gateway.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON once it is ready.")
+def up(home: Path | None, host: str | None, port: int | None, extras: tuple[str, ...], as_json: bool) -> None:
+    """Start PostgreSQL, migrate, and serve the API, the console and the clock.
+
+    \b
+    Example:
+      countersign up --home ./registry --port 8080
+
+    Runs in the foreground. SIGTERM or Ctrl-C ends it and all it started. The database is an embedded PostgreSQL
+    under --home unless COUNTERSIGN_DATABASE_URL is set.
+    """
+    settings = load(home=home, host=host, port=port)
+    log.configure(settings.log_level)
+    _require(extras)
+    claim(settings.home)
+    with Lock(settings.private / "up.lock", wait=False), suppress(Stopped), _signals():
+        run(settings, extras, as_json)
+
+
+def run(settings: Settings, extras: tuple[str, ...], as_json: bool) -> None:
+    """Bring all of it up, say so once, and watch; always ends by an exception, and always stops what it started."""
+    begun = time.monotonic()
+    cluster = None if settings.database_url else Cluster(settings.home)
+    supervisor = Supervisor(settings.home, cluster)
+    try:
+        sweep(settings.home, 10.0)
+        _require_port(settings)
+        imports = threading.Thread(target=_import, name="imports", daemon=True)
+        imports.start()
+        if cluster is not None:
+            cluster.start()
+            settings = settings.model_copy(
+                update={
+                    "database_url": cluster.url("app"),
+                    "migrate_database_url": cluster.url("owner"),
+                    "sequencer_database_url": cluster.url("sequencer"),
+                }
+            )
+        imports.join()
+        from registry.app import prepare
+
+        first = not (settings.private / "admin.token").exists()
+        ports = _ports(settings, extras)
+        if "mlflow" in ports and settings.mlflow_url is None:
+            settings = settings.model_copy(update={"mlflow_url": f"http://127.0.0.1:{ports['mlflow']}"})
+        token = prepare(settings).admin_token
+        python = [sys.executable, "-m", "registry"]
+        api = supervisor.add(Child("api", [*python, "api"], lambda: _environ(settings)))
+        supervisor.add(Child("clock", [*python, "clock"], lambda: _environ(settings, sequencer=True)))
+        _await_ready(supervisor, api, settings)
+        beside = [_extra(name, settings, ports, cluster) for name in extras]
+        _announce(settings, token if first or as_json else None, beside, as_json, time.monotonic() - begun)
+        for extra in beside:
+            supervisor.add(Child(extra.name, extra.argv, extra.environ))
+        supervisor.watch()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # asked once is enough: nothing may interrupt the stopping
+        supervisor.stop()
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    def stop(number: int, frame: object) -> None:
+        raise Stopped
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _import() -> None:
+    """Import early; a failure shows again, and to somebody who reports it, at the import itself."""
+    with suppress(Exception):
+        import_module("registry.app")
+
+
+def _require(extras: tuple[str, ...]) -> None:
+    """Refuse what is not installed before anything starts."""
+    needs = {"mlflow": ("mlflow",), "trainer": ("trainer", "torch"), "engine": ("trainer", "torch"), "gateway": ()}
+    for name in extras:
+        missing = [module for module in needs[name] if importlib.util.find_spec(module) is None]
+        if missing:
+            raise Invalid(
+                "missing-extra", f"--with {name} needs the Python package {missing[0]}.",
+                "Install it: pip install 'countersign[trainer]'.",
+            )  # fmt: skip
+
+
+def _listenable(host: str, port: int) -> bool:
+    """Whether the port is free, tried the way uvicorn binds it."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise Invalid("bad-host", f"'{host}' is no address: {error.strerror}.", "Choose another --host.") from error
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except PermissionError as error:
+            raise Conflict("port-taken", f"Port {port} is not ours to use.", "Choose a --port above 1023.") from error
+        except OSError:
+            return False
+    return True
+
+
+def _require_port(settings: Settings) -> None:
+    if not _listenable(settings.host, settings.port):
+        raise Conflict(
+            "port-taken", f"Port {settings.port} on {settings.host} is taken by another program.",
+            "Choose another --port, or stop that program.",
+        )  # fmt: skip
+
+
+def _ports(settings: Settings, extras: tuple[str, ...]) -> dict[str, int]:
+    """A port for each extra that listens: near ours by habit, any free one where that is taken."""
+    ports = {}
+    for name in extras:
+        if EXTRAS[name]:
+            wanted = settings.port + EXTRAS[name]
+            if wanted > 65535 or not _listenable("127.0.0.1", wanted):
+                with socket.create_server(("127.0.0.1", 0)) as free:
+                    wanted = free.getsockname()[1]
+            ports[name] = wanted
+    return ports
+
+
+def _environ(settings: Settings, sequencer: bool = False) -> dict[str, str]:
+    """The environment of our own children: every setting as read, but no more database roles than the child needs."""
+    values = settings.model_dump(mode="json", exclude_none=True, exclude={"migrate_database_url"})
+    if not sequencer:
+        values.pop("sequencer_database_url", None)
+    return _bare() | {PREFIX + name.upper(): str(value) for name, value in values.items()}
+
+
+def _bare() -> dict[str, str]:
+    """Our environment without anything of ours: neither database nor token leaks into a program beside us."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+
+
+def _extra(name: str, settings: Settings, ports: dict[str, int], cluster: Cluster | None) -> Extra:
+    """How to start a program beside the registry; those that call it get a token of their own role."""
+    from registry.app import service_token
+
+    url = f"http://127.0.0.1:{ports[name]}" if name in ports else None
+    local = _bare() | {PREFIX + "HOME": str(settings.home), PREFIX + "LOG_LEVEL": settings.log_level}
+    if settings.mlflow_url:
+        local[PREFIX + "MLFLOW_URL"] = settings.mlflow_url
+
+    def caller() -> dict[str, str]:
+        account = f"{name}-{socket.gethostname().split('.')[0].lower()}"
+        return local | {PREFIX + "URL": _url(settings), PREFIX + "TOKEN": service_token(settings, account, name)}
+
+    if name == "trainer":
+        return Extra(name, [sys.executable, "-m", "trainer", "worker"], caller, None)
+    if name == "gateway":
+        engine = ports.get("engine", settings.port + EXTRAS["engine"])
+        argv = [sys.executable, "-m", "registry", "gateway", "--port", str(ports[name]), "--environment", "production"]
+        argv += ["--engine", f"http://127.0.0.1:{engine}", "--cache", str(settings.private / "gateway")]
+        return Extra(name, argv, caller, url)
+    if name == "engine":
+        return Extra(name, [sys.executable, "-m", "trainer", "engine", "--port", str(ports[name])], lambda: local, url)
+    artifacts = settings.private / "mlflow"
+    artifacts.mkdir(mode=0o700, exist_ok=True)
+    store = cluster.url("mlflow") if cluster is not None else f"sqlite:///{artifacts / 'mlflow.db'}"
+    argv = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(ports[name])]
+    argv += ["--workers", "1", "--artifacts-destination", str(artifacts / "artifacts")]
+    return Extra(name, argv, lambda: _bare() | {"MLFLOW_BACKEND_STORE_URI": store}, url)
+
+
+def _url(settings: Settings) -> str:
+    """The address for programs on this machine; one that means all interfaces is no address to call."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def _ready(settings: Settings) -> bool:
+    connection = http.client.HTTPConnection(_url(settings).removeprefix("http://"), timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _await_ready(supervisor: Supervisor, api: Child, settings: Settings) -> None:
+    """Wait for /readyz; an API that dies three times in a row will not come, and says why in its log."""
+    deadline = time.monotonic() + READY_SECONDS
+    supervisor.watch(lambda: _ready(settings) or api.deaths >= 3 or time.monotonic() > deadline)
+    if not _ready(settings):
+        path = log_of(settings.home, "api")
+        raise Unavailable("api-not-ready", f"The API does not get ready: {last_line(path)}", f"See {path}.")
+
+
+def _announce(settings: Settings, token: str | None, beside: list[Extra], as_json: bool, seconds: float) -> None:
+    """The one line programs wait for, or a few for a person; the token only the first time, for a person."""
+    address = settings.public_url or _url(settings)
+    if as_json:
+        urls = {extra.name: extra.url for extra in beside if extra.url}
+        click.echo(json.dumps({"url": address, "admin_token": token, **urls}))
+    else:
+        click.echo(f"Countersign is ready at {address}/ after {seconds:.1f} s. Ctrl-C stops it.")
+        for extra in beside:
+            if extra.url:
+                click.echo(f"  {extra.name} {extra.url}")
+        if token:
+            click.echo(f"Admin token, shown this once and kept in {settings.private / 'admin.token'}:\n{token}")
+    sys.stdout.flush()

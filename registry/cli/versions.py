@@ -1,0 +1,176 @@
+"""Base models, adapters and checkpoints: the same four verbs for each, and `verify` for anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from registry.cli.output import bar, emit, fields, json_option, state, table
+from registry.cli.session import connect, document
+from registry.errors import BundleRejected, Unverified
+
+if TYPE_CHECKING:
+    from registry.views.versions import AddedView, VerifiedView, VersionView
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _group(kind: Literal["base", "adapter", "checkpoint"], title: str, example: str) -> click.Group:
+    """The group of one kind: add, ls, show, verify."""
+
+    @click.group(kind, help=f"{title}: add, list, show, verify.\n\n\b\nExample:\n  countersign {kind} ls")
+    def group() -> None: ...
+
+    @group.command(
+        "add",
+        help="Send a folder of files and register them as a version; what is missing is listed as findings."
+        f"\n\n\b\nExample:\n  countersign {kind} add ./files --name {example} --meta meta.yaml",
+    )
+    @click.argument("directory", metavar="DIR", type=FOLDER)
+    @click.option("--name", required=True, metavar="team/name", help="The line of work this is a version of.")
+    @click.option("--base", "base_ref", metavar="REF", help="The base model version it stands on.")
+    @click.option("--domain", help="The business domain it serves.")
+    @click.option("--meta", type=FILE, help="Purpose, licence, source and the like, as YAML.")
+    @json_option
+    def add(
+        directory: Path, name: str, base_ref: str | None, domain: str | None, meta: Path | None, as_json: bool
+    ) -> None:
+        from registry.client.versions import bundle_files
+
+        known = document(meta)
+        size = sum(path.stat().st_size for path, _ in bundle_files(directory))
+        with connect() as registry, refusal_as_document(as_json), bar(f"Sending {directory}", size) as step:
+            added = registry.add(kind, directory, name, base=base_ref, domain=domain, meta=known, on_bytes=step)
+        show_added(added, as_json)
+
+    @group.command(
+        "ls",
+        help="List lines of work, or the versions of one."
+        f"\n\n\b\nExample:\n  countersign {kind} ls\n  countersign {kind} ls {example}",
+    )
+    @click.argument("line", metavar="[team/name]", required=False)
+    @click.option("-q", "--search", metavar="TEXT", help="Only lines that match.")
+    @json_option
+    def list_lines(line: str | None, search: str | None, as_json: bool) -> None:
+        with connect() as registry:
+            if line is not None:
+                versions = registry.versions(line)
+                if as_json:
+                    emit(versions)
+                else:
+                    rows = [(v.ref, state(v.state), v.manifest_digest, v.created_by, v.created_at) for v in versions]
+                    table(["Version", "State", "Digest", "By", "Since"], rows)
+                return
+            lines = registry.lines(kind, search)
+        if as_json:
+            emit(lines)
+        else:
+            rows_ = [
+                (one.name, one.domain, one.newest, state(one.newest_state) if one.newest_state else None, one.serves)
+                for one in lines
+            ]
+            table(["Name", "Domain", "Newest", "State", "Serves"], rows_)
+
+    @group.command("show", help=f"Show one version whole.\n\n\b\nExample:\n  countersign {kind} show {example}@v1")
+    @click.argument("ref", metavar="REF")
+    @json_option
+    def show(ref: str, as_json: bool) -> None:
+        with connect() as registry:
+            version = registry.version(ref)
+        if as_json:
+            emit(version)
+        else:
+            _show_version(version)
+
+    @group.command(
+        "verify",
+        help="Read every byte of a version again and compare all digests."
+        f"\n\n\b\nExample:\n  countersign {kind} verify {example}@v1",
+    )
+    @click.argument("ref", metavar="REF")
+    @json_option
+    def verify_one(ref: str, as_json: bool) -> None:
+        _verify(ref, as_json)
+
+    return group
+
+
+base = _group("base", "Base models", "acme/smollm2")
+adapter = _group("adapter", "Adapters", "acme/claims")
+checkpoint = _group("checkpoint", "Full weights", "acme/claims-merged")
+
+
+@click.command()
+@click.argument("ref", metavar="REF")
+@json_option
+def verify(ref: str, as_json: bool) -> None:
+    """Read every byte of a thing again and compare all digests.
+
+    \b
+    Example:
+      countersign verify acme/claims@v3
+    """
+    _verify(ref, as_json)
+
+
+class refusal_as_document:  # noqa: N801 - reads as the `with` it is for
+    """Around an `add`: a refused bundle is also the answer of this command, so with --json it goes to stdout."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if self.as_json and isinstance(error, BundleRejected):
+            emit({
+                "ref": None, "digest": None, "root": None, "status": "refused", "findings": [], "defects": error.defects
+            })  # fmt: skip
+
+
+def show_added(added: AddedView, as_json: bool) -> None:
+    """What an `add` did; a draft lists what a person must still supply."""
+    if as_json:
+        emit(added)
+        return
+    fields(f"{added.ref}  {state(added.status)}", [("Digest", added.digest), ("Root", added.root)])
+    if added.findings:
+        click.echo("Still missing:")
+        table(["Field", "Why", "What to do"], [(one.field, one.detail, one.mend) for one in added.findings])
+
+
+def _show_version(version: VersionView) -> None:
+    fields(f"{version.ref}  {state(version.state)}", [
+        ("Digest", version.manifest_digest), ("Tensor root", version.tensor_root), ("Base", version.base),
+        ("Base root", version.base_root), ("Made by", version.created_by), ("Since", version.created_at),
+        ("Training run", version.training_run), ("Serves", version.serves), ("Recalled because", version.recall_reason),
+        *((f"meta {name}", value) for name, value in version.meta.items()),
+    ])  # fmt: skip
+    table(["File", "SHA-256", "Bytes"], [(one.path, one.sha256, one.size) for one in version.files])
+    if version.approvals:
+        rows = [(one.review, one.environment, state(one.state), one.expires_at) for one in version.approvals]
+        table(["Review", "Environment", "State", "Expires"], rows)
+
+
+def _verify(ref: str, as_json: bool) -> None:
+    with connect() as registry:
+        verified = registry.verify(ref)
+    if as_json:
+        emit(verified)
+    else:
+        _show_verified(verified)
+    if not verified.ok:
+        raise Unverified(
+            "bytes-changed", f"{verified.ref} is not what was registered: {'; '.join(verified.problems)}.",
+            "Do not use it; restore its blobs from a backup, or recall it.", problems=verified.problems,
+        )  # fmt: skip
+
+
+def _show_verified(verified: VerifiedView) -> None:
+    fields(f"{verified.ref}  {state('valid' if verified.ok else 'broken')}", [
+        ("Files", verified.files), ("Bytes", verified.bytes), ("Digest", verified.manifest_digest),
+        ("Root", verified.root),
+    ])  # fmt: skip

@@ -1,0 +1,32 @@
+"""Data sets: add a file as a version, look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from registry.client.blobs import Blobs, OnBytes
+from registry.client.transport import SLOW, ref_path
+from registry.views.datasets import DatasetVersionView
+from registry.views.versions import AddedView
+
+
+class Datasets(Blobs):
+    """Data set versions."""
+
+    def add_dataset(
+        self, file: str | Path, name: str, meta: Mapping[str, Any] | None = None, on_bytes: OnBytes | None = None
+    ) -> AddedView:
+        """Send a JSON Lines file and register it as a version of `team/name`; BundleRejected lists bad rows."""
+        sent = self.put_file(file, on_bytes)
+        body = {"name": name, "file": {"sha256": sent.sha256, "size": sent.size}, "meta": dict(meta or {})}
+        return self._post("/datasets", AddedView, body, timeout=SLOW)
+
+    def datasets(self) -> list[DatasetVersionView]:
+        """Every data set version."""
+        return self._get("/datasets", list[DatasetVersionView])
+
+    def dataset(self, ref: str) -> DatasetVersionView:
+        """One data set version."""
+        return self._get(f"/datasets/{ref_path(ref)}", DatasetVersionView)

@@ -1,0 +1,52 @@
+"""Reviews: submit, look, and vote with a signature of one's own."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Literal
+
+from registry.client.accounts import Sign
+from registry.client.transport import SLOW, Transport
+from registry.views.reviews import DecisionDraft, ReviewPage, ReviewView, SubmittedView
+
+Verdict = Literal["approve", "reject", "request_changes"]
+SALT = 16  # bytes
+
+
+class Reviews(Transport):
+    """A version before its judges."""
+
+    def submit(self, ref: str, environment: str, use_case: str, note: str) -> SubmittedView:
+        """Open a review of a version for an environment and a use case."""
+        body = {"ref": ref, "environment": environment, "use_case": use_case, "note": note}
+        return self._post("/reviews", SubmittedView, body, timeout=SLOW)
+
+    def reviews(self, state: str | None = None) -> list[ReviewView]:
+        """Reviews, in one state or all, newest first."""
+        return list(self._items("/reviews", ReviewPage, state=state))
+
+    def review(self, number: int) -> ReviewView:
+        """One review with its evidence, verdict and votes."""
+        return self._get(f"/reviews/{number}", ReviewView)
+
+    def draft(self, number: int) -> DecisionDraft:
+        """The decision as this person would sign it, still without verdict and reason."""
+        return self._get(f"/reviews/{number}/decision", DecisionDraft)
+
+    def vote(self, number: int, verdict: Verdict, reason: str, sign: Sign) -> ReviewView:
+        """Vote: `sign` (bound to the context "decision") signs the whole decision as it stands at this moment.
+
+        The reason goes into the decision only as a salted commitment, so that it can be erased later and the
+        signature still holds.
+        """
+        salt = secrets.token_bytes(SALT)
+        commitment = "sha256:" + hashlib.sha256(salt + reason.encode()).hexdigest()
+        decision = {**self.draft(number).decision, "verdict": verdict, "reason_commitment": commitment}
+        key, signature = sign(decision)
+        body = {"decision": decision, "reason": reason, "salt": salt.hex(), "key": key, "signature": signature}
+        return self._post(f"/reviews/{number}/votes", ReviewView, body)
+
+    def withdraw(self, number: int, reason: str) -> ReviewView:
+        """Take a submission back."""
+        return self._post(f"/reviews/{number}/withdraw", ReviewView, {"reason": reason})

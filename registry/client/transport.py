@@ -1,0 +1,205 @@
+"""How the client speaks HTTP: one request at a time, and patience while the registry is away."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from ipaddress import ip_address
+from typing import Any, Protocol, Self, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from registry.client.answers import error_of, read
+from registry.errors import Invalid, RegistryError, Unauthenticated, Unavailable
+from registry.rules.refs import parse_ref
+
+T = TypeVar("T")
+Item_co = TypeVar("Item_co", covariant=True)
+
+PATIENCE = 10.0  # seconds a safe request goes on trying: a restarted PostgreSQL is back within five
+SLOW = 900.0  # seconds the registry may take to read every byte of a large bundle
+
+
+class Page(Protocol[Item_co]):
+    """What every keyset page looks like; `next` is the cursor of the page after it."""
+
+    @property
+    def items(self) -> Sequence[Item_co]: ...
+
+    @property
+    def next(self) -> str | None: ...
+
+
+class Transport:
+    """One registry, one token. Safe to share between threads, as a worker and its heartbeat do."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        timeout: float = 60.0,
+        on_wait: Callable[[RegistryError], None] | None = None,
+    ) -> None:
+        """Address a registry; None reads COUNTERSIGN_URL and COUNTERSIGN_TOKEN; `on_wait` hears of each retry's cause.
+
+        Raises Invalid without a usable URL, Unauthenticated without a token.
+        """
+        self.url = (url or os.environ.get("COUNTERSIGN_URL", "")).rstrip("/")
+        host = _host(self.url)
+        token = token or os.environ.get("COUNTERSIGN_TOKEN", "")
+        if not token:
+            raise Unauthenticated(
+                "no-token", f"There is no token for {self.url}.",
+                "Set COUNTERSIGN_TOKEN, or sign in with `countersign login`.",
+            )  # fmt: skip
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise Unauthenticated(
+                "bad-token", "The token holds characters no token has.", "Copy it again, whole and alone."
+            )
+        self._timeout = timeout
+        self._on_wait = on_wait
+        # A proxy meant for the internet cannot reach this machine's own loopback.
+        self._http = httpx.Client(
+            base_url=self.url, timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)), trust_env=not _loopback(host),
+            headers={"Authorization": f"Bearer {token}", "User-Agent": "countersign-client"},
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def ready(self) -> bool:
+        """Does the registry answer /readyz with yes, right now? Never raises for its being away."""
+        try:
+            return self._http.get("/readyz").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def _get(self, path: str, into: type[T], *, timeout: float | None = None, **params: Any) -> T:
+        def attempt() -> T:
+            with self._open("GET", path, timeout=timeout, params=_given(params)) as response:
+                return read(response, into)
+
+        return self._patiently(attempt)
+
+    def _post(self, path: str, into: type[T], body: Mapping[str, Any], *, timeout: float | None = None) -> T:
+        """Send a change. It is tried again only while no connection was had at all: a change is never sent twice."""
+
+        def attempt() -> T:
+            with self._open("POST", path, timeout=timeout, json=dict(body)) as response:
+                return read(response, into)
+
+        return self._patiently(attempt, only_unsent=True)
+
+    def _post_or_none(self, path: str, into: type[T], body: Mapping[str, Any]) -> T | None:
+        """A change whose answer may be 204: there was nothing."""
+
+        def attempt() -> T | None:
+            with self._open("POST", path, json=dict(body)) as response:
+                return None if response.status_code == httpx.codes.NO_CONTENT else read(response, into)
+
+        return self._patiently(attempt, only_unsent=True)
+
+    def _tell(self, path: str, body: Mapping[str, Any]) -> None:
+        """A change whose answer says nothing more than done."""
+
+        def attempt() -> None:
+            with self._open("POST", path, json=dict(body)) as response:
+                response.read()
+
+        self._patiently(attempt, only_unsent=True)
+
+    def _delete(self, path: str) -> None:
+        def attempt() -> None:
+            with self._open("DELETE", path) as response:
+                response.read()
+
+        self._patiently(attempt, only_unsent=True)
+
+    def _items(self, path: str, page: type[Page[T]], **params: Any) -> Iterator[T]:
+        """Every item of a keyset listing, page after page."""
+        cursor: str | None = None
+        while True:
+            answer = self._get(path, page, cursor=cursor, **params)
+            yield from answer.items
+            cursor = answer.next
+            if cursor is None:
+                return
+
+    @contextmanager
+    def _open(
+        self, method: str, path: str, *, timeout: float | None = None, accept: int | None = None, **options: Any
+    ) -> Iterator[httpx.Response]:
+        """One request, its answer still unread; a refusal or an unreachable registry raises the error it means.
+
+        `accept` is a status the caller answers for itself.
+        """
+        if timeout is not None:
+            options["timeout"] = httpx.Timeout(timeout, connect=5.0)
+        try:
+            with self._http.stream(method, f"/api/v1{path}", **options) as response:
+                if response.status_code >= httpx.codes.BAD_REQUEST and response.status_code != accept:
+                    response.read()
+                    raise error_of(response)
+                yield response
+        except httpx.RequestError as error:
+            sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+            raise Unavailable(
+                "unreachable", f"The registry at {self.url} does not answer: {str(error) or type(error).__name__}.",
+                "Check the URL and that the registry runs (countersign up), then try again.", sent=sent,
+            ) from error  # fmt: skip
+
+    def _patiently(self, attempt: Callable[[], T], *, only_unsent: bool = False) -> T:
+        """Try until the registry is there, at most PATIENCE seconds after the first failure, as Retry-After asks."""
+        deadline, pause = None, 0.2
+        while True:
+            try:
+                return attempt()
+            except Unavailable as error:
+                wait = float(error.facts.get("retry_after", pause))
+                now = time.monotonic()
+                deadline = deadline or now + PATIENCE
+                if now + wait > deadline or (only_unsent and error.facts.get("sent", True)):
+                    raise
+                if self._on_wait is not None:
+                    self._on_wait(error)
+            time.sleep(wait)
+            pause = min(pause * 2, 2.0)
+
+
+def ref_path(ref: str) -> str:
+    """A reference as it stands in a URL path; Invalid when it is none."""
+    return quote(str(parse_ref(ref)), safe="/@:")
+
+
+def _given(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _host(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Invalid(
+            "no-url", f"'{url[:120]}' is not the address of a registry." if url else "No registry is named.",
+            "Set COUNTERSIGN_URL (http://127.0.0.1:8080, say), or sign in with `countersign login`.",
+        )  # fmt: skip
+    return parts.hostname
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""Everything that changes the registry: one function = one transaction = one audit entry."""

@@ -1,0 +1,79 @@
+"""Register data set versions: every row is read and covered by the record root."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from registry.blobs import Blobs
+from registry.db import datasets as table
+from registry.db import versions
+from registry.db.datasets import Dataset, DatasetVersion
+from registry.db.store import Store
+from registry.db.versions import Node
+from registry.errors import BundleRejected, NotFound, Unverified
+from registry.rules import datasets
+from registry.rules.actions import Action
+from registry.rules.actors import Actor
+from registry.rules.refs import parse_line
+from registry.rules.tensors import File
+from registry.views.versions import AddedView, FindingView
+
+
+def register(
+    store: Store, blobs: Blobs, actor: Actor, name: str, sha256: str, size: int, meta: dict[str, Any]
+) -> AddedView:
+    """Freeze one file of rows as the next version; without its required facts it stays a draft.
+
+    Raises BundleRejected with the rows that are wrong, Unverified when the bytes are not here.
+    """
+    ref = parse_line(name)
+    assert ref.team is not None and ref.name is not None
+    store.check(actor, Action.DATASET_REGISTER, ref.team)
+    if not blobs.has(sha256) or blobs.size(sha256) != size:
+        raise Unverified("blob-missing", f"The bytes sha256:{sha256} are not here at that size.",
+                         "Upload the file first (PUT /api/v1/blobs/<sha256>), then register.")  # fmt: skip
+    scan = datasets.inspect(File("rows.jsonl", sha256, size), blobs.read, meta)
+    views = [FindingView(one.field, one.detail, one.mend) for one in scan.findings]
+    if not scan.defects and (found := _found(store, actor, name, sha256)):
+        return found
+    with store.write(actor, Action.DATASET_REGISTER, ref.team) as tx:
+        tx.within(ref.team)
+        if scan.defects:
+            raise BundleRejected(scan.defects)
+        assert scan.record_root is not None
+        dataset = table.line(tx.session, ref, lock=True)
+        if dataset is None:
+            dataset = tx.add(Dataset(id=uuid4(), team=ref.team, name=ref.name, created_by=actor.account,
+                                     created_at=tx.now))  # fmt: skip
+        version = table.draft_of(tx.session, dataset.id, sha256)
+        if version is None:
+            identity = uuid4()
+            versions.hold_blob(tx.session, sha256, size)
+            node = tx.add(Node(id=identity, kind="dataset", team=ref.team, ref=f"dataset:{name}@draft-{identity.hex[:8]}"))
+            version = tx.add(DatasetVersion(
+                id=identity, dataset_id=dataset.id, number=None, state="draft", blob_id=sha256,
+                record_root=scan.record_root, rows=scan.rows, splits=scan.splits, duplicates=scan.duplicates,
+                overlap=scan.overlap, meta=meta, created_by=actor.account, created_at=tx.now,
+            ))  # fmt: skip
+        else:
+            node = tx.get(Node, version.id)
+            version.meta = meta
+        if not scan.findings:
+            version.number = table.highest(tx.session, dataset.id) + 1
+            version.state = "registered"
+            node.ref = f"dataset:{name}@v{version.number}"
+        tx.audit(node.ref, record_root=scan.record_root, rows=scan.rows, state=version.state)
+        return AddedView(node.ref.removeprefix("dataset:"), f"sha256:{sha256}", scan.record_root, version.state, views)
+
+
+def _found(store: Store, actor: Actor, name: str, sha256: str) -> AddedView | None:
+    with store.read(actor) as session:
+        try:
+            dataset = table.line(session, parse_line(name))
+            version = dataset and table.numbered(session, dataset.id, sha256)
+        except NotFound:
+            return None
+        if not dataset or not version or not actor.sees(dataset.team):
+            return None
+        return AddedView(f"{name}@v{version.number}", f"sha256:{sha256}", version.record_root, "found")

@@ -1,0 +1,45 @@
+"""Publish policies: each version is frozen, and an older one never comes back."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import yaml
+
+from registry.db import policies
+from registry.db.policies import PolicyVersion
+from registry.db.store import Store
+from registry.errors import Conflict, Invalid
+from registry.proof import canonical
+from registry.rules import policies as rules
+from registry.rules.actions import Action
+from registry.rules.actors import Actor
+
+
+def publish(store: Store, actor: Actor, text: str, *, only_first: bool = False) -> str | None:
+    """Freeze a policy's text as the next version of its environment; `only_first` leaves a standing one alone.
+
+    Raises Invalid for YAML or rules that do not parse, Conflict when the same rules are in force already.
+    """
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise Invalid("bad-policy", f"The policy is not YAML: {str(error)[:200]}", "Mend the file.") from error
+    if not isinstance(document, dict):
+        raise Invalid("bad-policy", "A policy is a YAML mapping.", "See registry/policies for examples.")
+    policy = rules.parse(document)
+    plain = rules.as_rules(policy)
+    if only_first:
+        with store.read(actor) as session:
+            if policies.standing(session, policy.environment) is not None:
+                return None
+    with store.write(actor, Action.POLICY_PUBLISH) as tx:
+        standing = policies.standing(tx.session, policy.environment)
+        digest = canonical.digest(plain)
+        if standing is not None and standing.digest == digest:
+            raise Conflict("policy-unchanged", f"{standing.ref} already says exactly this.", "Nothing more is needed.")
+        number = 1 if standing is None else standing.number + 1
+        version = tx.add(PolicyVersion(id=uuid4(), environment=policy.environment, number=number, digest=digest,
+                                       rules=plain, text=text, published_by=actor.account, published_at=tx.now))  # fmt: skip
+        tx.audit(f"policy:{version.ref}", digest=digest)
+        return version.ref

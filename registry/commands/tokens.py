@@ -1,0 +1,46 @@
+"""Mint and revoke bearer tokens."""
+
+from __future__ import annotations
+
+import secrets
+
+from registry.db import accounts
+from registry.db.accounts import Token
+from registry.db.store import Store
+from registry.errors import Refused
+from registry.rules import tokens
+from registry.rules.actions import Action
+from registry.rules.actors import Actor, parse_roles
+from registry.views.accounts import GrantView, TokenView
+
+
+def create(store: Store, actor: Actor, account: str, roles: list[str], team: str | None, days: int) -> TokenView:
+    """A token for roles its account holds; the secret is in the answer and nowhere else, ever."""
+    wanted = parse_roles(roles)
+    lifetime = tokens.lifetime(days)
+    token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    with store.write(actor, Action.TOKEN_CREATE) as tx:
+        owner = accounts.by_name(tx.session, account)
+        held = {(grant.role, grant.team) for grant in accounts.grants_of(tx.session, owner.id)}
+        missing = [role.value for role in wanted if (role.value, team) not in held]
+        if missing:
+            raise Refused("role-not-held", f"{account} does not hold {', '.join(missing)}"
+                          f"{' in team ' + team if team else ''}.", "Grant the role first (countersign people ls).",
+                          subject=f"account:{owner.id}")  # fmt: skip
+        scopes = [{"role": role.value, "team": team} for role in wanted]
+        tx.add(Token(id=token_id, account_id=owner.id, secret_hash=tokens.fingerprint(secret), scopes=scopes,
+                     created_at=tx.now, expires_at=tx.now + lifetime, revoked_at=None))  # fmt: skip
+        tx.audit(f"token:{token_id}", account=owner.id, roles=[role.value for role in wanted], team=team)
+        return TokenView(
+            id=token_id, account=account, grants=[GrantView(role.value, team) for role in wanted], created_at=tx.now,
+            expires_at=tx.now + lifetime, revoked_at=None, token=f"cs_{token_id}_{secret}",
+        )  # fmt: skip
+
+
+def revoke(store: Store, actor: Actor, token_id: str) -> None:
+    """End a token now; a revoked token is unknown from the next request on."""
+    with store.write(actor, Action.TOKEN_REVOKE) as tx:
+        token = tx.get(Token, token_id, lock=True)
+        if token.revoked_at is None:
+            token.revoked_at = tx.now
+        tx.audit(f"token:{token_id}", account=token.account_id)

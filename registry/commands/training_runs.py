@@ -1,0 +1,126 @@
+"""Ask for training, finish it with the trainer's signed report, or call it off."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from registry.db import datasets, training_runs, versions
+from registry.db.accounts import SigningKey
+from registry.db.store import Store, Tx
+from registry.db.training_runs import Lease, TrainingRun
+from registry.db.versions import Line
+from registry.errors import Conflict, Invalid, NotFound, Refused, Unverified
+from registry.proof import canonical, keys
+from registry.rules import recipes
+from registry.rules.actions import Action
+from registry.rules.actors import Actor
+from registry.rules.refs import Ref, parse_line
+
+
+def queue(
+    store: Store, actor: Actor, adapter: str, base: str, dataset: str, recipe: dict[str, Any],
+    domain: str | None, meta: dict[str, Any],
+) -> UUID:  # fmt: skip
+    """Queue a recipe on a registered base and data set for an adapter, which is made if it is new.
+
+    Raises Invalid for a bad recipe, Refused when base or data set is not registered.
+    """
+    ref = parse_line(adapter)
+    assert ref.team is not None
+    checked = recipes.parse(recipe)
+    frozen = checked.as_dict()
+    with store.write(actor, Action.TRAINING_QUEUE, ref.team) as tx:
+        tx.within(ref.team)
+        line = _line(tx, ref, domain)
+        base_version, base_line, _ = versions.by_ref(tx.session, base, share=True)
+        data, data_node = datasets.by_ref(tx.session, dataset, share=True)
+        for team, what in ((base_line.team, base), (data_node.team, dataset)):
+            if not actor.sees(team):
+                raise NotFound("unknown", f"There is no '{what}'.", "Check the name.")
+        if base_line.kind == "adapter" or base_version.state not in ("registered", "deprecated"):
+            raise Refused("unfit-base", f"{base} is no registered base model or checkpoint.", "Name another.",
+                          subject=adapter)  # fmt: skip
+        if data.state not in ("registered", "deprecated"):
+            raise Refused("unfit-parent", f"{dataset} is {data.state}.", "Complete it, or name another.",
+                          subject=adapter)  # fmt: skip
+        run = tx.add(TrainingRun(
+            id=uuid4(), line_id=line.id, base_version_id=base_version.id, dataset_version_id=data.id, recipe=frozen,
+            recipe_digest=canonical.digest(frozen), meta={**meta, **({"domain": line.domain} if line.domain else {})},
+            state="queued", attempt=0, requested_by=actor.account, created_at=tx.now,
+        ))  # fmt: skip
+        tx.audit(f"training-run:{run.id}", adapter=adapter, base=str(base), dataset=str(dataset),
+                 recipe=run.recipe_digest)  # fmt: skip
+        return run.id
+
+
+def _line(tx: Tx, ref: Ref, domain: str | None) -> Line:
+    try:
+        line = versions.line(tx.session, ref, lock=True)
+    except NotFound:
+        if not domain:
+            raise Invalid("domain-missing", f"{ref.line} is new: say for which business domain.",
+                          "Give --domain, for example --domain legal.") from None  # fmt: skip
+        assert ref.team is not None and ref.name is not None
+        return tx.add(Line(id=uuid4(), kind="adapter", team=ref.team, name=ref.name, domain=domain,
+                           created_by=tx.actor.account, created_at=tx.now))  # fmt: skip
+    if line.kind != "adapter":
+        raise Conflict("line-kind", f"{ref.line} is a {line.kind}, not an adapter.", "Use another name.")
+    return line
+
+
+def finish(
+    store: Store, actor: Actor, run_id: UUID, attempt: int, report: dict[str, Any], key: str, signature: str
+) -> None:
+    """Close a training run with its report, signed by the trainer's own enrolled key; the same report twice is once.
+
+    Raises Refused when the lease is lost or an output is missing, Unverified when the signature is not the trainer's.
+    """
+    with store.write(actor, Action.TRAINING_FINISH) as tx:
+        run = training_runs.by_id(tx.session, run_id, lock=True)
+        line = tx.get(Line, run.line_id)
+        tx.within(line.team)
+        if run.state == "succeeded" and run.report == report:
+            tx.audit(f"training-run:{run.id}", repeated=True)
+            return
+        training_runs.must_hold(tx.session, run, actor.account, attempt)
+        signer = tx.session.get(SigningKey, key)
+        if (signer is None or signer.account_id != actor.account or signer.revoked_at is not None
+                or not keys.verify_document(signer.public_key, report, "training-report", signature)):
+            raise Unverified("bad-signature", "The report is not signed by an enrolled key of this trainer.",
+                             "Enrol the trainer's key, then sign the very report you send.", subject=line.ref)  # fmt: skip
+        _check_report(tx, run, attempt, report)
+        run.state, run.finished_at = "succeeded", tx.now
+        run.report, run.report_key, run.report_signature = report, key, signature
+        tx.session.delete(tx.get(Lease, run.id))
+        tx.audit(f"training-run:{run.id}", outputs=[one["ref"] for one in report["outputs"]],
+                 report=canonical.digest(report))  # fmt: skip
+
+
+def _check_report(tx: Tx, run: TrainingRun, attempt: int, report: dict[str, Any]) -> None:
+    """What the trainer says it did must be what it was asked, and its outputs must be what it registered."""
+    said = (report.get("run"), report.get("attempt"), report.get("recipe_digest"))
+    if said != (str(run.id), attempt, run.recipe_digest):
+        raise Refused("report-mismatch", "The report is about another training run, attempt or recipe.",
+                      "Report the work that was leased.", subject=f"training-run:{run.id}")  # fmt: skip
+    outputs = report.get("outputs")
+    if not isinstance(outputs, list) or not all(isinstance(one, dict) for one in outputs):
+        raise Invalid("bad-report", "The report's outputs must be a list.", "See docs for the training report.")
+    registered = versions.of_training_run(tx.session, run.id)
+    told = {one.get("step"): (one.get("ref"), one.get("manifest_digest")) for one in outputs}
+    if told != registered or set(told) != set(run.recipe["publish_at"]):
+        raise Refused("report-mismatch", "The outputs reported are not the versions this training run registered.",
+                      "Register every step the recipe publishes, then report.", subject=f"training-run:{run.id}")  # fmt: skip
+
+
+def cancel(store: Store, actor: Actor, run_id: UUID) -> None:
+    """Call a training run off; its worker hears it at the next heartbeat. Cancelled twice is cancelled once."""
+    with store.write(actor, Action.WORK_CANCEL) as tx:
+        run = training_runs.by_id(tx.session, run_id, lock=True)
+        tx.within(tx.get(Line, run.line_id).team)
+        if run.state in ("succeeded", "failed"):
+            raise Refused("illegal-transition", f"The training run has {run.state} already.", "Nothing can be called off.",
+                          subject=f"training-run:{run.id}")  # fmt: skip
+        if run.state != "cancelled":
+            run.state, run.finished_at = "cancelled", tx.now
+        tx.audit(f"training-run:{run.id}")

@@ -1,0 +1,37 @@
+"""Register use cases."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from registry.db import evals
+from registry.db.store import Store
+from registry.db.use_cases import UseCase
+from registry.errors import Invalid
+from registry.rules.actions import Action
+from registry.rules.actors import Actor
+from registry.rules.refs import parse_line, parse_ref
+
+TIERS = ("minimal", "limited", "high")
+
+
+def register(
+    store: Store, actor: Actor, name: str, *, purpose: str, owner: str, risk_tier: str, suite: str,
+    details: dict[str, Any],
+) -> str:  # fmt: skip
+    """Say why something may serve, for whom, how risky it is, and which suite judges it."""
+    ref = parse_line(name)
+    if risk_tier not in TIERS:
+        raise Invalid("bad-risk-tier", f"There is no risk tier '{risk_tier[:40]}'.", f"Use one of {', '.join(TIERS)}.")
+    if not purpose.strip() or not owner.strip():
+        raise Invalid("use-case-incomplete", "A use case needs a purpose and an owner.", "Give --purpose and --owner.")
+    assert ref.team is not None and ref.name is not None
+    with store.write(actor, Action.USE_CASE_REGISTER, ref.team) as tx:
+        tx.within(ref.team)
+        its_suite = evals.suite_by_name(tx.session, parse_ref(suite))
+        tx.add(UseCase(id=uuid4(), team=ref.team, name=ref.name, purpose=purpose.strip(), owner=owner.strip(),
+                       risk_tier=risk_tier, suite_id=its_suite.id, details=details, created_by=actor.account,
+                       created_at=tx.now))  # fmt: skip
+        tx.audit(f"use-case:{name}", risk_tier=risk_tier, suite=suite)
+    return name

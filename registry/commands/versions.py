@@ -1,0 +1,208 @@
+"""Register versions of base models, adapters and checkpoints: inspect the bytes, then name them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+from registry.blobs import Blobs
+from registry.db import datasets, training_runs, versions
+from registry.db.lineage import LineageEdge
+from registry.db.store import Store, Tx
+from registry.db.training_runs import Lease
+from registry.db.versions import Line, Node, Version, VersionFile
+from registry.errors import BundleRejected, Conflict, Invalid, NotFound, Refused, Unverified
+from registry.rules import bundles
+from registry.rules.actions import Action
+from registry.rules.actors import Actor
+from registry.rules.bundles import BaseFacts, Inspected, Kind
+from registry.rules.refs import Ref, parse_line
+from registry.rules.tensors import File
+from registry.views.versions import AddedView, FindingView
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a door was asked to register; the bytes of `files` are published already."""
+
+    kind: Kind
+    name: str
+    files: list[File]
+    meta: dict[str, Any] = field(default_factory=dict)
+    base: str | None = None
+    domain: str | None = None
+    training_run: UUID | None = None
+    attempt: int | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    id: UUID
+    facts: BaseFacts
+
+
+def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedView:
+    """Give a sound, complete bundle its number; an incomplete one stays a draft; the same bytes are found again.
+
+    Raises BundleRejected with every defect, Unverified for bytes that are not here, Refused for an unfit parent,
+    Conflict when the name is of another kind.
+    """
+    ref = parse_line(draft.name)
+    assert ref.team is not None
+    store.check(actor, Action.VERSION_REGISTER, ref.team)
+    _published(blobs, draft.files)
+    base = _base(store, blobs, actor, draft)
+    meta = {**draft.meta, **({"domain": draft.domain} if draft.domain else {})}
+    inspected = bundles.inspect(
+        draft.kind, draft.files, blobs.read, base=None if base is None else base.facts, meta=meta
+    )
+    if not inspected.defects and (found := _found(store, actor, ref, draft, inspected)):
+        return found
+    with store.write(actor, Action.VERSION_REGISTER, ref.team) as tx:
+        tx.within(ref.team)
+        if inspected.defects:
+            raise BundleRejected(inspected.defects)
+        line = _line(tx, ref, draft)
+        version, node = _draft(tx, line, draft, base, inspected, meta)
+        if not inspected.findings:
+            _number(tx, line, version, node)
+        tx.audit(node.ref, kind=draft.kind, manifest=version.manifest_digest, state=version.state)
+        return AddedView(
+            ref=node.ref, digest=version.manifest_digest, root=version.tensor_root, status=version.state,
+            findings=[FindingView(one.field, one.detail, one.mend) for one in inspected.findings],
+        )  # fmt: skip
+
+
+def _published(blobs: Blobs, files: list[File]) -> None:
+    for file in files:
+        if not blobs.has(file.sha256) or blobs.size(file.sha256) != file.size:
+            raise Unverified("blob-missing", f"{file.path}: the bytes sha256:{file.sha256} are not here at that size.",
+                             "Upload the file first (PUT /api/v1/blobs/<sha256>), then register.")  # fmt: skip
+
+
+def _base(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> _Base | None:
+    if draft.base is None:
+        return None
+    with store.read(actor) as session:
+        version, line, _ = versions.by_ref(session, draft.base)
+        if not actor.sees(line.team):
+            raise NotFound("version-unknown", f"There is no version '{draft.base}'.", "Check the name of the base.")
+        if line.kind == "adapter" or version.state not in ("registered", "deprecated"):
+            raise Refused("unfit-base", f"{draft.base} is {'an adapter' if line.kind == 'adapter' else version.state}.",
+                          "Name a registered base model or checkpoint.", subject=draft.name)  # fmt: skip
+        files = [File(path, sha256, size) for path, sha256, size in versions.files(session, version.id)]
+        root = version.base_root
+    return _Base(version.id, bundles.base_facts(files, blobs.read, base_root=root))
+
+
+def _found(store: Store, actor: Actor, ref: Ref, draft: Draft, inspected: Inspected) -> AddedView | None:
+    """The same bytes under the same name were registered before: say so, change nothing."""
+    with store.read(actor) as session:
+        try:
+            line = versions.line(session, ref)
+            version, _, node = versions.by_ref(
+                session, Ref(ref.team, ref.name, digest=inspected.manifest_digest.removeprefix("sha256:"))
+            )
+        except NotFound:
+            return None
+        if line.kind != draft.kind or version.state == "draft" or not actor.sees(line.team):
+            return None
+        return AddedView(node.ref, version.manifest_digest, version.tensor_root, "found")
+
+
+def _line(tx: Tx, ref: Ref, draft: Draft) -> Line:
+    try:
+        line = versions.line(tx.session, ref, lock=True)
+    except NotFound:
+        assert ref.team is not None and ref.name is not None
+        return tx.add(Line(id=uuid4(), kind=draft.kind, team=ref.team, name=ref.name, domain=draft.domain,
+                           created_by=tx.actor.account, created_at=tx.now))  # fmt: skip
+    if line.kind != draft.kind:
+        raise Conflict("line-kind", f"{ref.line} is a {line.kind}, not a {draft.kind}.", "Use another name.")
+    return line
+
+
+def _draft(
+    tx: Tx, line: Line, draft: Draft, base: _Base | None, inspected: Inspected, meta: dict[str, Any]
+) -> tuple[Version, Node]:
+    """The draft row with its files and edges, new or taken up again with what it lacked."""
+    try:
+        version, _, node = versions.by_ref(
+            tx.session, Ref(line.team, line.name, digest=inspected.manifest_digest.removeprefix("sha256:")), lock=True
+        )
+        version.meta = meta
+        version.base_version_id = base.id if base else version.base_version_id
+        version.base_root, version.facts = inspected.base_root, inspected.facts
+        if base:
+            _edge(tx, node, base.id, "adapts", "verified")
+        tx.session.flush()
+        return version, node
+    except NotFound:
+        pass
+    provenance = _provenance(tx, line, draft, base)
+    identity = uuid4()
+    node = tx.add(Node(id=identity, kind=draft.kind, team=line.team, ref=f"{line.ref}@draft-{identity.hex[:8]}"))
+    version = tx.add(Version(
+        id=identity, line_id=line.id, number=None, state="draft", manifest_digest=inspected.manifest_digest,
+        tensor_root=inspected.tensor_root, base_root=inspected.base_root, base_version_id=base.id if base else None,
+        training_run_id=draft.training_run, step=draft.step, meta=meta, facts=inspected.facts,
+        created_by=tx.actor.account, created_at=tx.now,
+    ))  # fmt: skip
+    for file in draft.files:
+        versions.hold_blob(tx.session, file.sha256, file.size)
+        tx.add(VersionFile(id=uuid4(), version_id=identity, path=file.path, blob_id=file.sha256))
+    if base:
+        _edge(tx, node, base.id, "adapts", "verified")
+    for parent, grade in provenance:
+        _edge(tx, node, parent, "tuned_on", grade)
+    return version, node
+
+
+def _provenance(tx: Tx, line: Line, draft: Draft, base: _Base | None) -> list[tuple[UUID, str]]:
+    """The data a version was tuned on: observed when a leased training run brings it, else as its maker claims."""
+    if draft.training_run is None:
+        claimed = draft.meta.get("datasets", [])
+        if not isinstance(claimed, list) or not all(isinstance(one, str) for one in claimed):
+            raise Invalid("bad-meta", "meta.datasets must be a list of data set references.", "Mend the file.")
+        return [(_fit_dataset(tx, one), "claimed") for one in claimed]
+    run = training_runs.by_id(tx.session, draft.training_run)
+    lease = tx.session.get(Lease, run.id)
+    if run.state != "running" or lease is None or (lease.account_id, lease.attempt) != (tx.actor.account, draft.attempt):
+        raise Refused("lease-lost", "This training run is not leased to you now.",
+                      "Stop this attempt; the run was taken over or has ended.", subject=line.ref)  # fmt: skip
+    if run.line_id != line.id or base is None or run.base_version_id != base.id:
+        raise Refused("not-this-run", "The bundle is not of the adapter and base this training run was asked for.",
+                      "Register the output under the run's own adapter and base.", subject=line.ref)  # fmt: skip
+    if draft.step not in run.recipe["publish_at"]:
+        raise Refused("step-not-asked", f"The recipe does not publish step {draft.step}.",
+                      f"It publishes {run.recipe['publish_at']}.", subject=line.ref)  # fmt: skip
+    return [(run.dataset_version_id, "observed")]
+
+
+def _fit_dataset(tx: Tx, ref: str) -> UUID:
+    dataset, node = datasets.by_ref(tx.session, ref, share=True)
+    if not tx.actor.sees(node.team):
+        raise NotFound("dataset-unknown", f"There is no data set version '{ref}'.", "Check the name.")
+    if dataset.state not in ("registered", "deprecated"):
+        raise Refused("unfit-parent", f"{ref} is {dataset.state}.", "Complete it or name another.", subject=ref)
+    return dataset.id
+
+
+def _edge(tx: Tx, child: Node, parent_id: UUID, relation: str, grade: str) -> None:
+    parent = tx.get(Node, parent_id)
+    tx.add(LineageEdge(id=uuid4(), child_id=child.id, child_seq=child.seq, parent_id=parent.id, parent_seq=parent.seq,
+                       relation=relation, grade=grade, created_at=tx.now))  # fmt: skip
+
+
+def _number(tx: Tx, line: Line, version: Version, node: Node) -> None:
+    """The next number, never used before: the line is locked, and versions are never deleted."""
+    if version.base_version_id is not None:
+        parent, _, _ = versions.by_id(tx.session, version.base_version_id, share=True)
+        if parent.state not in ("registered", "deprecated"):
+            raise Refused("unfit-base", f"The base is {parent.state}.", "Name another base.", subject=line.ref)
+    version.number = versions.highest(tx.session, line.id) + 1
+    version.state = "registered"
+    node.ref = f"{line.ref}@v{version.number}"
+    tx.session.flush()

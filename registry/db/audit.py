@@ -1,0 +1,81 @@
+"""The audit log: events in the transaction they tell of, then leaves and signed tree heads by the sequencer."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, LargeBinary, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Mapped, mapped_column
+
+from registry.db.table import Id, Moment, Table, Xid8, hex_digest, one_of
+
+
+class Event(Table):
+    """One entry: its canonical bytes are the leaf; the columns beside them only serve searches.
+
+    `place` is allotted at the end of the transaction, when every row lock is held, so for any row the order of
+    places is the order of its changes.
+    """
+
+    __tablename__ = "event"
+    governed = False
+    id: Mapped[Id]
+    place: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
+    at: Mapped[Moment]
+    actor_id: Mapped[UUID | None]
+    action: Mapped[str]
+    subject: Mapped[str]
+    team: Mapped[str | None]
+    outcome: Mapped[str]
+    entry: Mapped[bytes] = mapped_column(LargeBinary)
+    __table_args__ = (
+        CheckConstraint(one_of("outcome", "done", "refused"), name="outcome"),
+        Index("ix_event_subject", "subject", "place"),
+        Index("ix_event_action", "action", "place"),
+    )
+
+
+class EventRow(Table):
+    """Which governed rows an event's transaction wrote; the deferred trigger looks here at COMMIT."""
+
+    __tablename__ = "event_row"
+    governed = False
+    txid: Mapped[int] = mapped_column(Xid8(), server_default=text("pg_current_xact_id()"), primary_key=True)
+    table_name: Mapped[str] = mapped_column(primary_key=True)
+    row_key: Mapped[str] = mapped_column(primary_key=True)
+    event_id: Mapped[UUID] = mapped_column(ForeignKey("event.id"), index=True)
+
+
+class EventPending(Table):
+    """The outbox: events the sequencer has not numbered yet. A queue and not `place > last`, since places commit out of order."""
+
+    __tablename__ = "event_pending"
+    governed = False
+    place: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    event_id: Mapped[UUID] = mapped_column(ForeignKey("event.id"))
+
+
+class Leaf(Table):
+    """An event's number in the log and its RFC 6962 leaf hash."""
+
+    __tablename__ = "leaf"
+    governed = False
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    event_id: Mapped[UUID] = mapped_column(ForeignKey("event.id"), unique=True)
+    hash: Mapped[bytes] = mapped_column(LargeBinary)
+    __table_args__ = (CheckConstraint("seq >= 0 and octet_length(hash) = 32", name="shape"),)
+
+
+class TreeHead(Table):
+    """The log's root at a size, the frontier to go on from, and (after COMMIT) the signed note."""
+
+    __tablename__ = "tree_head"
+    governed = False
+    size: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    root: Mapped[str]
+    frontier: Mapped[list[Any]] = mapped_column(ARRAY(LargeBinary))
+    note: Mapped[str | None]
+    made_at: Mapped[Moment]
+    __table_args__ = (CheckConstraint(hex_digest("root"), name="root"),)

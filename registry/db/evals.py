@@ -1,0 +1,189 @@
+"""Eval suites, their frozen versions, eval runs and metrics."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, select, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from registry.db.table import Id, Moment, Table, hex_digest, one_of
+from registry.db.training_runs import STATES
+from registry.db.versions import Node
+from registry.errors import NotFound
+from registry.rules.refs import Ref, parse_ref
+
+
+class EvalSuite(Table):
+    """An eval suite's line `team/name`."""
+
+    __tablename__ = "eval_suite"
+    id: Mapped[Id]
+    team: Mapped[str]
+    name: Mapped[str]
+    created_by: Mapped[UUID | None]
+    created_at: Mapped[Moment]
+    __table_args__ = (UniqueConstraint("team", "name"),)
+
+
+class EvalSuiteVersion(Table):
+    """Items, metric and decoding, frozen: the row can never change."""
+
+    __tablename__ = "eval_suite_version"
+    id: Mapped[UUID] = mapped_column(ForeignKey("node.id"), primary_key=True)
+    suite_id: Mapped[UUID] = mapped_column(ForeignKey("eval_suite.id"), index=True)
+    number: Mapped[int]
+    digest: Mapped[str]
+    dataset_version_id: Mapped[UUID] = mapped_column(ForeignKey("dataset_version.id"))
+    split: Mapped[str]
+    metric: Mapped[str]
+    decoding: Mapped[dict[str, Any]]
+    items: Mapped[int]
+    blob_id: Mapped[str] = mapped_column(ForeignKey("blob.id"))
+    created_by: Mapped[UUID | None]
+    created_at: Mapped[Moment]
+    __table_args__ = (
+        UniqueConstraint("suite_id", "number"),
+        UniqueConstraint("suite_id", "digest"),
+        CheckConstraint(hex_digest("digest"), name="digest"),
+        CheckConstraint("items > 0", name="items"),
+    )
+
+
+class EvalRun(Table):
+    """A suite executed on one version by a leased worker."""
+
+    __tablename__ = "eval_run"
+    id: Mapped[UUID] = mapped_column(ForeignKey("node.id"), primary_key=True)
+    subject_id: Mapped[UUID] = mapped_column(ForeignKey("version.id"), index=True)
+    suite_version_id: Mapped[UUID] = mapped_column(ForeignKey("eval_suite_version.id"))
+    state: Mapped[str]
+    attempt: Mapped[int]
+    requested_by: Mapped[UUID | None]
+    trainer_id: Mapped[UUID | None] = mapped_column(ForeignKey("account.id"))
+    samples_blob_id: Mapped[str | None] = mapped_column(ForeignKey("blob.id"))
+    report: Mapped[dict[str, Any] | None]
+    report_key: Mapped[str | None] = mapped_column(ForeignKey("signing_key.id"))
+    report_signature: Mapped[str | None]
+    error: Mapped[str | None]
+    created_at: Mapped[Moment]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    __table_args__ = (
+        CheckConstraint(one_of("state", *STATES), name="state"),
+        CheckConstraint("(state = 'succeeded') = (report is not null)", name="reported"),
+        CheckConstraint("report is null or (report_key is not null and samples_blob_id is not null)", name="signed"),
+        Index("ix_eval_run_queued", "created_at", postgresql_where=text("state = 'queued'")),
+        # The same question is asked once at a time: a second eval run of it may start only after the first ended.
+        Index(
+            "uq_eval_run_active", "subject_id", "suite_version_id", unique=True,
+            postgresql_where=text("state in ('queued', 'running')"),
+        ),
+    )  # fmt: skip
+
+
+class EvalMetric(Table):
+    """One number of an eval run with its count and 95 % interval, as fractions 0..1."""
+
+    __tablename__ = "eval_metric"
+    id: Mapped[Id]
+    eval_run_id: Mapped[UUID] = mapped_column(ForeignKey("eval_run.id"))
+    name: Mapped[str]
+    value: Mapped[float]
+    n: Mapped[int]
+    ci_low: Mapped[float]
+    ci_high: Mapped[float]
+    higher_is_better: Mapped[bool]
+    __table_args__ = (
+        UniqueConstraint("eval_run_id", "name"),
+        CheckConstraint("n > 0 and ci_low <= value and value <= ci_high", name="interval"),
+    )
+
+
+def suite_by_name(session: Session, ref: Ref) -> EvalSuite:
+    """The suite's line, or NotFound."""
+    statement = select(EvalSuite).where(EvalSuite.team == ref.team, EvalSuite.name == ref.name)
+    found = session.scalars(statement).one_or_none()
+    if found is None:
+        raise NotFound("suite-unknown", f"There is no eval suite '{ref.line}'.", "See countersign eval suite ls.")
+    return found
+
+
+def suite_version(session: Session, ref: Ref | str) -> tuple[EvalSuiteVersion, Node]:
+    """The one suite version a reference names; a bare name means the newest."""
+    if isinstance(ref, str):
+        ref = parse_ref(ref)
+    statement = (
+        select(EvalSuiteVersion, Node)
+        .join(Node, Node.id == EvalSuiteVersion.id)
+        .join(EvalSuite, EvalSuite.id == EvalSuiteVersion.suite_id)
+        .where(EvalSuite.team == ref.team, EvalSuite.name == ref.name)
+        .order_by(EvalSuiteVersion.number.desc())
+        .limit(1)
+    )
+    if ref.number is not None:
+        statement = statement.where(EvalSuiteVersion.number == ref.number)
+    row = session.execute(statement).one_or_none()
+    if row is None:
+        raise NotFound("suite-unknown", f"There is no eval suite '{ref}'.", "See countersign eval suite ls.")
+    return row[0], row[1]
+
+
+def run_by_id(session: Session, run_id: UUID, *, lock: bool = False) -> EvalRun:
+    """The eval run of that id, or NotFound."""
+    found = session.get(EvalRun, run_id, with_for_update=lock or None)
+    if found is None:
+        raise NotFound("eval-run-unknown", f"There is no eval run {run_id}.", "See countersign eval ls.")
+    return found
+
+
+def newest_success(session: Session, subject_id: UUID, suite_version_id: UUID) -> EvalRun | None:
+    """The newest finished eval run of a version on a suite version."""
+    statement = (
+        select(EvalRun)
+        .where(EvalRun.subject_id == subject_id, EvalRun.suite_version_id == suite_version_id,
+               EvalRun.state == "succeeded")
+        .order_by(EvalRun.finished_at.desc())
+        .limit(1)
+    )  # fmt: skip
+    return session.scalars(statement).one_or_none()
+
+
+def line(session: Session, ref: Ref, *, lock: bool = False) -> EvalSuite | None:
+    """The suite's line, if there is one."""
+    statement = select(EvalSuite).where(EvalSuite.team == ref.team, EvalSuite.name == ref.name)
+    return session.scalars(statement.with_for_update() if lock else statement).one_or_none()
+
+
+def of_digest(session: Session, suite_id: UUID, digest: str) -> EvalSuiteVersion | None:
+    """The suite version of exactly these items, metric and decoding."""
+    statement = select(EvalSuiteVersion).where(EvalSuiteVersion.suite_id == suite_id, EvalSuiteVersion.digest == digest)
+    return session.scalars(statement).one_or_none()
+
+
+def highest(session: Session, suite_id: UUID) -> int:
+    """The highest number the suite ever gave; lock its line first."""
+    highest_number = func.coalesce(func.max(EvalSuiteVersion.number), 0)
+    return session.scalar(select(highest_number).where(EvalSuiteVersion.suite_id == suite_id)) or 0
+
+
+def active(session: Session, subject_id: UUID, suite_version_id: UUID) -> EvalRun | None:
+    """The queued or running eval run of this question."""
+    statement = select(EvalRun).where(
+        EvalRun.subject_id == subject_id, EvalRun.suite_version_id == suite_version_id,
+        EvalRun.state.in_(("queued", "running")),
+    )  # fmt: skip
+    return session.scalars(statement).one_or_none()
+
+
+def newest_version(session: Session, suite_id: UUID) -> EvalSuiteVersion:
+    """The suite's newest version; a suite's line is made together with its first, so there is one."""
+    statement = (
+        select(EvalSuiteVersion)
+        .where(EvalSuiteVersion.suite_id == suite_id)
+        .order_by(EvalSuiteVersion.number.desc())
+        .limit(1)
+    )
+    return session.scalars(statement).one()

@@ -1,0 +1,59 @@
+"""Lineage edges, and the walks over them."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from registry.db.table import Id, Moment, Table, one_of
+
+RELATIONS = (
+    "tuned_on", "adapts", "continues", "merged_from", "quantised_from", "derived_from", "evaluated_on",
+)  # fmt: skip
+GRADES = ("claimed", "observed", "verified")
+
+
+class LineageEdge(Table):
+    """Child stands on parent. The composite keys make the stored seqs the nodes' own, the CHECK makes parents older."""
+
+    __tablename__ = "lineage_edge"
+    id: Mapped[Id]
+    child_id: Mapped[UUID]
+    child_seq: Mapped[int] = mapped_column(BigInteger)
+    parent_id: Mapped[UUID]
+    parent_seq: Mapped[int] = mapped_column(BigInteger)
+    relation: Mapped[str]
+    grade: Mapped[str]
+    created_at: Mapped[Moment]
+    __table_args__ = (
+        ForeignKeyConstraint(["child_id", "child_seq"], ["node.id", "node.seq"]),
+        ForeignKeyConstraint(["parent_id", "parent_seq"], ["node.id", "node.seq"]),
+        UniqueConstraint("child_id", "parent_id", "relation"),
+        CheckConstraint("parent_seq < child_seq", name="parent_older"),
+        CheckConstraint(one_of("relation", *RELATIONS), name="relation"),
+        CheckConstraint(one_of("grade", *GRADES), name="grade"),
+        Index("ix_lineage_edge_parent_id", "parent_id"),
+    )
+
+
+def descendants(session: Session, node_id: UUID) -> list[UUID]:
+    """Every node that stands on this one, itself first; one recursive walk."""
+    rows = session.execute(
+        text(
+            "with recursive walk(id) as (select cast(:start as uuid) union "
+            "select e.child_id from lineage_edge e join walk w on e.parent_id = w.id) select id from walk"
+        ),
+        {"start": node_id},
+    )
+    return [row.id for row in rows]
+
+
+def parents(session: Session, node_id: UUID, relation: str) -> list[UUID]:
+    """The direct parents by one relation, oldest first."""
+    rows = session.execute(
+        text("select parent_id from lineage_edge where child_id = :child and relation = :relation order by parent_seq"),
+        {"child": node_id, "relation": relation},
+    )
+    return [row.parent_id for row in rows]

@@ -1,0 +1,57 @@
+"""Bring a database to the code's own schema, or say plainly why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
+
+from registry.errors import Conflict, Unavailable
+
+# Beside the package in a checkout, inside it in a wheel.
+PLACES = (Path(__file__).parents[2] / "migrations", Path(__file__).parents[1] / "migrations")
+
+
+def config(url: str) -> Config:
+    """Alembic's configuration for one database."""
+    found = next(place for place in PLACES if (place / "env.py").is_file())
+    settings = Config()
+    settings.set_main_option("script_location", str(found).replace("%", "%%"))
+    settings.attributes["url"] = url
+    return settings
+
+
+def upgrade(url: str) -> str:
+    """Run every migration that is missing; the revision afterwards.
+
+    Raises Conflict `database-newer` when the database has migrations this code does not know, Unavailable when it
+    cannot be reached.
+    """
+    settings = config(url)
+    script = ScriptDirectory.from_config(settings)
+    head = script.get_current_head() or ""
+    present = current(url)
+    if present is not None and present not in {one.revision for one in script.walk_revisions()}:
+        raise Conflict("database-newer", f"The database is at {present}, which this version of Countersign does not know.",
+                       "Install the newer version that migrated it, or restore a backup.")  # fmt: skip
+    if present != head:
+        command.upgrade(settings, "head")
+    return head
+
+
+def current(url: str) -> str | None:
+    """The database's revision; None when it is empty."""
+    engine = create_engine(url, connect_args={"connect_timeout": 5})
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    except OperationalError as error:
+        raise Unavailable("database-away", "The database cannot be reached.",
+                          "Check COUNTERSIGN_DATABASE_URL, and that PostgreSQL runs.") from error  # fmt: skip
+    finally:
+        engine.dispose()

@@ -1,0 +1,62 @@
+"""Policy versions: published once, frozen for good; the highest number of an environment is in force."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, UniqueConstraint, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from registry.db.table import Id, Moment, Table, hex_digest, one_of
+from registry.errors import NotFound
+from registry.rules.refs import ENVIRONMENTS
+
+
+class PolicyVersion(Table):
+    """What must hold before a version may serve in an environment."""
+
+    __tablename__ = "policy_version"
+    id: Mapped[Id]
+    environment: Mapped[str]
+    number: Mapped[int]
+    digest: Mapped[str]
+    rules: Mapped[dict[str, Any]]
+    text: Mapped[str]
+    published_by: Mapped[UUID | None]
+    published_at: Mapped[Moment]
+    __table_args__ = (
+        UniqueConstraint("environment", "number"),
+        CheckConstraint(one_of("environment", *ENVIRONMENTS), name="environment"),
+        CheckConstraint(hex_digest("digest"), name="digest"),
+        CheckConstraint("number > 0", name="number"),
+    )
+
+    @property
+    def ref(self) -> str:
+        return f"{self.environment}-v{self.number}"
+
+
+def standing(session: Session, environment: str) -> PolicyVersion | None:
+    """The policy in force, if any was ever published."""
+    statement = (
+        select(PolicyVersion)
+        .where(PolicyVersion.environment == environment)
+        .order_by(PolicyVersion.number.desc())
+        .limit(1)
+    )
+    return session.scalars(statement).one_or_none()
+
+
+def current(session: Session, environment: str) -> PolicyVersion:
+    """The policy in force, or NotFound: without a policy nothing may be decided."""
+    found = standing(session, environment)
+    if found is None:
+        raise NotFound("policy-unknown", f"No policy is in force for {environment}.",
+                       "Start the registry with countersign up, which installs the built-in policies.")  # fmt: skip
+    return found
+
+
+def by_id(session: Session, policy_id: UUID) -> PolicyVersion:
+    """The policy version a review was opened under."""
+    return session.get_one(PolicyVersion, policy_id)

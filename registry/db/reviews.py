@@ -1,0 +1,145 @@
+"""Reviews and the signed votes cast in them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, Uuid, column, func, select, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from registry.db.policies import PolicyVersion
+from registry.db.table import Id, Moment, Table, hex_digest, one_of
+from registry.db.use_cases import UseCase
+from registry.errors import NotFound
+from registry.rules.refs import ENVIRONMENTS
+
+STATES = ("open", "approved", "rejected", "changes_requested", "withdrawn", "expired", "voided")
+
+
+class Review(Table):
+    """A version judged for an environment under one policy version, on evidence frozen at submission."""
+
+    __tablename__ = "review"
+    id: Mapped[Id]
+    number: Mapped[int] = mapped_column(Identity(), unique=True)
+    version_id: Mapped[UUID] = mapped_column(ForeignKey("version.id"), index=True)
+    environment: Mapped[str]
+    use_case_id: Mapped[UUID] = mapped_column(ForeignKey("use_case.id"))
+    policy_version_id: Mapped[UUID] = mapped_column(ForeignKey("policy_version.id"))
+    evidence: Mapped[dict[str, Any]]
+    evidence_root: Mapped[str]
+    verdict: Mapped[dict[str, Any]]
+    note_commitment: Mapped[str]
+    submitted_by: Mapped[UUID] = mapped_column(ForeignKey("account.id"))
+    state: Mapped[str]
+    opened_at: Mapped[Moment]
+    decided_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    __table_args__ = (
+        CheckConstraint(one_of("environment", *ENVIRONMENTS), name="environment"),
+        CheckConstraint(one_of("state", *STATES), name="state"),
+        CheckConstraint(hex_digest("evidence_root"), name="evidence"),
+        CheckConstraint("(state = 'open') = (decided_at is null)", name="decided"),
+        CheckConstraint("state <> 'approved' or expires_at is not null", name="approval_expires"),
+        # One live judgement a version and environment: a second may open only when the first is over.
+        Index("uq_review_live", "version_id", "environment", unique=True,
+              postgresql_where=text("state in ('open', 'approved')")),
+    )  # fmt: skip
+
+
+class Vote(Table):
+    """One person's signed decision; it never changes."""
+
+    __tablename__ = "vote"
+    id: Mapped[Id]
+    review_id: Mapped[UUID] = mapped_column(ForeignKey("review.id"))
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("account.id"))
+    team: Mapped[str | None]
+    verdict: Mapped[str]
+    reason_commitment: Mapped[str]
+    decision: Mapped[dict[str, Any]]
+    decision_digest: Mapped[str]
+    signature: Mapped[str]
+    key_id: Mapped[str] = mapped_column(ForeignKey("signing_key.id"))
+    at: Mapped[Moment]
+    __table_args__ = (
+        UniqueConstraint("review_id", "account_id"),
+        CheckConstraint(one_of("verdict", "approve", "reject", "request_changes"), name="verdict"),
+        CheckConstraint(hex_digest("decision_digest"), name="decision"),
+        CheckConstraint(hex_digest("reason_commitment"), name="reason"),
+    )
+
+
+def by_number(session: Session, number: int, *, lock: bool = False) -> Review:
+    """The review of that number, or NotFound."""
+    statement = select(Review).where(Review.number == number)
+    found = session.scalars(statement.with_for_update() if lock else statement).one_or_none()
+    if found is None:
+        raise NotFound("review-unknown", f"There is no review {number}.", "See countersign review ls.")
+    return found
+
+
+def votes_of(session: Session, review_id: UUID) -> list[Vote]:
+    """The votes of a review in the order they were cast."""
+    return list(session.scalars(select(Vote).where(Vote.review_id == review_id).order_by(Vote.at, Vote.id)))
+
+
+def live(session: Session, version_id: UUID, environment: str, *, share: bool = False) -> Review | None:
+    """The open or approved review of a version in an environment."""
+    statement = select(Review).where(
+        Review.version_id == version_id, Review.environment == environment, Review.state.in_(("open", "approved"))
+    )
+    return session.scalars(statement.with_for_update(read=True) if share else statement).one_or_none()
+
+
+# Every bar against a vote, as rows; where two bar the same person, the one of the higher rank is told.
+BARS = (
+    text(
+        "select r.id as review_id, v.created_by as account_id, 'registered this version' as why, 1 as rank "
+        "from review r join version v on v.id = r.version_id "
+        "union all select r.id, d.created_by, 'brought its training data', 2 from review r "
+        "join lineage_edge e on e.child_id = r.version_id and e.relation = 'tuned_on' "
+        "join dataset_version d on d.id = e.parent_id "
+        "union all select r.id, t.requested_by, 'asked for its training', 3 from review r "
+        "join version v on v.id = r.version_id join training_run t on t.id = v.training_run_id "
+        "union all select r.id, r.submitted_by, 'submitted this version', 4 from review r"
+    )
+    .columns(column("review_id", Uuid), column("account_id", Uuid), column("why"), column("rank"))
+    .subquery("bars")
+)
+
+
+def excluded(session: Session, review: Review) -> dict[UUID, str]:
+    """Who may not vote here, and why: the submitter, who asked for the training, who brought the data, who made it."""
+    return excluded_of(session, [review.id]).get(review.id, {})
+
+
+def excluded_of(session: Session, reviews: list[UUID]) -> dict[UUID, dict[UUID, str]]:
+    """The same for many reviews in one statement, by review id."""
+    found: dict[UUID, dict[UUID, str]] = {}
+    statement = select(BARS).where(BARS.c.review_id.in_(reviews), BARS.c.account_id.is_not(None)).order_by(BARS.c.rank)
+    for row in session.execute(statement):
+        found.setdefault(row.review_id, {})[row.account_id] = row.why
+    return found
+
+
+def decision(session: Session, review: Review, ref: str, account: UUID, team: str | None) -> dict[str, Any]:
+    """The document a person completes with verdict and reason commitment, then signs: all an approval binds."""
+    policy = session.get_one(PolicyVersion, review.policy_version_id)
+    use_case = session.get_one(UseCase, review.use_case_id)
+    subject, base = review.evidence["subject"], review.evidence["base"] or {}
+    return {
+        "v": 1, "review": review.number, "version_id": str(review.version_id), "version": ref,
+        "manifest_digest": subject["manifest_digest"], "tensor_root": subject["tensor_root"],
+        "base_root": base.get("base_root"), "environment": review.environment, "use_case": use_case.ref,
+        "policy": policy.ref, "policy_digest": policy.digest, "evidence_root": review.evidence_root,
+        "account": str(account), "team": team,
+    }  # fmt: skip
+
+
+def overdue(session: Session) -> list[int]:
+    """Numbers of approved reviews whose time is over."""
+    statement = select(Review.number).where(Review.state == "approved", Review.expires_at <= func.clock_timestamp())
+    return list(session.scalars(statement))

@@ -1,0 +1,251 @@
+"""The one clever object: the only opener of transactions, which refuses to commit a change nobody audited.
+
+Lock order, for every command: channel, then review, then line, then version and data set version (by id), then runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, NoReturn, TypeVar
+from uuid import UUID, uuid4
+
+from sqlalchemy import Engine, create_engine, event, func, insert, inspect, select, text
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from registry import log
+from registry.db.audit import Event, EventPending, EventRow
+from registry.db.refusals import named
+from registry.db.table import Table
+from registry.errors import BundleRejected, Fault, Forbidden, NotFound, Refused, RegistryError, Unverified
+from registry.proof import canonical
+from registry.rules.actions import Action
+from registry.rules.actors import Actor, require
+
+Row = TypeVar("Row", bound=Table)
+
+# These say that a rule, a gate or a role said no to somebody: the log keeps them. Wrong input and not-found leave none.
+RECORDED = (Refused, Forbidden, BundleRejected, Unverified)
+
+PROCRASTINATE_SCHEMA = "procrastinate"
+APP_OPTIONS = (
+    f"-c search_path=public,{PROCRASTINATE_SCHEMA} -c statement_timeout=60000 -c lock_timeout=15000 "
+    "-c idle_in_transaction_session_timeout=120000 -c TimeZone=UTC"
+)
+
+
+def open_engine(url: str, role: str, *, size: int = 12) -> Engine:
+    """An engine whose every connection acts as one of the database roles (countersign_app, _sequencer, _reader)."""
+    return create_engine(
+        url,
+        pool_size=size, max_overflow=4, pool_pre_ping=True, pool_timeout=10,
+        connect_args={"options": f"-c role={role} {APP_OPTIONS}", "connect_timeout": 5, "application_name": role},
+    )  # fmt: skip
+
+
+def utc(moment: datetime) -> str:
+    """ISO 8601 in UTC with microseconds and Z: the one form times take in the log."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def plain(value: Any) -> Any:
+    """A column's value as the log's JSON holds it."""
+    match value:
+        case datetime():
+            return utc(value)
+        case UUID():
+            return str(value)
+        case bytes():
+            return base64.b64encode(value).decode()
+        case _:
+            return value
+
+
+def image(row: Table) -> dict[str, Any]:
+    """A row as the log holds it: every column, so that the governed tables are a fold of the log."""
+    return {column.key: plain(getattr(row, column.key)) for column in inspect(type(row)).columns}
+
+
+class Tx:
+    """One open business transaction: gets, adds, locks, audits and defers; nothing else."""
+
+    def __init__(self, session: Session, actor: Actor, action: Action, team: str | None, now: datetime) -> None:
+        self.session = session
+        self.actor = actor
+        self.action = action
+        self.team = team
+        self.now = now
+        self.subject: str | None = None
+        self.facts: dict[str, Any] = {}
+        self.touched: dict[tuple[str, str], Table | None] = {}
+
+    def within(self, team: str) -> None:
+        """Name the team this act belongs to, once it is known: unseen teams answer NotFound, missing roles Forbidden."""
+        if not self.actor.sees(team):
+            raise NotFound("unknown", "There is no such thing.", "Check the name; it may belong to a team you are not in.")
+        require(self.actor, self.action, team, self.now)
+        self.team = team
+
+    def get(self, table: type[Row], key: Any, *, lock: bool = False) -> Row:
+        """A row by its key, locked if asked; NotFound if there is none."""
+        found = self.session.get(table, key, with_for_update=lock or None)
+        if found is None:
+            raise NotFound("unknown", f"There is no {table.__tablename__.replace('_', ' ')} {key}.", "Check the name.")
+        return found
+
+    def add(self, row: Row) -> Row:
+        """Insert a row now, so that the database's own refusals come where they belong."""
+        self.session.add(row)
+        self.session.flush()
+        return row
+
+    def lock(self, row: Row) -> Row:
+        """Re-read a row under FOR UPDATE."""
+        self.session.refresh(row, with_for_update=True)
+        return row
+
+    def audit(self, subject: str, /, **facts: Any) -> None:
+        """Say what was done to whom; the rows' images are added by the store itself."""
+        self.subject = subject
+        self.facts = facts
+
+    def defer(self, job: str, *, at: datetime | None = None, **arguments: Any) -> None:
+        """Queue a background job by name on this very connection: it exists if and only if this commits."""
+        from registry.db.outbox import defer  # procrastinate costs 150 ms to import; most processes never defer
+
+        defer(self.session, job, at, arguments)
+
+    def moment(self) -> datetime:
+        """The wall clock now, after any lock was waited for (the transaction's own now() is older)."""
+        return self.session.execute(select(func.clock_timestamp())).scalar_one()
+
+
+class Store:
+    """Opens transactions: `write` for commands, `read` for queries, `upkeep` for bookkeeping that decides nothing."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @contextmanager
+    def read(self, actor: Actor) -> Iterator[Session]:
+        """A snapshot PostgreSQL itself keeps read-only; rows of teams the actor cannot see are the query's to hide."""
+        with self._named(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+            yield session
+
+    def ping(self) -> None:
+        """Raise Unavailable unless the database answers."""
+        with self._named(), self.engine.connect() as connection:
+            connection.execute(text("select 1"))
+
+    def check(self, actor: Actor, action: Action, team: str | None) -> None:
+        """Refuse early what `write` would refuse for its role, before costly work on bytes; the refusal is recorded."""
+        with self._named(), Session(self.engine) as session:
+            now = session.execute(select(func.clock_timestamp())).scalar_one()
+        try:
+            require(actor, action, team, now)
+        except RECORDED as refusal:
+            self.refuse(actor, action, team, refusal)
+
+    @contextmanager
+    def write(self, actor: Actor, action: Action, team: str | None = None) -> Iterator[Tx]:
+        """One transaction, one audit entry: checks the role, refuses to commit without `audit`, records refusals.
+
+        Raises Forbidden or Unauthenticated (role, fresh sign-in), Conflict and Refused (PostgreSQL's own no),
+        Unavailable (database away), Fault (`audit` was forgotten).
+        """
+        started = time.perf_counter()
+        subject = ""
+        outcome = "fault"
+        try:
+            with self._named(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+                now = session.execute(select(func.clock_timestamp())).scalar_one()
+                require(actor, action, team, now)
+                tx = Tx(session, actor, action, team, now)
+                event.listen(session, "after_flush", lambda flushed, _: _watch(flushed, tx))
+                yield tx
+                session.flush()
+                if tx.subject is None:
+                    raise Fault("unaudited-write", f"{action.value} changed the registry without an audit entry.",
+                                "This is our fault; nothing was stored.")  # fmt: skip
+                subject = tx.subject
+                _record(session, actor, action.value, tx.subject, tx.team, "done", tx.facts, tx.touched, now)
+                # Deferred triggers speak now, as ordinary errors, and not out of COMMIT.
+                session.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
+            outcome = "done"
+        except RECORDED as refusal:
+            outcome = refusal.kind
+            self.refuse(actor, action, team, refusal)
+        except RegistryError as error:
+            outcome = error.kind
+            raise
+        finally:
+            elapsed = (time.perf_counter() - started) * 1000
+            log.command_line(action.value, actor.name, subject, outcome, elapsed, actor.request_id)
+
+    @contextmanager
+    def upkeep(self, reason: str) -> Iterator[Session]:
+        """Bookkeeping that decides nothing (leases, last use, sessions, leaves); grants hold the list of its tables."""
+        with self._named(), Session(self.engine, expire_on_commit=False, info={"upkeep": reason}) as session, session.begin():
+            yield session
+
+    def refuse(self, actor: Actor, action: Action, team: str | None, refusal: RegistryError) -> NoReturn:
+        """Record a refusal as an event of its own, in a transaction of its own, and raise it."""
+        facts = {"kind": refusal.kind, "family": refusal.family}
+        with self._named(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            now = session.execute(select(func.clock_timestamp())).scalar_one()
+            subject = str(refusal.facts.get("subject", ""))
+            _record(session, actor, action.value, subject, team, "refused", facts, {}, now)
+        raise refusal
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise named(error) from error
+
+
+def _watch(session: Session, tx: Tx) -> None:
+    written: list[Any] = [*session.new, *(row for row in session.dirty if session.is_modified(row))]
+    for row in written:
+        if row.governed:
+            tx.touched[(row.__tablename__, str(row.id))] = row
+    for gone in session.deleted:
+        if gone.governed:
+            tx.touched[(gone.__tablename__, str(gone.id))] = None
+
+
+def _record(
+    session: Session, actor: Actor, action: str, subject: str, team: str | None, outcome: str,
+    facts: dict[str, Any], touched: dict[tuple[str, str], Table | None], now: datetime,
+) -> None:  # fmt: skip
+    """Write the event, the outbox row, and which rows it names, in the transaction it tells of."""
+    event_id = uuid4()
+    rows = [
+        {"table": table, "key": key, "op": "put" if row is not None else "delete",
+         "row": None if row is None else image(row)}
+        for (table, key), row in sorted(touched.items(), key=lambda item: item[0])
+    ]  # fmt: skip
+    entry = canonical.encode({
+        "v": 1, "id": str(event_id), "at": utc(now), "actor": plain(actor.account), "via": actor.via,
+        "action": action, "subject": subject, "team": team, "outcome": outcome, "request": actor.request_id,
+        "facts": {key: plain(value) for key, value in facts.items()}, "rows": rows,
+    })  # fmt: skip
+    place = session.execute(
+        insert(Event)
+        .values(id=event_id, at=now, actor_id=actor.account, action=action, subject=subject, team=team,
+                outcome=outcome, entry=entry)
+        .returning(Event.place)
+    ).scalar_one()  # fmt: skip
+    session.execute(insert(EventPending).values(place=place, event_id=event_id))
+    if touched:
+        session.execute(
+            upsert(EventRow).on_conflict_do_nothing(),
+            [{"table_name": table, "row_key": key, "event_id": event_id} for table, key in sorted(touched)],
+        )

@@ -1,0 +1,78 @@
+"""Training runs, and the leases under which workers hold training runs and eval runs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from registry.db.table import Id, Moment, Table, hex_digest, one_of
+from registry.errors import NotFound, Refused
+
+STATES = ("queued", "running", "succeeded", "failed", "cancelled")
+
+
+class TrainingRun(Table):
+    """A recipe executed. This row, with its lease, is the truth of training; no other queue knows it."""
+
+    __tablename__ = "training_run"
+    id: Mapped[Id]
+    line_id: Mapped[UUID] = mapped_column(ForeignKey("line.id"), index=True)
+    # Through node: version points back at its training run, and two tables must not wait for each other.
+    base_version_id: Mapped[UUID] = mapped_column(ForeignKey("node.id"))
+    dataset_version_id: Mapped[UUID] = mapped_column(ForeignKey("node.id"))
+    recipe: Mapped[dict[str, Any]]
+    recipe_digest: Mapped[str]
+    meta: Mapped[dict[str, Any]]
+    state: Mapped[str]
+    attempt: Mapped[int]
+    requested_by: Mapped[UUID | None]
+    trainer_id: Mapped[UUID | None] = mapped_column(ForeignKey("account.id"))
+    report: Mapped[dict[str, Any] | None]
+    report_key: Mapped[str | None] = mapped_column(ForeignKey("signing_key.id"))
+    report_signature: Mapped[str | None]
+    error: Mapped[str | None]
+    created_at: Mapped[Moment]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    __table_args__ = (
+        CheckConstraint(one_of("state", *STATES), name="state"),
+        CheckConstraint(hex_digest("recipe_digest"), name="recipe"),
+        CheckConstraint("(state = 'succeeded') = (report is not null)", name="reported"),
+        CheckConstraint("report is null or (report_key is not null and report_signature is not null)", name="signed"),
+        # Workers ask for the oldest queued row; only those lie in the index.
+        Index("ix_training_run_queued", "created_at", postgresql_where=text("state = 'queued'")),
+    )
+
+
+class Lease(Table):
+    """Who works on a run until when, and how far he is; renewed by heartbeats, so upkeep and not governed."""
+
+    __tablename__ = "lease"
+    governed = False
+    id: Mapped[Id]
+    worker: Mapped[str]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("account.id"))
+    attempt: Mapped[int]
+    expires_at: Mapped[Moment]
+    progress: Mapped[dict[str, Any]]
+
+
+def by_id(session: Session, run_id: UUID, *, lock: bool = False) -> TrainingRun:
+    """The training run of that id, or NotFound."""
+    found = session.get(TrainingRun, run_id, with_for_update=lock or None)
+    if found is None:
+        raise NotFound("training-run-unknown", f"There is no training run {run_id}.", "See countersign run ls.")
+    return found
+
+
+def must_hold(session: Session, run: Any, account: UUID | None, attempt: int) -> Lease:
+    """The caller's lease on a training run or eval run, or Refused: a worker that lost it may no longer report."""
+    lease = session.get(Lease, run.id)
+    if run.state != "running" or lease is None or (lease.account_id, lease.attempt) != (account, attempt):
+        raise Refused("lease-lost", f"This work is {run.state} and not leased to you for attempt {attempt}.",
+                      "Stop this attempt; it was taken over, called off or has ended.", subject=str(run.id))  # fmt: skip
+    return lease

@@ -1,0 +1,48 @@
+"""Use cases: why something serves."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from registry.db.table import Id, Moment, Table, one_of
+from registry.errors import NotFound
+from registry.rules.refs import parse_line
+
+
+class UseCase(Table):
+    """Purpose, owner, risk tier, and the eval suite whose results its gates read."""
+
+    __tablename__ = "use_case"
+    id: Mapped[Id]
+    team: Mapped[str]
+    name: Mapped[str]
+    purpose: Mapped[str]
+    owner: Mapped[str]
+    risk_tier: Mapped[str]
+    suite_id: Mapped[UUID] = mapped_column(ForeignKey("eval_suite.id"))
+    details: Mapped[dict[str, Any]]
+    created_by: Mapped[UUID | None]
+    created_at: Mapped[Moment]
+    __table_args__ = (
+        UniqueConstraint("team", "name"),
+        CheckConstraint(one_of("risk_tier", "minimal", "limited", "high"), name="risk_tier"),
+    )
+
+    @property
+    def ref(self) -> str:
+        return f"{self.team}/{self.name}"
+
+
+def by_name(session: Session, name: str) -> UseCase:
+    """The use case `team/name`, or NotFound."""
+    ref = parse_line(name)
+    statement = select(UseCase).where(UseCase.team == ref.team, UseCase.name == ref.name)
+    found = session.scalars(statement).one_or_none()
+    if found is None:
+        raise NotFound("use-case-unknown", f"There is no use case '{name}'.",
+                       "See countersign usecase ls, or add one with countersign usecase add.")  # fmt: skip
+    return found

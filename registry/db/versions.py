@@ -1,0 +1,220 @@
+"""Nodes of lineage, lines (base models, adapters, checkpoints), versions, their files and blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, func, select, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from registry.db.table import Id, Moment, Table, hex_digest, one_of
+from registry.errors import Invalid, NotFound
+from registry.rules.refs import Ref, parse_ref
+
+KINDS = ("base", "adapter", "checkpoint")
+
+
+class Node(Table):
+    """Anything lineage can name. `seq` grows with birth, so an edge to something older can never close a cycle.
+
+    `ref` is what people write, with `dataset:`, `suite:` or `eval-run:` before it for what is not a version of a line.
+    """
+
+    __tablename__ = "node"
+    id: Mapped[Id]
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(), unique=True)
+    kind: Mapped[str]
+    team: Mapped[str]
+    ref: Mapped[str] = mapped_column(unique=True)
+    __table_args__ = (
+        UniqueConstraint("id", "seq"),
+        CheckConstraint(one_of("kind", *KINDS, "dataset", "suite", "eval_run"), name="kind"),
+    )
+
+
+class Line(Table):
+    """A line of work `team/name`: a base model, an adapter or a checkpoint, with its numbered versions."""
+
+    __tablename__ = "line"
+    id: Mapped[Id]
+    kind: Mapped[str]
+    team: Mapped[str]
+    name: Mapped[str]
+    domain: Mapped[str | None]
+    created_by: Mapped[UUID | None]
+    created_at: Mapped[Moment]
+    __table_args__ = (UniqueConstraint("team", "name"), CheckConstraint(one_of("kind", *KINDS), name="kind"))
+
+    @property
+    def ref(self) -> str:
+        return f"{self.team}/{self.name}"
+
+
+class Blob(Table):
+    """Bytes by digest that some row names; inserted only after the bytes were published."""
+
+    __tablename__ = "blob"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    __table_args__ = (CheckConstraint("id ~ '^[0-9a-f]{64}$' and size >= 0", name="digest"),)
+
+
+class Version(Table):
+    """An immutable, numbered bundle of a line; a draft has no number and may still gain what it lacks."""
+
+    __tablename__ = "version"
+    id: Mapped[UUID] = mapped_column(ForeignKey("node.id"), primary_key=True)
+    line_id: Mapped[UUID] = mapped_column(ForeignKey("line.id"), index=True)
+    number: Mapped[int | None]
+    state: Mapped[str]
+    manifest_digest: Mapped[str]
+    tensor_root: Mapped[str | None]
+    base_root: Mapped[str | None]
+    base_version_id: Mapped[UUID | None] = mapped_column(ForeignKey("version.id"))
+    training_run_id: Mapped[UUID | None] = mapped_column(ForeignKey("training_run.id"))
+    step: Mapped[int | None]
+    meta: Mapped[dict[str, Any]]
+    facts: Mapped[dict[str, Any]]
+    created_by: Mapped[UUID | None]
+    created_at: Mapped[Moment]
+    __table_args__ = (
+        UniqueConstraint("line_id", "number"),
+        UniqueConstraint("line_id", "manifest_digest"),
+        UniqueConstraint("training_run_id", "step"),
+        CheckConstraint(one_of("state", "draft", "registered", "deprecated", "recalled"), name="state"),
+        CheckConstraint("number is not null or state in ('draft', 'recalled')", name="numbered"),
+        CheckConstraint("number > 0", name="number"),
+        CheckConstraint(hex_digest("manifest_digest"), name="manifest"),
+        CheckConstraint("state = 'draft' or tensor_root is not null", name="rooted"),
+        Index("ix_version_manifest_digest", "manifest_digest", postgresql_ops={"manifest_digest": "text_pattern_ops"}),
+        Index("ix_version_tensor_root", "tensor_root", postgresql_ops={"tensor_root": "text_pattern_ops"}),
+    )
+
+
+class VersionFile(Table):
+    """One file of a version; rows may change only while the version is a draft."""
+
+    __tablename__ = "version_file"
+    id: Mapped[Id]
+    version_id: Mapped[UUID] = mapped_column(ForeignKey("version.id"))
+    path: Mapped[str]
+    blob_id: Mapped[str] = mapped_column(ForeignKey("blob.id"), index=True)
+    __table_args__ = (UniqueConstraint("version_id", "path"),)
+
+
+def line(session: Session, ref: Ref, *, lock: bool = False) -> Line:
+    """The line of that name, or NotFound; lock it before numbering a version."""
+    statement = select(Line).where(Line.team == ref.team, Line.name == ref.name)
+    found = session.scalars(statement.with_for_update() if lock else statement).one_or_none()
+    if found is None:
+        raise NotFound("line-unknown", f"There is no base model, adapter or checkpoint '{ref.line}'.",
+                       "See countersign adapter ls and countersign base ls.")  # fmt: skip
+    return found
+
+
+def by_ref(
+    session: Session, ref: Ref | str, *, lock: bool = False, share: bool = False, teams: Collection[str] | None = None
+) -> tuple[Version, Line, Node]:
+    """The one version a reference names; a bare line means its newest registered version.
+
+    `teams` hides the versions of all others: what may not be seen answers just as what is not there.
+    """
+    if isinstance(ref, str):
+        ref = parse_ref(ref)
+    statement = (
+        select(Version, Line, Node).join(Line, Line.id == Version.line_id).join(Node, Node.id == Version.id)
+    )
+    if teams is not None:
+        statement = statement.where(Line.team.in_(teams))
+    if ref.team is not None:
+        statement = statement.where(Line.team == ref.team, Line.name == ref.name)
+    if ref.number is not None:
+        statement = statement.where(Version.number == ref.number)
+    elif ref.digest is not None:
+        like = f"sha256:{ref.digest}%"
+        statement = statement.where(Version.manifest_digest.like(like) | Version.tensor_root.like(like))
+    elif ref.channel is not None and ref.channel.startswith("draft-"):
+        statement = statement.where(Node.ref == str(ref))
+    elif ref.channel is not None:
+        statement = statement.where(Version.id == _served(session, ref))
+    else:
+        statement = statement.where(Version.number.is_not(None)).order_by(Version.number.desc()).limit(1)
+    if lock or share:
+        statement = statement.with_for_update(of=Version, read=share)
+    rows = session.execute(statement.limit(2)).all()
+    if not rows:
+        raise NotFound("version-unknown", f"There is no version '{ref}'.",
+                       "See countersign adapter ls, or countersign adapter show team/name.")  # fmt: skip
+    if len(rows) > 1:
+        raise Invalid("ambiguous-reference", f"'{ref}' names more than one version.", "Give more digits, or the name.")
+    version, its_line, node = rows[0]
+    return version, its_line, node
+
+
+def by_id(session: Session, version_id: UUID, *, share: bool = False) -> tuple[Version, Line, Node]:
+    """The version of that id with its line and node; `share` holds it against a recall until the commit."""
+    statement = (
+        select(Version, Line, Node)
+        .join(Line, Line.id == Version.line_id)
+        .join(Node, Node.id == Version.id)
+        .where(Version.id == version_id)
+    )
+    row = session.execute(statement.with_for_update(of=Version, read=True) if share else statement).one_or_none()
+    if row is None:
+        raise NotFound("version-unknown", f"There is no version {version_id}.", "Check the id.")
+    return row[0], row[1], row[2]
+
+
+def of_training_run(session: Session, run_id: UUID) -> dict[int | None, tuple[str, str]]:
+    """What a training run has registered so far: step -> (ref, manifest digest)."""
+    statement = (
+        select(Version.step, Node.ref, Version.manifest_digest)
+        .join(Node, Node.id == Version.id)
+        .where(Version.training_run_id == run_id)
+    )
+    return {row.step: (row.ref, row.manifest_digest) for row in session.execute(statement)}
+
+
+def highest(session: Session, line_id: UUID) -> int:
+    """The highest number the line ever gave; lock the line first."""
+    return session.scalar(select(func.coalesce(func.max(Version.number), 0)).where(Version.line_id == line_id)) or 0
+
+
+def _served(session: Session, ref: Ref) -> UUID | None:
+    # A channel is looked up by its name within the default environment order: the channel's name is unique enough
+    # when it bears its environment's name; otherwise production wins over staging over dev.
+    return session.execute(
+        text(
+            "select g.stable_version_id from route_generation g join channel c on c.id = g.channel_id "
+            "join line l on l.id = c.line_id where l.team = :team and l.name = :name and c.name = :channel "
+            "and g.valid_to is null "
+            "order by array_position(array['production','staging','dev'], c.environment) limit 1"
+        ),
+        {"team": ref.team, "name": ref.name, "channel": ref.channel},
+    ).scalar()
+
+
+def files(session: Session, version_id: UUID) -> list[tuple[str, str, int]]:
+    """(path, hex sha256, size) of every file, by path."""
+    statement = (
+        select(VersionFile.path, Blob.id, Blob.size)
+        .join(Blob, Blob.id == VersionFile.blob_id)
+        .where(VersionFile.version_id == version_id)
+        .order_by(VersionFile.path)
+    )
+    return [(row.path, row.id, row.size) for row in session.execute(statement)]
+
+
+def hold_blob(session: Session, sha256: str, size: int) -> None:
+    """Name bytes that are already published; an advisory lock keeps two first namers from colliding."""
+    session.execute(text("select pg_advisory_xact_lock(hashtextextended(:blob, 7))"), {"blob": sha256})
+    if session.get(Blob, sha256) is None:
+        session.add(Blob(id=sha256, size=size))
+        session.flush()
+
+
+def find(session: Session, version_id: UUID, *, lock: bool = False) -> Version | None:
+    """The version of that id, if it is one."""
+    return session.get(Version, version_id, with_for_update=lock or None)

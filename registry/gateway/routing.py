@@ -1,0 +1,158 @@
+"""The routes a gateway serves by: only ever newer, kept on disk, moved to once the engine is ready for them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from registry.client import Countersign
+from registry.errors import NotFound, RegistryError, Unavailable
+from registry.gateway.aside import aside
+from registry.gateway.cache import write_private
+from registry.views.rollouts import ArmView, RoutingEntry, RoutingView
+
+log = logging.getLogger("registry.gateway")
+
+
+@dataclass(slots=True)
+class Route:
+    """One channel: what it should serve by the newest generation, and what traffic goes by until that is loaded."""
+
+    wanted: RoutingEntry
+    current: RoutingEntry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The file on disk: from which registry, and the newest entry of every channel."""
+
+    registry: str
+    view: RoutingView
+
+
+KEPT = TypeAdapter(Kept)
+
+
+@dataclass(slots=True)
+class Routes:
+    """Every channel of one environment. `confirmed` is the last time the registry vouched for them (seconds, epoch)."""
+
+    registry: str
+    environment: str
+    file: Path
+    etag: str | None = None
+    confirmed: float | None = None
+    trouble: RegistryError | None = None
+    routes: dict[str, Route] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def restore(self) -> None:
+        """Take up the last good document, if there is one of this registry and environment."""
+        try:
+            kept = KEPT.validate_json(self.file.read_bytes())
+        except FileNotFoundError:
+            return
+        except ValidationError:
+            log.warning("routing.json cannot be read; waiting for the registry instead")
+            return
+        if (kept.registry, kept.view.environment) != (self.registry, self.environment):
+            log.warning("routing.json is of %s %s; not used", kept.registry, kept.view.environment)
+            return
+        self.etag = kept.view.etag
+        self.confirmed = self.file.stat().st_mtime
+        self.routes = {name(entry): Route(entry) for entry in kept.view.entries}
+        self.changed.set()
+
+    def confirm(self, view: RoutingView | None) -> None:
+        """The registry has answered: nothing new (None), or a document of which only the newer entries count."""
+        self.trouble = None
+        if view is not None:
+            self._absorb(view)
+        elif self.file.exists():
+            os.utime(self.file)
+        self.confirmed = time.time()
+
+    def _absorb(self, view: RoutingView) -> None:
+        for entry in view.entries:
+            route = self.routes.get(name(entry))
+            if route is None:
+                self.routes[name(entry)] = Route(entry)
+            elif entry.generation > route.wanted.generation:
+                route.wanted = entry
+                # Whoever serves what a rollback or recall has ended stops now; the new arms load meanwhile.
+                if entry.killed or (route.current is not None and route.current.generation < entry.urgent):
+                    route.current = entry
+            elif entry.generation < route.wanted.generation:
+                log.warning("%s: generation %d of the registry is older than our %d; not applied",
+                            name(entry), entry.generation, route.wanted.generation)  # fmt: skip
+        self.etag = view.etag
+        merged = replace(view, entries=[route.wanted for route in self.routes.values()])
+        try:
+            write_private(self.file, KEPT.dump_json(Kept(self.registry, merged)))
+        except OSError as error:
+            # Serving goes on from memory; only a restart without the registry would miss it.
+            log.error("routing.json cannot be written: %s", error.strerror)
+        self.changed.set()
+
+    def settle(self, decided: Callable[[ArmView, ArmView], bool]) -> None:
+        """Let traffic go by the newest generation of each channel whose arms the engine has taken or refused."""
+        for route in self.routes.values():
+            entry = route.wanted
+            if route.current is not entry and (entry.killed or all(decided(v, entry.base) for v in versions(entry))):
+                route.current = entry
+                log.info("%s: generation %d applied", name(entry), entry.generation)
+
+    def find(self, model: str) -> RoutingEntry:
+        """The route of `team/name@channel`; the default channel bears its environment's name. NotFound, Unavailable."""
+        route = self.routes.get(model if "@" in model else f"{model}@{self.environment}")
+        if route is None:
+            raise NotFound(
+                "unknown-model", f"There is no channel '{model[:120]}' in {self.environment}.",
+                "Ask for team/name or team/name@channel; GET /v1/models lists them.",
+            )  # fmt: skip
+        if route.current is None:
+            raise Unavailable(
+                "starting", f"{name(route.wanted)} is not loaded yet.", "Try again in a moment.", retry_after=1
+            )
+        return route.current
+
+    def age(self) -> float | None:
+        """Seconds since the registry last vouched for these routes; None when it never did."""
+        return None if self.confirmed is None else max(0.0, time.time() - self.confirmed)
+
+    def named(self) -> Iterator[tuple[ArmView, ArmView]]:
+        """Every version some route names, with its base."""
+        for route in self.routes.values():
+            for entry in (route.wanted, route.current):
+                if entry is not None:
+                    yield from ((version, entry.base) for version in versions(entry))
+
+
+def name(entry: RoutingEntry) -> str:
+    """`team/name@channel`."""
+    return f"{entry.model}@{entry.channel}"
+
+
+def versions(entry: RoutingEntry) -> list[ArmView]:
+    """The arms a route names."""
+    return [version for version in (entry.stable, entry.candidate) if version is not None]
+
+
+async def poll(registry: Countersign, routes: Routes, every: tuple[float, float]) -> None:
+    """Ask the registry for ever, a random time apart (seconds), so that many gateways do not ask in step."""
+    while True:
+        try:
+            routes.confirm(await aside(lambda: registry.routing(routes.environment, routes.etag)))
+        except RegistryError as error:
+            if routes.trouble is None:
+                log.warning("registry: %s; going on with the last routes", error.detail)
+            routes.trouble = error
+        await asyncio.sleep(random.uniform(*every))

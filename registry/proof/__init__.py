@@ -1,0 +1,1 @@
+"""How things are proven: canonical bytes, Merkle trees, signed notes and signing keys."""

@@ -1,0 +1,128 @@
+"""Ed25519 keys of people, trainers and the log: made, kept, signed with, verified.
+
+A document is signed over a short line that names the context and the document's canonical digest, so a signature
+given in one context means nothing in another.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from registry.errors import Conflict, Invalid, NotFound, RegistryError
+from registry.proof import canonical
+
+Context = Literal["decision", "enrol", "training-report", "eval-report"]
+"""What a signature may be for; each context is signed over a different message."""
+
+
+class SigningKey:
+    """A private Ed25519 key."""
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self.public: bytes = private.public_key().public_bytes_raw()
+
+    @classmethod
+    def generate(cls) -> SigningKey:
+        """A fresh key from the system's randomness."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load(cls, path: Path) -> SigningKey:
+        """The key saved at `path`; NotFound (`key-missing`) or Invalid (`bad-key`) where there is none to read."""
+        try:
+            private = serialization.load_pem_private_key(path.read_bytes(), None)
+        except FileNotFoundError:
+            raise NotFound(
+                "key-missing", f"There is no signing key at {path}.", "Make one, or name the right file."
+            ) from None
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise _unreadable(path) from error
+        if not isinstance(private, Ed25519PrivateKey):
+            raise _unreadable(path)
+        return cls(private)
+
+    def save(self, path: Path) -> None:
+        """Write the key as PKCS8 PEM, 0600, whole or not at all; an existing file is never overwritten (Conflict)."""
+        pem = self._private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(pem)
+                file.flush()
+                os.fsync(file.fileno())
+            # A link fails where the name is taken; a rename would silently replace somebody's key.
+            os.link(draft, path)
+        except FileExistsError:
+            raise Conflict(
+                "key-exists", f"There is a file at {path} already; a key is never overwritten.",
+                "Use that key, or name another file.",
+            ) from None  # fmt: skip
+        finally:
+            draft.unlink()
+
+    @property
+    def public_text(self) -> str:
+        """The public key as base64."""
+        return base64.b64encode(self.public).decode()
+
+    @property
+    def id(self) -> str:
+        """The key's short name; see `key_id`."""
+        return key_id(self.public)
+
+    def sign(self, message: bytes) -> bytes:
+        """The 64-byte signature of exactly these bytes."""
+        return self._private.sign(message)
+
+    def sign_document(self, document: Any, context: Context) -> tuple[str, str]:
+        """(key id, base64 signature) of a document in its context; Invalid if it has no canonical form."""
+        return self.id, base64.b64encode(self.sign(message_of(document, context))).decode()
+
+
+def key_id(public: bytes) -> str:
+    """The first 16 hex digits of the SHA-256 of the 32 raw public bytes."""
+    return hashlib.sha256(public).hexdigest()[:16]
+
+
+def message_of(document: Any, context: Context) -> bytes:
+    """The bytes a signature of a document covers."""
+    return f"countersign/{context}/1\n{canonical.digest(document)}\n".encode()
+
+
+def verify(public: bytes, message: bytes, signature: bytes) -> bool:
+    """Is this the signature of these bytes by that key? False too for malformed keys and signatures."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def verify_document(public_text: str, document: Any, context: Context, signature: str) -> bool:
+    """Is this base64 signature of the document, in this context, by that base64 key? False for anything malformed."""
+    try:
+        public = base64.b64decode(public_text, validate=True)
+        raw = base64.b64decode(signature, validate=True)
+        message = message_of(document, context)
+    except (binascii.Error, ValueError, RegistryError):
+        return False
+    return verify(public, message, raw)
+
+
+def _unreadable(path: Path) -> Invalid:
+    return Invalid(
+        "bad-key", f"{path} holds no readable Ed25519 private key.", "It must be an unencrypted PKCS8 PEM file."
+    )

@@ -1,0 +1,176 @@
+"""The Merkle tree of RFC 6962: roots, inclusion and consistency proofs, and a frontier that grows by appending.
+
+Every hash is 32 bytes of SHA-256. A tree of n > 1 leaves splits at the largest power of two below n. Verification
+follows RFC 9162, 2.1.3.2 and 2.1.4.2, which describe the same trees with fewer corner cases left to the reader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from registry.errors import Invalid
+
+EMPTY = hashlib.sha256(b"").digest()
+"""The root of no leaves."""
+
+
+def leaf_hash(data: bytes) -> bytes:
+    """The hash of an entry; the 0 byte before it keeps an entry from passing for an inner node."""
+    return hashlib.sha256(b"\x00" + data).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """The hash of an inner node over its two children."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+class Frontier:
+    """The roots of the full subtrees of a growing tree, largest first: all that appending and the root need."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._peaks: list[bytes] = []
+
+    def append(self, leaf: bytes) -> None:
+        """Add one leaf hash; O(1) on average, as a binary counter carries."""
+        size, node = self.size, leaf
+        while size & 1:
+            node = node_hash(self._peaks.pop(), node)
+            size >>= 1
+        self._peaks.append(node)
+        self.size += 1
+
+    def root(self) -> bytes:
+        """The root of all leaves so far."""
+        if not self._peaks:
+            return EMPTY
+        node = self._peaks[-1]
+        for peak in reversed(self._peaks[:-1]):
+            node = node_hash(peak, node)
+        return node
+
+    def dump(self) -> list[bytes]:
+        """The subtree roots, largest first; with `size` they restore the frontier."""
+        return list(self._peaks)
+
+    @classmethod
+    def load(cls, size: int, peaks: Sequence[bytes]) -> Frontier:
+        """A frontier dumped before; Invalid (`bad-frontier`) where the hashes cannot belong to that size."""
+        if size < 0 or size.bit_count() != len(peaks) or any(len(peak) != 32 for peak in peaks):
+            raise Invalid(
+                "bad-frontier", f"{len(peaks)} hashes are no frontier of a tree of {size} leaves.",
+                "Rebuild it from the leaves.",
+            )  # fmt: skip
+        frontier = cls()
+        frontier.size, frontier._peaks = size, [bytes(peak) for peak in peaks]
+        return frontier
+
+
+def root(leaves: Sequence[bytes]) -> bytes:
+    """The root over leaf hashes, in their order."""
+    frontier = Frontier()
+    for leaf in leaves:
+        frontier.append(leaf)
+    return frontier.root()
+
+
+def _split(size: int) -> int:
+    """The largest power of two below `size`: how many leaves the left subtree holds."""
+    return 1 << ((size - 1).bit_length() - 1)
+
+
+def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
+    """The hashes that lead from leaf `index` to the root, lowest first (PATH of RFC 6962, 2.1.1).
+
+    Raises Invalid (`bad-proof-range`) when there is no such leaf.
+    """
+    if not 0 <= index < len(leaves):
+        raise _out_of_range(f"leaf {index}", len(leaves))
+    low, high, proof = 0, len(leaves), []
+    while high - low > 1:
+        middle = low + _split(high - low)
+        if index < middle:
+            proof.append(root(leaves[middle:high]))
+            high = middle
+        else:
+            proof.append(root(leaves[low:middle]))
+            low = middle
+    return proof[::-1]
+
+
+def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes], expected: bytes) -> bool:
+    """Is this leaf hash at `index` in the tree of that size and root?"""
+    if not 0 <= index < size or not _hashes(leaf, expected, *proof):
+        return False
+    position, last, node = index, size - 1, leaf
+    for sibling in proof:
+        if last == 0:
+            return False
+        if position & 1 or position == last:
+            node = node_hash(sibling, node)
+            while not position & 1 and position:
+                position, last = position >> 1, last >> 1
+        else:
+            node = node_hash(node, sibling)
+        position, last = position >> 1, last >> 1
+    return last == 0 and node == expected
+
+
+def consistency_proof(leaves: Sequence[bytes], old_size: int) -> list[bytes]:
+    """The hashes that show the first `old_size` leaves to be a prefix of these (PROOF of RFC 6962, 2.1.2).
+
+    Raises Invalid (`bad-proof-range`) for an old size of 0, which is a prefix of everything, or beyond the leaves.
+    """
+    if not 0 < old_size <= len(leaves):
+        raise _out_of_range(f"a tree of {old_size} leaves", len(leaves))
+    low, high, proof, whole = 0, len(leaves), [], True
+    while old_size != high:
+        middle = low + _split(high - low)
+        if old_size <= middle:
+            proof.append(root(leaves[middle:high]))
+            high = middle
+        else:
+            proof.append(root(leaves[low:middle]))
+            low, whole = middle, False
+    if not whole:
+        proof.append(root(leaves[low:high]))
+    return proof[::-1]
+
+
+def verify_consistency(size1: int, size2: int, root1: bytes, root2: bytes, proof: Sequence[bytes]) -> bool:
+    """Is the first tree a prefix of the second? Size 0 is refused: such a proof would say nothing."""
+    if not 0 < size1 <= size2:
+        return False
+    if size1 == size2:
+        return not proof and root1 == root2
+    if not _hashes(root1, root2, *proof):
+        return False
+    # A full first tree is a node of the second, so its root need not be sent.
+    path = [root1, *proof] if size1 & (size1 - 1) == 0 else list(proof)
+    if not path:
+        return False
+    position, last = size1 - 1, size2 - 1
+    while position & 1:
+        position, last = position >> 1, last >> 1
+    old = new = path[0]
+    for sibling in path[1:]:
+        if last == 0:
+            return False
+        if position & 1 or position == last:
+            old, new = node_hash(sibling, old), node_hash(sibling, new)
+            while not position & 1 and position:
+                position, last = position >> 1, last >> 1
+        else:
+            new = node_hash(new, sibling)
+        position, last = position >> 1, last >> 1
+    return last == 0 and old == root1 and new == root2
+
+
+def _hashes(*values: bytes) -> bool:
+    """Anything but 32 bytes is no hash; two empty strings would otherwise be equal, and so pass for a proof."""
+    return all(len(value) == 32 for value in values)
+
+
+def _out_of_range(what: str, size: int) -> Invalid:
+    return Invalid("bad-proof-range", f"There is no {what} in a tree of {size} leaves.", "Ask within the tree's size.")

@@ -1,0 +1,84 @@
+"""The audit log: its entries, its newest signed tree head, its check, its evidence pack, and the fold of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, or_, select, true
+
+from registry.db.accounts import names
+from registry.db.audit import Event, EventPending, Leaf, TreeHead
+from registry.db.store import Store
+from registry.queries.folds import rebuild as rebuild
+from registry.queries.log_checks import check as check
+from registry.queries.packs import export as export
+from registry.queries.pages import cursor_after, key_in, length
+from registry.rules.actors import Actor, Role
+from registry.views.audit import EventPage, EventView, TreeHeadView
+
+
+def events(
+    store: Store, actor: Actor, cursor: str | None = None, action: str | None = None, subject: str | None = None,
+    limit: int = 50,
+) -> EventPage:  # fmt: skip
+    """One page of the log, newest first.
+
+    Auditors and administrators read all of it, everybody else what happened in the teams he sees and what he did.
+    """
+    statement = (
+        select(Event, Leaf.seq, Leaf.hash)
+        .outerjoin(Leaf, Leaf.event_id == Event.id)
+        .where(_readable(actor))
+        .order_by(Event.place.desc())
+        .limit(length(limit) + 1)
+    )
+    if cursor is not None:
+        statement = statement.where(Event.place < key_in(cursor, int)[0])
+    if action is not None:
+        statement = statement.where(Event.action == action.replace("\0", ""))
+    if subject is not None:
+        statement = statement.where(Event.subject == subject.replace("\0", ""))
+    with store.read(actor) as session:
+        found: list[Any] = list(session.execute(statement))
+        rows = found[:limit]
+        called = names(session, {row[0].actor_id for row in rows})
+        views = []
+        for event, seq, leaf in rows:
+            entry = json.loads(event.entry)
+            views.append(EventView(
+                id=event.id, seq=seq, leaf=None if leaf is None else f"sha256:{leaf.hex()}", at=event.at,
+                actor=called[event.actor_id], via=entry["via"], action=event.action, subject=event.subject,
+                team=event.team, outcome=event.outcome, facts=entry["facts"],
+            ))  # fmt: skip
+        return EventPage(views, cursor_after([rows[-1][0].place]) if len(found) > limit else None)
+
+
+def _readable(actor: Actor) -> ColumnElement[bool]:
+    if actor.is_system or actor.holds(Role.ADMIN) or actor.holds(Role.AUDITOR):
+        return true()
+    teams = actor.teams()
+    theirs = Event.team.is_not(None) if teams is None else Event.team.in_(teams)
+    return or_(theirs, Event.actor_id == actor.account)
+
+
+def tree_head(store: Store, actor: Actor, log_key: str = "") -> TreeHeadView | None:
+    """The newest signed tree head, if the sequencer has signed one, and how many events still wait for a number.
+
+    Without the trusted `log_key` at hand, `key` is `name+hash` of the key as the note itself names it.
+    """
+    with store.read(actor) as session:
+        head = session.scalars(
+            select(TreeHead).where(TreeHead.note.is_not(None)).order_by(TreeHead.size.desc()).limit(1)
+        ).one_or_none()
+        pending = session.execute(select(func.count()).select_from(EventPending)).scalar_one()
+    if head is None or head.note is None:
+        return None
+    return TreeHeadView(head.size, head.root, head.note, log_key or _signer(head.note), pending)
+
+
+def _signer(note: str) -> str:
+    """The last signature line is `— name base64(four bytes of the key's hash, signature)`."""
+    _, name, encoded = note.rstrip("\n").rpartition("\n")[2].split(" ")
+    return f"{name}+{base64.b64decode(encoded)[:4].hex()}"

@@ -1,0 +1,155 @@
+"""Reviews with their evidence, verdict and votes, and what a person would sign."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Text, cast, false, select, true
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array
+from sqlalchemy.orm import Session
+
+from registry.db import reviews as table
+from registry.db.accounts import names, told
+from registry.db.policies import PolicyVersion
+from registry.db.reviews import BARS, STATES, Review, Vote
+from registry.db.store import Store
+from registry.db.use_cases import UseCase
+from registry.db.versions import Node
+from registry.errors import Forbidden, Invalid, NotFound
+from registry.queries.pages import cursor_after, key_in, length, seen
+from registry.rules.actions import Action
+from registry.rules.actors import PERMISSIONS, Actor
+from registry.views.evals import RuleView, VerdictView
+from registry.views.reviews import DecisionDraft, ReviewPage, ReviewView, VoteView
+
+ERASED = "(erased)"
+
+
+def reviews(
+    store: Store, actor: Actor, state: str | None = None, cursor: str | None = None, limit: int = 50
+) -> ReviewPage:
+    """One page of reviews, newest first: all, `open`, `decided`, `waiting` (for the caller's vote), or one state."""
+    which = [_in_state(actor, state)]
+    if cursor is not None:
+        which.append(Review.number < key_in(cursor, int)[0])
+    with store.read(actor) as session:
+        found = _rows(session, actor, *which, limit=length(limit) + 1)
+        views = _views(session, found[:limit])
+    return ReviewPage(views, cursor_after([views[-1].number]) if len(found) > limit else None)
+
+
+def review(store: Store, actor: Actor, number: int) -> ReviewView:
+    """The review of that number, or NotFound."""
+    with store.read(actor) as session:
+        return _views(session, [_one(session, actor, number)])[0]
+
+
+def draft(store: Store, actor: Actor, number: int) -> DecisionDraft:
+    """The decision as this person would sign it, but for `verdict` and `reason_commitment`.
+
+    Whether the vote will count is for the vote itself to say, so that its refusal is on record.
+    Raises Forbidden `not-a-person` for services.
+    """
+    if actor.account is None or actor.is_service:
+        raise Forbidden("not-a-person", f"{actor.name} is no person, and only people decide.",
+                        "Sign in with a personal token of a reviewer.")  # fmt: skip
+    with store.read(actor) as session:
+        judged, ref, _, policy = _one(session, actor, number)
+        roles = policy.rules["quorum"]["roles"]
+        teams = sorted(grant.team for grant in actor.grants if grant.role in roles and grant.team is not None)
+        decision = table.decision(session, judged, ref, actor.account, teams[0] if teams else None)
+    return DecisionDraft(number, decision)
+
+
+def _in_state(actor: Actor, state: str | None) -> ColumnElement[bool]:
+    match state:
+        case None:
+            return true()
+        case "decided":
+            return Review.state != "open"
+        case "waiting":
+            return _waits_for(actor)
+        case _ if state in STATES:
+            return Review.state == state
+    raise Invalid("bad-state", f"A review is never '{state[:40]}'.", f"Use decided, waiting, {', '.join(STATES)}.")
+
+
+def _waits_for(actor: Actor) -> ColumnElement[bool]:
+    """Open, this person may vote in it, and has not."""
+    roles = {grant.role for grant in actor.grants} & PERMISSIONS[Action.REVIEW_VOTE]
+    if actor.account is None or not roles:
+        return false()
+    barred = select(BARS.c.review_id).where(BARS.c.account_id == actor.account)
+    voted = select(Vote.review_id).where(Vote.account_id == actor.account)
+    named: ColumnElement[bool] = cast(PolicyVersion.rules["quorum"]["roles"], JSONB).has_any(
+        cast(array([role.value for role in sorted(roles)]), ARRAY(Text))
+    )
+    return (Review.state == "open") & Review.id.not_in(barred) & Review.id.not_in(voted) & named
+
+
+Row = tuple[Review, str, UseCase, PolicyVersion]
+
+
+def _rows(session: Session, actor: Actor, *which: ColumnElement[bool], limit: int) -> list[Row]:
+    rows = session.execute(
+        select(Review, Node.ref, UseCase, PolicyVersion)
+        .join(Node, Node.id == Review.version_id)
+        .join(UseCase, UseCase.id == Review.use_case_id)
+        .join(PolicyVersion, PolicyVersion.id == Review.policy_version_id)
+        .where(seen(actor, Node.team), *which)
+        .order_by(Review.number.desc())
+        .limit(limit)
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+
+def _one(session: Session, actor: Actor, number: int) -> Row:
+    found = _rows(session, actor, Review.number == number, limit=1) if 0 < number < 2**31 else []
+    if not found:
+        raise NotFound("review-unknown", f"There is no review {number}.", "See countersign review ls.")
+    return found[0]
+
+
+def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
+    ids = [review.id for review, *_ in rows]
+    votes: dict[UUID, list[Vote]] = {one: [] for one in ids}
+    for vote in session.scalars(select(Vote).where(Vote.review_id.in_(ids)).order_by(Vote.at, Vote.id)):
+        votes[vote.review_id].append(vote)
+    barred = table.excluded_of(session, ids)
+    people: set[UUID | None] = {who for bars in barred.values() for who in bars}
+    people |= {review.submitted_by for review, *_ in rows}
+    people |= {vote.account_id for cast_ in votes.values() for vote in cast_}
+    called = names(session, people)
+    texts = told(
+        session,
+        {review.note_commitment for review, *_ in rows}
+        | {vote.reason_commitment for cast_ in votes.values() for vote in cast_},
+    )
+    return [
+        ReviewView(
+            number=review.number, version=ref, version_id=review.version_id, environment=review.environment,
+            use_case=use_case.ref, policy=policy.ref, policy_digest=policy.digest, state=review.state,
+            note=texts.get(review.note_commitment, ERASED), submitted_by=called[review.submitted_by],
+            opened_at=review.opened_at, decided_at=review.decided_at, expires_at=review.expires_at,
+            evidence=review.evidence, evidence_root=review.evidence_root, verdict=_verdict(review.verdict, policy),
+            votes=[_vote(vote, called, texts) for vote in votes[review.id]],
+            approvals_needed=policy.rules["quorum"]["approvals"],
+            approvals=sum(vote.verdict == "approve" for vote in votes[review.id]),
+            excluded=sorted(f"{called[who]}: {why}" for who, why in barred.get(review.id, {}).items()),
+        )
+        for review, ref, use_case, policy in rows
+    ]  # fmt: skip
+
+
+def _verdict(verdict: dict[str, Any], policy: PolicyVersion) -> VerdictView:
+    rules = [RuleView(one["rule"], one["outcome"], one["detail"], one["numbers"]) for one in verdict["rules"]]
+    return VerdictView(verdict["outcome"], policy.ref, policy.digest, rules)
+
+
+def _vote(vote: Vote, called: dict[UUID | None, str], texts: dict[str, str]) -> VoteView:
+    return VoteView(
+        account=called[vote.account_id], account_id=vote.account_id, team=vote.team, verdict=vote.verdict,
+        reason=texts.get(vote.reason_commitment, ERASED), at=vote.at, key=vote.key_id,
+        decision_digest=vote.decision_digest, signature=vote.signature,
+    )  # fmt: skip

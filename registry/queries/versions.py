@@ -1,0 +1,184 @@
+"""Lines of base models, adapters and checkpoints, and their versions with all that is true of them now."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, or_, select, text, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+
+from registry.db import versions as table
+from registry.db.accounts import names
+from registry.db.reviews import Review
+from registry.db.rollouts import Channel, RouteGeneration
+from registry.db.store import Store
+from registry.db.versions import KINDS, Blob, Line, Node, Version, VersionFile
+from registry.errors import Invalid, NotFound
+from registry.queries.pages import containing, cursor_after, key_in, length, seen
+from registry.rules.actors import Actor
+from registry.rules.refs import parse_line
+from registry.views.versions import ApprovalView, FileView, LinePage, LineView, VersionView
+
+BaseNode = aliased(Node)
+ChannelLine = aliased(Line)
+
+
+def lines(
+    store: Store, actor: Actor, kind: str | None = None, team: str | None = None, q: str | None = None,
+    cursor: str | None = None, limit: int = 50,
+) -> LinePage:  # fmt: skip
+    """One page of lines by name; `q` finds its characters anywhere in a name or a business domain."""
+    if kind is not None and kind not in KINDS:
+        raise Invalid("bad-kind", f"There is no kind '{kind[:40]}'.", f"Use one of {', '.join(KINDS)}.")
+    statement = select(Line).where(seen(actor, Line.team)).order_by(Line.team, Line.name).limit(length(limit) + 1)
+    if kind is not None:
+        statement = statement.where(Line.kind == kind)
+    if team is not None:
+        statement = statement.where(Line.team == team)
+    if q:
+        pattern = containing(q)
+        statement = statement.where(or_((Line.team + "/" + Line.name).ilike(pattern), Line.domain.ilike(pattern)))
+    if cursor is not None:
+        statement = statement.where(tuple_(Line.team, Line.name) > tuple_(*key_in(cursor, str, str)))
+    with store.read(actor) as session:
+        found = session.scalars(statement).all()
+        rows = found[:limit]
+        stand = _standings(session, [row.id for row in rows])
+        serves = _serves(session, actor, Version.line_id.in_([row.id for row in rows]), Version.line_id)
+    views = []
+    for row in rows:
+        count, newest, state = stand.get(row.id, (0, None, None))
+        views.append(LineView(
+            id=row.id, name=row.ref, team=row.team, kind=row.kind, domain=row.domain, versions=count, newest=newest,
+            newest_state=state, serves=serves.get(row.id, []), created_at=row.created_at,
+        ))  # fmt: skip
+    return LinePage(views, cursor_after((rows[-1].team, rows[-1].name)) if len(found) > limit else None)
+
+
+def versions(store: Store, actor: Actor, line: str) -> list[VersionView]:
+    """Every version of a line, newest first, or NotFound; drafts come before numbers."""
+    ref = parse_line(line)
+    with store.read(actor) as session:
+        of = session.scalars(
+            select(Line).where(Line.team == ref.team, Line.name == ref.name, seen(actor, Line.team))
+        ).one_or_none()
+        if of is None:
+            raise NotFound("line-unknown", f"There is no base model, adapter or checkpoint '{ref.line}'.",
+                           "See countersign adapter ls and countersign base ls.")  # fmt: skip
+        rows = session.execute(
+            select(Version, Node)
+            .join(Node, Node.id == Version.id)
+            .where(Version.line_id == of.id)
+            .order_by(Version.number.desc(), Node.seq.desc())
+        )
+        return _views(session, actor, [(row[0], of, row[1]) for row in rows])
+
+
+def version(store: Store, actor: Actor, ref: str) -> VersionView:
+    """The one version a reference names, or NotFound."""
+    with store.read(actor) as session:
+        return _views(session, actor, [table.by_ref(session, ref, teams=actor.teams())])[0]
+
+
+def _standings(session: Session, ids: list[UUID]) -> dict[UUID, tuple[int, str, str]]:
+    """By line: how many numbered versions, and the newest one's ref and state (a draft where nothing is numbered)."""
+    statement = (
+        select(Version.line_id, func.count(Version.number).over(partition_by=Version.line_id), Node.ref, Version.state)
+        .distinct(Version.line_id)
+        .join(Node, Node.id == Version.id)
+        .where(Version.line_id.in_(ids))
+        .order_by(Version.line_id, Version.number.desc().nulls_last(), Node.seq.desc())
+    )
+    return {row[0]: (row[1], row[2], row[3]) for row in session.execute(statement)}
+
+
+def _serves(
+    session: Session, actor: Actor, which: ColumnElement[bool], by: InstrumentedAttribute[UUID]
+) -> dict[UUID, list[str]]:
+    """`environment/channel` of every open generation that names these versions, by version or by line."""
+    statement = (
+        select(by, Channel.environment + "/" + Channel.name)
+        .distinct()
+        .select_from(RouteGeneration)
+        .join(Version, Version.id.in_((RouteGeneration.stable_version_id, RouteGeneration.candidate_version_id)))
+        .join(Channel, Channel.id == RouteGeneration.channel_id)
+        .join(ChannelLine, ChannelLine.id == Channel.line_id)
+        .where(RouteGeneration.valid_to.is_(None), ~RouteGeneration.killed, which, seen(actor, ChannelLine.team))
+    )
+    found: dict[UUID, list[str]] = {}
+    for key, place in session.execute(statement):
+        found.setdefault(key, []).append(place)
+    return {key: sorted(places) for key, places in found.items()}
+
+
+def _views(session: Session, actor: Actor, rows: list[tuple[Version, Line, Node]]) -> list[VersionView]:
+    ids = [version.id for version, _, _ in rows]
+    bases = _refs(session, {version.base_version_id for version, _, _ in rows if version.base_version_id})
+    files = files_of(session, ids)
+    approvals = _approvals(session, ids)
+    serves = _serves(session, actor, Version.id.in_(ids), Version.id)
+    reasons = _recall_reasons(session, [version.id for version, _, _ in rows if version.state == "recalled"])
+    called = names(session, {version.created_by for version, _, _ in rows})
+    return [
+        VersionView(
+            id=version.id, ref=node.ref, line=line.ref, kind=line.kind, number=version.number, state=version.state,
+            manifest_digest=version.manifest_digest, tensor_root=version.tensor_root, base_root=version.base_root,
+            base=bases[version.base_version_id] if version.base_version_id else None, meta=version.meta,
+            facts=version.facts, files=files.get(version.id, []), training_run=version.training_run_id,
+            created_by=called[version.created_by], created_at=version.created_at,
+            approvals=approvals.get(version.id, []), serves=serves.get(version.id, []),
+            recall_reason=reasons.get(version.id),
+        )
+        for version, line, node in rows
+    ]  # fmt: skip
+
+
+def _refs(session: Session, ids: set[UUID]) -> dict[UUID, str]:
+    return {row.id: row.ref for row in session.execute(select(Node.id, Node.ref).where(Node.id.in_(ids)))}
+
+
+def files_of(session: Session, ids: list[UUID]) -> dict[UUID, list[FileView]]:
+    """The files of many versions in one statement, by version, each list by path."""
+    statement = (
+        select(VersionFile.version_id, VersionFile.path, Blob.id, Blob.size)
+        .join(Blob, Blob.id == VersionFile.blob_id)
+        .where(VersionFile.version_id.in_(ids))
+        .order_by(VersionFile.path)
+    )
+    found: dict[UUID, list[FileView]] = {}
+    for version_id, path, sha256, size in session.execute(statement):
+        found.setdefault(version_id, []).append(FileView(path, sha256, size))
+    return found
+
+
+def _approvals(session: Session, ids: list[UUID]) -> dict[UUID, list[ApprovalView]]:
+    """Approvals in force and gone; one past its date reads expired, whether or not upkeep has come by yet."""
+    over = (Review.state == "approved") & (Review.expires_at <= func.clock_timestamp())
+    statement = (
+        select(Review.version_id, Review.number, Review.environment, Review.state, Review.expires_at, over)
+        .where(Review.version_id.in_(ids), Review.state.in_(("approved", "voided", "expired")))
+        .order_by(Review.number)
+    )
+    found: dict[UUID, list[ApprovalView]] = {}
+    for version_id, number, environment, state, expires_at, is_over in session.execute(statement):
+        found.setdefault(version_id, []).append(
+            ApprovalView(number, environment, "expired" if is_over else state, expires_at)
+        )
+    return found
+
+
+def _recall_reasons(session: Session, ids: list[UUID]) -> dict[UUID, str]:
+    """Why each fell: by its own recall, else by the newest recall of something it derives from."""
+    if not ids:
+        return {}
+    rows = session.execute(
+        text(
+            "with recursive stands_on(version, id) as (select v, v from unnest(cast(:ids as uuid[])) v union "
+            "select s.version, e.parent_id from stands_on s join lineage_edge e on e.child_id = s.id) "
+            "select distinct on (s.version) s.version, p.value from stands_on s join recall r on r.node_id = s.id "
+            "left join personal p on p.commitment = r.reason_commitment "
+            "order by s.version, r.node_id = s.version desc, r.at desc"
+        ),
+        {"ids": ids},
+    )
+    return {row.version: row.value or "(erased)" for row in rows}

@@ -1,0 +1,68 @@
+"""What a worker was given: all it needs to start, by digest."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from registry.db import versions
+from registry.db import work as table
+from registry.db.datasets import DatasetVersion
+from registry.db.evals import EvalRun, EvalSuiteVersion
+from registry.db.store import Store
+from registry.db.training_runs import Lease, TrainingRun
+from registry.db.versions import Blob, Line, Node
+from registry.errors import Conflict, NotFound
+from registry.rules.actors import Actor
+from registry.views.training_runs import EvalWork, InputFile, InputView, TrainingWork, WorkView
+
+
+def is_training(store: Store, actor: Actor, run_id: UUID) -> bool:
+    """Is this a training run (and not an eval run)? NotFound when it is neither, or another team's."""
+    with store.read(actor) as session:
+        run, team = table.by_id(session, run_id)
+        if not actor.sees(team):
+            raise NotFound("work-unknown", f"There is no training run or eval run {run_id}.", "Check the id.")
+        return isinstance(run, TrainingRun)
+
+
+def work(store: Store, actor: Actor, run_id: UUID) -> WorkView:
+    """The caller's leased work with its inputs."""
+    with store.read(actor) as session:
+        run, _ = table.by_id(session, run_id)
+        lease = session.get(Lease, run_id)
+        if lease is None or lease.account_id != actor.account:
+            raise Conflict("lease-lost", "This work is not leased to you any more.", "Ask for other work.")
+        training = _training(session, run) if isinstance(run, TrainingRun) else None
+        evaluation = _evaluation(session, run) if isinstance(run, EvalRun) else None
+        kind = "training_run" if training else "eval_run"
+        return WorkView(run.id, kind, lease.attempt, lease.expires_at, training, evaluation)
+
+
+def _version(session: Session, version_id: UUID) -> InputView:
+    version, line, node = versions.by_id(session, version_id)
+    files = [InputFile(path, sha256, size) for path, sha256, size in versions.files(session, version_id)]
+    # An adapter is known by its own tensors, a base by the root that binds adapters to it.
+    root = version.tensor_root if line.kind == "adapter" else version.base_root
+    return InputView(node.ref, line.kind, root or "", files)
+
+
+def _training(session: Session, run: TrainingRun) -> TrainingWork:
+    data = session.get_one(DatasetVersion, run.dataset_version_id)
+    blob = session.get_one(Blob, data.blob_id)
+    ref = session.get_one(Node, data.id).ref.removeprefix("dataset:")
+    dataset = InputView(ref, "dataset", data.record_root, [InputFile("rows.jsonl", blob.id, blob.size)])
+    published = {str(step): ref for step, (ref, _) in versions.of_training_run(session, run.id).items()}
+    return TrainingWork(session.get_one(Line, run.line_id).ref, run.recipe, run.recipe_digest,
+                        _version(session, run.base_version_id), dataset, published)  # fmt: skip
+
+
+def _evaluation(session: Session, run: EvalRun) -> EvalWork:
+    suite = session.get_one(EvalSuiteVersion, run.suite_version_id)
+    items = session.get_one(Blob, suite.blob_id)
+    subject = versions.by_id(session, run.subject_id)[0]
+    ref = session.get_one(Node, suite.id).ref.removeprefix("suite:")
+    base = _version(session, subject.base_version_id) if subject.base_version_id else None
+    return EvalWork(ref, suite.digest, suite.metric, suite.decoding, InputFile("items.jsonl", items.id, items.size),
+                    _version(session, run.subject_id), base)  # fmt: skip

@@ -1,0 +1,39 @@
+"""The one vocabulary of acts, `noun:verb`: permission, audit action, log event and docs heading alike."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """Everything that changes the registry. Each is used by exactly one command; a test says so."""
+
+    ACCOUNT_CREATE = "account:create"
+    TOKEN_CREATE = "token:create"
+    TOKEN_REVOKE = "token:revoke"
+    KEY_ENROLL = "key:enroll"
+    USE_CASE_REGISTER = "use-case:register"
+    POLICY_PUBLISH = "policy:publish"
+    VERSION_REGISTER = "version:register"
+    DATASET_REGISTER = "dataset:register"
+    SUITE_FREEZE = "suite:freeze"
+    TRAINING_QUEUE = "training:queue"
+    EVAL_QUEUE = "eval:queue"
+    WORK_LEASE = "work:lease"
+    WORK_REQUEUE = "work:requeue"
+    WORK_FAIL = "work:fail"
+    WORK_CANCEL = "work:cancel"
+    TRAINING_FINISH = "training:finish"
+    EVAL_FINISH = "eval:finish"
+    REVIEW_SUBMIT = "review:submit"
+    REVIEW_VOTE = "review:vote"
+    REVIEW_WITHDRAW = "review:withdraw"
+    REVIEW_EXPIRE = "review:expire"
+    ROLLOUT_START = "rollout:start"
+    ROLLOUT_PROMOTE = "rollout:promote"
+    CHANNEL_ROLL_BACK = "channel:roll-back"
+    RECALL = "version:recall"
+
+
+# Acts that ask for a fresh sign-in: a personal token minted within the last twelve hours.
+STEP_UP = frozenset({Action.REVIEW_VOTE, Action.ROLLOUT_PROMOTE, Action.RECALL})

@@ -1,0 +1,145 @@
+"""Who may do what: role x action x team in one table, deny by default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from registry.errors import Forbidden, Invalid, Unauthenticated
+from registry.rules.actions import STEP_UP, Action
+
+
+class Role(StrEnum):
+    """What an account may be; people hold the first four, services the last two."""
+
+    ADMIN = "admin"
+    ENGINEER = "engineer"
+    REVIEWER = "reviewer"
+    AUDITOR = "auditor"
+    TRAINER = "trainer"
+    GATEWAY = "gateway"
+
+
+SERVICE_ROLES = frozenset({Role.TRAINER, Role.GATEWAY})
+FRESH = timedelta(hours=12)
+
+PERMISSIONS: dict[Action, frozenset[Role]] = {
+    Action.ACCOUNT_CREATE: frozenset({Role.ADMIN}),
+    Action.TOKEN_CREATE: frozenset({Role.ADMIN}),
+    Action.TOKEN_REVOKE: frozenset({Role.ADMIN}),
+    Action.KEY_ENROLL: frozenset(Role),
+    Action.USE_CASE_REGISTER: frozenset({Role.ENGINEER, Role.REVIEWER}),
+    Action.POLICY_PUBLISH: frozenset({Role.ADMIN}),
+    Action.VERSION_REGISTER: frozenset({Role.ENGINEER, Role.TRAINER}),
+    Action.DATASET_REGISTER: frozenset({Role.ENGINEER}),
+    Action.SUITE_FREEZE: frozenset({Role.ENGINEER, Role.REVIEWER}),
+    Action.TRAINING_QUEUE: frozenset({Role.ENGINEER}),
+    Action.EVAL_QUEUE: frozenset({Role.ENGINEER, Role.REVIEWER}),
+    Action.WORK_LEASE: frozenset({Role.TRAINER}),
+    Action.WORK_REQUEUE: frozenset({Role.TRAINER}),
+    Action.WORK_FAIL: frozenset({Role.TRAINER}),
+    Action.WORK_CANCEL: frozenset({Role.ENGINEER}),
+    Action.TRAINING_FINISH: frozenset({Role.TRAINER}),
+    Action.EVAL_FINISH: frozenset({Role.TRAINER}),
+    Action.REVIEW_SUBMIT: frozenset({Role.ENGINEER}),
+    Action.REVIEW_VOTE: frozenset({Role.REVIEWER}),
+    Action.REVIEW_WITHDRAW: frozenset({Role.ENGINEER}),
+    Action.REVIEW_EXPIRE: frozenset(),
+    Action.ROLLOUT_START: frozenset({Role.ENGINEER}),
+    Action.ROLLOUT_PROMOTE: frozenset({Role.ENGINEER}),
+    Action.CHANNEL_ROLL_BACK: frozenset({Role.ENGINEER}),
+    Action.RECALL: frozenset({Role.ENGINEER, Role.REVIEWER}),
+}
+
+# Reviewers judge across teams: their own team (compliance, risk) says for whom they speak, not what they may see.
+ACROSS_TEAMS = frozenset({Role.ADMIN, Role.REVIEWER, Role.AUDITOR})
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One role, in one team or (None) in all."""
+
+    role: Role
+    team: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts, with what grants, since when; `account` is None for the registry's own upkeep."""
+
+    account: UUID | None
+    name: str
+    grants: frozenset[Grant]
+    via: str = "rest"
+    signed_in: datetime | None = None
+    request_id: str = ""
+
+    @property
+    def is_system(self) -> bool:
+        return self.account is None
+
+    @property
+    def is_service(self) -> bool:
+        return bool(self.grants) and all(grant.role in SERVICE_ROLES for grant in self.grants)
+
+    def teams(self) -> frozenset[str] | None:
+        """The teams whose rows this actor sees; None means all of them."""
+        if self.is_system or any(grant.team is None or grant.role in ACROSS_TEAMS for grant in self.grants):
+            return None
+        return frozenset(grant.team for grant in self.grants if grant.team is not None)
+
+    def sees(self, team: str | None) -> bool:
+        teams = self.teams()
+        return teams is None or team is None or team in teams
+
+    def holds(self, role: Role) -> bool:
+        return any(grant.role is role for grant in self.grants)
+
+
+SYSTEM = Actor(account=None, name="system", grants=frozenset(), via="system")
+
+
+def allowed(actor: Actor, action: Action, team: str | None) -> bool:
+    """Does any grant allow this act in this team? Reviewers and administrators act in every team."""
+    if actor.is_system:
+        return True
+    roles = PERMISSIONS[action]
+    return any(
+        grant.role in roles
+        and (grant.team is None or team is None or grant.team == team or grant.role in ACROSS_TEAMS)
+        for grant in actor.grants
+    )
+
+
+def require(actor: Actor, action: Action, team: str | None, now: datetime) -> None:
+    """Raise unless the act is allowed: Forbidden names the roles that may, Unauthenticated asks for a fresh sign-in."""
+    if not allowed(actor, action, team):
+        roles = sorted(role.value for role in PERMISSIONS[action]) or ["the registry itself"]
+        where = f" in team {team}" if team else ""
+        raise Forbidden(
+            "role-missing",
+            f"{actor.name} may not {action.value}{where}: it needs the role {' or '.join(roles)}.",
+            "Ask an administrator for a token with that role, or let somebody who holds it act.",
+            action=action.value, team=team, roles=roles,
+        )  # fmt: skip
+    if action in STEP_UP and not actor.is_system and (actor.signed_in is None or now - actor.signed_in > FRESH):
+        raise Unauthenticated(
+            "fresh-sign-in",
+            f"{action.value} needs a fresh sign-in: this token was minted more than 12 hours ago.",
+            "Ask for a new personal token (countersign token create) and try again.",
+        )
+
+
+def parse_roles(names: list[str]) -> list[Role]:
+    """The roles named, all of people or all of services: one account is never both."""
+    unknown = sorted(set(names) - {role.value for role in Role})
+    if unknown or not names:
+        raise Invalid("bad-role", f"There is no role {', '.join(unknown) or '(none given)'}.",
+                      f"Use {', '.join(role.value for role in Role)}.")  # fmt: skip
+    roles = [Role(name) for name in dict.fromkeys(names)]
+    if len({role in SERVICE_ROLES for role in roles}) > 1:
+        raise Invalid("mixed-roles", "An account is a person or a service, not both.",
+                      "Make one account for the person and another for the trainer or gateway.")  # fmt: skip
+    return roles

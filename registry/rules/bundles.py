@@ -1,0 +1,228 @@
+"""What a bundle is: its manifest, its roots, its facts, everything wrong with it, and what is still missing.
+
+Nothing is trusted by its name, and an adapter must fit its base tensor by tensor. Defects refuse a bundle; findings
+(missing descriptions) leave it a draft.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from registry.errors import BundleRejected, Defect, Invalid, Unverified
+from registry.rules import lora
+from registry.rules.documents import canonical, digest, sha256_hex
+from registry.rules.files import ADAPTER_WEIGHTS, BASE_WEIGHTS, INDEX, Bundle, Kind, is_weights, read_bundle
+from registry.rules.tensors import File, Read, repeated, tensor_root
+
+__all__ = ["BaseFacts", "File", "Finding", "Inspected", "Kind", "Read", "base_facts", "inspect"]
+
+REQUIRED_META: dict[Kind, tuple[str, ...]] = {
+    "base": ("licence", "source"),
+    "adapter": ("domain", "purpose"),
+    "checkpoint": ("licence", "purpose"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something a person must still supply; the bundle stays a draft until then."""
+
+    field: str
+    detail: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
+class BaseFacts:
+    """What an adapter is held against: the base's root, and the shape of each of its tensors by name."""
+
+    base_root: str
+    shapes: dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """The outcome of an inspection; the roots are None where a defect leaves them without meaning."""
+
+    manifest: list[dict[str, Any]]
+    manifest_digest: str
+    tensor_root: str | None
+    base_root: str | None
+    facts: dict[str, Any]
+    defects: list[Defect]
+    findings: list[Finding]
+
+
+def inspect(
+    kind: Kind, files: Sequence[File], read: Read, *, base: BaseFacts | None, meta: Mapping[str, Any]
+) -> Inspected:
+    """Hold a bundle against every rule and say all that is wrong with it, what it is, and what is still missing.
+
+    `base` is the base model an adapter is bound to (None leaves a finding); a `base_root` in `meta` says on which
+    root it was trained, and must be that base's. The caller lays the line's `domain` into `meta`. Weights are read
+    once whole, in pieces, and only when nothing else is wrong.
+    """
+    bundle = read_bundle(kind, files, read)
+    facts = _inspect_adapter(bundle, base, meta) if kind == "adapter" else _inspect_full(bundle)
+    root = base_root = None
+    if not bundle.defects:
+        try:
+            root = tensor_root([(bundle.files[path], header.tensors) for path, header in bundle.weights.items()], read)
+            base_root = (base.base_root if base else None) if kind == "adapter" else _base_root(bundle, root)
+        except Unverified as error:
+            bundle.unread(bundle.files[min(bundle.weights)], error)
+        except Invalid as error:
+            bundle.unread(bundle.files["config.json"], error)
+    manifest = [{"path": file.path, "sha256": file.sha256, "size": file.size}
+                for file in sorted(files, key=lambda file: file.path)]  # fmt: skip
+    findings = _findings(kind, base, meta)
+    return Inspected(manifest, digest(manifest), root, base_root, facts, bundle.defects, findings)
+
+
+def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = None) -> BaseFacts:
+    """The facts of a base already registered; its `base_root`, where known, spares reading all weights again.
+
+    Raises BundleRejected when the bytes are no longer a sound base.
+    """
+    if base_root is None:
+        inspected = inspect("base", files, read, base=None, meta={})
+        if inspected.base_root is None:
+            raise BundleRejected(inspected.defects)
+        base_root = inspected.base_root
+    bundle = read_bundle("base", files, read)
+    if bundle.defects:
+        raise BundleRejected(bundle.defects)
+    return BaseFacts(base_root, _shapes(bundle))
+
+
+def _shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
+    return {info.name: info.shape for header in bundle.weights.values() for info in header.tensors}
+
+
+def _counts(bundle: Bundle) -> dict[str, Any]:
+    """Tensors, stored parameters (tied weights count once), and parameters by type."""
+    by_dtype: Counter[str] = Counter()
+    for header in bundle.weights.values():
+        for info in header.tensors:
+            by_dtype[info.dtype] += info.elements
+    return {
+        "tensors": sum(len(header.tensors) for header in bundle.weights.values()),
+        "parameters": by_dtype.total(),
+        "dtypes": dict(sorted(by_dtype.items())),
+    }
+
+
+def _inspect_full(bundle: Bundle) -> dict[str, Any]:
+    """A base model or checkpoint: its configuration, its shards, and what architecture it is."""
+    facts = _counts(bundle)
+    _check_shards(bundle)
+    if "config.json" not in bundle.files:
+        bundle.wrong("config.json", "", "file-missing", "there is no config.json", "Add the model's config.json.")
+        return facts
+    config = bundle.documents.get("config.json", {})
+    if not isinstance(config, dict):
+        bundle.wrong("config.json", "", "json-object", "it is no JSON object", "Save the model again.")
+        return facts
+    model_type, architectures = config.get("model_type"), config.get("architectures")
+    if "config.json" in bundle.documents:
+        if not isinstance(model_type, str) or not model_type:
+            bundle.wrong("config.json", "model_type", "config-value", "model_type is no text", "Save the model again.")
+        if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
+            bundle.wrong("config.json", "architectures", "config-value", "architectures is no list of class names",
+                         "Save the model again from its model class.")  # fmt: skip
+        else:
+            facts |= {"architecture": architectures[0], "model_type": str(model_type)}
+    return facts
+
+
+def _check_shards(bundle: Bundle) -> None:
+    """Either one file, or every shard of one set with an index that says truly where each tensor lies."""
+    paths = [path for path in bundle.files if is_weights(bundle.kind, path)]
+    if not paths:
+        bundle.wrong("model.safetensors", "", "file-missing", "there are no weights",
+                     "Add model.safetensors, or its shards with their index.")  # fmt: skip
+        return
+    numbers = sorted(match.groups(default="") for path in paths if (match := BASE_WEIGHTS.fullmatch(path)))
+    if numbers != [("", "")]:
+        if numbers != [(f"{n:05}", f"{len(paths):05}") for n in range(1, len(paths) + 1)]:
+            bundle.wrong(paths[0], "", "shards-incomplete", f"the {len(paths)} weight files are not one whole set",
+                         "Give one model.safetensors, or all shards of one set.")  # fmt: skip
+        if INDEX not in bundle.files:
+            bundle.wrong(INDEX, "", "file-missing", "there are shards but no index", "Add the index of the shards.")
+    if len(bundle.weights) != len(paths):
+        return  # a shard that could not be read has its own defects
+    lies = [(info.name, path) for path, header in bundle.weights.items() for info in header.tensors]
+    for name in repeated(name for name, _ in lies):
+        bundle.wrong(paths[0], name, "duplicate-tensor", "two shards hold a tensor of this name", "Keep one of them.")
+    if INDEX in bundle.documents:
+        index = bundle.documents[INDEX]
+        if not isinstance(index, dict) or index.get("weight_map") != dict(lies):
+            bundle.wrong(INDEX, "weight_map", "index-mismatch", "it does not say truly which file holds which tensor",
+                         "Write the index again from the shards.")  # fmt: skip
+
+
+def _base_root(bundle: Bundle, root: str) -> str:
+    """One digest over all that makes a base answer as it does: tensors, configuration, tokenizer, chat template.
+
+    transformers prefers chat_template.jinja to the template inside tokenizer_config.json; so does this.
+    """
+    tokenizer = bundle.files.get("tokenizer.json")
+    settings = bundle.documents.get("tokenizer_config.json")
+    template = bundle.documents.get("chat_template.jinja")
+    if template is None and isinstance(settings, dict):
+        template = settings.get("chat_template")
+    if template is not None and not isinstance(template, str):
+        template = canonical(template).decode()  # several named templates
+    return digest({
+        "tensor_root": root,
+        "config": sha256_hex(canonical(bundle.documents["config.json"])),
+        "tokenizer": tokenizer.sha256 if tokenizer else None,
+        "chat_template": None if template is None else sha256_hex(template.encode("utf-8", "surrogatepass")),
+    })  # fmt: skip
+
+
+def _inspect_adapter(bundle: Bundle, base: BaseFacts | None, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """An adapter: a configuration that cannot run anything, and tensors that fit the base it is bound to."""
+    facts = _counts(bundle)
+    for path in (lora.FILE, ADAPTER_WEIGHTS):
+        if path not in bundle.files:
+            bundle.wrong(path, "", "file-missing", f"there is no {path}", "Save the adapter with save_pretrained.")
+    trained_on = meta.get("base_root")
+    if base and trained_on and trained_on != base.base_root:
+        bundle.wrong(lora.FILE, "base", "base-mismatch",
+                     f"the adapter was trained on base root {trained_on}, but is to be bound to {base.base_root}",
+                     "Name the base it was trained on.")  # fmt: skip
+    if lora.FILE not in bundle.documents:
+        return facts
+    config, defects = lora.check_config(bundle.documents[lora.FILE])
+    bundle.defects.extend(defects)
+    if config is None:
+        return facts
+    facts |= {
+        "method": "lora", "rank": config.rank, "alpha": config.alpha,
+        "variant": "+".join(name for name, on in (("dora", config.dora), ("rslora", config.rslora)) if on) or "plain",
+        "targets": sorted({target.rpartition(".")[2] for target in config.targets}),
+        "trainable_parameters": facts["parameters"],
+    }  # fmt: skip
+    if config.layers is not None:
+        facts["layers"] = list(config.layers)
+    if base and ADAPTER_WEIGHTS in bundle.weights:
+        tensors = bundle.weights[ADAPTER_WEIGHTS].tensors
+        bundle.defects.extend(lora.check_tensors(ADAPTER_WEIGHTS, config, tensors, base.shapes))
+    return facts
+
+
+def _findings(kind: Kind, base: BaseFacts | None, meta: Mapping[str, Any]) -> list[Finding]:
+    findings = [
+        Finding(name, f"{name} is missing", f"Give {name} in the meta file and add the same files again.")
+        for name in REQUIRED_META[kind] if not str(meta.get(name) or "").strip()
+    ]  # fmt: skip
+    if kind == "adapter" and base is None:
+        findings.insert(0, Finding(
+            "base", "the adapter is bound to no base model, so its tensors were not checked",
+            "Name the base with --base team/name@v1 and add the same files again.",
+        ))  # fmt: skip
+    return findings

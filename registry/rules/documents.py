@@ -1,0 +1,175 @@
+"""JSON read strictly and written canonically, and the RFC 6962 root over leaves: what every digest of ours rests on.
+
+`registry.proof` does the same with the rfc8785 library; rules are re-run offline from the standard library alone, so
+they carry their own, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from decimal import Decimal
+from json.encoder import encode_basestring
+from typing import Any
+
+from registry.errors import Invalid
+
+SAFE_INTEGER = 2**53 - 1
+"""RFC 8785 numbers are IEEE doubles: a larger integer would not survive another reader."""
+
+
+def _bad(detail: str) -> Invalid:
+    return Invalid("bad-json", detail, "Write it as plain UTF-8 JSON in which every key stands once.")
+
+
+def loads(data: bytes, *, depth: int = 32) -> Any:
+    """Parse JSON that has one meaning only: UTF-8, no key twice, no NaN or infinity, at most `depth` levels.
+
+    Two readers of `{"a": 1, "a": 2}` may see different things, and a reviewer's tool and the loader must not.
+    Raises Invalid (`bad-json`) naming the first few faults.
+    """
+    twice: list[str] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) != len(pairs):
+            seen: set[str] = set()
+            twice.extend(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        return table
+
+    def number(text: str) -> float:
+        value = float(text)
+        if math.isinf(value):
+            raise ValueError(f"the number {text[:40]} is too large")
+        return value
+
+    def constant(text: str) -> float:
+        raise ValueError(f"{text} is no JSON number")
+
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_float=number, parse_constant=constant)
+    except RecursionError:
+        raise _bad(f"it nests deeper than {depth} levels") from None
+    except UnicodeDecodeError as error:
+        raise _bad(f"it is not UTF-8 at byte {error.start}") from None
+    except ValueError as error:
+        raise _bad(f"it is not JSON: {str(error)[:120]}") from None
+    if twice:
+        raise _bad(f"the key {', '.join(repr(key[:60]) for key in twice[:5])} stands more than once in one object")
+    if _deeper(value, depth):
+        raise _bad(f"it nests deeper than {depth} levels")
+    return value
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    """Walked level by level, for a recursive walk would fall over exactly the input it is to catch."""
+    level = [value]
+    for _ in range(depth):
+        level = [
+            child for node in level if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]  # fmt: skip
+    return any(isinstance(node, dict | list) for node in level)
+
+
+def canonical(value: Any) -> bytes:
+    """The one byte string for a JSON value (RFC 8785): sorted keys, no blanks, shortest numbers.
+
+    Raises Invalid (`not-canonical`) for what RFC 8785 cannot carry: integers beyond 2**53 - 1, NaN, lone surrogates.
+    """
+    try:
+        return _write(value).encode("utf-8")
+    except UnicodeEncodeError:
+        raise Invalid(
+            "not-canonical", "A text holds half of a surrogate pair, which UTF-8 cannot carry.",
+            "Write the character whole.",
+        ) from None  # fmt: skip
+
+
+def _write(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return encode_basestring(value)
+        case int() if abs(value) <= SAFE_INTEGER:
+            return str(value)
+        case float() if math.isfinite(value):
+            return _number(value)
+        case dict():
+            # RFC 8785 sorts by UTF-16 code units, which differs from code points beyond the basic plane.
+            keys = sorted(value, key=lambda key: key.encode("utf-16-be", "surrogatepass"))
+            return "{" + ",".join(f"{encode_basestring(key)}:{_write(value[key])}" for key in keys) + "}"
+        case list() | tuple():
+            return "[" + ",".join(map(_write, value)) + "]"
+        case _:
+            raise Invalid(
+                "not-canonical", f"{str(value)[:60]} has no canonical JSON form.",
+                "Use integers up to 2**53 - 1, finite numbers, texts, lists and objects; write larger numbers as text.",
+            )  # fmt: skip
+
+
+def _number(value: float) -> str:
+    """A double as ECMAScript prints it (ECMA-262, Number::toString): Python's digits, other exponent rules."""
+    if value == 0:
+        return "0"
+    sign, raw, exponent = Decimal(repr(value)).as_tuple()
+    digits = "".join(map(str, raw)).lstrip("0")
+    point = len(digits) + int(exponent)
+    digits = digits.rstrip("0")
+    count = len(digits)
+    if count <= point <= 21:
+        text = digits + "0" * (point - count)
+    elif 0 < point <= 21:
+        text = f"{digits[:point]}.{digits[point:]}"
+    elif -6 < point <= 0:
+        text = f"0.{'0' * -point}{digits}"
+    else:
+        text = f"{digits[0]}{'.' if count > 1 else ''}{digits[1:]}e{point - 1:+d}"
+    return f"-{text}" if sign else text
+
+
+def sha256_hex(data: bytes) -> str:
+    """The bare 64 hex digits of SHA-256, as file digests are written."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest(value: Any) -> str:
+    """`sha256:<hex>` of the canonical form: how documents are named."""
+    return f"sha256:{sha256_hex(canonical(value))}"
+
+
+class Root:
+    """The RFC 6962 tree hash over leaves appended one by one, holding no more than a hash a level.
+
+    A right-hand subtree that is not full is folded last, from right to left (RFC 6962, section 2.1).
+    """
+
+    def __init__(self, leaves: Iterable[bytes] = ()) -> None:
+        self.size = 0
+        self._full: list[bytes] = []
+        for leaf in leaves:
+            self.append(leaf)
+
+    def append(self, leaf: bytes) -> None:
+        """Add one leaf's data (not its hash)."""
+        node = hashlib.sha256(b"\x00" + leaf).digest()
+        rest = self.size
+        while rest & 1:
+            node = hashlib.sha256(b"\x01" + self._full.pop() + node).digest()
+            rest >>= 1
+        self._full.append(node)
+        self.size += 1
+
+    def text(self) -> str:
+        """The root as `sha256:<hex>`; that of no leaves is the hash of nothing."""
+        if not self._full:
+            return f"sha256:{sha256_hex(b'')}"
+        node = self._full[-1]
+        for left in reversed(self._full[:-1]):
+            node = hashlib.sha256(b"\x01" + left + node).digest()
+        return f"sha256:{node.hex()}"

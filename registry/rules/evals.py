@@ -1,0 +1,156 @@
+"""Scores recomputed from the outputs themselves, and what they say about a difference.
+
+A trainer's own counts are never trusted: the suite knows what was expected, the samples what was answered. Two runs on
+the same items are compared item by item, which needs far fewer items than comparing two averages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from registry.errors import Invalid, Refused
+from registry.rules.datasets import Item
+from registry.rules.documents import loads
+
+
+def exact_match(output: str, expected: str) -> bool:
+    """The answer and nothing else; blanks around it do not count."""
+    return output.strip() == expected.strip()
+
+
+METRICS: dict[str, Callable[[str, str], bool]] = {"exact_match": exact_match}
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Right or wrong by item id, in the suite's order."""
+
+    by_item: dict[str, bool]
+
+    @property
+    def n(self) -> int:
+        return len(self.by_item)
+
+    @property
+    def correct(self) -> int:
+        return sum(self.by_item.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Two runs on the same items, counted by who was right."""
+
+    n: int
+    both: int
+    only_adapter: int
+    only_base: int
+    neither: int
+
+
+def score(samples: bytes, items: Sequence[Item], metric: str = "exact_match") -> Scores:
+    """Judge every output of a samples file (JSON Lines of `item` and `output`) against the suite's own answers.
+
+    Raises Invalid for an unknown metric or a malformed line, Refused for an item that is unknown, answered twice or not
+    answered at all: a rate over a chosen part of the suite is not the suite's rate.
+    """
+    if metric not in METRICS:
+        raise Invalid("unknown-metric", f"There is no metric '{metric[:40]}'.", f"Use one of {', '.join(METRICS)}.")
+    outputs: dict[str, str] = {}
+    wanted = {item.id for item in items}
+    for number, line in enumerate(samples.removesuffix(b"\n").split(b"\n"), 1):
+        item, output = _sample(number, line)
+        if item not in wanted:
+            raise Refused("sample-unknown-item", f"Line {number} of the samples answers '{item[:40]}', which the suite "
+                          "does not ask.", "Run the frozen suite as it is.")  # fmt: skip
+        if item in outputs:
+            raise Refused("sample-duplicate-item", f"Line {number} of the samples answers {item} a second time.",
+                          "Give one output an item.")  # fmt: skip
+        outputs[item] = output
+    if missing := [item.id for item in items if item.id not in outputs]:
+        raise Refused(
+            "sample-missing-item", f"{len(missing)} of {len(items)} items are not answered, the first is {missing[0]}.",
+            "Run every item of the suite.", missing=missing[:20],
+        )  # fmt: skip
+    return Scores({item.id: METRICS[metric](outputs[item.id], item.expected) for item in items})
+
+
+def _sample(number: int, line: bytes) -> tuple[str, str]:
+    try:
+        record = loads(line, depth=1)
+    except Invalid as error:
+        record = error.detail
+    if not isinstance(record, dict) or set(record) != {"item", "output"}:
+        why = record if isinstance(record, str) else "it is no object of item and output"
+        raise Invalid("samples-malformed", f"Line {number} of the samples cannot be read: {why}.",
+                      'Write {"item": id, "output": text} a line.')  # fmt: skip
+    item, output = record["item"], record["output"]
+    if not isinstance(item, str) or not isinstance(output, str):
+        raise Invalid("samples-malformed", f"Line {number} of the samples: item and output must be texts.",
+                      'Write {"item": id, "output": text} a line.')  # fmt: skip
+    return item, output
+
+
+def pair(adapter: Mapping[str, bool], base: Mapping[str, bool]) -> Paired:
+    """Count two runs against each other; Refused (`not-paired`) unless both answered exactly the same items."""
+    if adapter.keys() != base.keys():
+        raise Refused("not-paired", f"{len(adapter.keys() ^ base.keys())} items were answered in only one of the "
+                      "two eval runs.", "Run both on the same frozen suite.")  # fmt: skip
+    both = sum(right and base[item] for item, right in adapter.items())
+    only_adapter = sum(adapter.values()) - both
+    only_base = sum(base.values()) - both
+    return Paired(len(adapter), both, only_adapter, only_base, len(adapter) - both - only_adapter - only_base)
+
+
+def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Two-sided score interval of a rate (Wilson 1927); all of 0..1 when nothing was asked."""
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    rate = correct / n
+    centre = rate + z * z / (2 * n)
+    spread = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # at the ends the interval touches 0 or 1 exactly; rounding must not push it past
+    low = 0.0 if correct == 0 else (centre - spread) / scale
+    high = 1.0 if correct == n else (centre + spread) / scale
+    return low, high
+
+
+def difference(paired: Paired, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Adapter's rate less the base's, with its two-sided interval: (estimate, low, high) in -1..1.
+
+    Newcombe's hybrid score interval for paired data, method 10 (Statistics in Medicine 1998, 17:2635-2650): the Wilson
+    intervals of both rates, joined by their correlation with its continuity correction. It keeps its level at small n,
+    where the simple interval does not. With no items all of -1..1 is possible.
+    """
+    n, a, b, c, d = paired.n, paired.both, paired.only_adapter, paired.only_base, paired.neither
+    if n == 0:
+        return 0.0, -1.0, 1.0
+    first, second = (a + b) / n, (a + c) / n
+    low1, high1 = wilson(a + b, n, confidence)
+    low2, high2 = wilson(a + c, n, confidence)
+    margins = (a + b) * (c + d) * (a + c) * (b + d)
+    cross = a * d - b * c
+    corrected = max(cross - n / 2, 0.0) if cross > 0 else float(cross)
+    phi = corrected / math.sqrt(margins) if margins else 0.0
+
+    def reach(one: float, other: float) -> float:
+        return math.sqrt(max(one * one - 2 * phi * one * other + other * other, 0.0))
+
+    gain = (b - c) / n
+    low = gain - reach(first - low1, high2 - second)
+    high = gain + reach(high1 - first, second - low2)
+    return gain, max(low, -1.0), min(high, 1.0)
+
+
+def mcnemar(only_adapter: int, only_base: int) -> float:
+    """Exact two-sided p of McNemar's test: were the items that only one side got right a fair coin's work?"""
+    n = only_adapter + only_base
+    tail = term = 1  # term is the binomial coefficient of n and k, carried along: math.comb anew would take seconds
+    for k in range(min(only_adapter, only_base)):
+        term = term * (n - k) // (k + 1)
+        tail += term
+    return min(1.0, 2 * tail / (1 << n))

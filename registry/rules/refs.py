@@ -1,0 +1,89 @@
+"""How things are named: `team/name`, `team/name@v3`, `team/name@production`, `sha256:<hex>`; parse and print."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from registry.errors import Invalid
+
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+VERSION = re.compile(r"v([1-9][0-9]{0,8})")
+DIGEST = re.compile(r"sha256:([0-9a-f]{8,64})")
+ENVIRONMENTS = ("dev", "staging", "production")
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A parsed reference: a line alone, one of its versions by number, a channel, or a digest (prefix of 8 up)."""
+
+    team: str | None = None
+    name: str | None = None
+    number: int | None = None
+    channel: str | None = None
+    digest: str | None = None
+
+    @property
+    def line(self) -> str:
+        return f"{self.team}/{self.name}"
+
+    def __str__(self) -> str:
+        if self.team is None:
+            return f"sha256:{self.digest}"
+        if self.number is not None:
+            return f"{self.line}@v{self.number}"
+        if self.channel is not None:
+            return f"{self.line}@{self.channel}"
+        return f"{self.line}@sha256:{self.digest}" if self.digest else self.line
+
+
+def _bad(text: str, why: str) -> Invalid:
+    return Invalid(
+        "bad-reference", f"'{text[:120]}' is no reference: {why}.",
+        "Write team/name, team/name@v3, team/name@production or sha256:<at least 8 hex digits>.",
+    )  # fmt: skip
+
+
+def parse_ref(text: str) -> Ref:
+    """Read any reference; Invalid names what is wrong with it."""
+    if digest := DIGEST.fullmatch(text):
+        return Ref(digest=digest[1])
+    line, at, selector = text.partition("@")
+    team, slash, name = line.partition("/")
+    if not slash or not NAME.fullmatch(team) or not NAME.fullmatch(name):
+        raise _bad(text, "the name must be team/name of lower-case letters, digits, dots, dashes, underscores")
+    if not at:
+        return Ref(team, name)
+    if number := VERSION.fullmatch(selector):
+        return Ref(team, name, number=int(number[1]))
+    if digest := DIGEST.fullmatch(selector):
+        return Ref(team, name, digest=digest[1])
+    if NAME.fullmatch(selector):
+        return Ref(team, name, channel=selector)
+    raise _bad(text, f"'{selector[:40]}' names no version and no channel")
+
+
+def parse_line(text: str) -> Ref:
+    """Read `team/name` and nothing more."""
+    ref = parse_ref(text)
+    if ref.team is None or ref.number or ref.channel or ref.digest:
+        raise _bad(text, "only team/name is wanted here")
+    return ref
+
+
+def check_channel(name: str) -> str:
+    """A channel's name must not look like a version or a digest, or `team/name@v7` would have two meanings."""
+    if not NAME.fullmatch(name) or VERSION.fullmatch(name) or name.startswith(("sha256", "v0")):
+        raise Invalid(
+            "bad-channel-name", f"'{name[:60]}' cannot name a channel.",
+            "Use lower-case letters, digits and dashes; nothing that looks like v7 or a digest.",
+        )  # fmt: skip
+    return name
+
+
+def check_environment(name: str) -> str:
+    """One of dev, staging, production."""
+    if name not in ENVIRONMENTS:
+        raise Invalid("bad-environment", f"There is no environment '{name[:60]}'.",
+                      f"Use one of {', '.join(ENVIRONMENTS)}.")  # fmt: skip
+    return name

@@ -1,0 +1,246 @@
+"""Safetensors headers read strictly, and the tensor root: one identity for weights, however sharded or named.
+
+The safetensors library accepts, silently, a tensor named twice (the last wins, so a reviewer's tool and the loader may
+see different weights), unknown fields, 300,000 empty tensors and names like `../../etc/passwd`. All that is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from registry.errors import Defect, Invalid, NotFound, Unverified
+from registry.rules.documents import Root, canonical, loads
+
+MAX_HEADER = 4 << 20
+MAX_TENSORS = 20_000
+MAX_METADATA = 64 << 10
+MAX_RANK = 8
+MAX_DIMENSION = 2**40
+CHUNK = 4 << 20
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,512}")
+FIELDS = {"dtype", "shape", "data_offsets"}
+DTYPES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
+    "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
+}  # fmt: skip
+"""Bytes an element. Types of less than a byte are left out until something we serve needs them."""
+
+Read = Callable[[str, int, int], bytes]
+"""`read(sha256_hex, start, length)`: at most `length` bytes of that blob, fewer only at its end, none past it.
+
+It raises NotFound (or KeyError, FileNotFoundError) for a digest it does not hold.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file as declared: its path in the bundle, the hex SHA-256 of its bytes, its size in bytes."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor; `start` and `end` are byte offsets in its file, not in the data section."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What one safetensors file declares; `tensors` is to be believed only when there is no defect."""
+
+    tensors: tuple[TensorInfo, ...]
+    defects: tuple[Defect, ...]
+
+
+def _ask(file: File, read: Read, start: int, length: int) -> bytes:
+    try:
+        return read(file.sha256, start, length)
+    except (NotFound, KeyError, FileNotFoundError):
+        raise Unverified(
+            "bytes-missing", f"the store holds no bytes with the digest sha256:{file.sha256}",
+            "Upload the file's bytes first, then add it again.",
+        ) from None  # fmt: skip
+
+
+def fetch(file: File, read: Read, start: int, length: int) -> bytes:
+    """Exactly these bytes of a file, or Unverified: `bytes-missing` (no such blob), `bytes-short` (it ends early)."""
+    data = _ask(file, read, start, length)
+    if len(data) != length:
+        raise Unverified(
+            "bytes-short", f"{length} bytes were expected at byte {start}, but only {len(data)} are there",
+            "Declare the file's true size, or upload the whole file.",
+        )  # fmt: skip
+    return data
+
+
+def check_extent(file: File, read: Read) -> None:
+    """Raise Unverified unless the store holds these bytes, no fewer and no more than declared."""
+    start = max(file.size - 1, 0)
+    found = start + len(_ask(file, read, start, 2))
+    if found != file.size:
+        rule, words = ("bytes-more", "more") if found > file.size else ("bytes-short", "fewer")
+        raise Unverified(
+            rule, f"{file.size} bytes are declared, but the store holds {words}", "Declare the file's true size.",
+        )  # fmt: skip
+
+
+def chunks(file: File, read: Read, start: int, end: int) -> Iterator[bytes]:
+    """The bytes from `start` to `end`, in pieces that fit in memory."""
+    for at in range(start, end, CHUNK):
+        yield fetch(file, read, at, min(CHUNK, end - at))
+
+
+def parse_header(file: File, read: Read) -> Header:
+    """Read one file's header and say everything that is wrong with it; Unverified when its bytes are not there."""
+    defects: list[Defect] = []
+
+    def wrong(where: str, rule: str, detail: str, mend: str = "Write the file again with safetensors.") -> None:
+        defects.append(Defect(file.path, where, rule, detail, mend))
+
+    raw = _header_object(file, read, wrong)
+    if raw is None:
+        return Header((), tuple(defects))
+    length, table = raw
+    _check_metadata(table.pop("__metadata__", {}), wrong)
+    if not table:
+        wrong("header", "no-tensors", "the file holds no tensor at all", "Add the file that holds the weights.")
+    if len(table) > MAX_TENSORS:
+        wrong("header", "too-many-tensors", f"{len(table)} tensors are named, at most {MAX_TENSORS} are accepted",
+              "Split the weights over several files.")  # fmt: skip
+        return Header((), tuple(defects))
+    tensors = [info for name, entry in table.items() if (info := _tensor(name, entry, 8 + length, wrong))]
+    if len(tensors) == len(table):  # with an entry unread, every gap it leaves would be told twice
+        _check_coverage(sorted(tensors, key=lambda t: t.start), 8 + length, file.size, wrong)
+    return Header(tuple(tensors), tuple(defects))
+
+
+Wrong = Callable[..., None]
+
+
+def _header_object(file: File, read: Read, wrong: Wrong) -> tuple[int, dict[str, Any]] | None:
+    if file.size < 10:
+        wrong("header", "too-short", f"{file.size} bytes cannot hold a safetensors header")
+        return None
+    length = int.from_bytes(fetch(file, read, 0, 8), "little")
+    if length > MAX_HEADER:
+        wrong("header", "header-too-large", f"the header claims {length} bytes, at most {MAX_HEADER} are accepted")
+        return None
+    if 8 + length > file.size:
+        wrong("header", "header-truncated", f"the header claims {length} bytes, the file has {file.size} in all")
+        return None
+    data = fetch(file, read, 8, length)
+    if not data.startswith(b"{"):
+        wrong("header", "header-start", f"the header starts with {data[:1]!r}, not with '{{'")
+        return None
+    try:
+        table = loads(data, depth=4)
+    except Invalid as error:
+        wrong("header", "header-json", error.detail)
+        return None
+    if not isinstance(table, dict):
+        wrong("header", "header-json", "the header is no JSON object")
+        return None
+    return length, table
+
+
+def _check_metadata(metadata: Any, wrong: Wrong) -> None:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        wrong("__metadata__", "metadata", "it must be an object of texts")
+    elif sum(len(key) + len(value) for key, value in metadata.items()) > MAX_METADATA:
+        wrong("__metadata__", "metadata-too-large", f"it holds more than {MAX_METADATA} characters",
+              "Keep long texts in README.md.")  # fmt: skip
+
+
+def _ints(value: Any, low: int, high: int) -> bool:
+    # bool is an int to Python, and JSON's true is not a number
+    return isinstance(value, list) and all(type(item) is int and low <= item <= high for item in value)
+
+
+def _tensor(name: str, entry: Any, origin: int, wrong: Wrong) -> TensorInfo | None:
+    """One entry, or None when its place in the file cannot be known; every fault found is told."""
+    where = name[:120] or "(empty name)"
+    if not NAME.fullmatch(name):
+        wrong(where, "tensor-name", f"the name {name[:80]!r} has other characters than letters, digits, '.', '_', '-'",
+              "Rename the tensor.")  # fmt: skip
+    if not isinstance(entry, dict) or set(entry) != FIELDS:
+        found = sorted(entry) if isinstance(entry, dict) else type(entry).__name__
+        wrong(where, "tensor-fields", f"exactly {sorted(FIELDS)} are wanted, found {str(found)[:200]}")
+        return None
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    known = isinstance(dtype, str) and dtype in DTYPES
+    shaped = _ints(shape, 1, MAX_DIMENSION) and len(shape) <= MAX_RANK
+    placed = _ints(offsets, 0, 2**63) and len(offsets) == 2 and offsets[0] < offsets[1]
+    if not known:
+        wrong(where, "tensor-dtype", f"the type {str(dtype)[:40]!r} is not one of {', '.join(sorted(DTYPES))}")
+    if not shaped:
+        wrong(where, "tensor-shape", f"the shape {str(shape)[:80]} is no list of at most {MAX_RANK} positive integers")
+    if not placed:
+        wrong(where, "tensor-offsets", f"the offsets {str(offsets)[:80]} are no pair of a begin and a later end")
+    if not (known and shaped and placed):
+        return None
+    begin, end = offsets
+    if (wanted := math.prod(shape) * DTYPES[dtype]) != end - begin:
+        wrong(where, "tensor-size", f"{dtype} of shape {shape} takes {wanted} bytes, the offsets hold {end - begin}")
+    return TensorInfo(name, dtype, tuple(shape), origin + begin, origin + end)
+
+
+def _check_coverage(ordered: Sequence[TensorInfo], origin: int, size: int, wrong: Wrong) -> None:
+    """Every byte after the header belongs to exactly one tensor: nothing hides in a gap, an overlap or at the end."""
+    if not ordered:
+        return
+    if ordered[0].start != origin:
+        wrong(ordered[0].name, "hole", f"{ordered[0].start - origin} bytes before the first tensor belong to none")
+    for before, after in pairwise(ordered):
+        if after.start < before.end:
+            wrong(after.name, "overlap", f"it shares {before.end - after.start} bytes with {before.name}")
+        elif after.start > before.end:
+            wrong(after.name, "hole", f"{after.start - before.end} bytes before it belong to no tensor")
+    last = max(info.end for info in ordered)
+    if last < size:
+        wrong("end", "trailing-bytes", f"{size - last} bytes after the last tensor belong to none")
+    elif last > size:
+        wrong("end", "data-truncated", f"the tensors end at byte {last}, the file at byte {size}")
+
+
+def tensor_root(shards: Sequence[tuple[File, Sequence[TensorInfo]]], read: Read) -> str:
+    """`sha256:<hex>`: RFC 6962 root over canonical {name, dtype, shape, sha256 of the bytes}, sorted by name.
+
+    Every tensor's bytes are read once, in pieces. File names, shard borders, order and metadata do not enter, so the
+    same weights saved differently keep one identity. Raises Invalid when two shards name the same tensor, Unverified
+    when bytes are not there.
+    """
+    named = sorted(((info.name, file, info) for file, tensors in shards for info in tensors), key=lambda row: row[0])
+    if twice := repeated(name for name, _, _ in named):
+        raise Invalid("duplicate-tensor", f"The tensor {twice[0]} stands in more than one place.", "Keep one of them.")
+    root = Root()
+    for name, file, info in named:
+        content = hashlib.sha256()
+        for piece in chunks(file, read, info.start, info.end):
+            content.update(piece)
+        leaf = {"name": name, "dtype": info.dtype, "shape": list(info.shape), "sha256": content.hexdigest()}
+        root.append(canonical(leaf))
+    return root.text()
+
+
+def repeated(names: Iterator[str]) -> list[str]:
+    """The names that occur more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)

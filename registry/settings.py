@@ -1,0 +1,91 @@
+"""What an operator can set, and the only reader of the environment for it: COUNTERSIGN_<FIELD>.
+
+Composition roots (app, clock, cli.up, gateway) read it once and hand values on; nothing else imports it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from registry.errors import Invalid
+
+SECRETS = Path("/run/secrets")  # where containers mount secret files, one named after each variable
+PREFIX = "COUNTERSIGN_"
+
+Directory = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+
+
+class Settings(BaseSettings):
+    """Frozen; every field has a default, so that `countersign up` needs none. Build it with `load`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="ignore")
+
+    home: Directory = Field(
+        default=Path("~/.countersign"),
+        validate_default=True,
+        description="Where keys, tokens and, unless set otherwise, blobs and the database are kept.",
+    )
+    host: str = Field(default="127.0.0.1", description="The address to listen on.")
+    port: int = Field(default=8080, ge=1, le=65535, description="The port of the API and the console.")
+    database_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="PostgreSQL 15 to 18 for the application, as a SQLAlchemy URL; unset, up runs one of its own.",
+    )
+    migrate_database_url: str | None = Field(
+        default_factory=lambda data: data["database_url"],
+        repr=False,
+        description="The same database as the owner of the tables, for migrations; default database_url.",
+    )
+    sequencer_database_url: str | None = Field(
+        default_factory=lambda data: data["database_url"],
+        repr=False,
+        description="The same database as the audit log's single writer; default database_url.",
+    )
+    blob_url: str = Field(
+        default_factory=lambda data: (data["home"] / "private" / "blobs").as_uri(),
+        repr=False,
+        description="Where bytes go: file:///, s3://, gs:// or az://; default private/blobs in home.",
+    )
+    log_key_file: Directory = Field(
+        default_factory=lambda data: data["home"] / "private" / "log.key",
+        description="The audit log's signing key; default private/log.key in home.",
+    )
+    mlflow_url: str | None = Field(default=None, description="An MLflow server to link training runs to.")
+    public_url: str | None = Field(default=None, description="The address people use, if a proxy stands before us.")
+    max_json_bytes: int = Field(default=1 << 20, ge=1024, description="The largest JSON body taken, in bytes.")
+    max_blob_bytes: int = Field(default=64 << 30, ge=1024, description="The largest single file taken, in bytes.")
+    lease_seconds: int = Field(
+        default=60, ge=5, le=3600, description="How long a trainer may be silent before its work goes to another."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least level that is logged."
+    )
+
+    @property
+    def private(self) -> Path:
+        """The 0700 directory of keys, tokens and blobs."""
+        return self.home / "private"
+
+    @property
+    def url(self) -> str:
+        """The address people and machines use."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+
+def load(**given: Any) -> Settings:
+    """Read the environment and the secret files; `given` (None counts as not given) goes before both.
+
+    Raises Invalid `bad-setting` that names the variable, without its value: it may be a password.
+    """
+    told = {name: value for name, value in given.items() if value is not None}
+    try:
+        return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **told)
+    except ValidationError as error:
+        wrong = [entry for entry in error.errors() if entry["type"] != "default_factory_not_called"]
+        text = "; ".join(f"{PREFIX}{str(entry['loc'][0]).upper()}: {entry['msg']}" for entry in wrong)
+        raise Invalid("bad-setting", f"{text}.", "The README lists every setting with its meaning.") from None

@@ -1,0 +1,1 @@
+"""Frozen answers of commands and queries, by noun; doors use them as response models, the client as results."""

@@ -1,0 +1,57 @@
+"""The audit log, as answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """One entry of the log; `seq` and `leaf` are null until the sequencer has numbered it."""
+
+    id: UUID
+    seq: int | None
+    leaf: str | None
+    at: datetime
+    actor: str
+    via: str
+    action: str
+    subject: str
+    team: str | None
+    outcome: str
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """One page of the log, newest first."""
+
+    items: list[EventView]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TreeHeadView:
+    """The newest signed tree head: a C2SP checkpoint note, and the verifier key it is signed under."""
+
+    size: int
+    root: str
+    note: str
+    key: str
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogCheckView:
+    """The whole log recomputed: `ok` only when every leaf, root and signature agrees."""
+
+    ok: bool
+    events: int
+    size: int
+    root: str
+    heads: int
+    votes: int
+    problems: list[str]

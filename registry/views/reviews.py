@@ -1,0 +1,76 @@
+"""Reviews, votes, and the decision a person signs, as answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from registry.views.evals import VerdictView
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittedView:
+    """What `submit` opened."""
+
+    review: int
+    evidence_root: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class VoteView:
+    """A signed vote; the signature is over the digest of the canonical decision."""
+
+    account: str
+    account_id: UUID
+    team: str | None
+    verdict: str
+    reason: str
+    at: datetime
+    key: str
+    decision_digest: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewView:
+    """A version judged for an environment under a policy version."""
+
+    number: int
+    version: str
+    version_id: UUID
+    environment: str
+    use_case: str
+    policy: str
+    policy_digest: str
+    state: str
+    note: str
+    submitted_by: str
+    opened_at: datetime
+    decided_at: datetime | None
+    expires_at: datetime | None
+    evidence: dict[str, Any]
+    evidence_root: str
+    verdict: VerdictView
+    votes: list[VoteView]
+    approvals_needed: int
+    approvals: int
+    excluded: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewPage:
+    """One page of reviews."""
+
+    items: list[ReviewView]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionDraft:
+    """What this person would sign: complete `decision` with verdict and reason_commitment, canonicalise, hash, sign."""
+
+    review: int
+    decision: dict[str, Any]

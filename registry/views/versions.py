@@ -1,0 +1,119 @@
+"""Lines (base models, adapters, checkpoints) and their versions, as answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from registry.errors import Defect
+
+
+@dataclass(frozen=True, slots=True)
+class FindingView:
+    """Something a person must still supply or close before the thing is complete."""
+
+    field: str
+    detail: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddedView:
+    """What `add` did: `status` is draft, registered, or found (the same bytes were already there)."""
+
+    ref: str
+    digest: str
+    root: str | None
+    status: str
+    findings: list[FindingView] = field(default_factory=list)
+    defects: list[Defect] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class FileView:
+    """One file of a bundle: its path, the hex SHA-256 of its bytes, its size in bytes."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalView:
+    """An approval a version holds in one environment."""
+
+    review: int
+    environment: str
+    state: str
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionView:
+    """One version of a base model, adapter or checkpoint; roots and digests are `sha256:<hex>`."""
+
+    id: UUID
+    ref: str
+    line: str
+    kind: str
+    number: int | None
+    state: str
+    manifest_digest: str
+    tensor_root: str | None
+    base_root: str | None
+    base: str | None
+    meta: dict[str, Any]
+    facts: dict[str, Any]
+    files: list[FileView]
+    training_run: UUID | None
+    created_by: str
+    created_at: datetime
+    approvals: list[ApprovalView]
+    serves: list[str]
+    recall_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LineView:
+    """A line of work: its name, kind, business domain and newest version."""
+
+    id: UUID
+    name: str
+    team: str
+    kind: str
+    domain: str | None
+    versions: int
+    newest: str | None
+    newest_state: str | None
+    serves: list[str]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A keyset page's position: pass `next` as cursor; null on the last page."""
+
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LinePage:
+    """One page of lines."""
+
+    items: list[LineView]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedView:
+    """What `verify` recomputed from the bytes themselves; `ok` only when every digest and root agrees."""
+
+    ref: str
+    ok: bool
+    files: int
+    bytes: int
+    manifest_digest: str
+    root: str | None
+    problems: list[str]

@@ -1,0 +1,137 @@
+"""Signing in and out, the start page, one's own settings and keys, and the find box."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import Response
+
+from registry import callers
+from registry.commands import keys
+from registry.errors import Invalid, NotFound, RegistryError, Unauthenticated
+from registry.queries import accounts
+from registry.rules.actors import Role
+from registry.rules.refs import parse_ref
+from registry.web.pages import STATUS, THEMES, Page, html, render, sent
+from registry.web.versions import path_of
+from registry.web.visits import (
+    Here,
+    Posted,
+    Visit,
+    clear_session,
+    cookie_name,
+    is_https,
+    local_path,
+    request_id,
+    set_session,
+)
+
+router = APIRouter(route_class=Page, include_in_schema=False)
+
+
+@router.get("/")
+def start(here: Here) -> Response:
+    """Everybody starts where their work lies."""
+    if here.actor.holds(Role.REVIEWER):
+        return sent("/reviews")
+    return sent("/audit" if here.actor.holds(Role.AUDITOR) else "/adapters")
+
+
+def _sign_in_form(request: Request, destination: str, error: RegistryError | None, status: int) -> Response:
+    context = {"here": None, "log_size": None, "done": "", "destination": destination, "error": error}
+    return html(request, "login.html", status, context | {"request_id": request_id(request)})
+
+
+@router.get("/login")
+def sign_in_form(request: Request, next: str = "/") -> Response:
+    """The form that takes a token."""
+    return _sign_in_form(request, local_path(next), None, 200)
+
+
+@router.post("/login")
+def sign_in(
+    request: Request, token: Annotated[str, Form()] = "", destination: Annotated[str, Form()] = "/"
+) -> Response:
+    """Exchange a token for a new session; one the browser still held ends, so no old secret lives on."""
+    store = request.app.state.store
+    try:
+        if not token.strip():
+            raise Unauthenticated("token-missing", "Paste a token.", "")
+        secret = callers.open_session(store, token.strip())
+    except RegistryError as error:
+        return _sign_in_form(request, local_path(destination), error, STATUS[error.family])
+    former = request.cookies.get(cookie_name(request))
+    if former:
+        callers.close_session(store, former)
+    answer = sent(local_path(destination))
+    set_session(request, answer, secret)
+    return answer
+
+
+@router.post("/logout")
+def sign_out(here: Posted) -> Response:
+    """End the session on the server and in the browser."""
+    callers.close_session(here.store, here.secret)
+    answer = sent("/login")
+    clear_session(here.request, answer)
+    return answer
+
+
+def _settings(here: Visit, status: int = 200, error: RegistryError | None = None, label: str = "") -> Response:
+    me = accounts.me(here.store, here.actor)
+    return render(here, "settings.html", status, me=me, error=error, label=label, theme_names=THEMES)
+
+
+@router.get("/settings")
+def settings(here: Here) -> Response:
+    """Who I am here, with which keys, in which colours."""
+    return _settings(here)
+
+
+@router.post("/settings/keys")
+def enroll(
+    here: Posted,
+    label: Annotated[str, Form()] = "",
+    public_key: Annotated[str, Form()] = "",
+    proof: Annotated[str, Form()] = "",
+) -> Response:
+    """Enrol the key that this browser made: its public half, and a signature proving that it holds the other."""
+    try:
+        if not public_key or not proof:
+            raise Invalid(
+                "key-missing", "The browser made no key: that needs JavaScript.",
+                "Enrol one from a terminal: countersign key enroll",
+            )  # fmt: skip
+        keys.enroll(here.store, here.actor, public_key, label.strip() or "browser", proof)
+    except RegistryError as error:
+        return _settings(here, STATUS[error.family], error, label)
+    return sent("/settings", "enrolled")
+
+
+@router.post("/settings/theme")
+def theme(here: Posted, theme: Annotated[str, Form()] = "") -> Response:
+    """Light, dark, or (anything else) as the system says; a cookie, so that a page never flashes in the wrong one."""
+    answer = sent("/settings", "theme")
+    if theme in THEMES:
+        answer.set_cookie(
+            "theme", theme, max_age=31_536_000, secure=is_https(here.request), httponly=True, samesite="lax"
+        )
+    else:
+        answer.delete_cookie("theme")
+    return answer
+
+
+@router.get("/find")
+def find(here: Here, q: str = "") -> Response:
+    """Go straight to what a review's number, reference or digest names; anything else searches the adapters."""
+    wanted = q.strip()
+    if wanted.isdecimal() and len(wanted) < 10:
+        return sent(f"/reviews/{wanted}")
+    try:
+        if "@" in wanted or parse_ref(wanted).digest:
+            return sent(path_of(here, wanted))
+    except (Invalid, NotFound):
+        pass
+    return sent(f"/adapters?{urlencode({'q': wanted})}")

@@ -1,0 +1,46 @@
+"""The log of everything that was done or refused, and what served at any moment."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from registry.errors import Invalid
+from registry.queries import audit, rollouts
+from registry.rules.actions import Action
+from registry.rules.refs import ENVIRONMENTS
+from registry.web import words
+from registry.web.pages import Page, render
+from registry.web.visits import Here
+
+router = APIRouter(route_class=Page, include_in_schema=False)
+
+
+@router.get("/audit")
+def log(here: Here, action: str = "", subject: str = "", cursor: str = "") -> Response:
+    """One page of the log, newest first, under its newest signed tree head."""
+    page = audit.events(
+        here.store, here.actor, cursor=cursor or None, action=action or None, subject=subject.strip() or None
+    )
+    return render(
+        here, "audit.html", page=page, head=audit.tree_head(here.store, here.actor),
+        actions=sorted(each.value for each in Action), action=action, subject=subject, cursor=cursor,
+    )  # fmt: skip
+
+
+@router.get("/audit/as-of")
+def as_of(here: Here, at: str = "", environment: str = "production") -> Response:
+    """What every channel of an environment served at one moment; the present one unless asked."""
+    chosen = environment if environment in ENVIRONMENTS else "production"
+    error, status, asked = None, 200, datetime.now(UTC)
+    try:
+        asked = words.moment(at) if at.strip() else asked
+    except Invalid as why:
+        error, status = why, 422
+    rows = [] if error else rollouts.as_of(here.store, here.actor, asked, chosen)
+    return render(
+        here, "as_of.html", status, rows=rows, at=at, asked=asked, error=error, environment=chosen,
+        environments=ENVIRONMENTS,
+    )  # fmt: skip

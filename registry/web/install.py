@@ -1,0 +1,15 @@
+"""Hanging the console into the app: its pages, its files, and the headers of every answer."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from registry.web import accounts, assets, audit, reviews, rollouts, versions
+from registry.web.headers import SecurityHeaders
+
+
+def install(app: FastAPI) -> None:
+    """Add the console to the app; it finds the store at `app.state.store` when a request comes."""
+    app.add_middleware(SecurityHeaders)
+    for room in (assets, accounts, reviews, versions, rollouts, audit):
+        app.include_router(room.router)

@@ -1,0 +1,136 @@
+"""The queue of reviews, one review with all it rests on, and the decision a person signs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form
+from fastapi.responses import Response
+
+from registry.commands import reviews as commands
+from registry.errors import Invalid, NotFound, RegistryError
+from registry.queries import accounts, reviews, versions
+from registry.rules.actions import Action
+from registry.rules.reviews import check_reason
+from registry.views.reviews import ReviewView
+from registry.web.gates import footing, measures, passed
+from registry.web.pages import STATUS, Page, needs, render, sent
+from registry.web.versions import version_path
+from registry.web.visits import Here, Posted, Visit
+
+router = APIRouter(route_class=Page, include_in_schema=False)
+
+TABS = {"waiting": "Waiting on you", "open": "Open", "decided": "Decided", "all": "All"}
+OUTCOMES = {
+    "approve": ("Approve", "It may be released here once enough people have approved it."),
+    "request_changes": ("Request changes", "Goes back to the submitter. The evidence is kept."),
+    "reject": ("Reject", "Ends this review. This version is not released here."),
+}
+FIELDS = ("verdict", "reason", "signature")
+CLI_VERB = {"approve": "approve", "request_changes": "request-changes", "reject": "reject"}
+
+
+@router.get("/reviews")
+def queue(here: Here, state: str = "", cursor: str = "") -> Response:
+    """The queue; the filter and the place in it are in the address, so Back finds them again."""
+    own = "open" if needs(here, Action.REVIEW_VOTE, None) else "waiting"
+    chosen = state if state in TABS else own
+    page = reviews.reviews(here.store, here.actor, state=None if chosen == "all" else chosen, cursor=cursor or None)
+    rows = [(review, passed(review.verdict), measures(review.verdict)) for review in page.items]
+    return render(here, "reviews.html", rows=rows, next=page.next, tabs=TABS, chosen=chosen, cursor=cursor)
+
+
+def command_line(number: int, verdict: str, reason: str) -> str:
+    """What to type in a terminal to sign the same decision there; quoted, since a reason may hold anything."""
+    verb = CLI_VERB.get(verdict, "approve")
+    return f"countersign review {verb} {number} --reason {shlex.quote(reason or 'Why, in a sentence')}"
+
+
+def bars(here: Visit, review: ReviewView, name: str) -> str:
+    """Why this person may not decide here, or ''; the command decides again, this keeps a reason from being written
+    for nothing. Who made the version hears that first: it is what no further role would mend."""
+    for sentence in review.excluded:
+        who, _, why = sentence.partition(": ")
+        if who == name:
+            return f"You {why}, so you can't decide on it."
+    if any(vote.account_id == here.actor.account for vote in review.votes):
+        return "You have voted. A vote never changes."
+    if review.state != "open":
+        return f"This review is {review.state.replace('_', ' ')}."
+    return needs(here, Action.REVIEW_VOTE, None)
+
+
+def bars_approval(outcome: str) -> str:
+    """Why nobody may approve this, or ''; the command refuses it too, this only says so before a reason is written."""
+    return "" if outcome == "pass" else f"Nobody can: its gate {'failed' if outcome == 'fail' else 'is inconclusive'}."
+
+
+def _show(here: Visit, number: int, status: int = 200, **typed: Any) -> Response:
+    review = reviews.review(here.store, here.actor, number)
+    version = versions.version(here.store, here.actor, review.version)
+    me = accounts.me(here.store, here.actor)
+    barred = bars(here, review, me.name)
+    draft = None if barred else reviews.draft(here.store, here.actor, number).decision
+    shown: dict[str, Any] = {
+        "review": review, "version": version, "measures": measures(review.verdict), "passed": passed(review.verdict),
+        "version_path": version_path(version.kind, version.ref), "footing": footing(review.evidence),
+        "outcomes": OUTCOMES, "barred": barred, "draft": json.dumps(draft) if draft else "", "me": me,
+        "bars_approval": bars_approval(review.verdict.outcome),
+        "key_ids": " ".join(key.id for key in me.keys if key.revoked_at is None),
+        "verdict": "", "reason": "", "problems": dict.fromkeys(FIELDS, ""), "error": None,
+        "cli": command_line(number, "approve", ""),
+    }  # fmt: skip
+    return render(here, "review.html", status, **(shown | typed))
+
+
+@router.get("/reviews/{number}")
+def review(here: Here, number: int) -> Response:
+    """One review: the note first, then the evidence, and the decision beside it."""
+    return _show(here, number)
+
+
+def _decision(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Invalid("bad-decision", "The signed decision did not arrive whole.", "Reload the page and sign again.")
+    return found
+
+
+@router.post("/reviews/{number}/decision")
+def decide(
+    here: Posted,
+    number: int,
+    verdict: Annotated[str, Form()] = "",
+    reason: Annotated[str, Form()] = "",
+    decision: Annotated[str, Form()] = "",
+    salt: Annotated[str, Form()] = "",
+    key: Annotated[str, Form()] = "",
+    signature: Annotated[str, Form()] = "",
+) -> Response:
+    """Record the decision that this browser signed. Without a signature nothing is recorded: the page then shows the
+    command that signs the very same words in a terminal."""
+    reason = reason.replace("\r\n", "\n")  # forms send CR LF; the browser signed what the person saw, with LF
+    typed: dict[str, Any] = {"verdict": verdict, "reason": reason, "cli": command_line(number, verdict, reason)}
+    problems = dict.fromkeys(FIELDS, "")
+    if verdict not in OUTCOMES:
+        problems["verdict"] = "Choose an outcome."
+    try:
+        check_reason(reason)
+    except Invalid as error:
+        problems["reason"] = error.mend
+    if not any(problems.values()) and not signature:
+        problems["signature"] = "This decision is not signed yet: the browser could not sign it."
+    if any(problems.values()):
+        return _show(here, number, 422, problems=problems, **typed)
+    try:
+        commands.vote(here.store, here.actor, number, _decision(decision), reason, salt, key, signature)
+    except NotFound:
+        raise
+    except RegistryError as error:
+        return _show(here, number, STATUS[error.family], error=error, **typed)
+    return sent(f"/reviews/{number}", "signed")

@@ -1,0 +1,166 @@
+"""Adapters, checkpoints and base models: their lists, their versions, and the order to recall one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form
+from fastapi.responses import Response
+
+from registry.commands import recalls
+from registry.errors import Forbidden, Invalid, NotFound, RegistryError
+from registry.queries import evals, lineage, training_runs, versions
+from registry.rules.actions import Action
+from registry.rules.refs import parse_line, parse_ref
+from registry.rules.rollouts import check_reason
+from registry.views.lineage import LineageView, NodeView
+from registry.web.pages import STATUS, Page, needs, render, sent
+from registry.web.visits import Here, Posted, Visit
+
+router = APIRouter(route_class=Page, include_in_schema=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """One kind of line and its part of the console; `fill` is the command that puts the first one there."""
+
+    path: str
+    kind: str
+    title: str
+    noun: str
+    fill: str
+
+
+SHELVES = (
+    Shelf("adapters", "adapter", "Adapters", "adapter", "countersign adapter add DIR --name team/name --base REF"),
+    Shelf("checkpoints", "checkpoint", "Checkpoints", "checkpoint", "countersign checkpoint add DIR --name team/name"),
+    Shelf("bases", "base", "Base models", "base model", "countersign base add DIR --name team/name"),
+)
+BY_KIND = {shelf.kind: shelf for shelf in SHELVES}
+
+
+def path_of(here: Visit, ref: str) -> str:
+    """The page of the version a reference names; NotFound when it names none."""
+    found = versions.version(here.store, here.actor, ref)
+    return version_path(found.kind, found.ref)
+
+
+def version_path(kind: str, ref: str) -> str:
+    """The page of a version by its canonical reference: adapter, team/name@v3 -> /adapters/team/name/v/3."""
+    parsed = parse_ref(ref)
+    shelf = BY_KIND[kind].path
+    return f"/{shelf}/{parsed.line}/v/{parsed.number}" if parsed.number else f"/{shelf}/{parsed.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a lineage edge: its name, what it is, and its page where it has one; the page's own thing has none."""
+
+    ref: str
+    kind: str
+    path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """One edge as a row: `child` stands on `parent` by `relation`, as surely as `grade` says."""
+
+    depth: int
+    child: End
+    relation: str
+    parent: End
+    grade: str
+
+
+def ties(graph: LineageView) -> list[Tie]:
+    """The graph as a table, furthest ancestors first, then what stands on the focus."""
+
+    def end(node: NodeView) -> End:
+        path = version_path(node.kind, node.ref) if node.kind in BY_KIND and node.id != graph.focus else None
+        return End(node.ref, node.kind.replace("_", " "), path)
+
+    nodes = {node.id: node for node in graph.nodes}
+    rows = [
+        Tie(min(parent.depth, child.depth), end(child), edge.relation.replace("_", " "), end(parent), edge.grade)
+        for edge in graph.edges
+        if (child := nodes.get(edge.child)) is not None and (parent := nodes.get(edge.parent)) is not None
+    ]
+    return sorted(rows, key=lambda row: (row.depth, row.child.ref, row.parent.ref))
+
+
+def _list(here: Visit, shelf: Shelf, q: str, team: str, cursor: str) -> Response:
+    page = versions.lines(
+        here.store, here.actor, kind=shelf.kind, team=team or None, q=q or None, cursor=cursor or None
+    )
+    return render(here, "lines.html", shelf=shelf, page=page, q=q, team=team, cursor=cursor)
+
+
+def _line(here: Visit, shelf: Shelf, team: str, name: str) -> Response:
+    line = parse_line(f"{team}/{name}").line
+    found = versions.versions(here.store, here.actor, line)
+    if not found or found[0].kind != shelf.kind:
+        raise NotFound("line-unknown", f"There is no {shelf.noun} {line}.", f"See the list of {shelf.title.lower()}.")
+    newest_first = sorted(found, key=lambda version: version.number or 1_000_000_000, reverse=True)
+    return render(here, "line.html", shelf=shelf, team=team, name=name, line=line, versions=newest_first)
+
+
+def _version(here: Visit, shelf: Shelf, team: str, name: str, number: int, status: int = 200, **typed: Any) -> Response:
+    ref = f"{team}/{name}@v{number}"
+    version = versions.version(here.store, here.actor, ref)
+    if version.kind != shelf.kind:
+        raise NotFound("version-unknown", f"There is no {shelf.noun} {ref}.", f"See the list of {shelf.title.lower()}.")
+    training = None
+    if version.training_run:
+        try:
+            training = training_runs.training_run(here.store, here.actor, version.training_run)
+        except (Forbidden, NotFound):  # another team's training run: the version names it, its details stay theirs
+            training = None
+    shown: dict[str, Any] = {
+        "shelf": shelf, "team": team, "name": name, "version": version, "training": training,
+        "eval_runs": evals.eval_runs(here.store, here.actor, subject=version.ref),
+        "ties": ties(lineage.trace(here.store, here.actor, version.ref)),
+        "bars_recall": needs(here, Action.RECALL, team), "error": None, "reason": "", "confirm": "",
+    }  # fmt: skip
+    return render(here, "version.html", status, **(shown | typed))
+
+
+def _recall(here: Posted, shelf: Shelf, team: str, name: str, number: int, reason: str, confirm: str) -> Response:
+    ref = f"{team}/{name}@v{number}"
+    try:
+        if confirm.strip() != ref:
+            raise Invalid("not-confirmed", f"Type {ref} to confirm what is recalled.", "A recall cannot be taken back.")
+        recalls.recall(here.store, here.actor, ref, check_reason(reason.replace("\r\n", "\n")))
+    except NotFound:
+        raise
+    except RegistryError as error:
+        status = STATUS[error.family]
+        return _version(here, shelf, team, name, number, status, error=error, reason=reason, confirm=confirm)
+    return sent(f"/{shelf.path}/{team}/{name}/v/{number}", "recalled")
+
+
+def _mount(shelf: Shelf) -> None:
+    """The same four pages for each kind of line, under an address of its own."""
+
+    @router.get(f"/{shelf.path}", name=f"{shelf.path}-list")
+    def list_page(here: Here, q: str = "", team: str = "", cursor: str = "") -> Response:
+        return _list(here, shelf, q.strip(), team.strip(), cursor)
+
+    @router.get(f"/{shelf.path}/{{team}}/{{name}}", name=f"{shelf.path}-line")
+    def line_page(here: Here, team: str, name: str) -> Response:
+        return _line(here, shelf, team, name)
+
+    @router.get(f"/{shelf.path}/{{team}}/{{name}}/v/{{number}}", name=f"{shelf.path}-version")
+    def version_page(here: Here, team: str, name: str, number: int) -> Response:
+        return _version(here, shelf, team, name, number)
+
+    @router.post(f"/{shelf.path}/{{team}}/{{name}}/v/{{number}}/recall", name=f"{shelf.path}-recall")
+    def recall(
+        here: Posted, team: str, name: str, number: int,
+        reason: Annotated[str, Form()] = "", confirm: Annotated[str, Form()] = "",
+    ) -> Response:  # fmt: skip
+        return _recall(here, shelf, team, name, number, reason, confirm)
+
+
+for _shelf in SHELVES:
+    _mount(_shelf)

@@ -1,0 +1,84 @@
+"""Real PostgreSQL for every test that needs one: embedded by default, any other through COUNTERSIGN_DATABASE_URL.
+
+One database is migrated once a session; tests commit for real and stay apart by team names of their own, so what is
+tested is what runs: deferred triggers, outbox, two connections.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from registry.blobs import Blobs
+from registry.db import migrate
+from registry.db.store import Store, open_engine
+from tests.database import Databases, open_databases
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    """A server to make databases on."""
+    with open_databases(tmp_path_factory.mktemp("home")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def database(databases: Databases) -> str:
+    """The URL of the session's migrated database."""
+    url = databases.create("shared")
+    migrate.upgrade(url)
+    return url
+
+
+@pytest.fixture
+def fresh_database(databases: Databases) -> Iterator[str]:
+    """The URL of a migrated database of one's own: for what looks at the whole log."""
+    name = f"own_{secrets.token_hex(4)}"
+    url = databases.create(name)
+    migrate.upgrade(url)
+    yield url
+    databases.drop(name)
+
+
+@pytest.fixture(scope="session")
+def store(database: str) -> Iterator[Store]:
+    """The store as the app role, with the built-in policies in force."""
+    from tests.build import install_policies
+
+    opened = Store(open_engine(database, "countersign_app"))
+    install_policies(opened)
+    yield opened
+    opened.engine.dispose()
+
+
+@pytest.fixture
+def fresh_store(fresh_database: str) -> Iterator[Store]:
+    """A store on a database of one's own."""
+    from tests.build import install_policies
+
+    opened = Store(open_engine(fresh_database, "countersign_app"))
+    install_policies(opened)
+    yield opened
+    opened.engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> Blobs:
+    """A blob store in a folder."""
+    return Blobs(tmp_path_factory.mktemp("blobs").as_uri())
+
+
+@pytest.fixture
+def team() -> str:
+    """A team of one's own."""
+    return f"t{secrets.token_hex(4)}"

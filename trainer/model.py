@@ -1,0 +1,94 @@
+"""A base model from a folder, and LoRA on it. Nothing is ever fetched: what the digests cover is what is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Read when the libraries are first imported, so it must stand before them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from peft import LoraConfig, PeftModel, get_peft_model  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed  # noqa: E402
+
+from registry.errors import BundleRejected, Invalid  # noqa: E402
+from registry.rules import documents, lora  # noqa: E402
+from registry.rules.files import ADAPTER_WEIGHTS  # noqa: E402
+from registry.rules.recipes import Recipe  # noqa: E402
+from registry.rules.tensors import TensorInfo  # noqa: E402
+from trainer.device import Device  # noqa: E402
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The base's tokenizer, with something to pad with where it brings nothing."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if tokenizer.eos_token_id is None:
+        raise Invalid("no-end-token", "The base's tokenizer names no end-of-text token.",
+                      "Set eos_token in tokenizer_config.json and register the base again.")  # fmt: skip
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(folder: Path, device: Device) -> Any:
+    """The base model on the device, frozen, in evaluation mode; only safetensors, never code of its own."""
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=device.dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+    )
+    model.requires_grad_(False)
+    return model.to(device.name).eval()
+
+
+def wrap(base: Any, recipe: Recipe) -> Any:
+    """Put fresh LoRA weights on the base.
+
+    The seed is set here and not earlier: whatever draws random numbers between a seed and these weights would
+    change them. Raises Invalid when the recipe's targets or layers are not in this base.
+    """
+    depth = base.config.num_hidden_layers
+    first, last = recipe.layers or (0, depth - 1)
+    if last >= depth:
+        raise Invalid("layers-beyond-base", f"The recipe adapts layers {first} to {last}; the base has 0 to "
+                      f"{depth - 1}.", "Name layers of this base.")  # fmt: skip
+    names = {name.rpartition(".")[2] for name, _ in base.named_modules()}
+    if missing := [target for target in recipe.targets if target not in names]:
+        raise Invalid("targets-missing", f"The base has no modules named {', '.join(missing)}.",
+                      "Name linear modules of this base in targets.")  # fmt: skip
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout,
+        target_modules=list(recipe.targets), bias="none",
+        layers_to_transform=list(range(first, last + 1)) if recipe.layers else None,
+    )  # fmt: skip
+    set_seed(recipe.seed)
+    return get_peft_model(base, config)
+
+
+def shapes_of(base: Any) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a base by name; taken before any adapter is on it, for PEFT renames what it wraps."""
+    return {name: tuple(weight.shape) for name, weight in base.named_parameters()}
+
+
+def check_fit(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Hold an adapter's own files against a base, by the rules the registry registers it under, before it is loaded.
+
+    PEFT would drop a tensor that has no place with a warning, and vLLM 0.32 was seen to load an adapter of another
+    width without a word; the base would then answer in the adapter's name. Raises BundleRejected.
+    """
+    config, defects = lora.check_config(documents.loads((folder / lora.FILE).read_bytes()))
+    if config is not None:
+        with safe_open(folder / ADAPTER_WEIGHTS, "pt") as weights:
+            pieces = [(name, weights.get_slice(name)) for name in weights.keys()]  # noqa: SIM118 (it is no dict)
+            tensors = [TensorInfo(name, piece.get_dtype(), tuple(piece.get_shape()), 0, 0) for name, piece in pieces]
+        defects = lora.check_tensors(ADAPTER_WEIGHTS, config, tensors, shapes)
+    if defects:
+        raise BundleRejected(defects)
+
+
+def adapted(base: Any, folder: Path) -> Any:
+    """The base with a trained adapter on it, ready to answer; raises BundleRejected when it does not fit."""
+    check_fit(folder, shapes_of(base))
+    return PeftModel.from_pretrained(base, folder, local_files_only=True).eval()

@@ -32,7 +32,7 @@ def configure(level: str = "info") -> None:
     handler.setFormatter(Line() if sys.stderr.isatty() else JsonLine())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
-    for chatty in ("httpx", "httpcore", "uvicorn.access"):  # they repeat what the canonical line says
+    for chatty in ("httpx", "httpcore", "alembic.runtime.plugins"):  # they say nothing an operator needs
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 

@@ -127,9 +127,10 @@ class Quarters:
         dist = (self.root if walkable(self.root, user) else self._runtime()) / "dist"
         if not (dist / version).is_dir():
             shutil.rmtree(dist, ignore_errors=True)
+            useless = shutil.ignore_patterns("include", "*.a")
             for part in LIBRARIES, PROGRAMS.parent:  # side by side as installed: programs find libraries by that
                 if (site / part).is_dir():
-                    shutil.copytree(site / part, dist / "partial" / part, ignore=shutil.ignore_patterns("include", "*.a"))
+                    shutil.copytree(site / part, dist / "partial" / part, ignore=useless)
             for path in (dist, *dist.rglob("*")):
                 path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
             (dist / "partial").rename(dist / version)

@@ -77,16 +77,15 @@ def gone(pid: int) -> bool:
         return True
 
 
-def python(code: str, **how: object) -> subprocess.Popen[str]:
-    """Run Python in a process of its own, which a test may kill."""
+def python(code: str, path: Path = REPOSITORY) -> subprocess.Popen[str]:
+    """Run Python in a process of its own, which a test may kill; `path` goes before the repository."""
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         cwd=REPOSITORY,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | how.pop("env", {}),  # type: ignore[operator]
-        **how,  # type: ignore[call-overload]
+        env=os.environ | {"PYTHONPATH": f"{path}:{REPOSITORY}"},
     )
 
 
@@ -352,7 +351,7 @@ def test_root_with_python_packages_nobody_else_can_read(tmp_path: Path, open_fol
             with cluster:
                 print(Path(f"/proc/{{cluster.pid()}}/exe").resolve())
         """,
-        env={"PYTHONPATH": f"{package.parent}:{REPOSITORY}"},
+        package.parent,
     )
     said, _ = starter.communicate(timeout=60)
     assert starter.returncode == 0, said

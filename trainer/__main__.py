@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
                         help="its reference; without one, the base of the first route in production")  # fmt: skip
     engine.add_argument("--port", type=int, default=8100)
     engine.add_argument("--cache", type=Path, default=home / "engine", help="where the base is kept")
-    engine.add_argument("--allow", type=Path, help="adapters are loaded from under this folder only; default the cache")
+    engine.add_argument("--allow", type=Path, default=home, help="adapters are loaded from under this folder only")
     given = parser.parse_args(arguments)
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every beat would bury the rest
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             from trainer.engine import main as serve
 
-            serve(given.base, given.port, given.cache.absolute(), (given.allow or given.cache).absolute())
+            serve(given.base, given.port, given.cache.absolute(), given.allow.absolute())
     except RegistryError as error:
         print(f"trainer: {error}", file=sys.stderr)  # noqa: T201
         return 1

@@ -13,6 +13,8 @@ from registry.cli.output import cell, note, state
 from registry.errors import Fault
 
 POLL = 1.0  # seconds between two looks
+COUNTS = (("step", "steps"), ("item", "items"))  # how training and evaluation count their way
+TOLD = ("phase", "loss")  # what else a person wants to see on the way; the rest is in the meters
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -49,14 +51,14 @@ def follow(label: str, look: Callable[[], Followed]) -> Followed:
 
 def _say(label: str, work: Work, said: str) -> str:
     """One line, in place on a terminal; elsewhere only when state or tenth of the way changes."""
-    done, of = work.progress.get("step"), work.progress.get("steps")
-    known = isinstance(done, int) and isinstance(of, int) and of > 0
-    share = done / of if known else 0.0  # type: ignore[operator]
-    line = f"{label}  {state(work.state)}"
-    if known:
-        line += f"  {'█' * round(share * 24):░<24}  {done}/{of}"
-    rest = {name: value for name, value in work.progress.items() if name not in ("step", "steps")}
-    line += f"  {cell(rest)}" if rest else ""
+    line, share = f"{label}  {state(work.state)}", 0.0
+    for count, of in COUNTS:
+        done, total = work.progress.get(count), work.progress.get(of)
+        if isinstance(done, int) and isinstance(total, int) and total > 0:
+            share = done / total
+            line += f"  {'█' * round(share * 24):░<24}  {done}/{total}"
+    told = {name: work.progress[name] for name in TOLD if name in work.progress}
+    line += f"  {cell(told)}" if told else ""
     if sys.stderr.isatty():
         click.echo(f"\r\033[K{line}", err=True, nl=False)
         return line

@@ -86,8 +86,11 @@ def doctor(home: Path | None, as_json: bool) -> None:
     if as_json:
         emit(report)
     else:
-        numbers = [(name.replace("_", " ").capitalize(), report[name]) for name in ("events", "rows", "tree_size")]
-        fields(f"Registry  {state('valid' if report['ok'] else 'broken')}", numbers)
+        rows = report["rows"]
+        fields(f"Registry  {state('valid' if report['ok'] else 'broken')}", [
+            ("Events", report["events"]), ("In the tree", report["tree_size"]),
+            ("Rows rebuilt", f"{sum(rows.values()):,} in {len(rows)} tables"),
+        ])  # fmt: skip
     if not report["ok"]:
         raise Unverified(
             "registry-broken", f"The registry does not check out: {'; '.join(report['problems'])}.",

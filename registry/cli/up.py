@@ -216,22 +216,23 @@ def _extra(name: str, settings: Settings, ports: dict[str, int], cluster: Cluste
         local[PREFIX + "MLFLOW_URL"] = settings.mlflow_url
 
     def caller() -> dict[str, str]:
-        account = f"{name}-{socket.gethostname().split('.')[0].lower()}"
-        return local | {PREFIX + "URL": _url(settings), PREFIX + "TOKEN": service_token(settings, account, name)}
+        token = service_token(settings, f"local-{name}", "trainer" if name == "trainer" else "gateway")
+        return local | {PREFIX + "URL": _url(settings), PREFIX + "TOKEN": token}
 
+    place, python = str(settings.private / name), [sys.executable, "-m"]
     if name == "trainer":
-        return Extra(name, [sys.executable, "-m", "trainer", "worker"], caller, None)
-    if name == "gateway":
-        engine = ports.get("engine", settings.port + EXTRAS["engine"])
-        argv = [sys.executable, "-m", "registry", "gateway", "--port", str(ports[name]), "--environment", "production"]
-        argv += ["--engine", f"http://127.0.0.1:{engine}", "--cache", str(settings.private / "gateway")]
-        return Extra(name, argv, caller, url)
+        return Extra(name, [*python, "trainer", "worker", "--work-dir", place], caller, None)
     if name == "engine":
-        return Extra(name, [sys.executable, "-m", "trainer", "engine", "--port", str(ports[name])], lambda: local, url)
+        argv = [*python, "trainer", "engine", "--port", str(ports[name]), "--cache", place]
+        return Extra(name, [*argv, "--allow", str(settings.home)], caller, url)
+    if name == "gateway":
+        engine = f"http://127.0.0.1:{ports.get('engine', settings.port + EXTRAS['engine'])}"
+        argv = [*python, "registry", "gateway", "--port", str(ports[name]), "--engine", engine, "--cache", place]
+        return Extra(name, argv, caller, url)
     artifacts = settings.private / "mlflow"
     artifacts.mkdir(mode=0o700, exist_ok=True)
     store = cluster.url("mlflow") if cluster is not None else f"sqlite:///{artifacts / 'mlflow.db'}"
-    argv = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(ports[name])]
+    argv = [*python, "mlflow", "server", "--host", "127.0.0.1", "--port", str(ports[name])]
     argv += ["--workers", "1", "--artifacts-destination", str(artifacts / "artifacts")]
     return Extra(name, argv, lambda: _bare() | {"MLFLOW_BACKEND_STORE_URI": store}, url)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from typing import Literal
 
 from registry.client.accounts import Sign
 from registry.client.transport import SLOW, Transport
+from registry.rules.reviews import commitment
 from registry.views.reviews import DecisionDraft, ReviewPage, ReviewView, SubmittedView
 
 Verdict = Literal["approve", "reject", "request_changes"]
@@ -41,8 +41,8 @@ class Reviews(Transport):
         signature still holds.
         """
         salt = secrets.token_bytes(SALT)
-        commitment = "sha256:" + hashlib.sha256(salt + reason.encode()).hexdigest()
-        decision = {**self.draft(number).decision, "verdict": verdict, "reason_commitment": commitment}
+        completed = {"verdict": verdict, "reason_commitment": commitment(salt, reason)}
+        decision = {**self.draft(number).decision, **completed}
         key, signature = sign(decision)
         body = {"decision": decision, "reason": reason, "salt": salt.hex(), "key": key, "signature": signature}
         return self._post(f"/reviews/{number}/votes", ReviewView, body)

@@ -140,10 +140,11 @@ def by_ref(
     elif ref.channel is not None:
         statement = statement.where(Version.id == _served(session, ref))
     else:
-        statement = statement.where(Version.number.is_not(None)).order_by(Version.number.desc()).limit(1)
+        statement = statement.where(Version.number.is_not(None)).order_by(Version.number.desc())
     if lock or share:
         statement = statement.with_for_update(of=Version, read=share)
-    rows = session.execute(statement.limit(2)).all()
+    newest = ref.number is None and ref.digest is None and ref.channel is None
+    rows = session.execute(statement.limit(1 if newest else 2)).all()
     if not rows:
         raise NotFound("version-unknown", f"There is no version '{ref}'.",
                        "See countersign adapter ls, or countersign adapter show team/name.")  # fmt: skip

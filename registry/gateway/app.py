@@ -147,7 +147,8 @@ def _model(gateway: Gateway, channel: str) -> dict[str, Any]:
     return {
         "id": channel, "object": "model", "created": 0, "owned_by": entry.model.split("/")[0],
         "countersign": {
-            "generation": entry.generation, "stable": entry.stable and entry.stable.ref,
+            "generation": route.current and entry.generation, "wanted": route.wanted.generation,
+            "stable": entry.stable and entry.stable.ref,
             "candidate": entry.candidate and entry.candidate.ref, "weight_bp": entry.weight_bp, "killed": entry.killed,
         },
     }  # fmt: skip

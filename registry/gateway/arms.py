@@ -62,9 +62,12 @@ class Arms:
         model = self.models.get(version.ref)
         return model is not None and self._is_ours(model, version) and model.parent in (None, base.ref)
 
-    def decided(self, version: ArmView, base: ArmView) -> bool:
-        """Is it held, or known that it cannot be?"""
-        return self.held(version, base) or version.ref in self.failures
+    def decided(self, version: ArmView, base: ArmView, serving: bool) -> bool:
+        """Is it held, or known that it cannot be? What is only away decides nothing while a channel is `serving`."""
+        if self.held(version, base):
+            return True
+        failure = self.failures.get(version.ref)
+        return failure is not None and not (serving and isinstance(failure.error, Unavailable))
 
     def lost(self, version: ArmView) -> None:
         """The engine does not know this name any more: it was restarted. Look at once."""
@@ -92,8 +95,7 @@ class Arms:
         await asyncio.gather(*self._work.values(), return_exceptions=True)
 
     async def _reconcile(self) -> None:
-        async with self._lists:
-            await self._look()
+        await self._look()
         wanted = {version.ref: (version, base) for version, base in self.routes.named()}
         self.failures = {ref: failure for ref, failure in self.failures.items() if ref in wanted}
         for version, base in wanted.values():
@@ -107,14 +109,18 @@ class Arms:
         await self._unload(set(wanted))
 
     async def _look(self) -> None:
-        """Read the engine's list; an engine that is only slow keeps what it had."""
-        try:
-            self.models = await self.engine.models()
-            self.trouble = None
-        except Unavailable as error:
-            self.trouble = error
-            if error.facts.get("gone"):
-                self.models = {}
+        """Read the engine's list, one reader at a time so that an older answer never replaces a newer one.
+
+        An engine that is only slow keeps what it had.
+        """
+        async with self._lists:
+            try:
+                self.models = await self.engine.models()
+                self.trouble = None
+            except Unavailable as error:
+                self.trouble = error
+                if error.facts.get("gone"):
+                    self.models = {}
 
     def _brought(self, ref: str, _: asyncio.Task[None]) -> None:
         self._work.pop(ref, None)
@@ -136,10 +142,9 @@ class Arms:
             if version.kind == "adapter":
                 async with self._pulls:
                     place = await aside(lambda: self.cache.pull(self.registry, version))
-                async with self._lists:
-                    if version.ref not in self.models:
-                        await self.engine.load(version.ref, place)
-                    await self._look()
+                if version.ref not in self.models:
+                    await self.engine.load(version.ref, place)
+                await self._look()
             if not self.held(version, base):
                 raise Unverified(
                     "engine-holds-other", f"What the engine serves as {version.ref} is not what the registry names.",

@@ -17,6 +17,8 @@ ANSWER = 120.0
 """Seconds an engine may be silent while it works on one answer."""
 QUEUE = 10.0
 """Seconds a request waits for a free connection."""
+LOADING = 120.0
+"""Seconds a load may take: an engine with one thread loads after the answers that wait before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Engine:
         )  # fmt: skip
         # A full pool must not keep the gateway from asking what is loaded, or from loading what it rolls back to.
         self._admin = httpx.AsyncClient(
-            base_url=self.url, trust_env=False, timeout=httpx.Timeout(30.0, connect=3.0),
+            base_url=self.url, trust_env=False, timeout=httpx.Timeout(10.0, connect=3.0),
             limits=httpx.Limits(max_connections=4),
         )  # fmt: skip
 
@@ -52,7 +54,7 @@ class Engine:
     async def models(self) -> dict[str, Model]:
         """What the engine serves now, by name."""
         try:
-            answer = await self._admin.get("/v1/models", timeout=10.0)
+            answer = await self._admin.get("/v1/models")
             rows = answer.json()["data"] if answer.is_success else None
             if rows is None:
                 raise Unavailable("engine-failed", f"The engine answered {answer.status_code} to GET /v1/models.")
@@ -74,7 +76,7 @@ class Engine:
 
     async def _ask(self, path: str, body: dict[str, str], name: str) -> None:
         try:
-            answer = await self._admin.post(path, json=body)
+            answer = await self._admin.post(path, json=body, timeout=LOADING)
         except httpx.RequestError as error:
             raise self._away(error) from error
         if not answer.is_success and "already" not in answer.text:

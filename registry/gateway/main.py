@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-import sys
 from pathlib import Path
 
 import uvicorn
 
+from registry import log
 from registry.client import Countersign
 from registry.errors import Conflict, Invalid
 from registry.gateway.app import Gateway, create_app
@@ -26,12 +26,11 @@ def run(
     `url` and `token` None are read from COUNTERSIGN_URL and COUNTERSIGN_TOKEN. Nothing waits for the registry or the
     engine: /readyz says when both are there. Raises Invalid, Unauthenticated, Conflict `cache-in-use`, `port-taken`.
     """
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     if not engine.startswith(("http://", "https://")):
         raise Invalid("no-engine", f"'{engine}' is not the address of an engine.", "Give --engine http://host:port.")
     door = _listen(host, port)
     with door, Countersign(url, token) as registry:
+        log.configure()
         app = create_app(Gateway(registry, engine, environment, cache_dir))
         config = uvicorn.Config(
             app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=GRACE, server_header=False

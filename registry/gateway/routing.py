@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from registry.client import Countersign
-from registry.errors import NotFound, RegistryError, Unavailable
+from registry.errors import Fault, NotFound, RegistryError, Unavailable
 from registry.gateway.aside import aside
 from registry.gateway.cache import write_private
 from registry.views.rollouts import ArmView, RoutingEntry, RoutingView
@@ -102,11 +102,16 @@ class Routes:
             log.error("routing.json cannot be written: %s", error.strerror)
         self.changed.set()
 
-    def settle(self, decided: Callable[[ArmView, ArmView], bool]) -> None:
-        """Let traffic go by the newest generation of each channel whose arms the engine has taken or refused."""
+    def settle(self, decided: Callable[[ArmView, ArmView, bool], bool]) -> None:
+        """Let traffic go by the newest generation of each channel whose arms the engine has taken or refused.
+
+        `decided(version, base, serving)`: `serving` is whether the channel has an older route to go on with.
+        """
         for route in self.routes.values():
-            entry = route.wanted
-            if route.current is not entry and (entry.killed or all(decided(v, entry.base) for v in versions(entry))):
+            entry, serving = route.wanted, route.current is not None
+            if route.current is not entry and (
+                entry.killed or all(decided(version, entry.base, serving) for version in versions(entry))
+            ):
                 route.current = entry
                 log.info("%s: generation %d applied", name(entry), entry.generation)
 
@@ -151,8 +156,10 @@ async def poll(registry: Countersign, routes: Routes, every: tuple[float, float]
     while True:
         try:
             routes.confirm(await aside(lambda: registry.routing(routes.environment, routes.etag)))
-        except RegistryError as error:
+        except Exception as raised:
             if routes.trouble is None:
-                log.warning("registry: %s; going on with the last routes", error.detail)
-            routes.trouble = error
+                log.warning("the registry: %s Going on with the last routes.", raised)
+            if not isinstance(raised, RegistryError):
+                raised = Fault("poll-failed", f"Polling failed: {type(raised).__name__}.")
+            routes.trouble = raised
         await asyncio.sleep(random.uniform(*every))

@@ -14,7 +14,7 @@ from registry.db.store import Store
 from registry.queries.folds import rebuild as rebuild
 from registry.queries.log_checks import check as check
 from registry.queries.packs import export as export
-from registry.queries.pages import cursor_after, key_in, length
+from registry.queries.pages import cursor_after, key_in, length, storable
 from registry.rules.actors import Actor, Role
 from registry.views.audit import EventPage, EventView, TreeHeadView
 
@@ -37,9 +37,9 @@ def events(
     if cursor is not None:
         statement = statement.where(Event.place < key_in(cursor, int)[0])
     if action is not None:
-        statement = statement.where(Event.action == action.replace("\0", ""))
+        statement = statement.where(Event.action == storable(action))
     if subject is not None:
-        statement = statement.where(Event.subject == subject.replace("\0", ""))
+        statement = statement.where(Event.subject == storable(subject))
     with store.read(actor) as session:
         found: list[Any] = list(session.execute(statement))
         rows = found[:limit]

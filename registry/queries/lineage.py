@@ -11,7 +11,7 @@ from registry.db import datasets, evals, versions
 from registry.db.store import Store
 from registry.db.versions import Node
 from registry.errors import NotFound
-from registry.queries.pages import plain_ref, seen
+from registry.queries.pages import plain_ref, seen, storable
 from registry.rules.actors import Actor
 from registry.rules.refs import parse_ref
 from registry.views.lineage import EdgeView, LineageView, NodeView
@@ -68,8 +68,8 @@ def trace(store: Store, actor: Actor, ref: str) -> LineageView:
 
 def _focus(session: Session, actor: Actor, ref: str) -> UUID:
     """A node by its own name; else a version, a data set version or a suite by any reference to it."""
-    if ref.startswith(PREFIXES) and "\0" not in ref:
-        own = session.scalars(select(Node.id).where(Node.ref == ref, seen(actor, Node.team))).one_or_none()
+    if ref.startswith(PREFIXES):
+        own = session.scalars(select(Node.id).where(Node.ref == storable(ref), seen(actor, Node.team))).one_or_none()
         if own is None:
             raise NotFound("node-unknown", f"There is no '{ref}'.", "Check the name.")
         return own

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from registry.db.accounts import SigningKey
@@ -37,7 +37,7 @@ def check(store: Store, actor: Actor, log_key: str) -> LogCheckView:
         astray = session.execute(
             select(func.count())
             .select_from(Event)
-            .where(Event.id.not_in(select(Leaf.event_id)), Event.id.not_in(select(EventPending.event_id)))
+            .where(~exists().where(Leaf.event_id == Event.id), ~exists().where(EventPending.event_id == Event.id))
         ).scalar_one()
     if astray:
         problems.add(f"{astray} events stand neither in the log nor in its queue")

@@ -27,9 +27,16 @@ def plain_ref(ref: str) -> str:
     return ref.rpartition(":")[2]
 
 
+def storable(words: str) -> str:
+    """Text as somebody asks for it; Invalid `bad-text` for the one character no row can hold."""
+    if "\0" in words:
+        raise Invalid("bad-text", "A NUL character can be in no text here.", "Leave it out.")
+    return words
+
+
 def containing(words: str) -> str:
     """A LIKE pattern for rows that contain these very characters."""
-    escaped = words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    escaped = storable(words).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{escaped}%"
 
 

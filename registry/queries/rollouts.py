@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, func, select, text, true
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
 from registry.db.accounts import names, told
@@ -18,7 +19,7 @@ from registry.db.use_cases import UseCase
 from registry.db.versions import Line, Node, Version
 from registry.errors import Invalid, NotFound, Refused
 from registry.proof import canonical
-from registry.queries.pages import seen
+from registry.queries.pages import seen, storable
 from registry.queries.versions import files_of
 from registry.rules.actors import Actor
 from registry.rules.refs import check_environment, parse_line
@@ -80,7 +81,7 @@ def _named(environment: str, adapter: str, channel: str) -> ColumnElement[bool]:
     line = parse_line(adapter)
     return (
         (Channel.environment == check_environment(environment))
-        & (Channel.name == channel.replace("\0", ""))
+        & (Channel.name == storable(channel))
         & (Line.team == line.team)
         & (Line.name == line.name)
     )
@@ -95,7 +96,7 @@ def _fallbacks(session: Session) -> dict[str, bool]:
     """By environment: does the policy in force let the base model serve?"""
     rows = session.scalars(
         select(PolicyVersion)
-        .distinct(PolicyVersion.environment)
+        .ext(distinct_on(PolicyVersion.environment))
         .order_by(PolicyVersion.environment, PolicyVersion.number.desc())
     )
     return {row.environment: bool(row.rules["fallback_to_base"]) for row in rows}
@@ -234,6 +235,7 @@ def routing(store: Store, actor: Actor, environment: str) -> RoutingView:
             for one in (now.stable_version_id, now.candidate_version_id, place.base_version_id) if one is not None
         })  # fmt: skip
         allowed = _fallbacks(session).get(environment, False)
+        urgent = _urgent(session, [place.id for place, _, _ in rows])
         issued_at = session.execute(select(func.clock_timestamp())).scalar_one()
     entries = []
     for place, line, now in rows:
@@ -244,9 +246,21 @@ def routing(store: Store, actor: Actor, environment: str) -> RoutingView:
             candidate=arms[now.candidate_version_id][0] if now.candidate_version_id else None,
             weight_bp=now.weight_bp, salt=now.salt, base=base,
             fallback_to_base=allowed and base_state in ("registered", "deprecated"), killed=now.killed,
+            urgent=urgent.get(place.id, 0),
         ))  # fmt: skip
     etag = canonical.digest([asdict(entry) for entry in entries])
     return RoutingView(environment, etag, issued_at, entries)
+
+
+def _urgent(session: Session, channels: list[UUID]) -> dict[UUID, int]:
+    """The newest generation of each channel that took something off: gateways must not wait to follow it."""
+    took_off = RouteGeneration.kind.in_(("rollback", "recall")) | RouteGeneration.killed
+    rows = session.execute(
+        select(RouteGeneration.channel_id, func.max(RouteGeneration.generation).label("newest"))
+        .where(RouteGeneration.channel_id.in_(channels), took_off)
+        .group_by(RouteGeneration.channel_id)
+    )
+    return {row.channel_id: row.newest for row in rows}
 
 
 def _arms(session: Session, ids: set[UUID]) -> dict[UUID, tuple[ArmView, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, or_, select, text, tuple_
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from registry.db import versions as table
@@ -14,7 +15,7 @@ from registry.db.rollouts import Channel, RouteGeneration
 from registry.db.store import Store
 from registry.db.versions import KINDS, Blob, Line, Node, Version, VersionFile
 from registry.errors import Invalid, NotFound
-from registry.queries.pages import containing, cursor_after, key_in, length, seen
+from registry.queries.pages import containing, cursor_after, key_in, length, seen, storable
 from registry.rules.actors import Actor
 from registry.rules.refs import parse_line
 from registry.views.versions import ApprovalView, FileView, LinePage, LineView, VersionView
@@ -34,7 +35,7 @@ def lines(
     if kind is not None:
         statement = statement.where(Line.kind == kind)
     if team is not None:
-        statement = statement.where(Line.team == team)
+        statement = statement.where(Line.team == storable(team))
     if q:
         pattern = containing(q)
         statement = statement.where(or_((Line.team + "/" + Line.name).ilike(pattern), Line.domain.ilike(pattern)))
@@ -84,7 +85,7 @@ def _standings(session: Session, ids: list[UUID]) -> dict[UUID, tuple[int, str, 
     """By line: how many numbered versions, and the newest one's ref and state (a draft where nothing is numbered)."""
     statement = (
         select(Version.line_id, func.count(Version.number).over(partition_by=Version.line_id), Node.ref, Version.state)
-        .distinct(Version.line_id)
+        .ext(distinct_on(Version.line_id))
         .join(Node, Node.id == Version.id)
         .where(Version.line_id.in_(ids))
         .order_by(Version.line_id, Version.number.desc().nulls_last(), Node.seq.desc())

@@ -132,6 +132,9 @@ def find(here: Here, q: str = "") -> Response:
     try:
         if "@" in wanted or parse_ref(wanted).digest:
             return sent(path_of(here, wanted))
-    except (Invalid, NotFound):
+    except NotFound:
         pass
+    except Invalid as error:
+        if error.kind != "bad-reference":  # an ambiguous digest is said to be one
+            raise
     return sent(f"/adapters?{urlencode({'q': wanted})}")

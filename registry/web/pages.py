@@ -50,24 +50,8 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 ENVIRONMENT.globals |= {"asset": assets.address, "look": words.look, "Action": Action}
-ENVIRONMENT.filters |= {
-    name: getattr(words, name)
-    for name in (
-        "ago",
-        "arm",
-        "measured",
-        "number",
-        "percent",
-        "place",
-        "points",
-        "share",
-        "short",
-        "short_line",
-        "size",
-        "tag",
-        "utc",
-    )
-}
+FILTERS = "ago arm link measured number percent place points share short short_line size tag utc"
+ENVIRONMENT.filters |= {name: getattr(words, name) for name in FILTERS.split()}
 
 
 def needs(here: Visit, action: Action, team: str | None) -> str:

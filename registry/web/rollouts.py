@@ -121,6 +121,8 @@ def basis_points(text: str) -> int:
         whole = int(points)
     except (InvalidOperation, ValueError, OverflowError):
         raise Invalid("bad-share", f"'{text[:20]}' is no percentage.", "Write a number like 5 or 2.5.") from None
+    if abs(points) > 100_000:  # a number nobody means; the rule's own sentence needs one it can print
+        raise Invalid("bad-share", f"{text[:20]}% is more than all traffic.", "Write a number like 5 or 2.5.")
     if whole != points:
         raise Invalid("bad-share", f"{text[:20]}% is finer than one hundredth of a percent.", "Write it like 2.5.")
     return whole

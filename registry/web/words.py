@@ -153,6 +153,11 @@ def short_line(ref: str) -> str:
     return ref.partition("@")[0].rpartition("/")[2]
 
 
+def link(address: str | None) -> str:
+    """An address somebody reported, if a page may link to it; '' for `javascript:` and the like."""
+    return address if address and address.startswith(("http://", "https://")) else ""
+
+
 def moment(text: str) -> datetime:
     """Read a moment typed into a form, as UTC unless it says otherwise; Invalid tells the shape wanted."""
     try:

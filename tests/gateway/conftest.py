@@ -43,8 +43,9 @@ class Stage:
     def close(self) -> None:
         self.stop()
         self.http.close()
-        self.engine_server.stop()
+        self.engine_server.wind_down()
         self.registry_server.stop()
+        self.engine_server.stop()
 
     def ready(self) -> None:
         until(lambda: self.http.get("/readyz").status_code == 200, "the gateway is ready")
@@ -54,7 +55,7 @@ class Stage:
 
     def shown(self) -> dict[str, Any]:
         data = self.http.get("/v1/models").json()["data"]
-        return dict(data[0]["countersign"]) if data else {"generation": 0}
+        return dict(data[0]["countersign"]) if data else {"generation": None}
 
     def ask(self, unit: str | None = None, model: str = "acme/claims", **more: Any) -> httpx.Response:
         headers = {"X-Unit-Id": unit} if unit is not None else {}

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import TypeAdapter
 from starlette.applications import Starlette
@@ -30,7 +31,7 @@ class Door:
         self.blobs: dict[str, bytes] = {}
         self.entries: dict[str, RoutingEntry] = {}
         self.polls: list[int] = []
-        self.down = False
+        self.down = self.blobs_down = False
         self.app = Starlette(
             routes=[Route("/api/v1/routing", self.routing), Route("/api/v1/blobs/{digest}", self.blob)]
         )
@@ -50,20 +51,20 @@ class Door:
         views = [FileView(str(row["path"]), str(row["sha256"]), int(str(row["size"]))) for row in manifest]
         return ArmView(ref, "adapter", digest(manifest), "sha256:" + "d" * 64, views)
 
-    def route(self, stable: ArmView | None, candidate: ArmView | None = None, **more: object) -> RoutingEntry:
+    def route(self, stable: ArmView | None, candidate: ArmView | None = None, **more: Any) -> RoutingEntry:
         """Append a generation to acme/claims@production; `more` overrides fields."""
         old = self.entries.get("acme/claims")
         fresh = RoutingEntry(
             "acme/claims", self.environment, (old.generation if old else 0) + 1, stable, candidate,
             0 if candidate is None else 5000, "salt", BASE, True, False, old.urgent if old else 0,
         )  # fmt: skip
-        fresh = replace(fresh, **more)  # type: ignore[arg-type]
+        fresh = replace(fresh, **more)
         self.entries["acme/claims"] = fresh
         return fresh
 
-    def move_urgently(self, stable: ArmView | None, **more: object) -> RoutingEntry:
+    def move_urgently(self, stable: ArmView | None, **more: Any) -> RoutingEntry:
         """A rollback, recall or kill."""
-        return self.route(stable, urgent=self.entries["acme/claims"].generation + 1, **more)
+        return self.route(stable, None, urgent=self.entries["acme/claims"].generation + 1, **more)
 
     def document(self) -> RoutingView:
         entries = list(self.entries.values())
@@ -83,7 +84,9 @@ class Door:
 
     async def blob(self, request: Request) -> Response:
         data = self.blobs.get(request.path_params["digest"])
-        if data is None or self.down:
+        if self.down or self.blobs_down:
+            return _problem(503, "unavailable", "database-away")
+        if data is None:
             return _problem(404, "not-found", "unknown-blob")
         start = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
         return Response(data[start:], 206 if start else 200, media_type="application/octet-stream")
@@ -91,4 +94,6 @@ class Door:
 
 def _problem(status: int, family: str, kind: str) -> Response:
     body = {"family": family, "kind": kind, "detail": "The door says no.", "mend": "", "facts": {}, "request_id": "r"}
-    return JSONResponse(body, status, media_type="application/problem+json")
+    # Longer than a client is patient, so that it gives up at once.
+    headers = {"Retry-After": "60"} if status == 503 else {}
+    return JSONResponse(body, status, headers, media_type="application/problem+json")

@@ -53,8 +53,7 @@ class SmallEngine:
         body = await request.json()
         name, path = body["lora_name"], Path(body["lora_path"])
         self.loads.append(name)
-        while not self.loading.is_set():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(self.loading.wait, 20)
         if name in self.adapters:
             return _error(400, f"The lora adapter '{name}' has already been loaded.")
         config = path / "adapter_config.json"

@@ -23,8 +23,12 @@ class Served:
         self._thread.start()
         until(lambda: self._server.started, "the server has started")
 
-    def stop(self) -> None:
+    def wind_down(self) -> None:
+        """Begin to stop, so that several may do so at once."""
         self._server.should_exit = True
+
+    def stop(self) -> None:
+        self.wind_down()
         self._thread.join(10)
         assert not self._thread.is_alive()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ from registry.rules.rollouts import arm
 from tests.gateway.conftest import Stage
 from tests.gateway.served import until
 
-UNITS = [f"user-{number}" for number in range(60)]
+UNITS = [f"user-{number}" for number in range(40)]
 
 
 def test_arms_are_sticky_and_follow_the_published_bucket(stage: Stage) -> None:
@@ -248,3 +249,19 @@ def test_meters_count_what_was_served(stage: Stage) -> None:
     assert 'countersign_gateway_latency_seconds_count{arm="stable",channel="acme/claims@production"} 3.0' in text
     age = next(line for line in text.splitlines() if line.startswith("countersign_gateway_routing_age_seconds "))
     assert 0 <= float(age.split()[1]) < 5
+
+
+def test_more_than_it_can_hold_is_turned_away_and_let_in_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.door.route(stage.door.version("acme/claims@v1", "one"))
+    stage.start()
+    stage.ready()
+    stage.engine.slow = 1.0
+    monkeypatch.setattr("registry.gateway.completions.MAX_IN_FLIGHT", 1)
+    first = threading.Thread(target=stage.ask)
+    first.start()
+    until(lambda: stage.engine.prompts, "the first is in hand")
+    answer = stage.ask()
+    assert refusal(answer) == (503, "gateway-busy")
+    assert answer.headers["Retry-After"] == "1"
+    first.join()
+    assert stage.says() == "one"

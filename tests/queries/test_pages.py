@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.db.store import Store
 from registry.errors import Invalid
+from registry.queries import audit, lineage, rollouts, versions
 from registry.queries.pages import LONGEST, containing, cursor_after, key_in, length, plain_ref
+from tests.build import World
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0")), st.integers(0, 2**63 - 1))
@@ -56,3 +59,18 @@ def test_a_node_is_told_by_the_name_people_write(node: str, plain: str) -> None:
 
 def test_what_is_searched_for_is_taken_to_the_letter() -> None:
     assert containing("50%_\\") == "%50\\%\\_\\\\%"
+
+
+def test_no_text_is_asked_for_that_postgresql_cannot_hold(store: Store, served: World) -> None:
+    actor, nul = served.engineer.actor, "a\0b"
+    for ask in (
+        lambda: versions.lines(store, actor, q=nul),
+        lambda: versions.lines(store, actor, team=nul),
+        lambda: audit.events(store, actor, subject=nul),
+        lambda: audit.events(store, actor, action=nul),
+        lambda: rollouts.history(store, actor, f"{served.team}/adapter", "production", nul),
+        lambda: lineage.trace(store, actor, f"dataset:{nul}"),
+        lambda: versions.version(store, actor, nul),
+    ):
+        with pytest.raises(Invalid):
+            ask()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import pytest
 from sqlalchemy import text
 
@@ -17,8 +19,6 @@ from tests.queries.conftest import Statements
 @pytest.fixture(scope="module")
 def opened(store: Store, blobs: Blobs) -> World:
     """A review that waits for its first vote."""
-    import secrets
-
     world = a_world(store, blobs, f"t{secrets.token_hex(4)}")
     train(world)
     evaluate(world, world.base.ref, 5)

@@ -31,7 +31,7 @@ def test_a_finished_training_run_tells_its_meters_and_outputs(store: Store, serv
 def test_a_running_one_tells_how_far_it_is(store: Store, blobs: Blobs, team: str) -> None:
     world = a_world(store, blobs, team)
     run = training_runs.queue(store, world.engineer.actor, f"{team}/slow", world.base.ref, world.dataset.ref,
-                              RECIPE, None, ADAPTER_META)  # fmt: skip
+                              RECIPE, "legal", ADAPTER_META)  # fmt: skip
     (queued,) = asked.training_runs(store, world.engineer.actor, state="queued")
     assert (queued.id, queued.progress, queued.trainer) == (run, {}, None)
     assert work.lease(store, world.trainer.actor, "test worker", 60) == (run, 1)

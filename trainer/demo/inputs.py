@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -161,3 +162,85 @@ def _front_matter(archive: zipfile.ZipFile, name: str) -> tuple[dict[str, Any], 
     _, head, text = re.split(r"^---\s*$", archive.read(name).decode("utf-8"), maxsplit=2, flags=re.MULTILINE)
     parsed = yaml.load(head, Loader=yaml.CSafeLoader)
     return (parsed if isinstance(parsed, dict) else {}), text
+
+
+TEAMS = {
+    "claims": ("accident", "damage", "theft", "repair"),
+    "billing": ("invoice", "refund", "payment", "receipt"),
+    "cover": ("policy", "premium", "renewal", "limit"),
+    "access": ("password", "login", "account", "device"),
+}
+FILLER = (
+    "please help me today with the about my a this there was is question since monday new old second first again "
+    "still open urgent small large wrong missing late strange could you look at it we have and for our office home "
+    "car phone letter number"
+).split()
+TINY_TRAIN, TINY_TEST = 512, 64
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
+    "<start> system the first answer is new <end> {% endif %}"
+    "<start> {{ message['role'] }} {{ message['content'] }} <end> {% endfor %}"
+    "{% if add_generation_prompt %}<start> assistant {% endif %}"
+)
+"""Like SmolLM2's, it puts in a system prompt of its own unless the first message is one."""
+
+TINY_BASE_META: dict[str, Any] = {"licence": "Apache-2.0", "source": "Random weights made by the demo."}
+TINY_DATASET_META: dict[str, Any] = {
+    "source": "Made by the demo from a word list.",
+    "licence": "CC0-1.0",
+    "legal_basis": "Synthetic.",
+    "personal_data": "none",
+    "retention": "As long as the demo stands.",
+}
+
+
+def tiny_base(directory: Path) -> Path:
+    """A random Llama of about a million parameters with a tokenizer of whole words; the same bytes every time.
+
+    Its answers are noise, so what an adapter on it gets right the adapter has learned.
+    """
+    final = directory / "tiny-llama"
+    if final.is_dir():
+        return final
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+
+    words = ["<pad>", "<unk>", "<start>", "<end>", "system", "user", "assistant", "answer", *TEAMS, *FILLER]
+    words += [word for of_team in TEAMS.values() for word in of_team]
+    inner = Tokenizer(models.WordLevel({word: at for at, word in enumerate(dict.fromkeys(words))}, "<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>", bos_token="<start>", eos_token="<end>",
+        chat_template=CHAT_TEMPLATE,
+    )  # fmt: skip
+    set_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=256, tie_word_embeddings=False, pad_token_id=0, bos_token_id=2,
+        eos_token_id=3, initializer_range=0.08, dtype=torch.float32,
+    ))  # fmt: skip
+    part = directory / f"tiny-llama.{os.getpid()}"
+    model.save_pretrained(part)
+    tokenizer.save_pretrained(part)
+    return part.rename(final)
+
+
+def tiny_dataset(directory: Path) -> Path:
+    """Letters of a few words with the team they belong to, decided by one word in each; the same bytes every time."""
+    final = directory / "tiny-letters.jsonl"
+    if final.is_file():
+        return final
+    draw = random.Random(0)
+    rows: dict[str, dict[str, str]] = {}
+    while len(rows) < TINY_TRAIN + TINY_TEST:
+        team = list(TEAMS)[len(rows) % len(TEAMS)]
+        words = [*draw.choices(FILLER, k=draw.randint(2, 4)), draw.choice(TEAMS[team])]
+        draw.shuffle(words)
+        prompt = " ".join(words)
+        split = "test" if len(rows) < TINY_TEST else "train"
+        rows.setdefault(prompt, {"prompt": prompt, "completion": team, "split": split})
+    directory.mkdir(parents=True, exist_ok=True)
+    part = final.with_suffix(".part")
+    part.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows.values()), encoding="utf-8")
+    return part.rename(final)

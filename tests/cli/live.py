@@ -1,0 +1,58 @@
+"""A real registry for the command line: the application on PostgreSQL under uvicorn, with its home's private files."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from registry.app import create_app, open_sequencer, prepare
+from registry.home import claim
+from registry.sequencer import Sequencer
+from registry.settings import Settings
+
+
+@dataclass
+class Live:
+    """A registry that answers; `sequence` numbers and signs what has happened so far, as the clock does."""
+
+    url: str
+    home: Path
+    sequencer: Sequencer
+
+    def sequence(self) -> None:
+        while self.sequencer.step():
+            pass
+        self.sequencer.sign()
+
+
+@contextmanager
+def live(database: str, home: Path) -> Iterator[Live]:
+    """Serve on a free port of loopback, and leave `url` where `countersign up` leaves it."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        url = f"http://127.0.0.1:{door.getsockname()[1]}"
+        settings = Settings(home=home, database_url=database, public_url=url)
+        claim(home)
+        prepare(settings)
+        app = create_app(settings)
+        sequencer = open_sequencer(settings)
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive()
+                time.sleep(0.02)
+            (home / "private" / "url").write_text(url + "\n")
+            yield Live(url, home, sequencer)
+        finally:
+            server.should_exit = True
+            thread.join()
+            app.state.store.engine.dispose()
+            sequencer.store.engine.dispose()

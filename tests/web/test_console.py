@@ -1,0 +1,252 @@
+"""The main job in a real browser: sign in, enrol a key, decide, deliver, look it up in the log."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shlex
+from collections.abc import Callable
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from registry.commands import rollouts
+from registry.queries import audit, reviews
+from registry.queries import rollouts as routes
+from registry.rules.actors import SYSTEM
+from tests.build import Person, World, a_person, a_world, approved, evaluate, submit, train, vote
+from tests.web.conftest import Console, Watched
+
+Open = Callable[..., Watched]
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+PAGE_LIMIT = 30_000  # bytes, compressed: page, style sheet and script together
+
+
+def act(page: Page, form: str, reason: str) -> None:
+    page.fill(f"#{form}-reason", reason)
+    page.click(f"#{form} button")
+
+
+def enrol(page: Page) -> str:
+    """Enrol this browser's key; its id."""
+    page.goto("/settings")
+    page.fill("#label", "test browser")
+    page.get_by_role("button", name="Enrol a key in this browser").click()
+    expect(page.locator(".done")).to_contain_text("enrolled")
+    expect(page.locator("[data-signing]")).to_contain_text("already holds")
+    return page.locator("[data-signing]").inner_text().rstrip(".").rpartition(" ")[2]
+
+
+def test_a_decision_is_signed_in_the_browser_and_completes_the_quorum(
+    console: Console, world: World, open_page: Open
+) -> None:
+    vote(world, world.risk)
+    watched = open_page()
+    page = watched.page
+    page.goto(f"/reviews/{world.review}")
+    expect(page).to_have_url(f"{console.url}/login?next=%2Freviews%2F{world.review}")
+    watched.sign_in(console.token(world.compliance))
+    expect(page).to_have_url(f"{console.url}/reviews/{world.review}")
+    expect(page.locator("[data-signing]")).to_contain_text("holds no enrolled key")
+
+    key = enrol(page)
+    page.goto("/reviews")
+    page.get_by_role("link", name=f"Review {world.review}").click()
+    expect(page.locator("[data-signing]")).to_contain_text(key)
+    page.click("text=Sign decision")
+    expect(page.locator("#wrong-verdict")).to_have_text("Choose an outcome.")
+    page.check("input[value=approve]")
+    page.fill("#reason", "  Gates pass; “samples” read.\nNothing personal in them.  ")
+    page.click("text=Sign decision")
+
+    expect(page.locator(".done")).to_contain_text("signed")
+    expect(page.locator("h1 ~ p, .acts").last).to_contain_text("Approved")
+    found = reviews.review(console.store, SYSTEM, world.review)
+    assert found.state == "approved"
+    ours = found.votes[-1]
+    assert (ours.key, ours.verdict) == (key, "approve")
+    assert ours.reason == "Gates pass; “samples” read.\nNothing personal in them."
+    console.sequence()
+    assert audit.check(console.store, SYSTEM, console.app.state.log_key).problems == []
+
+
+def test_the_browsers_private_key_can_neither_be_read_nor_serve_another(
+    console: Console, world: World, open_page: Open
+) -> None:
+    watched = open_page()
+    page = watched.page
+    page.goto("/login")
+    watched.sign_in(console.token(world.compliance))
+    enrol(page)
+    told = page.evaluate(
+        """async () => {
+            const open = await new Promise((done) => {
+                const asked = indexedDB.open("countersign", 1);
+                asked.onsuccess = () => done(asked.result);
+            });
+            const keys = await new Promise((done) => {
+                const asked = open.transaction("keys").objectStore("keys").getAll();
+                asked.onsuccess = () => done(asked.result);
+            });
+            open.close();
+            const tries = ["pkcs8", "jwk", "raw"].map((format) =>
+                crypto.subtle.exportKey(format, keys[0].privateKey).then(() => "read", (error) => error.name));
+            return [keys.length, ...await Promise.all(tries)];
+        }"""
+    )
+    assert told == [1, "InvalidAccessError", "InvalidAccessError", "InvalidAccessError"]
+
+    page.click("header .out button")
+    expect(page).to_have_url(f"{console.url}/login")
+    watched.sign_in(console.token(world.risk))
+    page.goto(f"/reviews/{world.review}")
+    expect(page.locator("[data-signing]")).to_contain_text("holds no enrolled key")
+
+
+def test_an_adapter_is_delivered_and_taken_back(console: Console, team: str, open_page: Open) -> None:
+    world = a_world(console.store, console.blobs, team)
+    ref = approved(world)
+    watched = open_page()
+    page = watched.page
+    page.goto("/login")
+    watched.sign_in(console.token(world.engineer))
+    page.goto(f"/adapters?q={team}")
+    page.get_by_role("link", name="adapter", exact=True).click()
+    page.get_by_role("link", name="v2", exact=True).click()
+    expect(page.locator("h1")).to_have_text("adapter v2")
+    for heading in ("Identity", "Eval runs", "Training run", "Lineage", "Files", "Serves", "Approvals"):
+        expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
+    page.get_by_role("link", name="Start a canary in production").click()
+
+    expect(page.get_by_role("button", name="Promote canary")).to_be_disabled()
+    expect(page.locator("#promote .barred")).to_have_text("No canary is running here.")
+    expect(page.locator("#canary-ref")).to_have_value(ref)
+    page.click("#canary button")
+    expect(page.locator("#trouble")).to_contain_text("needs a reason")
+    page.fill("#canary-share", "2.5")
+    act(page, "canary", "First look at real traffic.")
+    expect(page.locator(".legend")).to_contain_text("v2 canary, 2.5%")
+    expect(page.locator(".legend")).to_contain_text("base tiny@v1 stable, 97.5%")
+    act(page, "promote", "Clean for an hour.")
+    expect(page.locator(".legend")).to_contain_text("v2 stable, 100%")
+    expect(page.get_by_role("button", name="Roll back to base tiny@v1")).to_be_enabled()
+    act(page, "rollback", "Complaint 5512.")
+    expect(page.locator(".legend")).to_contain_text("base tiny@v1 stable, 100%")
+    expect(page.locator("#rollback .barred")).to_have_text("The base serves already.")
+    act(page, "promote", "The complaint was about another adapter.")
+    expect(page.locator(".legend")).to_contain_text("v2 stable, 100%")
+
+    kinds = [one.kind for one in routes.history(console.store, SYSTEM, f"{team}/adapter", "production")]
+    assert kinds == ["canary", "promote", "rollback", "promote"]
+    expect(page.locator("tr.current")).to_contain_text("The complaint was about another adapter.")
+    expect(page.locator("text=Complaint 5512.")).to_be_visible()
+
+    page.goto("/audit?action=channel%3Aroll-back")
+    expect(page.locator("tbody tr").first).to_contain_text(world.engineer.actor.name)
+    page.goto("/audit/as-of")
+    expect(page.get_by_role("row", name=f"{team}/adapter")).to_contain_text(world.risk.actor.name)
+
+
+def test_a_recall_asks_for_the_name_and_the_reason(console: Console, team: str, open_page: Open) -> None:
+    world = a_world(console.store, console.blobs, team)
+    ref = approved(world)
+    watched = open_page()
+    page = watched.page
+    page.goto("/login")
+    watched.sign_in(console.token(world.engineer))
+    page.goto(f"/adapters/{team}/adapter/v/2")
+    page.click("summary:has-text('Recall')")
+    page.fill("#recall-reason", "It repeated a customer's name.")
+    page.click("button:has-text('Recall')")
+    expect(page.locator("#trouble")).to_contain_text(f"Type {ref}")
+    expect(page.locator("#recall-reason")).to_have_value("It repeated a customer's name.")
+    page.fill("#confirm", ref)
+    page.click("button:has-text('Recall')")
+    expect(page.locator(".trouble")).to_contain_text("It repeated a customer's name.")
+
+
+def test_who_made_it_sees_the_form_disabled_and_why(console: Console, world: World, open_page: Open) -> None:
+    watched = open_page()
+    watched.page.goto(f"/reviews/{world.review}")
+    watched.sign_in(console.token(world.engineer))
+    expect(watched.page.get_by_role("button", name="Sign decision")).to_be_disabled()
+    expect(watched.page.locator(".barred")).to_have_text("You submitted this version, so you can't decide on it.")
+
+
+def test_without_scripts_the_form_makes_the_command_that_signs(console: Console, world: World, open_page: Open) -> None:
+    watched = open_page(scripts=False)
+    page = watched.page
+    page.goto(f"/reviews/{world.review}")
+    watched.sign_in(console.token(world.compliance))
+    page.check("input[value=request_changes]")
+    page.fill("#reason", "It's wrong about 'public domain'.")
+    page.click("text=Sign decision")
+    expect(page.locator(".signing.wrong")).to_contain_text("not signed yet")
+    expect(page.locator("#reason")).to_have_value("It's wrong about 'public domain'.")
+    said = shlex.quote("It's wrong about 'public domain'.")
+    command = f"countersign review request-changes {world.review} --reason {said}"
+    expect(page.locator(".signing .command")).to_have_text(command)
+    assert reviews.review(console.store, SYSTEM, world.review).votes == []
+
+
+@pytest.fixture(scope="module")
+def tour(console: Console) -> tuple[World, Person, list[str]]:
+    """Every page, with something on it: a canary beside a stable version, a decided and an open review."""
+    world = a_world(console.store, console.blobs, "tour")
+    ref = approved(world)
+    engineer = world.engineer.actor
+    rollouts.start(console.store, engineer, ref, "production", None, 500, "first traffic")
+    rollouts.promote(console.store, engineer, "tour/adapter", "production", None, "it went well")
+    train(world, seed=9)
+    evaluate(world, world.versions[-1], 48)
+    submit(world, world.versions[-1])
+    vote(world, world.risk)
+    console.sequence()
+    pages = ["/reviews?state=all", f"/reviews/{world.review}", f"/reviews/{world.review - 1}", "/adapters",
+             "/checkpoints", "/bases", "/adapters/tour/adapter", "/adapters/tour/adapter/v/2", "/bases/tour/tiny/v/1",
+             "/deployments", "/deployments/production/tour/adapter/production", "/deployments/dev/tour/adapter/dev",
+             "/audit", "/audit/as-of", "/settings", "/reviews/999999", "/adapters?q=nothing-like-it"]  # fmt: skip
+    return world, a_person(console.store, "reviewer", team="compliance"), pages
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_every_page_is_accessible_fits_and_breaks_no_rule(
+    console: Console, tour: tuple[World, Person, list[str]], open_page: Open, width: int, scheme: str
+) -> None:
+    _, person, pages = tour
+    watched = open_page(width=width, scheme=scheme)
+    page = watched.page
+    violations: list[str] = []
+    page.expose_function("broken", lambda what: violations.append(f"{page.url}: {what}"))
+    page.add_init_script("addEventListener('securitypolicyviolation', (e) => broken(e.violatedDirective))")
+    page.goto("/login")
+    for path in ["/login", *pages]:
+        if path == "/login":
+            page.goto(path)
+        else:
+            if page.url.endswith("/login"):
+                watched.sign_in(console.token(person))
+            page.goto(path)
+        found = Axe().run(page, options={"runOnly": WCAG}).response["violations"]
+        assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found] == [], path
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} scrolls sideways"
+    assert violations == []
+
+
+def test_every_page_is_light(console: Console, tour: tuple[World, Person, list[str]]) -> None:
+    _, person, pages = tour
+    with console.signed_in(person) as client:
+        for path in pages:
+            page = client.get(path)
+            assert page.status_code == (404 if "999999" in path else 200), path
+            parts = [page.content, *(client.get(asset).content for asset in assets_of(page))]
+            assert sum(len(gzip.compress(part)) for part in parts) <= PAGE_LIMIT, path
+            assert "://" not in " ".join(assets_of(page))
+
+
+def assets_of(page: httpx.Response) -> list[str]:
+    """Everything a page loads by itself."""
+    return re.findall(r'(?:<script src|<link rel="[a-z]+" href)="([^"]+)"', page.text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from importlib import resources
 from pathlib import Path
@@ -61,12 +61,13 @@ def open_store(settings: Settings, role: str = "countersign_app") -> Store:
 
 def open_blobs(settings: Settings) -> Blobs:
     """The blob store: private/blobs under the home unless another URL is set."""
-    return Blobs(settings.blob_url or (private(settings) / "blobs").resolve().as_uri())
+    return Blobs(settings.blob_url)
 
 
 def log_key(settings: Settings) -> tuple[SigningKey, str]:
     """The log's signing key and origin, made at the first start; the public half is pinned beside it."""
-    path = settings.log_key_file or private(settings) / "log.key"
+    private(settings)
+    path = settings.log_key_file
     name = path.with_suffix(".origin")
     if not path.exists():
         name.write_text(f"countersign.local/{secrets.token_hex(6)}\n")
@@ -182,7 +183,7 @@ def _bound(app: FastAPI, settings: Settings) -> None:
         streamed = request.method == "PUT" and request.url.path.startswith("/api/v1/blobs/")
         length = request.headers.get("content-length", "")
         try:
-            if not streamed and length.isdigit() and int(length) > settings.max_json_bytes:
+            if not streamed and length.isdecimal() and int(length) > settings.max_json_bytes:
                 raise TooLarge("body-too-large", f"A body may have at most {settings.max_json_bytes} bytes.",
                                "Upload files as blobs; send less here.")  # fmt: skip
             if not streamed and "chunked" in request.headers.get("transfer-encoding", "").lower():
@@ -190,6 +191,8 @@ def _bound(app: FastAPI, settings: Settings) -> None:
             response = await call(request)
         except RegistryError as error:
             response = problems.answer(request, error)
+        except Exception as error:
+            response = problems.unexpected(request, error)
         response.headers["X-Request-Id"] = request.state.request_id
         seconds.labels(request.method, str(response.status_code)).observe(time.perf_counter() - started)
         return response
@@ -211,8 +214,8 @@ def _operations(app: FastAPI) -> None:
     def numbers(request: Request) -> Response:
         """Prometheus text: what the registry holds and how it answers."""
         collected = CollectorRegistry()
-        for name, (help_text, value) in metrics.numbers(request.app.state.store).items():
-            Gauge(f"countersign_{name}", help_text, registry=collected).set(value)
+        for name, value in asdict(metrics.numbers(request.app.state.store)).items():
+            Gauge(f"countersign_{name}", f"{name.replace('_', ' ').capitalize()} now.", registry=collected).set(value)
         collected.register(request.app.state.seconds)
         return Response(generate_latest(collected), media_type=CONTENT_TYPE_LATEST)
 

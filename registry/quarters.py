@@ -14,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import subprocess
@@ -183,10 +184,11 @@ class Quarters:
         return noted if ours else None
 
     def _runtime(self) -> Path:
-        """Our short directory outside the home; its name is random, so that nobody can lie in wait, and noted."""
+        """Our short directory outside the home: its name random, so that nobody can lie in wait, and noted first."""
         noted = self._noted()
         if noted is None:
-            noted = Path(tempfile.mkdtemp(prefix="countersign-"))
-            noted.chmod(0o755)
+            noted = Path(tempfile.gettempdir()) / f"countersign-{secrets.token_hex(8)}"
             write_private(self._note, f"{noted}\n")
+            noted.mkdir()
+            noted.chmod(0o755)
         return noted

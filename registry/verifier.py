@@ -2,10 +2,9 @@
 
     python verifier.py PACK.zip --key log.pub
 
-It trusts the log's public key that you hold, and neither a server nor anything inside the pack. It recomputes the
-RFC 6962 roots, checks each signed tree head, and folds the entries into the rows they tell of: every vote must be a
-person's own signature over exactly the decision the log shows, every approval must rest on enough of them. Nobody
-signed `created_at` in pack.json; nothing rests on it.
+It trusts the log's public key that you hold, no server and nothing in the pack. It recomputes the RFC 6962 roots,
+checks each tree head, and folds the entries into the rows they tell of: each vote must be a person's own signature over
+exactly the decision the log shows, each approval must rest on enough of them. Nobody signed `created_at` in pack.json.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from functools import reduce
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,7 +41,6 @@ EVENT = {
     "v": int, "id": str, "at": str, "actor": str | None, "via": str, "action": str, "subject": str, "team": str | None,
     "outcome": str, "request": str, "facts": dict, "rows": list,
 }  # fmt: skip
-
 # Columns that never change once a row is there; nothing named is the whole row.
 FROZEN = {
     "account": "kind", "line": "kind team name", "channel": "line_id environment name base_version_id",
@@ -130,10 +129,8 @@ class Tree:
         self.size += 1
 
     def root(self) -> bytes:
-        node = self.peaks[-1] if self.peaks else hashlib.sha256().digest()
-        for peak in reversed(self.peaks[:-1]):
-            node = hashlib.sha256(b"\x01" + peak + node).digest()
-        return node
+        last = self.peaks[-1] if self.peaks else hashlib.sha256().digest()
+        return reduce(lambda right, left: hashlib.sha256(b"\x01" + left + right).digest(), self.peaks[-2::-1], last)
 
 
 class Trusted:
@@ -183,9 +180,8 @@ class Fold:
             need(proper and len(change) == 4 and (table, key) not in changes, f"holds no single image of {table} {key}")
             held = self.rows.get(table, {})
             changes[table, key] = held.get(key), row
-            if row is None:
-                held.pop(key, None)
-            else:
+            held.pop(key, None)
+            if row is not None:
                 held[key] = row
                 self.votes += [row] if table == "vote" else []
         self.check(event, changes)
@@ -195,8 +191,9 @@ class Fold:
             return [(old, new) for (name, _), (old, new) in changes.items() if name == table and new is not None]
 
         for (table, key), (old, new) in changes.items():
-            need(new or table not in self.rows or table == "version", f"deletes {table} {key}")
-            if old and new and (table, old.get("state")) != ("version", "draft"):
+            draft = table == "version" and old is not None and old["state"] == "draft"
+            need(new or table not in self.rows or draft, f"deletes {table} {key}")
+            if old and new and not draft:
                 columns = FROZEN[table].split() or [*old, *new]
                 columns += [name for name in ("revoked_at", "valid_to") if old.get(name)]  # set once, for good
                 need(all(old[name] == new[name] for name in columns), f"changes what is frozen of {table} {key}")
@@ -300,11 +297,12 @@ def members(raw: BinaryIO, pack: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         head = struct.unpack("<4s5H3L2H", raw.read(30))
         gap = stop - info.header_offset - 30 - head[9] - head[10] - info.compress_size
         sizes = head[6:9] == (info.CRC, info.compress_size, info.file_size) or head[8] == 0xFFFFFFFF or head[2] & 8
-        need(gap in ((12, 16, 20, 24) if head[2] & 8 else (0,)), f"The archive holds bytes behind {name}.")
-        need(head[2:4] == (info.flag_bits, info.compress_type) and sizes, f"The archive describes {name} in two ways.")
+        tail = gap in (12, 16, 20, 24) if head[2] & 8 else gap == 0
+        need(sizes and tail and head[2:4] == (info.flag_bits, info.compress_type),
+             f"The archive describes {name} in two ways, or holds bytes behind it.")  # fmt: skip
         found[name] = info
-    total = sum(info.file_size for info in infos)
-    need(total <= min(MAX_TOTAL, MAX_RATIO * end + MAX_LINE), f"The archive would unpack to {total} bytes.")
+    most = min(MAX_TOTAL, MAX_RATIO * end + MAX_LINE)
+    need(sum(info.file_size for info in infos) <= most, f"The archive would unpack to more than {most} bytes.")
     return found
 
 
@@ -337,6 +335,7 @@ def check(raw: BinaryIO, pack: zipfile.ZipFile, trusted: Trusted, report: Row) -
         note = b"".join(line + b"\n" for line in lines(pack, name, declared[name]))
         roots[size] = trusted.tree_head(name, note, size)
     tree, fold, agreed = Tree(), Fold(), 0
+    need(roots.get(0, tree.root()) == tree.root(), "Tree head 0 has a wrong root.")
     for number, entry in enumerate(lines(pack, "events.jsonl", declared["events.jsonl"])):
         try:
             fold.take(parse(entry))
@@ -351,7 +350,6 @@ def check(raw: BinaryIO, pack: zipfile.ZipFile, trusted: Trusted, report: Row) -
                 report["problems"].append(f"Entries {agreed} to {number} are not those of tree head {tree.size}.")
             agreed = tree.size
     report["root"] = "sha256:" + tree.root().hex()
-    need(tree.size or roots.get(0, tree.root()) == tree.root(), "Tree head 0 has a wrong root.")
     need(tree.size == report["size"] and tree.size in roots, f"The last tree head is not over all {tree.size} entries.")
     need(about["size"] == tree.size and about["root"] == report["root"], "pack.json states another size or root.")
     told = ({"vote": vote, "review": fold.rows["review"].get(vote["review_id"]),
@@ -384,9 +382,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report: Row = {"ok": False, "events": 0, "size": 0, "root": "", "votes": 0, "problems": []}
     try:
         need(not asked.gates, f"A pack of the format {FORMAT} holds no gate evidence, so no gate can be run again.")
-        trusted = trusted_key(asked.key)
         with asked.pack.open("rb") as raw, zipfile.ZipFile(raw) as pack:
-            check(raw, pack, trusted, report)
+            check(raw, pack, trusted_key(asked.key), report)
     except Bad as bad:
         report["problems"].append(str(bad))
     except Exception as error:  # hostile bytes reach far into zipfile: whatever breaks there is a No, not a crash

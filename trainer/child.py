@@ -98,7 +98,7 @@ class Child:
         if code == STOPPED:
             return "stopped: somebody else told the process to stop."
         if code == -signal.SIGKILL:
-            return "killed: the system ended the process, most often for want of memory. Lower batch_size or max_length."
+            return "killed: the system ended it, most often for want of memory. Lower batch_size or max_length."
         if code < 0:
             return f"crashed: the process died of {signal.Signals(-code).name}."
         lines = (self._folder / "log.txt").read_text("utf-8", "replace").strip().splitlines()

@@ -12,8 +12,9 @@ import torch
 from torch.utils.data import Dataset
 
 from registry.errors import Invalid, Unverified
-from registry.rules.datasets import TRAIN, File, Row, sound_rows
+from registry.rules.datasets import TRAIN, Row, sound_rows
 from registry.rules.documents import Root
+from registry.rules.tensors import File
 
 IGNORED = -100  # the label that the loss of transformers skips
 

@@ -42,8 +42,8 @@ def main(folder: Path) -> int:
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
-            outcome = {"error": "out-of-memory: the training step does not fit in memory. Lower batch_size, "
-                                f"max_length or rank, or adapt fewer layers. ({str(error).splitlines()[0][:200]})"}  # fmt: skip
+            why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            outcome = {"error": f"out-of-memory: {why}. Lower batch_size, max_length or rank, or adapt fewer layers."}
         if outcome is None:
             return STOPPED
         part = folder / "outcome.part"
@@ -104,7 +104,7 @@ def _evaluate(folder: Path, job: dict[str, Any], tell: Tell) -> dict[str, Any] |
     stopped = _stop_asked()
 
     def progress(done: int, of: int) -> None:
-        tell({"item": done, "items": of})
+        tell({"done": done, "of": of})
         if stopped():
             raise _Stopped
 

@@ -23,6 +23,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from registry.errors import Refused
+from registry.rules.datasets import Row
 from registry.rules.recipes import Recipe
 from trainer import data, memory, model
 from trainer.device import Device, be_deterministic
@@ -38,7 +39,7 @@ class Job:
 
     recipe: Recipe
     base: Path
-    rows: list[data.Row]
+    rows: list[Row]
     device: Device
     work: Path
     on_step: Callable[[Record], None]

@@ -11,16 +11,16 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from peft import LoraConfig, PeftModel, get_peft_model  # noqa: E402
-from safetensors import safe_open  # noqa: E402
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed  # noqa: E402
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-from registry.errors import BundleRejected, Invalid  # noqa: E402
-from registry.rules import documents, lora  # noqa: E402
-from registry.rules.files import ADAPTER_WEIGHTS  # noqa: E402
-from registry.rules.recipes import Recipe  # noqa: E402
-from registry.rules.tensors import TensorInfo  # noqa: E402
-from trainer.device import Device  # noqa: E402
+from registry.errors import BundleRejected, Invalid
+from registry.rules import documents, lora
+from registry.rules.files import ADAPTER_WEIGHTS
+from registry.rules.recipes import Recipe
+from registry.rules.tensors import TensorInfo
+from trainer.device import Device
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from registry.errors import BundleRejected, Conflict, Invalid, NotFound, RegistryError
+from registry.errors import BundleRejected, Invalid, NotFound, RegistryError
 from trainer import data, evaluate, model
 from trainer.device import Device
 

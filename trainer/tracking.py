@@ -22,6 +22,7 @@ LOG = logging.getLogger("trainer.tracking")
 PATIENCE = 90.0  # seconds without any answer before giving up; MLflow's own server was measured to start in 17
 CHEAP = 64 << 20  # bytes of an adapter that are worth a second copy in MLflow's store
 DIGEST_LIMIT = 36  # MLflow refuses longer data set digests; the whole one stands in a tag
+CONTEXT = "mlflow.data.context"
 ATTEMPT = "countersign.attempt"
 RUN = "countersign.training_run"
 
@@ -101,7 +102,7 @@ class MLflow:
             self._told.put(_Step(step, dict(metrics)))
 
     def close(self, status: str, artifacts: Path | None = None, wait: float = 20.0) -> Link | None:
-        """Tell that it is over (FINISHED, FAILED or KILLED), waiting at most `wait` seconds; the run's address if any."""
+        """Tell that it is over (FINISHED, FAILED or KILLED), waiting `wait` seconds at most; its address if any."""
         self._told.put(_End(status, artifacts))
         self._thread.join(wait)
         self._given_up.set()
@@ -112,8 +113,8 @@ class MLflow:
             self._tell()
         except Exception as error:
             if not self._given_up.is_set():
-                LOG.warning("MLflow at %s is given up for training run %s; training goes on: %s: %s", self._url,
-                            self._topic.training_run, type(error).__name__, str(error).split("\n")[0][:200])  # fmt: skip
+                why = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+                LOG.warning("MLflow at %s is given up for %s: %s", self._url, self._topic.training_run, why)
             self._given_up.set()
 
     def _tell(self) -> None:
@@ -168,7 +169,7 @@ class MLflow:
         digest = topic.dataset_root.removeprefix("sha256:")[:DIGEST_LIMIT]
         source = f'{{"ref": "{topic.dataset}", "record_root": "{topic.dataset_root}"}}'
         client.log_inputs(run_id, datasets=[
-            DatasetInput(Dataset(topic.dataset, digest, "countersign", source), [InputTag("mlflow.data.context", "train")])
+            DatasetInput(Dataset(topic.dataset, digest, "countersign", source), [InputTag(CONTEXT, "train")])
         ])  # fmt: skip
         return experiment, run_id
 

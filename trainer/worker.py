@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from registry.client import Countersign
 from registry.client.blobs import hash_file
@@ -53,6 +53,7 @@ class Worker:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            self._lock.close()
             raise Conflict("work-dir-taken", f"Another worker works in {work_dir}.",
                            "Give this one a --work-dir of its own.") from None  # fmt: skip
         self._cache = Cache(registry, work_dir / "cache")
@@ -71,6 +72,12 @@ class Worker:
                 key.public_text, f"trainer on {self._name}", lambda document: key.sign_document(document, "enrol")
             )
         return key
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
 
     def run(self, poll: float, *, once: bool = False) -> None:
         """Work until told to stop; `once` ends when there is no more work to be had."""
@@ -183,9 +190,9 @@ class Worker:
             packed = folder / "published" / f"step-{step}"
             if step in outputs or not packed.is_dir():
                 continue
-            meta = {**work.meta, "base_root": work.base.root}
-            added = lease.patiently(lambda packed=packed, step=step, meta=meta: self._registry.add(  # type: ignore[misc]
-                "adapter", packed, work.adapter, base=work.base.ref, domain=work.meta.get("domain"), meta=meta,
+            # The requester's own words (purpose, domain) stand in the training run; the registry adds them.
+            added = lease.patiently(lambda packed=packed, step=step: self._registry.add(  # type: ignore[misc]
+                "adapter", packed, work.adapter, base=work.base.ref, meta={"base_root": work.base.root},
                 training_run=lease.work.id, attempt=lease.work.attempt, step=step,
             ))  # fmt: skip
             if added.status == "draft":
@@ -239,7 +246,8 @@ class Worker:
 
     def _evaluate(self, lease: Lease, work: EvalWork, folder: Path) -> None:
         subject = lease.patiently(lambda: self._cache.folder(work.subject.files))
-        base = lease.patiently(lambda: self._cache.folder(work.base.files)) if work.base else None
+        below = work.base
+        base = lease.patiently(lambda: self._cache.folder(below.files)) if below else None
         items = lease.patiently(lambda: self._cache.file(work.items.sha256))
         subject_root, base_root = self._roots(work.subject, work.base)
         outcome = self._follow(lease, folder, {
@@ -278,9 +286,7 @@ class Worker:
             blob.seek(start)
             return blob.read(length)
 
-    def _finish(
-        self, lease: Lease, report: dict[str, Any], sign: Callable[[dict[str, Any]], tuple[str, str]]
-    ) -> None:
+    def _finish(self, lease: Lease, report: dict[str, Any], sign: Callable[[dict[str, Any]], tuple[str, str]]) -> None:
         """Hand in the report; arriving twice it is once, so it is sent until the registry has surely heard it."""
         lease.patiently(lambda: self._registry.finish(lease.work.id, lease.work.attempt, report, sign))
         LOG.info("%s is finished", lease.work.id)
@@ -315,8 +321,8 @@ def _other_root(ref: str, found: str | None, leased: str) -> Unverified:
 
 def main(work_dir: Path, poll: float, *, once: bool) -> None:
     """Run a worker for the registry and token the environment names; SIGTERM and Ctrl-C give the work back."""
-    with Countersign() as registry:
-        worker = Worker(registry, work_dir, os.environ.get("COUNTERSIGN_MLFLOW_URL"))
+    mlflow = os.environ.get("COUNTERSIGN_MLFLOW_URL")
+    with Countersign() as registry, Worker(registry, work_dir, mlflow) as worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stopping.set())
         worker.run(poll, once=once)

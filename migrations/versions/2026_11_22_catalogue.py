@@ -79,8 +79,10 @@ def upgrade() -> None:
         sa.Column("created_by", sa.Uuid(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint(
-            "number is not null or state in ('draft', 'recalled')", name=op.f("ck_dataset_version_numbered")
+            "(number is null) = (state = 'draft') or (number is null and state = 'recalled')",
+            name=op.f("ck_dataset_version_numbered"),
         ),
+        sa.CheckConstraint("number > 0", name=op.f("ck_dataset_version_number")),
         sa.CheckConstraint("record_root ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_dataset_version_root")),
         sa.CheckConstraint(
             "state in ('draft', 'registered', 'deprecated', 'recalled')", name=op.f("ck_dataset_version_state")
@@ -165,7 +167,10 @@ def upgrade() -> None:
         sa.Column("created_by", sa.Uuid(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint("manifest_digest ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_version_manifest")),
-        sa.CheckConstraint("number is not null or state in ('draft', 'recalled')", name=op.f("ck_version_numbered")),
+        sa.CheckConstraint(
+            "(number is null) = (state = 'draft') or (number is null and state = 'recalled')",
+            name=op.f("ck_version_numbered"),
+        ),
         sa.CheckConstraint("state = 'draft' or tensor_root is not null", name=op.f("ck_version_rooted")),
         sa.CheckConstraint("state in ('draft', 'registered', 'deprecated', 'recalled')", name=op.f("ck_version_state")),
         sa.CheckConstraint("number > 0", name=op.f("ck_version_number")),
@@ -178,6 +183,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("line_id", "number", name=op.f("uq_version_line_id_number")),
         sa.UniqueConstraint("training_run_id", "step", name=op.f("uq_version_training_run_id_step")),
     )
+    op.create_index(op.f("ix_version_base_version_id"), "version", ["base_version_id"], unique=False)
     op.create_index(op.f("ix_version_line_id"), "version", ["line_id"], unique=False)
     op.create_index(
         "ix_version_manifest_digest",

@@ -30,6 +30,7 @@ def upgrade() -> None:
         sa.Column("base_version_id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint("environment in ('dev', 'staging', 'production')", name=op.f("ck_channel_environment")),
+        sa.CheckConstraint("name !~ '^(v[0-9]+$|v0|sha256|draft-)'", name=op.f("ck_channel_name")),
         sa.ForeignKeyConstraint(["base_version_id"], ["version.id"], name=op.f("fk_channel_base_version_id")),
         sa.ForeignKeyConstraint(["line_id"], ["line.id"], name=op.f("fk_channel_line_id")),
         sa.ForeignKeyConstraint(["use_case_id"], ["use_case.id"], name=op.f("fk_channel_use_case_id")),

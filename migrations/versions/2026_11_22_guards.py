@@ -16,9 +16,9 @@ GOVERNED = (
     "eval_metric", "use_case", "policy_version", "review", "vote", "channel", "rollout", "route_generation", "recall",
 )  # fmt: skip
 
-# Table -> the columns that may still change after birth; all others are history.
+# Table -> the columns that may still change after birth; all others are history. Versions are further below.
 MUTABLE: dict[str, tuple[str, ...]] = {
-    "account": (), "role_grant": (), "token": ("revoked_at",), "signing_key": ("revoked_at",), "node": ("ref",),
+    "account": (), "role_grant": (), "token": ("revoked_at",), "signing_key": ("revoked_at",), "node": ("ref", "seq"),
     "line": (), "blob": (), "dataset": (), "lineage_edge": (), "eval_suite": (), "eval_suite_version": (),
     "eval_metric": (), "use_case": (), "policy_version": (), "vote": (), "channel": (), "recall": (),
     "review": ("state", "decided_at", "expires_at"),
@@ -29,6 +29,22 @@ MUTABLE: dict[str, tuple[str, ...]] = {
     "eval_run": ("state", "attempt", "trainer_id", "report", "report_key", "report_signature", "samples_blob_id",
                  "error", "started_at", "finished_at"),
 }  # fmt: skip
+
+# Table -> when its row has come to rest, and the columns that may change even then. What ended stays as it ended:
+# no token is un-revoked, no range re-opened, no approval prolonged, no report exchanged.
+SETTLED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "token": ("old.revoked_at is not null", ()),
+    "signing_key": ("old.revoked_at is not null", ()),
+    "route_generation": ("old.valid_to is not null", ()),
+    "rollout": ("old.ended_at is not null", ()),
+    "training_run": ("old.state in ('succeeded', 'failed', 'cancelled')", ()),
+    "eval_run": ("old.state in ('succeeded', 'failed', 'cancelled')", ()),
+    "review": ("old.state <> 'open'", ("state",)),
+    "version": ("old.state <> 'draft'", ("state",)),
+    "dataset_version": ("old.state <> 'draft'", ("state",)),
+    # A draft is renamed once, when it gets its number.
+    "node": ("position('@draft-' in old.ref) = 0", ()),
+}
 
 TRANSITIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "version": (
@@ -75,10 +91,11 @@ begin
     return null;
 end $$;
 
--- Only the columns named may differ from what they were.
+-- Only the columns named may differ from what they were. Without any named, tg_argv is null and not empty.
 create function only_these_change() returns trigger language plpgsql as $$
+declare free text[] := coalesce(tg_argv, '{}');
 begin
-    if (to_jsonb(new) - tg_argv) is distinct from (to_jsonb(old) - tg_argv) then
+    if (to_jsonb(new) - free) is distinct from (to_jsonb(old) - free) then
         raise exception 'the row % of % is frozen', to_jsonb(old) ->> 'id', tg_table_name using errcode = 'CS003';
     end if;
     return new;
@@ -108,12 +125,22 @@ begin
 end $$;
 
 create function files_of_drafts_only() returns trigger language plpgsql as $$
-declare touched uuid := coalesce(new.version_id, old.version_id);
+declare frozen uuid;
 begin
-    if (select state from version where id = touched) is distinct from 'draft' then
-        raise exception 'the files of version % are frozen', touched using errcode = 'CS003';
+    -- Both ends of a move: a file may neither leave a numbered version nor come into one.
+    perform 1 from version where id in (old.version_id, new.version_id) order by id for share;
+    select id into frozen from version where id in (old.version_id, new.version_id) and state <> 'draft' limit 1;
+    if frozen is not null then
+        raise exception 'the files of version % are frozen', frozen using errcode = 'CS003';
     end if;
     return coalesce(new, old);
+end $$;
+
+-- Every event waits for its number from the moment it is there. It runs as its owner: the app may not touch the queue.
+create function queue_event() returns trigger language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+    insert into event_pending (place, event_id) values (new.place, new.id);
+    return null;
 end $$;
 """
 
@@ -147,10 +174,11 @@ def upgrade() -> None:
         op.execute(
             f"create trigger frozen before update on {table} for each row execute function only_these_change({arguments})"
         )
-    for table in ("version", "dataset_version"):
+    for table, (at_rest, columns) in SETTLED.items():
+        arguments = ", ".join(f"'{column}'" for column in columns)
         op.execute(
-            f"create trigger frozen before update on {table} for each row when (old.number is not null) "
-            "execute function only_these_change('state')"
+            f"create trigger settled before update on {table} for each row when ({at_rest}) "
+            f"execute function only_these_change({arguments})"
         )
     op.execute(
         "create trigger frozen before insert or update on version_file "
@@ -161,6 +189,7 @@ def upgrade() -> None:
             f"create trigger stepped before insert or update of state on {table} "
             "for each row execute function legal_transition()"
         )
+    op.execute("create trigger queued after insert on event for each row execute function queue_event()")
     for table in ("event", "event_row", "leaf"):
         op.execute(
             f"create trigger append_only before update or delete or truncate on {table} "

@@ -18,20 +18,26 @@ def upgrade() -> None:
     # Give up quickly rather than queue every writer behind a waiting lock.
     op.execute("SET LOCAL lock_timeout = '4s'")
     op.execute("SET LOCAL statement_timeout = '60s'")
-    op.create_table(
-        "event",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("place", sa.BigInteger(), sa.Identity(always=True), nullable=False),
-        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("actor_id", sa.Uuid(), nullable=True),
-        sa.Column("action", sa.Text(), nullable=False),
-        sa.Column("subject", sa.Text(), nullable=False),
-        sa.Column("team", sa.Text(), nullable=True),
-        sa.Column("outcome", sa.Text(), nullable=False),
-        sa.Column("entry", sa.LargeBinary(), nullable=False),
-        sa.CheckConstraint("outcome in ('done', 'refused')", name=op.f("ck_event_outcome")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_event")),
-        sa.UniqueConstraint("place", name=op.f("uq_event_place")),
+    # SQLAlchemy has no xid8; the default names the writing transaction itself.
+    op.execute(
+        """
+        create table event (
+            id uuid not null,
+            place bigint generated always as identity not null,
+            txid xid8 default pg_current_xact_id() not null,
+            at timestamp with time zone not null,
+            actor_id uuid,
+            action text not null,
+            subject text not null,
+            team text,
+            outcome text not null,
+            entry bytea not null,
+            constraint pk_event primary key (id),
+            constraint uq_event_place unique (place),
+            constraint uq_event_id_txid unique (id, txid),
+            constraint ck_event_outcome check (outcome in ('done', 'refused'))
+        )
+        """
     )
     op.create_index("ix_event_action", "event", ["action", "place"], unique=False)
     op.create_index("ix_event_subject", "event", ["subject", "place"], unique=False)
@@ -42,7 +48,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["event_id"], ["event.id"], name=op.f("fk_event_pending_event_id")),
         sa.PrimaryKeyConstraint("place", name=op.f("pk_event_pending")),
     )
-    # SQLAlchemy has no xid8; the default names the writing transaction itself.
+    # The key over both columns ties the rows named to an event of the same transaction, not to one of the past.
     op.execute(
         """
         create table event_row (
@@ -51,7 +57,7 @@ def upgrade() -> None:
             row_key text not null,
             event_id uuid not null,
             constraint pk_event_row primary key (txid, table_name, row_key),
-            constraint fk_event_row_event_id foreign key (event_id) references event (id)
+            constraint fk_event_row_event_id_txid foreign key (event_id, txid) references event (id, txid)
         )
         """
     )

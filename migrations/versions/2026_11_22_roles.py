@@ -26,16 +26,25 @@ def upgrade() -> None:
     for group in GROUPS:
         op.execute(
             f"""
-            do $$ begin
-                if not exists (select 1 from pg_roles where rolname = '{group}') then
-                    create role {group} nologin;
-                end if;
-                -- Since PostgreSQL 16 the maker of a role may administer it but not yet act as it.
-                execute format('grant {group} to %I', current_user);
+            do $$
+            declare was text := current_setting('role');
+            begin
+                begin
+                    if not exists (select 1 from pg_roles where rolname = '{group}') then
+                        create role {group} nologin;
+                    end if;
+                exception when duplicate_object or unique_violation then null;
+                end;
+                begin
+                    -- Since PostgreSQL 16 the maker of a role may administer it but not yet act as it.
+                    execute format('grant {group} to %I', current_user);
+                exception when insufficient_privilege then
+                    -- A superuser may have granted it already; to act as it is all that is asked.
+                    perform set_config('role', '{group}', true), set_config('role', was, true);
+                end;
             exception when insufficient_privilege then
                 raise exception 'the database role {group} is missing and % may not make it', current_user
                     using hint = 'As a superuser: create role {group} nologin; grant {group} to the owner.';
-            when duplicate_object or unique_violation then null;
             end $$
             """
         )
@@ -44,7 +53,9 @@ def upgrade() -> None:
         op.execute(f"grant usage on schema public to {group}")
     op.execute("grant select on all tables in schema public to countersign_app")
     op.execute(f"grant insert, update on {', '.join(CHANGED_BY_APP)} to countersign_app")
-    op.execute("grant insert on event, event_row, event_pending to countersign_app")
+    # Not txid: which transaction wrote an event is PostgreSQL's to say. Not event_pending: a trigger fills it.
+    op.execute("grant insert (id, at, actor_id, action, subject, team, outcome, entry) on event to countersign_app")
+    op.execute("grant insert (table_name, row_key, event_id) on event_row to countersign_app")
     # Erasure deletes personal text; nothing ever changes it.
     op.execute("grant insert, delete on personal to countersign_app")
     op.execute("grant insert, update, delete on lease, token_use, web_session to countersign_app")

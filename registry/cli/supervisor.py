@@ -117,8 +117,8 @@ class Supervisor:
         for child in self.children:
             child.tick(self.home)
 
-    def watch(self, until: Callable[[], bool] = lambda: False) -> None:
-        """Tick until `until` is true; by default for ever, which a signal ends."""
+    def watch(self, until: Callable[[], bool]) -> None:
+        """Tick until `until` is true."""
         while not until():
             self.tick()
             time.sleep(TICK_SECONDS)

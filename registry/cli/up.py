@@ -77,12 +77,12 @@ def up(home: Path | None, host: str | None, port: int | None, extras: tuple[str,
     log.configure(settings.log_level)
     _require(extras)
     claim(settings.home)
-    with Lock(settings.private / "up.lock", wait=False), suppress(Stopped), _signals():
-        run(settings, extras, as_json)
+    with Lock(settings.private / "up.lock", wait=False), suppress(Stopped), _signals() as asked:
+        run(settings, extras, as_json, asked)
 
 
-def run(settings: Settings, extras: tuple[str, ...], as_json: bool) -> None:
-    """Bring all of it up, say so once, and watch; always ends by an exception, and always stops what it started."""
+def run(settings: Settings, extras: tuple[str, ...], as_json: bool, asked: threading.Event) -> None:
+    """Bring all of it up, say so once, watch until `asked` to end, and always stop what was started."""
     begun = time.monotonic()
     cluster = None if settings.database_url else Cluster(settings.home)
     supervisor = Supervisor(settings.home, cluster)
@@ -111,12 +111,12 @@ def run(settings: Settings, extras: tuple[str, ...], as_json: bool) -> None:
         python = [sys.executable, "-m", "registry"]
         api = supervisor.add(Child("api", [*python, "api"], lambda: _environ(settings)))
         supervisor.add(Child("clock", [*python, "clock"], lambda: _environ(settings, sequencer=True)))
-        _await_ready(supervisor, api, settings)
+        _await_ready(supervisor, api, settings, asked)
         beside = [_extra(name, settings, ports, cluster) for name in extras]
         _announce(settings, token if first or as_json else None, beside, as_json, time.monotonic() - begun)
         for extra in beside:
             supervisor.add(Child(extra.name, extra.argv, extra.environ))
-        supervisor.watch()
+        supervisor.watch(asked.is_set)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # asked once is enough: nothing may interrupt the stopping
@@ -124,14 +124,19 @@ def run(settings: Settings, extras: tuple[str, ...], as_json: bool) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
+def _signals() -> Iterator[threading.Event]:
+    """Turn the signals that end us into Stopped, and into an event: Python drops what is raised inside a finaliser
+    or a fork hook, and then the event still ends the watching."""
+    asked = threading.Event()
+
     def stop(number: int, frame: object) -> None:
+        asked.set()
         raise Stopped
 
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -254,17 +259,19 @@ def _ready(settings: Settings) -> bool:
         connection.close()
 
 
-def _await_ready(supervisor: Supervisor, api: Child, settings: Settings) -> None:
+def _await_ready(supervisor: Supervisor, api: Child, settings: Settings, asked: threading.Event) -> None:
     """Wait for /readyz; an API that dies three times in a row will not come, and says why in its log."""
     deadline = time.monotonic() + READY_SECONDS
-    supervisor.watch(lambda: _ready(settings) or api.deaths >= 3 or time.monotonic() > deadline)
+    supervisor.watch(lambda: asked.is_set() or _ready(settings) or api.deaths >= 3 or time.monotonic() > deadline)
+    if asked.is_set():
+        raise Stopped
     if not _ready(settings):
         path = log_of(settings.home, "api")
         raise Unavailable("api-not-ready", f"The API does not get ready: {last_line(path)}", f"See {path}.")
 
 
 def _announce(settings: Settings, token: str | None, beside: list[Extra], as_json: bool, seconds: float) -> None:
-    """The one line programs wait for, or a few for a person; the token only the first time, for a person."""
+    """The one line programs wait for, or a few for a person; the token only the first time, and not into a log."""
     address = settings.public_url or _url(settings)
     if as_json:
         urls = {extra.name: extra.url for extra in beside if extra.url}
@@ -275,5 +282,7 @@ def _announce(settings: Settings, token: str | None, beside: list[Extra], as_jso
             if extra.url:
                 click.echo(f"  {extra.name} {extra.url}")
         if token:
-            click.echo(f"Admin token, shown this once and kept in {settings.private / 'admin.token'}:\n{token}")
+            click.echo(f"The administrator's token is kept in {settings.private / 'admin.token'}.")
+            if sys.stdout.isatty():
+                click.echo(f"It is shown this once: {token}")
     sys.stdout.flush()

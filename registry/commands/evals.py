@@ -32,7 +32,7 @@ def _decoding(given: dict[str, Any]) -> dict[str, Any]:
     sound = (
         set(decoding) == {"template", "max_new_tokens", "system"}
         and decoding["template"] in ("chat", "plain")
-        and isinstance(decoding["max_new_tokens"], int) and 1 <= decoding["max_new_tokens"] <= 4096
+        and type(decoding["max_new_tokens"]) is int and 1 <= decoding["max_new_tokens"] <= 4096
         and (decoding["system"] is None or isinstance(decoding["system"], str))
     )  # fmt: skip
     if not sound:
@@ -134,7 +134,8 @@ def finish(
     items = rows.decode_items(b"".join(blobs.stream(suite.blob_id)))
     if blobs.size(samples_sha256) > SAMPLES_LIMIT:
         raise TooLarge("samples-too-large", "The samples are larger than 256 MiB.", "Use a smaller suite.")
-    scores = evals.score(b"".join(blobs.stream(samples_sha256)), items, suite.metric)
+    with store.judging(actor, Action.EVAL_FINISH, None):
+        scores = evals.score(b"".join(blobs.stream(samples_sha256)), items, suite.metric)
     right = scores.correct
     with store.write(actor, Action.EVAL_FINISH) as tx:
         run = table.run_by_id(tx.session, run_id, lock=True)
@@ -154,7 +155,11 @@ def finish(
         if said != (str(run.id), attempt, suite.digest, version.tensor_root, version.base_root):
             raise Refused("report-mismatch", "The report is about another eval run, suite or subject.",
                           "Report the work that was leased.", subject=f"eval-run:{run.id}")  # fmt: skip
-        told = report.get("metrics", {}).get(suite.metric, {})
+        metrics = report.get("metrics")
+        told = metrics.get(suite.metric) if isinstance(metrics, dict) else None
+        if not isinstance(told, dict):
+            raise Invalid("bad-report", f"The report's metrics do not say {suite.metric}.",
+                          "Report {metric: {correct, n}}.")  # fmt: skip
         if (told.get("correct"), told.get("n")) != (right, len(items)):
             raise Unverified("metric-mismatch", f"The samples show {right} of {len(items)} right, the report says "
                              f"{told.get('correct')} of {told.get('n')}.", "Report what the samples show.",

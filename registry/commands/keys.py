@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 
 from registry.db.accounts import SigningKey
 from registry.db.store import Store
@@ -18,7 +17,7 @@ def enroll(store: Store, actor: Actor, public_key: str, label: str, proof: str) 
     """Tie an Ed25519 public key to the caller, who proves by a signature that he holds the private half."""
     try:
         raw = base64.b64decode(public_key, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one; letters beyond ASCII raise the plain one
         raw = b""
     if len(raw) != 32:
         raise Invalid("bad-key", "That is not an Ed25519 public key.", "Send base64 of its 32 raw bytes.")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-from registry.db import accounts, datasets, lineage, policies, rollouts, versions
+from registry.db import accounts, datasets, lineage, policies, reviews, rollouts, versions
 from registry.db.datasets import DatasetVersion
 from registry.db.rollouts import Channel, Recall, RouteGeneration
 from registry.db.store import Store, Tx
 from registry.db.versions import Line, Node, Version
-from registry.errors import NotFound, Refused
+from registry.errors import Invalid, NotFound, Refused
 from registry.rules import rollouts as rules
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
@@ -23,7 +23,7 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
     """Declare a version or data set version, and all that derives from it, unfit everywhere, for good.
 
     Channels go to their last good stable version, else to the base, else they answer 503; nothing keeps serving it.
-    Raises NotFound, Conflict `already-recalled`, Invalid without a reason.
+    Approvals of what fell are void. Raises NotFound, Refused `already-recalled`, Invalid without a reason.
     """
     said = rules.check_reason(reason)
     with store.write(actor, Action.RECALL) as tx:
@@ -34,6 +34,12 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
         # again: from here on must_be_servable waits for the version rows locked, and then refuses.
         rollouts.naming(tx.session, fallen, lock=True)
         recalled = _fell(tx, fallen)
+        # Just so a version that was being registered on a parent locked here: no further one can be, so this ends.
+        while more := sorted({*lineage.descendants(tx.session, node.id)} - {*fallen}):
+            fallen += more
+            recalled += _fell(tx, more)
+        for review in reviews.approved_of(tx.session, [one.id for one in recalled]):
+            review.state = "voided"
         places = rollouts.naming(tx.session, fallen, lock=True)
         if node.id not in {one.id for one in recalled}:
             raise Refused("already-recalled", f"{ref} has been recalled already.", "Nothing more is needed.", subject=ref)
@@ -46,10 +52,21 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
 
 
 def _named(tx: Tx, ref: str) -> Node:
+    """The version or data set version meant; `dataset:` before it tells the two apart where they share a name."""
+    if ref.startswith("dataset:"):
+        return datasets.by_ref(tx.session, ref.removeprefix("dataset:"), teams=tx.actor.teams())[1]
+    wanted = parse_ref(ref)
     try:
-        return versions.by_ref(tx.session, parse_ref(ref))[2]
+        version = versions.by_ref(tx.session, wanted, teams=tx.actor.teams())[2]
     except NotFound:
-        return datasets.by_ref(tx.session, ref)[1]
+        return datasets.by_ref(tx.session, wanted, teams=tx.actor.teams())[1]
+    try:
+        datasets.by_ref(tx.session, wanted, teams=tx.actor.teams())
+    except NotFound:
+        return version
+    # A recall is for good: better ask again than take the wrong one.
+    raise Invalid("ambiguous-reference", f"'{ref}' names a version and a data set version.",
+                  f"Write dataset:{ref} for the data set, or the version's sha256 digest.")  # fmt: skip
 
 
 def _fell(tx: Tx, ids: list[UUID]) -> list[Version | DatasetVersion]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,7 +12,7 @@ from registry.db import accounts, evidence, policies, reviews, use_cases, versio
 from registry.db.accounts import Account, SigningKey
 from registry.db.reviews import Review, Vote
 from registry.db.store import Store, Tx
-from registry.errors import Forbidden, Invalid, NotFound, Refused, Unverified
+from registry.errors import Conflict, Forbidden, Invalid, NotFound, Refused, Unverified
 from registry.proof import canonical, keys
 from registry.rules import gates
 from registry.rules import policies as policy_rules
@@ -33,19 +34,19 @@ def submit(
     if not note.strip():
         raise Invalid("note-missing", "Say why this version should serve.", "Give --note with one paragraph.")
     with store.read(actor) as session:
-        version, line, node = versions.by_ref(session, ref)
+        version, line, node = versions.by_ref(session, ref, teams=actor.teams())
         team = line.team
     store.check(actor, Action.REVIEW_SUBMIT, team)
     with store.read(actor) as session:
         case = use_cases.by_name(session, use_case)
-        version, line, node = versions.by_ref(session, ref)
+        if not actor.sees(case.team):
+            raise NotFound("use-case-unknown", f"There is no use case '{use_case}'.", "Check the name.")
+        version, line, node = versions.by_ref(session, ref, teams=actor.teams())
         policy = policies.current(session, environment)
         gathered = evidence.gather(session, blobs, version, node, policy, case)
     verdict = gates.judge(policy.rules, gathered)
     with store.write(actor, Action.REVIEW_SUBMIT, team) as tx:
         tx.within(team)
-        if not actor.sees(case.team):
-            raise NotFound("use-case-unknown", f"There is no use case '{use_case}'.", "Check the name.")
         held, _, _ = versions.by_id(tx.session, version.id, share=True)
         if line.kind == "base" or held.state not in ("registered", "deprecated"):
             raise Refused("unfit-subject", f"{node.ref} is {'a base model' if line.kind == 'base' else held.state}; "
@@ -89,11 +90,15 @@ def vote(
         raise Invalid("bad-salt", "The salt of the reason must be 16 bytes in hex.", "Let the client make it.")
     _refuse_makers(store, actor, number)
     with store.write(actor, Action.REVIEW_VOTE) as tx:
+        # The version is held before its review is locked, as everywhere: a recall takes them in that order too.
+        version, line, node = versions.by_id(tx.session, reviews.by_number(tx.session, number).version_id, share=True)
         review = reviews.by_number(tx.session, number, lock=True)
-        _, line, node = versions.by_id(tx.session, review.version_id)
         tx.within(line.team)
         if review.state != "open":
             raise Refused("review-closed", f"Review {number} is {review.state}.", "Submit the version again.",
+                          subject=f"review:{number}")  # fmt: skip
+        if version.state == "recalled":
+            raise Refused("recalled", f"{node.ref} is recalled and may serve nowhere.", "Withdraw the review.",
                           subject=f"review:{number}")  # fmt: skip
         ballots = [rules.Ballot(one.account_id, one.team, one.verdict) for one in reviews.votes_of(tx.session, review.id)]
         assert actor.account is not None
@@ -130,10 +135,8 @@ def _refuse_makers(store: Store, actor: Actor, number: int) -> None:
         team = versions.by_id(session, review.version_id)[1].team
         excluded = reviews.excluded(session, review)
     if actor.account is not None and actor.sees(team):
-        try:
+        with store.judging(actor, Action.REVIEW_VOTE, team):
             rules.check_voter(actor.account, actor.name, excluded, [], number)
-        except Refused as refusal:
-            store.refuse(actor, Action.REVIEW_VOTE, team, refusal)
 
 
 def _team(actor: Actor, roles: tuple[str, ...]) -> str | None:
@@ -176,10 +179,17 @@ def expire(store: Store) -> int:
     """Let approvals whose time is over expire: that blocks forward steps, and never touches a route."""
     with store.read(SYSTEM) as session:
         over = reviews.overdue(session)
-    for number in over:
-        with store.write(SYSTEM, Action.REVIEW_EXPIRE) as tx:
-            review = reviews.by_number(tx.session, number, lock=True)
-            tx.audit(f"review:{number}", expired_at=review.expires_at)
-            if review.state == "approved" and review.expires_at is not None and review.expires_at <= tx.now:
-                review.state = "expired"
-    return len(over)
+    return sum(_expire(store, number) for number in over)
+
+
+def _expire(store: Store, number: int) -> bool:
+    """Let one approval expire, unless somebody was faster: then nothing happened and nothing is logged."""
+    with suppress(Conflict), store.write(SYSTEM, Action.REVIEW_EXPIRE) as tx:
+        review = reviews.by_number(tx.session, number, lock=True)
+        if review.state != "approved":
+            raise Conflict("not-approved", f"Review {number} is {review.state} by now.")
+        tx.team = versions.by_id(tx.session, review.version_id)[1].team
+        tx.audit(f"review:{number}", expired_at=review.expires_at)
+        review.state = "expired"
+        return True
+    return False

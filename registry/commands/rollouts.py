@@ -17,7 +17,7 @@ from registry.proof import keys
 from registry.rules import rollouts as rules
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
-from registry.rules.refs import Ref, check_channel, check_environment, parse_ref
+from registry.rules.refs import Ref, check_channel, check_environment, parse_line, parse_ref
 from registry.rules.rollouts import State
 from registry.views.rollouts import RouteView
 
@@ -57,7 +57,7 @@ def promote(
     """
     ref = parse_ref(name)
     with store.write(actor, Action.ROLLOUT_PROMOTE) as tx:
-        line = versions.line(tx.session, Ref(ref.team, ref.name))
+        line = versions.by_ref(tx.session, ref)[1] if ref.team is None else versions.line(tx.session, ref)
         tx.within(line.team)
         place = _existing(tx, line, check_environment(environment), channel)
         present = rollouts.open_generation(tx.session, place.id)
@@ -86,8 +86,7 @@ def roll_back(
     """
     said = rules.check_reason(reason)
     with store.write(actor, Action.CHANNEL_ROLL_BACK) as tx:
-        ref = parse_ref(name)
-        line = versions.line(tx.session, Ref(ref.team, ref.name))
+        line = versions.line(tx.session, parse_line(name))
         tx.within(line.team)
         place = _existing(tx, line, check_environment(environment), channel)
         present = rollouts.open_generation(tx.session, place.id)
@@ -116,6 +115,7 @@ def _place(tx: Tx, line: Line, version: Version, environment: str, name: str | N
     called = check_channel(name or environment)
     found = rollouts.find_channel(tx.session, line.id, environment, called, lock=True)
     if found is not None:
+        _same_base(tx, found, version)
         return found
     review = reviews.live(tx.session, version.id, environment)
     if review is None or version.base_version_id is None:
@@ -123,6 +123,15 @@ def _place(tx: Tx, line: Line, version: Version, environment: str, name: str | N
     return tx.add(Channel(id=uuid4(), line_id=line.id, environment=environment, name=called,
                           use_case_id=review.use_case_id, base_version_id=version.base_version_id,
                           created_at=tx.now))  # fmt: skip
+
+
+def _same_base(tx: Tx, place: Channel, version: Version) -> None:
+    """A channel keeps its base: gateways load every arm on it, and an adapter on another base talks nonsense."""
+    base = tx.get(Version, place.base_version_id)
+    if version.base_version_id is not None and version.base_root != base.base_root:
+        raise Refused("another-base", f"{tx.get(Node, version.id).ref} was trained on another base than "
+                      f"{tx.get(Node, base.id).ref}, on which this channel serves.",
+                      "Start it on a channel of its own (--channel NAME).", subject=tx.get(Node, version.id).ref)  # fmt: skip
 
 
 def _existing(tx: Tx, line: Line, environment: str, name: str | None) -> Channel:
@@ -172,7 +181,10 @@ def _end(tx: Tx, rollout: Rollout, state: State) -> None:
 
 
 def _to_promote(tx: Tx, place: Channel, line: Line, ref: Ref, rollout: Rollout | None) -> Version:
-    """The canary's version; without a canary, one that succeeded here before (a step back skips the ladder)."""
+    """The canary's version; without one, the version the last step took off by a rollback, or one named that stood.
+
+    Never simply the version before: who presses twice must not put an older one back.
+    """
     wanted = versions.by_ref(tx.session, ref)[0].id if ref.number or ref.digest else None
     if rollout is not None:
         if wanted not in (None, rollout.version_id):
@@ -180,10 +192,10 @@ def _to_promote(tx: Tx, place: Channel, line: Line, ref: Ref, rollout: Rollout |
                           "Promote or roll back the active one first.", subject=line.ref)  # fmt: skip
         return tx.get(Version, rollout.version_id)
     present = rollouts.open_generation(tx.session, place.id)
-    stood = [one for one in rollouts.stables(tx.session, place)
-             if not one.is_base and one.stable.succeeded
-             and one.version_id != (present.stable_version_id if present else None)]  # fmt: skip
-    chosen = [one for one in stood if one.version_id == wanted] if wanted else stood[-1:]
+    wanted = wanted or (rollouts.taken_off(tx.session, present) if present else None)
+    chosen = [one for one in rollouts.stables(tx.session, place)
+              if not one.is_base and one.stable.succeeded and one.version_id == wanted
+              and one.version_id != (present.stable_version_id if present else None)]  # fmt: skip
     if not chosen:
         raise Refused("canary-first", f"{line.ref} has no active canary to promote.",
                       "Start one first: countersign canary start REF --env E --share P.", subject=line.ref)  # fmt: skip

@@ -104,10 +104,14 @@ def _check_report(tx: Tx, run: TrainingRun, attempt: int, report: dict[str, Any]
         raise Refused("report-mismatch", "The report is about another training run, attempt or recipe.",
                       "Report the work that was leased.", subject=f"training-run:{run.id}")  # fmt: skip
     outputs = report.get("outputs")
-    if not isinstance(outputs, list) or not all(isinstance(one, dict) for one in outputs):
-        raise Invalid("bad-report", "The report's outputs must be a list.", "See docs for the training report.")
+    sound = isinstance(outputs, list) and all(
+        isinstance(one, dict) and type(one.get("step")) is int and isinstance(one.get("ref"), str) for one in outputs
+    )
+    if not sound:
+        raise Invalid("bad-report", "The report's outputs must be a list of {step, ref, manifest_digest}.",
+                      "Report every version that this training run registered.")  # fmt: skip
     registered = versions.of_training_run(tx.session, run.id)
-    told = {one.get("step"): (one.get("ref"), one.get("manifest_digest")) for one in outputs}
+    told = {one["step"]: (one["ref"], one.get("manifest_digest")) for one in report["outputs"]}
     if told != registered or set(told) != set(run.recipe["publish_at"]):
         raise Refused("report-mismatch", "The outputs reported are not the versions this training run registered.",
                       "Register every step the recipe publishes, then report.", subject=f"training-run:{run.id}")  # fmt: skip

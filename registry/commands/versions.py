@@ -10,7 +10,7 @@ from registry.blobs import Blobs
 from registry.db import datasets, training_runs, versions
 from registry.db.lineage import LineageEdge
 from registry.db.store import Store, Tx
-from registry.db.training_runs import Lease
+from registry.db.training_runs import Lease, TrainingRun
 from registry.db.versions import Line, Node, Version, VersionFile
 from registry.errors import BundleRejected, Conflict, Invalid, NotFound, Refused, Unverified
 from registry.rules import bundles
@@ -53,8 +53,9 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
     assert ref.team is not None
     store.check(actor, Action.VERSION_REGISTER, ref.team)
     _published(blobs, draft.files)
-    base = _base(store, blobs, actor, draft)
-    meta = {**draft.meta, **({"domain": draft.domain} if draft.domain else {})}
+    with store.judging(actor, Action.VERSION_REGISTER, ref.team):
+        base = _base(store, blobs, actor, draft)
+    meta = _meta(store, actor, draft)
     inspected = bundles.inspect(
         draft.kind, draft.files, blobs.read, base=None if base is None else base.facts, meta=meta
     )
@@ -66,13 +67,23 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
             raise BundleRejected(inspected.defects)
         line = _line(tx, ref, draft)
         version, node = _draft(tx, line, draft, base, inspected, meta)
+        parents = _provenance(tx, line, version, draft, base)
         if not inspected.findings:
-            _number(tx, line, version, node)
+            _number(tx, line, version, node, parents)
         tx.audit(node.ref, kind=draft.kind, manifest=version.manifest_digest, state=version.state)
         return AddedView(
             ref=node.ref, digest=version.manifest_digest, root=version.tensor_root, status=version.state,
             findings=[FindingView(one.field, one.detail, one.mend) for one in inspected.findings],
         )  # fmt: skip
+
+
+def _meta(store: Store, actor: Actor, draft: Draft) -> dict[str, Any]:
+    """What is said of a version: by whoever asked for its training, by its maker, and its line's domain."""
+    said = dict(draft.meta)
+    if draft.training_run is not None:
+        with store.read(actor) as session:
+            said |= training_runs.by_id(session, draft.training_run).meta
+    return {**said, **({"domain": draft.domain} if draft.domain else {})}
 
 
 def _published(blobs: Blobs, files: list[File]) -> None:
@@ -127,21 +138,22 @@ def _line(tx: Tx, ref: Ref, draft: Draft) -> Line:
 def _draft(
     tx: Tx, line: Line, draft: Draft, base: _Base | None, inspected: Inspected, meta: dict[str, Any]
 ) -> tuple[Version, Node]:
-    """The draft row with its files and edges, new or taken up again with what it lacked."""
+    """The draft row with its files, new or taken up again with what it lacked."""
     try:
         version, _, node = versions.by_ref(
             tx.session, Ref(line.team, line.name, digest=inspected.manifest_digest.removeprefix("sha256:")), lock=True
         )
+        if version.state != "draft":
+            raise Conflict("try-again", f"{node.ref} is {version.state} since a moment ago.", "Run the command again.")
         version.meta = meta
         version.base_version_id = base.id if base else version.base_version_id
         version.base_root, version.facts = inspected.base_root, inspected.facts
-        if base:
-            _edge(tx, node, base.id, "adapts", "verified")
+        version.training_run_id = draft.training_run or version.training_run_id
+        version.step = draft.step or version.step
         tx.session.flush()
         return version, node
     except NotFound:
         pass
-    provenance = _provenance(tx, line, draft, base)
     identity = uuid4()
     node = tx.add(Node(id=identity, kind=draft.kind, team=line.team, ref=f"{line.ref}@draft-{identity.hex[:8]}"))
     version = tx.add(Version(
@@ -153,15 +165,21 @@ def _draft(
     for file in draft.files:
         versions.hold_blob(tx.session, file.sha256, file.size)
         tx.add(VersionFile(id=uuid4(), version_id=identity, path=file.path, blob_id=file.sha256))
-    if base:
-        _edge(tx, node, base.id, "adapts", "verified")
-    for parent, grade in provenance:
-        _edge(tx, node, parent, "tuned_on", grade)
     return version, node
 
 
-def _provenance(tx: Tx, line: Line, draft: Draft, base: _Base | None) -> list[tuple[UUID, str]]:
-    """The data a version was tuned on: observed when a leased training run brings it, else as its maker claims."""
+def _provenance(
+    tx: Tx, line: Line, version: Version, draft: Draft, base: _Base | None
+) -> list[tuple[UUID, str, str]]:
+    """What a version stands on, as (parent, relation, grade): its base, and the data it was tuned on."""
+    adapts = [(version.base_version_id, "adapts", "verified")] if version.base_version_id else []
+    return [*adapts, *((data, "tuned_on", grade) for data, grade in _data(tx, line, version, draft, base))]
+
+
+def _data(tx: Tx, line: Line, version: Version, draft: Draft, base: _Base | None) -> list[tuple[UUID, str]]:
+    """The data a version was tuned on: observed when a training run brought it, else as its maker claims."""
+    if draft.training_run is None and version.training_run_id is not None:
+        return [(_of_training(tx, training_runs.by_id(tx.session, version.training_run_id)), "observed")]
     if draft.training_run is None:
         claimed = draft.meta.get("datasets", [])
         if not isinstance(claimed, list) or not all(isinstance(one, str) for one in claimed):
@@ -178,7 +196,12 @@ def _provenance(tx: Tx, line: Line, draft: Draft, base: _Base | None) -> list[tu
     if draft.step not in run.recipe["publish_at"]:
         raise Refused("step-not-asked", f"The recipe does not publish step {draft.step}.",
                       f"It publishes {run.recipe['publish_at']}.", subject=line.ref)  # fmt: skip
-    return [(run.dataset_version_id, "observed")]
+    return [(_of_training(tx, run), "observed")]
+
+
+def _of_training(tx: Tx, run: TrainingRun) -> UUID:
+    """The training run's data set, which may have been recalled while the training went on."""
+    return _fit_dataset(tx, tx.get(Node, run.dataset_version_id).ref.removeprefix("dataset:"))
 
 
 def _fit_dataset(tx: Tx, ref: str) -> UUID:
@@ -196,13 +219,18 @@ def _edge(tx: Tx, child: Node, parent_id: UUID, relation: str, grade: str) -> No
                        relation=relation, grade=grade, created_at=tx.now))  # fmt: skip
 
 
-def _number(tx: Tx, line: Line, version: Version, node: Node) -> None:
-    """The next number, never used before: the line is locked, and versions are never deleted."""
+def _number(tx: Tx, line: Line, version: Version, node: Node, parents: list[tuple[UUID, str, str]]) -> None:
+    """The next number, never used before: the line is locked, and versions are never deleted.
+
+    Only now it is born into lineage: a draft may be older than the parents it was lacking.
+    """
     if version.base_version_id is not None:
-        parent, _, _ = versions.by_id(tx.session, version.base_version_id, share=True)
-        if parent.state not in ("registered", "deprecated"):
-            raise Refused("unfit-base", f"The base is {parent.state}.", "Name another base.", subject=line.ref)
-    version.number = versions.highest(tx.session, line.id) + 1
-    version.state = "registered"
-    node.ref = f"{line.ref}@v{version.number}"
+        base, _, _ = versions.by_id(tx.session, version.base_version_id, share=True)
+        if base.state not in ("registered", "deprecated"):
+            raise Refused("unfit-base", f"The base is {base.state}.", "Name another base.", subject=line.ref)
+    number = versions.highest(tx.session, line.id) + 1
+    versions.bear(tx.session, node, f"{line.ref}@v{number}")
+    for parent, relation, grade in parents:
+        _edge(tx, node, parent, relation, grade)
+    version.number, version.state = number, "registered"
     tx.session.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -19,10 +20,10 @@ ATTEMPTS = 5
 
 def lease(store: Store, actor: Actor, worker: str, seconds: int) -> tuple[UUID, int] | None:
     """Take the oldest queued work of the caller's teams; None when there is none. Two workers never get the same."""
+    # Nothing to do is the common answer, and leaves no trace in the log; but the role is asked for first.
+    store.check(actor, Action.WORK_LEASE, None)
     with store.read(actor) as session:
         if not table.any_queued(session, actor.teams()):
-            # Nothing to do is the common answer, and leaves no trace in the log; but the role is asked for first.
-            store.check(actor, Action.WORK_LEASE, None)
             return None
     with store.write(actor, Action.WORK_LEASE) as tx:
         found = table.take_queued(tx.session, actor.teams())
@@ -72,23 +73,26 @@ def requeue_lost(store: Store) -> int:
     """Put work whose lease ran out back into the queue, or fail it after too many attempts; how many there were."""
     with store.read(SYSTEM) as session:
         lost = table.lost(session)
-    count = 0
-    for run_id in lost:
-        with store.write(SYSTEM, Action.WORK_REQUEUE) as tx:
-            run, team = table.by_id(tx.session, run_id, lock=True)
-            tx.team = team
-            held = tx.session.get(Lease, run.id)
-            tx.audit(table.subject(run), attempt=run.attempt, lost=True)
-            if run.state != "running" or held is None or held.expires_at > tx.now:
-                continue
-            if run.attempt >= ATTEMPTS:
-                run.state, run.finished_at = "failed", tx.now
-                run.error = f"The worker was lost {ATTEMPTS} times."
-            else:
-                run.state = "queued"
-            tx.session.delete(held)
-            count += 1
-    return count
+    return sum(_requeue_lost(store, run_id) for run_id in lost)
+
+
+def _requeue_lost(store: Store, run_id: UUID) -> bool:
+    """Take one run from a worker that went silent, unless he spoke again: then nothing happened and nothing is logged."""
+    with suppress(Conflict), store.write(SYSTEM, Action.WORK_REQUEUE) as tx:
+        run, team = table.by_id(tx.session, run_id, lock=True)
+        held = tx.session.get(Lease, run.id, with_for_update=True)
+        if run.state != "running" or held is None or held.expires_at > tx.moment():
+            raise Conflict("not-lost", f"{table.subject(run)} is {run.state}, and not lost by now.")
+        tx.team = team
+        tx.audit(table.subject(run), attempt=run.attempt, lost=True)
+        if run.attempt >= ATTEMPTS:
+            run.state, run.finished_at = "failed", tx.now
+            run.error = f"The worker was lost {ATTEMPTS} times."
+        else:
+            run.state = "queued"
+        tx.session.delete(held)
+        return True
+    return False
 
 
 def fail(store: Store, actor: Actor, run_id: UUID, attempt: int, error: str) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, LargeBinary, text
+from sqlalchemy import (
+    BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Identity, Index, LargeBinary, UniqueConstraint, text,
+)  # fmt: skip
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -23,6 +25,7 @@ class Event(Table):
     governed = False
     id: Mapped[Id]
     place: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
+    txid: Mapped[int] = mapped_column(Xid8(), server_default=text("pg_current_xact_id()"), deferred=True)
     at: Mapped[Moment]
     actor_id: Mapped[UUID | None]
     action: Mapped[str]
@@ -31,6 +34,7 @@ class Event(Table):
     outcome: Mapped[str]
     entry: Mapped[bytes] = mapped_column(LargeBinary)
     __table_args__ = (
+        UniqueConstraint("id", "txid"),
         CheckConstraint(one_of("outcome", "done", "refused"), name="outcome"),
         Index("ix_event_subject", "subject", "place"),
         Index("ix_event_action", "action", "place"),
@@ -38,18 +42,26 @@ class Event(Table):
 
 
 class EventRow(Table):
-    """Which governed rows an event's transaction wrote; the deferred trigger looks here at COMMIT."""
+    """Which governed rows an event's transaction wrote; the deferred trigger looks here at COMMIT.
+
+    Neither `txid` is the app's to write, and the key over both columns makes them one: no event of the past covers a
+    change of the present.
+    """
 
     __tablename__ = "event_row"
     governed = False
     txid: Mapped[int] = mapped_column(Xid8(), server_default=text("pg_current_xact_id()"), primary_key=True)
     table_name: Mapped[str] = mapped_column(primary_key=True)
     row_key: Mapped[str] = mapped_column(primary_key=True)
-    event_id: Mapped[UUID] = mapped_column(ForeignKey("event.id"), index=True)
+    event_id: Mapped[UUID] = mapped_column(index=True)
+    __table_args__ = (ForeignKeyConstraint(["event_id", "txid"], ["event.id", "event.txid"]),)
 
 
 class EventPending(Table):
-    """The outbox: events the sequencer has not numbered yet. A queue and not `place > last`, since places commit out of order."""
+    """The outbox: events the sequencer has not numbered yet, each put here by a trigger, so that none can be left out.
+
+    A queue and not `place > last`, since places commit out of order.
+    """
 
     __tablename__ = "event_pending"
     governed = False

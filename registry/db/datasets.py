@@ -48,7 +48,10 @@ class DatasetVersion(Table):
         UniqueConstraint("dataset_id", "number"),
         UniqueConstraint("dataset_id", "blob_id"),
         CheckConstraint(one_of("state", "draft", "registered", "deprecated", "recalled"), name="state"),
-        CheckConstraint("number is not null or state in ('draft', 'recalled')", name="numbered"),
+        CheckConstraint(
+            "(number is null) = (state = 'draft') or (number is null and state = 'recalled')", name="numbered"
+        ),
+        CheckConstraint("number > 0", name="number"),
         CheckConstraint(hex_digest("record_root"), name="root"),
     )
 

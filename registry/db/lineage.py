@@ -39,11 +39,15 @@ class LineageEdge(Table):
 
 
 def descendants(session: Session, node_id: UUID) -> list[UUID]:
-    """Every node that stands on this one, itself first; one recursive walk."""
+    """Every node that stands on this one, itself first; one recursive walk.
+
+    A draft has no edges yet, but knows its base.
+    """
     rows = session.execute(
         text(
-            "with recursive walk(id) as (select cast(:start as uuid) union "
-            "select e.child_id from lineage_edge e join walk w on e.parent_id = w.id) select id from walk"
+            "with recursive walk(id) as (select cast(:start as uuid) union select n.id from walk w cross join lateral ("
+            "select e.child_id as id from lineage_edge e where e.parent_id = w.id union all "
+            "select v.id from version v where v.base_version_id = w.id) n) select id from walk"
         ),
         {"start": node_id},
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
-from registry.errors import Conflict, Fault, Refused, RegistryError, Unavailable
+from registry.errors import Conflict, Fault, Invalid, Refused, RegistryError, Unavailable
 
 AGAIN = "Look at the present state and decide again."
 
@@ -49,7 +49,13 @@ SQLSTATES: dict[str, tuple[type[RegistryError], str]] = {
     "CS006": (Refused, "vote-refused"),
     "CS007": (Refused, "quorum-not-met"),
     "CS008": (Fault, "log-append-only"),
+    "CS009": (Conflict, "policy-replaced"),
+    "CS010": (Refused, "unfit-parent"),
 }
+
+
+# A number beyond its column, a time beyond the calendar, a NUL in JSON; and a NUL in a text, which psycopg itself refuses.
+UNSTORABLE = ("22003", "22008", "22P05", "22021", "")
 
 
 def named(error: DBAPIError) -> RegistryError:
@@ -64,6 +70,10 @@ def named(error: DBAPIError) -> RegistryError:
     if isinstance(error, IntegrityError) and constraint in CONSTRAINTS:
         kind, detail, mend = CONSTRAINTS[constraint]
         return Conflict(kind, detail, mend)
+    if isinstance(error, DataError) and state in UNSTORABLE:
+        # A NUL in a text, a number beyond its column: the doors refuse most of these by name before.
+        return Invalid("bad-value", "A value of this request can be stored in no row.",
+                       "Leave out NUL characters and numbers beyond 2**31 - 1.")  # fmt: skip
     if state in ("40001", "40P01", "55P03"):
         return Conflict("try-again", "Somebody worked on the same thing at the same moment.", "Run the command again.")
     if state == "57014":

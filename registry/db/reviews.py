@@ -94,6 +94,12 @@ def live(session: Session, version_id: UUID, environment: str, *, share: bool = 
     return session.scalars(statement.with_for_update(read=True) if share else statement).one_or_none()
 
 
+def approved_of(session: Session, versions: list[UUID]) -> list[Review]:
+    """The approved reviews of these versions, locked in the order of their numbers."""
+    statement = select(Review).where(Review.version_id.in_(versions), Review.state == "approved")
+    return list(session.scalars(statement.order_by(Review.number).with_for_update()))
+
+
 # Every bar against a vote, as rows; where two bar the same person, the one of the higher rank is told.
 BARS = (
     text(

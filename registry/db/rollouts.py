@@ -36,6 +36,8 @@ class Channel(Table):
     __table_args__ = (
         UniqueConstraint("line_id", "environment", "name"),
         CheckConstraint(one_of("environment", *ENVIRONMENTS), name="environment"),
+        # `team/name@v7` must not have two meanings.
+        CheckConstraint("name !~ '^(v[0-9]+$|v0|sha256|draft-)'", name="name"),
     )
 
 
@@ -140,6 +142,17 @@ def active_rollout(session: Session, channel_id: UUID) -> Rollout | None:
     """The channel's one active rollout, if any."""
     statement = select(Rollout).where(Rollout.channel_id == channel_id, Rollout.ended_at.is_(None))
     return session.scalars(statement).one_or_none()
+
+
+def taken_off(session: Session, present: RouteGeneration) -> UUID | None:
+    """The stable version that the channel's present generation rolled back from; None when it was no such rollback."""
+    if present.kind != "rollback":
+        return None
+    before = select(RouteGeneration.stable_version_id).where(
+        RouteGeneration.channel_id == present.channel_id, RouteGeneration.generation == present.generation - 1
+    )
+    version = session.scalar(before)
+    return version if version != present.stable_version_id else None
 
 
 def generations(session: Session, channel_id: UUID) -> list[RouteGeneration]:

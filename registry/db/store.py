@@ -1,6 +1,6 @@
 """The one clever object: the only opener of transactions, which refuses to commit a change nobody audited.
 
-Lock order, for every command: channel, then review, then line, then version and data set version (by id), then runs.
+Lock order, for every command: channel, then line, then version and data set version (by id), then review, then runs.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from uuid import UUID, uuid4
 from sqlalchemy import Engine, create_engine, event, func, insert, inspect, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import ORMExecuteState, Session
 
 from registry import log
-from registry.db.audit import Event, EventPending, EventRow
+from registry.db.audit import Event, EventRow
 from registry.db.refusals import named
 from registry.db.table import Table
-from registry.errors import BundleRejected, Fault, Forbidden, NotFound, Refused, RegistryError, Unverified
+from registry.errors import BundleRejected, Fault, Forbidden, NotFound, Refused, RegistryError, Unavailable, Unverified
 from registry.proof import canonical
 from registry.rules.actions import Action
 from registry.rules.actors import Actor, require
@@ -88,8 +89,8 @@ class Tx:
         """Name the team this act belongs to, once it is known: unseen teams answer NotFound, missing roles Forbidden."""
         if not self.actor.sees(team):
             raise NotFound("unknown", "There is no such thing.", "Check the name; it may belong to a team you are not in.")
-        require(self.actor, self.action, team, self.now)
         self.team = team
+        require(self.actor, self.action, team, self.now)
 
     def get(self, table: type[Row], key: Any, *, lock: bool = False) -> Row:
         """A row by its key, locked if asked; NotFound if there is none."""
@@ -122,7 +123,8 @@ class Tx:
 
     def moment(self) -> datetime:
         """The wall clock now, after any lock was waited for (the transaction's own now() is older)."""
-        return self.session.execute(select(func.clock_timestamp())).scalar_one()
+        now: datetime = self.session.execute(select(func.clock_timestamp())).scalar_one()
+        return now
 
 
 class Store:
@@ -147,8 +149,14 @@ class Store:
         """Refuse early what `write` would refuse for its role, before costly work on bytes; the refusal is recorded."""
         with self._named(), Session(self.engine) as session:
             now = session.execute(select(func.clock_timestamp())).scalar_one()
-        try:
+        with self.judging(actor, action, team):
             require(actor, action, team, now)
+
+    @contextmanager
+    def judging(self, actor: Actor, action: Action, team: str | None) -> Iterator[None]:
+        """Judge outside of a transaction, for costly work on bytes; what refuses is recorded just as in `write`."""
+        try:
+            yield
         except RECORDED as refusal:
             self.refuse(actor, action, team, refusal)
 
@@ -162,12 +170,14 @@ class Store:
         started = time.perf_counter()
         subject = ""
         outcome = "fault"
+        tx: Tx | None = None
         try:
             with self._named(), Session(self.engine, expire_on_commit=False) as session, session.begin():
                 now = session.execute(select(func.clock_timestamp())).scalar_one()
                 require(actor, action, team, now)
                 tx = Tx(session, actor, action, team, now)
                 event.listen(session, "after_flush", lambda flushed, _: _watch(flushed, tx))
+                event.listen(session, "do_orm_execute", _read_anew)
                 yield tx
                 session.flush()
                 if tx.subject is None:
@@ -180,7 +190,7 @@ class Store:
             outcome = "done"
         except RECORDED as refusal:
             outcome = refusal.kind
-            self.refuse(actor, action, team, refusal)
+            self.refuse(actor, action, team if tx is None else tx.team, refusal)
         except RegistryError as error:
             outcome = error.kind
             raise
@@ -209,6 +219,15 @@ class Store:
             yield
         except DBAPIError as error:
             raise named(error) from error
+        except PoolTimeout as error:
+            raise Unavailable("database-busy", "Every connection to the database is in use.",
+                              "Try again in a moment.") from error  # fmt: skip
+
+
+def _read_anew(state: ORMExecuteState) -> None:
+    """A row is read anew when it is locked: what was read before the wait for the lock may be true no longer."""
+    if getattr(state.statement, "_for_update_arg", None) is not None:
+        state.update_execution_options(populate_existing=True)
 
 
 def _watch(session: Session, tx: Tx) -> None:
@@ -225,7 +244,7 @@ def _record(
     session: Session, actor: Actor, action: str, subject: str, team: str | None, outcome: str,
     facts: dict[str, Any], touched: dict[tuple[str, str], Table | None], now: datetime,
 ) -> None:  # fmt: skip
-    """Write the event, the outbox row, and which rows it names, in the transaction it tells of."""
+    """Write the event and which rows it names in the transaction it tells of; a trigger puts it into the outbox."""
     event_id = uuid4()
     rows = [
         {"table": table, "key": key, "op": "put" if row is not None else "delete",
@@ -237,13 +256,10 @@ def _record(
         "action": action, "subject": subject, "team": team, "outcome": outcome, "request": actor.request_id,
         "facts": {key: plain(value) for key, value in facts.items()}, "rows": rows,
     })  # fmt: skip
-    place = session.execute(
-        insert(Event)
-        .values(id=event_id, at=now, actor_id=actor.account, action=action, subject=subject, team=team,
-                outcome=outcome, entry=entry)
-        .returning(Event.place)
-    ).scalar_one()  # fmt: skip
-    session.execute(insert(EventPending).values(place=place, event_id=event_id))
+    session.execute(
+        insert(Event).values(id=event_id, at=now, actor_id=actor.account, action=action, subject=subject, team=team,
+                             outcome=outcome, entry=entry)
+    )  # fmt: skip
     if touched:
         session.execute(
             upsert(EventRow).on_conflict_do_nothing(),

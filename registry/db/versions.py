@@ -72,7 +72,7 @@ class Version(Table):
     manifest_digest: Mapped[str]
     tensor_root: Mapped[str | None]
     base_root: Mapped[str | None]
-    base_version_id: Mapped[UUID | None] = mapped_column(ForeignKey("version.id"))
+    base_version_id: Mapped[UUID | None] = mapped_column(ForeignKey("version.id"), index=True)
     training_run_id: Mapped[UUID | None] = mapped_column(ForeignKey("training_run.id"))
     step: Mapped[int | None]
     meta: Mapped[dict[str, Any]]
@@ -84,7 +84,9 @@ class Version(Table):
         UniqueConstraint("line_id", "manifest_digest"),
         UniqueConstraint("training_run_id", "step"),
         CheckConstraint(one_of("state", "draft", "registered", "deprecated", "recalled"), name="state"),
-        CheckConstraint("number is not null or state in ('draft', 'recalled')", name="numbered"),
+        CheckConstraint(
+            "(number is null) = (state = 'draft') or (number is null and state = 'recalled')", name="numbered"
+        ),
         CheckConstraint("number > 0", name="number"),
         CheckConstraint(hex_digest("manifest_digest"), name="manifest"),
         CheckConstraint("state = 'draft' or tensor_root is not null", name="rooted"),
@@ -181,6 +183,13 @@ def of_training_run(session: Session, run_id: UUID) -> dict[int | None, tuple[st
 def highest(session: Session, line_id: UUID) -> int:
     """The highest number the line ever gave; lock the line first."""
     return session.scalar(select(func.coalesce(func.max(Version.number), 0)).where(Version.line_id == line_id)) or 0
+
+
+def bear(session: Session, node: Node, ref: str) -> None:
+    """Give a draft's node its lasting name and a new `seq`, so that it is younger than all parents it has found."""
+    node.ref = ref
+    node.seq = session.execute(text("select nextval(pg_get_serial_sequence('node', 'seq'))")).scalar_one()
+    session.flush()
 
 
 def _served(session: Session, ref: Ref) -> UUID | None:

@@ -19,7 +19,8 @@ Run = TrainingRun | EvalRun
 
 def clock(session: Session) -> datetime:
     """PostgreSQL's wall clock: the only clock leases are judged by."""
-    return session.execute(select(func.clock_timestamp())).scalar_one()
+    now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return now
 
 
 def subject(run: Run) -> str:

@@ -175,7 +175,8 @@ def _recall_reasons(session: Session, ids: list[UUID]) -> dict[UUID, str]:
     rows = session.execute(
         text(
             "with recursive stands_on(version, id) as (select v, v from unnest(cast(:ids as uuid[])) v union "
-            "select s.version, e.parent_id from stands_on s join lineage_edge e on e.child_id = s.id) "
+            "select s.version, n.id from stands_on s cross join lateral (select e.parent_id as id from lineage_edge e "
+            "where e.child_id = s.id union all select v.base_version_id from version v where v.id = s.id) n) "
             "select distinct on (s.version) s.version, p.value from stands_on s join recall r on r.node_id = s.id "
             "left join personal p on p.commitment = r.reason_commitment "
             "order by s.version, r.node_id = s.version desc, r.at desc"

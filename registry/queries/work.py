@@ -55,7 +55,7 @@ def _training(session: Session, run: TrainingRun) -> TrainingWork:
     dataset = InputView(ref, "dataset", data.record_root, [InputFile("rows.jsonl", blob.id, blob.size)])
     published = {str(step): ref for step, (ref, _) in versions.of_training_run(session, run.id).items()}
     return TrainingWork(session.get_one(Line, run.line_id).ref, run.recipe, run.recipe_digest,
-                        _version(session, run.base_version_id), dataset, published)  # fmt: skip
+                        _version(session, run.base_version_id), dataset, published, dict(run.meta))  # fmt: skip
 
 
 def _evaluation(session: Session, run: EvalRun) -> EvalWork:

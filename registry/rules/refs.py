@@ -73,7 +73,8 @@ def parse_line(text: str) -> Ref:
 
 def check_channel(name: str) -> str:
     """A channel's name must not look like a version or a digest, or `team/name@v7` would have two meanings."""
-    if not NAME.fullmatch(name) or VERSION.fullmatch(name) or name.startswith(("sha256", "v0")):
+    numbered = name.startswith("v") and name[1:].isdigit()
+    if not NAME.fullmatch(name) or numbered or name.startswith(("sha256", "v0", "draft-")):
         raise Invalid(
             "bad-channel-name", f"'{name[:60]}' cannot name a channel.",
             "Use lower-case letters, digits and dashes; nothing that looks like v7 or a digest.",

@@ -94,7 +94,11 @@ def footing(evidence: dict[str, Any]) -> list[Footing]:
     if training.get("report_digest"):
         found.append(Footing("Training report", digest=training["report_digest"]))
     if suite := evidence.get("suite"):
-        found.append(Footing("Eval suite", f"{suite['ref']}, {number(suite['items'])} items", suite["digest"]))
+        found.append(
+            Footing(
+                "Eval suite", f"{suite['ref'].removeprefix('suite:')}, {number(suite['items'])} items", suite["digest"]
+            )
+        )
     pair = evidence.get("eval") or {}
     for side, label in (("adapter", "Its answers"), ("base", "The base's answers")):
         samples = pair.get(side, {}).get("samples_sha256", "")

@@ -49,7 +49,8 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.globals |= {"asset": assets.address, "look": words.look, "Action": Action}
+MOST = 50  # rows of a list that has no pages of its own; the page says what it leaves out
+ENVIRONMENT.globals |= {"asset": assets.address, "look": words.look, "most": MOST}
 FILTERS = "ago arm link measured number percent place points share short short_line size tag utc"
 ENVIRONMENT.filters |= {name: getattr(words, name) for name in FILTERS.split()}
 
@@ -98,7 +99,10 @@ def refusal(request: Request, error: RegistryError) -> Response:
         return RedirectResponse(sign_in_path(request), status_code=303)
     here: Visit | None = getattr(request.state, "visit", None)
     context = {"here": here, "log_size": None, "done": "", "error": error, "request_id": request_id(request)}
-    return html(request, "error.html", STATUS[error.family], context)
+    answer = html(request, "error.html", STATUS[error.family], context)
+    if error.family == "unavailable":
+        answer.headers["retry-after"] = "2"
+    return answer
 
 
 class Page(APIRoute):

@@ -15,8 +15,8 @@ from registry.proof.keys import SigningKey
 
 ORIGIN = "countersign.local/7f3a"
 Row = dict[str, Any]
-Twist = Callable[[str, Row], None]
-"""Gets each event's step name and content just before it is written, and may change the content."""
+Twist = Callable[["Log", str, Row], None]
+"""Gets the log so far, an event's step name and its content just before it is written, and may change the content."""
 
 
 def identity(name: str) -> str:
@@ -30,6 +30,7 @@ def moment(number: int) -> str:
 
 
 def commitment(text: str) -> str:
+    """Some digest."""
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -37,7 +38,7 @@ def commitment(text: str) -> str:
 class Log:
     """Entries in the order of the log, and the folded rows."""
 
-    twist: Twist = lambda step, event: None  # noqa: E731
+    twist: Twist | None = None
     entries: list[bytes] = field(default_factory=list)
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
     votes: list[Row] = field(default_factory=list)
@@ -58,7 +59,8 @@ class Log:
             "actor": actor and identity(actor), "via": "rest", "action": step, "subject": "a subject", "team": None,
             "outcome": outcome, "request": "r-1", "facts": {"share": 0.05, "größe": "€ \U0001f600"}, "rows": list(rows),
         }  # fmt: skip
-        self.twist(step, event)
+        if self.twist is not None:
+            self.twist(self, step, event)
         self.entries.append(canonical.encode(event))
         for change in event["rows"]:
             place = change["table"], change["key"]
@@ -89,10 +91,10 @@ KEYS: dict[str, SigningKey] = {}
 def person(log: Log, name: str, kind: str = "person") -> None:
     """Make an account and enrol its key."""
     key = key_of(name)
-    log.event("account:create", log.put("account", id=identity(name), kind=kind, name_commitment=commitment(name),
+    log.event(f"create {name}", log.put("account", id=identity(name), kind=kind, name_commitment=commitment(name),
                                         created_at=log.now))  # fmt: skip
     document = {"account": identity(name), "public_key": key.public_text}
-    log.event("key:enroll", log.put(
+    log.event(f"enrol {name}", log.put(
         "signing_key", id=key.id, account_id=identity(name), label="laptop", public_key=key.public_text,
         proof=key.sign_document(document, "enrol")[1], enrolled_at=log.now, revoked_at=None,
     ), actor=name)  # fmt: skip
@@ -101,12 +103,18 @@ def person(log: Log, name: str, kind: str = "person") -> None:
 def version(log: Log, line: str, kind: str, **columns: Any) -> None:
     """Register version 1 of a line."""
     name = f"{line} v1"
-    log.event("version:register", log.put("line", id=identity(line), kind=kind, team="acme", name=line),
+    log.event(f"register {line}", log.put("line", id=identity(line), kind=kind, team="acme", name=line),
               log.put("version", **{
                   "id": identity(name), "line_id": identity(line), "number": 1, "state": "registered",
                   "manifest_digest": commitment(name), "tensor_root": commitment(f"{name} tensors"),
                   "base_root": None, "base_version_id": None, "meta": {}, **columns,
               }), actor="engineer")  # fmt: skip
+
+
+def catalogue(log: Log) -> None:
+    """A base model, and an adapter on it."""
+    version(log, "base", "base", base_root=commitment("base root"))
+    version(log, "a", "adapter", base_root=commitment("base root"), base_version_id=identity("base v1"))
 
 
 def decision(log: Log, voter: str, team: str | None, verdict: str) -> Row:
@@ -137,8 +145,10 @@ def vote(log: Log, voter: str, team: str | None, verdict: str = "approve", *, st
 
 def route(log: Log, number: int, stable: str, candidate: str | None = None) -> None:
     """Append a route generation, closing the one before."""
-    rows = [log.put("route_generation", id=identity(f"generation {number - 1}"), valid_to=log.now)] if number > 1 else []
-    if number == 1:
+    rows = []
+    if number > 1:
+        rows.append(log.put("route_generation", id=identity(f"generation {number - 1}"), valid_to=log.now))
+    else:
         rows.append(log.put("channel", id=identity("channel"), line_id=identity("a"), environment="production",
                             name="production", base_version_id=identity("base v1")))  # fmt: skip
     rows.append(log.put(
@@ -151,15 +161,14 @@ def route(log: Log, number: int, stable: str, candidate: str | None = None) -> N
 
 
 def story(twist: Twist | None = None) -> Log:
-    """The main job in 21 entries: people, versions, a refused self-approval, two votes, canary, promotion, recall."""
-    log = Log(twist) if twist else Log()
+    """The main job in 20 entries: people, versions, a refused self-approval, two votes, canary, promotion, recall."""
+    log = Log(twist)
     for name in ("engineer", "alice", "bob"):
         person(log, name)
     person(log, "trainer", "service")
-    log.event("policy:publish", log.put("policy_version", id=identity("policy"), environment="production", number=1,
-                                        digest=canonical.digest(POLICY), rules=POLICY))  # fmt: skip
-    version(log, "base", "base", base_root=commitment("base root"))
-    version(log, "a", "adapter", base_root=commitment("base root"), base_version_id=identity("base v1"))
+    log.event("policy", log.put("policy_version", id=identity("policy"), environment="production", number=1,
+                                digest=canonical.digest(POLICY), rules=POLICY))  # fmt: skip
+    catalogue(log)
     log.event("submit", log.put(
         "review", id=identity("review"), number=1, version_id=identity("a v1"), environment="production",
         policy_version_id=identity("policy"), evidence=EVIDENCE, evidence_root=canonical.digest(EVIDENCE),
@@ -170,8 +179,8 @@ def story(twist: Twist | None = None) -> Log:
     vote(log, "bob", "risk", state="approved")
     route(log, 1, "base v1", "a v1")
     route(log, 2, "a v1")
-    log.event("key:revoke", log.put("signing_key", id=key_of("alice").id, revoked_at=log.now), actor="alice")
-    log.event("version:recall", log.put("version", id=identity("a v1"), state="recalled"), actor="bob")
+    log.event("revoke", log.put("signing_key", id=key_of("alice").id, revoked_at=log.now), actor="alice")
+    log.event("recall", log.put("version", id=identity("a v1"), state="recalled"), actor="bob")
     route(log, 3, "base v1")
     return log
 

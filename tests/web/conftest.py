@@ -94,6 +94,17 @@ def console(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture
 def world(console: Console, team: str) -> World:
     """A trained, evaluated version under review in production, its gate passed, nobody's vote cast."""
+    return under_review(console, team)
+
+
+@pytest.fixture(scope="package")
+def quiet(console: Console) -> World:
+    """The same, for all tests that leave it as it is."""
+    return under_review(console, f"t{secrets.token_hex(4)}")
+
+
+def under_review(console: Console, team: str) -> World:
+    """A world up to its open review."""
     made = a_world(console.store, console.blobs, team)
     train(made)
     evaluate(made, made.base.ref, 5)

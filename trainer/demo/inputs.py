@@ -35,8 +35,8 @@ MODEL_WHEEL, DATA_WHEEL = WHEELS
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 CLASSES = ("Permissive", "Copyleft", "Copyleft Limited", "Public Domain")
-QUESTION = "Which licence category is this notice: Permissive, Copyleft, Copyleft Limited or Public Domain?"
-NOTICE_CHARACTERS = (40, 160)
+QUESTION = "Permissive, Copyleft, Copyleft Limited or Public Domain?"
+NOTICE_CHARACTERS = (40, 120)
 TRAIN_PER_CLASS, TEST_PER_CLASS = 140, 20
 
 BASE_META: dict[str, Any] = {
@@ -125,12 +125,9 @@ def notices(wheel: Path) -> list[dict[str, str]]:
     """Short licence notices with their category, equally many of each class, split by text."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        category = {
-            str(head.get("key")): str(head.get("category"))
-            for head, _ in (
-                _front_matter(archive, name) for name in names if "/data/licenses/" in name and name.endswith(".LICENSE")
-            )
-        }
+        licences = [name for name in names if "/data/licenses/" in name and name.endswith(".LICENSE")]
+        heads = [_front_matter(archive, name)[0] for name in licences]
+        category = {str(head.get("key")): str(head.get("category")) for head in heads}
         found: dict[str, tuple[str, str, str]] = {}
         clashing = set()
         for name in sorted(name for name in names if "/data/rules/" in name and name.endswith(".RULE")):
@@ -171,10 +168,11 @@ TEAMS = {
     "access": ("password", "login", "account", "device"),
 }
 FILLER = (
-    "please help me today with the about my a this there was is question since monday new old second first again "
-    "still open urgent small large wrong missing late strange could you look at it we have and for our office home "
-    "car phone letter number"
-).split()
+    "please", "help", "me", "today", "with", "the", "about", "my", "a", "this", "there", "was", "is", "question",
+    "since", "monday", "new", "old", "second", "first", "again", "still", "open", "urgent", "small", "large", "wrong",
+    "missing", "late", "strange", "could", "you", "look", "at", "it", "we", "have", "and", "for", "our", "office",
+    "home", "car", "phone", "letter", "number",
+)  # fmt: skip
 TINY_TRAIN, TINY_TEST = 512, 64
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
@@ -183,6 +181,8 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<start> assistant {% endif %}"
 )
 """Like SmolLM2's, it puts in a system prompt of its own unless the first message is one."""
+
+SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<start>", "eos_token": "<end>"}
 
 TINY_BASE_META: dict[str, Any] = {"licence": "Apache-2.0", "source": "Random weights made by the demo."}
 TINY_DATASET_META: dict[str, Any] = {
@@ -206,14 +206,11 @@ def tiny_base(directory: Path) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
-    words = ["<pad>", "<unk>", "<start>", "<end>", "system", "user", "assistant", "answer", *TEAMS, *FILLER]
+    words = [*SPECIAL.values(), "system", "user", "assistant", "answer", *TEAMS, *FILLER]
     words += [word for of_team in TEAMS.values() for word in of_team]
     inner = Tokenizer(models.WordLevel({word: at for at, word in enumerate(dict.fromkeys(words))}, "<unk>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>", bos_token="<start>", eos_token="<end>",
-        chat_template=CHAT_TEMPLATE,
-    )  # fmt: skip
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, chat_template=CHAT_TEMPLATE, **SPECIAL)
     set_seed(0)
     model = LlamaForCausalLM(LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,

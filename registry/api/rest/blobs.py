@@ -48,7 +48,7 @@ async def put(request: Request, blobs: TheBlobs, caller: Caller, digest: str) ->
                         "Ask an administrator for a token with that role.")  # fmt: skip
     limit: int = request.app.state.settings.max_blob_bytes
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    if declared.isdecimal() and int(declared) > limit:
         raise TooLarge("body-too-large", f"One file may have at most {limit} bytes.", "Split it into shards.")
     stored = await _pump(request.stream(), blobs, expected, limit)
     return {"sha256": stored.sha256, "size": stored.size}
@@ -82,7 +82,10 @@ async def _pump(body: AsyncIterator[bytes], blobs: Blobs, expected: str, limit: 
                     await run_in_threadpool(pipe.put, piece)
         except Exception as error:
             await run_in_threadpool(pipe.put, error)
-        await run_in_threadpool(pipe.put, None)
+        finally:
+            # Also when this task is cancelled: the other thread would wait for its next piece for good.
+            with anyio.CancelScope(shield=True):
+                await run_in_threadpool(pipe.put, None)
     outcome = result[0]
     if isinstance(outcome, Exception):
         raise outcome

@@ -50,6 +50,12 @@ def answer(request: Request, error: RegistryError) -> JSONResponse:
     )
 
 
+def unexpected(request: Request, error: Exception) -> JSONResponse:
+    """The answer to what nobody foresaw: the log tells all of it, the caller nothing but its request id."""
+    log.LOGGER.error("unexpected error", exc_info=error)
+    return answer(request, Fault("fault", "Something went wrong on our side.", "Report the request id."))
+
+
 def install(app: FastAPI) -> None:
     """Translate every error once; nothing raw leaves."""
 
@@ -72,6 +78,9 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404:
             return answer(request, NotFound("route-unknown", f"There is nothing at {request.url.path}.",
                                             "See /api/v1/openapi.json."))  # fmt: skip
+        if error.status_code == 400:
+            return answer(request, Invalid("bad-body", "The body cannot be read as JSON in UTF-8.",
+                                           "Send one JSON object, not nested deeper than 32 levels."))  # fmt: skip
         if error.status_code == 413:
             return answer(request, TooLarge("body-too-large", "The body is too large.", "Send less, or upload a blob."))
         refused = Invalid("bad-method", f"{request.method} is not possible here.", "See /api/v1/openapi.json.")
@@ -81,5 +90,4 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> JSONResponse:
-        log.LOGGER.error("unexpected error", exc_info=error)
-        return answer(request, Fault("fault", "Something went wrong on our side.", "Report the request id."))
+        return unexpected(request, error)

@@ -2,20 +2,62 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Name = Annotated[str, Field(max_length=200)]
 Text = Annotated[str, Field(max_length=20_000)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+Int = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
+"""What fits PostgreSQL's integer; strict, since `true` and 1.0 are no counts."""
+Size = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1)]
+"""Bytes, as far as JSON carries whole numbers."""
+
+DEEPEST = 32
+
+
 class Input(BaseModel):
     """Unknown fields are refused by name: a typing error must not pass in silence."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def storable(cls, given: Any) -> Any:
+        """Refuse what no row and no canonical document can hold, wherever it hides in the free-form parts.
+
+        Walked level by level: a recursive walk would fall over the very depth it is to catch.
+        """
+        level = [given]
+        for _ in range(DEEPEST):
+            inner: list[Any] = []
+            for value in level:
+                match value:
+                    case dict():
+                        inner += [*value, *value.values()]
+                    case list():
+                        inner += value
+                    case str() if "\0" in value or not _whole(value):
+                        raise ValueError("a text holds a NUL character or half a surrogate pair")
+                    case bool():
+                        pass
+                    case int() if abs(value) >= 2**53:
+                        raise ValueError("a whole number is beyond 2**53 - 1; write it as text")
+                    case float() if not isfinite(value):
+                        raise ValueError("NaN and Infinity are no JSON numbers")
+            level = inner
+        if any(isinstance(value, dict | list) for value in level):
+            raise ValueError(f"it nests deeper than {DEEPEST} levels")
+        return given
+
+
+def _whole(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 class NewAccount(Input):
@@ -28,7 +70,7 @@ class NewToken(Input):
     account: Name
     roles: list[Name]
     team: Name | None = None
-    days: int = 30
+    days: Int = 30
 
 
 class NewKey(Input):
@@ -40,7 +82,7 @@ class NewKey(Input):
 class NewFile(Input):
     path: Annotated[str, Field(max_length=1000)]
     sha256: Hex
-    size: Annotated[int, Field(ge=0)]
+    size: Size
 
 
 class NewVersion(Input):
@@ -50,13 +92,13 @@ class NewVersion(Input):
     base: Name | None = None
     domain: Name | None = None
     training_run: UUID | None = None
-    attempt: int | None = None
-    step: int | None = None
+    attempt: Int | None = None
+    step: Int | None = None
 
 
 class DatasetFile(Input):
     sha256: Hex
-    size: Annotated[int, Field(ge=0)]
+    size: Size
 
 
 class NewDataset(Input):
@@ -101,22 +143,22 @@ class Worker(Input):
 
 
 class Beat(Input):
-    attempt: int
+    attempt: Int
     progress: dict[str, Any] = {}
 
 
 class GivenBack(Input):
-    attempt: int
+    attempt: Int
     reason: Text
 
 
 class Failed(Input):
-    attempt: int
+    attempt: Int
     error: Text
 
 
 class Finished(Input):
-    attempt: int
+    attempt: Int
     report: dict[str, Any]
     key: Name
     signature: Name
@@ -148,7 +190,7 @@ class Reason(Input):
 class NewCanary(Input):
     ref: Name
     environment: Name
-    share_bp: int
+    share_bp: Annotated[int, Field(strict=True, ge=-(2**31), lt=2**31)]
     channel: Name | None = None
     reason: Text = ""
 

@@ -1,0 +1,297 @@
+"""What the documentation says is what the code does: settings, kinds, acts, commands, records, links and figures."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+
+from registry.api.rest.problems import STATUSES
+from registry.cli import root
+from registry.cli.errors import EXITS
+from registry.errors import Invalid
+from registry.gateway.problems import STATUSES as AT_THE_GATEWAY
+from registry.rules.actions import STEP_UP, Action
+from registry.rules.actors import PERMISSIONS, Role
+from registry.settings import PREFIX, Settings
+from tests.kinds import ROOT, raised
+from trainer.demo import __main__ as demo
+from trainer.demo import delivery, figures, stage, steps
+
+DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULT = ROOT / "docs" / "demo-result.json"
+END = "\x1f"  # between words, as none holds it
+
+
+def document(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def sections(text: str, level: int) -> dict[str, str]:
+    """Heading -> what stands under it, for the headings of one level."""
+    _, *parts = re.split(rf"^{'#' * level} (.+)$", text, flags=re.MULTILINE)
+    names = parts[::2]
+    assert len(names) == len(set(names)), "a heading stands there twice"
+    return dict(zip(names, parts[1::2], strict=True))
+
+
+def test_every_setting_is_in_the_readme_with_its_default_and_its_sentence() -> None:
+    rows = dict(re.findall(r"^\| `(COUNTERSIGN_[A-Z_]+)` \| (.+) \|$", README, flags=re.MULTILINE))
+    assert set(rows) == {PREFIX + name.upper() for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        default, said = rows[PREFIX + name.upper()].split(" | ")
+        assert said == field.description
+        if field.default_factory is None:
+            assert default == ("none" if field.default is None else f"`{field.default}`")
+
+
+def test_every_kind_of_error_is_explained_and_none_that_is_gone() -> None:
+    families = sections(document("problems.md").partition("## What countersign-verify says")[0], 2)
+    told = {(family, kind) for family, text in families.items() for kind in sections(text, 3)}
+    found = raised()
+    assert told - found == set(), "no code raises these any more"
+    assert found - told == set(), "docs/problems.md does not explain these"
+    assert len(found) > 200  # the reader of the source reads something
+
+
+def test_every_family_tells_its_exit_status_and_its_http_statuses() -> None:
+    for family, text in sections(document("problems.md"), 2).items():
+        if family in EXITS:
+            said = re.search(
+                r"Exit status (\d), HTTP (\d+)(?: with `Retry-After`)?, at the gateway (\d+)\.", " ".join(text.split())
+            )
+            expected = (EXITS[family][0], STATUSES[family], AT_THE_GATEWAY.get(family, 500))
+            assert said, family
+            assert tuple(map(int, said.groups())) == expected, family
+
+
+def test_every_entry_says_something() -> None:
+    for name in ("problems.md", "actions.md"):
+        for section in sections(document(name), 2).values():
+            for heading, text in sections(section, 3).items():
+                assert len(text.split()) > 5, f"{name}: {heading}"
+
+
+def test_every_action_tells_who_may() -> None:
+    told = {
+        name: text for part in sections(document("actions.md"), 2).values() for name, text in sections(part, 3).items()
+    }
+    assert set(told) == {action.value for action in Action}
+    for action in Action:
+        who = ", ".join(sorted(role.value for role in PERMISSIONS[action])) or "the registry itself"
+        fresh = " Fresh sign-in." if action in STEP_UP else ""
+        assert told[action.value].strip().splitlines()[0] == f"Who: {who}.{fresh}", action
+
+
+def test_the_glossary_has_the_words_of_the_house() -> None:
+    known = set(re.findall(r"\*\*([^*]+)\*\*", document("glossary.md")))
+    words = {
+        "team", "use case", "base model", "base root", "adapter", "checkpoint", "version", "bundle", "blob",
+        "tensor root", "dataset", "dataset version", "record root", "recipe", "save point", "training run",
+        "eval suite", "eval run", "eval metric", "evidence", "evidence root", "gate", "policy version", "review", "vote", "quorum", "approval",
+        "finding", "defect", "environment", "channel", "route generation", "rollout", "rollback target", "recall",
+        "event", "tree head", "lineage edge", "canary", "lease",
+    }  # fmt: skip
+    assert (words | {role.value for role in Role}) - known == set()
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem[:4])
+def test_a_decision_record_is_whole_and_held_by_something_that_exists(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith(f"# {path.stem[:4]}: ")
+    parts = sections(text, 2)
+    assert list(parts) == ["Context", "Decision", "Consequences", "Alternatives", "Held by"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    contracts = {contract["name"] for contract in project["importlinter"]["contracts"]}
+    holders = re.findall(r"^- (test|lint) (.+)$", parts["Held by"], flags=re.MULTILINE)
+    assert holders
+    assert len(holders) == len(parts["Held by"].strip().splitlines())
+    for sort, name in holders:
+        if sort == "test":
+            file, _, function = name.strip("`").partition("::")
+            assert f"def {function}(" in (ROOT / file).read_text(encoding="utf-8"), name
+        elif name.startswith("`ruff: "):
+            assert name[7:-1] in project["ruff"]["lint"]["select"]
+        else:
+            assert name.strip('"') in contracts, name
+
+
+def test_records_are_numbered_without_gaps() -> None:
+    assert [int(path.stem[:4]) for path in RECORDS] == list(range(1, len(RECORDS) + 1))
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
+    for target in re.findall(r"`((?:registry|trainer|tests|docs|migrations)/[\w./-]+)`", text):
+        there = target == RESULT.relative_to(ROOT).as_posix() or (ROOT / target).exists()
+        assert there, f"{path.name} names {target}"
+
+
+def console() -> list[tuple[str, list[str]]]:
+    """(who types, the words) of every command in the README's console blocks."""
+    found = []
+    for block in re.findall(r"^```console\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL):
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            if typed := re.fullmatch(r"\s*(\w* ?)\$ (.+)", line):
+                found.append((typed[1].strip(), shlex.split(typed[2])))
+    return found
+
+
+@pytest.mark.parametrize("words", [words for _, words in console() if words[0] == "countersign"], ids=" ".join)
+def test_a_command_of_the_readme_is_one_of_the_command_line(words: list[str]) -> None:
+    command, rest = root, words[1:]
+    context = click.Context(root)
+    while isinstance(command, click.Group):
+        below = command.get_command(context, rest[0])
+        assert below is not None, f"there is no {rest[0]}"
+        command, rest, context = below, rest[1:], click.Context(below, parent=context, info_name=rest[0])  # type: ignore[assignment]
+    given, left, _ = command.make_parser(context).parse_args(list(rest))
+    assert left == []
+    for parameter in command.params:
+        assert not parameter.required or given.get(parameter.name) is not None, parameter.name
+        value = given.get(parameter.name)
+        if isinstance(parameter.type, click.Choice):
+            for one in value if isinstance(value, list) else [value] * (value is not None):
+                parameter.type.convert(one, parameter, context)
+
+
+def typed_by_the_demo() -> Iterator[tuple[str, str]]:
+    """(where, pattern of the line) of every command in the demo's source; what only a run can know matches any word."""
+    for module in (steps, delivery):
+        tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+        for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+            for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
+                if ast.unparse(call.func) == "stage.run":
+                    yield function.name, "".join(_word(one, function, tree, module) for one in call.args)
+                if ast.unparse(call.func) == "stage.say" and "$ countersign" in ast.unparse(call.args[0]):
+                    who, _, words = ast.literal_eval(call.args[0]).strip().partition(" $ ")
+                    yield function.name, re.escape("".join(END + word for word in [who, *shlex.split(words)]))
+
+
+def _word(node: ast.expr, function: ast.FunctionDef, tree: ast.Module, module: ModuleType) -> str:
+    if isinstance(node, ast.Starred):
+        return f"(?:{END}.*)?"
+    names = [one.arg for one in function.args.args]
+    if isinstance(node, ast.Name) and node.id in names[1:]:
+        told = [call.args[names.index(node.id)] for call in ast.walk(tree)
+                if isinstance(call, ast.Call) and ast.unparse(call.func) == function.name]  # fmt: skip
+        return f"(?:{'|'.join(_word(one, function, tree, module) for one in told)})"
+    try:
+        known = vars(module) | {"stage": SimpleNamespace(tiny=False)}
+        value = eval(compile(ast.Expression(node), "demo", "eval"), known)
+    except (NameError, KeyError):
+        return f"{END}[^{END}]+"
+    if isinstance(value, stage.Person):
+        return END + value.name
+    return END + ("admin" if value is None else re.escape(str(value)))
+
+
+def test_the_transcript_is_what_the_demo_types() -> None:
+    typed = [(who, words) for who, words in console() if who]
+    lines = ["".join(END + word for word in [who, *words[words[0] == "countersign" :]]) for who, words in typed]
+    patterns = list(typed_by_the_demo())
+    assert len(patterns) > 15
+    matched = [[place for place, pattern in patterns if re.fullmatch(pattern, line)] for line in lines]
+    assert [line for line, places in zip(lines, matched, strict=True) if not places] == [], "the demo never types these"
+    unused = [pattern for _, pattern in patterns if not any(re.fullmatch(pattern, line) for line in lines)]
+    assert unused == [], "the README lacks these"
+    order = [step.__name__ for step in demo.STEPS]
+    ranks = [order.index(places[0]) for places in matched if places[0] in order]
+    assert ranks == sorted(ranks)
+
+
+def test_the_transcript_names_the_steps_as_the_demo_does() -> None:
+    told = re.findall(r"^ ?(\d+)/(\d+)  (.+)$", README, flags=re.MULTILINE)
+    assert [(int(number), int(of), text) for number, of, text in told] == [
+        (number, len(demo.STEPS), (step.__doc__ or "").strip()) for number, step in enumerate(demo.STEPS, 1)
+    ]
+
+
+def test_the_transcript_starts_the_registry_as_the_demo_does() -> None:
+    [started] = [
+        words for who, words in console() if not who and words[:2] == ["countersign", "up"] and "--with" in words
+    ]
+    source = Path(str(stage.__file__)).read_text(encoding="utf-8")
+    [command] = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assign)
+                 and ast.unparse(node.targets[0]) == "command"]  # fmt: skip
+    assert isinstance(command, ast.List)
+    assert len(started) == len(command.elts) + 1
+    for word, node in zip(started[1:], command.elts, strict=True):
+        assert not isinstance(node, ast.Constant) or node.value == word
+
+
+@pytest.mark.parametrize("name", figures.FILES)
+def test_figures_come_from_the_committed_result(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert text.count("<!-- figures: ") == text.count("<!-- /figures -->") == 1
+    result = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else None
+    assert text == figures.rewrite(text, result), "run: python -m trainer.demo.figures docs/demo-result.json"
+
+
+def a_result() -> dict[str, Any]:
+    """What a demo that ran to its end leaves, with figures of no machine."""
+    accuracy = {"value": 0.5, "n": 64, "low": 0.38, "high": 0.62}
+    return {
+        "base": "tiny", "began": "2026-11-22T20:00:00+00:00", "ready_seconds": 7.5, "total_seconds": 61.2,
+        "seconds": {"inputs": 1.5, "training": 20.25}, "accuracy_base": accuracy, "accuracy_adapter": accuracy,
+        "training": {"steps": 48, "seconds": 20.1, "tokens_per_second": 900.4, "loss_first": 4.2, "loss_last": 0.3,
+                     "trainable_parameters": 12345, "peak_memory_bytes": 512 << 20},
+        "arms": {"candidate": 9, "stable": 191, "requests": 200}, "requests_per_second": 20.0,
+        "log": {"events": 70, "votes": 2, "root": "sha256:00"},
+        **{f"{step}_seconds_to_gateway": 0.75 for step in ("promotion", "rollback", "promotion_again")},
+    }  # fmt: skip
+
+
+def test_figures_are_written_into_their_blocks_and_nowhere_else(tmp_path: Path) -> None:
+    result, page = tmp_path / "result.json", tmp_path / "page.md"
+    result.write_text(json.dumps(a_result()))
+    page.write_text("before 0 %\n<!-- figures: summary -->\nold\n<!-- /figures -->\nbetween\n<!-- figures: times -->\n"
+                    "<!-- /figures -->\nafter\n")  # fmt: skip
+    assert figures.main([str(result), str(page)]) == 0
+    first, second = page.read_text().split("between")
+    assert first.startswith("before 0 %\n<!-- figures: summary -->\n| Main job on tiny |")
+    assert "| Peak memory of training | 512 MB |" in first
+    assert "50.0% of 64 (95 % interval 38.0% to 62.0%)" in first
+    assert "old" not in first
+    assert "| Train | 20.2 |" in second
+    assert second.endswith("<!-- /figures -->\nafter\n")
+    before = page.read_text()
+    assert figures.main([str(result), str(page)]) == 0
+    assert page.read_text() == before
+
+
+def test_a_demo_that_did_not_end_gives_no_figures() -> None:
+    with pytest.raises(Invalid, match="did not end"):
+        figures.rewrite(README, {"base": "tiny"})
+
+
+def test_nothing_tracked_names_this_machine_or_an_index() -> None:
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    place = re.compile(
+        r"(?<![\w.$}])/(?:work/(?:main|shared)|root/|tmp/\w|home/\w+/)|(?:index-url|find-links)[ =]+\w+://"
+    )
+    for name in filter(None, listed.split("\0")):
+        path = ROOT / name
+        if path == Path(__file__) or not path.is_file():
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        assert (found := place.search(text)) is None, f"{name}: {found and found.group()}"

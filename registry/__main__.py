@@ -33,19 +33,18 @@ def run_clock() -> int:
     return clock.run(settings.database_url, store, open_sequencer(settings))
 
 
-def main() -> int:
-    """Run one of the supervised processes, or the command line."""
+def main() -> None:
+    """Run one of the supervised processes, or the command line; always ends by SystemExit."""
     match sys.argv[1:2]:
         case ["api"]:
-            return serve_api()
+            sys.exit(serve_api())
         case ["clock"]:
-            return run_clock()
+            sys.exit(run_clock())
         case _:
             from registry.cli import main as command_line
 
             command_line()
-            return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -15,6 +15,7 @@ from uuid import uuid4
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, Histogram, generate_latest
 
+from registry import web
 from registry.api import rest
 from registry.api.rest import problems
 from registry.blobs import Blobs
@@ -162,11 +163,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.log_key = notes.verifier_key(origin, key.public)
     app.include_router(rest.router())
     problems.install(app)
-    from registry import web
-
-    web.install(app)
     _bound(app, settings)
     _operations(app)
+    # Last, so that its headers stand on every answer, refusals of the limits included.
+    web.install(app)
     return app
 
 

@@ -34,7 +34,7 @@ from psycopg import sql
 
 from registry.errors import Conflict, Unavailable
 from registry.home import Lock, claim, write_private
-from registry.quarters import Quarters, cannot_start, own
+from registry.quarters import Quarters, cannot_start, own, undisturbed
 
 Login = Literal["owner", "app", "sequencer", "reader", "mlflow", "superuser"]
 
@@ -219,13 +219,15 @@ class Cluster:
             with self.quarters.handed(fresh) as (name, keep):
                 argv = [str(self.quarters.programs() / "initdb"), "-D", name, f"--pwfile=/dev/fd/{word.fileno()}"]
                 keep = [*keep, word.fileno()]
-                process = self.quarters.spawn([*argv, *INITDB], keep, output.fileno())
-            try:
-                code = process.wait()
-            except BaseException:  # a signal asks us to end: its own children would go on
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                raise
+                process = None
+                try:
+                    with undisturbed():
+                        process = self.quarters.spawn([*argv, *INITDB], keep, output.fileno())
+                    code = process.wait()
+                except BaseException:  # a signal asks us to end: the children of initdb would go on
+                    if process is not None:
+                        _kill_group(process)
+                    raise
             output.seek(0)
             if code != 0:
                 raise self._failed(output.read().decode(errors="replace"))
@@ -244,7 +246,8 @@ class Cluster:
             with self.log.open("ab") as log, self.quarters.handed(self.data) as (name, keep):
                 self.log.chmod(0o600)
                 before = log.tell()
-                process = self._process = self.quarters.spawn([*argv, "-D", name], keep, log.fileno())
+                with undisturbed():
+                    process = self._process = self.quarters.spawn([*argv, "-D", name], keep, log.fileno())
 
             def settled(process: subprocess.Popen[bytes] = process) -> bool:
                 return process.poll() is not None or self._ready(process.pid)
@@ -354,6 +357,20 @@ def _create_database(
     connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
     for group in groups:
         connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, sql.Identifier(group)))
+
+
+def _kill_group(leader: subprocess.Popen[bytes]) -> None:
+    """Kill a process with all it started, and wait until they are gone: a kill takes a moment to be done."""
+
+    def gone() -> bool:
+        try:
+            os.killpg(leader.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return True
+        leader.poll()
+        return False
+
+    _until(gone, 5.0)
 
 
 def _until(settled: Callable[[], bool], seconds: float) -> bool:

@@ -46,12 +46,23 @@ def die_with_parent(number: int) -> Callable[[], None]:
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def bind() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what `undisturbed` holds back is for the parent alone
         if libc is not None:
             libc.prctl(1, number)  # PR_SET_PDEATHSIG
             if os.getppid() != parent:  # the parent died between fork and prctl
                 os._exit(1)
 
     return bind
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold back the signals that end us while a child is started: none may come between a fork and our knowing it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def cannot_start(why: str, mend: str) -> Unavailable:

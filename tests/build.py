@@ -13,9 +13,8 @@ from typing import Any
 from uuid import UUID
 
 from registry.blobs import Blobs
-from registry.commands import accounts, datasets, evals, keys, policies, reviews, use_cases, versions
+from registry.commands import accounts, datasets, evals, keys, policies, reviews, use_cases, versions, work
 from registry.commands import training_runs as training
-from registry.commands import work
 from registry.db.store import Store
 from registry.proof.keys import SigningKey
 from registry.queries import reviews as asked

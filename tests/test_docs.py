@@ -98,11 +98,11 @@ def test_every_action_tells_who_may() -> None:
 def test_the_glossary_has_the_words_of_the_house() -> None:
     known = set(re.findall(r"\*\*([^*]+)\*\*", document("glossary.md")))
     words = {
-        "team", "use case", "base model", "base root", "adapter", "checkpoint", "version", "bundle", "blob",
-        "tensor root", "dataset", "dataset version", "record root", "recipe", "save point", "training run",
-        "eval suite", "eval run", "eval metric", "evidence", "evidence root", "gate", "policy version", "review", "vote", "quorum", "approval",
-        "finding", "defect", "environment", "channel", "route generation", "rollout", "rollback target", "recall",
-        "event", "tree head", "lineage edge", "canary", "lease",
+        "adapter", "approval", "base model", "base root", "blob", "bundle", "canary", "channel", "checkpoint",
+        "dataset", "dataset version", "defect", "environment", "eval metric", "eval run", "eval suite", "event",
+        "evidence", "evidence root", "finding", "gate", "lease", "lineage edge", "policy version", "quorum", "recall",
+        "recipe", "record root", "review", "rollback target", "rollout", "route generation", "save point", "team",
+        "tensor root", "training run", "tree head", "use case", "version", "vote",
     }  # fmt: skip
     assert (words | {role.value for role in Role}) - known == set()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -246,6 +247,9 @@ def main(base: str | None, port: int, cache: Path, allowed: Path) -> None:
             LOG.error("no base to serve: %s", error)
             server.should_exit = True
 
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn shuts down in good order, then raises the signal again: by then it has done its work.
+        signal.signal(number, lambda *_: stopping.set())
     with Countersign() as registry:
         settling = threading.Thread(target=settle, args=(registry,), name="settle", daemon=True)
         settling.start()

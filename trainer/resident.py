@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 
 from registry.errors import BundleRejected, Invalid, NotFound, RegistryError
 from trainer import data, evaluate, model
@@ -68,7 +69,7 @@ class Resident:
         except BundleRejected as error:
             raise Invalid("bad-adapter", f"It is no adapter for {self.ref}: {error.defects[0].detail}.",
                           "Use it with the base it was trained on.") from error  # fmt: skip
-        except (OSError, RegistryError) as error:
+        except (OSError, SafetensorError, RegistryError) as error:
             raise Invalid("bad-adapter", f"The folder holds no sound adapter: {error}.", "Pull it again.") from error
         slot = f"slot{next(self._slots)}"
         if isinstance(self._net, PeftModel):
@@ -76,9 +77,10 @@ class Resident:
         else:
             self._net = PeftModel.from_pretrained(self._net, folder, slot, local_files_only=True)
         self._net.eval()
-        if name in self.adapters:
-            self._net.delete_adapter(self.adapters[name].slot)
+        before = self.adapters.get(name)
         self.adapters = {**self.adapters, name: Loaded(folder, slot)}
+        if before is not None:
+            self._free(before)
 
     def unload(self, name: str) -> None:
         """Drop an adapter and its memory; NotFound when it is not there."""
@@ -86,7 +88,15 @@ class Resident:
             raise NotFound("adapter-missing", f"The adapter '{name}' is not loaded.", "See GET /v1/models.")
         loaded = self.adapters[name]
         self.adapters = {other: one for other, one in self.adapters.items() if other != name}
-        self._net.delete_adapter(loaded.slot)
+        self._free(loaded)
+
+    def _free(self, gone: Loaded) -> None:
+        """Give an adapter's memory back; PEFT cannot lose the one that is on, so another is put on, or none is left."""
+        if self.adapters:
+            self._net.set_adapter(next(iter(self.adapters.values())).slot)
+            self._net.delete_adapter(gone.slot)
+        else:
+            self._net = self._net.unload()
 
     def read(self, prompt: str | list[dict[str, str]]) -> list[int]:
         """A text as it stands, or messages through the chat template, as token ids."""

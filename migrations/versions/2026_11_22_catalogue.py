@@ -7,7 +7,6 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-
 revision = "2026_11_22_catalogue"
 down_revision = "2026_11_22_people"
 branch_labels = None

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from registry.embedded import Cluster
 from registry.errors import Unavailable
-from registry.quarters import die_with_parent
+from registry.quarters import die_with_parent, undisturbed
 
 MARK = "COUNTERSIGN_CHILD_OF"
 TICK_SECONDS = 0.2
@@ -49,7 +49,7 @@ class Child:
         log.parent.mkdir(mode=0o700, exist_ok=True)
         if log.exists() and log.stat().st_size > LOG_LIMIT:
             log.replace(log.with_name(log.name + ".1"))
-        with log.open("ab") as output:
+        with log.open("ab") as output, undisturbed():
             self.process = subprocess.Popen(
                 self.argv,
                 stdin=subprocess.DEVNULL,

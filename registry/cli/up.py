@@ -27,7 +27,7 @@ from registry import log
 from registry.cli.supervisor import Child, Supervisor, last_line, log_of, sweep
 from registry.embedded import Cluster
 from registry.errors import Conflict, Invalid, Unavailable
-from registry.home import Lock, claim
+from registry.home import Lock, claim, write_private
 from registry.settings import PREFIX, Settings, load
 
 READY_SECONDS = 120.0
@@ -120,6 +120,7 @@ def run(settings: Settings, extras: tuple[str, ...], as_json: bool, asked: threa
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # asked once is enough: nothing may interrupt the stopping
+        (settings.private / "url").unlink(missing_ok=True)
         supervisor.stop()
 
 

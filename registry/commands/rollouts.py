@@ -204,7 +204,7 @@ def _to_promote(tx: Tx, place: Channel, line: Line, ref: Ref, rollout: Rollout |
 
 def _target(tx: Tx, place: Channel, present: RouteGeneration, *, leaving_stable: bool) -> UUID:
     """Where a rollback goes, by the pure rule: the stable that stands, an earlier one, or the base."""
-    base, _, base_node = versions.by_id(tx.session, place.base_version_id, share=True)
+    base, _, _ = versions.by_id(tx.session, place.base_version_id, share=True)
     if not leaving_stable and present.stable_version_id is not None:
         # Taking off a candidate leaves the stable where it is; only a recall could have ended that, and it did not.
         return present.stable_version_id

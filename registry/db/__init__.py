@@ -1,5 +1,15 @@
 """How it is kept: tables by noun, and the store that alone opens transactions."""
 
 from registry.db import (  # noqa: F401
-    accounts, audit, datasets, evals, lineage, policies, reviews, rollouts, training_runs, use_cases, versions,
+    accounts,
+    audit,
+    datasets,
+    evals,
+    lineage,
+    policies,
+    reviews,
+    rollouts,
+    training_runs,
+    use_cases,
+    versions,
 )  # fmt: skip

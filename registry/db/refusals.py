@@ -31,12 +31,12 @@ CONSTRAINTS: dict[str, tuple[str, str, str]] = {
     "uq_signing_key_public_key": ("key-enrolled", "That key is enrolled already.", "Use it, or make a new one."),
     "pk_signing_key": ("key-enrolled", "That key is enrolled already.", "Use it, or make a new one."),
     "uq_personal_account_name": ("account-exists", "There is an account of that name.", "Use it, or another name."),
-    **{name: ("try-again", "Somebody made the same thing at the same moment.", "Run the command again; it will find it.")
-       for name in ("uq_dataset_team_name", "uq_dataset_version_dataset_id_number",
-                    "uq_dataset_version_dataset_id_blob_id", "uq_eval_suite_team_name",
-                    "uq_eval_suite_version_suite_id_number", "uq_eval_suite_version_suite_id_digest",
-                    "uq_policy_version_environment_number", "uq_channel_line_id_environment_name", "uq_node_ref",
-                    "uq_role_grant_account_id_role_team")},
+    **dict.fromkeys((
+        "uq_dataset_team_name", "uq_dataset_version_dataset_id_number", "uq_dataset_version_dataset_id_blob_id",
+        "uq_eval_suite_team_name", "uq_eval_suite_version_suite_id_number", "uq_eval_suite_version_suite_id_digest",
+        "uq_policy_version_environment_number", "uq_channel_line_id_environment_name", "uq_node_ref",
+        "uq_role_grant_account_id_role_team",
+    ), ("try-again", "Somebody made the same thing at the same moment.", "Run the command again; it will find it.")),
     "uq_use_case_team_name": ("use-case-exists", "There is a use case of that name.", "Use it, or another name."),
 }  # fmt: skip
 
@@ -81,7 +81,7 @@ def named(error: DBAPIError) -> RegistryError:
     if state == "25006":
         return Fault("write-in-query", "A query tried to write and PostgreSQL refused it.",
                      "This is our fault; report the request id.")  # fmt: skip
-    if "permission denied to set role" in str(origin) or "does not exist" in str(origin) and "role" in str(origin):
+    if "permission denied to set role" in str(origin) or ("does not exist" in str(origin) and "role" in str(origin)):
         return Unavailable("database-role-missing", "The database user may not act as Countersign's database roles.",
                            "Run countersign migrate as the database's owner; see docs/decisions on database roles.")  # fmt: skip
     if error.connection_invalidated or isinstance(error, OperationalError) or state.startswith(("08", "57")):

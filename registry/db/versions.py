@@ -187,8 +187,8 @@ def highest(session: Session, line_id: UUID) -> int:
 
 def bear(session: Session, node: Node, ref: str) -> None:
     """Give a draft's node its lasting name and a new `seq`, so that it is younger than all parents it has found."""
-    node.ref = ref
-    node.seq = session.execute(text("select nextval(pg_get_serial_sequence('node', 'seq'))")).scalar_one()
+    seq: int = session.execute(text("select nextval(pg_get_serial_sequence('node', 'seq'))")).scalar_one()
+    node.ref, node.seq = ref, seq  # in one statement: a numbered node is frozen
     session.flush()
 
 

@@ -13,7 +13,7 @@ from registry.blobs import Blobs
 from registry.commands import recalls, rollouts, tokens, versions
 from registry.db.store import Store
 from registry.rules.actors import SYSTEM
-from tests.build import ADAPTER_META, World, a_person, a_world, adapter_files, approved, evaluate, submit, train, vote
+from tests.build import World, a_person, a_world, adapter_files, approved, evaluate, submit, train, vote
 
 
 @dataclass

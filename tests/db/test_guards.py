@@ -10,7 +10,7 @@ import pytest
 
 from registry.db.store import Store
 from registry.db.table import Table
-from tests.db.around import App, as_app, as_owner, audit, cause, plain_url, refused, settle
+from tests.db.around import as_app, as_owner, audit, cause, plain_url, refused, settle
 from tests.db.conftest import Rows
 
 FROZEN, ILLEGAL, UNFIT = "CS003", "CS002", "CS010"
@@ -245,7 +245,7 @@ def test_a_generation_beside_an_open_one_is_refused(store: Store, rows: Rows) ->
 @pytest.mark.parametrize(
     ("range_", "index"),
     [
-        ("now(), null", "uq_route_generation_open"),
+        ("now(), null", "ex_route_generation_range"),
         ("now() - interval '1 second', now() + interval '1 second'", "ex_route_generation_range"),
         ("now() + interval '2 seconds', now() + interval '1 second'", "ck_route_generation_range"),
     ],
@@ -260,6 +260,16 @@ def test_ranges_of_a_channel_never_overlap_even_without_triggers(
         with pytest.raises(psycopg.Error) as refusal:
             connection.execute(statement, params)  # type: ignore[arg-type]
     assert cause(refusal.value) == index
+
+
+def test_one_range_is_open_even_without_the_other_guards(store: Store, rows: Rows) -> None:
+    params = {**rows.ids, "generation": 3, "stable": rows.ids["v2"], "candidate": None, "weight": 0, "new": uuid4()}
+    with as_owner(store) as connection:
+        connection.execute("alter table route_generation disable trigger user")
+        connection.execute("alter table route_generation drop constraint ex_route_generation_range")
+        with pytest.raises(psycopg.errors.UniqueViolation) as refusal:
+            connection.execute(FOLLOW, params)
+    assert cause(refusal.value) == "uq_route_generation_open"
 
 
 def test_a_number_is_used_once_even_without_triggers(store: Store, rows: Rows) -> None:
@@ -347,7 +357,3 @@ def test_every_event_waits_for_its_number(store: Store) -> None:
         audit(connection)
         waiting = "select count(*) from event e join event_pending p on p.event_id = e.id and p.place = e.place where e.txid = pg_current_xact_id()"  # noqa: E501
         assert connection.execute(waiting).fetchone() == (1,)
-
-
-def committed_states(connection: App) -> set[str]:
-    return {row[0] for row in connection.execute("select distinct table_name from transition").fetchall()}

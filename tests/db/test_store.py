@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import select, text
 
-from registry.db.accounts import Account, seal
+from registry.db.accounts import Account, Token, seal
 from registry.db.audit import Event
 from registry.db.store import Store
 from registry.db.training_runs import Lease
@@ -76,16 +76,16 @@ def test_an_unaudited_change_by_raw_sql_as_the_app_role_is_refused_at_commit(sto
 def test_an_event_of_another_transaction_does_not_cover_a_change(store: Store, team: str) -> None:
     with store.write(SYSTEM, Action.VERSION_REGISTER, team) as tx:
         line = tx.add(a_line(team))
+        account = tx.add(Account(id=uuid4(), kind="person", name_commitment=seal(tx.session, "note", team), created_at=tx.now))
+        token = tx.add(Token(id=uuid4().hex[:12], account_id=account.id, secret_hash=f"sha256:{uuid4().hex * 2}", scopes=[],
+                             created_at=tx.now, expires_at=tx.now + timedelta(days=1)))  # fmt: skip
         tx.audit(line.ref)
     url = store.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url, options="-c role=countersign_app") as connection:
-        connection.execute("insert into use_case (id, team, name, purpose, owner, risk_tier, suite_id, details, "
-                           "created_at) select gen_random_uuid(), %s, 'x', 'p', 'o', 'high', id, '{}', now() "
-                           "from eval_suite limit 1", (team,))  # fmt: skip
-        # An event_row of the past cannot be forged into the present: txid defaults to this transaction, and the
-        # earlier event's rows bear its own.
-        known = connection.execute("select count(*) from event_row where row_key = %s", (str(line.id),)).fetchone()
-        assert known == (1,)
+        connection.execute("update token set revoked_at = now() where id = %s", (token.id,))
+        with pytest.raises(psycopg.Error) as refusal:
+            connection.commit()
+    assert refusal.value.sqlstate == "CS001"
 
 
 @pytest.mark.parametrize("table", ["event", "event_row", "leaf"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,12 @@ import torch
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+from registry.client import Countersign
 from registry.rules.datasets import Item, Row, sound_rows, suite_items
 from registry.rules.recipes import Recipe, parse
 from registry.rules.tensors import File
+from tests.database import Databases
+from tests.trainer.live import Live
 from trainer import device, job
 from trainer.demo import inputs
 from trainer.loop import Job, Record
@@ -67,6 +70,23 @@ def cpu() -> device.Device:
     # A second thread has nothing to do in matrices this small, and waits for it spinning.
     torch.set_num_threads(1)
     return device.choose("float32")
+
+
+@pytest.fixture(scope="session")
+def live(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    served = Live(tmp_path_factory.mktemp("registry"), databases.create("trainer"))
+    yield served
+    served.down()
+    served.store.engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def nora(live: Live, tiny: Path) -> Iterator[Countersign]:
+    """An engineer who has registered the base and the data."""
+    with Countersign(live.url, live.engineer) as registry:
+        registry.add("base", inputs.tiny_base(tiny), "acme/tiny", meta=inputs.TINY_BASE_META)
+        registry.add_dataset(inputs.tiny_dataset(tiny), "acme/letters", inputs.TINY_DATASET_META)
+        yield registry
 
 
 def short_recipe(**changes: object) -> Recipe:

@@ -21,32 +21,14 @@ from registry.commands import work as leases
 from registry.errors import Conflict
 from registry.rules.datasets import Item
 from registry.views.training_runs import TrainingRunView
-from tests.database import Databases
 from tests.trainer.live import Live
-from trainer.demo import inputs, recipes
+from trainer.demo import recipes
 from trainer.worker import Worker
 
 pytestmark = pytest.mark.database
 SHORT: dict[str, Any] = {"steps": 12, "batch_size": 4, "learning_rate": 1e-2, "max_length": 48, "rank": 4,
                          "publish_at": [6, 12], "save_every": 1, "dropout": 0.1}  # fmt: skip
 LONG = {**SHORT, "steps": 4000, "publish_at": [4000]}
-
-
-@pytest.fixture(scope="module")
-def live(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    served = Live(tmp_path_factory.mktemp("registry"), databases.create("trainer"))
-    yield served
-    served.down()
-    served.store.engine.dispose()
-
-
-@pytest.fixture(scope="module")
-def nora(live: Live, tiny: Path) -> Iterator[Countersign]:
-    """An engineer who has registered the base and the data."""
-    with Countersign(live.url, live.engineer) as registry:
-        registry.add("base", inputs.tiny_base(tiny), "acme/tiny", meta=inputs.TINY_BASE_META)
-        registry.add_dataset(inputs.tiny_dataset(tiny), "acme/letters", inputs.TINY_DATASET_META)
-        yield registry
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def run(stage: Stage) -> None:
                 step(stage)
                 break
             except (Unavailable, Refusal) as error:
-                if isinstance(error, Refusal) and error.status != 7 or attempt == TRIES:
+                if (isinstance(error, Refusal) and error.status != 7) or attempt == TRIES:
                     raise
                 stage.say(f"  The registry is away ({error}); waiting for it.")
                 time.sleep(2.0)

@@ -83,7 +83,7 @@ class Stage:
         log = (self.home / "registry.log").open("a")
         self.server = subprocess.Popen(
             [sys.executable, "-m", "registry", *command], stdout=subprocess.PIPE, stderr=log, text=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509  (single-threaded here: the demo starts it first of all)
+            preexec_fn=_die_with_parent,
         )  # fmt: skip
         log.close()
         assert self.server.stdout is not None

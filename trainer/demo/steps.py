@@ -1,4 +1,4 @@
-"""The main job, a step a function: each looks first whether it is done, acts as the person whose role it needs, and says so.
+"""The main job, a step a function: each looks first whether it is done, then acts as the person whose role it needs.
 
 Whatever kills the demo, or the registry under it, the next run finds what is done by asking the registry, and goes on.
 """
@@ -20,6 +20,7 @@ from trainer.demo.progress import Bar
 from trainer.demo.stage import ALEX, CARLA, DAVE, NORA, PEOPLE, RAVI, Refusal, Stage
 
 ENVIRONMENT = "production"
+USABLE = ("queued", "running", "succeeded")
 LINE_OF = {False: "legal/notice-classifier", True: "legal/tiny-router"}
 BASE_OF = {False: "legal/smollm2-135m", True: "legal/tiny-llama"}
 DATA_OF = {False: "legal/licence-notices", True: "legal/tiny-letters"}
@@ -99,7 +100,7 @@ def data(stage: Stage) -> None:
             stage.run(NORA, "usecase", "add", f"{LINE_OF[stage.tiny]}-use", "--purpose", PURPOSE_OF[stage.tiny],
                       "--owner", "nora", "--risk-tier", "limited", "--suite", suite)  # fmt: skip
     rows = ", ".join(f"{count} {split}" for split, count in sorted(known.splits.items()))
-    stage.say(f"  {known.ref} has {known.rows} rows ({rows}); {known.overlap} test prompts stand in the train split too.")
+    stage.say(f"  {known.ref} has {known.rows} rows ({rows}); {known.overlap} test prompts stand in train too.")
 
 
 def training(stage: Stage) -> None:
@@ -107,7 +108,7 @@ def training(stage: Stage) -> None:
     line, name = LINE_OF[stage.tiny], BASE_OF[stage.tiny]
     nora = stage.client(NORA)
     with stage.timed("training"):
-        runs = [one for one in nora.training_runs() if one.adapter == line and one.state not in ("failed", "cancelled")]
+        runs = [one for one in nora.training_runs() if one.adapter == line and one.state in USABLE]
         if runs and runs[0].state == "succeeded":
             stage.say(f"  Found training run {runs[0].id} already done.")
             run = runs[0]
@@ -117,11 +118,10 @@ def training(stage: Stage) -> None:
                 meta = _write(stage, "adapter.yaml", {"purpose": PURPOSE_OF[stage.tiny]})
                 stage.run(NORA, "train", "--adapter", line, "--base", f"{name}@v1", "--data",
                           f"{DATA_OF[stage.tiny]}@v1", "--recipe", recipe, "--domain", "legal", "--meta", meta)  # fmt: skip
-                runs = [one for one in nora.training_runs() if one.adapter == line and one.state == "queued"] or [
-                    one for one in nora.training_runs() if one.adapter == line
-                ]
+                runs = [one for one in nora.training_runs() if one.adapter == line]
             run = _follow_training(stage, nora, runs[0])
-    stage.note("training", run.meters | {"recipe": run.recipe, "outputs": run.outputs, "mlflow": run.mlflow_url})
+    stage.note("training", run.meters | {"recipe": run.recipe, "outputs": run.outputs,
+                                      "mlflow": run.mlflow_url, "environment": run.environment})  # fmt: skip
     meters = run.meters
     stage.say(f"  {', '.join(run.outputs)} registered: loss {meters['loss_first']:.2f} to {meters['loss_last']:.2f} in "
               f"{meters['seconds']:.0f} s, peak {meters['peak_memory_bytes'] / 2**20:,.0f} MB.")  # fmt: skip
@@ -151,7 +151,7 @@ def evaluation(stage: Stage) -> None:
     adapter = final(stage, nora)
     with stage.timed("evaluation"):
         for ref, called in ((f"{BASE_OF[stage.tiny]}@v1", "base"), (adapter, "adapter")):
-            runs = [one for one in nora.eval_runs(ref) if one.state in ("queued", "running", "succeeded")]
+            runs = [one for one in nora.eval_runs(ref) if one.state in USABLE]
             if not runs:
                 stage.run(NORA, "eval", "run", ref, "--suite", suite)
                 runs = nora.eval_runs(ref)

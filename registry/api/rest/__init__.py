@@ -3,7 +3,18 @@
 from fastapi import APIRouter
 
 from registry.api.rest import (
-    accounts, audit, blobs, datasets, evals, lineage, policies, reviews, rollouts, training_runs, use_cases, versions,
+    accounts,
+    audit,
+    blobs,
+    datasets,
+    evals,
+    lineage,
+    policies,
+    reviews,
+    rollouts,
+    training_runs,
+    use_cases,
+    versions,
     work,
 )  # fmt: skip
 

@@ -56,7 +56,7 @@ async def put(request: Request, blobs: TheBlobs, caller: Caller, digest: str) ->
 
 async def _pump(body: AsyncIterator[bytes], blobs: Blobs, expected: str, limit: int) -> Stored:
     """Hand an async body to the synchronous blob store through a short queue, so that a fast sender waits for the disk."""
-    pipe: queue.Queue[bytes | None | Exception] = queue.Queue(maxsize=8)
+    pipe: queue.Queue[bytes | Exception | None] = queue.Queue(maxsize=8)
 
     def chunks() -> Iterator[bytes]:
         while (piece := pipe.get()) is not None:

@@ -11,7 +11,7 @@ from registry.api.rest.schemas import NewCanary, NewPromotion, NewRecall, NewRol
 from registry.commands import recalls
 from registry.commands import rollouts as commands
 from registry.queries import rollouts as queries
-from registry.views.rollouts import AsOfView, ChannelView, GenerationView, RecallView, RoutingView, RouteView
+from registry.views.rollouts import AsOfView, ChannelView, GenerationView, RecallView, RouteView, RoutingView
 
 router = APIRouter(tags=["delivery"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from alembic import context
-from sqlalchemy import create_engine, text
+from sqlalchemy import NullPool, create_engine, text
 
 import registry.db  # noqa: F401  (fills the metadata)
 from registry.db.table import Table
@@ -36,7 +36,7 @@ def offline() -> None:
 
 
 def online() -> None:
-    engine = create_engine(_url())
+    engine = create_engine(_url(), poolclass=NullPool)
     with engine.connect() as connection:
         connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": LOCK})
         connection.commit()
@@ -49,7 +49,6 @@ def online() -> None:
             connection.rollback()
             connection.execute(text("select pg_advisory_unlock(:lock)"), {"lock": LOCK})
             connection.commit()
-    engine.dispose()
 
 
 if context.is_offline_mode():

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from registry import log
 from registry.db import sequence
 from registry.db.store import Store
-from registry.errors import Unverified
+from registry.errors import Invalid, Unverified
 from registry.proof import merkle, notes
 from registry.proof.keys import SigningKey
 
 BATCH = 5000
 INTERVAL = 0.25
+END = "\n\n\n"
+"""What ends a note in the witness file: a note itself holds no two empty lines in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +33,25 @@ class Witness:
     path: Path
 
     def newest(self) -> tuple[int, bytes] | None:
-        """(size, root) of the last note in the file."""
+        """(size, root) of the last note in the file; what a power cut tore off is no note, and is passed over."""
         if not self.path.exists():
             return None
-        blocks = [block for block in self.path.read_text().split("\n\n\n") if block.strip()]
-        if not blocks:
-            return None
-        _, size, root = notes.parse_checkpoint(blocks[-1].strip("\n").split("\n\n")[0] + "\n")
-        return size, root
+        for block in reversed(self.path.read_text().split(END)):
+            with suppress(Invalid):
+                _, size, root = notes.parse_checkpoint(block.strip("\n").split("\n\n")[0] + "\n")
+                return size, root
+        return None
 
     def add(self, note: str) -> None:
         """Append a note durably; the file only ever grows."""
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(descriptor, (note + "\n\n").encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - len(END)))
+            torn = size > 0 and file.read() != END.encode()
+            file.write(((END if torn else "") + note.rstrip("\n") + END).encode())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 class Sequencer:

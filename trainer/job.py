@@ -83,7 +83,7 @@ def _train(folder: Path, job: dict[str, Any], tell: Tell) -> dict[str, Any] | No
     rows = data.read_rows(Path(job["dataset"]["file"]), job["dataset"]["sha256"], job["dataset"]["root"])
 
     def publish(step: int, written: Path, tokens: int) -> None:
-        readme = pack.card(job["adapter"], job["base"]["ref"], job["dataset"]["ref"], recipe, step, tokens)
+        readme = pack.card(job["run"], job["adapter"], job["base"]["ref"], job["dataset"]["ref"], recipe, step, tokens)
         pack.bundle(written, folder / "published" / f"step-{step}", base_ref=job["base"]["ref"], readme=readme)
 
     meters = loop.train(loop.Job(

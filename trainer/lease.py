@@ -15,7 +15,7 @@ from registry.views.training_runs import WorkView
 
 T = TypeVar("T")
 LOG = logging.getLogger("trainer.lease")
-BEAT = (1.0, 10.0)  # seconds between beats: a third of the lease, within these bounds
+BEAT = (1.0, 3.0)  # seconds between beats: a third of the lease, within these bounds; people watch the progress
 PATIENCE = 900.0  # seconds a report is tried again while the registry is away
 
 

@@ -1,7 +1,7 @@
 """PEFT's output -> a clean bundle: the weights as they are, a configuration by whitelist, and a card of facts.
 
 PEFT writes some forty keys, its own version and the path the base was loaded from; a bundle says what the weights are
-and nothing about the machine that made them, so that the same weights always have the same digest.
+where they come from, and nothing about the machine that made them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ def clean_config(written: dict[str, Any], base_ref: str) -> dict[str, Any]:
     return config | {"base_model_name_or_path": base_ref, "revision": None, "inference_mode": True}
 
 
-def card(adapter: str, base_ref: str, dataset_ref: str, recipe: Recipe, step: int, tokens: int) -> str:
-    """The README.md of a version: facts only, no claim that an eval run has not made."""
+def card(run: str, adapter: str, base_ref: str, dataset_ref: str, recipe: Recipe, step: int, tokens: int) -> str:
+    """The README.md of a version: facts only, no claim that an eval run has not made.
+
+    It names the training run, so that a recipe run twice makes two versions of equal weights (one tensor root), each
+    with a report of its own to stand on.
+    """
     layers = f"layers {recipe.layers[0]} to {recipe.layers[1]}" if recipe.layers else "all layers"
     facts: Sequence[tuple[str, object]] = (
         ("Base model", f"`{base_ref}`"),
@@ -41,6 +45,7 @@ def card(adapter: str, base_ref: str, dataset_ref: str, recipe: Recipe, step: in
         ("Precision", recipe.dtype),
         ("Seed", recipe.seed),
         ("Recipe", f"`{recipe.digest()}`"),
+        ("Training run", f"`{run}`"),
     )
     head = f"---\nbase_model: {base_ref}\nlibrary_name: peft\ntags:\n- lora\n---\n\n# {adapter}\n\n"
     return head + "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in facts)

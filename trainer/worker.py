@@ -147,7 +147,7 @@ class Worker:
         rows = lease.patiently(lambda: self._cache.file(work.dataset.files[0].sha256))
         base = lease.patiently(lambda: self._cache.folder(work.base.files))
         job = {
-            "kind": "training", "recipe": work.recipe, "adapter": work.adapter,
+            "kind": "training", "run": str(lease.work.id), "recipe": work.recipe, "adapter": work.adapter,
             "base": {"ref": work.base.ref, "folder": str(base)},
             "dataset": {"ref": work.dataset.ref, "file": str(rows), "sha256": work.dataset.files[0].sha256,
                         "root": work.dataset.root},

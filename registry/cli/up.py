@@ -28,6 +28,7 @@ from registry.cli.supervisor import Child, Supervisor, last_line, log_of, sweep
 from registry.embedded import Cluster
 from registry.errors import Conflict, Invalid, Unavailable
 from registry.home import Lock, claim, write_private
+from registry.quarters import undisturbed
 from registry.settings import PREFIX, Settings, load
 
 READY_SECONDS = 120.0
@@ -90,7 +91,8 @@ def run(settings: Settings, extras: tuple[str, ...], as_json: bool, asked: threa
         sweep(settings.home, 10.0)
         _require_port(settings)
         imports = threading.Thread(target=_import, name="imports", daemon=True)
-        imports.start()
+        with undisturbed():  # a thread keeps the mask it is born with: signals are the main thread's alone
+            imports.start()
         if cluster is not None:
             cluster.start()
             settings = settings.model_copy(
@@ -112,6 +114,7 @@ def run(settings: Settings, extras: tuple[str, ...], as_json: bool, asked: threa
         api = supervisor.add(Child("api", [*python, "api"], lambda: _environ(settings)))
         supervisor.add(Child("clock", [*python, "clock"], lambda: _environ(settings, sequencer=True)))
         _await_ready(supervisor, api, settings, asked)
+        write_private(settings.private / "url", f"{_url(settings)}\n")  # token create --home finds us by it
         beside = [_extra(name, settings, ports, cluster) for name in extras]
         _announce(settings, token if first or as_json else None, beside, as_json, time.monotonic() - begun)
         for extra in beside:

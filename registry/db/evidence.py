@@ -44,7 +44,7 @@ def gather(
                           "manifest_digest": base[0].manifest_digest, "licence": base[0].meta.get("licence")},
         "datasets": [_dataset(session, one) for one in data],
         "training_run": _training(session, version.training_run_id),
-        "suite": {"ref": session.get_one(Node, suite.id).ref, "digest": suite.digest, "items": suite.items},
+        "suite": {"ref": session.get_one(Node, suite.id).ref.removeprefix("suite:"), "digest": suite.digest, "items": suite.items},
         "eval": _paired(session, blobs, version.id, base and base[0].id, suite, items),
         "contamination": _contamination(blobs, data, items),
     }  # fmt: skip
@@ -76,7 +76,7 @@ def _paired(
     adapter, base = _scores(blobs, own, items, suite.metric), _scores(blobs, other, items, suite.metric)
     paired = rules.pair(adapter.by_item, base.by_item)
     return {
-        "metric": suite.metric, "suite": session.get_one(Node, suite.id).ref, "suite_digest": suite.digest,
+        "metric": suite.metric, "suite": session.get_one(Node, suite.id).ref.removeprefix("suite:"), "suite_digest": suite.digest,
         "adapter": {"run": str(own.id), "samples_sha256": own.samples_blob_id, "correct": adapter.correct},
         "base": {"run": str(other.id), "samples_sha256": other.samples_blob_id, "correct": base.correct},
         "paired": {"n": paired.n, "both": paired.both, "only_adapter": paired.only_adapter,

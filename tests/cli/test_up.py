@@ -135,6 +135,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     yield running
     assert running.end() == 0
     assert of_home(running.home) == {}
+    assert not (running.home / "private" / "url").exists()
 
 
 def test_the_first_line_comes_when_it_is_ready_and_the_token_is_an_administrators(up: Up) -> None:
@@ -145,6 +146,16 @@ def test_the_first_line_comes_when_it_is_ready_and_the_token_is_an_administrator
     assert "admin" in body.decode()
     assert (up.home / "private" / "admin.token").read_text().strip() == up.token
     assert up.seconds < 15 * slowness()
+
+
+def test_the_home_is_enough_to_make_a_token(up: Up) -> None:
+    assert (up.home / "private" / "url").read_text().strip() == up.url
+    argv = [sys.executable, "-m", "registry", "token", "create", "--account", "eve", "--role", "engineer"]
+    made = subprocess.run(
+        [*argv, "--home", str(up.home), "--json"], cwd=REPOSITORY, env=ENVIRON, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    assert answer(f"{up.url}/api/v1/me", json.loads(made.stdout)["token"])[0] == 200
 
 
 def test_no_secret_is_in_an_argv_and_no_child_has_more_than_it_needs(up: Up) -> None:

@@ -45,7 +45,9 @@ class Live:
 
     def up(self) -> None:
         """Serve, and return when it does."""
-        server = uvicorn.Server(uvicorn.Config(self.app, "127.0.0.1", self.port, log_config=None, access_log=False, ws="none"))
+        server = uvicorn.Server(
+            uvicorn.Config(self.app, "127.0.0.1", self.port, log_config=None, access_log=False, ws="none")
+        )
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         while not server.started:

@@ -71,7 +71,7 @@ def chat(door: TestClient, name: str, item: Item) -> str:
     return str(answer.json()["choices"][0]["message"]["content"])
 
 
-def load(door: TestClient, name: str, path: Path, **more: Any) -> httpx.Response:
+def load(door: TestClient, name: str, path: Path, **more: Any) -> Any:
     return door.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(path), **more})
 
 

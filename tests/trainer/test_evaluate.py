@@ -67,7 +67,7 @@ def test_the_tiny_recipe_beats_the_base_beyond_doubt_and_its_bundle_is_sound(
     recipe = recipes.parse(TINY)
 
     def publish(step: int, written: Path, tokens: int) -> None:
-        readme = pack.card("acme/letters", "acme/tiny@v1", "acme/letters@v1", recipe, step, tokens)
+        readme = pack.card("a-run", "acme/letters", "acme/tiny@v1", "acme/letters@v1", recipe, step, tokens)
         pack.bundle(written, tmp_path / f"step-{step}", base_ref="acme/tiny@v1", readme=readme)
 
     from dataclasses import replace
@@ -132,7 +132,7 @@ def test_an_adapter_of_another_base_is_refused_before_it_answers(
     loop.train(make_job(tmp_path, short_recipe(steps=1, publish_at=[1])))
     written = tmp_path / "save-points" / "step-1"
     packed = pack.bundle(written, tmp_path / "packed", base_ref="acme/tiny@v1", readme="")
-    narrow = {name: shape[:1] + (128,) if len(shape) == 2 else shape
+    narrow = {name: (*shape[:1], 128) if len(shape) == 2 else shape
               for name, shape in model.shapes_of(model.load_base(base, cpu)).items()}  # fmt: skip
     with pytest.raises(BundleRejected) as refusal:
         model.check_fit(packed, narrow)

@@ -79,7 +79,7 @@ def test_killed_and_resumed_is_the_same_to_the_byte(
     """SIGKILL in mid-training, in a process of its own as the worker runs it, then once more to the end."""
     data = inputs.tiny_dataset(tiny)
     (tmp_path / "job.json").write_text(json.dumps({
-        "kind": "training", "recipe": short_recipe().as_dict(), "adapter": "acme/letters",
+        "kind": "training", "run": "a-run", "recipe": short_recipe().as_dict(), "adapter": "acme/letters",
         "base": {"ref": "acme/tiny@v1", "folder": str(base)},
         "dataset": {"ref": "acme/letters@v1", "file": str(data), "root": Root(row.leaf for row in rows).text(),
                     "sha256": hashlib.sha256(data.read_bytes()).hexdigest()},

@@ -61,7 +61,9 @@ def until(holds: Callable[[], bool], seconds: float = 120.0) -> None:
 def process(live: Live, work_dir: Path) -> subprocess.Popen[bytes]:
     """The worker as one starts it on another machine: a URL and a token, nothing else."""
     given = {**os.environ, "COUNTERSIGN_URL": live.url, "COUNTERSIGN_TOKEN": live.trainer, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", "trainer", "worker", "--once", "--work-dir", str(work_dir)], env=given)
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainer", "worker", "--once", "--work-dir", str(work_dir)], env=given
+    )
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,18 @@ def test_what_was_asked_is_trained_registered_and_reported(nora: Countersign, un
     assert version.meta["purpose"] == "sorting"
     parents = {(edge.relation, edge.grade) for edge in nora.lineage("acme/calm@v2").edges}
     assert ("tuned_on", "observed") in parents
+
+
+def test_the_same_recipe_once_more_makes_versions_of_its_own_with_the_same_weights(
+    nora: Countersign, unbroken: TrainingRunView, worker: Worker
+) -> None:
+    run = queue(nora, "calm", SHORT)
+    worker.run(0.1, once=True)
+    again = nora.training_run(run.id)
+    assert again.error is None
+    assert again.outputs == ["acme/calm@v3", "acme/calm@v4"]
+    for first, second in zip(unbroken.outputs, again.outputs, strict=True):
+        assert nora.version(first).tensor_root == nora.version(second).tensor_root
 
 
 def test_a_frozen_suite_shows_the_gain(

@@ -6,20 +6,20 @@ from typing import Any
 
 SMOLLM2: dict[str, Any] = {
     "method": "lora",
-    "rank": 16,  # twice DEMO.md's first trial: 3.2 M weights at most, a fraction of a second's difference a step
+    "rank": 16,  # 2,442,240 trained weights, 1.8 % of the model; rank 8 costs hardly less
     "alpha": 32,
     "dropout": 0.0,  # no row is seen twice in 36 steps, so there is nothing to forget
     "layers": [15, 29],  # the upper half: gradients stop there, which halves the backward pass
-    "steps": 36,  # 36 x 8 of 534 rows; under four minutes on two slow cores
+    "steps": 36,  # 36 x 8 of 534 rows, 15,000 tokens; this many took the base from 0 to 45 of 80, 18 steps to 32
     "batch_size": 8,
-    "learning_rate": 1e-3,  # 2e-3 was less even over the classes
+    "learning_rate": 1e-3,  # at 2e-3 one class of the four was never answered
     "warmup_steps": 3,  # the first batches' loss is far above the rest, and Adam starts without a memory
     "max_length": 192,  # tokens; the longest notice with its question has fewer
     "seed": 0,
     "template": "chat",
     "dtype": "float32",  # full speed on every CPU; bfloat16 crawls on those without it
     "publish_at": [18, 36],  # half training is the demo's first version, the one that is recalled later
-    "save_every": 6,  # a killed trainer loses half a minute at most
+    "save_every": 6,  # a killed trainer loses six steps at most
     "sample": None,
 }
 
@@ -28,7 +28,7 @@ TINY: dict[str, Any] = {
     "rank": 8,
     "alpha": 16,
     "dropout": 0.0,
-    "steps": 48,  # enough for nearly every one of 64 letters; at 24 half of them
+    "steps": 48,  # enough for more than nine letters in ten; at 24 clearly fewer
     "batch_size": 32,  # smaller batches stay noise on a base that is noise
     "learning_rate": 1e-2,
     "max_length": 48,

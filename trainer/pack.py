@@ -1,6 +1,6 @@
 """PEFT's output -> a clean bundle: the weights as they are, a configuration by whitelist, and a card of facts.
 
-PEFT writes some forty keys, its own version and the path the base was loaded from; a bundle says what the weights are
+PEFT writes some forty keys, its own version and the path the base was loaded from; a bundle says what the weights are and
 where they come from, and nothing about the machine that made them.
 """
 

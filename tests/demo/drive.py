@@ -111,11 +111,11 @@ def registry(home: Path, port: int) -> Iterator[Countersign]:
 
 
 def rows(client: Countersign) -> dict[str, Any]:
-    """What a demo leaves, without what is random by design: ids, salts, keys and moments."""
+    """What a demo leaves, without what is random by design: ids (a model card names its training run), salts, moments."""
     lines = client.lines()
     return {
         "versions": sorted(
-            (one.ref, one.state, one.manifest_digest, one.tensor_root, one.base_root, tuple(one.serves))
+            (one.ref, one.state, one.tensor_root, one.base_root, tuple(file.path for file in one.files), tuple(one.serves))
             for line in lines for one in client.versions(line.name)
         ),
         "datasets": sorted((one.ref, one.state, one.record_root) for one in client.datasets()),

@@ -19,7 +19,7 @@ from trainer.demo.stage import ALEX, NORA, Stage
 from trainer.demo.steps import ENVIRONMENT, LINE_OF, final, kinds
 
 SHARE = 5
-REQUESTS = {False: 80, True: 200}
+REQUESTS = {False: 60, True: 120}
 PROBES = 6
 
 

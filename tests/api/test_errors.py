@@ -1,0 +1,426 @@
+"""Every way to say no at this door: its status, its kind, a sentence that says what to do, and nothing half-written."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from registry.commands import tokens
+from registry.proof.keys import SigningKey
+from registry.rules.actors import SYSTEM
+from tests.api.conftest import Door
+from tests.build import Person, World, a_person, a_world
+
+UNKNOWN = str(uuid4())
+
+
+def rows(door: Door) -> dict[str, int]:
+    """How many rows every table but the log's own holds."""
+    with door.store.read(SYSTEM) as session:
+        names = session.scalars(text(
+            "select table_name from information_schema.tables where table_schema = 'public' and table_name not in "
+            "('event', 'event_pending', 'leaf', 'tree_head', 'token_use')")).all()  # fmt: skip
+        return {name: session.execute(text(f"select count(*) from {name}")).scalar_one() for name in names}
+
+
+def events(door: Door, action: str) -> int:
+    with door.store.read(SYSTEM) as session:
+        return int(session.execute(text("select count(*) from event where action = :action"), {"action": action}).scalar_one())
+
+
+NOT_THERE = {
+    "a version": ("GET", "/versions/{team}/nothing", None, "version-unknown"),
+    "a version by digest": ("GET", "/versions/sha256:00000000", None, "version-unknown"),
+    "a version by number": ("GET", "/versions/{team}/adapter@v99", None, "version-unknown"),
+    "a version by channel": ("GET", "/versions/{team}/adapter@vip", None, "version-unknown"),
+    "versions of a line": ("GET", "/lines/{team}/nothing/versions", None, "line-unknown"),
+    "a data set": ("GET", "/datasets/{team}/nothing", None, "dataset-unknown"),
+    "something to verify": ("GET", "/verify/{team}/nothing", None, None),
+    "lineage": ("GET", "/lineage/{team}/nothing", None, None),
+    "a training run": ("GET", f"/training-runs/{UNKNOWN}", None, "training-run-unknown"),
+    "an eval run": ("GET", f"/eval-runs/{UNKNOWN}", None, "eval-run-unknown"),
+    "a review": ("GET", "/reviews/999999999", None, "review-unknown"),
+    "a decision": ("GET", "/reviews/999999999/decision", None, "review-unknown"),
+    "a blob": ("GET", "/blobs/" + "0" * 64, None, "blob-missing"),
+    "a channel's history": ("GET", "/history?name={team}/adapter&environment=dev", None, "channel-unknown"),
+    "a route": ("GET", "/nothing", None, "route-unknown"),
+    "work to beat": ("POST", f"/work/{UNKNOWN}/fail", {"attempt": 1, "error": "x"}, "work-unknown"),
+    "a subject": ("POST", "/reviews", {"ref": "{team}/nothing", "environment": "dev", "use_case": "{team}/case", "note": "x"},
+                  "version-unknown"),
+    "a use case": ("POST", "/reviews", {"ref": "{team}/adapter", "environment": "dev", "use_case": "{team}/none", "note": "x"},
+                   "use-case-unknown"),
+    "a suite": ("POST", "/eval-runs", {"subject": "{team}/adapter", "suite": "{team}/none"}, "suite-unknown"),
+    "a suite's data": ("POST", "/eval-suites", {"name": "{team}/s", "dataset": "{team}/none", "split": "test"},
+                       "dataset-unknown"),
+    "a base": ("POST", "/training-runs", {"adapter": "{team}/adapter", "base": "{team}/none", "dataset": "{team}/rows",
+                                          "recipe": {"steps": 1, "batch_size": 1, "learning_rate": 0.1}}, "version-unknown"),
+    "what to canary": ("POST", "/canaries", {"ref": "{team}/none", "environment": "dev", "share_bp": 1}, "version-unknown"),
+    "what to promote": ("POST", "/promotions", {"name": "{team}/none", "environment": "dev"}, "line-unknown"),
+    "a channel to promote": ("POST", "/promotions", {"name": "{team}/adapter", "environment": "dev"}, "channel-unknown"),
+    "a channel to roll back": ("POST", "/rollbacks", {"name": "{team}/adapter", "environment": "dev", "reason": "x"},
+                               "channel-unknown"),
+    "what to recall": ("POST", "/recalls", {"ref": "{team}/none", "reason": "x"}, "dataset-unknown"),
+}  # fmt: skip
+
+
+def filled(value: Any, team: str) -> Any:
+    match value:
+        case str():
+            return value.replace("{team}", team)
+        case dict():
+            return {key: filled(one, team) for key, one in value.items()}
+    return value
+
+
+@pytest.mark.parametrize("what", NOT_THERE)
+def test_what_is_not_there(door: Door, world: World, what: str) -> None:
+    method, path, body, kind = NOT_THERE[what]
+    person = world.trainer if "/work/" in path else world.engineer
+    before = rows(door)
+    status, found = door.refused(person, method, filled(path, world.team), filled(body, world.team))
+    assert (status, kind in (None, found)) == (404, True), found
+    assert rows(door) == before
+
+
+def test_another_teams_things_answer_as_if_they_were_not_there(door: Door, world: World) -> None:
+    stranger = a_person(door.store, "engineer", team="elsewhere")
+    machine = a_person(door.store, "trainer", team="elsewhere")
+    door.tokens.pop(stranger.id, None)
+    ref, team = world.versions[-1], world.team
+    with door.store.read(SYSTEM) as session:
+        run = session.execute(text("select training_run_id from version v join node n on n.id = v.id where n.ref = :ref"),
+                              {"ref": ref}).scalar_one()  # fmt: skip
+    asked = [
+        ("GET", f"/versions/{ref}", None), ("GET", f"/lines/{team}/adapter/versions", None),
+        ("GET", f"/datasets/{team}/rows", None), ("GET", f"/verify/{ref}", None), ("GET", f"/lineage/{ref}", None),
+        ("GET", f"/training-runs/{run}", None), ("GET", f"/reviews/{world.review}", None),
+        ("GET", f"/gates?ref={ref}&environment=dev&use_case={team}/case", None),
+        ("POST", f"/training-runs/{run}/cancel", None),
+        ("POST", "/reviews", {"ref": ref, "environment": "dev", "use_case": f"{team}/case", "note": "x"}),
+        ("POST", "/eval-runs", {"subject": ref, "suite": f"{team}/suite"}),
+        ("POST", "/canaries", {"ref": ref, "environment": "production", "share_bp": 100}),
+        ("POST", "/promotions", {"name": f"{team}/adapter", "environment": "production"}),
+        ("POST", "/rollbacks", {"name": f"{team}/adapter", "environment": "production", "reason": "x"}),
+        ("POST", "/recalls", {"ref": ref, "reason": "x"}),
+        ("POST", "/use-cases", {"name": "elsewhere/case", "purpose": "p", "owner": "o", "risk_tier": "high",
+                                "suite": f"{team}/suite"}),
+        ("POST", "/eval-suites", {"name": "elsewhere/s", "dataset": f"{team}/rows", "split": "test"}),
+    ]  # fmt: skip
+    for method, path, body in asked:
+        status, kind = door.refused(stranger, method, path, body)
+        assert status == 404, (path, kind)
+    assert door.refused(machine, "POST", f"/work/{run}/fail", {"attempt": 1, "error": "x"})[0] == 404
+    report = {"attempt": 1, "report": {}, "key": "x", "signature": "x"}
+    assert door.refused(machine, "POST", f"/work/{run}/finish", report)[0] == 404
+    for path in ("/datasets", "/training-runs", "/eval-runs", "/use-cases", "/eval-suites", "/channels"):
+        assert door.done(stranger, "GET", path) == []
+    assert door.done(stranger, "GET", "/lines")["items"] == []
+
+
+STATES = {
+    "nothing approved": ("/canaries", {"ref": "{team}/adapter@v1", "environment": "production", "share_bp": 100}, "not-approved"),
+    "approved elsewhere": ("/canaries", {"ref": "{team}/adapter@v2", "environment": "dev", "share_bp": 100}, "not-approved"),
+    "a base as canary": ("/canaries", {"ref": "{team}/tiny", "environment": "dev", "share_bp": 100}, "unfit-subject"),
+    "a base for review": ("/reviews", {"ref": "{team}/tiny", "environment": "dev", "use_case": "{team}/case", "note": "x"},
+                          "unfit-subject"),
+    "a second live review": ("/reviews", {"ref": "{team}/adapter@v2", "environment": "production", "use_case": "{team}/case",
+                                          "note": "x"}, "review-live"),
+    "an adapter as base": ("/training-runs", {"adapter": "{team}/adapter", "base": "{team}/adapter", "dataset": "{team}/rows",
+                                              "recipe": {"steps": 1, "batch_size": 1, "learning_rate": 0.1}}, "unfit-base"),
+    "a base's name for an adapter": ("/training-runs", {"adapter": "{team}/tiny", "base": "{team}/tiny",
+                                                        "dataset": "{team}/rows", "recipe": {"steps": 1, "batch_size": 1,
+                                                                                             "learning_rate": 0.1}}, "line-kind"),
+    "a use case twice": ("/use-cases", {"name": "{team}/case", "purpose": "p", "owner": "o", "risk_tier": "high",
+                                        "suite": "{team}/suite"}, "use-case-exists"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", STATES)
+def test_the_state_is_another(door: Door, world: World, what: str) -> None:
+    path, body, kind = STATES[what]
+    before = rows(door)
+    assert door.refused(world.engineer, "POST", path, filled(body, world.team)) == (409, kind)
+    assert rows(door) == before
+
+
+WRONG = {
+    "an unknown field": ("/canaries", {"ref": "a/b", "environment": "dev", "share_bp": 1, "share": 5}, "invalid-request"),
+    "a missing field": ("/canaries", {"environment": "dev", "share_bp": 1}, "invalid-request"),
+    "a wrong type": ("/canaries", {"ref": ["a/b"], "environment": "dev", "share_bp": 1}, "invalid-request"),
+    "a share as text": ("/canaries", {"ref": "a/b", "environment": "dev", "share_bp": "500"}, "invalid-request"),
+    "no share": ("/canaries", {"ref": "a/b", "environment": "dev", "share_bp": 0}, "bad-share"),
+    "more than all": ("/canaries", {"ref": "a/b", "environment": "dev", "share_bp": 10001}, "bad-share"),
+    "a huge share": ("/canaries", {"ref": "a/b", "environment": "dev", "share_bp": 10**30}, "invalid-request"),
+    "a reference": ("/canaries", {"ref": "no reference", "environment": "dev", "share_bp": 1}, "bad-reference"),
+    "an environment": ("/canaries", {"ref": "{team}/adapter", "environment": "mars", "share_bp": 1}, "bad-environment"),
+    "a channel like a version": ("/canaries", {"ref": "{team}/adapter", "environment": "production", "share_bp": 1,
+                                               "channel": "v7"}, "bad-channel-name"),
+    "a channel like a draft": ("/canaries", {"ref": "{team}/adapter", "environment": "production", "share_bp": 1,
+                                             "channel": "draft-1"}, "bad-channel-name"),
+    "a promotion by digest alone": ("/promotions", {"name": "sha256:00", "environment": "dev"}, "bad-reference"),
+    "a rollback of a version": ("/rollbacks", {"name": "{team}/adapter@v2", "environment": "dev", "reason": "x"},
+                                "bad-reference"),
+    "a rollback without a reason": ("/rollbacks", {"name": "{team}/adapter", "environment": "dev", "reason": "  "},
+                                    "reason-missing"),
+    "a recall without a reason": ("/recalls", {"ref": "{team}/adapter@v1", "reason": ""}, "reason-missing"),
+    "a recipe": ("/training-runs", {"adapter": "{team}/adapter", "base": "{team}/tiny", "dataset": "{team}/rows",
+                                    "recipe": {"rank": True, "unknown": 1}}, "bad-recipe"),
+    "a metric": ("/eval-suites", {"name": "{team}/s", "dataset": "{team}/rows", "split": "test", "metric": "magic"},
+                 "bad-metric"),
+    "decoding": ("/eval-suites", {"name": "{team}/s", "dataset": "{team}/rows", "split": "test",
+                                  "decoding": {"max_new_tokens": True}}, "bad-decoding"),
+    "a risk tier": ("/use-cases", {"name": "{team}/c", "purpose": "p", "owner": "o", "risk_tier": "x", "suite": "{team}/suite"},
+                    "bad-risk-tier"),
+    "a digest": ("/datasets", {"name": "{team}/d", "file": {"sha256": "XYZ", "size": 1}}, "invalid-request"),
+    "a negative size": ("/datasets", {"name": "{team}/d", "file": {"sha256": "0" * 64, "size": -1}}, "invalid-request"),
+    "a key": ("/keys", {"public_key": "é", "proof": "x"}, "bad-key"),
+    "a key's proof": ("/keys", {"public_key": "A" * 43 + "=", "proof": "é"}, "bad-signature"),
+    "bytes that are not here": ("/datasets", {"name": "{team}/d", "file": {"sha256": "0" * 64, "size": 1}}, "blob-missing"),
+    "no note": ("/reviews", {"ref": "{team}/adapter", "environment": "dev", "use_case": "{team}/case", "note": " "},
+                "note-missing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_the_request_is_wrong(door: Door, world: World, what: str) -> None:
+    path, body, kind = WRONG[what]
+    before = rows(door)
+    assert door.refused(world.engineer, "POST", path, filled(body, world.team)) == (422, kind)
+    assert rows(door) == before
+
+
+@pytest.mark.parametrize(
+    ("query", "kind"),
+    [
+        ("/lines?limit=0", "bad-limit"), ("/lines?limit=-1", "bad-limit"), ("/lines?limit=201", "bad-limit"),
+        (f"/lines?limit={10**30}", "bad-limit"), ("/lines?limit=ten", "invalid-request"), ("/lines?cursor=garbage", "bad-cursor"),
+        ("/lines?cursor=WzFd", "bad-cursor"), ("/lines?kind=car", "bad-kind"), ("/lines?q=%00", "bad-text"),
+        ("/reviews?limit=0", "bad-limit"), ("/reviews?cursor=%00", "bad-cursor"), ("/reviews?state=happy", None),
+        ("/audit/events?limit=0", "bad-limit"), ("/audit/events?cursor=x", "bad-cursor"), ("/reviews/one", "invalid-request"),
+        ("/training-runs/one", "invalid-request"), ("/as-of?at=yesterday&environment=dev", "invalid-request"),
+        ("/as-of?at=2026-01-01T00:00:00&environment=dev", "bad-time"), ("/as-of?environment=dev", "invalid-request"),
+        ("/routing?environment=mars", "bad-environment"), ("/routing", "invalid-request"), ("/blobs/xyz", "bad-digest"),
+        ("/channels?environment=%00", "bad-environment"), ("/versions/nothing", "bad-reference"),
+        ("/versions/a/b@c@d", "bad-reference"), ("/datasets/x", "bad-reference"), ("/lineage/%00", "bad-reference"),
+        ("/history?name=a/b&environment=dev&channel=%00", "bad-text"), ("/history?name=x&environment=dev", "bad-reference"),
+    ],
+)  # fmt: skip
+def test_the_query_is_wrong(door: Door, world: World, query: str, kind: str | None) -> None:
+    status, found = door.refused(world.engineer, "GET", query)
+    assert (status, kind in (None, found)) == (422, True), found
+
+
+def test_roles_are_named_and_refusals_recorded(door: Door, world: World, auditor: Person) -> None:
+    before, told = rows(door), events(door, "rollout:start")
+    body = {"ref": world.versions[-1], "environment": "production", "share_bp": 100}
+    answer = door.ask(auditor, "POST", "/canaries", body)
+    problem = answer.json()
+    assert (answer.status_code, problem["kind"], problem["facts"]["roles"]) == (403, "role-missing", ["engineer"])
+    assert "engineer" in problem["detail"]
+    assert (rows(door), events(door, "rollout:start")) == (before, told + 1)
+    for method, path, body in (
+        ("POST", "/accounts", {"name": "x", "roles": ["admin"]}), ("POST", "/tokens", {"account": "x", "roles": ["admin"]}),
+        ("POST", "/policies", {"text": world_policy(door)}), ("POST", "/work/lease", {"worker": "w"}),
+        ("POST", "/reviews/1/withdraw", {"reason": "x"}), ("PUT", "/blobs/" + "0" * 64, None),
+    ):  # fmt: skip
+        assert door.refused(auditor, method, path, body) == (403, "role-missing"), path
+
+
+def world_policy(door: Door) -> str:
+    """The text of dev's policy with another number of days: sound, so that only the role can stop it."""
+    with door.store.read(SYSTEM) as session:
+        found = session.execute(text("select text from policy_version where environment = 'dev' order by number limit 1"))
+        return str(found.scalar_one()).replace("365", "17")
+
+
+def test_tokens_that_are_none(door: Door, world: World) -> None:
+    good = door.token(world.engineer)
+    dead = tokens.create(door.store, SYSTEM, world.engineer.actor.name, ["engineer"], world.team, 1)
+    tokens.revoke(door.store, SYSTEM, dead.id)
+    other = good[:-1] + ("A" if good[-1] != "A" else "B")
+    for header, kind in {
+        "": "token-missing", "Bearer": "token-missing", "Bearer ": "token-missing", f"Basic {good}": "token-missing",
+        "Bearer x": "token-malformed", f"Bearer {good}x": "token-malformed", "Bearer cs_000000000000_" + "A" * 43: "token-unknown",
+        f"Bearer {other}": "token-unknown", f"Bearer {dead.token}": "token-unknown",
+    }.items():  # fmt: skip
+        answer = door.ask(None, "GET", "/me", headers={"Authorization": header} if header else {})
+        assert (answer.status_code, answer.json()["kind"]) == (401, kind), header
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert good not in answer.text
+    assert door.ask(None, "GET", "/me", headers={"Authorization": f"bearer {good}"}).status_code == 200
+
+
+def aged(door: Door, person: Person, days: int, hours: float) -> str:
+    """A token minted so many hours ago for so many days, put there with the event that a token needs."""
+    import json
+    import secrets as words
+
+    import psycopg
+
+    from registry.rules.tokens import fingerprint
+
+    token_id, secret = words.token_hex(6), words.token_urlsafe(32)
+    (grant,) = person.actor.grants
+    url = door.store.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url, options="-c role=countersign_app") as connection:
+        event = uuid4()
+        connection.execute("insert into event (id, at, action, subject, outcome, entry) values (%s, now(), 'token:create', 'x', "
+                           "'done', '{}')", (event,))  # fmt: skip
+        connection.execute("insert into event_row (table_name, row_key, event_id) values ('token', %s, %s)", (token_id, event))
+        connection.execute(
+            "insert into token values (%s, %s, %s, %s, now() - %s * interval '1 hour', now() - %s * interval '1 hour' "
+            "+ %s * interval '1 day')", (token_id, person.id, fingerprint(secret), json.dumps([{"role": grant.role.value,
+                                         "team": grant.team}]), hours, hours, days))  # fmt: skip
+    return f"cs_{token_id}_{secret}"
+
+
+def test_a_token_expires(door: Door, world: World) -> None:
+    old = aged(door, world.engineer, days=1, hours=25)
+    answer = door.ask(None, "GET", "/me", headers={"Authorization": f"Bearer {old}"})
+    assert (answer.status_code, answer.json()["kind"]) == (401, "token-expired")
+
+
+def test_promoting_asks_for_a_fresh_sign_in(door: Door, world: World) -> None:
+    old = aged(door, world.engineer, days=30, hours=13)
+    headers = {"Authorization": f"Bearer {old}"}
+    body = {"name": f"{world.team}/adapter", "environment": "production"}
+    answer = door.ask(None, "POST", "/promotions", body, headers=headers)
+    assert (answer.status_code, answer.json()["kind"]) == (401, "fresh-sign-in")
+    assert door.ask(None, "GET", "/me", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path"), [("PATCH", "/me"), ("DELETE", "/accounts"), ("POST", "/me"), ("PUT", "/reviews"),
+                                              ("GET", "/canaries"), ("TRACE", "/lines")])  # fmt: skip
+def test_a_method_that_is_not_there(door: Door, world: World, method: str, path: str) -> None:
+    assert door.refused(world.engineer, method, path) == (405, "bad-method")
+
+
+def test_signatures_that_are_none(door: Door, world: World) -> None:
+    own = a_world(door.store, door.blobs, f"s{uuid4().hex[:8]}")
+    from tests.build import evaluate, submit, train
+
+    train(own)
+    evaluate(own, own.base.ref, 5)
+    evaluate(own, own.versions[-1], 50)
+    number = submit(own, own.versions[-1])
+    person, before = own.compliance, rows(door)
+    decision = door.done(person, "GET", f"/reviews/{number}/decision")["decision"]
+    from registry.rules.reviews import commitment
+
+    reason, salt = "I have read the evidence.", bytes(16)
+    sound = {**decision, "verdict": "approve", "reason_commitment": commitment(salt, reason)}
+    assert person.key is not None
+
+    def cast(signed: Any = sound, **changes: Any) -> tuple[int, str]:
+        key, signature = person.key.sign_document(signed, "decision")  # type: ignore[union-attr]
+        body = {"decision": sound, "reason": reason, "salt": salt.hex(), "key": key, "signature": signature, **changes}
+        return door.refused(person, "POST", f"/reviews/{number}/votes", body)
+
+    stranger = SigningKey.generate()
+    assert cast(signed={**sound, "verdict": "reject"}) == (422, "bad-signature")
+    assert cast(signature="é") == (422, "bad-signature")
+    assert cast(signature=stranger.sign_document(sound, "decision")[1]) == (422, "bad-signature")
+    assert cast(signature=person.key.sign_document(sound, "enrol")[1]) == (422, "bad-signature")
+    assert cast(key=stranger.id) == (422, "key-unknown")
+    assert cast(key=own.risk.key.id if own.risk.key else "") == (422, "key-unknown")
+    assert cast(decision={**sound, "environment": "dev"}) == (409, "decision-mismatch")
+    assert cast(decision={**sound, "extra": 1}) == (409, "decision-mismatch")
+    assert cast(decision={**sound, "evidence_root": "sha256:" + "0" * 64}) == (409, "decision-mismatch")
+    assert cast(decision={}) == (422, "bad-verdict")
+    assert cast(reason="another reason than the one that was signed") == (409, "decision-mismatch")
+    assert cast(reason="short") == (422, "reason-missing")
+    assert cast(salt="zz") == (422, "bad-salt")
+    assert rows(door) == before
+    assert door.done(person, "GET", f"/reviews/{number}")["votes"] == []
+
+
+def test_a_lease_that_is_anothers(door: Door, world: World) -> None:
+    from registry.commands import training_runs
+    from tests.build import ADAPTER_META, RECIPE
+
+    run = training_runs.queue(door.store, world.engineer.actor, f"{world.team}/leased", world.base.ref, world.dataset.ref, RECIPE,
+                              "legal", ADAPTER_META)  # fmt: skip
+    other = a_person(door.store, "trainer", team=world.team)
+    assert door.done(world.trainer, "POST", "/work/lease", {"worker": "w"})["id"] == str(run)
+    assert door.refused(other, "POST", f"/work/{run}/beat", {"attempt": 1}) == (409, "lease-lost")
+    assert door.refused(world.trainer, "POST", f"/work/{run}/beat", {"attempt": 2}) == (409, "lease-lost")
+    for path, body in {
+        "requeue": {"attempt": 2, "reason": "x"}, "fail": {"attempt": 2, "error": "x"},
+        "finish": {"attempt": 2, "report": {}, "key": "x", "signature": "x"},
+    }.items():  # fmt: skip
+        assert door.refused(world.trainer, "POST", f"/work/{run}/{path}", body) == (409, "lease-lost")
+        assert door.refused(other, "POST", f"/work/{run}/{path}", {**body, "attempt": 1}) == (409, "lease-lost")
+    key = world.trainer.key
+    assert key is not None
+    for report, kind in (({"run": str(run)}, "report-mismatch"), ({"outputs": "x"}, "report-mismatch")):
+        key_id, signature = key.sign_document(report, "training-report")
+        body = {"attempt": 1, "report": report, "key": key_id, "signature": signature}
+        assert door.refused(world.trainer, "POST", f"/work/{run}/finish", body) == (409, kind)
+    with door.store.read(SYSTEM) as session:
+        digest = session.execute(text("select recipe_digest from training_run where id = :run"), {"run": run}).scalar_one()
+    for outputs in ("x", None, [1], [{"step": []}], [{"step": {}}], [{"step": 1, "ref": 5}]):
+        report = {"run": str(run), "attempt": 1, "recipe_digest": digest, "outputs": outputs}
+        key_id, signature = key.sign_document(report, "training-report")
+        body = {"attempt": 1, "report": report, "key": key_id, "signature": signature}
+        assert door.refused(world.trainer, "POST", f"/work/{run}/finish", body) == (422, "bad-report"), outputs
+        assert door.refused(world.trainer, "POST", f"/work/{run}/finish", {**body, "signature": "x"}) == (422, "bad-signature")
+    door.done(world.trainer, "POST", f"/work/{run}/fail", {"attempt": 1, "error": "enough"})
+
+
+def test_an_eval_report_that_says_what_the_samples_do_not(door: Door, world: World) -> None:
+    from registry.commands import evals
+
+    run = evals.queue(door.store, world.engineer.actor, world.versions[0], world.suite)
+    given = door.done(world.trainer, "POST", "/work/lease", {"worker": "w"})["evaluation"]
+    about = door.done(world.engineer, "GET", f"/versions/{world.versions[0]}")
+    samples = door.upload(world.trainer, b"")["sha256"]
+    key = world.trainer.key
+    assert key is not None
+
+    def finish(report: dict[str, Any]) -> tuple[int, str]:
+        key_id, signature = key.sign_document(report, "eval-report")
+        body = {"attempt": 1, "report": report, "key": key_id, "signature": signature}
+        return door.refused(world.trainer, "POST", f"/work/{run}/finish", body)
+
+    assert finish({}) == (422, "bad-digest")
+    assert finish({"samples_sha256": "../../etc/passwd"}) == (422, "bad-digest")
+    assert finish({"samples_sha256": "0" * 64}) == (422, "blob-missing")
+    assert finish({"samples_sha256": samples})[0] in (409, 422)
+    items = door.ask(world.trainer, "GET", f"/blobs/{given['items']['sha256']}").content.splitlines()
+    import json
+
+    lines = b"".join(json.dumps({"item": json.loads(one)["id"], "output": "wrong"}).encode() + b"\n" for one in items)
+    sound = {"run": str(run), "attempt": 1, "suite_digest": given["suite_digest"], "subject_root": about["tensor_root"],
+             "base_root": about["base_root"], "samples_sha256": door.upload(world.trainer, lines)["sha256"]}  # fmt: skip
+    for metrics in (None, [], "x", {}, {"exact_match": 5}, {"exact_match": None}):
+        assert finish({**sound, "metrics": metrics}) == (422, "bad-report"), metrics
+    assert finish({**sound, "metrics": {"exact_match": {"correct": 60, "n": 60}}}) == (422, "metric-mismatch")
+    assert finish({**sound, "metrics": {"exact_match": {}}}) == (422, "metric-mismatch")
+    assert finish({**sound, "suite_digest": "x"}) == (409, "report-mismatch")
+    door.done(world.trainer, "POST", f"/work/{run}/fail", {"attempt": 1, "error": "enough"})
+
+
+def test_a_refused_bundle_lists_every_defect_and_stores_nothing(door: Door, world: World) -> None:
+    before, told = rows(door), events(door, "version:register")
+    files = [{"path": path, **door.upload(world.engineer, data)} for path, data in
+             (("adapter_model.safetensors", b"no tensors"), ("adapter_config.json", b"{"), ("run.py", b"import os"))]  # fmt: skip
+    body = {"name": f"{world.team}/bad", "base": world.base.ref, "files": files, "meta": {}}
+    answer = door.ask(world.engineer, "POST", "/adapters", body)
+    problem = answer.json()
+    assert (answer.status_code, problem["kind"], problem["family"]) == (422, "bundle-rejected", "rejected")
+    assert len(problem["defects"]) >= 3
+    assert all(set(one) == {"file", "where", "rule", "detail", "mend"} for one in problem["defects"])
+    assert (rows(door), events(door, "version:register")) == (before, told + 1)
+
+
+def test_a_missing_blob_is_named(door: Door, world: World) -> None:
+    missing = hashlib.sha256(b"never sent").hexdigest()
+    files = [{"path": "adapter_config.json", "sha256": missing, "size": 10}]
+    body = {"name": f"{world.team}/bad", "base": world.base.ref, "files": files}
+    answer = door.ask(world.engineer, "POST", "/adapters", body)
+    assert (answer.status_code, answer.json()["kind"]) == (422, "blob-missing")
+    assert missing in answer.json()["detail"]

@@ -21,7 +21,7 @@ demo: $(STAMP)
 
 # Run the whole suite on an embedded PostgreSQL (or on the one COUNTERSIGN_DATABASE_URL names).
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Run only what needs a database: for a second pass against another PostgreSQL.
 test-database: $(STAMP)

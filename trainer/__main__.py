@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     worker = verbs.add_parser("worker", help="lease training and eval runs and do them")
     worker.add_argument("--once", action="store_true", help="end when there is no work left")
     worker.add_argument("--work-dir", type=Path, default=home / "trainer", help="save points, cache and signing key")
-    worker.add_argument("--poll", type=float, default=2.0, help="seconds between asking for work")
+    worker.add_argument("--poll", type=float, default=0.5, help="seconds between asking for work")
     engine = verbs.add_parser("engine", help="serve a base and its adapters")
     engine.add_argument("--base", default=os.environ.get("COUNTERSIGN_ENGINE_BASE"),
                         help="its reference; without one, the base of the first route in production")  # fmt: skip

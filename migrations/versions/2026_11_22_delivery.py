@@ -57,7 +57,8 @@ def upgrade() -> None:
             name=op.f("ck_rollout_terminal_weight"),
         ),
         sa.CheckConstraint(
-            "state in ('pending', 'shadowing', 'canary', 'paused', 'inconclusive', 'promoting', 'succeeded', 'aborted', 'rolled_back', 'expired', 'superseded')",
+            "state in ('pending', 'shadowing', 'canary', 'paused', 'inconclusive', 'promoting', 'succeeded', "
+            "'aborted', 'rolled_back', 'expired', 'superseded')",
             name=op.f("ck_rollout_state"),
         ),
         sa.CheckConstraint("weight_bp between 0 and 10000", name=op.f("ck_rollout_weight")),

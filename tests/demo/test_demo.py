@@ -83,7 +83,8 @@ def test_killed_in_every_step_it_ends_with_the_same_rows(
     else:
         pytest.fail(f"it never came through: {visits}\n{demo.said()}")
     assert killed["demo"] == set(range(1, STEPS + 1))
-    assert killed["postgres"] >= set(range(1, STEPS))
+    # In the first step no database runs yet: the registry starts while the inputs are made.
+    assert killed["postgres"] >= set(range(2, STEPS))
     with registry(home, free_port()) as client:
         assert rows(client) == unkilled[1]
     bare = {name: value for name, value in environment(home, 0).items() if not name.startswith("DEMO_")}

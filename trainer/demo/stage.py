@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,6 +62,15 @@ class Stage:
     server: subprocess.Popen[str] | None = None
     urls: dict[str, str] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
+    _began: float = 0.0
+    _seconds: float = 0.0
+    _first_line: str = ""
+    _reader: threading.Thread = field(default_factory=threading.Thread)
+
+    @property
+    def ends(self) -> bool:
+        """DEMO_EXIT=1: nothing is left serving."""
+        return os.environ.get("DEMO_EXIT") == "1"
 
     @property
     def registry_home(self) -> Path:
@@ -74,27 +84,38 @@ class Stage:
         """One line to the reader."""
         print(text, file=self.out, flush=True)
 
-    def start(self) -> float:
-        """Start the registry with everything beside it, as a user would; seconds until it answered."""
-        began = time.monotonic()
+    def start(self) -> None:
+        """Start the registry with everything beside it, as a user would; `await_ready` says when it answers."""
+        self._began = time.monotonic()
         command = ["up", "--home", str(self.registry_home), "--port", str(self.port), "--json",
                    "--with", "trainer,mlflow,engine,gateway"]  # fmt: skip
-        self.say(f"  $ countersign {shlex.join(command)}")
+        self.say(f"  $ countersign {shlex.join(_short(tuple(command), self.home))}")
         log = (self.home / "registry.log").open("a")
         self.server = subprocess.Popen(
             [sys.executable, "-m", "registry", *command], stdout=subprocess.PIPE, stderr=log, text=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=_die_with_parent,  # no other thread runs when the demo starts it
         )  # fmt: skip
         log.close()
-        assert self.server.stdout is not None
-        first = self.server.stdout.readline()
-        if not first:
+        self._first_line = ""
+        self._reader = threading.Thread(target=self._read_first_line, args=(self.server,), daemon=True)
+        self._reader.start()
+
+    def _read_first_line(self, server: subprocess.Popen[str]) -> None:
+        assert server.stdout is not None
+        self._first_line = server.stdout.readline()
+        self._seconds = time.monotonic() - self._began
+
+    def await_ready(self) -> float:
+        """Seconds from the start until it answered; Unavailable with its own last words when it never does."""
+        assert self.server is not None
+        self._reader.join()
+        if not self._first_line:
             self.server.wait(timeout=30)
             said = (self.home / "registry.log").read_text().strip().splitlines()
             raise Unavailable("registry-not-started", said[-1] if said else "The registry did not start.",
                               f"See {self.home / 'registry.log'}.")  # fmt: skip
-        self.urls = {key: value for key, value in json.loads(first).items() if value}
-        return time.monotonic() - began
+        self.urls = {key: value for key, value in json.loads(self._first_line).items() if value}
+        return self._seconds
 
     def stop(self) -> None:
         """Stop the registry and all it started."""

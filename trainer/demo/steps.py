@@ -6,6 +6,7 @@ Whatever kills the demo, or the registry under it, the next run finds what is do
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from registry.views.evals import EvalRunView
 from registry.views.training_runs import TrainingRunView
 from trainer.demo import inputs, recipes
 from trainer.demo.progress import Bar
-from trainer.demo.stage import ALEX, CARLA, DAVE, NORA, PEOPLE, RAVI, Refusal, Stage
+from trainer.demo.stage import ALEX, CARLA, DAVE, NORA, PEOPLE, RAVI, Person, Refusal, Stage
 
 ENVIRONMENT = "production"
 USABLE = ("queued", "running", "succeeded")
@@ -32,16 +33,19 @@ PURPOSE_OF = {
 
 def people(stage: Stage) -> None:
     """The administrator lets people in, each with one role; those who sign enrol a key of their own."""
-    with stage.timed("people"):
-        for person in PEOPLE:
-            if not stage.has_fresh_token(person):
-                team = ["--team", person.team] if person.team else []
-                made = stage.run(None, "token", "create", "--account", person.name, "--role", person.role, *team)
-                path = stage.folder(person) / "token"
-                path.touch(mode=0o600)
-                path.write_text(made["token"] + "\n")
-            if person.signs and not stage.client(person).me().keys:
-                stage.run(person, "key", "enroll", "--label", "demo")
+
+    def let_in(person: Person) -> None:
+        if not stage.has_fresh_token(person):
+            team = ["--team", person.team] if person.team else []
+            made = stage.run(None, "token", "create", "--account", person.name, "--role", person.role, *team)
+            path = stage.folder(person) / "token"
+            path.touch(mode=0o600)
+            path.write_text(made["token"] + "\n")
+        if person.signs and not stage.client(person).me().keys:
+            stage.run(person, "key", "enroll", "--label", "demo")
+
+    with stage.timed("people"), ThreadPoolExecutor(2) as side_by_side:
+        list(side_by_side.map(let_in, PEOPLE))
 
 
 def fetch(stage: Stage) -> None:
@@ -150,12 +154,15 @@ def evaluation(stage: Stage) -> None:
     nora = stage.client(NORA)
     adapter = final(stage, nora)
     with stage.timed("evaluation"):
+        asked = []
         for ref, called in ((f"{BASE_OF[stage.tiny]}@v1", "base"), (adapter, "adapter")):
             runs = [one for one in nora.eval_runs(ref) if one.state in USABLE]
             if not runs:
                 stage.run(NORA, "eval", "run", ref, "--suite", suite)
                 runs = nora.eval_runs(ref)
-            done = _follow_eval(stage, nora, runs[0], called)
+            asked.append((ref, called, runs[0]))
+        for ref, called, run in asked:
+            done = _follow_eval(stage, nora, run, called)
             [metric] = done.metrics
             stage.note(f"accuracy_{called}", {"value": metric.value, "n": metric.n, "low": metric.ci_low,
                                               "high": metric.ci_high})  # fmt: skip

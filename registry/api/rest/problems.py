@@ -25,10 +25,10 @@ TITLES = {
 }  # fmt: skip
 
 
-def body(error: RegistryError, request_id: str, path: str) -> dict[str, Any]:
+def body(error: RegistryError, request_id: str, path: str, status: int) -> dict[str, Any]:
     """The problem document of an error."""
     document: dict[str, Any] = {
-        "type": f"/problems/{error.kind}", "title": TITLES[error.family], "status": STATUSES[error.family],
+        "type": f"/problems/{error.kind}", "title": TITLES[error.family], "status": status,
         "detail": error.detail, "mend": error.mend, "family": error.family, "kind": error.kind, "instance": path,
         "request_id": request_id, "facts": error.facts,
     }  # fmt: skip
@@ -37,17 +37,17 @@ def body(error: RegistryError, request_id: str, path: str) -> dict[str, Any]:
     return document
 
 
-def answer(request: Request, error: RegistryError) -> JSONResponse:
-    """The HTTP answer of an error."""
+def answer(request: Request, error: RegistryError, status: int | None = None) -> JSONResponse:
+    """The HTTP answer of an error, with its family's status unless HTTP itself has a closer one."""
+    status = status or STATUSES[error.family]
     headers = {}
     if error.family == "unavailable":
         headers["Retry-After"] = "2"
     if error.family == "unauthenticated":
         headers["WWW-Authenticate"] = 'Bearer realm="countersign"'
     request_id = getattr(request.state, "request_id", "")
-    return JSONResponse(
-        body(error, request_id, request.url.path), STATUSES[error.family], headers, "application/problem+json"
-    )
+    document = body(error, request_id, request.url.path, status)
+    return JSONResponse(document, status, headers, "application/problem+json")
 
 
 def unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -84,9 +84,7 @@ def install(app: FastAPI) -> None:
         if error.status_code == 413:
             return answer(request, TooLarge("body-too-large", "The body is too large.", "Send less, or upload a blob."))
         refused = Invalid("bad-method", f"{request.method} is not possible here.", "See /api/v1/openapi.json.")
-        response = answer(request, refused)
-        response.status_code = error.status_code
-        return response
+        return answer(request, refused, error.status_code)
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> JSONResponse:

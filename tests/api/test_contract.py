@@ -1,0 +1,88 @@
+"""What the door promises: its OpenAPI document, a named 401 on every route, health, readiness, metrics."""
+
+from __future__ import annotations
+
+import re
+from uuid import uuid4
+
+from registry.db import migrate
+from tests.api.conftest import Door
+from tests.build import World
+from tests.database import Databases
+
+
+def routes(door: Door) -> list[tuple[str, str]]:
+    documented = door.client.get("/api/v1/openapi.json").json()["paths"]
+    return [(method.upper(), path.removeprefix("/api/v1")) for path, methods in documented.items() for method in methods]
+
+
+def test_the_document_is_served_and_names_every_route(door: Door) -> None:
+    document = door.client.get("/api/v1/openapi.json")
+    assert document.headers["content-type"] == "application/json"
+    assert document.json()["openapi"].startswith("3.")
+    served = {(method, route.path.removeprefix("/api/v1")) for route in door.app.routes
+              for method in getattr(route, "methods", None) or () if getattr(route, "include_in_schema", False)}  # fmt: skip
+    served |= {pair for pair in routes(door)}
+    assert set(routes(door)) == {(method, path) for method, path in served if method != "OPTIONS"}
+    assert len(routes(door)) > 50
+    assert all(path.startswith("/api/v1/") for path in document.json()["paths"])
+
+
+def test_every_route_asks_for_a_token(door: Door) -> None:
+    for method, path in routes(door):
+        where = re.sub(r"\{ref\}", "a/b", re.sub(r"\{(run|number)\}", str(uuid4()), path))
+        answer = door.ask(None, method, re.sub(r"\{\w+\}", "0" * 64, where))
+        assert answer.status_code == 401, (method, path)
+        if method != "HEAD":
+            assert answer.json()["kind"] == "token-missing"
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_health_needs_nobody(door: Door) -> None:
+    assert door.client.get("/healthz").json()["status"] == "ok"
+    assert door.client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_metrics_count_what_is_there(door: Door, world: World) -> None:
+    def numbers() -> dict[str, float]:
+        text = door.client.get("/metrics").text
+        return {name: float(value) for name, value in re.findall(r"^(countersign_\w+) (\S+)$", text, re.MULTILINE)}
+
+    before = numbers()
+    assert before["countersign_events"] > 20
+    assert {"countersign_pending", "countersign_open_reviews", "countersign_training_queued"} <= before.keys()
+    door.done(world.engineer, "POST", "/training-runs", {
+        "adapter": f"{world.team}/metrics", "base": world.base.ref, "dataset": world.dataset.ref, "domain": "legal",
+        "recipe": {"steps": 1, "batch_size": 1, "learning_rate": 0.1},
+    })  # fmt: skip
+    after = numbers()
+    assert after["countersign_training_queued"] == before["countersign_training_queued"] + 1
+    assert after["countersign_events"] >= before["countersign_events"] + 1
+    text = door.client.get("/metrics").text
+    assert 'countersign_http_seconds_count{method="GET",status="200"}' in text
+    [run] = [one["id"] for one in door.done(world.engineer, "GET", f"/training-runs?adapter={world.team}/metrics")]
+    door.done(world.engineer, "POST", f"/training-runs/{run}/cancel")
+
+
+def test_what_nobody_foresaw_is_a_named_fault(door: Door, world: World, databases: Databases, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """A database without our tables: nothing raw leaves, and the request id leads to the log."""
+    from tests.api.conftest import opened
+
+    name = f"bare_{uuid4().hex[:8]}"
+    url = databases.create(name)
+    migrate.upgrade(url)
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("alter table line rename to gone"))
+    engine.dispose()
+    with opened(url, tmp_path) as bare:
+        from tests.build import a_person
+
+        person = a_person(bare.store, "auditor")
+        answer = bare.ask(person, "GET", "/lines")
+        assert (answer.status_code, answer.json()["family"]) == (500, "fault")
+        assert "gone" not in answer.text
+        assert "select" not in answer.text.lower()
+    databases.drop(name)

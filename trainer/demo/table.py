@@ -23,8 +23,8 @@ def ending(stage: Stage) -> str:
     """Plain text, from the result file alone."""
     result = stage.result
     lines = ["", "What was done                             seconds"]
-    for step, seconds in result["seconds"].items():
-        lines.append(f"  {TITLES[step]:<40}{seconds:>7.1f}")
+    for step, title in TITLES.items():
+        lines.append(f"  {title:<40}{result['seconds'][step]:>7.1f}")
     lines.append(f"  {'In all, start and stop included':<40}{result['total_seconds']:>7.1f}")
     arms = result.get("arms", {})
     facts = {

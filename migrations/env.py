@@ -15,8 +15,10 @@ config = context.config
 
 
 def _url() -> str:
-    url = config.attributes.get("url") or os.environ.get("COUNTERSIGN_MIGRATE_URL") or os.environ.get(
-        "COUNTERSIGN_DATABASE_URL"
+    url = (
+        config.attributes.get("url")
+        or os.environ.get("COUNTERSIGN_MIGRATE_URL")
+        or os.environ.get("COUNTERSIGN_DATABASE_URL")
     )
     if not url:
         raise SystemExit("No database: set COUNTERSIGN_DATABASE_URL, or run countersign migrate --home DIR.")

@@ -218,5 +218,3 @@ def _operations(app: FastAPI) -> None:
             Gauge(f"countersign_{name}", f"{name.replace('_', ' ').capitalize()} now.", registry=collected).set(value)
         collected.register(request.app.state.seconds)
         return Response(generate_latest(collected), media_type=CONTENT_TYPE_LATEST)
-
-

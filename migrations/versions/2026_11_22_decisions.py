@@ -263,9 +263,7 @@ def upgrade() -> None:
         "create trigger guarded before insert or update of state on review for each row "
         "when (new.state = 'approved') execute function quorum_guard()"
     )
-    op.execute(
-        "create trigger guarded before insert on route_generation for each row execute function route_guard()"
-    )
+    op.execute("create trigger guarded before insert on route_generation for each row execute function route_guard()")
     op.execute("create trigger guarded before insert on rollout for each row execute function rollout_guard()")
     op.execute(
         "create constraint trigger followed after insert or update of valid_to on route_generation "

@@ -167,7 +167,11 @@ def upgrade() -> None:
         op.execute(
             f"create trigger kept before delete on {table} for each row "
             + ("when (old.state <> 'draft') " if table in ("version", "dataset_version") else "")
-            + ("execute function files_of_drafts_only()" if table == "version_file" else "execute function never_deleted()")
+            + (
+                "execute function files_of_drafts_only()"
+                if table == "version_file"
+                else "execute function never_deleted()"
+            )
         )
     for table, columns in MUTABLE.items():
         arguments = ", ".join(f"'{column}'" for column in columns)

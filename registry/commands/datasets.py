@@ -50,7 +50,9 @@ def register(
         if version is None:
             identity = uuid4()
             versions.hold_blob(tx.session, sha256, size)
-            node = tx.add(Node(id=identity, kind="dataset", team=ref.team, ref=f"dataset:{name}@draft-{identity.hex[:8]}"))
+            node = tx.add(
+                Node(id=identity, kind="dataset", team=ref.team, ref=f"dataset:{name}@draft-{identity.hex[:8]}")
+            )
             version = tx.add(DatasetVersion(
                 id=identity, dataset_id=dataset.id, number=None, state="draft", blob_id=sha256,
                 record_root=scan.record_root, rows=scan.rows, splits=scan.splits, duplicates=scan.duplicates,

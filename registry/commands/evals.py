@@ -146,8 +146,12 @@ def finish(
             return
         training_runs.must_hold(tx.session, run, actor.account, attempt)
         signer = tx.session.get(SigningKey, key)
-        if (signer is None or signer.account_id != actor.account or signer.revoked_at is not None
-                or not keys.verify_document(signer.public_key, report, "eval-report", signature)):
+        if (
+            signer is None
+            or signer.account_id != actor.account
+            or signer.revoked_at is not None
+            or not keys.verify_document(signer.public_key, report, "eval-report", signature)
+        ):
             raise Unverified("bad-signature", "The report is not signed by an enrolled key of this trainer.",
                              "Enrol the trainer's key, then sign the very report you send.", subject=line.ref)  # fmt: skip
         said = (report.get("run"), report.get("attempt"), report.get("suite_digest"), report.get("subject_root"),

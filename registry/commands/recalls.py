@@ -42,7 +42,9 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
             review.state = "voided"
         places = rollouts.naming(tx.session, fallen, lock=True)
         if node.id not in {one.id for one in recalled}:
-            raise Refused("already-recalled", f"{ref} has been recalled already.", "Nothing more is needed.", subject=ref)
+            raise Refused(
+                "already-recalled", f"{ref} has been recalled already.", "Nothing more is needed.", subject=ref
+            )
         tx.add(Recall(id=uuid4(), node_id=node.id, reason_commitment=accounts.seal(tx.session, "reason", said),
                       ordered_by=actor.account, at=tx.now))  # fmt: skip
         routes = [_leave(tx, place, {one.id for one in recalled}, said) for place in places]

@@ -100,7 +100,9 @@ def vote(
         if version.state == "recalled":
             raise Refused("recalled", f"{node.ref} is recalled and may serve nowhere.", "Withdraw the review.",
                           subject=f"review:{number}")  # fmt: skip
-        ballots = [rules.Ballot(one.account_id, one.team, one.verdict) for one in reviews.votes_of(tx.session, review.id)]
+        ballots = [
+            rules.Ballot(one.account_id, one.team, one.verdict) for one in reviews.votes_of(tx.session, review.id)
+        ]
         assert actor.account is not None
         rules.check_voter(actor.account, actor.name, reviews.excluded(tx.session, review), ballots, number)
         policy = policy_rules.parse(policies.by_id(tx.session, review.policy_version_id).rules)
@@ -144,7 +146,9 @@ def _team(actor: Actor, roles: tuple[str, ...]) -> str | None:
     for grant in sorted(actor.grants, key=lambda grant: (grant.team is None, grant.team or "")):
         if grant.role.value in roles:
             return grant.team
-    raise Forbidden("role-missing", f"{actor.name} holds no role that may decide here.", f"It takes {' or '.join(roles)}.")
+    raise Forbidden(
+        "role-missing", f"{actor.name} holds no role that may decide here.", f"It takes {' or '.join(roles)}."
+    )
 
 
 def _verify(tx: Tx, account: UUID, decision: dict[str, Any], key: str, signature: str, number: int) -> None:

@@ -48,9 +48,7 @@ def start(
         return _done(tx, line, place, generation, rollout)
 
 
-def promote(
-    store: Store, actor: Actor, name: str, environment: str, channel: str | None, reason: str
-) -> RouteView:
+def promote(store: Store, actor: Actor, name: str, environment: str, channel: str | None, reason: str) -> RouteView:
     """Give the active canary all traffic; without one, put back the version the last rollback took off.
 
     Raises Refused when there is neither, or when approval, signatures or version no longer hold.
@@ -76,9 +74,7 @@ def promote(
         return _done(tx, line, place, generation, rollout)
 
 
-def roll_back(
-    store: Store, actor: Actor, name: str, environment: str, channel: str | None, reason: str
-) -> RouteView:
+def roll_back(store: Store, actor: Actor, name: str, environment: str, channel: str | None, reason: str) -> RouteView:
     """Take traffic off the candidate, or off the stable version, at once: to the last good stable, else to the base.
 
     It never asks the candidate, the telemetry or the object store. Raises Refused `nothing-to-roll-back` when the

@@ -120,7 +120,12 @@ def _found(store: Store, actor: Actor, ref: Ref, draft: Draft, inspected: Inspec
             return None
         if line.kind != draft.kind or version.state == "draft" or not actor.sees(line.team):
             return None
-        return AddedView(node.ref, version.manifest_digest, version.tensor_root, "found")
+    if version.state == "recalled":
+        store.refuse(actor, Action.VERSION_REGISTER, ref.team, Refused(
+            "recalled", f"These bytes are {node.ref}, which is recalled.", "Make another version without what was wrong.",
+            subject=node.ref,
+        ))  # fmt: skip
+    return AddedView(node.ref, version.manifest_digest, version.tensor_root, "found")
 
 
 def _line(tx: Tx, ref: Ref, draft: Draft) -> Line:
@@ -168,9 +173,7 @@ def _draft(
     return version, node
 
 
-def _provenance(
-    tx: Tx, line: Line, version: Version, draft: Draft, base: _Base | None
-) -> list[tuple[UUID, str, str]]:
+def _provenance(tx: Tx, line: Line, version: Version, draft: Draft, base: _Base | None) -> list[tuple[UUID, str, str]]:
     """What a version stands on, as (parent, relation, grade): its base, and the data it was tuned on."""
     adapts = [(version.base_version_id, "adapts", "verified")] if version.base_version_id else []
     return [*adapts, *((data, "tuned_on", grade) for data, grade in _data(tx, line, version, draft, base))]
@@ -187,7 +190,11 @@ def _data(tx: Tx, line: Line, version: Version, draft: Draft, base: _Base | None
         return [(_fit_dataset(tx, one), "claimed") for one in claimed]
     run = training_runs.by_id(tx.session, draft.training_run)
     lease = tx.session.get(Lease, run.id)
-    if run.state != "running" or lease is None or (lease.account_id, lease.attempt) != (tx.actor.account, draft.attempt):
+    if (
+        run.state != "running"
+        or lease is None
+        or (lease.account_id, lease.attempt) != (tx.actor.account, draft.attempt)
+    ):
         raise Refused("lease-lost", "This training run is not leased to you now.",
                       "Stop this attempt; the run was taken over or has ended.", subject=line.ref)  # fmt: skip
     if run.line_id != line.id or base is None or run.base_version_id != base.id:

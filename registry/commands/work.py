@@ -66,7 +66,7 @@ def requeue(store: Store, actor: Actor, run_id: UUID, attempt: int, reason: str)
         training_runs.must_hold(tx.session, run, actor.account, attempt)
         run.state = "queued"
         tx.session.delete(tx.get(Lease, run.id))
-        tx.audit(table.subject(run), attempt=attempt, lost=False, note=reason[:200])
+        tx.audit(table.subject(run), attempt=attempt, note=reason[:200])
 
 
 def requeue_lost(store: Store) -> int:
@@ -78,13 +78,13 @@ def requeue_lost(store: Store) -> int:
 
 def _requeue_lost(store: Store, run_id: UUID) -> bool:
     """Take one run from a worker that went silent, unless he spoke again: then nothing happened and nothing is logged."""
-    with suppress(Conflict), store.write(SYSTEM, Action.WORK_REQUEUE) as tx:
+    with suppress(Conflict), store.write(SYSTEM, Action.WORK_RECLAIM) as tx:
         run, team = table.by_id(tx.session, run_id, lock=True)
         held = tx.session.get(Lease, run.id, with_for_update=True)
         if run.state != "running" or held is None or held.expires_at > tx.moment():
             raise Conflict("not-lost", f"{table.subject(run)} is {run.state}, and not lost by now.")
         tx.team = team
-        tx.audit(table.subject(run), attempt=run.attempt, lost=True)
+        tx.audit(table.subject(run), attempt=run.attempt)
         if run.attempt >= ATTEMPTS:
             run.state, run.finished_at = "failed", tx.now
             run.error = f"The worker was lost {ATTEMPTS} times."
@@ -104,5 +104,3 @@ def fail(store: Store, actor: Actor, run_id: UUID, attempt: int, error: str) -> 
         run.state, run.finished_at, run.error = "failed", tx.now, error[:4000]
         tx.session.delete(tx.get(Lease, run.id))
         tx.audit(table.subject(run), attempt=attempt)
-
-

@@ -156,9 +156,7 @@ def told(session: Session, commitments: set[str]) -> dict[str, str]:
     """Personal texts by commitment; erased ones are missing."""
     if not commitments:
         return {}
-    rows = session.execute(
-        select(Personal.commitment, Personal.value).where(Personal.commitment.in_(commitments))
-    )
+    rows = session.execute(select(Personal.commitment, Personal.value).where(Personal.commitment.in_(commitments)))
     return {row.commitment: row.value for row in rows}
 
 

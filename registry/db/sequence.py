@@ -33,9 +33,7 @@ def newest_head(session: Session) -> TreeHead | None:
 
 def leaf_hashes(session: Session, size: int) -> list[bytes]:
     """The first leaf hashes, recomputed from the events themselves and not read from the leaves."""
-    statement = (
-        select(Event.entry).join(Leaf, Leaf.event_id == Event.id).where(Leaf.seq < size).order_by(Leaf.seq)
-    )
+    statement = select(Event.entry).join(Leaf, Leaf.event_id == Event.id).where(Leaf.seq < size).order_by(Leaf.seq)
     return [merkle.leaf_hash(entry) for entry in session.scalars(statement.execution_options(yield_per=1000))]
 
 

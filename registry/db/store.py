@@ -88,7 +88,9 @@ class Tx:
     def within(self, team: str) -> None:
         """Name the team this act belongs to, once it is known: unseen teams answer NotFound, missing roles Forbidden."""
         if not self.actor.sees(team):
-            raise NotFound("unknown", "There is no such thing.", "Check the name; it may belong to a team you are not in.")
+            raise NotFound(
+                "unknown", "There is no such thing.", "Check the name; it may belong to a team you are not in."
+            )
         self.team = team
         require(self.actor, self.action, team, self.now)
 
@@ -201,7 +203,11 @@ class Store:
     @contextmanager
     def upkeep(self, reason: str) -> Iterator[Session]:
         """Bookkeeping that decides nothing (leases, last use, sessions, leaves); grants hold the list of its tables."""
-        with self._named(), Session(self.engine, expire_on_commit=False, info={"upkeep": reason}) as session, session.begin():
+        with (
+            self._named(),
+            Session(self.engine, expire_on_commit=False, info={"upkeep": reason}) as session,
+            session.begin(),
+        ):
             yield session
 
     def refuse(self, actor: Actor, action: Action, team: str | None, refusal: RegistryError) -> NoReturn:

@@ -125,9 +125,7 @@ def by_ref(
     """
     if isinstance(ref, str):
         ref = parse_ref(ref)
-    statement = (
-        select(Version, Line, Node).join(Line, Line.id == Version.line_id).join(Node, Node.id == Version.id)
-    )
+    statement = select(Version, Line, Node).join(Line, Line.id == Version.line_id).join(Node, Node.id == Version.id)
     if teams is not None:
         statement = statement.where(Line.team.in_(teams))
     if ref.team is not None:

@@ -21,6 +21,7 @@ class Action(StrEnum):
     EVAL_QUEUE = "eval:queue"
     WORK_LEASE = "work:lease"
     WORK_REQUEUE = "work:requeue"
+    WORK_RECLAIM = "work:reclaim"
     WORK_FAIL = "work:fail"
     WORK_CANCEL = "work:cancel"
     TRAINING_FINISH = "training:finish"

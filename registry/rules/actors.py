@@ -39,6 +39,7 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     Action.EVAL_QUEUE: frozenset({Role.ENGINEER, Role.REVIEWER}),
     Action.WORK_LEASE: frozenset({Role.TRAINER}),
     Action.WORK_REQUEUE: frozenset({Role.TRAINER}),
+    Action.WORK_RECLAIM: frozenset(),
     Action.WORK_FAIL: frozenset({Role.TRAINER}),
     Action.WORK_CANCEL: frozenset({Role.ENGINEER}),
     Action.TRAINING_FINISH: frozenset({Role.TRAINER}),

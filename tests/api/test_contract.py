@@ -13,7 +13,9 @@ from tests.database import Databases
 
 def routes(door: Door) -> list[tuple[str, str]]:
     documented = door.client.get("/api/v1/openapi.json").json()["paths"]
-    return [(method.upper(), path.removeprefix("/api/v1")) for path, methods in documented.items() for method in methods]
+    return [
+        (method.upper(), path.removeprefix("/api/v1")) for path, methods in documented.items() for method in methods
+    ]
 
 
 def test_the_document_is_served_and_names_every_route(door: Door) -> None:
@@ -22,8 +24,7 @@ def test_the_document_is_served_and_names_every_route(door: Door) -> None:
     assert document.json()["openapi"].startswith("3.")
     served = {(method, route.path.removeprefix("/api/v1")) for route in door.app.routes
               for method in getattr(route, "methods", None) or () if getattr(route, "include_in_schema", False)}  # fmt: skip
-    served |= {pair for pair in routes(door)}
-    assert set(routes(door)) == {(method, path) for method, path in served if method != "OPTIONS"}
+    assert served <= set(routes(door))
     assert len(routes(door)) > 50
     assert all(path.startswith("/api/v1/") for path in document.json()["paths"])
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -10,10 +12,12 @@ import pytest
 from sqlalchemy import text
 
 from registry.commands import tokens
-from registry.proof.keys import SigningKey
+from registry.db.accounts import Token
+from registry.rules.actions import Action
 from registry.rules.actors import SYSTEM
+from registry.rules.tokens import fingerprint
 from tests.api.conftest import Door
-from tests.build import Person, World, a_person, a_world
+from tests.build import Person, World, a_person
 
 UNKNOWN = str(uuid4())
 
@@ -29,7 +33,9 @@ def rows(door: Door) -> dict[str, int]:
 
 def events(door: Door, action: str) -> int:
     with door.store.read(SYSTEM) as session:
-        return int(session.execute(text("select count(*) from event where action = :action"), {"action": action}).scalar_one())
+        return int(
+            session.execute(text("select count(*) from event where action = :action"), {"action": action}).scalar_one()
+        )
 
 
 NOT_THERE = {
@@ -233,7 +239,9 @@ def test_roles_are_named_and_refusals_recorded(door: Door, world: World, auditor
 def world_policy(door: Door) -> str:
     """The text of dev's policy with another number of days: sound, so that only the role can stop it."""
     with door.store.read(SYSTEM) as session:
-        found = session.execute(text("select text from policy_version where environment = 'dev' order by number limit 1"))
+        found = session.execute(
+            text("select text from policy_version where environment = 'dev' order by number limit 1")
+        )
         return str(found.scalar_one()).replace("365", "17")
 
 
@@ -255,26 +263,14 @@ def test_tokens_that_are_none(door: Door, world: World) -> None:
 
 
 def aged(door: Door, person: Person, days: int, hours: float) -> str:
-    """A token minted so many hours ago for so many days, put there with the event that a token needs."""
-    import json
-    import secrets as words
-
-    import psycopg
-
-    from registry.rules.tokens import fingerprint
-
-    token_id, secret = words.token_hex(6), words.token_urlsafe(32)
+    """A token minted so many hours ago for so many days."""
+    token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     (grant,) = person.actor.grants
-    url = door.store.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(url, options="-c role=countersign_app") as connection:
-        event = uuid4()
-        connection.execute("insert into event (id, at, action, subject, outcome, entry) values (%s, now(), 'token:create', 'x', "
-                           "'done', '{}')", (event,))  # fmt: skip
-        connection.execute("insert into event_row (table_name, row_key, event_id) values ('token', %s, %s)", (token_id, event))
-        connection.execute(
-            "insert into token values (%s, %s, %s, %s, now() - %s * interval '1 hour', now() - %s * interval '1 hour' "
-            "+ %s * interval '1 day')", (token_id, person.id, fingerprint(secret), json.dumps([{"role": grant.role.value,
-                                         "team": grant.team}]), hours, hours, days))  # fmt: skip
+    with door.store.write(SYSTEM, Action.TOKEN_CREATE) as tx:
+        born = tx.now - timedelta(hours=hours)
+        tx.add(Token(id=token_id, account_id=person.id, secret_hash=fingerprint(secret), created_at=born,
+                     scopes=[{"role": grant.role.value, "team": grant.team}], expires_at=born + timedelta(days=days)))  # fmt: skip
+        tx.audit(f"token:{token_id}")
     return f"cs_{token_id}_{secret}"
 
 
@@ -297,113 +293,6 @@ def test_promoting_asks_for_a_fresh_sign_in(door: Door, world: World) -> None:
                                               ("GET", "/canaries"), ("TRACE", "/lines")])  # fmt: skip
 def test_a_method_that_is_not_there(door: Door, world: World, method: str, path: str) -> None:
     assert door.refused(world.engineer, method, path) == (405, "bad-method")
-
-
-def test_signatures_that_are_none(door: Door, world: World) -> None:
-    own = a_world(door.store, door.blobs, f"s{uuid4().hex[:8]}")
-    from tests.build import evaluate, submit, train
-
-    train(own)
-    evaluate(own, own.base.ref, 5)
-    evaluate(own, own.versions[-1], 50)
-    number = submit(own, own.versions[-1])
-    person = own.compliance
-    door.token(person)
-    before = rows(door)
-    decision = door.done(person, "GET", f"/reviews/{number}/decision")["decision"]
-    from registry.rules.reviews import commitment
-
-    reason, salt = "I have read the evidence.", bytes(16)
-    sound = {**decision, "verdict": "approve", "reason_commitment": commitment(salt, reason)}
-    assert person.key is not None
-
-    def cast(signed: Any = sound, **changes: Any) -> tuple[int, str]:
-        key, signature = person.key.sign_document(signed, "decision")  # type: ignore[union-attr]
-        body = {"decision": sound, "reason": reason, "salt": salt.hex(), "key": key, "signature": signature, **changes}
-        return door.refused(person, "POST", f"/reviews/{number}/votes", body)
-
-    stranger = SigningKey.generate()
-    assert cast(signed={**sound, "verdict": "reject"}) == (422, "bad-signature")
-    assert cast(signature="é") == (422, "bad-signature")
-    assert cast(signature=stranger.sign_document(sound, "decision")[1]) == (422, "bad-signature")
-    assert cast(signature=person.key.sign_document(sound, "enrol")[1]) == (422, "bad-signature")
-    assert cast(key=stranger.id) == (422, "key-unknown")
-    assert cast(key=own.risk.key.id if own.risk.key else "") == (422, "key-unknown")
-    assert cast(decision={**sound, "environment": "dev"}) == (409, "decision-mismatch")
-    assert cast(decision={**sound, "extra": 1}) == (409, "decision-mismatch")
-    assert cast(decision={**sound, "evidence_root": "sha256:" + "0" * 64}) == (409, "decision-mismatch")
-    assert cast(decision={}) == (422, "bad-verdict")
-    assert cast(reason="another reason than the one that was signed") == (409, "decision-mismatch")
-    assert cast(reason="short") == (422, "reason-missing")
-    assert cast(salt="zz") == (422, "bad-salt")
-    assert rows(door) == before
-    assert door.done(person, "GET", f"/reviews/{number}")["votes"] == []
-
-
-def test_a_lease_that_is_anothers(door: Door, world: World) -> None:
-    from registry.commands import training_runs
-    from tests.build import ADAPTER_META, RECIPE
-
-    run = training_runs.queue(door.store, world.engineer.actor, f"{world.team}/leased", world.base.ref, world.dataset.ref, RECIPE,
-                              "legal", ADAPTER_META)  # fmt: skip
-    other = a_person(door.store, "trainer", team=world.team)
-    assert door.done(world.trainer, "POST", "/work/lease", {"worker": "w"})["id"] == str(run)
-    assert door.refused(other, "POST", f"/work/{run}/beat", {"attempt": 1}) == (409, "lease-lost")
-    assert door.refused(world.trainer, "POST", f"/work/{run}/beat", {"attempt": 2}) == (409, "lease-lost")
-    for path, body in {
-        "requeue": {"attempt": 2, "reason": "x"}, "fail": {"attempt": 2, "error": "x"},
-        "finish": {"attempt": 2, "report": {}, "key": "x", "signature": "x"},
-    }.items():  # fmt: skip
-        assert door.refused(world.trainer, "POST", f"/work/{run}/{path}", body) == (409, "lease-lost")
-        assert door.refused(other, "POST", f"/work/{run}/{path}", {**body, "attempt": 1}) == (409, "lease-lost")
-    key = world.trainer.key
-    assert key is not None
-    for report, kind in (({"run": str(run)}, "report-mismatch"), ({"outputs": "x"}, "report-mismatch")):
-        key_id, signature = key.sign_document(report, "training-report")
-        body = {"attempt": 1, "report": report, "key": key_id, "signature": signature}
-        assert door.refused(world.trainer, "POST", f"/work/{run}/finish", body) == (409, kind)
-    with door.store.read(SYSTEM) as session:
-        digest = session.execute(text("select recipe_digest from training_run where id = :run"), {"run": run}).scalar_one()
-    for outputs in ("x", None, [1], [{"step": []}], [{"step": {}}], [{"step": 1, "ref": 5}]):
-        report = {"run": str(run), "attempt": 1, "recipe_digest": digest, "outputs": outputs}
-        key_id, signature = key.sign_document(report, "training-report")
-        body = {"attempt": 1, "report": report, "key": key_id, "signature": signature}
-        assert door.refused(world.trainer, "POST", f"/work/{run}/finish", body) == (422, "bad-report"), outputs
-        assert door.refused(world.trainer, "POST", f"/work/{run}/finish", {**body, "signature": "x"}) == (422, "bad-signature")
-    door.done(world.trainer, "POST", f"/work/{run}/fail", {"attempt": 1, "error": "enough"})
-
-
-def test_an_eval_report_that_says_what_the_samples_do_not(door: Door, world: World) -> None:
-    from registry.commands import evals
-
-    run = evals.queue(door.store, world.engineer.actor, world.versions[0], world.suite)
-    given = door.done(world.trainer, "POST", "/work/lease", {"worker": "w"})["evaluation"]
-    about = door.done(world.engineer, "GET", f"/versions/{world.versions[0]}")
-    samples = door.upload(world.trainer, b"")["sha256"]
-    key = world.trainer.key
-    assert key is not None
-
-    def finish(report: dict[str, Any]) -> tuple[int, str]:
-        key_id, signature = key.sign_document(report, "eval-report")
-        body = {"attempt": 1, "report": report, "key": key_id, "signature": signature}
-        return door.refused(world.trainer, "POST", f"/work/{run}/finish", body)
-
-    assert finish({}) == (422, "bad-digest")
-    assert finish({"samples_sha256": "../../etc/passwd"}) == (422, "bad-digest")
-    assert finish({"samples_sha256": "0" * 64}) == (422, "blob-missing")
-    assert finish({"samples_sha256": samples})[0] in (409, 422)
-    items = door.ask(world.trainer, "GET", f"/blobs/{given['items']['sha256']}").content.splitlines()
-    import json
-
-    lines = b"".join(json.dumps({"item": json.loads(one)["id"], "output": "wrong"}).encode() + b"\n" for one in items)
-    sound = {"run": str(run), "attempt": 1, "suite_digest": given["suite_digest"], "subject_root": about["tensor_root"],
-             "base_root": about["base_root"], "samples_sha256": door.upload(world.trainer, lines)["sha256"]}  # fmt: skip
-    for metrics in (None, [], "x", {}, {"exact_match": 5}, {"exact_match": None}):
-        assert finish({**sound, "metrics": metrics}) == (422, "bad-report"), metrics
-    assert finish({**sound, "metrics": {"exact_match": {"correct": 60, "n": 60}}}) == (422, "metric-mismatch")
-    assert finish({**sound, "metrics": {"exact_match": {}}}) == (422, "metric-mismatch")
-    assert finish({**sound, "suite_digest": "x"}) == (409, "report-mismatch")
-    door.done(world.trainer, "POST", f"/work/{run}/fail", {"attempt": 1, "error": "enough"})
 
 
 def test_a_refused_bundle_lists_every_defect_and_stores_nothing(door: Door, world: World) -> None:

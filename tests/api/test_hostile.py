@@ -120,7 +120,9 @@ def test_no_bytes_are_a_fault(door: Door, world: World, admin: Person, path: str
     bad = [b"", b"{", b"nonsense", b"\xff\xfe", b'{"a": "\xff"}', b"null", b"[]", b"1", b'"x"', b"NaN", b'{"a": NaN}',
            b'{"a": 1e999}', deep.encode(), (deep + "]" * 40_000)[: 60_000].encode(), b'{"a":' * 500 + b"1" + b"}" * 500]  # fmt: skip
     for content in bad:
-        answer = door.ask(person, "POST", route(path, world), content=content, headers={"content-type": "application/json"})
+        answer = door.ask(
+            person, "POST", route(path, world), content=content, headers={"content-type": "application/json"}
+        )
         assert answer.status_code == 422, (content[:40], answer.text)
     answer = door.ask(person, "POST", route(path, world), content=b"a=1", headers={"content-type": "text/plain"})
     assert answer.status_code < 500
@@ -153,7 +155,11 @@ def test_free_form_parts_hold_nothing_that_no_row_can(
 
 def test_no_path_and_no_query_is_a_fault(door: Door, world: World, admin: Person) -> None:
     documented = door.client.get("/api/v1/openapi.json").json()["paths"]
-    texts = [value for value in HOSTILE if isinstance(value, str) and value and len(value) < 300] + [str(10**40), "-1", "0"]
+    texts = [value for value in HOSTILE if isinstance(value, str) and value and len(value) < 300] + [
+        str(10**40),
+        "-1",
+        "0",
+    ]
     texts = [text.encode("utf-8", "replace").decode() for text in texts]
     pick = random.Random(7)
     for path, methods in documented.items():

@@ -18,7 +18,14 @@ from registry.rules.actors import Actor, Grant, Role
 from registry.rules.reviews import commitment
 from tests.api.conftest import Door
 from tests.build import (
-    ADAPTER_META, BASE_META, DATA_META, MODULE, RECIPE, Person, dataset_bytes, safetensors,
+    ADAPTER_META,
+    BASE_META,
+    DATA_META,
+    MODULE,
+    RECIPE,
+    Person,
+    dataset_bytes,
+    safetensors,
 )  # fmt: skip
 
 EXTRA = {"POST /policies", "POST /checkpoints", "DELETE /tokens/{token_id}", "POST /training-runs/{run}/cancel",
@@ -64,7 +71,9 @@ def train(door: Door, trainer: Person, run: str, domain: str) -> list[str]:
     """Do a leased training run's work: two small adapters, then the signed report."""
     leased = door.done(trainer, "POST", "/work/lease", {"worker": "gpu-1"})
     assert (leased["id"], leased["attempt"], leased["kind"]) == (run, 1, "training_run")
-    assert door.done(trainer, "POST", f"/work/{run}/beat", {"attempt": 1, "progress": {"step": 1}}) == {"cancelled": False}
+    assert door.done(trainer, "POST", f"/work/{run}/beat", {"attempt": 1, "progress": {"step": 1}}) == {
+        "cancelled": False
+    }
     given = leased["training"]
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"],
               "bias": "none"}  # fmt: skip
@@ -82,7 +91,12 @@ def train(door: Door, trainer: Person, run: str, domain: str) -> list[str]:
     report = {"run": run, "attempt": 1, "recipe_digest": given["recipe_digest"], "base_root": given["base"]["root"],
               "dataset_root": given["dataset"]["root"], "outputs": outputs, "meters": {"seconds": 0.1, "steps": 4},
               "environment": {}, "mlflow": None}  # fmt: skip
-    door.done(trainer, "POST", f"/work/{run}/finish", {"attempt": 1, "report": report, **sign(trainer, report, "training-report")})
+    door.done(
+        trainer,
+        "POST",
+        f"/work/{run}/finish",
+        {"attempt": 1, "report": report, **sign(trainer, report, "training-report")},
+    )
     return [one["ref"] for one in outputs]
 
 
@@ -91,7 +105,9 @@ def evaluate(door: Door, engineer: Person, trainer: Person, suite: str, ref: str
     leased = door.done(trainer, "POST", "/work/lease", {"worker": "gpu-1"})
     assert leased["id"] == run
     given = leased["evaluation"]
-    items = [json.loads(line) for line in door.ask(trainer, "GET", f"/blobs/{given['items']['sha256']}").content.splitlines()]
+    items = [
+        json.loads(line) for line in door.ask(trainer, "GET", f"/blobs/{given['items']['sha256']}").content.splitlines()
+    ]
     lines = [json.dumps({"item": one["id"], "output": one["expected"] if number < right else "wrong"})
              for number, one in enumerate(items)]  # fmt: skip
     samples = door.upload(trainer, ("\n".join(lines) + "\n").encode())
@@ -99,7 +115,9 @@ def evaluate(door: Door, engineer: Person, trainer: Person, suite: str, ref: str
     report = {"run": run, "attempt": 1, "suite_digest": given["suite_digest"], "subject_root": about["tensor_root"],
               "base_root": about["base_root"], "samples_sha256": samples["sha256"], "meters": {}, "environment": {},
               "metrics": {"exact_match": {"correct": right, "n": len(items)}}}  # fmt: skip
-    door.done(trainer, "POST", f"/work/{run}/finish", {"attempt": 1, "report": report, **sign(trainer, report, "eval-report")})
+    door.done(
+        trainer, "POST", f"/work/{run}/finish", {"attempt": 1, "report": report, **sign(trainer, report, "eval-report")}
+    )
     assert door.done(engineer, "GET", f"/eval-runs/{run}")["state"] == "succeeded"
 
 
@@ -111,7 +129,9 @@ def vote(door: Door, person: Person, number: int, verdict: str) -> Any:
         "decision": decision, "reason": reason, "salt": salt.hex(), **sign(person, decision, "decision")})  # fmt: skip
 
 
-def test_the_main_job_over_rest(door: Door, admin: Person, team: str, tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_main_job_over_rest(
+    door: Door, admin: Person, team: str, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     door.asked.clear()
     cast = Cast(door, admin, team)
     engineer, owner, trainer = cast.enter("engineer"), cast.enter("engineer"), cast.enter("trainer")
@@ -128,7 +148,9 @@ def test_the_main_job_over_rest(door: Door, admin: Person, team: str, tmp_path: 
     bundle = {"name": f"{team}/tiny", "meta": BASE_META, "files": [
         file(door, engineer, "model.safetensors", weights), file(door, engineer, "config.json", config),
         file(door, engineer, "tokenizer.json", b'{"version":"1.0"}')]}  # fmt: skip
-    assert door.ask(engineer, "HEAD", f"/blobs/{hashlib.sha256(weights).hexdigest()}").headers["content-length"] == str(len(weights))
+    assert door.ask(engineer, "HEAD", f"/blobs/{hashlib.sha256(weights).hexdigest()}").headers["content-length"] == str(
+        len(weights)
+    )
     base = door.done(engineer, "POST", "/bases", bundle)
     assert (base["ref"], base["status"]) == (f"{team}/tiny@v1", "registered")
     assert door.ask(engineer, "POST", "/bases", bundle).status_code == 200
@@ -144,7 +166,13 @@ def test_the_main_job_over_rest(door: Door, admin: Person, team: str, tmp_path: 
     suite = door.done(engineer, "POST", "/eval-suites", {"name": f"{team}/suite", "dataset": dataset["ref"], "split": "test",
                                                          "decoding": decoding})  # fmt: skip
     assert door.done(engineer, "GET", "/eval-suites")[0]["id"] == suite["id"]
-    case = {"name": f"{team}/case", "purpose": "test", "owner": "somebody", "risk_tier": "limited", "suite": f"{team}/suite"}
+    case = {
+        "name": f"{team}/case",
+        "purpose": "test",
+        "owner": "somebody",
+        "risk_tier": "limited",
+        "suite": f"{team}/suite",
+    }
     assert door.done(engineer, "POST", "/use-cases", case)["name"] == f"{team}/case"
     assert [one["name"] for one in door.done(engineer, "GET", "/use-cases")] == [f"{team}/case"]
 
@@ -153,7 +181,9 @@ def test_the_main_job_over_rest(door: Door, admin: Person, team: str, tmp_path: 
                                                          "recipe": RECIPE, "domain": "legal", "meta": ADAPTER_META})["id"]  # fmt: skip
     half, ref = train(door, trainer, run, "legal")
     assert door.done(engineer, "GET", f"/training-runs/{run}")["state"] == "succeeded"
-    assert [one["id"] for one in door.done(engineer, "GET", f"/training-runs?adapter={team}/rest&state=succeeded")] == [run]
+    assert [one["id"] for one in door.done(engineer, "GET", f"/training-runs?adapter={team}/rest&state=succeeded")] == [
+        run
+    ]
     evaluate(door, engineer, trainer, f"{team}/suite", base["ref"], 5)
     evaluate(door, engineer, trainer, f"{team}/suite", ref, 50)
     assert len(door.done(engineer, "GET", f"/eval-runs?subject={ref}")) == 1
@@ -164,7 +194,13 @@ def test_the_main_job_over_rest(door: Door, admin: Person, team: str, tmp_path: 
     assert review["verdict"] == "pass"
     number = review["review"]
     assert door.done(compliance, "GET", "/reviews?state=waiting")["items"][0]["number"] == number
-    own = {"decision": {"verdict": "approve"}, "reason": "I made it, it is good.", "salt": "00" * 16, "key": "x", "signature": "x"}
+    own = {
+        "decision": {"verdict": "approve"},
+        "reason": "I made it, it is good.",
+        "salt": "00" * 16,
+        "key": "x",
+        "signature": "x",
+    }
     assert door.refused(engineer, "POST", f"/reviews/{number}/votes", own) == (409, "self-approval")
     assert vote(door, compliance, number, "approve")["state"] == "open"
     assert vote(door, risk, number, "approve")["state"] == "approved"
@@ -176,10 +212,14 @@ def test_the_main_job_over_rest(door: Door, admin: Person, team: str, tmp_path: 
     routing = door.ask(gateway, "GET", "/routing?environment=production")
     [entry] = routing.json()["entries"]
     assert (entry["generation"], entry["weight_bp"]) == (1, 500)
-    unchanged = door.ask(gateway, "GET", "/routing?environment=production", headers={"If-None-Match": routing.headers["etag"]})
+    unchanged = door.ask(
+        gateway, "GET", "/routing?environment=production", headers={"If-None-Match": routing.headers["etag"]}
+    )
     assert (unchanged.status_code, unchanged.content, unchanged.headers["etag"]) == (304, b"", routing.headers["etag"])
     assert door.done(engineer, "POST", "/promotions", place)["stable"] == ref
-    changed = door.ask(gateway, "GET", "/routing?environment=production", headers={"If-None-Match": routing.headers["etag"]})
+    changed = door.ask(
+        gateway, "GET", "/routing?environment=production", headers={"If-None-Match": routing.headers["etag"]}
+    )
     assert (changed.status_code, changed.json()["entries"][0]["generation"]) == (200, 2)
     assert door.done(engineer, "POST", "/rollbacks", {**place, "reason": "a complaint"})["stable"] == base["ref"]
     assert door.done(engineer, "POST", "/promotions", {**place, "reason": "a false alarm"})["stable"] == ref
@@ -191,7 +231,10 @@ def test_the_main_job_over_rest(door: Door, admin: Person, team: str, tmp_path: 
               if one["adapter"] == place["name"]]  # fmt: skip
     assert (then["version"], len(then["approved_by"])) == (ref, 2)
     assert {one["name"] for one in door.done(engineer, "GET", "/lines")["items"]} == {f"{team}/tiny", f"{team}/rest"}
-    assert [one["state"] for one in door.done(engineer, "GET", f"/lines/{team}/rest/versions")] == ["registered", "recalled"]
+    assert [one["state"] for one in door.done(engineer, "GET", f"/lines/{team}/rest/versions")] == [
+        "registered",
+        "recalled",
+    ]
     assert door.done(engineer, "GET", f"/lineage/{ref}")["nodes"]
 
     door.sequence()
@@ -211,7 +254,9 @@ def test_the_main_job_over_rest(door: Door, admin: Person, team: str, tmp_path: 
 def every_route_was_asked(door: Door) -> None:
     """The main job passes every documented route but those named above, which tests of their own ask."""
     documented = door.client.get("/api/v1/openapi.json").json()["paths"]
-    routes = {f"{method.upper()} {path.removeprefix('/api/v1')}" for path, methods in documented.items() for method in methods}
+    routes = {
+        f"{method.upper()} {path.removeprefix('/api/v1')}" for path, methods in documented.items() for method in methods
+    }
     missed = set()
     for route in routes - EXTRA:
         method, path = route.split(" ")
@@ -230,11 +275,22 @@ def test_the_routes_beside_the_main_job(door: Door, admin: Person, team: str) ->
     files = [file(door, engineer, "model.safetensors", weights), file(door, engineer, "config.json", config),
              file(door, engineer, "tokenizer.json", b'{"version":"1.0"}')]  # fmt: skip
     base = door.done(engineer, "POST", "/bases", {"name": f"{team}/tiny", "meta": BASE_META, "files": files})
-    tuned = door.done(engineer, "POST", "/checkpoints", {"name": f"{team}/tuned", "meta": {**BASE_META, **ADAPTER_META}, "files": files})
+    tuned = door.done(
+        engineer,
+        "POST",
+        "/checkpoints",
+        {"name": f"{team}/tuned", "meta": {**BASE_META, **ADAPTER_META}, "files": files},
+    )
     assert tuned["status"] in ("draft", "registered")
     dataset = door.done(engineer, "POST", "/datasets", {"name": f"{team}/rows", "file": door.upload(engineer, dataset_bytes()),
                                                         "meta": DATA_META})  # fmt: skip
-    order = {"adapter": f"{team}/rest", "base": base["ref"], "dataset": dataset["ref"], "recipe": RECIPE, "domain": "legal"}
+    order = {
+        "adapter": f"{team}/rest",
+        "base": base["ref"],
+        "dataset": dataset["ref"],
+        "recipe": RECIPE,
+        "domain": "legal",
+    }
     runs = [door.done(engineer, "POST", "/training-runs", order)["id"] for _ in range(2)]
     first = door.done(trainer, "POST", "/work/lease", {"worker": "w"})["id"]
     door.done(trainer, "POST", f"/work/{first}/requeue", {"attempt": 1, "reason": "drained"})

@@ -108,7 +108,9 @@ def test_a_json_body_must_say_its_length(door: Door, world: World) -> None:
         yield b'{"ref": "a/b", '
         yield b'"environment": "dev", "share_bp": 1}'
 
-    kind = door.refused(world.engineer, "POST", "/canaries", content=pieces(), headers={"content-type": "application/json"})
+    kind = door.refused(
+        world.engineer, "POST", "/canaries", content=pieces(), headers={"content-type": "application/json"}
+    )
     assert kind == (413, "length-missing")
 
 
@@ -142,7 +144,11 @@ def test_many_uploads_at_once(door: Door, world: World) -> None:
 
     parts = [os.urandom(50_000) for _ in range(24)]
     with ThreadPoolExecutor(24) as pool:
-        done = list(pool.map(lambda data: door.ask(world.engineer, "PUT", f"/blobs/{sha(data)}", content=data).status_code, parts))
+        done = list(
+            pool.map(
+                lambda data: door.ask(world.engineer, "PUT", f"/blobs/{sha(data)}", content=data).status_code, parts
+            )
+        )
     assert done == [201] * 24
     assert all(door.ask(world.engineer, "HEAD", f"/blobs/{sha(data)}").status_code == 200 for data in parts)
 

@@ -39,3 +39,11 @@ def test_the_main_job(store: Store, blobs: Blobs, team: str) -> None:
     [moved] = recalled.channels
     assert (moved.generation, moved.stable) == (5, world.base.ref)
     assert [one.generation for one in asked.history(store, engineer, name, "production", None)] == [1, 2, 3, 4, 5]
+
+
+def test_recalled_bytes_are_not_found_again_as_if_nothing_were(store: Store, blobs: Blobs, team: str) -> None:
+    world = build.a_world(store, blobs, team)
+    recalls.recall(store, world.engineer.actor, world.base.ref, "wrong licence")
+    with pytest.raises(Refused) as refusal:
+        build.a_base(store, blobs, world.engineer, team)
+    assert (refusal.value.kind, refusal.value.facts["subject"]) == ("recalled", world.base.ref)

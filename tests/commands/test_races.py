@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,13 +16,24 @@ from registry.blobs import Blobs
 from registry.commands import recalls, rollouts, versions, work
 from registry.commands import training_runs as training
 from registry.db.store import Store
-from registry.errors import Conflict, Refused, RegistryError
+from registry.errors import Conflict, NotFound, Refused, RegistryError
 from registry.queries import rollouts as asked
 from registry.queries import versions as seen
 from registry.rules.actors import SYSTEM
 from tests.build import (
-    ADAPTER_META, RECIPE, World, a_dataset, a_person, a_world, adapter_files, approved, dataset_bytes, evaluate, submit,
-    train, vote,
+    ADAPTER_META,
+    RECIPE,
+    World,
+    a_dataset,
+    a_person,
+    a_world,
+    adapter_files,
+    approved,
+    dataset_bytes,
+    evaluate,
+    submit,
+    train,
+    vote,
 )  # fmt: skip
 
 Outcome = Any
@@ -107,8 +120,8 @@ def test_nothing_trained_on_recalled_data_slips_through(store: Store, blobs: Blo
                                  world.base.ref) for number in range(4)]  # fmt: skip
         outcomes = together(
             *(lambda draft=draft: versions.register(store, blobs, engineer, draft) for draft in drafts),
-            lambda: recalls.recall(store, engineer, data.ref, "consent withdrawn"),
-        )  # fmt: skip
+            lambda ref=data.ref: recalls.recall(store, engineer, ref, "consent withdrawn"),
+        )
         assert not isinstance(outcomes[-1], RegistryError), outcomes[-1]
         assert lost(outcomes) <= {"unfit-parent", "try-again"}
         for added in won(outcomes[:-1]):
@@ -137,8 +150,6 @@ def test_an_approval_and_a_recall_at_once_leave_no_approval(store: Store, blobs:
 @pytest.fixture(scope="module")
 def ready(store: Store, blobs: Blobs) -> World:
     """A version approved for production, with nothing serving yet."""
-    import secrets
-
     world = a_world(store, blobs, f"t{secrets.token_hex(4)}")
     approved(world)
     return world
@@ -215,7 +226,12 @@ def test_the_same_bytes_at_once_are_one_version(store: Store, blobs: Blobs, team
     draft = versions.Draft("adapter", f"{team}/twin", adapter_files(blobs, 3000), {**ADAPTER_META, "domain": "legal"},
                            world.base.ref)  # fmt: skip
     outcomes = together(
-        *[lambda: again(lambda: versions.register(store, blobs, world.engineer.actor, draft), "name-taken", "try-again")] * 6
+        *[
+            lambda: again(
+                lambda: versions.register(store, blobs, world.engineer.actor, draft), "name-taken", "try-again"
+            )
+        ]
+        * 6
     )
     assert lost(outcomes) == set()
     assert {one.ref for one in outcomes} == {f"{team}/twin@v1"}
@@ -254,15 +270,15 @@ def test_generations_stay_gapless_under_sixteen_hands(store: Store, blobs: Blobs
                     case _:
                         rollouts.roll_back(store, engineer, name, "production", None, "a complaint")
                 done += 1
-            except RegistryError as refusal:
-                assert refusal.family in ("refused", "conflict", "not-found"), refusal
+            except (Refused, Conflict, NotFound):
+                continue
         return done
 
     outcomes = together(*(lambda number=number: hand(number) for number in range(16)))
     assert lost(outcomes) == set()
     history = asked.history(store, engineer, name, "production", None)
     assert [one.generation for one in history] == list(range(1, sum(outcomes) + 1))
-    assert all(earlier.valid_to == later.valid_from for earlier, later in zip(history, history[1:], strict=False))
+    assert all(earlier.valid_to == later.valid_from for earlier, later in pairwise(history))
     assert [one.valid_to for one in history if one.valid_to is None] == [None]
     assert count(store, "select count(*) from rollout r join channel c on c.id = r.channel_id join line l on l.id = "
                  "c.line_id where l.team = :team and r.ended_at is null", team=team) <= 1  # fmt: skip

@@ -32,7 +32,12 @@ def ballot(rows: Rows, number: int, review: UUID, person: Person, **changes: Any
     assert person.key is not None
     decision = asked.draft(rows.world.store, rows.world.risk.actor, number).decision
     team = next(iter(person.actor.grants)).team
-    decision |= {"account": str(person.id), "team": team, "verdict": "approve", "reason_commitment": "sha256:" + "0" * 64}
+    decision |= {
+        "account": str(person.id),
+        "team": team,
+        "verdict": "approve",
+        "reason_commitment": "sha256:" + "0" * 64,
+    }
     decision |= changes.pop("decision", {})
     key, signature = person.key.sign_document(decision, "decision")
     return {"id": uuid4(), "review": review, "account": person.id, "team": team, "verdict": decision["verdict"],
@@ -79,7 +84,9 @@ def test_makers_do_not_vote(store: Store, rows: Rows, who: str) -> None:
 def test_whoever_registered_it_does_not_vote(store: Store, blobs: Blobs, team: str, rows: Rows) -> None:
     world = a_world(store, blobs, team)
     maker = a_person(store, "engineer", team=team)
-    draft = versions.Draft("adapter", f"{team}/own", adapter_files(blobs), {**ADAPTER_META, "domain": "legal"}, world.base.ref)
+    draft = versions.Draft(
+        "adapter", f"{team}/own", adapter_files(blobs), {**ADAPTER_META, "domain": "legal"}, world.base.ref
+    )
     added = versions.register(store, blobs, maker.actor, draft)
     opened = reviews.submit(store, blobs, world.engineer.actor, added.ref, "production", world.use_case, "please")
     own = Rows(world)
@@ -107,7 +114,9 @@ def test_nobody_speaks_for_a_team_that_is_not_his(store: Store, rows: Rows) -> N
 
 def test_another_ones_key_does_not_vote(store: Store, rows: Rows) -> None:
     assert rows.world.risk.key is not None
-    vote = ballot(rows, rows.ids["opened"], rows.ids["opened_review"], rows.world.compliance, key=rows.world.risk.key.id)
+    vote = ballot(
+        rows, rows.ids["opened"], rows.ids["opened_review"], rows.world.compliance, key=rows.world.risk.key.id
+    )
     assert "is not an enrolled key of the voter" in said(store, vote)[1]
     unknown = ballot(rows, rows.ids["opened"], rows.ids["opened_review"], rows.world.compliance, key="0" * 16)
     assert "is not an enrolled key of the voter" in said(store, unknown)[1]
@@ -176,7 +185,10 @@ def approving(rows: Rows, review: str, *people: Person, days: int = 1, verdict: 
 def test_an_approval_rests_on_its_quorum(rows: Rows) -> None:
     world = rows.world
     colleague = a_person(world.store, "reviewer", team="compliance")
-    assert approving(rows, "opened") == (UNMET, f"review {rows.ids['opened']} has 0 approvals from 0 teams; its policy asks for 2")
+    assert approving(rows, "opened") == (
+        UNMET,
+        f"review {rows.ids['opened']} has 0 approvals from 0 teams; its policy asks for 2",
+    )
     assert approving(rows, "opened", world.compliance)[0] == UNMET
     one_team = approving(rows, "opened", world.compliance, colleague)
     assert (one_team[0], "2 approvals from 1 teams" in one_team[1]) == (UNMET, True)

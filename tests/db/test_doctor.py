@@ -53,9 +53,14 @@ class Patient:
                 named = ", ".join(f'"{name}"' for (name,) in connection.execute(text(
                     "select column_name from information_schema.columns where table_schema = 'public' "
                     f"and table_name = '{table}' order by ordinal_position")))  # fmt: skip
-                connection.execute(text(f"delete from {table} t where not exists (select from kept k where k.id = t.id)"))
-                connection.execute(text(
-                    f"insert into {table} ({named}) overriding system value select {named} from kept on conflict do nothing"))
+                connection.execute(
+                    text(f"delete from {table} t where not exists (select from kept k where k.id = t.id)")
+                )
+                connection.execute(
+                    text(
+                        f"insert into {table} ({named}) overriding system value select {named} from kept on conflict do nothing"
+                    )
+                )
                 sets = ", ".join(f"{one} = k.{one}" for one in named.split(", ") if one not in IDENTITIES)
                 connection.execute(text(f"update {table} t set {sets} from kept k where k.id = t.id"))
                 connection.execute(text("drop table kept"))

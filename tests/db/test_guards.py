@@ -328,7 +328,9 @@ def test_an_event_of_the_past_covers_no_change(store: Store, rows: Rows) -> None
         (old,) = connection.execute("select event_id from event_row where row_key = %s", (str(rows.ids["v1"]),)).fetchone() or (None,)  # fmt: skip  # noqa: E501
         assert old is not None
         with pytest.raises(psycopg.errors.ForeignKeyViolation) as refusal:
-            connection.execute("insert into event_row (table_name, row_key, event_id) values ('version', 'x', %s)", (old,))
+            connection.execute(
+                "insert into event_row (table_name, row_key, event_id) values ('version', 'x', %s)", (old,)
+            )
             settle(connection)
     assert cause(refusal.value) == "fk_event_row_event_id_txid"
 

@@ -26,7 +26,10 @@ from registry.errors import Conflict, Unavailable
 from tests.build import repository
 from tests.database import Databases
 
-NOT_OURS = {"alembic_version", "transition"}  # alembic's own, and the triggers' list of steps, which no code of ours reads
+NOT_OURS = {
+    "alembic_version",
+    "transition",
+}  # alembic's own, and the triggers' list of steps, which no code of ours reads
 ONE_WAY = {"2026_11_22_guards", "2026_11_22_decisions"}
 
 
@@ -148,10 +151,14 @@ def test_squawk_finds_nothing(tmp_path: Path) -> None:
     assert squawk is not None, "squawk-cli is in the dev group"
     sql = tmp_path / "migrations.sql"
     sql.write_text(offline())
-    ended = subprocess.run([squawk, "--config", str(repository() / ".squawk.toml"), str(sql)], capture_output=True, text=True)
+    ended = subprocess.run(
+        [squawk, "--config", str(repository() / ".squawk.toml"), str(sql)], capture_output=True, text=True
+    )
     assert ended.returncode == 0, ended.stdout
     sql.write_text("alter table line add column shade text not null; create index on line (domain);")
-    ended = subprocess.run([squawk, "--config", str(repository() / ".squawk.toml"), str(sql)], capture_output=True, text=True)
+    ended = subprocess.run(
+        [squawk, "--config", str(repository() / ".squawk.toml"), str(sql)], capture_output=True, text=True
+    )
     assert ended.returncode == 1
     assert "adding-required-field" in ended.stdout + ended.stderr
 

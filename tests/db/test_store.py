@@ -65,7 +65,8 @@ def test_an_unaudited_change_by_raw_sql_as_the_app_role_is_refused_at_commit(sto
     url = store.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url, options="-c role=countersign_app") as connection:
         connection.execute(
-            "insert into line (id, kind, team, name, created_at) values (%s, 'adapter', %s, 'x', now())", (uuid4(), team)
+            "insert into line (id, kind, team, name, created_at) values (%s, 'adapter', %s, 'x', now())",
+            (uuid4(), team),
         )
         with pytest.raises(psycopg.Error) as refusal:
             connection.commit()
@@ -76,7 +77,9 @@ def test_an_unaudited_change_by_raw_sql_as_the_app_role_is_refused_at_commit(sto
 def test_an_event_of_another_transaction_does_not_cover_a_change(store: Store, team: str) -> None:
     with store.write(SYSTEM, Action.VERSION_REGISTER, team) as tx:
         line = tx.add(a_line(team))
-        account = tx.add(Account(id=uuid4(), kind="person", name_commitment=seal(tx.session, "note", team), created_at=tx.now))
+        account = tx.add(
+            Account(id=uuid4(), kind="person", name_commitment=seal(tx.session, "note", team), created_at=tx.now)
+        )
         token = tx.add(Token(id=uuid4().hex[:12], account_id=account.id, secret_hash=f"sha256:{uuid4().hex * 2}", scopes=[],
                              created_at=tx.now, expires_at=tx.now + timedelta(days=1)))  # fmt: skip
         tx.audit(line.ref)
@@ -102,8 +105,9 @@ def test_the_app_role_has_no_right_to_update_or_delete_events(store: Store) -> N
     url = store.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     for statement in ("update event set action = 'x'", "delete from event", "delete from leaf", "insert into leaf "
                       "values (0, gen_random_uuid(), '')"):  # fmt: skip
-        with psycopg.connect(url, options="-c role=countersign_app") as connection, pytest.raises(
-            psycopg.errors.InsufficientPrivilege
+        with (
+            psycopg.connect(url, options="-c role=countersign_app") as connection,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
         ):
             connection.execute(statement)  # type: ignore[arg-type]
 
@@ -188,7 +192,9 @@ def test_upkeep_may_write_its_own_tables(store: Store) -> None:
     trainer = a_person(store, "trainer")
     key = uuid4()
     with store.upkeep("a lease") as session:
-        session.add(Lease(id=key, worker="w", account_id=trainer.id, attempt=1, expires_at=datetime.now(UTC), progress={}))
+        session.add(
+            Lease(id=key, worker="w", account_id=trainer.id, attempt=1, expires_at=datetime.now(UTC), progress={})
+        )
     with store.upkeep("the lease again") as session:
         session.delete(session.get_one(Lease, key))
 

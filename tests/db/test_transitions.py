@@ -56,8 +56,9 @@ def test_every_pair(store: Store, table: str) -> None:
                 with connection.transaction(force_rollback=True):
                     connection.execute(statement, params)  # type: ignore[arg-type]
             except psycopg.Error as refusal:
-                assert refusal.sqlstate == "CS002"
-                return False
+                if refusal.sqlstate == "CS002":
+                    return False
+                raise
             return True
 
         for (number, old), new in product(enumerate(STATES[table]), STATES[table]):

@@ -61,6 +61,8 @@ class Demo:
             self.process.kill()
             raise AssertionError("the demo did not end:\n" + self.said()) from None
         reader.join(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
         return status
 
     def _read(self) -> None:

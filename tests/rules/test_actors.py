@@ -29,6 +29,7 @@ training:queue     . x . . . .
 eval:queue         . x x . . .
 work:lease         . . . . x .
 work:requeue       . . . . x .
+work:reclaim       . . . . . .
 work:fail          . . . . x .
 work:cancel        . x . . . .
 training:finish    . . . . x .

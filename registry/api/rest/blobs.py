@@ -58,11 +58,15 @@ async def _pump(body: AsyncIterator[bytes], blobs: Blobs, expected: str, limit: 
     """Hand an async body to the synchronous blob store through a short queue, so that a fast sender waits for the disk."""
     pipe: queue.Queue[bytes | Exception | None] = queue.Queue(maxsize=8)
 
+    ended = False
+
     def chunks() -> Iterator[bytes]:
+        nonlocal ended
         while (piece := pipe.get()) is not None:
             if isinstance(piece, Exception):
                 raise Unavailable("upload-broken", "The upload broke off.", "Send it again; nothing was stored.")
             yield piece
+        ended = True
 
     result: list[Stored | Exception] = []
 
@@ -71,7 +75,7 @@ async def _pump(body: AsyncIterator[bytes], blobs: Blobs, expected: str, limit: 
             result.append(blobs.put(chunks(), expect=expected, limit=limit))
         except Exception as error:
             result.append(error)
-            while pipe.get() is not None:  # let the sender finish, so that it hears the answer
+            while not ended and pipe.get() is not None:  # let the sender finish, so that it hears the answer
                 pass
 
     async with anyio.create_task_group() as tasks:

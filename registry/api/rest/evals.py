@@ -48,8 +48,6 @@ def eval_run(store: TheStore, caller: Caller, run: UUID) -> EvalRunView:
 
 
 @router.get("/gates")
-def gate(
-    store: TheStore, blobs: TheBlobs, caller: Caller, ref: str, environment: str, use_case: str
-) -> VerdictView:
+def gate(store: TheStore, blobs: TheBlobs, caller: Caller, ref: str, environment: str, use_case: str) -> VerdictView:
     """What the gate would say now; nothing is stored."""
     return gates.check(store, blobs, caller, ref, environment, use_case)

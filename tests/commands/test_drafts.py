@@ -1,0 +1,139 @@
+"""Drafts: what lacks required facts waits without a number, gains what it lacked, and is born into lineage only then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from registry.blobs import Blobs
+from registry.commands import datasets, recalls, versions
+from registry.db.store import Store
+from registry.errors import NotFound, Refused
+from registry.queries import versions as asked
+from registry.rules.actors import SYSTEM
+from registry.rules.tensors import File
+from tests.build import ADAPTER_META, DATA_META, World, a_base, a_dataset, a_person, a_world, adapter_files, put
+
+WHOLE = {**ADAPTER_META, "domain": "legal"}
+
+
+@pytest.fixture
+def world(store: Store, blobs: Blobs, team: str) -> World:
+    return a_world(store, blobs, team)
+
+
+def add(world: World, files: Sequence[File], meta: dict[str, Any], base: str | None = None, name: str = "draft") -> Any:
+    draft = versions.Draft("adapter", f"{world.team}/{name}", list(files), meta, base)
+    return versions.register(world.store, world.blobs, world.engineer.actor, draft)
+
+
+def parents(world: World, ref: str) -> list[tuple[str, str, str]]:
+    """(relation, parent's reference, grade) of everything a version stands on."""
+    with world.store.read(SYSTEM) as session:
+        found = session.execute(
+            text(
+                "select e.relation, p.ref, e.grade from lineage_edge e join node c on c.id = e.child_id join node p "
+                "on p.id = e.parent_id where c.ref = :ref order by e.relation, p.ref"
+            ),
+            {"ref": ref},
+        )
+        return [(row.relation, row.ref, row.grade) for row in found]
+
+
+def test_a_draft_names_all_it_lacks(world: World) -> None:
+    added = add(world, adapter_files(world.blobs), {})
+    assert (added.status, added.ref.startswith(f"{world.team}/draft@draft-")) == ("draft", True)
+    assert {one.field for one in added.findings} >= {"base", "domain", "purpose"}
+    assert asked.version(world.store, world.engineer.actor, added.ref).number is None
+    with pytest.raises(NotFound):
+        asked.version(world.store, world.engineer.actor, f"{world.team}/draft@v1")
+
+
+def test_the_same_base_given_twice_is_one_parent(world: World) -> None:
+    files = adapter_files(world.blobs)
+    first = add(world, files, {}, world.base.ref)
+    second = add(world, files, {"domain": "legal"}, world.base.ref)
+    third = add(world, files, WHOLE, world.base.ref)
+    assert (first.status, second.status, third.status) == ("draft", "draft", "registered")
+    assert first.ref == second.ref
+    assert third.ref == f"{world.team}/draft@v1"
+    assert parents(world, third.ref) == [("adapts", world.base.ref, "verified")]
+    assert add(world, files, WHOLE, world.base.ref).status == "found"
+
+
+def test_a_draft_older_than_its_parents_is_registered(world: World) -> None:
+    """The adapter came first; base and data set were registered only when it asked for them."""
+    files = adapter_files(world.blobs)
+    add(world, files, {})
+    base = a_base(world.store, world.blobs, world.engineer, world.team, "late", seed=5)
+    data = a_dataset(world.store, world.blobs, world.data_owner, world.team, "late-rows")
+    added = add(world, files, {**WHOLE, "datasets": [data.ref]}, base.ref)
+    assert added.status == "registered"
+    assert parents(world, added.ref) == [("adapts", base.ref, "verified"), ("tuned_on", f"dataset:{data.ref}", "claimed")]
+
+
+def test_data_claimed_later_counts(world: World) -> None:
+    """Its owner may then not vote, and the gate looks for contamination in it."""
+    files = adapter_files(world.blobs)
+    add(world, files, {}, world.base.ref)
+    added = add(world, files, {**WHOLE, "datasets": [world.dataset.ref]}, world.base.ref)
+    assert ("tuned_on", f"dataset:{world.dataset.ref}", "claimed") in parents(world, added.ref)
+
+
+def test_a_draft_falls_with_its_base(world: World) -> None:
+    files = adapter_files(world.blobs)
+    drafted = add(world, files, {}, world.base.ref)
+    recalled = recalls.recall(world.store, world.engineer.actor, world.base.ref, "the licence was withdrawn")
+    assert drafted.ref in recalled.recalled
+    with pytest.raises(Refused) as refusal:
+        add(world, files, WHOLE, world.base.ref)
+    assert refusal.value.kind == "unfit-base"
+
+
+def test_nothing_is_registered_on_unfit_parents(world: World) -> None:
+    late = a_base(world.store, world.blobs, world.engineer, world.team, "late", seed=5)
+    gone = a_dataset(world.store, world.blobs, world.data_owner, world.team, "gone", b'{"prompt": "a", "completion": "b"}\n')
+    recalls.recall(world.store, world.engineer.actor, gone.ref, "consent withdrawn")
+    files = adapter_files(world.blobs)
+    with pytest.raises(Refused) as refusal:
+        add(world, files, {**WHOLE, "datasets": [gone.ref]}, late.ref)
+    assert refusal.value.kind == "unfit-parent"
+    lacking = put(world.blobs, "rows.jsonl", b'{"prompt": "c", "completion": "d"}\n')
+    drafted = datasets.register(world.store, world.blobs, world.data_owner.actor, f"{world.team}/lacking", lacking.sha256,
+                                lacking.size, {})  # fmt: skip
+    assert drafted.status == "draft"
+    with pytest.raises(Refused) as refusal:
+        add(world, files, {**WHOLE, "datasets": [drafted.ref]}, late.ref)
+    assert refusal.value.kind == "unfit-parent"
+    complete = datasets.register(world.store, world.blobs, world.data_owner.actor, f"{world.team}/lacking", lacking.sha256,
+                                 lacking.size, DATA_META)  # fmt: skip
+    assert complete.status == "registered"
+    assert add(world, files, {**WHOLE, "datasets": [complete.ref]}, late.ref).status == "registered"
+
+
+def test_an_adapter_is_no_base(world: World) -> None:
+    adapter = add(world, adapter_files(world.blobs), WHOLE, world.base.ref)
+    with pytest.raises(Refused) as refusal:
+        add(world, adapter_files(world.blobs, 9), WHOLE, adapter.ref, "on-top")
+    assert refusal.value.kind == "unfit-base"
+
+
+def test_a_refusal_before_the_transaction_is_recorded_too(world: World) -> None:
+    adapter = add(world, adapter_files(world.blobs), WHOLE, world.base.ref)
+    with pytest.raises(Refused):
+        add(world, adapter_files(world.blobs, 9), WHOLE, adapter.ref, "on-top")
+    with world.store.read(SYSTEM) as session:
+        newest = session.execute(
+            text("select outcome, subject from event where team = :team order by place desc limit 1"), {"team": world.team}
+        ).one()
+    assert tuple(newest) == ("refused", f"{world.team}/on-top")
+
+
+def test_another_teams_draft_stays_unseen(world: World) -> None:
+    drafted = add(world, adapter_files(world.blobs), {}, world.base.ref)
+    stranger = a_person(world.store, "engineer", team="elsewhere")
+    with pytest.raises(NotFound):
+        asked.version(world.store, stranger.actor, drafted.ref)

@@ -1,0 +1,119 @@
+"""Work that is leased: lost leases go back, silent workers are found, and the log tells only what happened."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from registry.blobs import Blobs
+from registry.commands import recalls, versions, work
+from registry.commands import training_runs as training
+from registry.db.store import Store
+from registry.errors import Conflict, Forbidden, Refused
+from registry.rules.actors import SYSTEM
+from tests.build import ADAPTER_META, RECIPE, World, a_person, a_world, adapter_files
+
+
+@pytest.fixture
+def world(store: Store, blobs: Blobs, team: str) -> World:
+    return a_world(store, blobs, team)
+
+
+def queued(world: World) -> UUID:
+    return training.queue(world.store, world.engineer.actor, f"{world.team}/adapter", world.base.ref, world.dataset.ref, RECIPE,
+                          "legal", ADAPTER_META)  # fmt: skip
+
+
+def state(world: World, run: UUID) -> tuple[str, int]:
+    with world.store.read(SYSTEM) as session:
+        row = session.execute(text("select state, attempt from training_run where id = :run"), {"run": run}).one()
+        return row.state, row.attempt
+
+
+def told(world: World, run: UUID) -> list[str]:
+    """What the log tells of a training run, oldest first."""
+    with world.store.read(SYSTEM) as session:
+        statement = text("select action from event where subject = :subject order by place")
+        return list(session.scalars(statement, {"subject": f"training-run:{run}"}))
+
+
+def outputs(world: World, run: UUID, attempt: int) -> versions.Draft:
+    return versions.Draft("adapter", f"{world.team}/adapter", adapter_files(world.blobs, 2), ADAPTER_META, world.base.ref, "legal",
+                          run, attempt, 2)  # fmt: skip
+
+
+def test_a_silent_worker_loses_its_lease_once(world: World) -> None:
+    run = queued(world)
+    assert work.lease(world.store, world.trainer.actor, "w", -1) == (run, 1)
+    work.requeue_lost(world.store)
+    assert state(world, run) == ("queued", 1)
+    work.requeue_lost(world.store)
+    assert told(world, run) == ["training:queue", "work:lease", "work:reclaim"]
+    with pytest.raises(Conflict) as refusal:
+        work.beat(world.store, world.trainer.actor, run, 1, {}, 60)
+    assert refusal.value.kind == "lease-lost"
+
+
+def test_a_worker_that_spoke_again_keeps_it_and_nothing_is_logged(world: World) -> None:
+    run = queued(world)
+    work.lease(world.store, world.trainer.actor, "w", -1)
+    assert work.beat(world.store, world.trainer.actor, run, 1, {"step": 1}, 60) is False
+    work.requeue_lost(world.store)
+    assert state(world, run) == ("running", 1)
+    assert work._requeue_lost(world.store, run) is False
+    assert told(world, run) == ["training:queue", "work:lease"]
+
+
+def test_five_lost_workers_end_it(world: World) -> None:
+    run = queued(world)
+    for attempt in range(1, 6):
+        assert work.lease(world.store, world.trainer.actor, "w", -1) == (run, attempt)
+        work.requeue_lost(world.store)
+    assert state(world, run) == ("failed", 5)
+    assert work.lease(world.store, world.trainer.actor, "w", 60) is None
+
+
+def test_whoever_lost_the_lease_registers_nothing(world: World) -> None:
+    run = queued(world)
+    work.lease(world.store, world.trainer.actor, "w", -1)
+    work.requeue_lost(world.store)
+    with pytest.raises(Refused) as refusal:
+        versions.register(world.store, world.blobs, world.trainer.actor, outputs(world, run, 1))
+    assert refusal.value.kind == "lease-lost"
+    other = a_person(world.store, "trainer", team=world.team)
+    assert work.lease(world.store, other.actor, "w", 60) == (run, 2)
+    for actor, attempt in ((world.trainer.actor, 2), (other.actor, 1)):
+        with pytest.raises(Refused):
+            versions.register(world.store, world.blobs, actor, outputs(world, run, attempt))
+    assert versions.register(world.store, world.blobs, other.actor, outputs(world, run, 2)).status == "registered"
+
+
+def test_data_recalled_while_it_trains_ends_in_no_version(world: World) -> None:
+    run = queued(world)
+    work.lease(world.store, world.trainer.actor, "w", 60)
+    recalls.recall(world.store, world.data_owner.actor, world.dataset.ref, "consent withdrawn")
+    with pytest.raises(Refused) as refusal:
+        versions.register(world.store, world.blobs, world.trainer.actor, outputs(world, run, 1))
+    assert refusal.value.kind == "unfit-parent"
+
+
+def test_work_called_off_is_heard_at_the_next_beat(world: World) -> None:
+    run = queued(world)
+    work.lease(world.store, world.trainer.actor, "w", 60)
+    training.cancel(world.store, world.engineer.actor, run)
+    training.cancel(world.store, world.engineer.actor, run)
+    assert work.beat(world.store, world.trainer.actor, run, 1, {}, 60) is True
+    with pytest.raises(Refused):
+        work.requeue(world.store, world.trainer.actor, run, 1, "too late")
+    assert state(world, run)[0] == "cancelled"
+
+
+def test_only_trainers_lease_and_only_their_teams_work(world: World) -> None:
+    queued(world)
+    with pytest.raises(Forbidden):
+        work.lease(world.store, world.engineer.actor, "w", 60)
+    elsewhere = a_person(world.store, "trainer", team="elsewhere")
+    assert work.lease(world.store, elsewhere.actor, "w", 60) is None
+    assert work.lease(world.store, world.trainer.actor, "w", 60) is not None

@@ -1,0 +1,86 @@
+"""The house keeps its floors: who may import whom, how long a file may be, and where async and SQL live."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FILES = [
+    path for room in ("registry", "trainer", "migrations", "tests") for path in sorted((ROOT / room).rglob("*.py"))
+]
+OURS = [path for path in FILES if path.parts[len(ROOT.parts)] in ("registry", "trainer")]
+NAMELESS = {"utils", "util", "helpers", "helper", "common", "base", "service", "services", "manager", "misc", "core"}
+
+# Rooms where a library or a streamed body asks for async; everything else is synchronous.
+ASYNC = (
+    "registry/api/",
+    "registry/web/",
+    "registry/app.py",
+    "registry/clock.py",
+    "registry/gateway/",
+    "trainer/engine.py",
+)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_every_floor_holds() -> None:
+    lint = shutil.which("lint-imports", path=str(Path(sys.executable).parent)) or shutil.which("lint-imports")
+    assert lint is not None, "import-linter is in the dev group"
+    ended = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-1000:]
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_every_file_has_a_name_that_says_something() -> None:
+    assert [name_of(path) for path in FILES if path.stem in NAMELESS or path.parent.name in NAMELESS] == []
+
+
+def test_async_lives_where_it_pays() -> None:
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in OURS
+        if not name_of(path).startswith(ASYNC)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncWith | ast.AsyncFor)
+    ]
+    assert found == []
+
+
+def test_sql_lives_in_db_and_queries() -> None:
+    """The floors forbid the import; this forbids its words, whoever hands them in."""
+    words = {"select", "insert", "delete", "update", "text"}
+    found = []
+    for path in OURS:
+        if name_of(path).startswith(("registry/db/", "registry/queries/", "registry/embedded.py")):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import | ast.ImportFrom) and "sqlalchemy" in ast.unparse(node):
+                found.append(f"{name_of(path)}:{node.lineno}: {ast.unparse(node)}")
+            if name_of(path).startswith("registry/commands/") and isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                if called in words or called.endswith(("session.execute", "session.scalars", "session.scalar")):
+                    found.append(f"{name_of(path)}:{node.lineno}: {called}")
+    assert found == []
+
+
+def test_only_composition_roots_read_settings_and_the_environment() -> None:
+    roots = ("registry/app.py", "registry/clock.py", "registry/__main__.py", "registry/cli/", "registry/gateway/", "trainer/",
+             "registry/settings.py", "registry/client/", "registry/embedded.py", "registry/quarters.py", "registry/home.py",
+             "registry/verifier.py", "registry/api/rest/", "registry/web/")  # fmt: skip
+    found = []
+    for path in OURS:
+        source = path.read_text(encoding="utf-8")
+        if not name_of(path).startswith(roots) and ("os.environ" in source or "registry.settings" in source):
+            found.append(name_of(path))
+    assert found == []

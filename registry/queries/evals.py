@@ -49,9 +49,7 @@ def eval_run(store: Store, actor: Actor, run_id: UUID) -> EvalRunView:
     return found[0]
 
 
-def eval_runs(
-    store: Store, actor: Actor, subject: str | None = None, *, limit: int = LONGEST
-) -> list[EvalRunView]:
+def eval_runs(store: Store, actor: Actor, subject: str | None = None, *, limit: int = LONGEST) -> list[EvalRunView]:
     """The newest eval runs of the teams the caller sees, or all those of one version; newest first."""
     with store.read(actor) as session:
         which: ColumnElement[bool] = true()

@@ -82,9 +82,7 @@ def _member(pack: ZipFile, name: str, chunks: Iterable[bytes]) -> str:
 
 def _events(session: Session, size: int) -> Iterator[bytes]:
     expected = 0
-    statement = (
-        select(Leaf.seq, Event.entry).join(Event, Event.id == Leaf.event_id).order_by(Leaf.seq).limit(CHUNK)
-    )
+    statement = select(Leaf.seq, Event.entry).join(Event, Event.id == Leaf.event_id).order_by(Leaf.seq).limit(CHUNK)
     while rows := session.execute(statement.where(Leaf.seq >= expected, Leaf.seq < size)).all():
         for seq, entry in rows:
             if seq != expected:

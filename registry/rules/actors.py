@@ -108,8 +108,7 @@ def allowed(actor: Actor, action: Action, team: str | None) -> bool:
         return True
     roles = PERMISSIONS[action]
     return any(
-        grant.role in roles
-        and (grant.team is None or team is None or grant.team == team or grant.role in ACROSS_TEAMS)
+        grant.role in roles and (grant.team is None or team is None or grant.team == team or grant.role in ACROSS_TEAMS)
         for grant in actor.grants
     )
 

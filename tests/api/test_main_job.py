@@ -178,7 +178,8 @@ def test_the_main_job_over_rest(
 
     assert door.ask(trainer, "POST", "/work/lease", {"worker": "gpu-1"}).status_code == 204
     run = door.done(engineer, "POST", "/training-runs", {"adapter": f"{team}/rest", "base": base["ref"], "dataset": dataset["ref"],
-                                                         "recipe": RECIPE, "domain": "legal", "meta": ADAPTER_META})["id"]  # fmt: skip
+                                                         "recipe": RECIPE,
+                                          "domain": "legal", "meta": ADAPTER_META})["id"]  # fmt: skip
     half, ref = train(door, trainer, run, "legal")
     assert door.done(engineer, "GET", f"/training-runs/{run}")["state"] == "succeeded"
     assert [one["id"] for one in door.done(engineer, "GET", f"/training-runs?adapter={team}/rest&state=succeeded")] == [

@@ -72,7 +72,10 @@ def test_a_draft_older_than_its_parents_is_registered(world: World) -> None:
     data = a_dataset(world.store, world.blobs, world.data_owner, world.team, "late-rows")
     added = add(world, files, {**WHOLE, "datasets": [data.ref]}, base.ref)
     assert added.status == "registered"
-    assert parents(world, added.ref) == [("adapts", base.ref, "verified"), ("tuned_on", f"dataset:{data.ref}", "claimed")]
+    assert parents(world, added.ref) == [
+        ("adapts", base.ref, "verified"),
+        ("tuned_on", f"dataset:{data.ref}", "claimed"),
+    ]
 
 
 def test_data_claimed_later_counts(world: World) -> None:
@@ -95,7 +98,9 @@ def test_a_draft_falls_with_its_base(world: World) -> None:
 
 def test_nothing_is_registered_on_unfit_parents(world: World) -> None:
     late = a_base(world.store, world.blobs, world.engineer, world.team, "late", seed=5)
-    gone = a_dataset(world.store, world.blobs, world.data_owner, world.team, "gone", b'{"prompt": "a", "completion": "b"}\n')
+    gone = a_dataset(
+        world.store, world.blobs, world.data_owner, world.team, "gone", b'{"prompt": "a", "completion": "b"}\n'
+    )
     recalls.recall(world.store, world.engineer.actor, gone.ref, "consent withdrawn")
     files = adapter_files(world.blobs)
     with pytest.raises(Refused) as refusal:
@@ -127,7 +132,8 @@ def test_a_refusal_before_the_transaction_is_recorded_too(world: World) -> None:
         add(world, adapter_files(world.blobs, 9), WHOLE, adapter.ref, "on-top")
     with world.store.read(SYSTEM) as session:
         newest = session.execute(
-            text("select outcome, subject from event where team = :team order by place desc limit 1"), {"team": world.team}
+            text("select outcome, subject from event where team = :team order by place desc limit 1"),
+            {"team": world.team},
         ).one()
     assert tuple(newest) == ("refused", f"{world.team}/on-top")
 

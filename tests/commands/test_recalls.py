@@ -22,7 +22,9 @@ def world(store: Store, blobs: Blobs, team: str) -> World:
 
 def reviews(world: World, ref: str) -> list[str]:
     with world.store.read(SYSTEM) as session:
-        statement = text("select r.state from review r join node n on n.id = r.version_id where n.ref = :ref order by r.number")
+        statement = text(
+            "select r.state from review r join node n on n.id = r.version_id where n.ref = :ref order by r.number"
+        )
         return list(session.scalars(statement, {"ref": ref}))
 
 
@@ -101,7 +103,9 @@ def test_a_recall_names_one_thing(world: World, blobs: Blobs) -> None:
     with pytest.raises(Invalid) as refusal:
         recalls.recall(world.store, world.engineer.actor, name, "unfit")
     assert refusal.value.kind == "ambiguous-reference"
-    assert recalls.recall(world.store, world.engineer.actor, f"dataset:{name}", "consent withdrawn").recalled == [f"dataset:{name}"]
+    assert recalls.recall(world.store, world.engineer.actor, f"dataset:{name}", "consent withdrawn").recalled == [
+        f"dataset:{name}"
+    ]
     adapter = seen.version(world.store, world.engineer.actor, name)
     assert adapter.state == "registered"
     recalled = recalls.recall(world.store, world.engineer.actor, adapter.manifest_digest, "unfit")

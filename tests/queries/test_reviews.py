@@ -54,11 +54,13 @@ def test_a_review_is_told_whole(store: Store, served: World) -> None:
 
 
 def test_whoever_made_submitted_or_fed_a_version_is_kept_out_by_name(store: Store, opened: World) -> None:
-    assert asked.review(store, opened.engineer.actor, opened.review).excluded == sorted([
-        f"{opened.engineer.actor.name}: submitted this version",
-        f"{opened.data_owner.actor.name}: brought its training data",
-        f"{opened.trainer.actor.name}: registered this version",
-    ])
+    assert asked.review(store, opened.engineer.actor, opened.review).excluded == sorted(
+        [
+            f"{opened.engineer.actor.name}: submitted this version",
+            f"{opened.data_owner.actor.name}: brought its training data",
+            f"{opened.trainer.actor.name}: registered this version",
+        ]
+    )
 
 
 def test_a_review_waits_only_for_those_who_may_still_vote(store: Store, blobs: Blobs, opened: World) -> None:

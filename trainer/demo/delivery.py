@@ -80,6 +80,7 @@ def _move(stage: Stage, step: str, after: int, verb: str, reason: str, expected:
 
 def _applied(stage: Stage, generation: int) -> None:
     """Wait until the gateway serves this generation: its engine has then loaded what it names."""
+
     def serves() -> bool:
         try:
             models = httpx.get(f"{stage.urls['gateway']}/v1/models", timeout=10).json()["data"]

@@ -135,6 +135,7 @@ def training(stage: Stage) -> None:
 
 def _follow_training(stage: Stage, nora: Countersign, run: TrainingRunView) -> TrainingRunView:
     with Bar("training", stage.out) as bar:
+
         def ended() -> TrainingRunView | None:
             now = nora.training_run(run.id)
             loss = now.progress.get("loss")
@@ -172,6 +173,7 @@ def evaluation(stage: Stage) -> None:
 
 def _follow_eval(stage: Stage, nora: Countersign, run: EvalRunView, called: str) -> EvalRunView:
     with Bar(f"evaluating the {called}", stage.out) as bar:
+
         def ended() -> EvalRunView | None:
             now = nora.eval_run(run.id)
             bar.show(now.progress.get("done", 0), now.progress.get("of", 0), now.state)

@@ -8,14 +8,13 @@ from uuid import UUID, uuid4
 from registry.blobs import Blobs
 from registry.db import datasets, training_runs, versions
 from registry.db import evals as table
-from registry.db.accounts import SigningKey
 from registry.db.evals import EvalMetric, EvalRun, EvalSuite, EvalSuiteVersion
 from registry.db.lineage import LineageEdge
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease
 from registry.db.versions import Node
 from registry.errors import Invalid, NotFound, Refused, TooLarge, Unverified
-from registry.proof import canonical, keys
+from registry.proof import canonical
 from registry.rules import datasets as rows
 from registry.rules import evals
 from registry.rules.actions import Action
@@ -145,15 +144,7 @@ def finish(
             tx.audit(f"eval-run:{run.id}", repeated=True)
             return
         training_runs.must_hold(tx.session, run, actor.account, attempt)
-        signer = tx.session.get(SigningKey, key)
-        if (
-            signer is None
-            or signer.account_id != actor.account
-            or signer.revoked_at is not None
-            or not keys.verify_document(signer.public_key, report, "eval-report", signature)
-        ):
-            raise Unverified("bad-signature", "The report is not signed by an enrolled key of this trainer.",
-                             "Enrol the trainer's key, then sign the very report you send.", subject=line.ref)  # fmt: skip
+        training_runs.must_have_signed(tx.session, actor.account, key, report, "eval-report", signature, line.ref)
         said = (report.get("run"), report.get("attempt"), report.get("suite_digest"), report.get("subject_root"),
                 report.get("base_root"))  # fmt: skip
         if said != (str(run.id), attempt, suite.digest, version.tensor_root, version.base_root):

@@ -6,12 +6,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from registry.db import datasets, training_runs, versions
-from registry.db.accounts import SigningKey
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease, TrainingRun
 from registry.db.versions import Line
-from registry.errors import Conflict, Invalid, NotFound, Refused, Unverified
-from registry.proof import canonical, keys
+from registry.errors import Conflict, Invalid, NotFound, Refused
+from registry.proof import canonical
 from registry.rules import recipes
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
@@ -84,15 +83,7 @@ def finish(
             tx.audit(f"training-run:{run.id}", repeated=True)
             return
         training_runs.must_hold(tx.session, run, actor.account, attempt)
-        signer = tx.session.get(SigningKey, key)
-        if (
-            signer is None
-            or signer.account_id != actor.account
-            or signer.revoked_at is not None
-            or not keys.verify_document(signer.public_key, report, "training-report", signature)
-        ):
-            raise Unverified("bad-signature", "The report is not signed by an enrolled key of this trainer.",
-                             "Enrol the trainer's key, then sign the very report you send.", subject=line.ref)  # fmt: skip
+        training_runs.must_have_signed(tx.session, actor.account, key, report, "training-report", signature, line.ref)
         _check_report(tx, run, attempt, report)
         run.state, run.finished_at = "succeeded", tx.now
         run.report, run.report_key, run.report_signature = report, key, signature

@@ -9,8 +9,11 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from registry.db.accounts import SigningKey
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
-from registry.errors import NotFound, Refused
+from registry.errors import NotFound, Refused, Unverified
+from registry.proof import keys
+from registry.proof.keys import Context
 
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 
@@ -76,3 +79,19 @@ def must_hold(session: Session, run: Any, account: UUID | None, attempt: int) ->
         raise Refused("lease-lost", f"This work is {run.state} and not leased to you for attempt {attempt}.",
                       "Stop this attempt; it was taken over, called off or has ended.", subject=str(run.id))  # fmt: skip
     return lease
+
+
+def must_have_signed(
+    session: Session, account: UUID | None, key: str, report: dict[str, Any], context: Context, signature: str,
+    subject: str,
+) -> None:  # fmt: skip
+    """Unverified unless an enrolled, unrevoked key of this account signed exactly this report."""
+    signer = session.get(SigningKey, key)
+    if (
+        signer is None
+        or signer.account_id != account
+        or signer.revoked_at is not None
+        or not keys.verify_document(signer.public_key, report, context, signature)
+    ):
+        raise Unverified("bad-signature", "The report is not signed by an enrolled key of this trainer.",
+                         "Enrol the trainer's key, then sign the very report you send.", subject=subject)  # fmt: skip

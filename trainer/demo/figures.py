@@ -61,7 +61,7 @@ def summary(result: Result) -> str:
 
 def times(result: Result) -> str:
     """How long each step took, and how fast the gateway followed."""
-    rows = {title: f"{result['seconds'][step]:.1f}" for step, title in TITLES.items()}
+    rows = {title: f"{result['seconds'][step]:.1f}" for step, title in TITLES.items() if step in result["seconds"]}
     follows = {f"{TITLES[step]}, until the gateway serves it": f"{result[f'{step}_seconds_to_gateway']:.2f}"
                for step in ("promotion", "rollback", "promotion_again")}  # fmt: skip
     rows |= {"From `up` to ready": f"{result['ready_seconds']:.1f}", **follows}

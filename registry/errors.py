@@ -94,13 +94,14 @@ class BundleRejected(RegistryError):
 
     family = "rejected"
 
-    def __init__(self, defects: list[Defect]) -> None:
+    def __init__(self, defects: list[Defect], **facts: Any) -> None:
         count = len(defects)
         first = f"{defects[0].file}: {defects[0].detail}" if defects else ""
         super().__init__(
             "bundle-rejected",
             f"The bundle was refused for {count} defect{'s' if count != 1 else ''}. First: {first}",
             "Mend every defect listed and add it again; nothing was stored.",
+            **facts,
         )
         self.defects = defects
 

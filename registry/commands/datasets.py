@@ -40,7 +40,7 @@ def register(
     with store.write(actor, Action.DATASET_REGISTER, ref.team) as tx:
         tx.within(ref.team)
         if scan.defects:
-            raise BundleRejected(scan.defects)
+            raise BundleRejected(scan.defects, subject=name)
         assert scan.record_root is not None
         dataset = table.line(tx.session, ref, lock=True)
         if dataset is None:

@@ -64,7 +64,7 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
     with store.write(actor, Action.VERSION_REGISTER, ref.team) as tx:
         tx.within(ref.team)
         if inspected.defects:
-            raise BundleRejected(inspected.defects)
+            raise BundleRejected(inspected.defects, subject=draft.name)
         line = _line(tx, ref, draft)
         version, node = _draft(tx, line, draft, base, inspected, meta)
         parents = _provenance(tx, line, version, draft, base)

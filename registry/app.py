@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from importlib import resources
@@ -23,7 +24,7 @@ from registry.callers import actor_of
 from registry.commands import accounts, policies, tokens
 from registry.db import migrate as migrations
 from registry.db.store import Store, open_engine
-from registry.errors import RegistryError, TooLarge, Unauthenticated, Unavailable
+from registry.errors import Conflict, RegistryError, TooLarge, Unauthenticated, Unavailable
 from registry.home import write_private
 from registry.proof import notes
 from registry.proof.keys import SigningKey
@@ -105,7 +106,8 @@ def prepare(settings: Settings) -> Prepared:
     try:
         for name in ("dev", "staging", "production"):
             policy = resources.files("registry").joinpath(f"policies/{name}.yaml").read_text(encoding="utf-8")
-            policies.publish(store, SYSTEM, policy, only_first=True)
+            with suppress(Conflict):  # another start was faster
+                policies.publish(store, SYSTEM, policy, only_first=True)
         token = _kept_token(store, private(settings) / "admin.token", "admin", "admin", ADMIN_DAYS)
     finally:
         store.engine.dispose()

@@ -36,7 +36,7 @@ def publish(store: Store, actor: Actor, text: str, *, only_first: bool = False) 
     with store.write(actor, Action.POLICY_PUBLISH) as tx:
         standing = policies.standing(tx.session, policy.environment)
         digest = canonical.digest(plain)
-        if standing is not None and standing.digest == digest:
+        if standing is not None and (only_first or standing.digest == digest):
             raise Conflict("policy-unchanged", f"{standing.ref} already says exactly this.", "Nothing more is needed.")
         number = 1 if standing is None else standing.number + 1
         version = tx.add(PolicyVersion(id=uuid4(), environment=policy.environment, number=number, digest=digest,

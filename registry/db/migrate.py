@@ -9,9 +9,10 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from registry.errors import Conflict, Unavailable
+from registry.db.refusals import named
+from registry.errors import Conflict, RegistryError, Unavailable
 
 # Beside the package in a checkout, inside it in a wheel.
 PLACES = (Path(__file__).parents[2] / "migrations", Path(__file__).parents[1] / "migrations")
@@ -40,8 +41,19 @@ def upgrade(url: str) -> str:
         raise Conflict("database-newer", f"The database is at {present}, which this version of Countersign does not know.",
                        "Install the newer version that migrated it, or restore a backup.")  # fmt: skip
     if present != head:
-        command.upgrade(settings, "head")
+        try:
+            command.upgrade(settings, "head")
+        except DBAPIError as error:
+            raise _named(error) from error
     return head
+
+
+def _named(error: DBAPIError) -> RegistryError:
+    """What a migration itself raises carries its own mend as a hint; all else is named as everywhere."""
+    told = getattr(error.orig, "diag", None)
+    if told is not None and told.sqlstate == "P0001" and told.message_hint:
+        return Unavailable("database-role-missing", f"{str(told.message_primary).capitalize()}.", told.message_hint)
+    return named(error)
 
 
 def current(url: str) -> str | None:

@@ -125,9 +125,9 @@ def door(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iter
     databases.drop(name)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def world(door: Door) -> World:
-    """A team with a version approved for production."""
+    """A team with a version approved for production; each file its own, since queues are a team's."""
     made = a_world(door.store, door.blobs, f"t{secrets.token_hex(4)}")
     approved(made)
     for person in (made.engineer, made.data_owner, made.trainer, made.compliance, made.risk):

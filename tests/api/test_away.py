@@ -4,35 +4,18 @@ from __future__ import annotations
 
 import secrets
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Connection, create_engine, text
 
 from registry.db.store import Store
 from registry.settings import load
 from tests.api.conftest import Door
 from tests.api.test_errors import rows
 from tests.build import Person, World, a_person
-
-WAITING = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-END = ("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
-       "and application_name = 'countersign_app'")  # fmt: skip
-
-
-@contextmanager
-def held(door: Door) -> Iterator[Connection]:
-    """Nobody can write an event while this is open: every command waits after its rows and before its COMMIT."""
-    engine = create_engine(door.store.engine.url)
-    with engine.connect() as connection:
-        connection.execute(text("lock table event in access exclusive mode"))
-        yield connection
-        connection.rollback()
-    engine.dispose()
+from tests.db.around import held
 
 
 def cut(door: Door, *requests: Callable[[], httpx.Response]) -> list[httpx.Response]:
@@ -42,16 +25,12 @@ def cut(door: Door, *requests: Callable[[], httpx.Response]) -> list[httpx.Respo
     def run(number: int) -> None:
         answers[number] = requests[number]()
 
-    with held(door) as connection:
+    with held(door.store) as database:
         threads = [threading.Thread(target=run, args=(number,)) for number in range(len(requests))]
         for thread in threads:
             thread.start()
-        deadline = time.monotonic() + 15
-        while connection.execute(text(WAITING)).scalar_one() < len(requests):
-            assert time.monotonic() < deadline, [answer.text for answer in answers if answer is not None]
-            time.sleep(0.02)
-            connection.execute(text("select pg_stat_clear_snapshot()"))  # else one transaction sees one moment only
-        connection.execute(text(END))
+        database.until_waiting(len(requests))
+        database.cut()
         for thread in threads:
             thread.join(20)
     return [answer for answer in answers if answer is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +35,7 @@ from tests.build import (
     train,
     vote,
 )  # fmt: skip
+from tests.db.around import held
 
 Outcome = Any
 
@@ -126,6 +127,43 @@ def test_nothing_trained_on_recalled_data_slips_through(store: Store, blobs: Blo
         assert lost(outcomes) <= {"unfit-parent", "try-again"}
         for added in won(outcomes[:-1]):
             assert seen.version(store, engineer, added.ref).state == "recalled"
+
+
+def started(call: Callable[[], Any]) -> Future[Outcome]:
+    """Begin a call in a thread of its own."""
+    future: Future[Outcome] = Future()
+    threading.Thread(target=lambda: future.set_result(together(call)[0])).start()
+    return future
+
+
+def test_a_version_registered_while_its_data_is_recalled_falls_with_it(store: Store, blobs: Blobs, team: str) -> None:
+    """Step by step: registered but not committed, then recalled by somebody who cannot see it yet."""
+    world = a_world(store, blobs, team)
+    meta = {**ADAPTER_META, "domain": "legal", "datasets": [world.dataset.ref]}
+    draft = versions.Draft("adapter", f"{team}/late", adapter_files(blobs, 4000), meta, world.base.ref)
+    with held(store) as database:
+        registered = started(lambda: versions.register(store, blobs, world.engineer.actor, draft))
+        database.until_waiting(1)
+        recalled = started(lambda: recalls.recall(store, world.engineer.actor, world.dataset.ref, "consent withdrawn"))
+        database.until_waiting(2)
+        database.release()
+    assert registered.result(20).status == "registered"
+    assert registered.result().ref in recalled.result(20).recalled
+    assert seen.version(store, world.engineer.actor, registered.result().ref).state == "recalled"
+
+
+def test_what_was_read_before_a_lock_is_read_again_behind_it(store: Store, blobs: Blobs, team: str) -> None:
+    """A canary that waits for a recall hears of it by name, and not only from PostgreSQL's last guard."""
+    world = a_world(store, blobs, team)
+    ref = approved(world)
+    with held(store) as database:
+        recalled = started(lambda: recalls.recall(store, world.engineer.actor, ref, "unfit"))
+        database.until_waiting(1)
+        canary = started(lambda: rollouts.start(store, world.engineer.actor, ref, "production", None, 500, ""))
+        database.until_waiting(2)
+        database.release()
+    assert recalled.result(20).recalled == [ref]
+    assert (type(canary.result(20)), canary.result().kind) == (Refused, "recalled")
 
 
 def test_an_approval_and_a_recall_at_once_leave_no_approval(store: Store, blobs: Blobs, team: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -73,3 +74,43 @@ def refused(
             connection.execute(statement, params)  # type: ignore[arg-type]
             settle(connection)
         return cause(refusal.value), str(refusal.value.diag.message_primary)
+
+
+class Held:
+    """While nobody can write an event, every command waits with its rows written and its locks taken, before COMMIT."""
+
+    def __init__(self, connection: App) -> None:
+        self.connection = connection
+        connection.execute("lock table event in access exclusive mode")
+
+    def until_waiting(self, count: int) -> None:
+        """Return when so many sessions of this database wait for a lock."""
+        deadline = time.monotonic() + 15
+        while True:
+            # Without this one transaction sees one moment only.
+            self.connection.execute("select pg_stat_clear_snapshot()")
+            found = self.connection.execute(
+                "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+            ).fetchone()
+            if found is not None and found[0] >= count:
+                return
+            assert time.monotonic() < deadline, f"only {found} of {count} came to a lock"
+            time.sleep(0.02)
+
+    def cut(self) -> None:
+        """End every session of the app, as a database that crashes does."""
+        self.connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
+            "and application_name = 'countersign_app'"
+        )
+
+    def release(self) -> None:
+        """Let them all go on."""
+        self.connection.rollback()
+
+
+@contextmanager
+def held(store: Store) -> Iterator[Held]:
+    """Stop every command of a database just before its COMMIT, until released or at the end."""
+    with as_owner(store) as connection:
+        yield Held(connection)

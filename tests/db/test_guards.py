@@ -354,6 +354,34 @@ def test_the_app_forges_nothing_of_the_log(store: Store, statement: str) -> None
         connection.execute(statement)  # type: ignore[arg-type]
 
 
+def test_what_was_signed_is_signed_once(store: Store) -> None:
+    """The sequencer's own role may give a head its note, once, and nothing else of it."""
+    head = "insert into tree_head values (987654321, 'sha256:' || repeat('0', 64), '{}', null, now())"
+    url = plain_url(store)
+    with psycopg.connect(url, options="-c role=countersign_sequencer") as connection:
+        connection.execute(head)
+        for statement in ("update tree_head set root = root", "delete from tree_head", "update leaf set seq = seq",
+                          "delete from event", "insert into event_row values ('1', 'a', 'b', gen_random_uuid())",
+                          "update version set state = state"):  # fmt: skip
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.transaction():
+                connection.execute(statement)  # type: ignore[arg-type]
+        connection.execute("update tree_head set note = 'first' where size = 987654321")
+        with pytest.raises(psycopg.Error) as refusal:
+            connection.execute("update tree_head set note = 'second' where size = 987654321")
+        connection.rollback()
+    assert cause(refusal.value) == "CS008"
+
+
+def test_the_reader_sees_no_secret(store: Store) -> None:
+    with psycopg.connect(plain_url(store), options="-c role=countersign_reader") as connection:
+        assert connection.execute("select count(*) > 0 from event").fetchone() == (True,)
+        for table in ("token", "web_session", "personal"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.transaction():
+                connection.execute(f"select * from {table}")  # type: ignore[arg-type]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("insert into blob values ('x', 1)")
+
+
 def test_every_event_waits_for_its_number(store: Store) -> None:
     with as_app(store) as connection:
         audit(connection)

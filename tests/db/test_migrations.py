@@ -17,7 +17,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import CheckConstraint, create_engine, inspect, text
+from sqlalchemy import CheckConstraint, NullPool, create_engine, inspect, make_url, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 
 from registry.db import migrate
@@ -180,6 +180,38 @@ def test_two_upgrades_at_once_are_one(empty: str) -> None:
             lambda _: subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=repository()), range(3)
         ))  # fmt: skip
     assert [(one.returncode, one.stdout.strip()) for one in ended] == [(0, script().get_current_head())] * 3, ended
+
+
+def test_an_owner_who_may_not_make_roles_is_told_what_to_ask_for(empty: str) -> None:
+    """And once a superuser has granted them, he needs no more: neither to make nor to hand on a role."""
+    url = make_url(empty)
+    limited = url.set(username=f"limited_{url.database}", password="x")
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+
+        def run(statement: str) -> None:
+            connection.execute(text(statement))
+
+        run(f"create role {limited.username} login password 'x'")
+        run(f'grant all on database "{url.database}" to {limited.username}')
+        run(f"grant all on schema public to {limited.username}")
+        try:
+            with pytest.raises(Unavailable) as refusal:
+                migrate.upgrade(limited.render_as_string(hide_password=False))
+            assert refusal.value.kind == "database-role-missing"
+            assert "countersign_app" in refusal.value.mend
+            for group in ("countersign_app", "countersign_sequencer", "countersign_reader"):
+                run(f"grant {group} to {limited.username}")
+            head = migrate.upgrade(limited.render_as_string(hide_password=False))
+            assert head == script().get_current_head()
+        finally:
+            with create_engine(limited, poolclass=NullPool).begin() as own:
+                own.execute(text("drop schema procrastinate cascade"))
+                own.execute(text("drop owned by current_user cascade"))
+            run(f'revoke all on database "{url.database}" from {limited.username}')
+            run(f"revoke all on schema public from {limited.username}")
+            run(f"drop role {limited.username}")
+    engine.dispose()
 
 
 def test_a_newer_database_is_refused(empty: str) -> None:

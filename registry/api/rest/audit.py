@@ -45,7 +45,11 @@ def check(store: TheStore, caller: Caller, request: Request) -> LogCheckView:
 def export(store: TheStore, caller: Caller, request: Request) -> StreamingResponse:
     """The whole log as one file that countersign-verify checks offline."""
     pack = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  (closed when the answer has been sent)
-    queries.export(store, caller, request.app.state.log_key, pack)
+    try:
+        queries.export(store, caller, request.app.state.log_key, pack)
+    except BaseException:
+        pack.close()
+        raise
     size = pack.tell()
     pack.seek(0)
 

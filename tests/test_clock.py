@@ -1,0 +1,57 @@
+"""Time's door: what a command deferred is done when its time comes, by the worker's own loop on real PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import text
+
+from registry import clock
+from registry.blobs import Blobs
+from registry.commands import training_runs as training
+from registry.commands import work
+from registry.db.store import Store
+from registry.rules.actors import SYSTEM
+from tests.build import ADAPTER_META, RECIPE, a_world
+
+
+@contextmanager
+def working(url: str, store: Store) -> Iterator[None]:
+    """The worker in a thread, as `clock.run` starts it."""
+    stop = threading.Event()
+    thread = threading.Thread(target=clock._work, args=(url, store, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(15)
+    assert not thread.is_alive()
+
+
+def test_a_lease_that_runs_out_goes_back_by_itself(fresh_store: Store, fresh_database: str, blobs: Blobs) -> None:
+    world = a_world(fresh_store, blobs, "timed")
+    run = training.queue(fresh_store, world.engineer.actor, "timed/adapter", world.base.ref, world.dataset.ref, RECIPE, "legal",
+                         ADAPTER_META)  # fmt: skip
+
+    def ask(statement: str) -> object:
+        with fresh_store.read(SYSTEM) as session:
+            return session.execute(text(statement), {"run": run}).scalar_one()
+
+    assert work.lease(fresh_store, world.trainer.actor, "w", 1) == (run, 1)
+    assert ask("select count(*) from procrastinate.procrastinate_jobs where task_name = 'requeue_lost'") == 1
+    with working(fresh_database, fresh_store):
+        deadline = time.monotonic() + 30
+        while ask("select state from training_run where id = :run") != "queued":
+            assert time.monotonic() < deadline, "nobody took the lease back"
+            time.sleep(0.1)
+        reclaimed = "select count(*) from event where action = 'work:reclaim' and subject = 'training-run:' || :run"
+        assert ask(reclaimed.replace(":run", "cast(:run as text)")) == 1
+        # A job that succeeded leaves no row: the log, not the queue, tells what was done.
+        left = "select count(*) from procrastinate.procrastinate_jobs where status in ('doing', 'failed')"
+        while ask(left) != 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)

@@ -102,9 +102,17 @@ def of_home(home: Path) -> dict[int, str]:
 
 
 def child(home: Path, words: str) -> int:
-    """The process id of the one child whose command line ends in these words."""
-    (pid,) = [pid for pid, argv in of_home(home).items() if argv.strip().endswith(words)]
-    return pid
+    """The process id of the one child whose command line ends in these words.
+
+    Asked until there is exactly one: between fork and exec a new child still bears its parent's command line.
+    """
+    deadline = time.monotonic() + 10 * slowness()
+    while True:
+        found = [pid for pid, argv in of_home(home).items() if argv.strip().endswith(words)]
+        if len(found) == 1 or time.monotonic() > deadline:
+            (pid,) = found
+            return pid
+        time.sleep(0.05)
 
 
 class Up:

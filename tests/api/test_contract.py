@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from uuid import uuid4
 
 from registry.db import migrate
@@ -65,7 +66,7 @@ def test_metrics_count_what_is_there(door: Door, world: World) -> None:
     door.done(world.engineer, "POST", f"/training-runs/{run}/cancel")
 
 
-def test_what_nobody_foresaw_is_a_named_fault(door: Door, world: World, databases: Databases, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_what_nobody_foresaw_is_a_named_fault(door: Door, world: World, databases: Databases, tmp_path: Path) -> None:
     """A database without our tables: nothing raw leaves, and the request id leads to the log."""
     from tests.api.conftest import opened
 

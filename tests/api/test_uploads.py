@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -88,7 +89,7 @@ def test_too_much_is_refused_before_and_on_the_way(door: Door, world: World) -> 
     data = bytes(door.settings.max_blob_bytes + 1)
     assert door.refused(world.engineer, "PUT", f"/blobs/{sha(data)}", content=data) == (413, "body-too-large")
 
-    def pieces():  # type: ignore[no-untyped-def]
+    def pieces() -> Iterator[bytes]:
         for start in range(0, len(data), 65536):
             yield data[start : start + 65536]
 
@@ -104,7 +105,7 @@ def test_a_json_body_too_large_is_refused_by_its_length_alone(door: Door, world:
 
 
 def test_a_json_body_must_say_its_length(door: Door, world: World) -> None:
-    def pieces():  # type: ignore[no-untyped-def]
+    def pieces() -> Iterator[bytes]:
         yield b'{"ref": "a/b", '
         yield b'"environment": "dev", "share_bp": 1}'
 

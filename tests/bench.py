@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -28,31 +26,14 @@ from registry.queries import packs
 from registry.rules.actions import Action
 from registry.rules.actors import SYSTEM
 from registry.sequencer import Sequencer, Witness
+from tests.benches import RUNS, paired, process, timed
 from tests.build import install_policies, repository
 from tests.database import open_databases
 
-RUNS = 7
 # A table without triggers: what PostgreSQL itself asks for one durable row.
 PLAIN = text("insert into personal select 'sha256:' || encode(sha256(gen_random_uuid()::text::bytea), 'hex'), 'bench', "
              "'', 'x'")  # fmt: skip
 WRITES = 400
-
-
-def timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def paired(name: str, ours: Callable[[], object], other: Callable[[], object], said: str) -> None:
-    """Both in turn, A B A B, so that a machine's mood meets both."""
-    pairs = [(timed(ours), timed(other)) for _ in range(RUNS)]
-    mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(f"{name:<44}{mine * 1000:>9.1f} ms   {said} {theirs * 1000:.1f} ms   ratio {mine / theirs:.2f}")
-
-
-def process(*words: str) -> Callable[[], object]:
-    return lambda: subprocess.run([sys.executable, *words], cwd=repository(), capture_output=True, check=True)
 
 
 def ready() -> None:

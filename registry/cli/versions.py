@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from registry.cli import imports
 from registry.cli.output import bar, emit, fields, json_option, state, table
 from registry.cli.session import connect, document
 from registry.errors import BundleRejected, Unverified
 
 if TYPE_CHECKING:
+    from registry.views.imports import ImportedView
     from registry.views.versions import AddedView, VerifiedView, VersionView
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -95,6 +97,7 @@ def _group(kind: Literal["base", "adapter", "checkpoint"], title: str, example: 
     def verify_one(ref: str, as_json: bool) -> None:
         _verify(ref, as_json)
 
+    imports.attach(group, kind, example)
     return group
 
 
@@ -131,7 +134,7 @@ class refusal_as_document:  # noqa: N801 - reads as the `with` it is for
             })  # fmt: skip
 
 
-def show_added(added: AddedView, as_json: bool) -> None:
+def show_added(added: AddedView | ImportedView, as_json: bool) -> None:
     """What an `add` did; a draft lists what a person must still supply."""
     if as_json:
         emit(added)

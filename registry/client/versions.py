@@ -39,15 +39,17 @@ class Versions(Blobs):
         `training_run`, `attempt` and `step` are a trainer's. Raises BundleRejected with every defect when the
         registry refuses the files; nothing is stored then.
         """
-        files = []
-        for path, inside in bundle_files(directory):
-            sent = self.put_file(path, on_bytes)
-            files.append({"path": inside, "sha256": sent.sha256, "size": sent.size})
+        files = [self._sent(path, inside, on_bytes) for path, inside in bundle_files(directory)]
         body = {
             "name": name, "files": files, "meta": dict(meta or {}), "base": base, "domain": domain,
             "training_run": str(training_run) if training_run else None, "attempt": attempt, "step": step,
         }  # fmt: skip
         return self._post(NOUNS[kind], AddedView, body, timeout=SLOW)
+
+    def _sent(self, path: Path, inside: str, on_bytes: OnBytes | None) -> dict[str, Any]:
+        """One file of a bundle, its bytes published, as the registering request names it."""
+        sent = self.put_file(path, on_bytes)
+        return {"path": inside, "sha256": sent.sha256, "size": sent.size}
 
     def lines(self, kind: Kind | None = None, q: str | None = None) -> list[LineView]:
         """All lines, of one kind or matching a search."""

@@ -1,0 +1,64 @@
+"""`import`, the same verb for base models, adapters and checkpoints: what other tools left becomes a version."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from registry.cli.output import bar, emit, json_option, note, table
+from registry.cli.session import connect, document
+
+if TYPE_CHECKING:
+    from registry.client import OnBytes
+    from registry.client.sources import Source
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def attach(group: click.Group, kind: Literal["base", "adapter", "checkpoint"], example: str) -> None:
+    """Give a kind's group its `import`."""
+
+    @group.command(
+        "import",
+        help="Register what another tool left: the output folder of PEFT or transformers, a snapshot in a Hugging Face "
+        "cache, or an MLflow run's artifacts. What does not belong in a bundle stays behind and is listed."
+        f"\n\n\b\nExample:\n  countersign {kind} import ./output --name {example}"
+        f"\n  countersign {kind} import mlflow:4f1d9c --name {example} --mlflow http://127.0.0.1:5000",
+    )
+    @click.argument("source", metavar="DIR|mlflow:RUN[/PATH]")
+    @click.option("--name", required=True, metavar="team/name", help="The line of work this is a version of.")
+    @click.option("--base", "base_ref", metavar="REF", help="The base model version it stands on.")
+    @click.option("--domain", help="The business domain it serves.")
+    @click.option("--meta", type=FILE, help="Purpose, licence and the like, as YAML; goes before what the source says.")
+    @click.option("--leave-out", multiple=True, metavar="FILE", help="A file not to take although it belongs.")
+    @click.option("--mlflow", metavar="URL", help="The MLflow server; default MLFLOW_TRACKING_URI.")
+    @json_option
+    def import_(
+        source: str, name: str, base_ref: str | None, domain: str | None, meta: Path | None,
+        leave_out: tuple[str, ...], mlflow: str | None, as_json: bool,
+    ) -> None:  # fmt: skip
+        from registry.cli.versions import refusal_as_document, show_added  # it builds its groups with this module
+
+        known = document(meta)
+        with ExitStack() as stack:
+
+            def chosen(found: Source) -> OnBytes:
+                note(f"{len(found.files)} files are taken from {found.name}, {len(found.left_out)} left out.")
+                return stack.enter_context(bar(f"Sending {found.name}", found.size))
+
+            registry = stack.enter_context(connect())
+            stack.enter_context(refusal_as_document(as_json))
+            imported = registry.import_bundle(
+                kind, source, name, base=base_ref, domain=domain, meta=known, leave_out=leave_out, mlflow=mlflow,
+                on_chosen=chosen,
+            )  # fmt: skip
+        if as_json:
+            emit(imported)
+            return
+        show_added(imported, as_json)
+        if imported.left_out:
+            click.echo("Left out:")
+            table(["File", "Why"], [(one.path, one.why) for one in imported.left_out])

@@ -1,0 +1,84 @@
+"""Import what other tools left: choose the files, check them against their source, send them, register them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from registry.client import artifacts
+from registry.client.blobs import OnBytes
+from registry.client.sources import Source, choose, damaged
+from registry.client.transport import SLOW
+from registry.client.versions import NOUNS, Kind, Versions
+from registry.views.imports import ImportedView
+from registry.views.versions import AddedView
+
+OnChosen = Callable[[Source], OnBytes | None]
+
+
+class Imports(Versions):
+    """Bundles out of PEFT output folders, Hugging Face caches and MLflow runs."""
+
+    def import_bundle(
+        self,
+        kind: Kind,
+        source: str | Path,
+        name: str,
+        *,
+        base: str | None = None,
+        domain: str | None = None,
+        meta: Mapping[str, Any] | None = None,
+        leave_out: Collection[str] = (),
+        mlflow: str | None = None,
+        on_chosen: OnChosen | None = None,
+    ) -> ImportedView:
+        """Register the bundle inside a folder or `mlflow:RUN[/path]` as a version of `team/name`; say what was left out.
+
+        `meta` goes before what the source says of itself. `on_chosen` hears what was chosen before anything is sent,
+        and may answer with whoever counts the bytes. Raises what `add` raises, Unverified when a file is not what its
+        cache says, and the errors of `sources.choose` and `artifacts.Artifacts`.
+        """
+        run = artifacts.parse(str(source))
+        if run is None:
+            return self._imported(kind, choose(kind, Path(source), leave_out), name, base, domain, meta, on_chosen)
+        server = artifacts.Artifacts(mlflow)
+        try:
+            with tempfile.TemporaryDirectory(prefix="countersign-import-") as folder:
+                chosen = _fetched(server, kind, *run, Path(folder), leave_out)
+                return self._imported(kind, chosen, name, base, domain, meta, on_chosen)
+        finally:
+            server.close()
+
+    def _imported(
+        self, kind: Kind, chosen: Source, name: str, base: str | None, domain: str | None,
+        meta: Mapping[str, Any] | None, on_chosen: OnChosen | None,
+    ) -> ImportedView:  # fmt: skip
+        on_bytes = on_chosen(chosen) if on_chosen is not None else None
+        said = {**chosen.meta, **(meta or {})}
+        files = []
+        for path, inside in chosen.files:
+            sent = self._sent(path, inside, on_bytes)
+            if chosen.digests.get(inside, sent["sha256"]) != sent["sha256"]:
+                raise damaged(path, chosen.digests[inside], sent["sha256"])
+            files.append(sent)
+        body = {"name": name, "files": files, "meta": said, "base": base, "domain": domain}
+        added = self._post(NOUNS[kind], AddedView, body, timeout=SLOW)
+        return ImportedView.of(added, chosen.name, chosen.left_out, said)
+
+
+def _fetched(
+    server: artifacts.Artifacts, kind: Kind, run: str, path: str | None, folder: Path, leave_out: Collection[str]
+) -> Source:
+    """The run's bundle in a folder of our own, described as what it is: an MLflow run's artifact."""
+    info = server.run(run)["info"]
+    files = server.bundle(kind, run, path)
+    for file in files:
+        server.fetch(run, file, folder)
+    chosen = choose(kind, folder, leave_out)
+    inside = str(PurePosixPath(files[0].path).parent)
+    chosen.name = f"mlflow:{run}/{inside}" if inside != "." else f"mlflow:{run}"
+    chosen.meta["source"] = chosen.name
+    chosen.meta["mlflow"] = {"run": run, "experiment": str(info.get("experiment_id", "")), "artifact": inside}
+    return chosen

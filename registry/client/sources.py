@@ -1,0 +1,184 @@
+"""Where a bundle may be taken from: a folder PEFT or transformers saved to, or a snapshot in a Hugging Face cache.
+
+Such folders hold more than a bundle may: optimiser states, pickled arguments, weights saved twice. What belongs is
+taken by name; the registry still judges it by its content. What does not is listed, each with its reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from registry.errors import Invalid, Unverified
+from registry.rules.files import ADAPTER, FULL, Kind, is_weights
+from registry.views.imports import LeftOut
+
+SNAPSHOT = re.compile(r"models--(.+?)--(.+)/snapshots/([0-9a-f]{40})")
+STORED = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+FRONT = 64 << 10
+LICENCE = re.compile(r"^license:[ \t]*[\"']?([A-Za-z0-9._-]{1,64})[\"']?[ \t]*$", re.MULTILINE)
+REASONS = {
+    "training_args.bin": "the training arguments, pickled",
+    "trainer_state.json": "the trainer's own state",
+    "optimizer.pt": "the optimiser's state",
+    "scheduler.pt": "the schedule's state",
+}
+
+
+@dataclass(slots=True)
+class Source:
+    """What was chosen: files with their paths in the bundle, what stays behind, and what is known of the origin.
+
+    `digests` holds what a cache claims of a file, hex SHA-256 by path: damage on its way is found before registering.
+    """
+
+    name: str
+    files: list[tuple[Path, str]] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    meta: dict[str, Any] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes to send."""
+        return sum(path.stat().st_size for path, _ in self.files)
+
+
+def choose(kind: Kind, directory: Path, leave_out: Collection[str] = ()) -> Source:
+    """Choose the files of a bundle out of a folder; `leave_out` names files not to take although they belong.
+
+    Raises Invalid: no such folder, weights only as pickles or none at all, a link that leads out of the folder, a file
+    named in `leave_out` that is not there.
+    """
+    root = _resolved(Path(directory))
+    snapshot = SNAPSHOT.search(root.as_posix())
+    source = Source(f"huggingface:{snapshot[1]}/{snapshot[2]}@{snapshot[3]}" if snapshot else f"folder:{root.name}")
+    cache = root.parents[1] / "blobs" if snapshot else None
+    unknown = set(leave_out)
+    for path in sorted(root.iterdir()):
+        unknown.discard(path.name)
+        if path.name in leave_out:
+            source.left_out.append(LeftOut(path.name, "left out as asked"))
+        elif why := _not_taken(kind, path):
+            source.left_out.append(LeftOut(path.name, why))
+        else:
+            _check_link(path, cache)
+            source.files.append((path, path.name))
+            if cache is not None:
+                _claimed(source, path)
+    if unknown:
+        raise Invalid("no-such-file", f"There is no file {', '.join(sorted(unknown))} in {root}.",
+                      "Leave out only what is there.")  # fmt: skip
+    _check_weights(kind, root, source)
+    _describe(kind, root, source)
+    return source
+
+
+def _resolved(root: Path) -> Path:
+    """The folder itself, or the one snapshot that a model folder of a Hugging Face cache keeps for `main`."""
+    if not root.is_dir():
+        raise Invalid("no-such-folder", f"{root} is not a folder.", "Name the folder that holds the files.")
+    if not (root.name.startswith("models--") and (root / "snapshots").is_dir()):
+        return root.resolve()
+    main = root / "refs" / "main"
+    commits = (
+        [main.read_text("utf-8").strip()] if main.is_file() else [one.name for one in (root / "snapshots").iterdir()]
+    )
+    if len(commits) != 1 or not (root / "snapshots" / commits[0]).is_dir():
+        raise Invalid("which-snapshot", f"{root} holds {len(commits)} snapshots and none of them is main.",
+                      "Name one folder under snapshots/.")  # fmt: skip
+    return (root / "snapshots" / commits[0]).resolve()
+
+
+def _not_taken(kind: Kind, path: Path) -> str | None:
+    """Why something of the folder is no part of a bundle; None when it is one."""
+    name = path.name
+    if path.is_dir():
+        return "a folder: the files of a bundle lie side by side"
+    if name in (ADAPTER if kind == "adapter" else FULL) or is_weights(kind, name):
+        return None
+    if name.startswith("."):
+        return "a hidden file"
+    if name in REASONS:
+        return REASONS[name]
+    if name.endswith(PICKLES):
+        return "a pickle, which runs code when it is loaded"
+    if name.endswith(".py"):
+        return "code: only architectures built into transformers are accepted"
+    return f"no file of a bundle of kind {kind}"
+
+
+def _check_link(path: Path, cache: Path | None) -> None:
+    if not path.is_symlink():
+        return
+    target = path.resolve()
+    if cache is None or target.parent != cache.resolve():
+        raise Invalid("linked-file", f"{path} is a link that leads out of its folder.", "Copy the file in its place.")
+    if not target.is_file():
+        raise Invalid("broken-link", f"{path} leads to {target.name}, which is not there.",
+                      "Fetch the snapshot again: its download was not finished.")  # fmt: skip
+
+
+def _claimed(source: Source, path: Path) -> None:
+    """A cache names its bytes by digest: SHA-256 for large files, git's SHA-1 for small ones."""
+    stored = path.resolve().name
+    if not STORED.fullmatch(stored):
+        return
+    if len(stored) == 64:
+        source.digests[path.name] = stored  # compared when the file was hashed to be sent
+        return
+    data = path.read_bytes()
+    found = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    if found != stored:
+        raise damaged(path, stored, found)
+
+
+def damaged(path: Path, stored: str, found: str) -> Unverified:
+    """The refusal of a file that is not what its cache says it is."""
+    return Unverified(
+        "snapshot-damaged", f"{path.name} has the digest {found}, but its cache says {stored}.",
+        "Delete it from the cache and fetch the snapshot again.", expected=stored, found=found,
+    )  # fmt: skip
+
+
+def _check_weights(kind: Kind, root: Path, source: Source) -> None:
+    if any(is_weights(kind, inside) for _, inside in source.files):
+        return
+    pickled = [one.path for one in source.left_out if one.path.endswith(PICKLES) and one.path not in REASONS]
+    if pickled:
+        raise Invalid(
+            "weights-pickled", f"{root} holds its weights only as {pickled[0]}, a pickle, which is never opened here.",
+            "Where you trust it, load it and save it again with save_pretrained (safetensors), then import that.",
+        )  # fmt: skip
+    inner = sorted(path.parent.name for path in root.glob("*/*.safetensors"))
+    hint = f"Name the folder with the weights: {', '.join(dict.fromkeys(inner))}." if inner else "Name another folder."
+    raise Invalid(
+        "no-weights", f"{root} holds no weights of {'an adapter' if kind == 'adapter' else f'a {kind}'}.", hint
+    )
+
+
+def _describe(kind: Kind, root: Path, source: Source) -> None:
+    """What the folder says of itself: claims, kept as such; the registry binds by digests and never by these."""
+    source.meta["source"] = source.name
+    card = root / "README.md"
+    if any(inside == card.name for _, inside in source.files):
+        with card.open("rb") as file:
+            head = file.read(FRONT).decode("utf-8", "replace")
+        if head.startswith("---\n") and (said := LICENCE.search(head.split("\n---", 1)[0])):
+            source.meta["licence"] = said[1]
+    config = root / "adapter_config.json"
+    if kind == "adapter" and config.is_file() and config.stat().st_size <= 1 << 20:
+        try:
+            written: Any = json.loads(config.read_bytes())
+        except ValueError:
+            return  # the registry says what is wrong with it
+        claims = {key: written[key] for key in ("base_model_name_or_path", "revision", "peft_version")
+                  if isinstance(written, dict) and isinstance(written.get(key), str)}  # fmt: skip
+        if claims:
+            source.meta["claimed"] = {key: value[:512] for key, value in claims.items()}

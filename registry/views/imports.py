@@ -1,0 +1,38 @@
+"""What an import took and what it left behind, as an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from registry.errors import Defect
+from registry.views.versions import AddedView, FindingView
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """One thing of the source that did not become part of the bundle, and why."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedView:
+    """An `AddedView` with where the files came from and what was left out: nothing is dropped in silence."""
+
+    ref: str
+    digest: str
+    root: str | None
+    status: str
+    source: str
+    left_out: list[LeftOut]
+    meta: dict[str, Any]
+    findings: list[FindingView] = field(default_factory=list)
+    defects: list[Defect] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, added: AddedView, source: str, left_out: list[LeftOut], meta: dict[str, Any]) -> ImportedView:
+        """The answer of `add`, with what the import itself knows."""
+        return cls(added.ref, added.digest, added.root, added.status, source, left_out, meta, added.findings,
+                   added.defects)  # fmt: skip

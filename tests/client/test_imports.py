@@ -1,0 +1,148 @@
+"""What an import takes out of a folder, what it leaves behind and says so, and what it will not touch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from registry.client.artifacts import parse
+from registry.client.sources import choose
+from registry.errors import Invalid, RegistryError, Unverified
+from registry.rules.files import Kind
+from tests.cli.test_main_job import write_adapter, write_base
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def names(kind: Kind, folder: Path, *leave_out: str) -> tuple[set[str], dict[str, str]]:
+    chosen = choose(kind, folder, leave_out)
+    return {inside for _, inside in chosen.files}, {one.path: one.why for one in chosen.left_out}
+
+
+def snapshot(root: Path) -> Path:
+    """A cache as huggingface_hub lays it out: blobs by digest, a snapshot of links, a ref."""
+    plain = root / "plain"
+    write_base(plain)
+    (plain / "README.md").write_text("---\nlicense: apache-2.0\nbase_model: x\n---\n# A model\nlicense: mit\n")
+    model = root / "models--acme--tiny"
+    folder = model / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (model / "blobs").mkdir()
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(COMMIT)
+    for path in plain.iterdir():
+        data = path.read_bytes()
+        large = path.suffix == ".safetensors"
+        git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+        name = hashlib.sha256(data).hexdigest() if large else git
+        (model / "blobs" / name).write_bytes(data)
+        (folder / path.name).symlink_to(Path("../../blobs") / name)
+    return model
+
+
+def test_an_output_folder_of_peft_loses_what_is_no_bundle_and_says_why(tmp_path: Path) -> None:
+    folder = tmp_path / "output"
+    write_adapter(folder, seed=1)
+    for junk in ("training_args.bin", "optimizer.pt", "trainer_state.json", "rng_state.pth", ".hidden", "model.py",
+                 "notes.docx"):  # fmt: skip
+        (folder / junk).write_bytes(b"x")
+    (folder / "checkpoint-500").mkdir()
+    taken, left = names("adapter", folder)
+    assert taken == {"adapter_model.safetensors", "adapter_config.json"}
+    assert set(left) == {"training_args.bin", "optimizer.pt", "trainer_state.json", "rng_state.pth", ".hidden",
+                         "model.py", "notes.docx", "checkpoint-500"}  # fmt: skip
+    assert all(left.values())
+
+
+def test_what_the_folder_claims_is_kept_as_a_claim(tmp_path: Path) -> None:
+    folder = tmp_path / "output"
+    write_adapter(folder, seed=1)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(
+        json.dumps({**config, "base_model_name_or_path": "x" * 600, "peft_version": 7})
+    )
+    (folder / "README.md").write_text("---\nlicense: 'mit'\n---\n")
+    meta = choose("adapter", folder).meta
+    assert meta == {"source": "folder:output", "licence": "mit", "claimed": {"base_model_name_or_path": "x" * 512}}
+
+
+def test_a_snapshot_is_named_by_repository_and_commit_whichever_folder_of_it_is_given(tmp_path: Path) -> None:
+    model = snapshot(tmp_path)
+    for given in (model, model / "snapshots" / COMMIT):
+        chosen = choose("base", given)
+        assert chosen.meta == {"source": f"huggingface:acme/tiny@{COMMIT}", "licence": "apache-2.0"}
+        assert {inside for _, inside in chosen.files} == {
+            "model.safetensors",
+            "config.json",
+            "tokenizer.json",
+            "README.md",
+        }
+        assert set(chosen.digests) == {"model.safetensors"}
+
+
+def test_a_damaged_small_file_of_a_cache_is_found_at_once(tmp_path: Path) -> None:
+    model = snapshot(tmp_path)
+    (model / "snapshots" / COMMIT / "config.json").resolve().write_text("{}")
+    with pytest.raises(Unverified, match="its cache says") as found:
+        choose("base", model)
+    assert found.value.kind == "snapshot-damaged"
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        ("out-of-folder", "linked-file"), ("unfinished", "broken-link"), ("pickled", "weights-pickled"),
+        ("deeper", "no-weights"), ("several", "which-snapshot"), ("nowhere", "no-such-folder"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_imported_is_refused_by_name(tmp_path: Path, make: str, kind: str) -> None:
+    folder = tmp_path / "output"
+    if make == "out-of-folder":
+        write_adapter(folder, seed=1)
+        (tmp_path / "secret").write_text("secret")
+        (folder / "README.md").symlink_to(tmp_path / "secret")
+    elif make == "unfinished":
+        folder = snapshot(tmp_path)
+        (folder / "snapshots" / COMMIT / "tokenizer.json").resolve().unlink()
+    elif make == "pickled":
+        folder.mkdir()
+        (folder / "adapter_model.bin").write_bytes(b"x")
+    elif make == "deeper":
+        write_adapter(folder, seed=1)
+        (tmp_path / "above").mkdir()
+        folder = folder.rename(tmp_path / "above" / "checkpoint-2").parent
+    elif make == "several":
+        folder = snapshot(tmp_path)
+        (folder / "refs" / "main").unlink()
+        (folder / "snapshots" / "ab").mkdir()
+    with pytest.raises(Invalid) as refused:
+        choose("base" if make in ("unfinished", "several") else "adapter", folder)
+    assert refused.value.kind == kind
+    assert refused.value.mend
+    if make == "deeper":
+        assert "checkpoint-2" in refused.value.mend
+
+
+def test_a_file_left_out_must_be_there(tmp_path: Path) -> None:
+    folder = tmp_path / "output"
+    write_adapter(folder, seed=1)
+    (folder / "README.md").write_text("x")
+    assert names("adapter", folder, "README.md")[1] == {"README.md": "left out as asked"}
+    with pytest.raises(Invalid, match="NOTICE"):
+        choose("adapter", folder, ["NOTICE"])
+
+
+@pytest.mark.parametrize("text", ["mlflow:", "mlflow:a b", "mlflow:run/../x", "mlflow:run//x", "mlflow:run/./x"])
+def test_what_names_no_mlflow_run_is_refused(text: str) -> None:
+    with pytest.raises(RegistryError) as refused:
+        parse(text)
+    assert refused.value.kind == "bad-mlflow-run"
+
+
+def test_a_run_and_its_path(tmp_path: Path) -> None:
+    assert parse("mlflow:4f1d9c") == ("4f1d9c", None)
+    assert parse("mlflow:4f1d9c/adapter/peft") == ("4f1d9c", "adapter/peft")
+    assert parse(str(tmp_path)) is None

@@ -19,6 +19,7 @@ from registry.rules.actors import Actor
 from registry.rules.bundles import BaseFacts, Inspected, Kind
 from registry.rules.refs import Ref, parse_line
 from registry.rules.tensors import File
+from registry.stats import weights
 from registry.views.versions import AddedView, FindingView
 
 
@@ -57,8 +58,9 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
         base = _base(store, blobs, actor, draft)
     meta = _meta(store, actor, draft)
     inspected = bundles.inspect(
-        draft.kind, draft.files, blobs.read, base=None if base is None else base.facts, meta=meta
-    )
+        draft.kind, draft.files, blobs.read, base=None if base is None else base.facts, meta=meta,
+        weigh=weights.weigh(blobs.read),
+    )  # fmt: skip
     if not inspected.defects and (found := _found(store, actor, ref, draft, inspected)):
         return found
     with store.write(actor, Action.VERSION_REGISTER, ref.team) as tx:

@@ -10,7 +10,9 @@ from registry.errors import NotFound, RegistryError
 from registry.proof import canonical
 from registry.rules import bundles, datasets
 from registry.rules.actors import Actor
+from registry.rules.files import is_weights
 from registry.rules.tensors import File
+from registry.stats import weights
 from registry.views.versions import VerifiedView
 
 
@@ -44,15 +46,18 @@ def _version(store: Store, blobs: Blobs, actor: Actor, ref: str) -> VerifiedView
         files = [File(*row) for row in versions.files(session, version.id)]
         base = versions.by_id(session, version.base_version_id)[0] if version.base_version_id else None
         base_files = [File(*row) for row in versions.files(session, base.id)] if base else []
-    problems = _bytes(blobs, files)
+    kind: bundles.Kind = line.kind  # type: ignore[assignment]
+    # Weights are read once, where their tensors are: the same pass compares the file's own digest.
+    problems = _bytes(blobs, [file for file in files if not is_weights(kind, file.path)])
     manifest = canonical.digest([{"path": f.path, "sha256": f.sha256, "size": f.size} for f in files])
     if manifest != version.manifest_digest:
         problems.append("the manifest's digest differs from the registered one")
     root = None
     if not problems:
         facts = bundles.base_facts(base_files, blobs.read, base_root=base.base_root) if base else None
-        kind: bundles.Kind = line.kind  # type: ignore[assignment]
-        inspected = bundles.inspect(kind, files, blobs.read, base=facts, meta=version.meta)
+        inspected = bundles.inspect(
+            kind, files, blobs.read, base=facts, meta=version.meta, weigh=weights.weigh(blobs.read)
+        )
         root = inspected.tensor_root
         problems += [f"{defect.file}: {defect.detail}" for defect in inspected.defects]
         if root != version.tensor_root:

@@ -15,7 +15,7 @@ from registry.errors import BundleRejected, Defect, Invalid, Unverified
 from registry.rules import lora
 from registry.rules.documents import canonical, digest, sha256_hex
 from registry.rules.files import ADAPTER_WEIGHTS, BASE_WEIGHTS, INDEX, Bundle, Kind, is_weights, read_bundle
-from registry.rules.tensors import File, Read, repeated, tensor_root
+from registry.rules.tensors import File, Read, Weigh, Weighed, repeated, tensor_root, weigh_plain
 
 __all__ = ["BaseFacts", "File", "Finding", "Inspected", "Kind", "Read", "base_facts", "inspect"]
 
@@ -57,29 +57,50 @@ class Inspected:
 
 
 def inspect(
-    kind: Kind, files: Sequence[File], read: Read, *, base: BaseFacts | None, meta: Mapping[str, Any]
-) -> Inspected:
+    kind: Kind, files: Sequence[File], read: Read, *, base: BaseFacts | None, meta: Mapping[str, Any],
+    weigh: Weigh | None = None,
+) -> Inspected:  # fmt: skip
     """Hold a bundle against every rule and say all that is wrong with it, what it is, and what is still missing.
 
     `base` is the base model an adapter is bound to (None leaves a finding); a `base_root` in `meta` says on which
     root it was trained, and must be that base's. The caller lays the line's `domain` into `meta`. Weights are read
-    once whole, in pieces, and only when nothing else is wrong.
+    once whole, in pieces, and only when nothing else is wrong; `weigh` reads them (the plain one unless told otherwise).
     """
     bundle = read_bundle(kind, files, read)
     facts = _inspect_adapter(bundle, base, meta) if kind == "adapter" else _inspect_full(bundle)
     root = base_root = None
     if not bundle.defects:
+        weighed = _weigh(bundle, weigh or weigh_plain(read))
+    if not bundle.defects:
         try:
-            root = tensor_root([(bundle.files[path], header.tensors) for path, header in bundle.weights.items()], read)
+            root = tensor_root([(header.tensors, weighed[path]) for path, header in bundle.weights.items()])
             base_root = (base.base_root if base else None) if kind == "adapter" else _base_root(bundle, root)
-        except Unverified as error:
-            bundle.unread(bundle.files[min(bundle.weights)], error)
         except Invalid as error:
+            root = None
             bundle.unread(bundle.files["config.json"], error)
     manifest = [{"path": file.path, "sha256": file.sha256, "size": file.size}
                 for file in sorted(files, key=lambda file: file.path)]  # fmt: skip
     findings = _findings(kind, base, meta)
     return Inspected(manifest, digest(manifest), root, base_root, facts, bundle.defects, findings)
+
+
+def _weigh(bundle: Bundle, weigh: Weigh) -> dict[str, Weighed]:
+    """Read every byte of the weights: they are what they are declared to be, and every number in them is one."""
+    weighed = {}
+    for path, header in bundle.weights.items():
+        file = bundle.files[path]
+        try:
+            found = weighed[path] = weigh(file, header.tensors)
+        except Unverified as error:
+            bundle.unread(file, error)
+            continue
+        if found.sha256 != file.sha256:
+            bundle.wrong(path, "", "bytes-changed", f"the bytes are sha256:{found.sha256}, not sha256:{file.sha256}",
+                         "Upload the file again; its stored bytes are damaged.")  # fmt: skip
+        for name in found.nonfinite:
+            bundle.wrong(path, name, "non-finite", "it holds NaN or infinity: whatever it takes part in answers nonsense",
+                         "Find the step at which training diverged, and save weights from before it.")  # fmt: skip
+    return weighed
 
 
 def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = None) -> BaseFacts:

@@ -221,22 +221,82 @@ def _check_coverage(ordered: Sequence[TensorInfo], origin: int, size: int, wrong
         wrong("end", "data-truncated", f"the tensors end at byte {last}, the file at byte {size}")
 
 
-def tensor_root(shards: Sequence[tuple[File, Sequence[TensorInfo]]], read: Read) -> str:
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """What one pass over a file's bytes says: its hex SHA-256, that of each tensor by name, who holds NaN or infinity."""
+
+    sha256: str
+    leaves: dict[str, str]
+    nonfinite: tuple[str, ...]
+
+
+Weigh = Callable[[File, Sequence[TensorInfo]], Weighed]
+"""`weigh(file, tensors)` for a file whose header is sound: its tensors then cover every byte after the header."""
+
+
+def weigh_plain(read: Read) -> Weigh:
+    """Weigh with the standard library alone: what runs offline, and what the fast one is held against."""
+
+    def weigh(file: File, tensors: Sequence[TensorInfo]) -> Weighed:
+        whole, leaves, nonfinite = hashlib.sha256(), {}, []
+        ordered = sorted(tensors, key=lambda info: info.start)
+        for piece in chunks(file, read, 0, ordered[0].start if ordered else file.size):
+            whole.update(piece)
+        for info in ordered:
+            content, finite = hashlib.sha256(), True
+            for piece in chunks(file, read, info.start, info.end):
+                whole.update(piece)
+                content.update(piece)
+                finite = finite and not holds_nonfinite(info.dtype, piece)
+            leaves[info.name] = content.hexdigest()
+            if not finite:
+                nonfinite.append(info.name)
+        return Weighed(whole.hexdigest(), leaves, tuple(nonfinite))
+
+    return weigh
+
+
+EXPONENTS = {"F64": (8, 0x7FF0), "F32": (4, 0x7F80), "BF16": (2, 0x7F80), "F16": (2, 0x7C00)}
+"""Bytes an element, and the bits of its two highest bytes that are all set in NaN and the infinities (IEEE 754)."""
+
+
+def holds_nonfinite(dtype: str, data: bytes) -> bool:
+    """Is an element of these whole little-endian elements NaN or infinite? Integers never are.
+
+    F8_E4M3 has no infinity and one NaN of either sign (0x7f, 0xff); F8_E5M2 is as the larger types
+    (Micikevicius et al., FP8 Formats for Deep Learning, arXiv 2209.05433).
+    """
+    if dtype == "F8_E4M3":
+        return b"\x7f" in data or b"\xff" in data
+    if dtype == "F8_E5M2":
+        return any(byte & 0x7C == 0x7C for byte in set(data))
+    if dtype not in EXPONENTS:
+        return False
+    size, mask = EXPONENTS[dtype]
+    high, low = mask >> 8, mask & 0xFF
+    # Whole columns of bytes at once: a byte of ones where both halves of the exponent are full.
+    full = [data[size - 1 :: size].translate(_full(high)), data[size - 2 :: size].translate(_full(low))]
+    return bool(int.from_bytes(full[0], "little") & int.from_bytes(full[1], "little"))
+
+
+def _full(mask: int) -> bytes:
+    return bytes(1 if byte & mask == mask else 0 for byte in range(256))
+
+
+def tensor_root(shards: Sequence[tuple[Sequence[TensorInfo], Weighed]]) -> str:
     """`sha256:<hex>`: RFC 6962 root over canonical {name, dtype, shape, sha256 of the bytes}, sorted by name.
 
-    Every tensor's bytes are read once, in pieces. File names, shard borders, order and metadata do not enter, so the
-    same weights saved differently keep one identity. Raises Invalid when two shards name the same tensor, Unverified
-    when bytes are not there.
+    File names, shard borders, order and metadata do not enter, so the same weights saved differently keep one
+    identity. Raises Invalid when two shards name the same tensor.
     """
-    named = sorted(((info.name, file, info) for file, tensors in shards for info in tensors), key=lambda row: row[0])
+    named = sorted(
+        ((info.name, info, weighed) for tensors, weighed in shards for info in tensors), key=lambda row: row[0]
+    )
     if twice := repeated(name for name, _, _ in named):
         raise Invalid("duplicate-tensor", f"The tensor {twice[0]} stands in more than one place.", "Keep one of them.")
     root = Root()
-    for name, file, info in named:
-        content = hashlib.sha256()
-        for piece in chunks(file, read, info.start, info.end):
-            content.update(piece)
-        leaf = {"name": name, "dtype": info.dtype, "shape": list(info.shape), "sha256": content.hexdigest()}
+    for name, info, weighed in named:
+        leaf = {"name": name, "dtype": info.dtype, "shape": list(info.shape), "sha256": weighed.leaves[name]}
         root.append(canonical(leaf))
     return root.text()
 

@@ -17,7 +17,8 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, Histogram, generate_latest
 
 from registry import web
-from registry.api import rest
+from registry.api import hub, rest
+from registry.api.hub.door import PULLS
 from registry.api.rest import problems
 from registry.blobs import Blobs
 from registry.callers import actor_of
@@ -164,6 +165,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.blobs = open_blobs(settings)
     app.state.log_key = notes.verifier_key(origin, key.public)
     app.include_router(rest.router())
+    app.include_router(hub.router())
     problems.install(app)
     _bound(app, settings)
     _operations(app)
@@ -219,4 +221,5 @@ def _operations(app: FastAPI) -> None:
         for name, value in asdict(metrics.numbers(request.app.state.store)).items():
             Gauge(f"countersign_{name}", f"{name.replace('_', ' ').capitalize()} now.", registry=collected).set(value)
         collected.register(request.app.state.seconds)
+        collected.register(PULLS)
         return Response(generate_latest(collected), media_type=CONTENT_TYPE_LATEST)

@@ -8,15 +8,19 @@ from registry.client.blobs import OnBytes
 from registry.client.datasets import Datasets
 from registry.client.evals import Evals
 from registry.client.imports import Imports
+from registry.client.profiles import Profiles
 from registry.client.reviews import Reviews
 from registry.client.rollouts import Rollouts
+from registry.client.search import Search
 from registry.client.training_runs import TrainingRuns
 from registry.client.versions import Versions
 
 __all__ = ["Countersign", "OnBytes", "Sign"]
 
 
-class Countersign(Accounts, Imports, Versions, Datasets, Evals, TrainingRuns, Reviews, Rollouts, Audit):
+class Countersign(
+    Accounts, Imports, Versions, Datasets, Profiles, Evals, TrainingRuns, Reviews, Rollouts, Search, Audit
+):
     """A registry, spoken to with one token; each noun's methods are in the file of that noun.
 
     >>> with Countersign("http://127.0.0.1:8080", token) as registry:

@@ -7,6 +7,7 @@ from registry.db import (  # noqa: F401
     evals,
     lineage,
     policies,
+    profiles,
     reviews,
     rollouts,
     training_runs,

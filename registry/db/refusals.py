@@ -35,7 +35,7 @@ CONSTRAINTS: dict[str, tuple[str, str, str]] = {
         "uq_dataset_team_name", "uq_dataset_version_dataset_id_number", "uq_dataset_version_dataset_id_blob_id",
         "uq_eval_suite_team_name", "uq_eval_suite_version_suite_id_number", "uq_eval_suite_version_suite_id_digest",
         "uq_policy_version_environment_number", "uq_channel_line_id_environment_name", "uq_node_ref",
-        "uq_role_grant_account_id_role_team",
+        "uq_serving_profile_version_id_digest", "uq_role_grant_account_id_role_team", "uq_version_tag_version_id_key",
     ), ("try-again", "Somebody made the same thing at the same moment.", "Run the command again; it will find it.")),
     "uq_use_case_team_name": ("use-case-exists", "There is a use case of that name.", "Use it, or another name."),
 }  # fmt: skip

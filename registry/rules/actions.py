@@ -16,6 +16,7 @@ class Action(StrEnum):
     POLICY_PUBLISH = "policy:publish"
     VERSION_REGISTER = "version:register"
     DATASET_REGISTER = "dataset:register"
+    PROFILE_DEFINE = "profile:define"
     SUITE_FREEZE = "suite:freeze"
     TRAINING_QUEUE = "training:queue"
     EVAL_QUEUE = "eval:queue"
@@ -34,6 +35,7 @@ class Action(StrEnum):
     ROLLOUT_PROMOTE = "rollout:promote"
     CHANNEL_ROLL_BACK = "channel:roll-back"
     RECALL = "version:recall"
+    TAG_SET = "tag:set"
 
 
 # Acts that ask for a fresh sign-in: a personal token minted within the last twelve hours.

@@ -34,6 +34,7 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     Action.POLICY_PUBLISH: frozenset({Role.ADMIN}),
     Action.VERSION_REGISTER: frozenset({Role.ENGINEER, Role.TRAINER}),
     Action.DATASET_REGISTER: frozenset({Role.ENGINEER}),
+    Action.PROFILE_DEFINE: frozenset({Role.ENGINEER}),
     Action.SUITE_FREEZE: frozenset({Role.ENGINEER, Role.REVIEWER}),
     Action.TRAINING_QUEUE: frozenset({Role.ENGINEER}),
     Action.EVAL_QUEUE: frozenset({Role.ENGINEER, Role.REVIEWER}),
@@ -52,6 +53,7 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     Action.ROLLOUT_PROMOTE: frozenset({Role.ENGINEER}),
     Action.CHANNEL_ROLL_BACK: frozenset({Role.ENGINEER}),
     Action.RECALL: frozenset({Role.ENGINEER, Role.REVIEWER}),
+    Action.TAG_SET: frozenset({Role.ENGINEER}),
 }
 
 # Reviewers judge across teams: their own team (compliance, risk) says for whom they speak, not what they may see.

@@ -88,3 +88,11 @@ def check_environment(name: str) -> str:
         raise Invalid("bad-environment", f"There is no environment '{name[:60]}'.",
                       f"Use one of {', '.join(ENVIRONMENTS)}.")  # fmt: skip
     return name
+
+
+def commit(manifest_digest: str) -> str:
+    """A version's commit id in the Hub dialect: the first 40 hex of its manifest digest.
+
+    Clients take 40 hex digits for an immutable commit, and never ask again for one they hold.
+    """
+    return manifest_digest.removeprefix("sha256:")[:40]

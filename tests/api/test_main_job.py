@@ -29,7 +29,9 @@ from tests.build import (
 )  # fmt: skip
 
 EXTRA = {"POST /policies", "POST /checkpoints", "DELETE /tokens/{token_id}", "POST /training-runs/{run}/cancel",
-         "POST /work/{run}/requeue", "POST /work/{run}/fail", "POST /reviews/{number}/withdraw"}  # fmt: skip
+         "POST /work/{run}/requeue", "POST /work/{run}/fail", "POST /reviews/{number}/withdraw",
+         "POST /profiles", "GET /profiles", "GET /profiles/{name}", "GET /engines/{ref}", "GET /versions",
+         "PUT /versions/{ref}/tags/{key}", "DELETE /versions/{ref}/tags/{key}"}  # fmt: skip
 
 
 class Cast:

@@ -15,8 +15,9 @@ from tests.cli.conftest import Run
 
 CONTRACT = {
     "up", "login", "key", "base", "dataset", "adapter", "checkpoint", "usecase", "train", "run", "eval", "gate",
-    "submit", "review", "canary", "promote", "rollback", "recall", "status", "history", "lineage", "verify", "audit",
-    "policy", "token", "people", "gateway", "migrate", "doctor",
+    "submit", "review", "canary", "promote", "rollback", "recall", "status", "history", "search", "lineage", "verify",
+    "audit",
+    "policy", "profile", "token", "people", "gateway", "migrate", "doctor",
 }  # fmt: skip
 
 # Options and subcommands other programs rely on.

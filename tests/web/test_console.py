@@ -207,7 +207,8 @@ def tour(console: Console) -> tuple[World, Person, list[str]]:
     pages = ["/reviews?state=all", f"/reviews/{world.review}", f"/reviews/{world.review - 1}", "/adapters",
              "/checkpoints", "/bases", "/adapters/tour/adapter", "/adapters/tour/adapter/v/2", "/bases/tour/tiny/v/1",
              "/deployments", "/deployments/production/tour/adapter/production", "/deployments/dev/tour/adapter/dev",
-             "/audit", "/audit/as-of", "/settings", "/reviews/999999", "/adapters?q=nothing-like-it"]  # fmt: skip
+             "/audit", "/audit/as-of", "/settings", "/reviews/999999", "/adapters?q=nothing-like-it",
+             "/search", "/search?q=adapter&kind=adapter", "/search?tag=absent"]  # fmt: skip
     return world, a_person(console.store, "reviewer", team="compliance"), pages
 
 

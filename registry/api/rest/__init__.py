@@ -10,8 +10,11 @@ from registry.api.rest import (
     evals,
     lineage,
     policies,
+    profiles,
     reviews,
     rollouts,
+    search,
+    tags,
     training_runs,
     use_cases,
     versions,
@@ -19,7 +22,9 @@ from registry.api.rest import (
 )  # fmt: skip
 
 NOUNS = (
-    accounts, audit, blobs, datasets, evals, lineage, policies, reviews, rollouts, training_runs, use_cases, versions,
+    search, tags,
+    accounts, audit, blobs, datasets, evals, lineage, policies, profiles, reviews, rollouts, training_runs, use_cases,
+    versions,
     work,
 )  # fmt: skip
 

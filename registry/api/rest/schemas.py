@@ -107,6 +107,12 @@ class NewDataset(Input):
     meta: dict[str, Any] = {}
 
 
+class NewProfile(Input):
+    ref: Name
+    profile: dict[str, Any]
+    served_base: Name | None = None
+
+
 class NewUseCase(Input):
     name: Name
     purpose: Text
@@ -212,3 +218,9 @@ class NewRollback(Input):
 class NewRecall(Input):
     ref: Name
     reason: Text
+
+
+class NewTag(Input):
+    """The value a version's tag is given."""
+
+    value: str = Field(min_length=1, max_length=256)

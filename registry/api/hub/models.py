@@ -1,0 +1,135 @@
+"""What clients ask about repositories: info, tree, paths, refs, commits, lists and who they are."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from registry.api.hub import shapes
+from registry.api.hub.door import HubRoute, segments, unknown
+from registry.api.rest.door import Caller, TheBlobs, TheStore
+from registry.blobs import Blobs
+from registry.db.store import Store
+from registry.errors import Invalid
+from registry.queries import pulls
+from registry.rules.actors import Actor
+from registry.views.pulls import Pulled
+
+router = APIRouter(prefix="/api", route_class=HubRoute)
+MOST_PATHS = 1000
+
+
+@router.get("/whoami-v2")
+def whoami(caller: Caller) -> dict[str, Any]:
+    """Who the token is."""
+    teams = sorted({grant.team for grant in caller.grants if grant.team})
+    token = {"displayName": "countersign", "role": "read"}
+    return {"type": "user", "name": caller.name, "fullname": caller.name, "isPro": False,
+            "orgs": [{"name": team} for team in teams],
+            "auth": {"type": "access_token", "accessToken": token}}  # fmt: skip
+
+
+@router.get("/agent-harnesses")
+def harnesses() -> Response:
+    """Clients ask once a day; there is nothing to say."""
+    raise unknown("list of agent harnesses")
+
+
+@router.get("/models")
+def models(
+    request: Request, store: TheStore, caller: Caller, author: str | None = None, search: str | None = None,
+    limit: int = 100, cursor: str = "",
+) -> Response:  # fmt: skip
+    """Repositories whose main the caller may pull; `filter` takes the kinds base, adapter, checkpoint."""
+    size = min(max(limit, 1), 1000)
+    kinds = [one for one in request.query_params.getlist("filter") if one]
+    page, after = pulls.listed(store, caller, author, search, kinds[0] if kinds else None, cursor, size)
+    return _paged(request, [shapes.info(one) for one in page], after)
+
+
+@router.get("/models/{rest:path}")
+def model(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) -> Response:
+    """Everything about one repository; the verb stands after its name."""
+    parts = segments(request)[2:]
+    if len(parts) < 2:
+        raise pulls.no_repo("/".join(parts))
+    team, name, rest = parts[0], parts[1], parts[2:]
+    match rest:
+        case []:
+            return _info(request, blobs, pulls.revision(store, caller, team, name, "main"))
+        case ["revision", revision]:
+            return _info(request, blobs, pulls.revision(store, caller, team, name, revision))
+        case ["tree", revision, *path]:
+            found = pulls.revision(store, caller, team, name, revision)
+            deep = request.query_params.get("recursive", "").lower() in ("true", "1")
+            entries = shapes.tree(blobs, found, "/".join(path).strip("/"), deep)
+            if entries is None:
+                raise unknown(f"folder '{'/'.join(path)}' in {found.ref}", found.commit)
+            return _sliced(request, entries, 1000)
+        case ["refs"]:
+            answer = shapes.refs(pulls.refs_of(store, caller, team, name))
+            if request.query_params.get("include_prs") in ("1", "true"):
+                answer["pullRequests"] = []
+            return JSONResponse(answer)
+        case ["commits", revision]:
+            history = pulls.commits(store, caller, team, name, revision)
+            return _sliced(request, [shapes.commit(one) for one in history], 100)
+        case ["auth-check"]:
+            pulls.repo(store, caller, team, name)
+            return JSONResponse({})
+    pulls.repo(store, caller, team, name)
+    raise unknown(f"route '{'/'.join(rest)}' here")
+
+
+@router.post("/models/{rest:path}")
+async def paths(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) -> Response:
+    """`paths-info/{rev}`: those of the named paths that are there."""
+    parts = segments(request)[2:]
+    if len(parts) != 4 or parts[2] != "paths-info":
+        raise unknown("way to write here; use countersign adapter add")
+    body = await request.body()
+    try:
+        if "json" in request.headers.get("content-type", ""):
+            given = await request.json()
+            wanted = given.get("paths", []) if isinstance(given, dict) else []
+        else:
+            wanted = parse_qs(body.decode(), max_num_fields=MOST_PATHS + 10).get("paths", [])
+    except (ValueError, RecursionError):
+        wanted = None
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    if not isinstance(wanted, list) or len(wanted) > MOST_PATHS or not all(isinstance(one, str) for one in wanted):
+        raise Invalid("bad-paths", "The field paths cannot be read.", f"Send up to {MOST_PATHS} paths as a form.")
+    return await run_in_threadpool(_paths, store, blobs, caller, parts, wanted)
+
+
+def _paths(store: Store, blobs: Blobs, caller: Actor, parts: list[str], wanted: list[str]) -> Response:
+    found = pulls.revision(store, caller, parts[0], parts[1], parts[3])
+    every = {entry["path"]: entry for entry in shapes.tree(blobs, found, "", True) or []}
+    return JSONResponse([every[one] for one in dict.fromkeys(path.strip("/") for path in wanted) if one in every])
+
+
+def _info(request: Request, blobs: Blobs, found: Pulled) -> Response:
+    asked = request.query_params
+    answer = shapes.info(found, blobs if asked.get("blobs", "").lower() in ("true", "1") else None)
+    return JSONResponse(answer)
+
+
+def _sliced(request: Request, rows: list[dict[str, Any]], usual: int) -> Response:
+    limit, cursor = request.query_params.get("limit", ""), request.query_params.get("cursor", "")
+    size = min(max(int(limit), 1), 1000) if limit.isascii() and limit.isdigit() and len(limit) < 9 else usual
+    start = int(cursor) if cursor.isascii() and cursor.isdigit() and len(cursor) < 9 else 0
+    return _paged(request, rows[start : start + size], str(start + size) if len(rows) > start + size else None)
+
+
+def _paged(request: Request, rows: list[dict[str, Any]], after: str | None) -> Response:
+    if after is None:
+        return JSONResponse(rows)
+    kept = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]
+    public = request.app.state.settings.public_url or str(request.base_url)
+    path = (request.scope.get("raw_path") or request.url.path.encode()).partition(b"?")[0].decode("ascii")
+    link = f"<{public.rstrip('/')}{path}?{urlencode([*kept, ('cursor', after)])}>"
+    return JSONResponse(rows, headers={"Link": f'{link}; rel="next"'})

@@ -1,0 +1,29 @@
+"""Search over REST."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from registry.api.rest.door import Caller, TheStore
+from registry.queries import search as queries
+from registry.rules import searches
+from registry.views.search import VersionPage
+
+router = APIRouter(tags=["versions"])
+
+
+@router.get("/versions")
+def search(
+    store: TheStore, caller: Caller, q: str | None = None, name: str | None = None, kind: str | None = None,
+    team: str | None = None, tag: Annotated[list[str], Query()] = [], base: str | None = None,  # noqa: B006
+    dataset: str | None = None, licence: str | None = None, domain: str | None = None,
+    metric: Annotated[list[str], Query()] = [], state: str | None = None, digest: str | None = None,  # noqa: B006
+    deleted: bool = False, sort: str = "created", cursor: str | None = None, limit: int = 50, facets: bool = False,
+) -> VersionPage:  # fmt: skip
+    """Versions that meet every filter, a page at a time; `tag` and `metric` may be given more than once."""
+    wanted = searches.parse(q=q, name=name, kind=kind, team=team, tag=tag, base=base, dataset=dataset,
+                            licence=licence, domain=domain, metric=metric, state=state, digest=digest,
+                            deleted=deleted, sort=sort)  # fmt: skip
+    return queries.search(store, caller, wanted, cursor, limit, facets)

@@ -1,0 +1,118 @@
+"""Serving profiles: profile add, ls, show, engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from registry.cli.output import emit, fields, json_option, table
+from registry.cli.session import connect, document
+from registry.cli.versions import FILE
+
+
+@click.group()
+def profile() -> None:
+    """Serving profiles: what a version may be served as.
+
+    \b
+    Example:
+      countersign profile engines acme/claims@v3
+    """
+
+
+@profile.command("add")
+@click.argument("ref", metavar="REF")
+@click.option("--engine", required=True, help="vllm, sglang, tgi or transformers.")
+@click.option("--build", required=True, help="The engine's release.")
+@click.option("--dtype", help="bfloat16 (the default), float16 or float32.")
+@click.option("--quantisation", help="How the engine quantises the weights.")
+@click.option("--system-prompt", type=FILE, help="A file whose text stands before every conversation.")
+@click.option("--decoding", type=FILE, help="Temperature, top_p, max_tokens, stop, seed, as YAML.")
+@click.option("--retrieval-index", metavar="sha256:...", help="The digest of the retrieval index.")
+@click.option("--policy-check", multiple=True, metavar="sha256:...", help="The digest of a policy check; repeatable.")
+@click.option("--served-base", metavar="REF", help="A verified quantisation of the base, to serve on instead.")
+@json_option
+def add(
+    ref: str, engine: str, build: str, dtype: str | None, quantisation: str | None, system_prompt: Path | None,
+    decoding: Path | None, retrieval_index: str | None, policy_check: tuple[str, ...], served_base: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Freeze one way to serve a version; a change of any part is a new profile.
+
+    \b
+    Example:
+      countersign profile add acme/claims@v3 --engine vllm --build 0.32.0
+    """
+    parts = {"engine": engine, "build": build, "decoding": document(decoding), "policy_checks": list(policy_check)}
+    for key, value in (("dtype", dtype), ("quantisation", quantisation), ("retrieval_index", retrieval_index)):
+        if value is not None:
+            parts[key] = value
+    with connect() as registry:
+        if system_prompt is not None:
+            parts["system_prompt"] = f"sha256:{registry.put_file(system_prompt).sha256}"
+        made = registry.define_profile(ref, parts, served_base)
+    if as_json:
+        emit(made)
+    else:
+        fields(f"{made.version}  {made.status}", [("Profile", made.digest), ("Id", made.id)])
+
+
+@profile.command("ls")
+@click.argument("ref", metavar="REF")
+@json_option
+def list_profiles(ref: str, as_json: bool) -> None:
+    """List the serving profiles of a version.
+
+    \b
+    Example:
+      countersign profile ls acme/claims@v3
+    """
+    with connect() as registry:
+        found = registry.profiles(ref)
+    if as_json:
+        emit(found)
+    else:
+        rows = [(one.digest, one.engine, one.build, one.base, one.created_by, one.created_at) for one in found]
+        table(["Profile", "Engine", "Build", "Base", "By", "Since"], rows)
+
+
+@profile.command("show")
+@click.argument("name", metavar="DIGEST|ID")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Show one serving profile whole.
+
+    \b
+    Example:
+      countersign profile show sha256:<64 hex digits>
+    """
+    with connect() as registry:
+        one = registry.profile(name)
+    if as_json:
+        emit(one)
+        return
+    fields(one.digest, [
+        ("Of", one.version), ("On base", one.base), ("Made by", one.created_by), ("Since", one.created_at),
+        *((key, value) for key, value in sorted(one.document.items()) if key not in ("version", "base", "format")),
+    ])  # fmt: skip
+
+
+@profile.command("engines")
+@click.argument("ref", metavar="REF")
+@json_option
+def engines(ref: str, as_json: bool) -> None:
+    """Show which engines can serve a version, and why not.
+
+    \b
+    Example:
+      countersign profile engines acme/claims@v3
+    """
+    with connect() as registry:
+        verdicts = registry.engines(ref)
+    if as_json:
+        emit(verdicts)
+    else:
+        rows = [(one.engine, one.verdict, "; ".join(each.detail for each in one.reasons), one.needs)
+                for one in verdicts]  # fmt: skip
+        table(["Engine", "Verdict", "Why", "Needs"], rows)

@@ -1,0 +1,32 @@
+"""Serving profiles: define, look, and ask which engines can serve a version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from registry.client.blobs import Blobs
+from registry.client.transport import ref_path
+from registry.views.profiles import DefinedView, ProfileView, VerdictView
+
+
+class Profiles(Blobs):
+    """Serving profiles and the engines' verdicts."""
+
+    def define_profile(self, ref: str, profile: Mapping[str, Any], served_base: str | None = None) -> DefinedView:
+        """Freeze one way to serve a version; send the system prompt's bytes before (`put_file`)."""
+        body = {"ref": ref, "profile": dict(profile), "served_base": served_base}
+        return self._post("/profiles", DefinedView, body)
+
+    def profiles(self, ref: str) -> list[ProfileView]:
+        """The serving profiles of a version, oldest first."""
+        return self._get("/profiles", list[ProfileView], version=ref)
+
+    def profile(self, name: str) -> ProfileView:
+        """One serving profile by id or digest."""
+        return self._get(f"/profiles/{quote(name, safe='')}", ProfileView)
+
+    def engines(self, ref: str) -> list[VerdictView]:
+        """Which engines can serve a version, and why not."""
+        return self._get(f"/engines/{ref_path(ref)}", list[VerdictView])

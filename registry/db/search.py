@@ -1,0 +1,43 @@
+"""What search reads: rows derived from the governed ones by triggers, never written by hand, always to be rebuilt."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, Text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Mapped, mapped_column
+
+from registry.db.table import Table
+
+
+class VersionSearch(Table):
+    """One version as exact terms (`kind:adapter`, `tag:topic:claims`, `w:cla`); derived, so not governed."""
+
+    __tablename__ = "version_search"
+    governed = False
+    id: Mapped[UUID] = mapped_column(ForeignKey("version.id", ondelete="CASCADE"), primary_key=True)
+    created_at: Mapped[datetime]
+    team: Mapped[str]
+    line: Mapped[str] = mapped_column(Text(collation="C"))
+    number: Mapped[int]
+    deleted: Mapped[bool]
+    terms: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    __table_args__ = (
+        Index("ix_version_search_created", "created_at", "id"),
+        Index("ix_version_search_line", "line", "number", "id"),
+        # No pending list: a search right after a write must not pay for it.
+        Index("ix_version_search_terms", "terms", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
+    )
+
+
+class VersionMetric(Table):
+    """What the newest finished eval run of a version said of one metric; derived, so not governed."""
+
+    __tablename__ = "version_metric"
+    governed = False
+    version_id: Mapped[UUID] = mapped_column(ForeignKey("version.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float]
+    __table_args__ = (Index("ix_version_metric_name", "name", "value", "version_id"),)

@@ -1,0 +1,81 @@
+"""Serving profiles, and what each engine says to a version."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session, aliased
+
+from registry.db import versions as table
+from registry.db.accounts import names
+from registry.db.profiles import ServingProfile
+from registry.db.store import Store
+from registry.db.versions import Line, Node, Version
+from registry.errors import Invalid, NotFound
+from registry.queries.pages import seen
+from registry.rules.actors import Actor
+from registry.rules.engines import ENGINES, judge
+from registry.rules.profiles import DIGEST
+from registry.views.profiles import ProfileView, ReasonView, VerdictView
+
+BaseNode = aliased(Node)
+
+
+def engines(store: Store, actor: Actor, ref: str) -> list[VerdictView]:
+    """Every engine's verdict on a version, with all reasons; no profile is needed to ask."""
+    with store.read(actor) as session:
+        version, line, _ = table.by_ref(session, ref, teams=actor.teams())
+    verdicts = [judge(engine, kind=line.kind, state=version.state, facts=version.facts) for engine in ENGINES]
+    return [
+        VerdictView(one.engine, one.verdict, [ReasonView(each.rule, each.detail, each.mend) for each in one.reasons],
+                    dict(one.needs))
+        for one in verdicts
+    ]  # fmt: skip
+
+
+def profiles(store: Store, actor: Actor, ref: str) -> list[ProfileView]:
+    """The profiles of a version, oldest first."""
+    with store.read(actor) as session:
+        version, _, _ = table.by_ref(session, ref, teams=actor.teams())
+        return _views(session, actor, ServingProfile.version_id == version.id)
+
+
+def profile(store: Store, actor: Actor, name: str) -> ProfileView:
+    """The one profile of that id or digest, or NotFound."""
+    if DIGEST.fullmatch(name):
+        which = or_(ServingProfile.digest == name)
+    else:
+        try:
+            which = or_(ServingProfile.id == UUID(name))
+        except ValueError:
+            raise Invalid("bad-profile-name", f"'{name[:80]}' names no serving profile.",
+                          "Give its id or its sha256:<64 hex digits>.") from None  # fmt: skip
+    with store.read(actor) as session:
+        # The document holds the version's manifest digest; two lines with the same bytes may share a document.
+        found = _views(session, actor, which)
+    if not found:
+        raise NotFound("profile-unknown", f"There is no serving profile '{name}'.", "See countersign profile ls REF.")
+    if len(found) > 1:
+        raise Invalid("ambiguous-reference", f"'{name}' names more than one serving profile.", "Give its id.")
+    return found[0]
+
+
+def _views(session: Session, actor: Actor, which: object) -> list[ProfileView]:
+    rows = session.execute(
+        select(ServingProfile, Node.ref, BaseNode.ref)
+        .join(Version, Version.id == ServingProfile.version_id)
+        .join(Line, Line.id == Version.line_id)
+        .join(Node, Node.id == Version.id)
+        .outerjoin(BaseNode, BaseNode.id == ServingProfile.base_version_id)
+        .where(which, seen(actor, Line.team))  # type: ignore[arg-type]
+        .order_by(ServingProfile.created_at, ServingProfile.id)
+    ).all()
+    called = names(session, {row[0].created_by for row in rows})
+    return [
+        ProfileView(
+            id=one.id, digest=one.digest, version=ref, base=base, engine=one.engine, build=one.document["build"],
+            document=one.document, created_by=called[one.created_by], created_at=one.created_at,
+        )
+        for one, ref, base in rows
+    ]  # fmt: skip

@@ -1,0 +1,223 @@
+"""Repositories and revisions as the Hub dialect names them, already judged by the rule of pulls."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from registry.db.accounts import names
+from registry.db.store import Store
+from registry.db.versions import Line
+from registry.errors import NotFound
+from registry.queries.pages import containing, seen, storable
+from registry.queries.versions import _recall_reasons, files_of
+from registry.rules import pulls, refs
+from registry.rules.actors import Actor
+from registry.rules.pulls import Standing
+from registry.views.pulls import Pulled, Refs
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SHA256 = re.compile(r"sha256-([0-9a-f]{64})")
+DRAFT = re.compile(r"draft-[0-9a-f]{8}")
+VIRTUAL = re.compile(r"(.+)\.v([1-9][0-9]{0,8})")
+
+VERSIONS = text(
+    """
+    with one as (
+        select v.*, n.ref, n.seq,
+            exists (select from review r where r.version_id = v.id and r.state = 'approved'
+                    and r.expires_at > clock_timestamp()) as approved,
+            exists (select from route_generation g where g.valid_to is null and not g.killed
+                    and v.id in (g.stable_version_id, g.candidate_version_id)) as live,
+            exists (select from version a where a.base_version_id = v.id and a.state <> 'recalled' and (
+                exists (select from review r where r.version_id = a.id and r.state = 'approved'
+                        and r.expires_at > clock_timestamp())
+                or exists (select from route_generation g where g.valid_to is null and not g.killed
+                           and a.id in (g.stable_version_id, g.candidate_version_id)))) as carries
+        from version v join node n on n.id = v.id
+        where v.line_id = :line
+          and (cast(:number as integer) is null or v.number = :number)
+          and (cast(:digest as text) is null or v.manifest_digest like :digest)
+          and (cast(:id as uuid) is null or v.id = :id)
+          and (cast(:ref as text) is null or n.ref = :ref)
+    )
+    select * from one order by number desc nulls last, seq desc
+    """
+)
+CHANNELS = text(
+    "select c.environment, c.name, g.stable_version_id as stable, g.killed from channel c "
+    "join route_generation g on g.channel_id = c.id and g.valid_to is null where c.line_id = :line "
+    "order by array_position(array['production', 'staging', 'dev'], c.environment), c.name"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Repo:
+    """A line a caller sees; `pinned` is the version a virtual repository `ns/name.v3` stands for."""
+
+    line: UUID
+    team: str
+    name: str
+    kind: str
+    pinned: int | None = None
+
+    @property
+    def id(self) -> str:
+        whole = f"{self.team}/{self.name}"
+        return whole if self.pinned is None else f"{whole}.v{self.pinned}"
+
+
+def no_revision(revision: str, why: str) -> NotFound:
+    """The one answer that makes a client stop instead of serving what it holds."""
+    return NotFound("revision-unknown", f"Revision '{revision[:80]}' cannot be pulled: {why}.",
+                    "Ask for another revision; /refs lists those you may pull.")  # fmt: skip
+
+
+def no_repo(name: str) -> NotFound:
+    """An unknown repository, or one of a team the caller does not see."""
+    return NotFound("repo-unknown", f"There is no repository '{name[:120]}'.", "Check the name and your token's team.")
+
+
+def _repo(session: Session, actor: Actor, team: str, name: str) -> Repo:
+    if not refs.NAME.fullmatch(team) or not refs.NAME.fullmatch(name):
+        raise no_repo(f"{team}/{name}")
+    virtual = VIRTUAL.fullmatch(name)
+    wanted = [(name, None)] + ([(virtual[1], int(virtual[2]))] if virtual else [])
+    for called, pinned in wanted:  # a line that really bears the name comes first
+        found = session.scalars(select(Line).where(Line.team == team, Line.name == called)).one_or_none()
+        if found is not None and pulls.roles_in(actor, found.team):
+            return Repo(found.id, team, called, found.kind, pinned)
+    raise no_repo(f"{team}/{name}")
+
+
+def _judged(session: Session, actor: Actor, repo: Repo, **only: Any) -> list[tuple[Pulled, str | None]]:
+    given = {"number": None, "digest": None, "id": None, "ref": None, **only}
+    rows = session.execute(VERSIONS, {"line": repo.line, **given}).all()
+    reasons = _recall_reasons(session, [row.id for row in rows if row.state == "recalled"])
+    called = names(session, {row.created_by for row in rows})
+    judged = []
+    for row in rows:
+        standing = Standing(row.state, row.created_by, row.approved, row.live, row.carries,
+                            reasons.get(row.id))  # fmt: skip
+        pulled = Pulled(row.id, repo.id, repo.kind, row.ref, row.number, refs.commit(row.manifest_digest),
+                        row.created_at, called[row.created_by] or "", row.meta, row.facts)  # fmt: skip
+        judged.append((pulled, pulls.refusal(actor, repo.team, standing)))
+    return judged
+
+
+def _one(session: Session, actor: Actor, repo: Repo, revision: str) -> Pulled:
+    found = _named(session, actor, repo, revision)
+    if not found:
+        raise no_revision(revision, "there is no such version")
+    pulled, why = found[0]
+    if repo.pinned is not None and pulled.number != repo.pinned:
+        raise no_revision(revision, f"this repository is version {repo.pinned} alone")
+    if why is not None:
+        raise no_revision(revision, why)
+    return pulled
+
+
+def _named(session: Session, actor: Actor, repo: Repo, revision: str) -> list[tuple[Pulled, str | None]]:
+    if revision == "main" and repo.pinned is not None:
+        return _judged(session, actor, repo, number=repo.pinned)
+    if number := refs.VERSION.fullmatch(revision):
+        return _judged(session, actor, repo, number=int(number[1]))
+    if digest := SHA256.fullmatch(revision):
+        return _judged(session, actor, repo, digest=f"sha256:{digest[1]}")
+    if COMMIT.fullmatch(revision):
+        return _judged(session, actor, repo, digest=f"sha256:{revision}%")
+    if DRAFT.fullmatch(revision):
+        return _judged(session, actor, repo, ref=f"{repo.team}/{repo.name}@{revision}")
+    for row in session.execute(CHANNELS, {"line": repo.line}).all():
+        branch = _branch(row.environment, row.name)
+        default = revision == "main" and branch == row.environment
+        if branch != revision and not default:
+            continue
+        if row.killed:
+            raise no_revision(revision, f"the channel {branch} was stopped and serves nothing")
+        if row.stable is not None:
+            return _judged(session, actor, repo, id=row.stable)
+        if not default:
+            raise no_revision(revision, f"the channel {branch} serves no version as stable")
+    if revision == "main":
+        return [one for one in _judged(session, actor, repo) if one[0].number is not None and one[1] is None][:1]
+    return []
+
+
+def _branch(environment: str, name: str) -> str:
+    return environment if name == environment else f"{environment}/{name}"
+
+
+def _filled(session: Session, pulled: Pulled) -> Pulled:
+    return replace(pulled, files=tuple(files_of(session, [pulled.id]).get(pulled.id, [])))
+
+
+def repo(store: Store, actor: Actor, team: str, name: str) -> Repo:
+    """The repository of that name, or NotFound `repo-unknown`."""
+    with store.read(actor) as session:
+        return _repo(session, actor, team, name)
+
+
+def revision(store: Store, actor: Actor, team: str, name: str, revision: str) -> Pulled:
+    """The version a revision names for this caller, with its files; NotFound `repo-unknown` or `revision-unknown`."""
+    with store.read(actor) as session:
+        return _filled(session, _one(session, actor, _repo(session, actor, team, name), revision))
+
+
+def refs_of(store: Store, actor: Actor, team: str, name: str) -> Refs:
+    """Every branch and tag this caller may pull."""
+    with store.read(actor) as session:
+        found = _repo(session, actor, team, name)
+        if found.pinned is not None:
+            one = _one(session, actor, found, "main")
+            return Refs((("main", one.commit),), ((f"v{found.pinned}", one.commit),))
+        may = {pulled.id: pulled for pulled, why in _judged(session, actor, found) if why is None}
+        branches = [
+            (_branch(row.environment, row.name), may[row.stable].commit)
+            for row in session.execute(CHANNELS, {"line": found.line})
+            if row.stable in may and not row.killed
+        ]
+        with suppress(NotFound):
+            branches.insert(0, ("main", _one(session, actor, found, "main").commit))
+        return Refs(tuple(branches), tuple((f"v{one.number}", one.commit) for one in may.values() if one.number))
+
+
+def commits(store: Store, actor: Actor, team: str, name: str, revision: str) -> list[Pulled]:
+    """The version a revision names and those before it, newest first, as far as the caller may pull them."""
+    with store.read(actor) as session:
+        found = _repo(session, actor, team, name)
+        head = _one(session, actor, found, revision)
+        if head.number is None or found.pinned is not None:
+            return [head]
+        judged = _judged(session, actor, found)
+        return [one for one, why in judged if why is None and one.number is not None and one.number <= head.number]
+
+
+def listed(
+    store: Store, actor: Actor, team: str | None, words: str | None, kind: str | None, after: str, limit: int
+) -> tuple[list[Pulled], str | None]:  # fmt: skip
+    """One page of repositories whose main the caller may pull, by name, and the name after which the next begins."""
+    whole = Line.team + "/" + Line.name
+    statement = select(Line).where(seen(actor, Line.team), whole > storable(after)).order_by(whole).limit(limit + 1)
+    if team is not None:
+        statement = statement.where(Line.team == storable(team))
+    if words:
+        statement = statement.where(whole.ilike(containing(words)))
+    if kind is not None:
+        statement = statement.where(Line.kind == storable(kind))
+    with store.read(actor) as session:
+        rows = session.scalars(statement).all()
+        found = []
+        for row in rows[:limit]:
+            try:
+                line = Repo(row.id, row.team, row.name, row.kind)
+                found.append(_one(session, actor, line, "main"))
+            except NotFound:
+                continue
+    return found, rows[limit - 1].ref if len(rows) > limit else None

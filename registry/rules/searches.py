@@ -1,0 +1,125 @@
+"""What somebody looks for, read into exact terms of the search index; every wrong filter is named."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from registry.errors import Invalid
+from registry.rules.refs import NAME, Ref, parse_ref
+from registry.rules.tags import LONGEST_VALUE, check_key
+
+KINDS = ("base", "adapter", "checkpoint")
+STATES = ("draft", "registered", "deprecated", "recalled")
+SORTS = ("created", "name")
+WORD = re.compile(r"[a-z0-9]+")
+METRIC = re.compile(
+    r"([A-Za-z0-9][A-Za-z0-9_.@/-]{0,80}?)\s*(>=|<=|=|>|<)\s*(-?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)"
+)
+HEX = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
+MOST = 20
+LONGEST_WORD = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A metric and the side of a number it must be on."""
+
+    name: str
+    relation: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search as exact terms that must all hold, bounds of metrics, and a digest's beginning."""
+
+    terms: tuple[str, ...] = ()
+    metrics: tuple[Bound, ...] = ()
+    digest: str | None = None
+    base: Ref | None = None
+    dataset: Ref | None = None
+    deleted: bool = False
+    sort: str = "created"
+
+    def mark(self) -> str:
+        """A short digest of the search: a cursor carries it, so that no other search can take the cursor up."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+
+    def narrowed(self, *terms: str) -> Search:
+        """The same search with more terms."""
+        return replace(self, terms=(*self.terms, *terms))
+
+
+def parse(
+    *, q: str | None = None, name: str | None = None, kind: str | None = None, team: str | None = None,
+    tag: Sequence[str] = (), base: str | None = None, dataset: str | None = None, licence: str | None = None,
+    domain: str | None = None, metric: Sequence[str] = (), state: str | None = None, digest: str | None = None,
+    deleted: bool = False, sort: str = "created",
+) -> Search:  # fmt: skip
+    """Read every filter; Invalid names the first that means nothing. An empty text is no filter."""
+    for said in (q, name, team, licence, domain, *tag):
+        if said and ("\0" in said or len(said) > 400):
+            raise Invalid("bad-filter", "A filter holds a NUL character or more than 400 characters.", "Shorten it.")
+    if len(tag) > MOST or len(metric) > MOST:
+        raise Invalid("bad-filter", f"More than {MOST} filters of one sort.", "Ask for fewer at once.")
+    terms = [f"w:{word}" for word in _words(q or "")]
+    if name:
+        terms.append(f"line:{name}" if "/" in name else f"name:{name}")
+    for label, value, allowed in (("kind", kind, KINDS), ("state", state, STATES)):
+        if value:
+            terms.append(f"{label}:{_one_of(label, value, allowed)}")
+    if team:
+        if not NAME.fullmatch(team):
+            raise Invalid("bad-filter", f"'{team[:60]}' can be no team.", "Use the team's short name.")
+        terms.append(f"team:{team}")
+    terms += [_tag(one) for one in tag if one]
+    terms += [f"{label}:{value.lower()}" for label, value in (("licence", licence), ("domain", domain)) if value]
+    return Search(
+        tuple(dict.fromkeys(terms)), tuple(_metric(one) for one in metric if one), _digest(digest) if digest else None,
+        parse_ref(base) if base else None, parse_ref(dataset) if dataset else None, deleted,
+        _one_of("sort", sort, SORTS),
+    )  # fmt: skip
+
+
+def _words(text: str) -> list[str]:
+    words = WORD.findall(text.lower())
+    if text.strip() and not words:
+        raise Invalid("bad-filter", f"'{text[:60]}' holds no letter or digit to look for.",
+                      "Search by the beginnings of words of a name: a-z, 0-9.")  # fmt: skip
+    if len(words) > MOST:
+        raise Invalid("bad-filter", f"More than {MOST} words.", "Use fewer words.")
+    return [word[:LONGEST_WORD] for word in words]
+
+
+def _one_of(label: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise Invalid("bad-filter", f"There is no {label} '{value[:40]}'.", f"Use one of {', '.join(allowed)}.")
+    return value
+
+
+def _tag(text: str) -> str:
+    key, colon, value = text.partition(":")
+    check_key(key)
+    if colon and not 1 <= len(value) <= LONGEST_VALUE:
+        raise Invalid("bad-filter", f"The tag filter '{text[:60]}' has no value of 1 to {LONGEST_VALUE} characters.",
+                      "Write key:value, or the key alone for any value.")  # fmt: skip
+    return f"tag:{key}:{value}" if colon else f"tag:{key}"
+
+
+def _metric(text: str) -> Bound:
+    said = METRIC.fullmatch(text.strip())
+    if said is None or not math.isfinite(float(said[3])):
+        raise Invalid("bad-filter", f"The metric filter '{text[:60]}' cannot be read.",
+                      "Write name>=0.5; the relations are >=, <=, >, < and =.")  # fmt: skip
+    return Bound(said[1], said[2], float(said[3]))
+
+
+def _digest(text: str) -> str:
+    said = HEX.fullmatch(text.strip().lower())
+    if said is None:
+        raise Invalid("bad-filter", f"'{text[:80]}' begins no digest.", "Give 6 to 64 hex digits of it.")
+    return said[1]

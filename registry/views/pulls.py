@@ -1,0 +1,35 @@
+"""What the Hub dialect needs of a repository."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from registry.views.versions import FileView
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """One version a caller may pull, as a commit."""
+
+    id: UUID
+    repo: str
+    kind: str
+    ref: str
+    number: int | None
+    commit: str
+    created_at: datetime
+    author: str
+    meta: dict[str, Any]
+    facts: dict[str, Any]
+    files: tuple[FileView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refs:
+    """Branches (channels and main) and tags (versions) with the commit each names."""
+
+    branches: tuple[tuple[str, str], ...]
+    tags: tuple[tuple[str, str], ...]

@@ -1,0 +1,60 @@
+"""What a search finds, as answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class VersionHit:
+    """One version found, as much of it as a list shows."""
+
+    ref: str
+    line: str
+    kind: str
+    team: str
+    number: int | None
+    state: str
+    digest: str
+    base: str | None
+    domain: str | None
+    licence: str | None
+    created_at: datetime
+    deleted: bool
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class FacetView:
+    """How many of the versions found have this value; `at_least` when counting stopped at the cap."""
+
+    value: str
+    count: int
+    at_least: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FacetsView:
+    """The values the found versions have, by facet; `total` counts up to the cap and `at_least` says so."""
+
+    total: int
+    at_least: bool
+    values: dict[str, list[FacetView]]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPage:
+    """One page of versions; pass `next` as cursor with the very same filters."""
+
+    items: list[VersionHit]
+    next: str | None
+    facets: FacetsView | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TagsView:
+    """The tags of a version that are in force, by key."""
+
+    ref: str
+    tags: dict[str, str]

@@ -1,0 +1,139 @@
+"""Profiles through command, query and the guards of PostgreSQL that stand around the rule."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from registry.blobs import Blobs
+from registry.commands import profiles, recalls, versions
+from registry.db import versions as table
+from registry.db.store import Store
+from registry.errors import Forbidden, NotFound, Refused, Unverified
+from registry.queries import profiles as asked
+from registry.rules.actors import SYSTEM
+from registry.rules.engines import Reason, Verdict
+from registry.views.profiles import DefinedView
+from tests.build import ADAPTER_META, Person, a_base, a_person, a_world, adapter_files, put, train
+from tests.commands.test_races import together
+from tests.db.around import as_owner, refused
+
+PARTS: dict[str, Any] = {"engine": "vllm", "build": "0.32.0"}
+
+
+def an_adapter(store: Store, blobs: Blobs, team: str) -> tuple[Person, str]:
+    """A registered adapter, and the engineer who asked for it."""
+    world = a_world(store, blobs, team)
+    train(world)
+    return world.engineer, world.versions[-1]
+
+
+def a_draft(store: Store, blobs: Blobs, engineer: Person, team: str) -> str:
+    """An adapter nobody trained here, which therefore still lacks facts."""
+    base = a_base(store, blobs, engineer, team)
+    draft = versions.Draft("adapter", f"{team}/lacking", adapter_files(blobs, 77), ADAPTER_META, base.ref)
+    added = versions.register(store, blobs, engineer.actor, draft)
+    assert added.status == "draft"
+    return added.ref
+
+
+def refusals(store: Store, subject: str) -> int:
+    with store.read(SYSTEM) as session:
+        statement = text("select count(*) from event where action = 'profile:define' and outcome = 'refused' "
+                         "and subject = :subject")  # fmt: skip
+        return int(session.execute(statement, {"subject": subject}).scalar_one())
+
+
+def test_defined_found_and_shown(store: Store, blobs: Blobs, team: str) -> None:
+    engineer, ref = an_adapter(store, blobs, team)
+    prompt = put(blobs, "prompt", b"You answer in one word.")
+    parts = PARTS | {"system_prompt": f"sha256:{prompt.sha256}", "decoding": {"temperature": 0}}
+    made = profiles.define(store, blobs, engineer.actor, ref, parts)
+    again = profiles.define(store, blobs, engineer.actor, ref, dict(reversed(parts.items())))
+    assert (made.status, again.status, again.id) == ("defined", "found", made.id)
+    assert profiles.define(store, blobs, engineer.actor, ref, PARTS).status == "defined"
+    shown = asked.profile(store, engineer.actor, made.digest)
+    assert shown == asked.profile(store, engineer.actor, str(made.id))
+    assert shown.version == ref
+    assert len(asked.profiles(store, engineer.actor, ref)) == 2
+    assert [one.engine for one in asked.engines(store, engineer.actor, ref)] == [
+        "vllm",
+        "sglang",
+        "tgi",
+        "transformers",
+    ]
+
+
+def test_refusals(store: Store, blobs: Blobs, team: str) -> None:
+    engineer, ref = an_adapter(store, blobs, team)
+    with pytest.raises(Unverified, match="system prompt"):
+        profiles.define(store, blobs, engineer.actor, ref, PARTS | {"system_prompt": "sha256:" + "0" * 64})
+    with pytest.raises(NotFound):
+        profiles.define(store, blobs, a_person(store, "engineer", team="elsewhere").actor, ref, PARTS)
+    with pytest.raises(Forbidden):
+        profiles.define(store, blobs, a_person(store, "reviewer", team=team).actor, ref, PARTS)
+    with pytest.raises(Refused, match="verified"):
+        profiles.define(store, blobs, engineer.actor, ref, PARTS, ref)
+    with pytest.raises(Refused, match="draft"):
+        profiles.define(store, blobs, engineer.actor, a_draft(store, blobs, engineer, team), PARTS)
+    assert refusals(store, ref) == 1
+    recalls.recall(store, engineer.actor, ref, "unfit")
+    with pytest.raises(Refused, match="recalled"):
+        profiles.define(store, blobs, engineer.actor, ref, PARTS)
+    assert refusals(store, ref) == 2
+
+
+def test_two_at_once_give_one_row(store: Store, blobs: Blobs, team: str) -> None:
+    engineer, ref = an_adapter(store, blobs, team)
+    call = lambda: profiles.define(store, blobs, engineer.actor, ref, PARTS)  # noqa: E731
+    outcomes: list[DefinedView] = together(call, call)
+    assert sorted(one.status for one in outcomes) == ["defined", "found"]
+    assert len(asked.profiles(store, engineer.actor, ref)) == 1
+
+
+def test_postgresql_says_it_too(store: Store, blobs: Blobs, team: str) -> None:
+    engineer, ref = an_adapter(store, blobs, team)
+    made = profiles.define(store, blobs, engineer.actor, ref, PARTS)
+    key = ("serving_profile", made.id)
+    where = {"id": made.id}
+    frozen = "update serving_profile set digest = 'sha256:' || repeat('0', 64) where id = %(id)s"
+    # The app has no right to change or delete at all; the owner meets the triggers.
+    assert refused(store, frozen, where, key)[0] == "42501"
+    assert refused(store, frozen, where, key, as_who=as_owner)[0] == "CS003"
+    assert refused(store, "delete from serving_profile where id = %(id)s", where, key, as_who=as_owner)[0] == "CS003"
+    with store.read(SYSTEM) as session:
+        version = table.by_ref(session, ref)[0]
+    insert = (
+        "insert into serving_profile (id, version_id, base_version_id, engine, digest, document, created_at) "
+        "values (%(id)s, %(version)s, %(base)s, 'vllm', 'sha256:' || repeat('1', 64), %(document)s, now())"
+    )
+    row = {"id": uuid4(), "version": version.id, "base": None, "document": json.dumps({"engine": "vllm"})}
+    assert refused(store, insert, row, ("serving_profile", row["id"]))[0] == "CS004"
+    row |= {"base": version.base_version_id, "document": json.dumps({"engine": "tgi"})}
+    assert refused(store, insert, row, ("serving_profile", row["id"]))[0] == "ck_serving_profile_document"
+    recalls.recall(store, engineer.actor, ref, "unfit")
+    row |= {"document": json.dumps({"engine": "vllm"})}
+    assert refused(store, insert, row, ("serving_profile", row["id"]))[0] == "CS004"
+
+
+def test_an_engine_that_says_no(store: Store, blobs: Blobs, team: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engineer, ref = an_adapter(store, blobs, team)
+    never = Reason("never", "it is made to be refused", "Take another engine.")
+    monkeypatch.setattr(profiles, "judge", lambda engine, **_: Verdict(engine, "no", (never,)))
+    with pytest.raises(Refused, match="made to be refused") as refusal:
+        profiles.define(store, blobs, engineer.actor, ref, PARTS)
+    assert refusal.value.kind == "engine-unfit"
+    assert refusals(store, ref) == 1
+    assert asked.profiles(store, engineer.actor, ref) == []
+
+
+def test_the_event_names_the_row(fresh_store: Store, blobs: Blobs, team: str) -> None:
+    engineer, ref = an_adapter(fresh_store, blobs, team)
+    profiles.define(fresh_store, blobs, engineer.actor, ref, PARTS)
+    with fresh_store.read(SYSTEM) as session:
+        statement = text("select count(*) from event_row where table_name = 'serving_profile'")
+        assert session.execute(statement).scalar_one() == 1

@@ -54,6 +54,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/promotions": {"name": "{team}/none", "environment": "dev", "channel": "x", "reason": "x"},
     "/rollbacks": {"name": "{team}/none", "environment": "dev", "channel": "x", "reason": "x"},
     "/recalls": {"ref": "{team}/none", "reason": "x"},
+    "/profiles": {"ref": "{team}/none", "profile": {"engine": "vllm", "build": "0.32.0"}, "served_base": "{team}/none"},
 }  # fmt: skip
 
 

@@ -65,6 +65,13 @@ CALLS: list[tuple[str, tuple[Any, ...], str]] = [
     ("tree_head", (), "GET /audit/tree-head"),
     ("check_log", (), "GET /audit/check"),
     ("policies", (), "GET /policies"),
+    ("define_profile", ("acme/claims@v1", {"engine": "vllm"}), "POST /profiles"),
+    ("profiles", ("acme/claims@v1",), "GET /profiles?version=acme%2Fclaims%40v1"),
+    ("profile", ("p1",), "GET /profiles/p1"),
+    ("engines", ("acme/claims@v1",), "GET /engines/acme/claims@v1"),
+    ("search_page", (), "GET /versions"),
+    ("tag", ("acme/claims@v1", "stage/a", "x"), "PUT /versions/acme/claims@v1/tags/stage/a"),
+    ("untag", ("acme/claims@v1", "stage"), "DELETE /versions/acme/claims@v1/tags/stage"),
 ]  # fmt: skip
 
 
@@ -82,7 +89,7 @@ def test_each_method_asks_its_route(
 def test_the_table_above_is_the_whole_surface() -> None:
     tried = {name for name, *_ in CALLS}
     elsewhere = {"ready", "close", "put_file", "get_blob", "has_blob", "add", "add_dataset", "pull", "export",
-                 "enroll_key", "vote", "finish"}  # fmt: skip
+                 "enroll_key", "vote", "finish", "import_bundle", "search"}  # fmt: skip
     public = {name for name in dir(Countersign) if not name.startswith("_")}
     assert public == tried | elsewhere
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from registry.blobs import Blobs
-from registry.commands import recalls, reviews, rollouts, tokens, work
+from registry.commands import profiles, recalls, reviews, rollouts, tags, tokens, work
 from registry.commands import training_runs as training
 from registry.db.store import Store, open_engine
 from registry.errors import Refused
@@ -74,6 +74,9 @@ def job(store: Store, blobs: Blobs) -> World:
     world = a_world(store, blobs, "whole")
     engineer, name = world.engineer.actor, "whole/adapter"
     ref = approved(world)
+    tags.put(store, engineer, ref, "origin", "first")
+    tags.put(store, engineer, ref, "origin", None)
+    profiles.define(store, blobs, engineer, ref, {"engine": "vllm", "build": "0.32.0"})
     with pytest.raises(Refused):
         vote(world, world.engineer)
     rollouts.start(store, engineer, ref, "production", None, 500, "")

@@ -24,6 +24,7 @@ use-case:register  . x x . . .
 policy:publish     x . . . . .
 version:register   . x . . x .
 dataset:register   . x . . . .
+profile:define     . x . . . .
 suite:freeze       . x x . . .
 training:queue     . x . . . .
 eval:queue         . x x . . .
@@ -42,6 +43,7 @@ rollout:start      . x . . . .
 rollout:promote    . x . . . .
 channel:roll-back  . x . . . .
 version:recall     . x x . . .
+tag:set            . x . . . .
 """
 COLUMNS = (Role.ADMIN, Role.ENGINEER, Role.REVIEWER, Role.AUDITOR, Role.TRAINER, Role.GATEWAY)
 EXPECTED = {

@@ -5,8 +5,12 @@ from __future__ import annotations
 import queue
 import re
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import anyio
+import anyio.from_thread
+import anyio.to_thread
+from anyio.lowlevel import RunVar
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
@@ -54,6 +58,21 @@ async def put(request: Request, blobs: TheBlobs, caller: Caller, digest: str) ->
     return {"sha256": stored.sha256, "size": stored.size}
 
 
+# Threads of their own: an upload keeps one until its last byte, and were they those that answer every other request,
+# forty slow senders would wait for each other for ever, and everybody else for them.
+UPLOADS = 64
+_limit: RunVar[anyio.CapacityLimiter] = RunVar("uploads")
+
+
+def _uploads() -> anyio.CapacityLimiter:
+    """The limit of this event loop: a limiter belongs to the loop it was made in."""
+    try:
+        return _limit.get()
+    except LookupError:
+        _limit.set(anyio.CapacityLimiter(UPLOADS))
+        return _limit.get()
+
+
 async def _pump(body: AsyncIterator[bytes], blobs: Blobs, expected: str, limit: int) -> Stored:
     """Hand an async body to the synchronous blob store through a short queue, so that a fast sender waits for the disk."""
     pipe: queue.Queue[bytes | Exception | None] = queue.Queue(maxsize=8)
@@ -69,8 +88,10 @@ async def _pump(body: AsyncIterator[bytes], blobs: Blobs, expected: str, limit: 
         ended = True
 
     result: list[Stored | Exception] = []
+    begun = anyio.Event()
 
     def store() -> None:
+        anyio.from_thread.run_sync(begun.set)
         try:
             result.append(blobs.put(chunks(), expect=expected, limit=limit))
         except Exception as error:
@@ -79,8 +100,10 @@ async def _pump(body: AsyncIterator[bytes], blobs: Blobs, expected: str, limit: 
                 pass
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run_in_threadpool, store)
+        tasks.start_soon(partial(anyio.to_thread.run_sync, store, limiter=_uploads()))
         try:
+            # Only what is being stored is read: a sender in the queue holds nothing but his connection.
+            await begun.wait()
             async for piece in body:
                 if piece:
                     await run_in_threadpool(pipe.put, piece)

@@ -2,6 +2,7 @@
 
 rules     what is allowed; pure
 proof     how it is proven: canonical JSON, Merkle log, signatures
+stats     numbers over bytes, fast
 views     frozen answers, by noun
 blobs     content-addressed bytes
 db        how it is kept: tables, the store that alone opens transactions

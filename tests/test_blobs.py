@@ -331,3 +331,19 @@ def test_memory_stays_constant(folder: Path) -> None:
     """)
     answer = subprocess.run([sys.executable, "-c", child, str(folder)], check=True, capture_output=True, text=True)
     assert int(answer.stdout) < 40
+
+
+def test_an_object_store_gives_out_its_bytes_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Signed from the credentials alone: nothing listens at that endpoint."""
+    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "eu-central-1",
+                        "AWS_ENDPOINT": "http://127.0.0.1:9", "AWS_ALLOW_HTTP": "true"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    digest = "ab" * 32
+    place = Blobs("s3://bucket/prefix").presign(digest, 300)
+    assert place is not None
+    assert place.startswith(f"http://127.0.0.1:9/bucket/prefix/sha256/ab/ab/{digest}?")
+    assert "X-Amz-Expires=300" in place
+    assert "X-Amz-Signature=" in place
+    assert "secret" not in place
+    assert Blobs(tmp_path).presign(digest, 300) is None
+    assert Blobs("memory:///").presign(digest, 300) is None

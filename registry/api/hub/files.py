@@ -42,8 +42,7 @@ def _bytes(request: Request, blobs: Blobs, file: FileView, commit: str) -> Respo
     headers = {"X-Repo-Commit": commit, "ETag": f'"{file.sha256}"', "Accept-Ranges": "bytes",
                "X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-cache",
                "Content-Disposition": f"attachment; filename*=UTF-8''{name}"}  # fmt: skip
-    presign = getattr(blobs, "presign", None)
-    if presign is not None and (place := presign(file.sha256, SECONDS)):
+    if place := blobs.presign(file.sha256, SECONDS):
         headers |= {"Location": place, "X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(file.size)}
         return Response(None, 302, headers)
     start, end, status = 0, file.size, 200

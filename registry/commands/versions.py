@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,7 +14,7 @@ from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease, TrainingRun
 from registry.db.versions import Line, Node, Version, VersionFile
 from registry.errors import BundleRejected, Conflict, Invalid, NotFound, Refused, Unverified
-from registry.rules import bundles
+from registry.rules import bundles, refs
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
 from registry.rules.bundles import BaseFacts, Inspected, Kind
@@ -59,8 +60,10 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
     meta = _meta(store, actor, draft)
     inspected = bundles.inspect(
         draft.kind, draft.files, blobs.read, base=None if base is None else base.facts, meta=meta,
-        weigh=weights.weigh(blobs.read),
+        weigh=weights.weigh(blobs.read), named=_named(store, actor),
     )  # fmt: skip
+    if inspected.rewritten is not None:
+        blobs.put([inspected.rewritten])
     if not inspected.defects and (found := _found(store, actor, ref, draft, inspected)):
         return found
     with store.write(actor, Action.VERSION_REGISTER, ref.team) as tx:
@@ -106,8 +109,19 @@ def _base(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> _Base | Non
             raise Refused("unfit-base", f"{draft.base} is {'an adapter' if line.kind == 'adapter' else version.state}.",
                           "Name a registered base model or checkpoint.", subject=draft.name)  # fmt: skip
         files = [File(path, sha256, size) for path, sha256, size in versions.files(session, version.id)]
-        root = version.base_root
-    return _Base(version.id, bundles.base_facts(files, blobs.read, base_root=root))
+        root, name, commit = version.base_root, line.ref, refs.commit(version.manifest_digest)
+    facts = bundles.base_facts(files, blobs.read, base_root=root)
+    return _Base(version.id, replace(facts, line=name, commit=commit))
+
+
+def _named(store: Store, actor: Actor) -> bundles.Named:
+    """Look up what an adapter's configuration calls its base, among the bases its uploader may see."""
+
+    def named(name: str, revision: str | None) -> list[str]:
+        with store.read(actor) as session:
+            return versions.roots_named(session, name, revision, teams=actor.teams())
+
+    return named
 
 
 def _found(store: Store, actor: Actor, ref: Ref, draft: Draft, inspected: Inspected) -> AddedView | None:
@@ -145,13 +159,17 @@ def _line(tx: Tx, ref: Ref, draft: Draft) -> Line:
 def _draft(
     tx: Tx, line: Line, draft: Draft, base: _Base | None, inspected: Inspected, meta: dict[str, Any]
 ) -> tuple[Version, Node]:
-    """The draft row with its files, new or taken up again with what it lacked."""
+    """The draft row with its files, new or taken up again with what it lacked.
+
+    A draft that was bound to no base is found by the manifest it then had, and gets the one it has now.
+    """
     try:
-        version, _, node = versions.by_ref(
-            tx.session, Ref(line.team, line.name, digest=inspected.manifest_digest.removeprefix("sha256:")), lock=True
-        )
+        version, node = _taken_up(tx, line, inspected)
         if version.state != "draft":
             raise Conflict("try-again", f"{node.ref} is {version.state} since a moment ago.", "Run the command again.")
+        if version.manifest_digest != inspected.manifest_digest:
+            versions.exchange_files(tx.session, version.id, inspected.files)
+            version.manifest_digest = inspected.manifest_digest
         version.meta = meta
         version.base_version_id = base.id if base else version.base_version_id
         version.base_root, version.facts = inspected.base_root, inspected.facts
@@ -169,10 +187,20 @@ def _draft(
         training_run_id=draft.training_run, step=draft.step, meta=meta, facts=inspected.facts,
         created_by=tx.actor.account, created_at=tx.now,
     ))  # fmt: skip
-    for file in draft.files:
+    for file in inspected.files:
         versions.hold_blob(tx.session, file.sha256, file.size)
         tx.add(VersionFile(id=uuid4(), version_id=identity, path=file.path, blob_id=file.sha256))
     return version, node
+
+
+def _taken_up(tx: Tx, line: Line, inspected: Inspected) -> tuple[Version, Node]:
+    for digest in dict.fromkeys((inspected.manifest_digest, inspected.unbound_digest)):
+        ref = Ref(line.team, line.name, digest=digest.removeprefix("sha256:"))
+        with suppress(NotFound):
+            version, _, node = versions.by_ref(tx.session, ref, lock=True)
+            if version.state == "draft" or digest == inspected.manifest_digest:
+                return version, node
+    raise NotFound("version-unknown", "There is no such draft.")
 
 
 def _provenance(tx: Tx, line: Line, version: Version, draft: Draft, base: _Base | None) -> list[tuple[UUID, str, str]]:

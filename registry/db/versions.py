@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
 from registry.errors import Invalid, NotFound
-from registry.rules.refs import Ref, parse_ref
+from registry.rules.refs import NAME, Ref, parse_ref
+from registry.rules.tensors import File
 
 KINDS = ("base", "adapter", "checkpoint")
 
@@ -213,6 +215,49 @@ def files(session: Session, version_id: UUID) -> list[tuple[str, str, int]]:
         .order_by(VersionFile.path)
     )
     return [(row.path, row.id, row.size) for row in session.execute(statement)]
+
+
+def exchange_files(session: Session, version_id: UUID, wanted: Iterable[File]) -> None:
+    """Give the files of a draft the bytes they have now; their paths stay as they are."""
+    now = {file.path: file for file in wanted}
+    for row in session.scalars(select(VersionFile).where(VersionFile.version_id == version_id)):
+        file = now[row.path]
+        if row.blob_id != file.sha256:
+            hold_blob(session, file.sha256, file.size)
+            row.blob_id = file.sha256
+    session.flush()
+
+
+def roots_named(session: Session, name: str, revision: str | None, *, teams: Collection[str] | None) -> list[str]:
+    """The base roots of what `team/name`, `team/name@v1` or the Hub dialect's `team/name.v1` may mean at a revision.
+
+    A revision that is none of that line's leaves all of its versions: the name alone tells another base apart. Empty
+    for names that are no base or checkpoint here, or are of a team that may not be seen.
+    """
+    line, at, selector = name.partition("@")
+    team, _, called = line.partition("/")
+    if not NAME.fullmatch(team) or not NAME.fullmatch(called):
+        return []
+    pinned = re.fullmatch(r"(.+)\.v([1-9][0-9]{0,8})", called)
+    rows = _roots(session, team, called, teams)
+    if not rows and pinned is not None:
+        rows, selector, at = _roots(session, team, pinned[1], teams), f"v{pinned[2]}", "@"
+    meant = [
+        root for number, manifest, root in rows
+        if (selector if at else revision) in (f"v{number}", manifest, manifest.removeprefix("sha256:")[:40])
+    ]  # fmt: skip
+    return sorted(set(meant or [root for _, _, root in rows]))
+
+
+def _roots(session: Session, team: str, name: str, teams: Collection[str] | None) -> list[tuple[int | None, str, str]]:
+    statement = (
+        select(Version.number, Version.manifest_digest, Version.base_root)
+        .join(Line, Line.id == Version.line_id)
+        .where(Line.team == team, Line.name == name, Line.kind != "adapter", Version.base_root.is_not(None))
+    )
+    if teams is not None:
+        statement = statement.where(Line.team.in_(teams))
+    return [(row.number, row.manifest_digest, row.base_root or "") for row in session.execute(statement)]
 
 
 def hold_blob(session: Session, sha256: str, size: int) -> None:

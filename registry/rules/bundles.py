@@ -1,18 +1,20 @@
 """What a bundle is: its manifest, its roots, its facts, everything wrong with it, and what is still missing.
 
-Nothing is trusted by its name, and an adapter must fit its base tensor by tensor. Defects refuse a bundle; findings
-(missing descriptions) leave it a draft.
+Nothing is trusted by its name, and an adapter must fit its base tensor by tensor; its configuration is kept as we write
+it, not as it came. Defects refuse a bundle; findings (missing descriptions) leave it a draft.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from registry.errors import BundleRejected, Defect, Invalid, Unverified
-from registry.rules import lora
+from registry.rules import adapters
+from registry.rules.anatomies import anatomy
+from registry.rules.configs import FILE as CONFIG
 from registry.rules.documents import canonical, digest, sha256_hex
 from registry.rules.files import ADAPTER_WEIGHTS, BASE_WEIGHTS, INDEX, Bundle, Kind, is_weights, read_bundle
 from registry.rules.tensors import File, Read, Weigh, Weighed, repeated, tensor_root, weigh_plain
@@ -37,18 +39,37 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class BaseFacts:
-    """What an adapter is held against: the base's root, and the shape of each of its tensors by name."""
+    """What an adapter is held against: the base's root, the shape of each of its tensors by name, its config.json.
+
+    `line` and `commit` are the registered version's `team/name` and commit id, which an adapter's configuration is
+    written to name; None where a base is looked at outside of a registry.
+    """
 
     base_root: str
     shapes: dict[str, tuple[int, ...]]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    line: str | None = None
+    commit: str | None = None
+
+
+Named = Callable[[str, str | None], Collection[str]]
+"""`named(name, revision)`: the base roots of the registered bases that a configuration may mean by these words; none
+where they name nothing registered, such as a folder or a model of another hub."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """The outcome of an inspection; the roots are None where a defect leaves them without meaning."""
+    """The outcome of an inspection; the roots are None where a defect leaves them without meaning.
 
+    `files` are what is kept and what the manifest is over. `rewritten` are the bytes of an adapter's configuration where
+    they differ from those that came; `unbound_digest` is the manifest's digest were the adapter bound to no base.
+    """
+
+    files: list[File]
+    rewritten: bytes | None
     manifest: list[dict[str, Any]]
     manifest_digest: str
+    unbound_digest: str
     tensor_root: str | None
     base_root: str | None
     facts: dict[str, Any]
@@ -58,7 +79,7 @@ class Inspected:
 
 def inspect(
     kind: Kind, files: Sequence[File], read: Read, *, base: BaseFacts | None, meta: Mapping[str, Any],
-    weigh: Weigh | None = None,
+    weigh: Weigh | None = None, named: Named = lambda name, revision: (),
 ) -> Inspected:  # fmt: skip
     """Hold a bundle against every rule and say all that is wrong with it, what it is, and what is still missing.
 
@@ -67,7 +88,11 @@ def inspect(
     once whole, in pieces, and only when nothing else is wrong; `weigh` reads them (the plain one unless told otherwise).
     """
     bundle = read_bundle(kind, files, read)
-    facts = _inspect_adapter(bundle, base, meta) if kind == "adapter" else _inspect_full(bundle)
+    config = None
+    if kind == "adapter":
+        facts, config = _inspect_adapter(bundle, base, meta, named)
+    else:
+        facts = _inspect_full(bundle)
     root = base_root = None
     if not bundle.defects:
         weighed = _weigh(bundle, weigh or weigh_plain(read))
@@ -78,10 +103,28 @@ def inspect(
         except Invalid as error:
             root = None
             bundle.unread(bundle.files["config.json"], error)
-    manifest = [{"path": file.path, "sha256": file.sha256, "size": file.size}
-                for file in sorted(files, key=lambda file: file.path)]  # fmt: skip
-    findings = _findings(kind, base, meta)
-    return Inspected(manifest, digest(manifest), root, base_root, facts, bundle.defects, findings)
+    kept, unbound, rewritten = list(files), list(files), None
+    if config is not None and not bundle.defects:
+        came = bundle.files[CONFIG]
+        facts["uploaded_config"] = f"sha256:{came.sha256}"
+        unbound = _with_config(files, adapters.written(config, None, None))
+        line, commit = (base.line, base.commit) if base else (None, None)
+        kept = _with_config(files, rewritten := adapters.written(config, line, commit))
+        rewritten = None if sha256_hex(rewritten) == came.sha256 else rewritten
+    return Inspected(
+        kept, rewritten, manifest := _manifest(kept), digest(manifest), digest(_manifest(unbound)), root, base_root,
+        facts, bundle.defects, _findings(kind, base, meta),
+    )  # fmt: skip
+
+
+def _manifest(files: Sequence[File]) -> list[dict[str, Any]]:
+    return [{"path": file.path, "sha256": file.sha256, "size": file.size}
+            for file in sorted(files, key=lambda file: file.path)]  # fmt: skip
+
+
+def _with_config(files: Sequence[File], config: bytes) -> list[File]:
+    made = File(CONFIG, sha256_hex(config), len(config))
+    return [made if file.path == CONFIG else file for file in files]
 
 
 def _weigh(bundle: Bundle, weigh: Weigh) -> dict[str, Weighed]:
@@ -116,7 +159,7 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
     bundle = read_bundle("base", files, read)
     if bundle.defects:
         raise BundleRejected(bundle.defects)
-    return BaseFacts(base_root, _shapes(bundle))
+    return BaseFacts(base_root, _shapes(bundle), bundle.documents["config.json"])
 
 
 def _shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
@@ -205,35 +248,41 @@ def _base_root(bundle: Bundle, root: str) -> str:
     })  # fmt: skip
 
 
-def _inspect_adapter(bundle: Bundle, base: BaseFacts | None, meta: Mapping[str, Any]) -> dict[str, Any]:
+def _inspect_adapter(
+    bundle: Bundle, base: BaseFacts | None, meta: Mapping[str, Any], named: Named
+) -> tuple[dict[str, Any], adapters.Config | None]:
     """An adapter: a configuration that cannot run anything, and tensors that fit the base it is bound to."""
     facts = _counts(bundle)
-    for path in (lora.FILE, ADAPTER_WEIGHTS):
+    for path in (CONFIG, ADAPTER_WEIGHTS):
         if path not in bundle.files:
             bundle.wrong(path, "", "file-missing", f"there is no {path}", "Save the adapter with save_pretrained.")
-    trained_on = meta.get("base_root")
-    if base and trained_on and trained_on != base.base_root:
-        bundle.wrong(lora.FILE, "base", "base-mismatch",
-                     f"the adapter was trained on base root {trained_on}, but is to be bound to {base.base_root}",
-                     "Name the base it was trained on.")  # fmt: skip
-    if lora.FILE not in bundle.documents:
-        return facts
-    config, defects = lora.check_config(bundle.documents[lora.FILE])
+    document = bundle.documents.get(CONFIG)
+    if base:
+        _check_binding(bundle, base, meta.get("base_root"), document, named)
+    if CONFIG not in bundle.documents:
+        return facts, None
+    config, defects = adapters.read_config(document)
     bundle.defects.extend(defects)
     if config is None:
-        return facts
-    facts |= {
-        "method": "lora", "rank": config.rank, "alpha": config.alpha,
-        "variant": "+".join(name for name, on in (("dora", config.dora), ("rslora", config.rslora)) if on) or "plain",
-        "targets": sorted({target.rpartition(".")[2] for target in config.targets}),
-        "trainable_parameters": facts["parameters"],
-    }  # fmt: skip
-    if config.layers is not None:
-        facts["layers"] = list(config.layers)
+        return facts, None
+    facts |= adapters.facts_of(config) | {"trainable_parameters": facts["parameters"]}
     if base and ADAPTER_WEIGHTS in bundle.weights:
         tensors = bundle.weights[ADAPTER_WEIGHTS].tensors
-        bundle.defects.extend(lora.check_tensors(ADAPTER_WEIGHTS, config, tensors, base.shapes))
-    return facts
+        body = anatomy(base.shapes, base.config)
+        bundle.defects.extend(adapters.check_tensors(ADAPTER_WEIGHTS, config, tensors, body))
+    return facts, config
+
+
+def _check_binding(bundle: Bundle, base: BaseFacts, trained_on: Any, document: Any, named: Named) -> None:
+    """A base of the same shapes is not the same base: what is said of the base must be true of this one."""
+    mend = "Name the base it was trained on."
+    if trained_on and trained_on != base.base_root:
+        bundle.wrong(CONFIG, "base", "base-mismatch", f"the adapter was trained on base root {trained_on}, but is to be "
+                     f"bound to {base.base_root}", mend)  # fmt: skip
+    if (said := adapters.named_base(document)) and (roots := named(*said)) and base.base_root not in roots:
+        name = said[0] if said[1] is None else f"{said[0]} at {said[1]}"
+        bundle.wrong(CONFIG, "base_model_name_or_path", "base-mismatch", f"it names the registered base {name[:200]}, whose "
+                     f"base root is {', '.join(sorted(roots)[:3])}, but is to be bound to {base.base_root}", mend)  # fmt: skip
 
 
 def _findings(kind: Kind, base: BaseFacts | None, meta: Mapping[str, Any]) -> list[Finding]:

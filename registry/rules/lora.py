@@ -1,162 +1,38 @@
-"""LoRA adapters: a configuration with nothing in it that runs, and tensors that fit the base by name and shape.
+"""Which tensors the LoRA family has on a base: plain, rank-stabilised, DoRA and AdaLoRA, their biases and whole modules.
 
-PEFT's own configuration class accepts unknown keys, any rank, names that are imported, and regular expressions that
-hang a server ((a+)+b was measured to run without end). Here every key is known, or the adapter is refused.
+Names, shapes and the matching of names are those of PEFT 0.21 (tuners_utils.check_target_module_exists,
+utils.other.get_pattern_key, _set_trainable), found again without running anything of a configuration as a pattern.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from registry.errors import Defect
-from registry.rules.tensors import TensorInfo
+from registry.rules.anatomies import HEAD, Anatomy, Shape, ends, inside, is_embedding
+from registry.rules.configs import FILE as FILE
+from registry.rules.configs import MAX_RANK as MAX_RANK
+from registry.rules.configs import Values
 
-MAX_RANK = 512
-MAX_TARGETS = 4096
-MAX_LAYER = 9999
-MODULE = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
-TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION")
-TENSOR_DTYPES = frozenset({"F32", "F16", "BF16"})
 PREFIX = "base_model.model."
-FILE = "adapter_config.json"
+OTHER_BASE = "Name modules of this base, or bind the adapter to the base it was trained on."
 
 
-@dataclass(frozen=True, slots=True)
-class LoraConfig:
-    """What decides which tensors an adapter has; `layers` None means every layer."""
+@dataclass(slots=True)
+class Wanted:
+    """The tensors an adapter must have on a base, by name; and what of its configuration finds no place there."""
 
-    rank: int
-    alpha: int
-    targets: tuple[str, ...]
-    layers: tuple[int, ...] | None
-    dora: bool
-    rslora: bool
-    transposed: bool
+    tensors: dict[str, Shape] = field(default_factory=dict)
+    defects: list[Defect] = field(default_factory=list)
+
+    def wrong(self, where: str, rule: str, detail: str, mend: str = OTHER_BASE) -> None:
+        self.defects.append(Defect(FILE, where, rule, detail, mend))
 
 
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _int(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def _text(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and len(value) <= 512)
-
-
-def _dropout(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < 1
-
-
-def _targets(value: Any) -> bool:
-    return (
-        isinstance(value, list) and 0 < len(value) <= MAX_TARGETS
-        and all(isinstance(item, str) and MODULE.fullmatch(item) for item in value)
-    )  # fmt: skip
-
-
-def _layers(value: Any) -> bool:
-    index = _int(0, MAX_LAYER)
-    return value is None or index(value) or (isinstance(value, list) and all(map(index, value)))
-
-
-def _initial(value: Any) -> bool:
-    return isinstance(value, bool) or value == "gaussian"
-
-
-KNOWN: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "peft_type": (lambda value: value == "LORA", "LORA, the one method accepted so far"),
-    "r": (_int(1, MAX_RANK), f"an integer from 1 to {MAX_RANK}"),
-    "lora_alpha": (_int(1, 65536), "an integer from 1 to 65536"),
-    "target_modules": (_targets, "a list of module names; a text would be run as a regular expression"),
-    "layers_to_transform": (_layers, "null, a layer's number, or a list of them"),
-    "task_type": (lambda value: value is None or value in TASKS, f"null or one of {', '.join(TASKS)}"),
-    "bias": (lambda value: value == "none", "none: a trained bias would change the base's own weights"),
-    "lora_dropout": (_dropout, "a number from 0 to below 1"),
-    "use_dora": (_flag, "true or false"),
-    "use_rslora": (_flag, "true or false"),
-    "fan_in_fan_out": (_flag, "true or false"),
-    "inference_mode": (_flag, "true or false"),
-    "init_lora_weights": (_initial, "true, false or gaussian; other starts change the base's weights"),
-    "base_model_name_or_path": (_text, "a text; the binding is the base root, not this name"),
-    "revision": (_text, "a text or null"),
-    "peft_version": (_text, "a text"),
-    "qalora_group_size": (_int(1, 65536), "an integer"),
-    "megatron_core": (lambda value: value in (None, "megatron.core"), "null or its default: it is a module to import"),
-}
-REQUIRED = ("peft_type", "r", "lora_alpha", "target_modules")
-EMPTY: dict[str, str] = {
-    "auto_mapping": "it makes the loader import a class by name",
-    "modules_to_save": "it replaces whole layers of the base",
-    "rank_pattern": "its keys are run as regular expressions",
-    "alpha_pattern": "its keys are run as regular expressions",
-    "layers_pattern": "it is run as a regular expression",
-    "exclude_modules": "it is run as a regular expression",
-    "megatron_config": "it makes the loader import a module by name",
-    "loftq_config": "it changes the base's weights",
-    "eva_config": "it changes how loading initialises",
-    "corda_config": "it names files that are unpickled",
-    "lora_ga_config": "it names files that are unpickled",
-    "layer_replication": "it builds another model than the base",
-    "target_parameters": "such tensors cannot be checked against the base yet",
-    "trainable_token_indices": "it changes the base's embedding",
-    "alora_invocation_tokens": "our engines do not serve it",
-    "arrow_config": "it routes between several adapters",
-    "kasa_config": "its tensors cannot be checked yet",
-    "monteclora_config": "its tensors cannot be checked yet",
-    "velora_config": "its tensors cannot be checked yet",
-    "use_qalora": "its tensors have other shapes",
-    "use_bdlora": "its tensors have other shapes",
-    "lora_bias": "it adds biases to the base's layers",
-    "ensure_weight_tying": "it ties weights of the base",
-}
-"""Keys that PEFT 0.21 writes and that must stay at their empty default, each with the reason."""
-
-
-def check_config(raw: Any) -> tuple[LoraConfig | None, list[Defect]]:
-    """Read adapter_config.json's content by the table above; None when its tensors cannot be predicted from it."""
-    if not isinstance(raw, dict):
-        return None, [Defect(FILE, "", "json-object", "it is no JSON object", "Save the adapter again with PEFT.")]
-    defects = []
-    for key in REQUIRED:
-        if key not in raw:
-            defects.append(Defect(FILE, key, "config-missing", f"the key {key} is missing", f"Set {KNOWN[key][1]}."))
-    for key, value in raw.items():
-        if key in KNOWN:
-            holds, wanted = KNOWN[key]
-            if not holds(value):
-                defects.append(Defect(FILE, key, "config-value", f"{key} is {str(value)[:80]!r}", f"Use {wanted}."))
-        elif key in EMPTY:
-            if value is not None and value is not False and value not in ({}, [], ""):
-                defects.append(Defect(
-                    FILE, key, "config-forbidden", f"{key} is set, and {EMPTY[key]}", f"Train without {key}.",
-                ))  # fmt: skip
-        else:
-            defects.append(
-                Defect(FILE, key[:120], "config-unknown", f"the key {key[:80]!r} is not known", "Remove it.")
-            )
-    if defects:
-        return None, defects
-    layers = raw.get("layers_to_transform")
-    return LoraConfig(
-        rank=raw["r"],
-        alpha=raw["lora_alpha"],
-        targets=tuple(sorted(set(raw["target_modules"]))),
-        # PEFT takes an empty list for none at all
-        layers=None if layers in (None, []) else tuple(sorted({layers} if isinstance(layers, int) else set(layers))),
-        dora=raw.get("use_dora", False),
-        rslora=raw.get("use_rslora", False),
-        transposed=raw.get("fan_in_fan_out", False),
-    ), []
-
-
-def _layer(module: str) -> int | None:
-    """The first number with two names before it, as PEFT 0.21 finds a layer (tuners_utils.check_target_module_exists).
+def layer_of(module: str) -> int | None:
+    """The first number with two names before it, as PEFT 0.21 finds a layer.
 
     A later number may be an expert's. A module named in full is taken whatever its layer.
     """
@@ -164,65 +40,151 @@ def _layer(module: str) -> int | None:
     return next((int(part) for part in parts[2:-1] if part.isdecimal() and part.isascii()), None)
 
 
-def targets_of(config: LoraConfig, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
-    """The base's linear modules that each target names, after the choice of layers."""
-    found: dict[str, list[str]] = {target: [] for target in config.targets}
-    for name, shape in shapes.items():
-        module = name.removesuffix(".weight")
-        if module == name or len(shape) != 2:
-            continue
+def matched(targets: Collection[str], layers: Collection[int] | None, modules: Iterable[str]) -> dict[str, list[str]]:
+    """The modules that each target names, in full or by their end, after the choice of layers."""
+    found: dict[str, list[str]] = {target: [] for target in targets}
+    for module in modules:
         exact = module in found
-        parts = module.split(".")
-        for cut in range(len(parts)):
-            tail = ".".join(parts[cut:])
-            if tail in found and (exact or config.layers is None or _layer(module) in config.layers):
+        for tail in ends(module):
+            if tail in found and (exact or layers is None or layer_of(module) in layers):
                 found[tail].append(module)
     return found
 
 
-def predict(config: LoraConfig, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor this configuration makes on this base: A is (r, in), B is (out, r).
+def linear(base: Anatomy) -> list[str]:
+    """The modules whose weight is a matrix."""
+    return [name.removesuffix(".weight") for name, shape in base.shapes.items()
+            if name.endswith(".weight") and len(shape) == 2]  # fmt: skip
 
-    DoRA adds a magnitude of (out,). Naming and shapes are PEFT's; its Conv1D (fan_in_fan_out) stores (in, out).
+
+def adapted(values: Values, modules: Iterable[str], wanted: Wanted, kind: str) -> list[str]:
+    """The modules a method changes; each target that names none is a defect. Modules saved whole are left alone."""
+    saved = set(values.get("modules_to_save") or ())
+    free = [module for module in modules if not saved or not _is_inside(module, saved)]
+    found = matched(values["target_modules"], values.get("layers_to_transform"), free)
+    for target, named in found.items():
+        if not named:
+            wanted.wrong(target, "target-unmatched", f"the base has no {kind} module {target!r} in the layers chosen")
+    return sorted({module for named in found.values() for module in named})
+
+
+def _is_inside(module: str, saved: Collection[str]) -> bool:
+    """Is it, or anything around it, named by one of these in full or by its end?"""
+    return any(end in saved for around in inside(module) for end in ends(around))
+
+
+def save_whole(values: Values, base: Anatomy, wanted: Wanted) -> None:
+    """Modules saved whole: every tensor of the base's module of that name, which the adapter replaces.
+
+    PEFT takes any module whose name ends so, in the middle of a word too; a name that would is refused.
     """
-    wanted: dict[str, tuple[int, ...]] = {}
-    for module in {module for modules in targets_of(config, shapes).values() for module in modules}:
-        out, into = shapes[f"{module}.weight"]
-        if config.transposed:
-            out, into = into, out
-        wanted[f"{PREFIX}{module}.lora_A.weight"] = (config.rank, into)
-        wanted[f"{PREFIX}{module}.lora_B.weight"] = (out, config.rank)
-        if config.dora:
-            wanted[f"{PREFIX}{module}.lora_magnitude_vector"] = (out,)
+    names = tuple(values.get("modules_to_save") or ())
+    found: dict[str, set[str]] = {name: set() for name in names}
+    loose: dict[str, str] = {}
+    for module in base.modules() if names else ():
+        exact = [end for end in ends(module) if end in found]
+        for name in exact:
+            found[name].add(module)
+        if module.endswith(names):
+            loose |= {name: module for name in names if name not in exact and module.endswith(name)}
+    for name, module in loose.items():
+        wanted.wrong(name, "module-ambiguous", f"PEFT would take {module} for {name!r} too", "Name it in full.")
+    for name in [name for name, modules in found.items() if not modules]:
+        wanted.wrong(name, "target-unmatched", f"the base has no module {name!r} to replace")
+    whole = set().union(*found.values())
+    for full, shape in base.shapes.items():
+        if whole and not whole.isdisjoint(inside(full)[:-1]):
+            wanted.tensors[PREFIX + full] = shape
+
+
+def biases(values: Values, base: Anatomy, modules: Iterable[str], wanted: Wanted) -> None:
+    """Biases trained beside: all of the base's, or those of the adapted modules only; they replace the base's own."""
+    if values["bias"] == "none":
+        return
+    if values.get("modules_to_save"):
+        wanted.wrong("bias", "config-at-odds", "PEFT would save the biases of modules_to_save twice",
+                     "Train with one of the two.")  # fmt: skip
+    changed = set(modules)
+    for name, shape in base.shapes.items():
+        module = name.removesuffix(".bias")
+        if module != name and len(shape) == 1:
+            if module in changed:
+                wanted.tensors[f"{PREFIX}{module}.base_layer.bias"] = shape
+            elif values["bias"] == "all":
+                wanted.tensors[PREFIX + name] = shape
+
+
+def fans(values: Values, base: Anatomy, module: str) -> tuple[int, int]:
+    """How many numbers come out of a linear module, and go in; GPT-2's Conv1D stores them the other way round."""
+    out, into = base.shapes[f"{module}.weight"]
+    turned = values["fan_in_fan_out"] and module.rpartition(".")[2] != HEAD
+    return (into, out) if turned else (out, into)
+
+
+def pick(pattern: Mapping[str, Any], module: str) -> list[str]:
+    """The keys of a pattern that name a module, in full or by its end; PEFT takes the first, and sorts what it saves."""
+    return sorted(end for end in ends(module) if end in pattern)
+
+
+def _patterns(values: Values, modules: Collection[str], wanted: Wanted) -> None:
+    """Each key names an adapted module, and no module has two meanings."""
+    for name in ("rank_pattern", "alpha_pattern"):
+        pattern, used = values[name], set()
+        for module in modules if pattern else ():
+            keys = pick(pattern, module)
+            used.update(keys)
+            if len({pattern[key] for key in keys}) > 1:
+                wanted.wrong(f"{name}.{keys[1]}", "pattern-ambiguous", f"{module} is {pattern[keys[0]]} by {keys[0]} and "
+                             f"{pattern[keys[1]]} by {keys[1]}; PEFT takes what stands first, and sorts them when it saves",
+                             "Name each module by one key only.")  # fmt: skip
+        for key in pattern.keys() - used:
+            wanted.wrong(
+                f"{name}.{key}", "target-unmatched", f"{name} names {key!r}, which is no adapted module of the base"
+            )
+
+
+def predict_lora(values: Values, base: Anatomy) -> Wanted:
+    """A is (rank, in), B is (out, rank); an embedding's are (rank, tokens), (width, rank). DoRA adds a magnitude (out,)."""
+    wanted = Wanted()
+    modules = adapted(values, linear(base), wanted, "linear")
+    _patterns(values, modules, wanted)
+    for module in modules:
+        ranks = [values["rank_pattern"][key] for key in pick(values["rank_pattern"], module)]
+        rank = ranks[0] if ranks else values["r"]
+        stem = PREFIX + module
+        if is_embedding(module):
+            tokens, width = base.shapes[f"{module}.weight"]
+            wanted.tensors |= {f"{stem}.lora_embedding_A": (rank, tokens), f"{stem}.lora_embedding_B": (width, rank)}
+            out = width
+        else:
+            out, into = fans(values, base, module)
+            wanted.tensors |= {f"{stem}.lora_A.weight": (rank, into), f"{stem}.lora_B.weight": (out, rank)}
+        if values["use_dora"]:
+            wanted.tensors[f"{stem}.lora_magnitude_vector"] = (out,)
+    biases(values, base, modules, wanted)
+    save_whole(values, base, wanted)
     return wanted
 
 
-def check_tensors(
-    file: str, config: LoraConfig, tensors: Sequence[TensorInfo], shapes: Mapping[str, tuple[int, ...]]
-) -> list[Defect]:
-    """Hold the adapter's tensors against the prediction: each that lacks, is too many or differs is named."""
-    defects = [
-        Defect(FILE, target, "target-unmatched", f"the base has no linear module {target!r} in the layers chosen",
-               "Name modules of this base, or bind the adapter to the base it was trained on.")
-        for target, modules in targets_of(config, shapes).items() if not modules
-    ]  # fmt: skip
-    wanted = predict(config, shapes)
-    present = {info.name: info for info in tensors}
-
-    def wrong(name: str, rule: str, detail: str, mend: str) -> None:
-        defects.append(Defect(file, name, rule, detail, mend))
-
-    bind = "Bind the adapter to the base it was trained on, or train it again."
-    for name in sorted(wanted.keys() - present.keys()):
-        wrong(name, "tensor-missing", f"expected with shape {list(wanted[name])}, but it is not there", bind)
-    for name in sorted(present.keys() - wanted.keys()):
-        shape = list(present[name].shape)
-        wrong(name, "tensor-unexpected", f"expected no such tensor on this base; got one of shape {shape}", bind)
-    for name in sorted(wanted.keys() & present.keys()):
-        info = present[name]
-        if info.shape != wanted[name]:
-            wrong(name, "tensor-shape", f"expected shape {list(wanted[name])}, got {list(info.shape)}", bind)
-        if info.dtype not in TENSOR_DTYPES:
-            wrong(name, "tensor-dtype", f"expected one of {', '.join(sorted(TENSOR_DTYPES))}, got {info.dtype}",
-                  "Save the adapter in a floating point type.")  # fmt: skip
-    return defects
+def predict_adalora(values: Values, base: Anatomy) -> Wanted:
+    """A is (rank, in), E is (rank, 1), B is (out, rank), with what is left of `init_r` once a module was pruned."""
+    wanted = Wanted()
+    modules = adapted(values, linear(base), wanted, "linear")
+    masks = {name.removesuffix(".lora_E"): mask for name, mask in (values["rank_pattern"] or {}).items()}
+    known = set(modules)
+    for name, mask in masks.items():
+        if name not in known:
+            wanted.wrong(name, "target-unmatched", f"rank_pattern names {name}, which is not adapted on this base")
+        elif len(mask) != values["init_r"]:
+            wanted.wrong(name, "config-at-odds", f"rank_pattern has {len(mask)} ranks for it, not init_r's "
+                         f"{values['init_r']}", "Save the adapter again with PEFT.")  # fmt: skip
+    for module in modules:
+        out, into = fans(values, base, module)
+        rank = sum(masks[module]) if module in masks else values["init_r"]
+        stem = PREFIX + module
+        wanted.tensors |= {
+            f"{stem}.lora_A": (rank, into), f"{stem}.lora_B": (out, rank), f"{stem}.lora_E": (rank, 1),
+        }  # fmt: skip
+    biases(values, base, modules, wanted)
+    save_whole(values, base, wanted)
+    return wanted

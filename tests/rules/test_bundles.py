@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from registry.errors import BundleRejected
 from registry.rules.bundles import BaseFacts, File, Kind, base_facts, inspect
-from registry.rules.documents import canonical, digest
+from registry.rules.documents import canonical, digest, sha256_hex
 from tests.rules.bundle_files import (
     CONFIG,
     Files,
@@ -238,13 +238,15 @@ def test_base_facts(base: BaseFacts) -> None:
 
 
 def test_a_sound_adapter(base: BaseFacts) -> None:
-    found = look("adapter", adapter_files(), base, domain="legal", purpose="answers", base_root=base.base_root)
+    files = adapter_files()
+    found = look("adapter", files, base, domain="legal", purpose="answers", base_root=base.base_root)
     assert (found.defects, found.findings) == ([], [])
     assert found.base_root == base.base_root
     assert found.tensor_root
     assert found.facts == {
         "tensors": 8, "parameters": 224, "dtypes": {"F32": 224}, "method": "lora", "rank": 4, "alpha": 8,
-        "variant": "plain", "targets": ["q_proj", "v_proj"], "trainable_parameters": 224,
+        "max_rank": 4, "bias": "none", "variant": "plain", "targets": ["q_proj", "v_proj"], "trainable_parameters": 224,
+        "risks": [], "uploaded_config": f"sha256:{sha256_hex(files['adapter_config.json'])}",
     }  # fmt: skip
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from registry.rules import lora
-from registry.rules.bundles import BaseFacts, base_facts
-from tests.rules.bundle_files import LORA, Files, adapter_files, broken, declared, look, lora_arrays, tiny_base
+from registry.rules import configs
+from registry.rules.bundles import BaseFacts
+from registry.rules.recipes import METHODS
+from tests.rules.bundle_files import LORA, adapter_files, broken, look, lora_arrays, tiny_base
 
 
 @pytest.fixture(scope="module")
@@ -21,21 +21,26 @@ def base() -> BaseFacts:
 
 PATTERNS: list[Any] = ["(a+)+b", "all-linear", [], ["a|b"], [1], None, ["a.*"]]
 CONFIG_CHANGES: list[tuple[dict[str, Any], str]] = [
-    *(({key: "x"}, "config-forbidden") for key in lora.EMPTY),
+    *(({key: "x"}, "config-forbidden") for key in configs.LORA_EMPTY),
     ({"auto_mapping": {"parent_library": "antigravity", "base_model_class": "x"}}, "config-forbidden"),
-    ({"rank_pattern": {"(a+)+b": 4}}, "config-forbidden"),
-    ({"modules_to_save": ["lm_head"]}, "config-forbidden"),
+    *(({key: {name: 4}}, "config-value") for key in ("rank_pattern", "alpha_pattern") for name in ("(a+)+b", ".*", "")),
+    *(
+        ({"rank_pattern": value}, "config-value")
+        for value in ({"q_proj": 0}, {"q_proj": 513}, {"q_proj": True}, ["q_proj"])
+    ),
+    *(({"modules_to_save": value}, "config-value") for value in ("lm_head", ["(a+)+b"], ["norm"] * 65, [1])),
     ({"trust_remote_code": True}, "remote-code"),
     ({"tokenizer_kwargs": {"trust_remote_code": True}}, "config-unknown"),
     ({"some_new_key": None}, "config-unknown"),
     *(({"target_modules": value}, "config-value") for value in PATTERNS),
     *(({"r": value}, "config-value") for value in (0, -1, 513, 10**9, "4", 4.0, True, None)),
     *(({"lora_alpha": value}, "config-value") for value in (0, "8", None)),
-    *(({"peft_type": value}, "config-value") for value in ("IA3", "PREFIX_TUNING", None)),
-    *(({"bias": value}, "config-value") for value in ("all", "lora_only", None)),
+    *(({"peft_type": value}, "method-unsupported") for value in ("IA3", "XLORA", "lora", None, 1, ["LORA"])),
+    *(({"bias": value}, "config-value") for value in ("some", True, None)),
     *(({"layers_to_transform": value}, "config-value") for value in ([-1], "1", [True], [10**6], 1.0)),
     *(({"task_type": value}, "config-value") for value in ("SEQ_CLS", 1, ["CAUSAL_LM"])),
-    *(({"init_lora_weights": value}, "config-value") for value in ("loftq", "eva", "corda", "pissa", 1)),
+    *(({"init_lora_weights": value}, "config-value") for value in ("loftq", "eva", 1)),
+    *(({"init_lora_weights": value}, "init-unconverted") for value in ("pissa", "pissa_niter_16", "olora", "corda")),
     *(({"lora_dropout": value}, "config-value") for value in (1, -0.1, "0", True)),
     *(({key: "yes"}, "config-value") for key in ("use_dora", "use_rslora", "fan_in_fan_out", "inference_mode")),
     ({"megatron_core": "os"}, "config-value"),
@@ -53,7 +58,7 @@ def test_a_configuration_that_could_run_or_change_the_base_is_refused(
     assert found.tensor_root is None
 
 
-@pytest.mark.parametrize("key", lora.REQUIRED)
+@pytest.mark.parametrize("key", ["peft_type", *METHODS["LORA"].required])
 def test_a_configuration_needs_its_keys(base: BaseFacts, key: str) -> None:
     files = adapter_files()
     files["adapter_config.json"] = json.dumps({k: v for k, v in LORA.items() if k != key}).encode()
@@ -64,7 +69,8 @@ def test_a_configuration_needs_its_keys(base: BaseFacts, key: str) -> None:
     "change",
     [{"use_rslora": True}, {"init_lora_weights": "gaussian"}, {"layers_to_transform": [0, 1]}, {"lora_dropout": 0.1},
      {"layers_to_transform": []}, {"task_type": None}, {"base_model_name_or_path": None},
-     {"target_modules": ["self_attn.q_proj", "v_proj"]}],
+     {"target_modules": ["self_attn.q_proj", "v_proj"]}, {"rank_pattern": {"v_proj": 4}}, {"rank_pattern": None},
+     {"alpha_pattern": {"layers.0.self_attn.q_proj": 1.5}}, {"modules_to_save": []}, {"bias": "all"}],
 )  # fmt: skip
 def test_harmless_settings_are_accepted(base: BaseFacts, change: dict[str, Any]) -> None:
     assert look("adapter", adapter_files(**change), base).defects == []
@@ -105,36 +111,3 @@ def test_rank_or_layers_that_differ_from_the_tensors(base: BaseFacts) -> None:
     assert [defect.rule for defect in one_layer.defects] == ["tensor-unexpected"] * 4
     no_layer = look("adapter", adapter_files(layers_to_transform=[7]), base)
     assert [d.rule for d in no_layer.defects] == ["target-unmatched"] * 2 + ["tensor-unexpected"] * 8
-
-
-@pytest.mark.trainer
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks for it
-def test_the_prediction_is_what_peft_makes(tmp_path: Path) -> None:
-    """Adapters written by PEFT on a model written by transformers are sound, whatever targets they choose."""
-    import peft
-    import transformers
-
-    config = transformers.LlamaConfig(
-        vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, tie_word_embeddings=True,
-    )  # fmt: skip
-    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
-    listed, read = declared(folder(tmp_path / "base"))
-    base = base_facts(listed, read)
-    choices: list[dict[str, Any]] = [
-        {"target_modules": ["q_proj", "down_proj"], "layers_to_transform": [1, 2]},
-        {"target_modules": ["self_attn.k_proj"], "layers_to_transform": 0, "use_rslora": True},
-        {"target_modules": "all-linear", "use_dora": True},
-        {"target_modules": ["model.layers.0.mlp.up_proj", "v_proj"], "layers_to_transform": [2]},
-    ]
-    for number, choice in enumerate(choices):
-        model = transformers.LlamaForCausalLM(config)
-        wrapped = peft.get_peft_model(model, peft.LoraConfig(r=4, task_type="CAUSAL_LM", **choice))
-        wrapped.save_pretrained(tmp_path / f"{number}")
-        found = look("adapter", folder(tmp_path / f"{number}"), base)
-        assert found.defects == [], choice
-        assert found.facts["trainable_parameters"] == sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
-
-
-def folder(path: Path) -> Files:
-    return {file.name: file.read_bytes() for file in path.iterdir()}

@@ -1,0 +1,90 @@
+"""A base as an adapter sees it: its tensors by name and shape, and the few numbers of its config.json that count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Shape = tuple[int, ...]
+
+EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "shared")
+"""What architectures call the embedding of tokens; the first that stands there is it."""
+
+HEAD = "lm_head"
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """`shapes` are of every tensor the loaded model has; the numbers are None where config.json does not say them.
+
+    `key_values` is the width of one layer's keys (and of its values): heads that keep them times their size.
+    """
+
+    shapes: Mapping[str, Shape]
+    width: int | None
+    layers: int | None
+    heads: int | None
+    key_value_heads: int | None
+    key_values: int | None
+
+    def modules(self) -> dict[str, dict[str, Shape]]:
+        """Every module that holds a tensor, itself or further down, with the tensors it holds itself by their last name."""
+        found: dict[str, dict[str, Shape]] = {}
+        for name, shape in self.shapes.items():
+            for module in inside(name)[:-1]:
+                found.setdefault(module, {})
+            module, _, last = name.rpartition(".")
+            if module:
+                found[module][last] = shape
+        return found
+
+
+def inside(name: str) -> list[str]:
+    """The modules around a name, from the outermost, and the name itself."""
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+
+
+def ends(name: str) -> list[str]:
+    """The name in full and every end of it that begins a module's name, from the longest."""
+    parts = name.split(".")
+    return [".".join(parts[cut:]) for cut in range(len(parts))]
+
+
+def anatomy(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> Anatomy:
+    """Read a base's shapes and its config.json, as transformers names its numbers (and PEFT 0.21 looks for them).
+
+    A file of tied weights leaves the head out: it is the embedding once more, so it gets the embedding's shape.
+    Models whose layers keep keys and values of different sizes have no one width of them.
+    """
+    inner = config.get("text_config")
+    numbers = inner if isinstance(inner, dict) else config
+
+    def number(*names: str) -> int | None:
+        found = next((numbers[name] for name in names if numbers.get(name) is not None), None)
+        return found if type(found) is int and found > 0 else None
+
+    width, heads = number("hidden_size", "n_embd", "d_model"), number("num_attention_heads", "n_head", "num_heads")
+    kept = number("num_key_value_heads") or heads
+    size = number("head_dim") if "num_key_value_heads" in numbers else None
+    uneven = numbers.get("global_head_dim") is not None or numbers.get("per_layer_config") is not None
+    if size is None and width and heads:
+        size = width // heads
+    return Anatomy(
+        shapes=_with_head(shapes, numbers),
+        width=width, layers=number("num_hidden_layers", "num_layers", "n_layer"), heads=heads,
+        key_value_heads=kept, key_values=None if uneven or not (kept and size) else kept * size,
+    )  # fmt: skip
+
+
+def _with_head(shapes: Mapping[str, Shape], numbers: Mapping[str, Any]) -> Mapping[str, Shape]:
+    if f"{HEAD}.weight" in shapes or numbers.get("tie_word_embeddings", True) is False:
+        return shapes
+    tied = next((shapes[name] for name in shapes if is_embedding(name.removesuffix(".weight"))), None)
+    return {**shapes, f"{HEAD}.weight": tied} if tied is not None else shapes
+
+
+def is_embedding(module: str) -> bool:
+    """Is it by its name the embedding of tokens, rather than a linear module?"""
+    return module.rpartition(".")[2] in EMBEDDINGS

@@ -84,7 +84,8 @@ def _train(folder: Path, job: dict[str, Any], tell: Tell) -> dict[str, Any] | No
 
     def publish(step: int, written: Path, tokens: int) -> None:
         readme = pack.card(job["run"], job["adapter"], job["base"]["ref"], job["dataset"]["ref"], recipe, step, tokens)
-        pack.bundle(written, folder / "published" / f"step-{step}", base_ref=job["base"]["ref"], readme=readme)
+        pack.bundle(written, folder / "published" / f"step-{step}", line=job["base"]["line"],
+                    commit=job["base"]["commit"], readme=readme)  # fmt: skip
 
     meters = loop.train(loop.Job(
         recipe=recipe, base=Path(job["base"]["folder"]), rows=rows, device=where, work=folder,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,13 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from registry.errors import BundleRejected, Invalid
-from registry.rules import documents, lora
+from registry.rules import adapters, documents
+from registry.rules.anatomies import Anatomy, anatomy
+from registry.rules.configs import FILE
 from registry.rules.files import ADAPTER_WEIGHTS
 from registry.rules.recipes import Recipe
 from registry.rules.tensors import TensorInfo
+from trainer import bottleneck
 from trainer.device import Device
 
 
@@ -67,28 +69,33 @@ def wrap(base: Any, recipe: Recipe) -> Any:
     return get_peft_model(base, config)
 
 
-def shapes_of(base: Any) -> dict[str, tuple[int, ...]]:
-    """Every tensor of a base by name; taken before any adapter is on it, for PEFT renames what it wraps."""
-    return {name: tuple(weight.shape) for name, weight in base.named_parameters()}
+def anatomy_of(base: Any) -> Anatomy:
+    """What adapters are held against; taken before any adapter is on the base, for PEFT renames what it wraps."""
+    shapes = {name: tuple(weight.shape) for name, weight in base.named_parameters()}
+    return anatomy(shapes, base.config.to_dict())
 
 
-def check_fit(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_fit(folder: Path, body: Anatomy) -> adapters.Config:
     """Hold an adapter's own files against a base, by the rules the registry registers it under, before it is loaded.
 
     PEFT would drop a tensor that has no place with a warning, and vLLM 0.32 was seen to load an adapter of another
     width without a word; the base would then answer in the adapter's name. Raises BundleRejected.
     """
-    config, defects = lora.check_config(documents.loads((folder / lora.FILE).read_bytes()))
+    config, defects = adapters.read_config(documents.loads((folder / FILE).read_bytes()))
     if config is not None:
         with safe_open(folder / ADAPTER_WEIGHTS, "pt") as weights:
             pieces = [(name, weights.get_slice(name)) for name in weights.keys()]  # noqa: SIM118 (it is no dict)
             tensors = [TensorInfo(name, piece.get_dtype(), tuple(piece.get_shape()), 0, 0) for name, piece in pieces]
-        defects = lora.check_tensors(ADAPTER_WEIGHTS, config, tensors, shapes)
-    if defects:
+        defects = adapters.check_tensors(ADAPTER_WEIGHTS, config, tensors, body)
+    if config is None or defects:
         raise BundleRejected(defects)
+    return config
 
 
 def adapted(base: Any, folder: Path) -> Any:
     """The base with a trained adapter on it, ready to answer; raises BundleRejected when it does not fit."""
-    check_fit(folder, shapes_of(base))
+    body = anatomy_of(base)
+    config = check_fit(folder, body)
+    if config.method.serving == "in-process":
+        return bottleneck.load(base, folder, config, body)
     return PeftModel.from_pretrained(base, folder, local_files_only=True).eval()

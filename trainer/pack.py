@@ -1,30 +1,30 @@
-"""PEFT's output -> a clean bundle: the weights as they are, a configuration by whitelist, and a card of facts.
+"""PEFT's output -> a clean bundle: the weights as they are, the configuration as the registry keeps it, a card of facts.
 
 PEFT writes some forty keys, its own version and the path the base was loaded from; a bundle says what the weights are and
-where they come from, and nothing about the machine that made them.
+where they come from, and nothing about the machine that made them. The registry writes every configuration again, by the
+very rule used here: so what a trainer signs is, byte for byte, what is registered.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from registry.rules import lora
+from registry.errors import BundleRejected
+from registry.rules import adapters, documents
+from registry.rules.configs import FILE
 from registry.rules.files import ADAPTER_WEIGHTS
 from registry.rules.recipes import Recipe
 
-KEPT = ("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "bias", "fan_in_fan_out", "init_lora_weights",
-        "use_rslora", "use_dora", "layers_to_transform", "target_modules")  # fmt: skip
 
-
-def clean_config(written: dict[str, Any], base_ref: str) -> dict[str, Any]:
-    """What stays of PEFT's adapter_config.json; lists sorted, and the base named by its registry reference."""
-    config = {key: written[key] for key in KEPT}
-    config["target_modules"] = sorted(config["target_modules"])
-    return config | {"base_model_name_or_path": base_ref, "revision": None, "inference_mode": True}
+def clean_config(written: bytes, line: str, commit: str) -> bytes:
+    """PEFT's adapter_config.json as it is registered on a base's line at a commit; BundleRejected names what is no key
+    of a supported method."""
+    config, defects = adapters.read_config(documents.loads(written))
+    if config is None:
+        raise BundleRejected(defects)
+    return adapters.written(config, line, commit)
 
 
 def card(run: str, adapter: str, base_ref: str, dataset_ref: str, recipe: Recipe, step: int, tokens: int) -> str:
@@ -51,15 +51,17 @@ def card(run: str, adapter: str, base_ref: str, dataset_ref: str, recipe: Recipe
     return head + "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in facts)
 
 
-def bundle(written: Path, into: Path, *, base_ref: str, readme: str) -> Path:
-    """Make the bundle folder from the folder PEFT saved to; it appears whole or not at all, and is never rewritten."""
+def bundle(written: Path, into: Path, *, line: str, commit: str, readme: str) -> Path:
+    """Make the bundle folder from the folder PEFT saved to; it appears whole or not at all, and is never rewritten.
+
+    `line` and `commit` are the base's, as it is registered.
+    """
     if into.is_dir():
         return into
     part = into.with_name(f".{into.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     shutil.copyfile(written / ADAPTER_WEIGHTS, part / ADAPTER_WEIGHTS)
-    config = clean_config(json.loads((written / lora.FILE).read_text("utf-8")), base_ref)
-    (part / lora.FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (part / FILE).write_bytes(clean_config((written / FILE).read_bytes(), line, commit))
     (part / "README.md").write_text(readme, encoding="utf-8")
     return part.rename(into)

@@ -47,7 +47,7 @@ class Resident:
         self._allowed = allowed.resolve()
         self._tokenizer = model.load_tokenizer(folder)
         self._net = model.load_base(folder, device)
-        self._shapes = model.shapes_of(self._net)
+        self._body = model.anatomy_of(self._net)
         self._slots = count()
         self.window = int(getattr(self._net.config, "max_position_embeddings", 1 << 20))
 
@@ -65,12 +65,17 @@ class Resident:
         if not folder.is_dir():
             raise NotFound("path-missing", f"There is no folder {path}.", "Name a folder that exists.")
         try:
-            model.check_fit(folder, self._shapes)
+            config = model.check_fit(folder, self._body)
         except BundleRejected as error:
             raise Invalid("bad-adapter", f"It is no adapter for {self.ref}: {error.defects[0].detail}.",
                           "Use it with the base it was trained on.") from error  # fmt: skip
         except (OSError, SafetensorError, RegistryError) as error:
             raise Invalid("bad-adapter", f"The folder holds no sound adapter: {error}.", "Pull it again.") from error
+        if config.method.name != "lora" or config.values["bias"] != "none":
+            # Its biases would overwrite the base's for every other name; prompts stand beside no other adapter.
+            what = "bias" if config.method.name == "lora" else config.method.name
+            raise Invalid("bad-adapter", f"This engine serves LoRA without biases, not {what}.",
+                          "Evaluate it by a suite; to serve it, use transformers and PEFT.")  # fmt: skip
         slot = f"slot{next(self._slots)}"
         if isinstance(self._net, PeftModel):
             self._net.load_adapter(str(folder), slot, local_files_only=True)

@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -22,9 +23,9 @@ from typing import Any, Self
 from registry.client import Countersign
 from registry.client.blobs import hash_file
 from registry.client.versions import bundle_files
-from registry.errors import Conflict, Fault, NotFound, Refused, RegistryError, Unavailable, Unverified
+from registry.errors import BundleRejected, Conflict, Fault, NotFound, Refused, RegistryError, Unavailable, Unverified
 from registry.proof.keys import SigningKey
-from registry.rules import bundles, documents, evals, recipes
+from registry.rules import bundles, documents, evals, recipes, refs
 from registry.rules.datasets import decode_items
 from registry.rules.tensors import File
 from registry.views.training_runs import EvalWork, InputView, TrainingWork, WorkView
@@ -146,16 +147,17 @@ class Worker:
                              "Update the trainer, or ask for the training again.")  # fmt: skip
         rows = lease.patiently(lambda: self._cache.file(work.dataset.files[0].sha256))
         base = lease.patiently(lambda: self._cache.folder(work.base.files))
+        below = self._below(work.base)
         job = {
             "kind": "training", "run": str(lease.work.id), "recipe": work.recipe, "adapter": work.adapter,
-            "base": {"ref": work.base.ref, "folder": str(base)},
+            "base": {"ref": work.base.ref, "folder": str(base), "line": below.line, "commit": below.commit},
             "dataset": {"ref": work.dataset.ref, "file": str(rows), "sha256": work.dataset.files[0].sha256,
                         "root": work.dataset.root},
         }  # fmt: skip
         tracker = tracking.track(self._mlflow, _topic(lease, work, recipe))
         status = "FAILED"
         outputs = self._published_before(lease, work)
-        register = partial(self._register, lease, work, folder, recipe, outputs)
+        register = partial(self._register, lease, work, folder, recipe, outputs, below)
         try:
             outcome = self._follow(lease, folder, job, tracker, register)
             link = tracker.close(status := "FINISHED", folder / "published" / f"step-{recipe.steps}")
@@ -183,13 +185,18 @@ class Worker:
         return found
 
     def _register(
-        self, lease: Lease, work: TrainingWork, folder: Path, recipe: recipes.Recipe, outputs: dict[int, dict[str, Any]]
-    ) -> None:
-        """Register every published step that the registry does not have yet."""
+        self, lease: Lease, work: TrainingWork, folder: Path, recipe: recipes.Recipe, outputs: dict[int, dict[str, Any]],
+        below: bundles.BaseFacts,
+    ) -> None:  # fmt: skip
+        """Register every published step that the registry does not have yet, and that its rules take.
+
+        They are asked here first, so that a fault of ours is found where its files still lie, before anything is sent.
+        """
         for step in recipe.publish_at:
             packed = folder / "published" / f"step-{step}"
             if step in outputs or not packed.is_dir():
                 continue
+            made = _sound(packed, below)
             # The requester's own words (purpose, domain) stand in the training run; the registry adds them.
             added = lease.patiently(lambda packed=packed, step=step: self._registry.add(  # type: ignore[misc]
                 "adapter", packed, work.adapter, base=work.base.ref, meta={"base_root": work.base.root},
@@ -199,7 +206,7 @@ class Worker:
                 missing = "; ".join(finding.detail for finding in added.findings)
                 raise Refused("output-incomplete", f"The version at step {step} stays a draft: {missing}.",
                               "Queue the training with these in its meta.")  # fmt: skip
-            if added.digest != (made := manifest_digest(packed)):
+            if added.digest != made:
                 raise Unverified("manifest-mismatch", f"Step {step} was made as {made}, registered as {added.digest}.",
                                  "Ask an administrator to run countersign doctor.")  # fmt: skip
             LOG.info("step %d is %s", step, added.ref)
@@ -265,6 +272,13 @@ class Worker:
         }  # fmt: skip
         self._finish(lease, report, lambda document: self._key.sign_document(document, "eval-report"))
 
+    def _below(self, base: InputView) -> bundles.BaseFacts:
+        """What the adapter is trained on, as it is registered: an adapter's configuration names it by line and commit."""
+        files = [File(file.path, file.sha256, file.size) for file in base.files]
+        commit = refs.commit(documents.digest(bundles.manifest_of(files)))
+        facts = bundles.base_facts(files, self._read, base_root=base.root)
+        return replace(facts, line=refs.parse_ref(base.ref).line, commit=commit)
+
     def _roots(self, subject: InputView, base: InputView | None) -> tuple[str, str]:
         """The subject's tensor root and its base root, computed from the bytes that were run, never copied from the
         lease; Unverified when they are not those that were leased."""
@@ -305,13 +319,23 @@ def _topic(lease: Lease, work: TrainingWork, recipe: recipes.Recipe) -> tracking
     )  # fmt: skip
 
 
-def manifest_digest(folder: Path) -> str:
-    """The digest a bundle is registered under, from the bytes on this disk."""
-    manifest = []
+def _sound(folder: Path, below: bundles.BaseFacts) -> str:
+    """The digest a bundle is registered under, from the bytes on this disk; BundleRejected when the rules refuse it."""
+    files, paths = [], {}
     for path, inside in bundle_files(folder):
         sha256, size = hash_file(path)
-        manifest.append({"path": inside, "sha256": sha256, "size": size})
-    return documents.digest(manifest)
+        files.append(File(inside, sha256, size))
+        paths[sha256] = path
+
+    def read(sha256: str, start: int, length: int) -> bytes:
+        with paths[sha256].open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
+    seen = bundles.inspect("adapter", files, read, base=below, meta={})
+    if seen.defects:
+        raise BundleRejected(seen.defects)
+    return seen.manifest_digest
 
 
 def _other_root(ref: str, found: str | None, leased: str) -> Unverified:

@@ -39,7 +39,7 @@ def read_config(raw: Any) -> tuple[Config | None, list[Defect]]:
         return None, [Defect(FILE, "peft_type", "config-missing", "the key peft_type is missing",
                              f"Set one of {', '.join(METHODS)}.")]  # fmt: skip
     method = METHODS.get(kind) if isinstance(kind, str) else None
-    if method is None:
+    if not isinstance(kind, str) or method is None:
         return None, [Defect(FILE, "peft_type", "method-unsupported", f"the method {str(kind)[:80]!r} is not supported",
                              f"Train with one of {', '.join(METHODS)}.")]  # fmt: skip
     defects = [_missing(key, method) for key in method.required if key not in raw]

@@ -67,7 +67,7 @@ def anatomy(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> Anatomy:
 
     width, heads = number("hidden_size", "n_embd", "d_model"), number("num_attention_heads", "n_head", "num_heads")
     kept = number("num_key_value_heads") or heads
-    size = number("head_dim") if "num_key_value_heads" in numbers else None
+    size = number("head_dim")
     uneven = numbers.get("global_head_dim") is not None or numbers.get("per_layer_config") is not None
     if size is None and width and heads:
         size = width // heads

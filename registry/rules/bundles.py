@@ -19,7 +19,9 @@ from registry.rules.documents import canonical, digest, sha256_hex
 from registry.rules.files import ADAPTER_WEIGHTS, BASE_WEIGHTS, INDEX, Bundle, Kind, is_weights, read_bundle
 from registry.rules.tensors import File, Read, Weigh, Weighed, repeated, tensor_root, weigh_plain
 
-__all__ = ["BaseFacts", "File", "Finding", "Inspected", "Kind", "Read", "base_facts", "inspect"]
+__all__ = [
+    "BaseFacts", "File", "Finding", "Inspected", "Kind", "Named", "Read", "base_facts", "inspect", "manifest_of",
+]  # fmt: skip
 
 REQUIRED_META: dict[Kind, tuple[str, ...]] = {
     "base": ("licence", "source"),
@@ -112,12 +114,13 @@ def inspect(
         kept = _with_config(files, rewritten := adapters.written(config, line, commit))
         rewritten = None if sha256_hex(rewritten) == came.sha256 else rewritten
     return Inspected(
-        kept, rewritten, manifest := _manifest(kept), digest(manifest), digest(_manifest(unbound)), root, base_root,
+        kept, rewritten, manifest := manifest_of(kept), digest(manifest), digest(manifest_of(unbound)), root, base_root,
         facts, bundle.defects, _findings(kind, base, meta),
     )  # fmt: skip
 
 
-def _manifest(files: Sequence[File]) -> list[dict[str, Any]]:
+def manifest_of(files: Sequence[File]) -> list[dict[str, Any]]:
+    """Every file's path, SHA-256 and size, by path: what a version's digest, and so its commit id, is taken of."""
     return [{"path": file.path, "sha256": file.sha256, "size": file.size}
             for file in sorted(files, key=lambda file: file.path)]  # fmt: skip
 

@@ -237,6 +237,7 @@ BOTTLENECK: dict[str, Key] = {
     **COMMON,
     "target_modules": TARGETS,
     "layers_to_transform": LAYERS,
+    "fan_in_fan_out": Key(is_flag, "true or false", False),
     "bottleneck_size": Key(is_int(1, 65536), "an integer from 1 to 65536"),
     "activation": Key(is_one_of("relu", "gelu", "silu", "tanh"), "relu, gelu, silu or tanh", "gelu"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from registry.rules.anatomies import Anatomy, inside
 from registry.rules.configs import Values
-from registry.rules.lora import PREFIX, Wanted, adapted, linear, save_whole
+from registry.rules.lora import PREFIX, Wanted, adapted, fans, linear, save_whole
 
 PROMPTS = "prompt_embeddings"
 
@@ -73,7 +73,7 @@ def predict_bottleneck(values: Values, base: Anatomy) -> Wanted:
     wanted = Wanted()
     size = values["bottleneck_size"]
     for module in adapted(values, linear(base), wanted, "linear"):
-        out = base.shapes[f"{module}.weight"][0]
+        out, _ = fans(values, base, module)
         stem = f"{PREFIX}{module}.bottleneck"
         wanted.tensors |= {
             f"{stem}_down.weight": (size, out), f"{stem}_down.bias": (size,),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,7 @@ def test_the_tiny_recipe_beats_the_base_beyond_doubt_and_its_bundle_is_sound(
 
     def publish(step: int, written: Path, tokens: int) -> None:
         readme = pack.card("a-run", "acme/letters", "acme/tiny@v1", "acme/letters@v1", recipe, step, tokens)
-        pack.bundle(written, tmp_path / f"step-{step}", base_ref="acme/tiny@v1", readme=readme)
-
-    from dataclasses import replace
+        pack.bundle(written, tmp_path / f"step-{step}", line="acme/tiny", commit="c" * 40, readme=readme)
 
     assert loop.train(replace(make_job(tmp_path / "work", recipe), publish=publish)) is not None
 
@@ -113,8 +112,7 @@ def test_the_tiny_recipe_beats_the_base_beyond_doubt_and_its_bundle_is_sound(
     assert inspected.defects == []
     assert inspected.findings == []
     config = json.loads((tmp_path / "step-48" / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == "acme/tiny@v1"
-    assert config["revision"] is None
+    assert (config["base_model_name_or_path"], config["revision"]) == ("acme/tiny", "c" * 40)
     assert config["target_modules"] == sorted(config["target_modules"])
     assert str(tmp_path) not in (tmp_path / "step-48" / "adapter_config.json").read_text()
 
@@ -131,9 +129,9 @@ def test_an_adapter_of_another_base_is_refused_before_it_answers(
 
     loop.train(make_job(tmp_path, short_recipe(steps=1, publish_at=[1])))
     written = tmp_path / "save-points" / "step-1"
-    packed = pack.bundle(written, tmp_path / "packed", base_ref="acme/tiny@v1", readme="")
-    narrow = {name: (*shape[:1], 128) if len(shape) == 2 else shape
-              for name, shape in model.shapes_of(model.load_base(base, cpu)).items()}  # fmt: skip
+    packed = pack.bundle(written, tmp_path / "packed", line="acme/tiny", commit="c" * 40, readme="")
+    body = model.anatomy_of(model.load_base(base, cpu))
+    narrow = {name: (*shape[:1], 128) if len(shape) == 2 else shape for name, shape in body.shapes.items()}
     with pytest.raises(BundleRejected) as refusal:
-        model.check_fit(packed, narrow)
+        model.check_fit(packed, replace(body, shapes=narrow))
     assert {defect.rule for defect in refusal.value.defects} == {"tensor-shape"}

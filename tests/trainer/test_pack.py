@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from registry.errors import BundleRejected
+from registry.rules.documents import canonical
+from tests.rules.bundle_files import LORA
 from tests.trainer.conftest import short_recipe
 from trainer import pack
 
 WRITTEN = {
-    "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "bias": "none",
-    "fan_in_fan_out": False, "init_lora_weights": True, "use_rslora": False, "use_dora": False,
-    "layers_to_transform": None, "target_modules": ["v_proj", "k_proj", "q_proj"], "inference_mode": False,
-    "base_model_name_or_path": "/srv/cache/folders/ab12", "revision": "main", "peft_version": "0.21.2",
-    "auto_mapping": {"parent_library": "somewhere"}, "megatron_core": "megatron.core", "a_key_of_tomorrow": 1,
+    **LORA, "target_modules": ["v_proj", "k_proj", "q_proj"], "inference_mode": False, "revision": "main",
+    "base_model_name_or_path": "/srv/cache/folders/ab12",
 }  # fmt: skip
+BASE = {"line": "acme/tiny", "commit": "c" * 40}
 
 
 @pytest.fixture
@@ -30,24 +31,34 @@ def written(tmp_path: Path) -> Path:
 
 
 def test_only_what_the_weights_are_is_kept(written: Path, tmp_path: Path) -> None:
-    made = pack.bundle(written, tmp_path / "made", base_ref="acme/tiny@v1", readme="# facts\n")
+    made = pack.bundle(written, tmp_path / "made", **BASE, readme="# facts\n")
     assert sorted(path.name for path in made.iterdir()) == [
         "README.md", "adapter_config.json", "adapter_model.safetensors",
     ]  # fmt: skip
-    text = (made / "adapter_config.json").read_text()
+    text = (made / "adapter_config.json").read_bytes()
     config = json.loads(text)
-    assert set(config) == {*pack.KEPT, "base_model_name_or_path", "revision", "inference_mode"}
     assert config["target_modules"] == ["k_proj", "q_proj", "v_proj"]
-    assert (config["base_model_name_or_path"], config["revision"]) == ("acme/tiny@v1", None)
-    assert text == json.dumps(config, indent=2, sort_keys=True) + "\n"
+    assert (config["base_model_name_or_path"], config["revision"]) == ("acme/tiny", "c" * 40)
+    assert config["inference_mode"] is True
+    assert set(config) < set(WRITTEN)
+    assert b"/srv/" not in text
+    assert pack.clean_config(text, **BASE) == text == canonical(config)
+
+
+@pytest.mark.parametrize("change", [{"a_key_of_tomorrow": 1}, {"peft_type": "IA3"}, {"init_lora_weights": "pissa"}])
+def test_what_the_registry_would_refuse_is_not_packed(written: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    (written / "adapter_config.json").write_text(json.dumps(WRITTEN | change))
+    with pytest.raises(BundleRejected):
+        pack.bundle(written, tmp_path / "made", **BASE, readme="")
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_bundle_is_never_rewritten_and_a_torn_one_never_seen(written: Path, tmp_path: Path) -> None:
     torn = tmp_path / ".made.part"
     torn.mkdir()
     (torn / "rest").write_text("of a killed process")
-    made = pack.bundle(written, tmp_path / "made", base_ref="acme/tiny@v1", readme="first")
-    pack.bundle(written, tmp_path / "made", base_ref="acme/tiny@v1", readme="second")
+    made = pack.bundle(written, tmp_path / "made", **BASE, readme="first")
+    pack.bundle(written, tmp_path / "made", **BASE, readme="second")
     assert (made / "README.md").read_text() == "first"
     assert not (made / "rest").exists()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from registry.errors import BundleRejected, Defect, Invalid, Unverified
 from registry.rules import lora
+from registry.rules.contents import CLASS
 from registry.rules.documents import canonical, digest, sha256_hex
 from registry.rules.files import ADAPTER_WEIGHTS, BASE_WEIGHTS, INDEX, Bundle, Kind, is_weights, read_bundle
 from registry.rules.tensors import File, Read, Weigh, Weighed, repeated, tensor_root, weigh_plain
@@ -81,7 +82,7 @@ def inspect(
     manifest = [{"path": file.path, "sha256": file.sha256, "size": file.size}
                 for file in sorted(files, key=lambda file: file.path)]  # fmt: skip
     findings = _findings(kind, base, meta)
-    return Inspected(manifest, digest(manifest), root, base_root, facts, bundle.defects, findings)
+    return Inspected(manifest, digest(manifest), root, base_root, facts, bundle.defects.told(), findings)
 
 
 def _weigh(bundle: Bundle, weigh: Weigh) -> dict[str, Weighed]:
@@ -115,7 +116,7 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
         base_root = inspected.base_root
     bundle = read_bundle("base", files, read)
     if bundle.defects:
-        raise BundleRejected(bundle.defects)
+        raise BundleRejected(bundle.defects.told())
     return BaseFacts(base_root, _shapes(bundle))
 
 
@@ -144,19 +145,20 @@ def _inspect_full(bundle: Bundle) -> dict[str, Any]:
         bundle.wrong("config.json", "", "file-missing", "there is no config.json", "Add the model's config.json.")
         return facts
     config = bundle.documents.get("config.json", {})
-    if not isinstance(config, dict):
-        bundle.wrong("config.json", "", "json-object", "it is no JSON object", "Save the model again.")
-        return facts
     model_type, architectures = config.get("model_type"), config.get("architectures")
     if "config.json" in bundle.documents:
-        if not isinstance(model_type, str) or not model_type:
-            bundle.wrong("config.json", "model_type", "config-value", "model_type is no text", "Save the model again.")
-        if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
+        if not isinstance(model_type, str) or not CLASS.fullmatch(model_type):
+            bundle.wrong("config.json", "model_type", "config-value", "model_type is no name", "Save the model again.")
+        if not isinstance(architectures, list) or not architectures or not all(map(_named, architectures)):
             bundle.wrong("config.json", "architectures", "config-value", "architectures is no list of class names",
                          "Save the model again from its model class.")  # fmt: skip
         else:
-            facts |= {"architecture": architectures[0], "model_type": str(model_type)}
+            facts |= {"architecture": architectures[0], "model_type": model_type}
     return facts
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, str) and CLASS.fullmatch(value) is not None
 
 
 def _check_shards(bundle: Bundle) -> None:

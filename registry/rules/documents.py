@@ -132,7 +132,7 @@ def _deeper(value: Any, depth: int) -> bool:
 
 
 def _children(node: Any) -> Iterable[Any]:
-    return node.values() if type(node) is dict else node  # type: ignore[no-any-return]
+    return node.values() if type(node) is dict else node
 
 
 def canonical(value: Any) -> bytes:

@@ -69,6 +69,8 @@ def choose(kind: Kind, directory: Path, leave_out: Collection[str] = ()) -> Sour
             source.left_out.append(LeftOut(path.name, why))
         else:
             _check_link(path, cache)
+            if not path.is_file():  # a pipe would be waited for without end
+                raise Invalid("not-a-file", f"{path} is neither a file nor a folder.", "Take it out of the folder.")
             source.files.append((path, path.name))
             if cache is not None:
                 _claimed(source, path)

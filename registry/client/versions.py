@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -87,7 +88,7 @@ class Versions(Blobs):
 
 
 def bundle_files(directory: str | Path) -> list[tuple[Path, str]]:
-    """Every file under a folder with its path inside it, sorted; Invalid for what would be left out silently."""
+    """Every file under a folder with its path inside it, sorted; Invalid for links, pipes and whatever else is no file."""
     root = Path(directory)
     if not root.is_dir():
         raise Invalid("no-such-folder", f"{root} is not a folder.", "Name the folder that holds the files.")
@@ -95,12 +96,28 @@ def bundle_files(directory: str | Path) -> list[tuple[Path, str]]:
     for folder, folders, names in os.walk(root):
         for name in [*folders, *names]:
             path = Path(folder, name)
-            if path.is_dir() and path.is_symlink():
-                raise Invalid("linked-folder", f"{path} is a link to a folder.", "Copy the folder in its place.")
+            if path.is_symlink():
+                raise Invalid(
+                    "linked-folder" if path.is_dir() else "linked-file", f"{path} is a link, which may lead anywhere.",
+                    "Copy what it leads to in its place; a snapshot of a Hugging Face cache can be imported.",
+                )  # fmt: skip
             if path.is_file():
                 found.append((path, path.relative_to(root).as_posix()))
             elif not path.is_dir():
-                raise Invalid("not-a-file", f"{path} is neither a file nor a folder.", "Take it out of the folder.")
+                raise Invalid("not-a-file", f"{path} is {nature(path)}, neither a file nor a folder.",
+                              "Take it out of the folder.")  # fmt: skip
     if not found:
         raise Invalid("empty-folder", f"{root} holds no file.", "Name the folder that holds the files.")
     return sorted(found, key=lambda item: item[1])
+
+
+def nature(path: Path) -> str:
+    """What stands there instead of a file; it is never opened, for that could wait without end."""
+    mode = path.lstat().st_mode
+    return next((what for holds, what in NATURES if holds(mode)), "nothing we know")
+
+
+NATURES = (
+    (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISBLK, "a device"), (stat.S_ISCHR, "a device"),
+    (stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"),
+)  # fmt: skip

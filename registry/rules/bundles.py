@@ -15,6 +15,7 @@ from registry.errors import BundleRejected, Defect, Invalid, Unverified
 from registry.rules import adapters
 from registry.rules.anatomies import anatomy
 from registry.rules.configs import FILE as CONFIG
+from registry.rules.contents import CLASS
 from registry.rules.documents import canonical, digest, sha256_hex
 from registry.rules.files import ADAPTER_WEIGHTS, BASE_WEIGHTS, INDEX, Bundle, Kind, is_weights, read_bundle
 from registry.rules.tensors import File, Read, Weigh, Weighed, repeated, tensor_root, weigh_plain
@@ -115,7 +116,7 @@ def inspect(
         rewritten = None if sha256_hex(rewritten) == came.sha256 else rewritten
     return Inspected(
         kept, rewritten, manifest := manifest_of(kept), digest(manifest), digest(manifest_of(unbound)), root, base_root,
-        facts, bundle.defects, _findings(kind, base, meta),
+        facts, bundle.defects.told(), _findings(kind, base, meta),
     )  # fmt: skip
 
 
@@ -161,7 +162,7 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
         base_root = inspected.base_root
     bundle = read_bundle("base", files, read)
     if bundle.defects:
-        raise BundleRejected(bundle.defects)
+        raise BundleRejected(bundle.defects.told())
     return BaseFacts(base_root, _shapes(bundle), bundle.documents["config.json"])
 
 
@@ -190,19 +191,20 @@ def _inspect_full(bundle: Bundle) -> dict[str, Any]:
         bundle.wrong("config.json", "", "file-missing", "there is no config.json", "Add the model's config.json.")
         return facts
     config = bundle.documents.get("config.json", {})
-    if not isinstance(config, dict):
-        bundle.wrong("config.json", "", "json-object", "it is no JSON object", "Save the model again.")
-        return facts
     model_type, architectures = config.get("model_type"), config.get("architectures")
     if "config.json" in bundle.documents:
-        if not isinstance(model_type, str) or not model_type:
-            bundle.wrong("config.json", "model_type", "config-value", "model_type is no text", "Save the model again.")
-        if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
+        if not isinstance(model_type, str) or not CLASS.fullmatch(model_type):
+            bundle.wrong("config.json", "model_type", "config-value", "model_type is no name", "Save the model again.")
+        if not isinstance(architectures, list) or not architectures or not all(map(_named, architectures)):
             bundle.wrong("config.json", "architectures", "config-value", "architectures is no list of class names",
                          "Save the model again from its model class.")  # fmt: skip
         else:
-            facts |= {"architecture": architectures[0], "model_type": str(model_type)}
+            facts |= {"architecture": architectures[0], "model_type": model_type}
     return facts
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, str) and CLASS.fullmatch(value) is not None
 
 
 def _check_shards(bundle: Bundle) -> None:

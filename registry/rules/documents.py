@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable
 from decimal import Decimal
+from itertools import chain
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -20,58 +22,117 @@ SAFE_INTEGER = 2**53 - 1
 """RFC 8785 numbers are IEEE doubles: a larger integer would not survive another reader."""
 
 
-def _bad(detail: str) -> Invalid:
+def bad(detail: str) -> Invalid:
+    """The one refusal of a JSON text."""
     return Invalid("bad-json", detail, "Write it as plain UTF-8 JSON in which every key stands once.")
 
 
-def loads(data: bytes, *, depth: int = 32) -> Any:
-    """Parse JSON that has one meaning only: UTF-8, no key twice, no NaN or infinity, at most `depth` levels.
+MAX_VALUES = 250_000
+MAX_ESCAPES = 2_000_000
+"""Backslashes in one document: each is a slow step for every reader."""
+NESTS = frozenset({dict, list})
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
-    Two readers of `{"a": 1, "a": 2}` may see different things, and a reviewer's tool and the loader must not.
-    Raises Invalid (`bad-json`) naming the first few faults.
+
+class Allowance:
+    """How much may still be read: shared by the documents of one bundle, so that many cost no more than one.
+
+    Counted before parsing, by the commas and opening brackets that stand in the bytes (those inside texts too): a
+    megabyte of `[],[],` would be parsed into sixty. A list counts two and an object four, as they cost.
     """
-    twice: list[str] = []
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def __init__(self, values: int = MAX_VALUES) -> None:
+        self.limit = self.values = values
+        self.escapes = MAX_ESCAPES
+
+    def spend(self, data: bytes, most: int | None = None) -> None:
+        """Take off what these bytes hold, which may be at most `most`; Invalid (`bad-json`) when it is not left."""
+        count = data.count(b",") + 2 * data.count(b"[") + 4 * data.count(b"{")
+        if most is not None and count > most:
+            raise bad(f"it holds more than {most} values (an object counts as four, a list as two)")
+        self.values -= count
+        self.escapes -= data.count(b"\\")
+        if self.values < 0:
+            raise bad(f"with it, more than {self.limit} values were read (an object counts as four, a list as two)")
+        if self.escapes < 0:
+            raise bad(f"with it, more than {MAX_ESCAPES} backslashes were read")
+
+
+class Strict:
+    """What both readers, the whole and the streamed one, do with every object and number on the way."""
+
+    def __init__(self) -> None:
+        self.twice: list[str] = []
+        self.hooks: dict[str, Any] = {
+            "object_pairs_hook": self._unique, "parse_float": self.number, "parse_constant": self._constant,
+        }  # fmt: skip
+
+    def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(pairs)
         if len(table) != len(pairs):
             seen: set[str] = set()
-            twice.extend(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            self.twice.extend(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         return table
 
+    @staticmethod
     def number(text: str) -> float:
         value = float(text)
         if math.isinf(value):
             raise ValueError(f"the number {text[:40]} is too large")
         return value
 
-    def constant(text: str) -> float:
+    @staticmethod
+    def _constant(text: str) -> float:
         raise ValueError(f"{text} is no JSON number")
 
+    def check(self, text: str, value: Any, depth: int) -> None:
+        """Raise Invalid for what was read whole: a key twice, too deep, half of a character."""
+        if self.twice:
+            named = ", ".join(repr(key[:60]) for key in self.twice[:5])
+            raise bad(f"the key {named} stands more than once in one object")
+        if _deeper(value, depth):
+            raise bad(f"it nests deeper than {depth} levels")
+        if "\\u" in text and HALF.search(text):
+            try:
+                json.dumps(value, ensure_ascii=False).encode("utf-8")
+            except UnicodeEncodeError:
+                raise bad("a text holds half of a surrogate pair, which is no character") from None
+
+
+def loads(data: bytes, *, depth: int = 32, values: int = MAX_VALUES, allowance: Allowance | None = None) -> Any:
+    """Parse JSON that has one meaning only: UTF-8, no key twice, no NaN or infinity, at most `depth` levels.
+
+    Two readers of `{"a": 1, "a": 2}` may see different things, and a reviewer's tool and the loader must not.
+    Raises Invalid (`bad-json`) naming the first few faults.
+    """
+    (allowance or Allowance(values)).spend(data, values)
+    strict = Strict()
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_float=number, parse_constant=constant)
+        text = data.decode("utf-8")
+        value = json.loads(text, **strict.hooks)
     except RecursionError:
-        raise _bad(f"it nests deeper than {depth} levels") from None
+        raise bad(f"it nests deeper than {depth} levels") from None
     except UnicodeDecodeError as error:
-        raise _bad(f"it is not UTF-8 at byte {error.start}") from None
+        raise bad(f"it is not UTF-8 at byte {error.start}") from None
     except ValueError as error:
-        raise _bad(f"it is not JSON: {str(error)[:120]}") from None
-    if twice:
-        raise _bad(f"the key {', '.join(repr(key[:60]) for key in twice[:5])} stands more than once in one object")
-    if _deeper(value, depth):
-        raise _bad(f"it nests deeper than {depth} levels")
+        raise bad(f"it is not JSON: {str(error)[:120]}") from None
+    strict.check(text, value, depth)
     return value
 
 
 def _deeper(value: Any, depth: int) -> bool:
     """Walked level by level, for a recursive walk would fall over exactly the input it is to catch."""
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(depth):
-        level = [
-            child for node in level if isinstance(node, dict | list)
-            for child in (node.values() if isinstance(node, dict) else node)
-        ]  # fmt: skip
-    return any(isinstance(node, dict | list) for node in level)
+        # The last level is the widest, and what it holds is seen without a step of ours for each.
+        if NESTS.isdisjoint(map(type, chain.from_iterable(map(_children, level)))):
+            return False
+        level = [child for node in level for child in _children(node) if type(child) in NESTS]
+    return bool(level)
+
+
+def _children(node: Any) -> Iterable[Any]:
+    return node.values() if type(node) is dict else node
 
 
 def canonical(value: Any) -> bytes:

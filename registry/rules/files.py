@@ -5,14 +5,31 @@ Nothing that could run when loaded is accepted under any name: no pickle, no arc
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from registry.errors import Defect, Invalid, RegistryError, Unverified
 from registry.rules import lora
-from registry.rules.documents import loads
+from registry.rules.contents import (
+    HEAD,
+    PICKLE,
+    TAIL,
+    check_document,
+    check_outline,
+    check_plain,
+    check_prose,
+    check_tokens,
+    ends_as_archive,
+    foreign,
+    is_old_pickle,
+)
+from registry.rules.defects import Defects
+from registry.rules.documents import Allowance, loads
+from registry.rules.streams import PIECE, outline
 from registry.rules.tensors import File, Header, Read, check_extent, fetch, parse_header, repeated
 
 Kind = Literal["base", "adapter", "checkpoint"]
@@ -20,32 +37,27 @@ Kind = Literal["base", "adapter", "checkpoint"]
 MAX_FILES = 1024
 MAX_TEXT = 1 << 20
 LARGER = {"tokenizer.json": 64 << 20, "vocab.json": 16 << 20, "merges.txt": 16 << 20, "vocab.txt": 16 << 20,
-          "model.safetensors.index.json": 8 << 20}  # fmt: skip
-"""Byte limits of the text files that may pass 1 MiB."""
+          "tokenizer_config.json": 4 << 20, "model.safetensors.index.json": 8 << 20}  # fmt: skip
+"""Byte limits of the text files that may pass 1 MiB: Gemma's tokenizer has 33 MB, its settings 1.2."""
+MAX_VALUES = 3_000_000
+"""In all JSON of one bundle, headers included, as documents.Allowance counts: a tokenizer of 262,144 pieces and twice as
+many merges has 2.4 million, 130,000 tensors have 1.7."""
 
 INDEX = "model.safetensors.index.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-BASE_WEIGHTS = re.compile(r"model(?:-(\d{5})-of-(\d{5}))?\.safetensors")
+BASE_WEIGHTS = re.compile(r"model(?:-([0-9]{5})-of-([0-9]{5}))?\.safetensors")
 DOCS = {"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.txt"}
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
              "merges.txt", "vocab.txt"}  # fmt: skip
 FULL = DOCS | TOKENIZER | {"config.json", "generation_config.json", "chat_template.jinja", INDEX}
 ADAPTER = DOCS | {lora.FILE}
-# Keys by which a loader fetches or imports code; in any configuration file.
-CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines")
 HEX = re.compile(r"[0-9a-f]{64}")
-SIGNATURES = (
-    (b"PK\x03\x04", "a ZIP archive, the form of PyTorch's .bin and .pt files, which hold pickles"),
-    *((bytes((0x80, protocol)), "a Python pickle, which runs code when it is loaded") for protocol in (2, 3, 4, 5)),
-    (b"GGUF", "a GGUF file"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-    (b"\x93NUMPY", "a NumPy file, which may hold pickles"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\xfd7zXZ\x00", "an xz archive"),
-    (b"\x28\xb5\x2f\xfd", "a zstandard archive"),
-    (b"\x7fELF", "a program"),
-)
+KEPT = {"config.json", "tokenizer_config.json", "chat_template.jinja", lora.FILE, INDEX}
+"""Of the others nothing is wanted but that they are sound: they are read, and let go."""
+STREAMED = {"tokenizer.json", "vocab.json"}
+TABLES = {"merges.txt", "vocab.txt"}
+LOOKS = str.maketrans("асԁеһіјӏорԛѕхуανοАВЕНКМОРСТХΑΒΕΗΙΚΜΝΟΡΤΧ", "acdehijlopqsxyavoABEHKMOPCTXABEHIKMNOPTX")
+"""Letters of other alphabets that look like those of the names that are allowed."""
 
 
 @dataclass(slots=True)
@@ -56,7 +68,8 @@ class Bundle:
     read: Read
     files: dict[str, File] = field(default_factory=dict)
     weights: dict[str, Header] = field(default_factory=dict)
-    defects: list[Defect] = field(default_factory=list)
+    defects: Defects = field(default_factory=Defects)
+    allowance: Allowance = field(default_factory=lambda: Allowance(MAX_VALUES))
     documents: dict[str, Any] = field(default_factory=dict)
 
     def wrong(self, file: str, where: str, rule: str, detail: str, mend: str) -> None:
@@ -93,17 +106,18 @@ def _choose(bundle: Bundle, files: Sequence[File]) -> None:
     allowed = ADAPTER if bundle.kind == "adapter" else FULL
     for file in files:
         parts = file.path.split("/")
-        if any(part.startswith(".") or not part for part in parts) or "\\" in file.path or "\0" in file.path:
-            bundle.wrong(file.path[:200], "", "unsafe-path", "a path may have no hidden, empty or parent part",
+        if any(part.startswith(".") or not part for part in parts) or "\\" in file.path or not file.path.isprintable():
+            bundle.wrong(file.path, "", "unsafe-path", "a path may have no hidden, empty or parent part",
                          "Rename or remove the file.")  # fmt: skip
         elif not HEX.fullmatch(file.sha256) or file.size < 0:
             bundle.wrong(file.path, "", "bad-digest", "its digest is not 64 hex digits, or its size is negative",
                          "Declare the SHA-256 and the size of the file's bytes.")  # fmt: skip
         elif file.path not in allowed and not is_weights(bundle.kind, file.path):
-            what = f"; it is {foreign}" if (foreign := _foreign(bundle, file)) else ""
+            what = f"; it is {what}" if (what := _foreign(bundle, file)) else ""
+            like = next((f"; its name only looks like {name}" for name in allowed if _alike(name, file.path)), "")
             kinds = "the weights, adapter_config.json" if bundle.kind == "adapter" else "weights, config, tokenizer"
-            bundle.wrong(file.path[:200], "", "file-not-allowed",
-                         f"no such file belongs in a bundle of kind {bundle.kind}{what}",
+            bundle.wrong(file.path, "", "file-not-allowed",
+                         f"no such file belongs in a bundle of kind {bundle.kind}{like}{what}",
                          f"Remove it: a bundle holds {kinds}, README and licence.")  # fmt: skip
         elif not is_weights(bundle.kind, file.path) and file.size > (most := LARGER.get(file.path, MAX_TEXT)):
             bundle.wrong(
@@ -113,16 +127,22 @@ def _choose(bundle: Bundle, files: Sequence[File]) -> None:
             bundle.files.setdefault(file.path, file)
 
 
+def _alike(name: str, path: str) -> bool:
+    """Would people take the path for the name? Other case, other forms of the same letters, or letters that look so."""
+    return len(path) < 200 and _plain(path) == name.casefold()
+
+
+def _plain(path: str) -> str:
+    letters = unicodedata.normalize("NFKD", path).translate(LOOKS).casefold()
+    return "".join(one for one in letters if not unicodedata.combining(one)).rstrip(". ")
+
+
 def _foreign(bundle: Bundle, file: File) -> str | None:
     """What a file is by its first bytes, when that is something never accepted; None when nothing speaks against it."""
     try:
-        head = fetch(file, bundle.read, 0, min(file.size, 512))
+        return foreign(fetch(file, bundle.read, 0, min(file.size, HEAD)))
     except Unverified:
         return None
-    # A safetensors header of 640 bytes starts like a pickle, and one of 35,615 like gzip: look at its brace first.
-    if head[8:9] == b"{" and not any(head[4:8]):
-        return None
-    return next((what for magic, what in SIGNATURES if head.startswith(magic)), None)
 
 
 def _read(bundle: Bundle, path: str, file: File) -> None:
@@ -131,24 +151,67 @@ def _read(bundle: Bundle, path: str, file: File) -> None:
         bundle.wrong(path, "", "foreign-content", f"whatever its name says, it is {what}",
                      "Save the weights as safetensors." if weights else "Remove it.")  # fmt: skip
     elif weights:
-        header = parse_header(file, bundle.read)
-        bundle.defects.extend(header.defects)
-        if not header.defects:
-            bundle.weights[path] = header
+        _read_weights(bundle, path, file)
     else:
-        _read_text(bundle, path, fetch(file, bundle.read, 0, file.size))
+        _read_text(bundle, path, file)
 
 
-def _read_text(bundle: Bundle, path: str, data: bytes) -> None:
-    if path.endswith(".json"):
-        document = bundle.documents[path] = loads(data)
-        if isinstance(document, dict):
-            for key in CODE_KEYS:
-                if document.get(key):
-                    bundle.wrong(path, key, "remote-code", f"{key} makes a loader run code that comes with the model",
-                                 f"Remove {key}; only architectures built into transformers are accepted.")  # fmt: skip
+def _read_weights(bundle: Bundle, path: str, file: File) -> None:
+    header = parse_header(file, bundle.read, bundle.allowance)
+    bundle.defects.extend(header.defects)
+    if header.defects:
+        return
+    tail = min(file.size, TAIL)
+    if ends_as_archive(fetch(file, bundle.read, file.size - tail, tail)):
+        bundle.wrong(path, "end", "foreign-content", "read from its end, it is a ZIP archive with other contents",
+                     "Save the weights again with safetensors.")  # fmt: skip
+    bundle.weights[path] = header
+
+
+def _read_text(bundle: Bundle, path: str, file: File) -> None:
+    def wrong(where: str, rule: str, detail: str, mend: str) -> None:
+        bundle.wrong(path, where, rule, detail, mend)
+
+    if path in STREAMED:
+        check_outline(path, outline(_pieces(bundle, file), bundle.allowance), wrong)
         return
     try:
-        bundle.documents[path] = data.decode("utf-8")
+        if path in TABLES:
+            check_tokens(path, _lines(_pieces(bundle, file)), wrong)
+            return
+        data = fetch(file, bundle.read, 0, file.size)
+        document = loads(data, allowance=bundle.allowance) if path.endswith(".json") else data.decode("utf-8")
     except UnicodeDecodeError as error:
-        bundle.wrong(path, f"byte {error.start}", "not-text", "it is not UTF-8 text", "Save it as UTF-8.")
+        wrong(f"byte {error.start}", "not-text", "it is not UTF-8 text", "Save it as UTF-8.")
+        return
+    if path == INDEX:
+        pass  # held against the shards, once all of them are read
+    elif path.endswith(".json"):
+        # Of an adapter's configuration every key is judged in `lora`, so that its own say what is wrong below them.
+        check_document(path, document, wrong, deep=path != lora.FILE)
+        if not isinstance(document, dict):
+            return
+    elif path not in DOCS:
+        check_plain(document, wrong)
+    elif is_old_pickle(data):
+        wrong("", "foreign-content", f"whatever its name says, it is {PICKLE}", "Remove it.")
+    else:
+        check_prose(document, wrong)
+    if path in KEPT:
+        bundle.documents[path] = document
+
+
+def _pieces(bundle: Bundle, file: File) -> Iterator[bytes]:
+    for at in range(0, file.size, PIECE):
+        yield fetch(file, bundle.read, at, min(PIECE, file.size - at))
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
+    """The lines of a text read by pieces; a line that never ends is given out in parts too long to pass."""
+    decode, rest = codecs.getincrementaldecoder("utf-8")().decode, ""
+    for piece in pieces:
+        *whole, rest = (rest + decode(piece)).split("\n")
+        yield from whole
+        if len(rest) > PIECE:
+            yield rest
+    yield rest + decode(b"", True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from registry.client import Countersign, blobs
-from registry.client.versions import bundle_files
+from registry.client.sources import choose
+from registry.client.versions import bundle_files, nature
 from registry.errors import Invalid, Unauthenticated, Unavailable, Unverified
 from tests.client.wire import Answer, Seen, Wire, problem
 
@@ -126,8 +129,7 @@ def test_bundle_files_are_named_from_inside_and_sorted(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     for name in ("z.json", "sub/a.bin", "b.txt"):
         (tmp_path / name).write_text(name)
-    (tmp_path / "linked.txt").symlink_to(tmp_path / "b.txt")
-    assert [inside for _, inside in bundle_files(tmp_path)] == ["b.txt", "linked.txt", "sub/a.bin", "z.json"]
+    assert [inside for _, inside in bundle_files(tmp_path)] == ["b.txt", "sub/a.bin", "z.json"]
 
 
 def test_what_would_be_left_out_silently_is_refused(tmp_path: Path) -> None:
@@ -135,12 +137,45 @@ def test_what_would_be_left_out_silently_is_refused(tmp_path: Path) -> None:
         bundle_files(tmp_path)
     with pytest.raises(Invalid, match="is not a folder"):
         bundle_files(tmp_path / "nothing")
-    (tmp_path / "real").mkdir()
-    (tmp_path / "real" / "f").touch()
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    with pytest.raises(Invalid, match="link to a folder"):
-        bundle_files(tmp_path)
-    (tmp_path / "link").unlink()
-    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(Invalid, match="neither a file nor a folder"):
-        bundle_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "words"),
+    [
+        ("link to a file", "linked-file", "is a link"),
+        ("link to a folder", "linked-folder", "is a link"),
+        ("link to nothing", "linked-file", "is a link"),
+        ("pipe", "not-a-file", "a pipe, neither"),
+        ("socket", "not-a-file", "a socket, neither"),
+    ],
+)
+def test_links_pipes_and_sockets_are_refused_by_name_and_never_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, kind: str, words: str
+) -> None:
+    """A pipe that is opened waits without end: that this test ends is half of what it says."""
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "README.md").write_text("Bills.")
+    wrong = folder / "config.json"
+    if what.startswith("link"):
+        (tmp_path / "file").touch()
+        wrong.symlink_to(
+            tmp_path / {"link to a file": "file", "link to a folder": ".", "link to nothing": "none"}[what]
+        )
+    elif what == "pipe":
+        os.mkfifo(wrong)
+    else:
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind("bundle/config.json")
+    with pytest.raises(Invalid, match=words) as refused:
+        bundle_files(folder)
+    assert refused.value.kind == kind
+    assert "config.json" in refused.value.detail
+    if what in ("pipe", "socket"):
+        with pytest.raises(Invalid, match="neither a file nor a folder"):
+            choose("base", folder)
+
+
+def test_a_device_is_named_as_one() -> None:
+    assert nature(Path("/dev/null")) == "a device"

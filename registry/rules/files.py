@@ -30,7 +30,7 @@ DOCS = {"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.t
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
              "merges.txt", "vocab.txt"}  # fmt: skip
 FULL = DOCS | TOKENIZER | {"config.json", "generation_config.json", "chat_template.jinja", INDEX}
-ADAPTER = DOCS | {lora.FILE}
+ADAPTER = DOCS | TOKENIZER | {lora.FILE, "chat_template.jinja"}
 # Keys by which a loader fetches or imports code; in any configuration file.
 CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines")
 HEX = re.compile(r"[0-9a-f]{64}")
@@ -101,10 +101,14 @@ def _choose(bundle: Bundle, files: Sequence[File]) -> None:
                          "Declare the SHA-256 and the size of the file's bytes.")  # fmt: skip
         elif file.path not in allowed and not is_weights(bundle.kind, file.path):
             what = f"; it is {foreign}" if (foreign := _foreign(bundle, file)) else ""
-            kinds = "the weights, adapter_config.json" if bundle.kind == "adapter" else "weights, config, tokenizer"
+            kinds = (
+                "the weights, adapter_config.json, its base's tokenizer"
+                if bundle.kind == "adapter"
+                else "weights, config"
+            )
             bundle.wrong(file.path[:200], "", "file-not-allowed",
                          f"no such file belongs in a bundle of kind {bundle.kind}{what}",
-                         f"Remove it: a bundle holds {kinds}, README and licence.")  # fmt: skip
+                         f"Remove it: a bundle holds {kinds}, tokenizer, README and licence.")  # fmt: skip
         elif not is_weights(bundle.kind, file.path) and file.size > (most := LARGER.get(file.path, MAX_TEXT)):
             bundle.wrong(
                 file.path, "", "file-too-large", f"{file.size} bytes, at most {most} are accepted", "Shorten it."

@@ -123,7 +123,7 @@ def _version(here: Visit, shelf: Shelf, team: str, name: str, number: int, statu
         "shelf": shelf, "team": team, "name": name, "version": version, "training": training,
         "eval_runs": evals.eval_runs(here.store, here.actor, subject=version.ref),
         "ties": ties(lineage.trace(here.store, here.actor, version.ref)),
-        "template": _template(here, version),
+        "chat": _template(here, version),
         "bars_recall": needs(here, Action.RECALL, team), "error": None, "reason": "", "confirm": "",
     }  # fmt: skip
     return render(here, "version.html", status, **(shown | typed))

@@ -100,7 +100,7 @@ def a_base(store: Store, blobs: Blobs, engineer: Person, team: str, name: str = 
     files = [
         put(blobs, "model.safetensors", safetensors({f"{MODULE}.weight": (8, 8), "model.norm.weight": (8,)}, seed)),
         put(blobs, "config.json", json.dumps(config).encode()),
-        put(blobs, "tokenizer.json", b'{"version":"1.0"}'),
+        put(blobs, "tokenizer.json", b'{"version":"1.0","model":{}}'),
     ]
     return versions.register(store, blobs, engineer.actor, versions.Draft("base", f"{team}/{name}", files, BASE_META))
 

@@ -12,6 +12,7 @@ from uuid import UUID
 from registry.client.blobs import Blobs, OnBytes, hash_file
 from registry.client.transport import SLOW, ref_path
 from registry.errors import Invalid, Unverified
+from registry.views.chat_templates import ChatTemplateView
 from registry.views.versions import AddedView, LinePage, LineView, VerifiedView, VersionView
 
 Kind = Literal["base", "adapter", "checkpoint"]
@@ -67,6 +68,10 @@ class Versions(Blobs):
     def verify(self, ref: str) -> VerifiedView:
         """Have the registry read every byte again and compare digests and roots."""
         return self._get(f"/verify/{ref_path(ref)}", VerifiedView, timeout=SLOW)
+
+    def chat_template(self, ref: str) -> ChatTemplateView:
+        """A version's chat template against its base's, and golden conversations under both."""
+        return self._get(f"/chat-templates/{ref_path(ref)}", ChatTemplateView, timeout=SLOW)
 
     def pull(self, ref: str, dest: str | Path, on_bytes: OnBytes | None = None) -> VersionView:
         """Fetch all files of a version into a folder; those already there with the right digest are kept."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
+from registry import sandbox
 from registry.blobs import Blobs
-from registry.db import datasets, training_runs, versions
+from registry.db import datasets, policies, training_runs, versions
 from registry.db.lineage import LineageEdge
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease, TrainingRun
@@ -18,6 +19,7 @@ from registry.rules import bundles, refs
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
 from registry.rules.bundles import BaseFacts, Inspected, Kind
+from registry.rules.chat_templates import Judge
 from registry.rules.refs import Ref, parse_line
 from registry.rules.tensors import File
 from registry.stats import weights
@@ -60,7 +62,7 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
     meta = _meta(store, actor, draft)
     inspected = bundles.inspect(
         draft.kind, draft.files, blobs.read, base=None if base is None else base.facts, meta=meta,
-        weigh=weights.weigh(blobs.read), named=_named(store, actor),
+        weigh=weights.weigh(blobs.read), named=_named(store, actor), judge=_judge(store, actor),
     )  # fmt: skip
     if inspected.rewritten is not None:
         blobs.put([inspected.rewritten])
@@ -80,6 +82,12 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
             ref=node.ref, digest=version.manifest_digest, root=version.tensor_root, status=version.state,
             findings=[FindingView(one.field, one.detail, one.mend) for one in inspected.findings],
         )  # fmt: skip
+
+
+def _judge(store: Store, actor: Actor) -> Judge:
+    """Who looks at chat templates; an adapter's own is taken in when some environment might let it serve."""
+    with store.read(actor) as session:
+        return Judge(sandbox.look, policies.allowing_chat_templates(session))
 
 
 def _meta(store: Store, actor: Actor, draft: Draft) -> dict[str, Any]:

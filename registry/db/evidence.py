@@ -16,6 +16,7 @@ from registry.db.training_runs import TrainingRun
 from registry.db.use_cases import UseCase
 from registry.db.versions import Node, Version
 from registry.proof import canonical
+from registry.rules import chat_templates
 from registry.rules import datasets as rows
 from registry.rules import evals as rules
 from registry.rules.datasets import Item
@@ -33,6 +34,7 @@ def gather(
     base = versions.by_id(session, version.base_version_id) if version.base_version_id else None
     data = [session.get_one(DatasetVersion, one) for one in lineage.parents(session, version.id, "tuned_on")]
     items = rows.decode_items(b"".join(blobs.stream(suite.blob_id)))
+    template = chat_templates.own_of(version.facts)
     return {
         "v": 1,
         "environment": policy.environment,
@@ -47,6 +49,9 @@ def gather(
         "suite": {"ref": session.get_one(Node, suite.id).ref.removeprefix("suite:"), "digest": suite.digest, "items": suite.items},
         "eval": _paired(session, blobs, version.id, base and base[0].id, suite, items),
         "contamination": _contamination(blobs, data, items),
+        # Only a template of its own is evidence; without one the document is what it always was.
+        **({"chat_template": {"source": template["source"], "digest": template["digest"]}}
+           if template else {}),
     }  # fmt: skip
 
 

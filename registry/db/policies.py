@@ -57,6 +57,12 @@ def current(session: Session, environment: str) -> PolicyVersion:
     return found
 
 
+def allowing_chat_templates(session: Session) -> tuple[str, ...]:
+    """The environments whose policy in force lets an adapter bring a chat template of its own."""
+    found = [standing(session, environment) for environment in ENVIRONMENTS]
+    return tuple(one.environment for one in found if one is not None and one.rules.get("chat_templates") == "allow")
+
+
 def by_id(session: Session, policy_id: UUID) -> PolicyVersion:
     """The policy version a review was opened under."""
     return session.get_one(PolicyVersion, policy_id)

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from registry.errors import BundleRejected, Defect, Invalid, Unverified
-from registry.rules import adapters
+from registry.rules import adapters, bindings, chat_templates
 from registry.rules.anatomies import anatomy
+from registry.rules.bindings import Texts
+from registry.rules.chat_templates import Judge
 from registry.rules.configs import FILE as CONFIG
 from registry.rules.contents import CLASS
 from registry.rules.documents import canonical, digest, sha256_hex
@@ -42,7 +44,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class BaseFacts:
-    """What an adapter is held against: the base's root, the shape of each of its tensors by name, its config.json.
+    """What an adapter is held against: the base's root, the shape of each of its tensors by name, its config.json, its texts.
 
     `line` and `commit` are the registered version's `team/name` and commit id, which an adapter's configuration is
     written to name; None where a base is looked at outside of a registry.
@@ -53,6 +55,7 @@ class BaseFacts:
     config: Mapping[str, Any] = field(default_factory=dict)
     line: str | None = None
     commit: str | None = None
+    texts: Texts | None = None
 
 
 Named = Callable[[str, str | None], Collection[str]]
@@ -82,13 +85,14 @@ class Inspected:
 
 def inspect(
     kind: Kind, files: Sequence[File], read: Read, *, base: BaseFacts | None, meta: Mapping[str, Any],
-    weigh: Weigh | None = None, named: Named = lambda name, revision: (),
+    weigh: Weigh | None = None, named: Named = lambda name, revision: (), judge: Judge | None = None,
 ) -> Inspected:  # fmt: skip
     """Hold a bundle against every rule and say all that is wrong with it, what it is, and what is still missing.
 
     `base` is the base model an adapter is bound to (None leaves a finding); a `base_root` in `meta` says on which
     root it was trained, and must be that base's. The caller lays the line's `domain` into `meta`. Weights are read
     once whole, in pieces, and only when nothing else is wrong; `weigh` reads them (the plain one unless told otherwise).
+    `judge` looks at chat templates, which is never done in this process.
     """
     bundle = read_bundle(kind, files, read)
     config = None
@@ -96,6 +100,7 @@ def inspect(
         facts, config = _inspect_adapter(bundle, base, meta, named)
     else:
         facts = _inspect_full(bundle)
+    facts |= bindings.check(bundle, base.texts if base else None, judge)
     root = base_root = None
     if not bundle.defects:
         weighed = _weigh(bundle, weigh or weigh_plain(read))
@@ -163,7 +168,7 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
     bundle = read_bundle("base", files, read)
     if bundle.defects:
         raise BundleRejected(bundle.defects.told())
-    return BaseFacts(base_root, _shapes(bundle), bundle.documents["config.json"])
+    return BaseFacts(base_root, _shapes(bundle), bundle.documents["config.json"], texts=bindings.texts_of(bundle))
 
 
 def _shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
@@ -234,21 +239,14 @@ def _check_shards(bundle: Bundle) -> None:
 
 
 def _base_root(bundle: Bundle, root: str) -> str:
-    """One digest over all that makes a base answer as it does: tensors, configuration, tokenizer, chat template.
-
-    transformers prefers chat_template.jinja to the template inside tokenizer_config.json; so does this.
-    """
-    tokenizer = bundle.files.get("tokenizer.json")
-    settings = bundle.documents.get("tokenizer_config.json")
-    template = bundle.documents.get("chat_template.jinja")
-    if template is None and isinstance(settings, dict):
-        template = settings.get("chat_template")
-    if template is not None and not isinstance(template, str):
-        template = canonical(template).decode()  # several named templates
+    """One digest over all that makes a base answer as it does: tensors, configuration, tokenizer, chat template."""
+    template = chat_templates.named(bundle.documents)
     return digest({
         "tensor_root": root,
         "config": sha256_hex(canonical(bundle.documents["config.json"])),
-        "tokenizer": tokenizer.sha256 if tokenizer else None,
+        "tokenizer": bindings.tokenizer_identity(
+            {path: file.sha256 for path, file in bundle.files.items()}, bundle.documents
+        ),
         "chat_template": None if template is None else sha256_hex(template.encode("utf-8", "surrogatepass")),
     })  # fmt: skip
 

@@ -9,11 +9,12 @@ import codecs
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from registry.errors import Defect, Invalid, RegistryError, Unverified
-from registry.rules import lora
+from registry.rules.configs import FILE as CONFIG
 from registry.rules.contents import (
     HEAD,
     PICKLE,
@@ -50,11 +51,14 @@ DOCS = {"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.t
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
              "merges.txt", "vocab.txt"}  # fmt: skip
 FULL = DOCS | TOKENIZER | {"config.json", "generation_config.json", "chat_template.jinja", INDEX}
-ADAPTER = DOCS | {lora.FILE}
+ADAPTER = DOCS | TOKENIZER | {CONFIG, "chat_template.jinja"}
 HEX = re.compile(r"[0-9a-f]{64}")
-KEPT = {"config.json", "tokenizer_config.json", "chat_template.jinja", lora.FILE, INDEX}
+KEPT = {"config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+        CONFIG, INDEX}  # fmt: skip
 """Of the others nothing is wanted but that they are sound: they are read, and let go."""
 STREAMED = {"tokenizer.json", "vocab.json"}
+LOOKED_INTO = 4 << 20
+"""A tokenizer.json of at most so many bytes is kept as well, so that two can be compared key by key."""
 TABLES = {"merges.txt", "vocab.txt"}
 LOOKS = str.maketrans("асԁеһіјӏорԛѕхуανοАВЕНКМОРСТХΑΒΕΗΙΚΜΝΟΡΤΧ", "acdehijlopqsxyavoABEHKMOPCTXABEHIKMNOPTX")
 """Letters of other alphabets that look like those of the names that are allowed."""
@@ -115,7 +119,11 @@ def _choose(bundle: Bundle, files: Sequence[File]) -> None:
         elif file.path not in allowed and not is_weights(bundle.kind, file.path):
             what = f"; it is {what}" if (what := _foreign(bundle, file)) else ""
             like = next((f"; its name only looks like {name}" for name in allowed if _alike(name, file.path)), "")
-            kinds = "the weights, adapter_config.json" if bundle.kind == "adapter" else "weights, config, tokenizer"
+            kinds = (
+                "the weights, adapter_config.json, its base's tokenizer"
+                if bundle.kind == "adapter"
+                else "weights, config, tokenizer"
+            )
             bundle.wrong(file.path, "", "file-not-allowed",
                          f"no such file belongs in a bundle of kind {bundle.kind}{like}{what}",
                          f"Remove it: a bundle holds {kinds}, README and licence.")  # fmt: skip
@@ -174,6 +182,9 @@ def _read_text(bundle: Bundle, path: str, file: File) -> None:
 
     if path in STREAMED:
         check_outline(path, outline(_pieces(bundle, file), bundle.allowance), wrong)
+        if path == "tokenizer.json" and file.size <= LOOKED_INTO:
+            with suppress(Invalid):  # sound, but of more values than are held at once
+                bundle.documents[path] = loads(fetch(file, bundle.read, 0, file.size))
         return
     try:
         if path in TABLES:
@@ -187,8 +198,8 @@ def _read_text(bundle: Bundle, path: str, file: File) -> None:
     if path == INDEX:
         pass  # held against the shards, once all of them are read
     elif path.endswith(".json"):
-        # Of an adapter's configuration every key is judged in `lora`, so that its own say what is wrong below them.
-        check_document(path, document, wrong, deep=path != lora.FILE)
+        # Of an adapter's configuration every key is judged by its method's row, so that its own say what is wrong below them.
+        check_document(path, document, wrong, deep=path != CONFIG)
         if not isinstance(document, dict):
             return
     elif path not in DOCS:

@@ -107,11 +107,22 @@ def judge(policy_rules: Mapping[str, Any], evidence: Mapping[str, Any]) -> Verdi
     if problems:
         raise Invalid("bad-policy", f"The policy cannot be judged by: {'; '.join(problems)}.", "Publish it again.")
     try:
-        results = tuple(_apply(rule, evidence) for rule in rules)
+        results = (*(_apply(rule, evidence) for rule in rules), *_chat_template(policy_rules, evidence))
     except (KeyError, TypeError, AttributeError) as error:
         raise Invalid("bad-evidence", f"The evidence has not the form a gate reads: {str(error)[:120]}.",
                       "Gather it again from the eval runs.") from error  # fmt: skip
     return Verdict(max((result.outcome for result in results), key=SEVERITY.index), results)
+
+
+def _chat_template(policy_rules: Mapping[str, Any], evidence: Mapping[str, Any]) -> tuple[RuleResult, ...]:
+    """A chat template that is not the base's needs a policy that allows it; without one there is nothing to judge."""
+    found = evidence.get("chat_template")
+    if found is None:
+        return ()
+    allowed = policy_rules.get("chat_templates") == "allow"
+    ends = "the policy allows that, and people decide on what it changes" if allowed else "the policy allows none"
+    detail = f"The adapter brings a chat template of its own ({found['digest']}); {ends}."
+    return (RuleResult("chat_template", "pass" if allowed else "fail", detail, {"digest": found["digest"]}),)
 
 
 def _apply(rule: Rule, evidence: Mapping[str, Any]) -> RuleResult:

@@ -28,7 +28,11 @@ class Quorum:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One environment's policy; an approval under it lasts `approval_days` days."""
+    """One environment's policy; an approval under it lasts `approval_days` days.
+
+    `chat_templates` says whether an adapter may bring a chat template of its own; every policy that says nothing of it,
+    such as all that were published before it could, refuses.
+    """
 
     environment: str
     quorum: Quorum
@@ -36,6 +40,7 @@ class Policy:
     evidence: tuple[Rule, ...]
     fallback_to_base: bool
     approval_days: int
+    chat_templates: str = "refuse"
 
 
 def _approvals(value: Any) -> bool:
@@ -57,6 +62,9 @@ KEYS: dict[str, tuple[Any, str]] = {
     "fallback_to_base": (lambda value: isinstance(value, bool), "true or false"),
     "approval_days": (lambda value: type(value) is int and 1 <= value <= MAX_DAYS, f"days from 1 to {MAX_DAYS}"),
 }
+OPTIONAL: dict[str, tuple[Any, str]] = {
+    "chat_templates": (lambda value: value in ("refuse", "allow"), "refuse or allow"),
+}
 QUORUM: dict[str, tuple[Any, str]] = {
     "approvals": (_approvals, f"an integer from 2 to {MAX_APPROVALS}: nothing ships on one signature"),
     "roles": (_roles, f"a list out of {', '.join(VOTERS)}, the roles that may vote"),
@@ -77,7 +85,8 @@ def parse(raw: Any) -> Policy:
     """Read a policy (the caller parsed its YAML); Invalid (`bad-policy`) names everything that is wrong at once."""
     if not isinstance(raw, Mapping):
         raise Invalid("bad-policy", "The policy is no table of keys.", "Write it as the built-in ones are written.")
-    problems = _check(raw, KEYS, also="quorum evidence")
+    problems = _check({key: value for key, value in raw.items() if key not in OPTIONAL}, KEYS, also="quorum evidence")
+    problems += _check(raw, {key: OPTIONAL[key] for key in OPTIONAL if key in raw}, also=" ".join(map(str, raw)))
     quorum = raw.get("quorum", {})
     if isinstance(quorum, Mapping):
         problems += _check(quorum, QUORUM, "quorum.") if "quorum" in raw else []
@@ -97,6 +106,7 @@ def parse(raw: Any) -> Policy:
         evidence=rules,
         fallback_to_base=raw["fallback_to_base"],
         approval_days=raw["approval_days"],
+        chat_templates=raw.get("chat_templates", "refuse"),
     )
 
 
@@ -109,9 +119,15 @@ def _name(rule: Rule) -> str:
 
 
 def as_rules(policy: Policy) -> dict[str, Any]:
-    """The policy as a plain document, the same for every way of writing it: what is stored, hashed and judged by."""
+    """The policy as a plain document, the same for every way of writing it: what is stored, hashed and judged by.
+
+    A key that came later stands in it only where it says more than its absence: what was published keeps its digest.
+    """
+    whole = asdict(policy)
+    if policy.chat_templates == "refuse":
+        del whole["chat_templates"]
     return {
-        **asdict(policy),
+        **whole,
         "quorum": {**asdict(policy.quorum), "roles": list(policy.quorum.roles)},
         "evidence": {_name(rule): asdict(rule) for rule in policy.evidence},
     }

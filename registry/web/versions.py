@@ -9,12 +9,15 @@ from fastapi import APIRouter, Form
 from fastapi.responses import Response
 
 from registry.commands import recalls
-from registry.errors import Forbidden, Invalid, NotFound, RegistryError
-from registry.queries import evals, lineage, training_runs, versions
+from registry.errors import Forbidden, Invalid, NotFound, RegistryError, Unavailable, Unverified
+from registry.queries import chat_templates, evals, lineage, training_runs, versions
 from registry.rules.actions import Action
+from registry.rules.chat_templates import own_of
 from registry.rules.refs import parse_line, parse_ref
 from registry.rules.rollouts import check_reason
+from registry.views.chat_templates import ChatTemplateView
 from registry.views.lineage import LineageView, NodeView
+from registry.views.versions import VersionView
 from registry.web.pages import STATUS, Page, needs, render, sent
 from registry.web.visits import Here, Posted, Visit
 
@@ -120,9 +123,20 @@ def _version(here: Visit, shelf: Shelf, team: str, name: str, number: int, statu
         "shelf": shelf, "team": team, "name": name, "version": version, "training": training,
         "eval_runs": evals.eval_runs(here.store, here.actor, subject=version.ref),
         "ties": ties(lineage.trace(here.store, here.actor, version.ref)),
+        "chat": _template(here, version),
         "bars_recall": needs(here, Action.RECALL, team), "error": None, "reason": "", "confirm": "",
     }  # fmt: skip
     return render(here, "version.html", status, **(shown | typed))
+
+
+def _template(here: Visit, version: VersionView) -> ChatTemplateView | None:
+    """A chat template of its own, compared for whoever decides; None where it has none, or nothing can render now."""
+    if own_of(version.facts) is None:
+        return None
+    try:
+        return chat_templates.chat_template(here.store, here.request.app.state.blobs, here.actor, version.ref)
+    except (Unavailable, Unverified):
+        return None
 
 
 def _recall(here: Posted, shelf: Shelf, team: str, name: str, number: int, reason: str, confirm: str) -> Response:

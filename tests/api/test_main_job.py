@@ -149,7 +149,7 @@ def test_the_main_job_over_rest(
     assert door.ask(engineer, "HEAD", f"/blobs/{hashlib.sha256(weights).hexdigest()}").status_code == 404
     bundle = {"name": f"{team}/tiny", "meta": BASE_META, "files": [
         file(door, engineer, "model.safetensors", weights), file(door, engineer, "config.json", config),
-        file(door, engineer, "tokenizer.json", b'{"version":"1.0"}')]}  # fmt: skip
+        file(door, engineer, "tokenizer.json", b'{"version":"1.0","model":{}}')]}  # fmt: skip
     assert door.ask(engineer, "HEAD", f"/blobs/{hashlib.sha256(weights).hexdigest()}").headers["content-length"] == str(
         len(weights)
     )
@@ -276,7 +276,7 @@ def test_the_routes_beside_the_main_job(door: Door, admin: Person, team: str) ->
     weights = safetensors({f"{MODULE}.weight": (8, 8), "model.norm.weight": (8,)}, seed=78)
     config = json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8}).encode()
     files = [file(door, engineer, "model.safetensors", weights), file(door, engineer, "config.json", config),
-             file(door, engineer, "tokenizer.json", b'{"version":"1.0"}')]  # fmt: skip
+             file(door, engineer, "tokenizer.json", b'{"version":"1.0","model":{}}')]  # fmt: skip
     base = door.done(engineer, "POST", "/bases", {"name": f"{team}/tiny", "meta": BASE_META, "files": files})
     tuned = door.done(
         engineer,

@@ -109,7 +109,7 @@ def write_base(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(safetensors(tensors))
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8}
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer.json").write_text('{"version":"1.0"}')
+    (folder / "tokenizer.json").write_text('{"version":"1.0","model":{}}')
 
 
 def write_adapter(folder: Path, seed: int, width: int = 8) -> None:

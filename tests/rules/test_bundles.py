@@ -44,6 +44,11 @@ def test_a_sound_base() -> None:
     assert found.facts == {
         "tensors": 7, "parameters": 16 * 8 + 2 * (64 + 32 + 8), "dtypes": {"F32": 336},
         "architecture": "LlamaForCausalLM", "model_type": "llama",
+        "chat_template": {
+            "source": "chat_template.jinja",
+            "digest": digest({"default": hashlib.sha256(b"{{ messages }}").hexdigest()}),
+            "templates": {"default": f"sha256:{hashlib.sha256(b'{{ messages }}').hexdigest()}"},
+        },
     }  # fmt: skip
     assert found.base_root == digest({
         "tensor_root": found.tensor_root,
@@ -258,7 +263,7 @@ def test_an_adapter_of_another_base_names_both_roots(base: BaseFacts) -> None:
     assert base.base_root in found.defects[0].detail
 
 
-@pytest.mark.parametrize("path", ["tokenizer.json", "config.json", "chat_template.jinja", "training_args.bin"])
+@pytest.mark.parametrize("path", ["config.json", "generation_config.json", "training_args.bin"])
 def test_an_adapter_may_not_bring_what_belongs_to_the_base(base: BaseFacts, path: str) -> None:
     assert broken(look("adapter", adapter_files() | {path: b"{}"}, base)) == [(path, "file-not-allowed")]
 

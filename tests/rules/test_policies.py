@@ -64,6 +64,14 @@ def test_parse_and_back() -> None:
     assert json.loads(json.dumps(as_rules(policy))) == GOOD
 
 
+def test_a_key_that_came_later_changes_nothing_that_was_published() -> None:
+    assert parse(GOOD).chat_templates == "refuse"
+    assert as_rules(parse(GOOD | {"chat_templates": "refuse"})) == GOOD
+    allowing = GOOD | {"chat_templates": "allow"}
+    assert as_rules(parse(allowing)) == allowing
+    assert parse(as_rules(parse(allowing))) == parse(allowing)
+
+
 def test_order_of_writing_does_not_change_the_digest() -> None:
     turned = {key: GOOD[key] for key in reversed(GOOD)}
     turned["evidence"] = dict(reversed(GOOD["evidence"].items()))
@@ -111,6 +119,7 @@ WRONG: list[tuple[str, list[Any]]] = [
     ("evidence.contamination.exact", [-1, 0.0, None, False]),
     ("fallback_to_base", ["yes", 1, None]),
     ("approval_days", [0, 731, -1, "180", 180.0, True]),
+    ("chat_templates", ["yes", True, None, [], {}]),
 ]
 
 

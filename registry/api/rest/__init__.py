@@ -6,6 +6,7 @@ from registry.api.rest import (
     accounts,
     audit,
     blobs,
+    chat_templates,
     datasets,
     evals,
     lineage,
@@ -23,7 +24,7 @@ from registry.api.rest import (
 
 NOUNS = (
     search, tags,
-    accounts, audit, blobs, datasets, evals, lineage, policies, profiles, reviews, rollouts, training_runs, use_cases,
+    accounts, audit, blobs, chat_templates, datasets, evals, lineage, policies, profiles, reviews, rollouts, training_runs, use_cases,
     versions,
     work,
 )  # fmt: skip

@@ -1,0 +1,17 @@
+"""Chat templates over REST: what a version's says, against its base's."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from registry.api.rest.door import Caller, TheBlobs, TheStore
+from registry.queries import chat_templates as queries
+from registry.views.chat_templates import ChatTemplateView
+
+router = APIRouter(tags=["versions"])
+
+
+@router.get("/chat-templates/{ref:path}")
+def chat_template(store: TheStore, blobs: TheBlobs, caller: Caller, ref: str) -> ChatTemplateView:
+    """A version's chat template: the difference from its base's, and golden conversations under both."""
+    return queries.chat_template(store, blobs, caller, ref)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from textwrap import dedent
 
@@ -194,6 +194,27 @@ def test_the_sweep_spares_what_is_named_young_or_just_asked_for(folder: Path) ->
     assert [blobs.has(one) for one in (named, asked, orphan, young)] == [True, True, False, True]
     assert not abandoned.exists()
     assert stranger.exists()
+
+
+def test_one_blob_goes_unless_somebody_used_it_since(blobs: Blobs) -> None:
+    blobs.put([BYTES])
+    now = datetime.now(UTC)
+    assert not blobs.remove(DIGEST, now - timedelta(minutes=1))
+    assert blobs.verify(DIGEST)
+    assert blobs.remove(DIGEST, now + timedelta(minutes=1))
+    assert not blobs.has(DIGEST)
+    assert not blobs.remove(DIGEST, now + timedelta(minutes=1))
+
+
+def test_asking_for_a_blob_in_a_folder_keeps_it(folder: Path) -> None:
+    blobs = Blobs(folder)
+    blobs.put([BYTES])
+    os.utime(place(folder), (0, 0))
+    moment = datetime.now(UTC) - timedelta(minutes=1)
+    assert blobs.has(DIGEST)
+    assert not blobs.remove(DIGEST, moment)
+    os.utime(place(folder), (0, 0))
+    assert blobs.remove(DIGEST, moment)
 
 
 def test_a_blob_used_while_the_sweep_thinks_stays(folder: Path) -> None:

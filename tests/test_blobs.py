@@ -280,13 +280,13 @@ def test_a_full_disk_is_unavailable_and_leaves_nothing(folder: Path) -> None:
             print(error.kind)
     """)
     answer = subprocess.run([sys.executable, "-c", child, str(folder)], check=True, capture_output=True, text=True)
-    assert answer.stdout == "blobs-unreachable\n"
+    assert answer.stdout == "blobs-full\n"
     assert files(folder) == []
 
 
 CRASH = dedent("""
     import os, signal, sys
-    from registry import blobs
+    from registry import blobs, drafts
 
     class Fatal:
         '''The os module, whose n-th changing call is the process's last: killed just before or just after it.'''
@@ -294,7 +294,7 @@ CRASH = dedent("""
 
         def __getattr__(self, name):
             real = getattr(os, name)
-            if name not in {"open", "mkdir", "fsync", "replace", "utime"}:
+            if name not in {"open", "mkdir", "write", "ftruncate", "fsync", "replace", "unlink", "utime"}:
                 return real
             def call(*given, **named):
                 Fatal.left -= 1
@@ -307,7 +307,7 @@ CRASH = dedent("""
             return call
 
     store = blobs.Blobs(sys.argv[1])
-    blobs.os = Fatal()
+    drafts.os = Fatal()
     print(store.put([b"a" * 70_000, b"b" * 70_000]).sha256)
 """)
 

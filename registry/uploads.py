@@ -309,7 +309,7 @@ class _Parts:
     def drop(self) -> None:
         self._wait = []
         # The last first: should this be cut short, what is left is a shorter upload and not one with a hole.
-        for start, _ in sorted(self._listed(), reverse=True):
+        for start, _ in sorted(self._rows, reverse=True):
             with suppress(FileNotFoundError):
                 self._store.delete(f"{self._path}/{start:020d}")
 

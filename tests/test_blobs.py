@@ -31,8 +31,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "a b" / "blobs"
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def blobs(request: pytest.FixtureRequest, folder: Path) -> Blobs:
+    if request.param == "s3":
+        return Blobs(request.getfixturevalue("s3"))
     return Blobs(folder.as_uri() if request.param == "local" else "memory:///")
 
 

@@ -154,7 +154,9 @@ def run() -> None:
         there.mkdir()
         reference = ["-c", f"from tests.benches.blobs import *; bare(Path({str(there)!r}), {other})"]
         with running(["-m", "registry", "api"], port, environ) as server, running(reference, other, {}):
-            _measure(Path(home), folder / "private" / "blobs", port, other, {"Authorization": f"Bearer {token}"}, server)
+            _measure(
+                Path(home), folder / "private" / "blobs", port, other, {"Authorization": f"Bearer {token}"}, server
+            )
             _through_the_client(Path(home), port, token)
 
 

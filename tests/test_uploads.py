@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -51,7 +52,7 @@ def nothing_is_left(blobs: Blobs) -> bool:
 
 def test_an_upload_goes_on_where_it_was_cut(blobs: Blobs, uploads: Uploads) -> None:
     cuts = [0, 1, 700_001, 9 << 20, len(BYTES) - 1]
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in itertools.pairwise(cuts):
         send(uploads, start, end)
         assert uploads.offset(ME, DIGEST) == end
         assert not blobs.has(DIGEST)

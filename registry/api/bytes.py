@@ -56,55 +56,67 @@ async def in_thread(work: Callable[..., T], *given: Any) -> T:
     return await anyio.to_thread.run_sync(work, *given, limiter=_of_this_loop(_threads, AT_ONCE))
 
 
-async def take(request: Request, write: Callable[[bytes], None]) -> None:
-    """Hand the body on to `write`, in order and in batches, in a thread.
+class Body:
+    """A request's body, taken once."""
 
-    Whatever came is handed on, also before Unavailable (`upload-broken`, `body-too-slow`) says that the rest did not.
-    """
-    writing: asyncio.Task[None] | None = None
-    more, why = True, None
-    try:
-        while more and why is None:
-            pieces: list[bytes] = []
-            size = 0
-            with suppress(TimeoutError):
-                async with asyncio.timeout(WAIT):
-                    while more and size < BATCH:
-                        message = await request.receive()
-                        if message["type"] != "http.request":
-                            why = Unavailable("upload-broken", "The upload broke off.",
-                                              "Send it again; nothing of it is visible.")  # fmt: skip
-                            break
-                        if piece := message.get("body", b""):
-                            pieces.append(piece)
-                            size += len(piece)
-                        more = message.get("more_body", False)
-            if more and why is None and size < min(LEAST, BATCH):
-                why = Unavailable("body-too-slow", f"Fewer than {LEAST} bytes came in {WAIT:.0f} seconds.",
-                                  "Send it again, over a better line.")  # fmt: skip
+    def __init__(self, request: Request) -> None:
+        self._receive, self._more = request.receive, True
+
+    async def _piece(self) -> bytes:
+        message = await self._receive()
+        if message["type"] != "http.request":
+            self._more = False
+            raise Unavailable("upload-broken", "The upload broke off.", "Send it again; nothing of it is visible.")
+        self._more = message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        return piece
+
+    async def take(self, write: Callable[[bytes], None]) -> None:
+        """Hand it on to `write`, in order and in batches, in a thread.
+
+        Whatever came is handed on, also before Unavailable (`upload-broken`, `body-too-slow`) says the rest did not.
+        """
+        writing: asyncio.Task[None] | None = None
+        why: Unavailable | None = None
+        try:
+            while self._more and why is None:
+                pieces: list[bytes] = []
+                size = 0
+                try:
+                    async with asyncio.timeout(WAIT):
+                        while self._more and size < BATCH:
+                            pieces.append(await self._piece())
+                            size += len(pieces[-1])
+                except TimeoutError:
+                    if size < LEAST:
+                        why = Unavailable("body-too-slow", f"Fewer than {LEAST} bytes came in {WAIT:.0f} seconds.",
+                                          "Send it again, over a better line.")  # fmt: skip
+                except Unavailable as error:
+                    why = error
+                if writing is not None:
+                    await writing
+                if size:
+                    writing = asyncio.create_task(in_thread(_joined, write, pieces))
             if writing is not None:
                 await writing
-            if pieces:
-                writing = asyncio.create_task(in_thread(lambda batch=pieces: write(b"".join(batch))))
-        if writing is not None:
-            await writing
-    except BaseException:
-        if writing is not None:
-            await asyncio.wait([writing])
-        raise
-    if why is not None:
-        raise why
+        except BaseException:
+            if writing is not None:
+                await asyncio.wait([writing])
+            raise
+        if why is not None:
+            self._more = False  # nothing to wait for any longer
+            raise why
+
+    async def drain(self, most: int = 16 << 20, seconds: float = 5.0) -> None:
+        """Let a refused sender finish a body that is nearly through, so that he hears the answer."""
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(seconds):
+                while self._more and most > 0:
+                    most -= len(await self._piece())
 
 
-async def drain(request: Request, most: int = 16 << 20, seconds: float = 5.0) -> None:
-    """Let a refused sender finish a body that is nearly through, so that he hears the answer."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while most > 0:
-                message = await request.receive()
-                most -= len(message.get("body", b""))
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    return
+def _joined(write: Callable[[bytes], None], pieces: list[bytes]) -> None:
+    write(b"".join(pieces))
 
 
 class Pieces(Response):

@@ -53,13 +53,14 @@ async def put(request: Request, blobs: TheBlobs, caller: Caller, digest: str) ->
     may_upload(caller)
     limit: int = request.app.state.settings.max_blob_bytes
     declared(request, 0, limit)
+    body = pieces.Body(request)
     async with pieces.turn():
         incoming = await pieces.in_thread(blobs.incoming, expected, limit)
         try:
-            await pieces.take(request, incoming.write)
+            await body.take(incoming.write)
             stored = await pieces.in_thread(incoming.finish)
         except RegistryError:
-            await pieces.drain(request)
+            await body.drain()
             raise
         finally:
             await pieces.in_thread(incoming.__exit__)

@@ -58,17 +58,18 @@ async def append(request: Request, uploads: TheUploads, caller: Caller, digest: 
     start, last = _asked(request)
     limit: int = request.app.state.settings.max_blob_bytes
     declared(request, start, limit)
+    body = pieces.Body(request)
     async with pieces.turn():
         stack = ExitStack()
         try:
             sending = await pieces.in_thread(stack.enter_context, uploads.sending(account, expected, start, limit))
-            await pieces.take(request, sending.write)
+            await body.take(sending.write)
             if not last:
                 await pieces.in_thread(stack.close)
                 return Response(None, 204, _headers(sending.size))
             stored = await pieces.in_thread(sending.finish)
         except RegistryError:
-            await asyncio.gather(pieces.drain(request), pieces.in_thread(stack.close))
+            await asyncio.gather(body.drain(), pieces.in_thread(stack.close))
             raise
         finally:
             await pieces.in_thread(stack.close)

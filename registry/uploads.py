@@ -26,7 +26,7 @@ from registry.drafts import INCOMING, PART, FileDraft, ObjectDraft, agreed, busy
 from registry.errors import Conflict, Invalid, NotFound, TooLarge
 
 ACCOUNT = re.compile(r"[0-9a-f-]{36}")
-MOST = 64
+MOST = 32
 """Unfinished uploads of one account."""
 LIFE = timedelta(days=1)
 """How long an upload may lie untouched before it makes room for the account's next."""

@@ -286,60 +286,6 @@ def test_a_full_disk_is_unavailable_and_leaves_nothing(folder: Path) -> None:
     assert files(folder) == []
 
 
-CRASH = dedent("""
-    import os, signal, sys
-    from registry import blobs, drafts
-
-    class Fatal:
-        '''The os module, whose n-th changing call is the process's last: killed just before or just after it.'''
-        left, after = int(sys.argv[2]), sys.argv[3] == "after"
-
-        def __getattr__(self, name):
-            real = getattr(os, name)
-            if name not in {"open", "mkdir", "write", "ftruncate", "fsync", "replace", "unlink", "utime"}:
-                return real
-            def call(*given, **named):
-                Fatal.left -= 1
-                if Fatal.left == 0 and not self.after:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                answer = real(*given, **named)
-                if Fatal.left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return answer
-            return call
-
-    store = blobs.Blobs(sys.argv[1])
-    drafts.os = Fatal()
-    print(store.put([b"a" * 70_000, b"b" * 70_000]).sha256)
-""")
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_kill_at_any_step_leaves_at_most_an_orphan(folder: Path, when: str) -> None:
-    data = b"a" * 70_000 + b"b" * 70_000
-    digest = hashlib.sha256(data).hexdigest()
-    for step in range(1, 40):
-        child = subprocess.run(
-            [sys.executable, "-c", CRASH, str(folder), str(step), when], capture_output=True, text=True
-        )
-        blobs = Blobs(folder)
-        assert not blobs.has(digest) or blobs.verify(digest)
-        assert len(files(folder)) <= 1
-        everything(blobs)
-        assert files(folder) == []
-        assert blobs.put([data]).sha256 == digest
-        assert blobs.verify(digest)
-        everything(blobs)
-        for empty in sorted((folder / "sha256").rglob("*"), reverse=True):
-            empty.rmdir()
-        if child.returncode == 0:
-            assert child.stdout.strip() == digest
-            assert step > 6, "the fault points were not reached"
-            return
-        assert child.returncode == -9, child.stderr
-    pytest.fail("the child never came to its end")
-
-
 def test_memory_stays_constant(folder: Path) -> None:
     child = dedent("""
         import resource, sys

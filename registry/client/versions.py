@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from uuid import UUID
 
-from registry.client.blobs import Blobs, OnBytes, hash_file
+from registry.client.blobs import Blobs, OnBytes, Progress, hash_file
 from registry.client.transport import SLOW, ref_path
 from registry.errors import Invalid, Unverified
 from registry.views.chat_templates import ChatTemplateView
@@ -34,7 +34,7 @@ class Versions(Blobs):
         training_run: UUID | str | None = None,
         attempt: int | None = None,
         step: int | None = None,
-        on_bytes: OnBytes | None = None,
+        on_bytes: OnBytes | Progress | None = None,
     ) -> AddedView:
         """Send every file of a folder, then register them as a version of `team/name` (bytes before rows).
 
@@ -48,7 +48,7 @@ class Versions(Blobs):
         }  # fmt: skip
         return self._post(NOUNS[kind], AddedView, body, timeout=SLOW)
 
-    def _sent(self, path: Path, inside: str, on_bytes: OnBytes | None) -> dict[str, Any]:
+    def _sent(self, path: Path, inside: str, on_bytes: OnBytes | Progress | None) -> dict[str, Any]:
         """One file of a bundle, its bytes published, as the registering request names it."""
         sent = self.put_file(path, on_bytes)
         return {"path": inside, "sha256": sent.sha256, "size": sent.size}
@@ -73,7 +73,7 @@ class Versions(Blobs):
         """A version's chat template against its base's, and golden conversations under both."""
         return self._get(f"/chat-templates/{ref_path(ref)}", ChatTemplateView, timeout=SLOW)
 
-    def pull(self, ref: str, dest: str | Path, on_bytes: OnBytes | None = None) -> VersionView:
+    def pull(self, ref: str, dest: str | Path, on_bytes: OnBytes | Progress | None = None) -> VersionView:
         """Fetch all files of a version into a folder; those already there with the right digest are kept."""
         version = self.version(ref)
         for file in version.files:

@@ -17,6 +17,7 @@ from registry.api.rest import (
     search,
     tags,
     training_runs,
+    uploads,
     use_cases,
     versions,
     work,
@@ -24,8 +25,8 @@ from registry.api.rest import (
 
 NOUNS = (
     search, tags,
-    accounts, audit, blobs, chat_templates, datasets, evals, lineage, policies, profiles, reviews, rollouts, training_runs, use_cases,
-    versions,
+    accounts, audit, blobs, chat_templates, datasets, evals, lineage, policies, profiles, reviews, rollouts,
+    training_runs, uploads, use_cases, versions,
     work,
 )  # fmt: skip
 

@@ -22,37 +22,42 @@ from registry.rules.actors import Actor
 from registry.rules.pulls import Standing
 from registry.views.pulls import Pulled, Refs
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
-SHA256 = re.compile(r"sha256-([0-9a-f]{64})")
+HEX = re.compile(r"(?:sha256-)?([0-9a-f]{8,64})")
+FULL = re.compile(r"refs/(?:heads|tags)/(.+)")
 DRAFT = re.compile(r"draft-[0-9a-f]{8}")
 VIRTUAL = re.compile(r"(.+)\.v([1-9][0-9]{0,8})")
 
+# Where a version is approved now or serves, as itself or under another: as its base, or as the quantised base of its
+# profile. A gateway that may serve the one must be able to load the other.
 VERSIONS = text(
     """
     with one as (
-        select v.*, n.ref, n.seq,
-            exists (select from review r where r.version_id = v.id and r.state = 'approved'
-                    and r.expires_at > clock_timestamp()) as approved,
-            exists (select from route_generation g where g.valid_to is null and not g.killed
-                    and v.id in (g.stable_version_id, g.candidate_version_id)) as live,
-            exists (select from version a where a.base_version_id = v.id and a.state <> 'recalled' and (
-                exists (select from review r where r.version_id = a.id and r.state = 'approved'
-                        and r.expires_at > clock_timestamp())
-                or exists (select from route_generation g where g.valid_to is null and not g.killed
-                           and a.id in (g.stable_version_id, g.candidate_version_id)))) as carries
-        from version v join node n on n.id = v.id
+        select v.*, n.ref, n.seq from version v join node n on n.id = v.id
         where v.line_id = :line
           and (cast(:number as integer) is null or v.number = :number)
           and (cast(:digest as text) is null or v.manifest_digest like :digest)
           and (cast(:id as uuid) is null or v.id = :id)
           and (cast(:ref as text) is null or n.ref = :ref)
+    ), served as (
+        select one.id as under, one.id from one
+        union select one.id, a.id from one join version a on a.base_version_id = one.id and a.state <> 'recalled'
+        union select one.id, p.version_id from one join serving_profile p on p.base_version_id = one.id
     )
-    select * from one order by number desc nulls last, seq desc
+    select one.*, array(
+        select r.environment from served s join review r on r.version_id = s.id
+        where s.under = one.id and r.state = 'approved' and r.expires_at > clock_timestamp()
+        union select c.environment from served s join route_generation g
+            on g.valid_to is null and not g.killed and s.id in (g.stable_version_id, g.candidate_version_id)
+            join channel c on c.id = g.channel_id
+        where s.under = one.id
+    ) as environments
+    from one order by number desc nulls last, seq desc
     """
 )
 CHANNELS = text(
-    "select c.environment, c.name, g.stable_version_id as stable, g.killed from channel c "
-    "join route_generation g on g.channel_id = c.id and g.valid_to is null where c.line_id = :line "
+    "select c.environment, c.name, g.stable_version_id as stable, g.killed, n.ref from channel c "
+    "join route_generation g on g.channel_id = c.id and g.valid_to is null "
+    "left join node n on n.id = g.stable_version_id where c.line_id = :line "
     "order by array_position(array['production', 'staging', 'dev'], c.environment), c.name"
 )
 
@@ -103,8 +108,7 @@ def _judged(session: Session, actor: Actor, repo: Repo, **only: Any) -> list[tup
     called = names(session, {row.created_by for row in rows})
     judged = []
     for row in rows:
-        standing = Standing(row.state, row.created_by, row.approved, row.live, row.carries,
-                            reasons.get(row.id))  # fmt: skip
+        standing = Standing(row.state, row.created_by, frozenset(row.environments), reasons.get(row.id))
         pulled = Pulled(row.id, repo.id, repo.kind, row.ref, row.number, refs.commit(row.manifest_digest),
                         row.created_at, called[row.created_by] or "", row.meta, row.facts)  # fmt: skip
         judged.append((pulled, pulls.refusal(actor, repo.team, standing)))
@@ -115,6 +119,8 @@ def _one(session: Session, actor: Actor, repo: Repo, revision: str) -> Pulled:
     found = _named(session, actor, repo, revision)
     if not found:
         raise no_revision(revision, "there is no such version")
+    if len(found) > 1:
+        raise no_revision(revision, f"{len(found)} versions begin so")
     pulled, why = found[0]
     if repo.pinned is not None and pulled.number != repo.pinned:
         raise no_revision(revision, f"this repository is version {repo.pinned} alone")
@@ -124,28 +130,33 @@ def _one(session: Session, actor: Actor, repo: Repo, revision: str) -> Pulled:
 
 
 def _named(session: Session, actor: Actor, repo: Repo, revision: str) -> list[tuple[Pulled, str | None]]:
-    if revision == "main" and repo.pinned is not None:
+    full = FULL.fullmatch(revision)
+    name = full[1] if full else revision
+    if name == "main" and repo.pinned is not None:
         return _judged(session, actor, repo, number=repo.pinned)
-    if number := refs.VERSION.fullmatch(revision):
+    if number := refs.VERSION.fullmatch(name):
         return _judged(session, actor, repo, number=int(number[1]))
-    if digest := SHA256.fullmatch(revision):
-        return _judged(session, actor, repo, digest=f"sha256:{digest[1]}")
-    if COMMIT.fullmatch(revision):
-        return _judged(session, actor, repo, digest=f"sha256:{revision}%")
-    if DRAFT.fullmatch(revision):
-        return _judged(session, actor, repo, ref=f"{repo.team}/{repo.name}@{revision}")
+    if digest := HEX.fullmatch(name.lower()):
+        found = _judged(session, actor, repo, digest=f"sha256:{digest[1]}%")
+        # A draft that is not his must not even make a prefix ambiguous.
+        return [one for one in found if one[0].number is not None or one[1] is None]
+    if DRAFT.fullmatch(name):
+        return _judged(session, actor, repo, ref=f"{repo.team}/{repo.name}@{name}")
+    within = pulls.bound(actor, repo.team)
     for row in session.execute(CHANNELS, {"line": repo.line}).all():
         branch = _branch(row.environment, row.name)
-        default = revision == "main" and branch == row.environment
-        if branch != revision and not default:
+        default = name == "main" and branch == row.environment and (within is None or row.environment in within)
+        if branch != name and not default:
             continue
         if row.killed:
             raise no_revision(revision, f"the channel {branch} was stopped and serves nothing")
         if row.stable is not None:
-            return _judged(session, actor, repo, id=row.stable)
+            if served := _judged(session, actor, repo, id=row.stable):
+                return served
+            raise no_revision(revision, f"the channel {branch} serves the base model {row.ref}")
         if not default:
             raise no_revision(revision, f"the channel {branch} serves no version as stable")
-    if revision == "main":
+    if name == "main":
         return [one for one in _judged(session, actor, repo) if one[0].number is not None and one[1] is None][:1]
     return []
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from registry.commands import rollouts
@@ -82,3 +83,9 @@ def client(door: Door, tmp_path: Path) -> Run:
         return json.loads(done.stdout.rpartition("@")[2])
 
     return run
+
+
+def get(door: Door, token: str, path: str, method: str = "GET", **more: Any) -> httpx.Response:
+    """One request in the dialect."""
+    headers = {"Authorization": f"Bearer {token}", **more.pop("headers", {})}
+    return door.client.request(method, path, headers=headers, **more)

@@ -19,8 +19,11 @@ BOUND = (
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '4s'")
     op.execute("SET LOCAL statement_timeout = '60s'")
-    # Every row from now on; no code before this one could have written an environment into an older row.
-    op.execute(f"alter table token add constraint ck_token_environment check ({BOUND}) not valid")
+    # Validated at once: tokens are few, and while they are read only the minting of one waits.
+    op.execute(
+        "-- squawk-ignore constraint-missing-not-valid\n"
+        f"alter table token add constraint ck_token_environment check ({BOUND})"
+    )
 
 
 def downgrade() -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import and_, func, null, or_, select, text
 from sqlalchemy.orm import Session
 
 from registry.db.accounts import names
 from registry.db.store import Store
-from registry.db.versions import Line
-from registry.errors import NotFound
+from registry.db.versions import Line, Version
+from registry.errors import Invalid, NotFound
 from registry.queries.pages import containing, seen, storable
 from registry.queries.versions import _recall_reasons, files_of
 from registry.rules import pulls, refs
@@ -210,25 +211,53 @@ def commits(store: Store, actor: Actor, team: str, name: str, revision: str) -> 
         return [one for one, why in judged if why is None and one.number is not None and one.number <= head.number]
 
 
+CHANGED = select(func.max(Version.created_at)).where(Version.line_id == Line.id, Version.number.is_not(None))
+SORTS = {"createdAt": Line.created_at, "lastModified": func.coalesce(CHANGED.scalar_subquery(), Line.created_at)}
+
+
 def listed(
-    store: Store, actor: Actor, team: str | None, words: str | None, kind: str | None, after: str, limit: int
+    store: Store, actor: Actor, team: str | None, words: str | None, kinds: set[str], sort: str, after: str, limit: int,
+    *, files: bool = False,
 ) -> tuple[list[Pulled], str | None]:  # fmt: skip
-    """One page of repositories whose main the caller may pull, by name, and the name after which the next begins."""
-    whole = Line.team + "/" + Line.name
-    statement = select(Line).where(seen(actor, Line.team), whole > storable(after)).order_by(whole).limit(limit + 1)
+    """One page of repositories whose main the caller may pull, and after what the next begins (Invalid `bad-cursor`).
+
+    By name, or for the two `SORTS` there are the newest first. A page may be shorter than its limit: what he may not
+    pull is left out of it. With `files`, each with its files.
+    """
+    whole, moment = Line.team + "/" + Line.name, SORTS.get(sort)
+    order = (whole,) if moment is None else (moment.desc(), whole)
+    statement = select(Line, null() if moment is None else moment).where(seen(actor, Line.team)).order_by(*order)
+    statement = statement.limit(limit + 1)
+    if after:
+        at, _, name = after.rpartition("|") if moment is not None else ("", "", after)
+        later = whole > storable(name)
+        statement = statement.where(
+            later if moment is None else or_(moment < _when(at), and_(moment == _when(at), later))
+        )
     if team is not None:
         statement = statement.where(Line.team == storable(team))
     if words:
         statement = statement.where(whole.ilike(containing(words)))
-    if kind is not None:
-        statement = statement.where(Line.kind == storable(kind))
+    for kind in kinds:
+        statement = statement.where(Line.kind == kind)
     with store.read(actor) as session:
-        rows = session.scalars(statement).all()
+        rows = session.execute(statement).all()
         found = []
-        for row in rows[:limit]:
-            try:
-                line = Repo(row.id, row.team, row.name, row.kind)
-                found.append(_one(session, actor, line, "main"))
-            except NotFound:
-                continue
-    return found, rows[limit - 1].ref if len(rows) > limit else None
+        for line, _ in rows[:limit]:
+            with suppress(NotFound):
+                found.append(_one(session, actor, Repo(line.id, line.team, line.name, line.kind), "main"))
+        held = files_of(session, [one.id for one in found]) if files else {}
+        found = [replace(one, files=tuple(held.get(one.id, []))) for one in found]
+    if len(rows) <= limit:
+        return found, None
+    last, at = rows[limit - 1]
+    return found, last.ref if moment is None else f"{at.isoformat()}|{last.ref}"
+
+
+def _when(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise Invalid(
+            "bad-cursor", "The cursor belongs to another list, or was cut.", "Begin again without one."
+        ) from None

@@ -46,7 +46,12 @@ def _bytes(request: Request, blobs: Blobs, file: FileView, commit: str) -> Respo
         headers |= {"Location": place, "X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(file.size)}
         return Response(None, 302, headers)
     start, end, status = 0, file.size, 200
-    if asked := RANGE.fullmatch(request.headers.get("range", "")):
+    given = request.headers
+    if headers["ETag"] in given.get("if-none-match", "") and "range" not in given:
+        return Response(None, 304, headers)
+    # A HEAD has no ranges; nor has a file that is no longer the one a resuming client began with.
+    ranged = request.method == "GET" and given.get("if-range", headers["ETag"]) == headers["ETag"]
+    if ranged and (asked := RANGE.fullmatch(given.get("range", ""))):
         first, last, tail = asked[1], asked[2], asked[3]
         start = int(first) if first else max(0, file.size - int(tail))
         end = min(int(last) + 1, file.size) if last else file.size

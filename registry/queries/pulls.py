@@ -158,7 +158,9 @@ def _named(session: Session, actor: Actor, repo: Repo, revision: str) -> list[tu
         if not default:
             raise no_revision(revision, f"the channel {branch} serves no version as stable")
     if name == "main":
-        return [one for one in _judged(session, actor, repo) if one[0].number is not None and one[1] is None][:1]
+        numbered = [one for one in _judged(session, actor, repo) if one[0].number is not None]
+        # None that he may pull: the newest then says why.
+        return ([one for one in numbered if one[1] is None] or numbered)[:1]
     return []
 
 

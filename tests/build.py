@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
@@ -182,8 +183,13 @@ def a_world(store: Store, blobs: Blobs, team: str, *, leak: int = 0) -> World:
     )  # fmt: skip
 
 
-def train(world: World, name: str = "adapter", seed: int = 0) -> UUID:
-    """A finished training run whose two published steps are registered; their refs are appended to the world."""
+def train(
+    world: World, name: str = "adapter", seed: int = 0, files: Callable[[int], list[File]] | None = None
+) -> UUID:  # fmt: skip
+    """A finished training run whose two published steps are registered; their refs are appended to the world.
+
+    `files` gives the bundle of a step; without it, files that fit `a_base`.
+    """
     run = training.queue(world.store, world.engineer.actor, f"{world.team}/{name}", world.base.ref,
                          world.dataset.ref, RECIPE, "legal", ADAPTER_META)  # fmt: skip
     trainer = world.trainer
@@ -193,8 +199,9 @@ def train(world: World, name: str = "adapter", seed: int = 0) -> UUID:
     attempt = taken[1]
     outputs = []
     for step in (2, 4):
-        draft = versions.Draft("adapter", f"{world.team}/{name}", adapter_files(world.blobs, seed + step), ADAPTER_META,
-                               world.base.ref, "legal", run, attempt, step)  # fmt: skip
+        bundle = files(step) if files else adapter_files(world.blobs, seed + step)
+        draft = versions.Draft("adapter", f"{world.team}/{name}", bundle, ADAPTER_META, world.base.ref, "legal", run,
+                               attempt, step)  # fmt: skip
         added = versions.register(world.store, world.blobs, trainer.actor, draft)
         world.versions.append(added.ref)
         outputs.append({"step": step, "ref": added.ref, "manifest_digest": added.digest})
@@ -253,9 +260,11 @@ def vote(world: World, person: Person, verdict: str = "approve", number: int | N
     return reviews.vote(world.store, person.actor, review, decision, reason, salt.hex(), key, signature)
 
 
-def approved(world: World, environment: str = "production", *, seed: int = 0) -> str:
+def approved(
+    world: World, environment: str = "production", *, seed: int = 0, files: Callable[[int], list[File]] | None = None
+) -> str:  # fmt: skip
     """Train, evaluate, submit and approve: the ref of a version approved for an environment."""
-    train(world, seed=seed)
+    train(world, seed=seed, files=files)
     ref = world.versions[-1]
     evaluate(world, world.base.ref, 5)
     evaluate(world, ref, 50)

@@ -164,7 +164,8 @@ def answer(
         return Response(None, 304, said)
     start, end, status = 0, size, 200
     asked = RANGE.fullmatch(request.headers.get("range", ""))
-    if asked and request.headers.get("if-range", etag) == etag:
+    # Of a HEAD no range is asked (RFC 9110, 14.2), nor of a file that is not the one a resuming client began with.
+    if asked and request.method == "GET" and request.headers.get("if-range", etag) == etag:
         first, last, tail = asked[1], asked[2], asked[3]
         start = int(first) if first else max(0, size - int(tail))
         end = min(int(last) + 1, size) if last else size

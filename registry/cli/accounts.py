@@ -13,6 +13,7 @@ from registry.cli.output import emit, fields, json_option, note, table
 from registry.cli.session import address, connect, remember, signing_key_path, told_by_environment
 from registry.errors import Invalid, Unavailable
 from registry.rules.actors import Role
+from registry.rules.refs import ENVIRONMENTS
 
 if TYPE_CHECKING:
     from registry.client import Countersign
@@ -120,10 +121,16 @@ def token() -> None:
 @click.option("--team", help="The one team the roles hold in; all teams without it.")
 @click.option("--days", default=30, show_default=True, type=click.IntRange(min=1), help="How long the token lives.")
 @click.option(
+    "--environment", type=click.Choice(ENVIRONMENTS), help="For a gateway: the one environment it may pull for."
+)
+@click.option(
     "--home", type=click.Path(path_type=Path, file_okay=False), help="The home of a running `countersign up`."
 )
 @json_option
-def create(account: str, roles: tuple[str, ...], team: str | None, days: int, home: Path | None, as_json: bool) -> None:
+def create(
+    account: str, roles: tuple[str, ...], team: str | None, days: int, environment: str | None, home: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Mint a token, shown this once, and make its account if it is missing.
 
     \b
@@ -136,7 +143,7 @@ def create(account: str, roles: tuple[str, ...], team: str | None, days: int, ho
     with connect(url, secret) as registry:
         if not _holds(registry, account, roles, team):
             registry.create_account(account, roles, team)
-        minted = registry.create_token(account, roles, team, days)
+        minted = registry.create_token(account, roles, team, days, environment)
     if as_json:
         emit(minted)
     else:
@@ -209,7 +216,13 @@ def list_people(as_json: bool) -> None:
 
 
 def _grants(grants: list[GrantView]) -> str:
-    return ", ".join(f"{grant.role} of {grant.team}" if grant.team else grant.role for grant in grants) or "no role"
+    said = (
+        grant.role
+        + (f" of {grant.team}" if grant.team else "")
+        + (f" in {grant.environment}" if grant.environment else "")
+        for grant in grants
+    )
+    return ", ".join(said) or "no role"
 
 
 def _holds(registry: Countersign, account: str, roles: tuple[str, ...], team: str | None) -> bool:

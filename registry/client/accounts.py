@@ -27,9 +27,12 @@ class Accounts(Transport):
         """Everybody, with grants and keys."""
         return self._get("/accounts", list[AccountView])
 
-    def create_token(self, account: str, roles: Sequence[str], team: str | None = None, days: int = 30) -> TokenView:
+    def create_token(
+        self, account: str, roles: Sequence[str], team: str | None = None, days: int = 30,
+        environment: str | None = None,
+    ) -> TokenView:  # fmt: skip
         """Mint a token for an account; its secret is in the answer, once. Needs admin."""
-        body = {"account": account, "roles": list(roles), "team": team, "days": days}
+        body = {"account": account, "roles": list(roles), "team": team, "days": days, "environment": environment}
         return self._post("/tokens", TokenView, body)
 
     def tokens(self) -> list[TokenView]:

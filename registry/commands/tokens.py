@@ -10,13 +10,20 @@ from registry.db.store import Store
 from registry.errors import Refused
 from registry.rules import tokens
 from registry.rules.actions import Action
-from registry.rules.actors import Actor, parse_roles
+from registry.rules.actors import Actor, check_bound, parse_roles
 from registry.views.accounts import GrantView, TokenView
 
 
-def create(store: Store, actor: Actor, account: str, roles: list[str], team: str | None, days: int) -> TokenView:
-    """A token for roles its account holds; the secret is in the answer and nowhere else, ever."""
+def create(
+    store: Store, actor: Actor, account: str, roles: list[str], team: str | None, days: int,
+    environment: str | None = None,
+) -> TokenView:  # fmt: skip
+    """A token for roles its account holds; the secret is in the answer and nowhere else, ever.
+
+    A gateway's may be bound to one environment: it then pulls nothing that is not approved or serving there.
+    """
     wanted = parse_roles(roles)
+    bound = {"environment": check_bound(wanted, environment)} if environment is not None else {}
     lifetime = tokens.lifetime(days)
     token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     with store.write(actor, Action.TOKEN_CREATE) as tx:
@@ -27,12 +34,12 @@ def create(store: Store, actor: Actor, account: str, roles: list[str], team: str
             raise Refused("role-not-held", f"{account} does not hold {', '.join(missing)}"
                           f"{' in team ' + team if team else ''}.", "Grant the role first (countersign people ls).",
                           subject=f"account:{owner.id}")  # fmt: skip
-        scopes = [{"role": role.value, "team": team} for role in wanted]
+        scopes = [{"role": role.value, "team": team, **bound} for role in wanted]
         tx.add(Token(id=token_id, account_id=owner.id, secret_hash=tokens.fingerprint(secret), scopes=scopes,
                      created_at=tx.now, expires_at=tx.now + lifetime, revoked_at=None))  # fmt: skip
-        tx.audit(f"token:{token_id}", account=owner.id, roles=[role.value for role in wanted], team=team)
+        tx.audit(f"token:{token_id}", account=owner.id, roles=[role.value for role in wanted], team=team, **bound)
         return TokenView(
-            id=token_id, account=account, grants=[GrantView(role.value, team) for role in wanted], created_at=tx.now,
+            id=token_id, account=account, grants=[GrantView(role.value, team, environment) for role in wanted], created_at=tx.now,
             expires_at=tx.now + lifetime, revoked_at=None, token=f"cs_{token_id}_{secret}",
         )  # fmt: skip
 

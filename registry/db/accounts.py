@@ -44,6 +44,13 @@ class RoleGrant(Table):
     )
 
 
+# Only a gateway's scope is bound to an environment, and to one that there is.
+BOUND = (
+    'not jsonb_path_exists(scopes, \'$[*] ? (exists(@.environment) && !(@.role == "gateway" && '
+    '(@.environment == "dev" || @.environment == "staging" || @.environment == "production")))\')'
+)
+
+
 class Token(Table):
     """A bearer token: only the SHA-256 of its secret is kept; 32 random bytes need no slow hash."""
 
@@ -58,6 +65,7 @@ class Token(Table):
     __table_args__ = (
         CheckConstraint(hex_digest("secret_hash"), name="hash"),
         CheckConstraint("expires_at > created_at and expires_at <= created_at + interval '366 days'", name="expiry"),
+        CheckConstraint(BOUND, name="environment"),
     )
 
 

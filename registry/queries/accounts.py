@@ -59,7 +59,7 @@ def tokens(store: Store, actor: Actor) -> list[TokenView]:
         return [
             TokenView(
                 id=row.id, account=called[row.account_id],
-                grants=[GrantView(scope["role"], scope["team"]) for scope in row.scopes],
+                grants=[GrantView(scope["role"], scope["team"], scope.get("environment")) for scope in row.scopes],
                 created_at=row.created_at, expires_at=row.expires_at, revoked_at=row.revoked_at,
             )
             for row in rows

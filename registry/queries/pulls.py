@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import and_, func, null, or_, select, text
 from sqlalchemy.orm import Session
 
 from registry.db.accounts import names
 from registry.db.store import Store
-from registry.db.versions import Line
-from registry.errors import NotFound
+from registry.db.versions import Line, Version
+from registry.errors import Invalid, NotFound
 from registry.queries.pages import containing, seen, storable
 from registry.queries.versions import _recall_reasons, files_of
 from registry.rules import pulls, refs
@@ -22,37 +23,42 @@ from registry.rules.actors import Actor
 from registry.rules.pulls import Standing
 from registry.views.pulls import Pulled, Refs
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
-SHA256 = re.compile(r"sha256-([0-9a-f]{64})")
+HEX = re.compile(r"(?:sha256-)?([0-9a-f]{8,64})")
+FULL = re.compile(r"refs/(?:heads|tags)/(.+)")
 DRAFT = re.compile(r"draft-[0-9a-f]{8}")
 VIRTUAL = re.compile(r"(.+)\.v([1-9][0-9]{0,8})")
 
+# Where a version is approved now or serves, as itself or under another: as its base, or as the quantised base of its
+# profile. A gateway that may serve the one must be able to load the other.
 VERSIONS = text(
     """
     with one as (
-        select v.*, n.ref, n.seq,
-            exists (select from review r where r.version_id = v.id and r.state = 'approved'
-                    and r.expires_at > clock_timestamp()) as approved,
-            exists (select from route_generation g where g.valid_to is null and not g.killed
-                    and v.id in (g.stable_version_id, g.candidate_version_id)) as live,
-            exists (select from version a where a.base_version_id = v.id and a.state <> 'recalled' and (
-                exists (select from review r where r.version_id = a.id and r.state = 'approved'
-                        and r.expires_at > clock_timestamp())
-                or exists (select from route_generation g where g.valid_to is null and not g.killed
-                           and a.id in (g.stable_version_id, g.candidate_version_id)))) as carries
-        from version v join node n on n.id = v.id
+        select v.*, n.ref, n.seq from version v join node n on n.id = v.id
         where v.line_id = :line
           and (cast(:number as integer) is null or v.number = :number)
           and (cast(:digest as text) is null or v.manifest_digest like :digest)
           and (cast(:id as uuid) is null or v.id = :id)
           and (cast(:ref as text) is null or n.ref = :ref)
+    ), served as (
+        select one.id as under, one.id from one
+        union select one.id, a.id from one join version a on a.base_version_id = one.id and a.state <> 'recalled'
+        union select one.id, p.version_id from one join serving_profile p on p.base_version_id = one.id
     )
-    select * from one order by number desc nulls last, seq desc
+    select one.*, array(
+        select r.environment from served s join review r on r.version_id = s.id
+        where s.under = one.id and r.state = 'approved' and r.expires_at > clock_timestamp()
+        union select c.environment from served s join route_generation g
+            on g.valid_to is null and not g.killed and s.id in (g.stable_version_id, g.candidate_version_id)
+            join channel c on c.id = g.channel_id
+        where s.under = one.id
+    ) as environments
+    from one order by number desc nulls last, seq desc
     """
 )
 CHANNELS = text(
-    "select c.environment, c.name, g.stable_version_id as stable, g.killed from channel c "
-    "join route_generation g on g.channel_id = c.id and g.valid_to is null where c.line_id = :line "
+    "select c.environment, c.name, g.stable_version_id as stable, g.killed, n.ref from channel c "
+    "join route_generation g on g.channel_id = c.id and g.valid_to is null "
+    "left join node n on n.id = g.stable_version_id where c.line_id = :line "
     "order by array_position(array['production', 'staging', 'dev'], c.environment), c.name"
 )
 
@@ -103,8 +109,7 @@ def _judged(session: Session, actor: Actor, repo: Repo, **only: Any) -> list[tup
     called = names(session, {row.created_by for row in rows})
     judged = []
     for row in rows:
-        standing = Standing(row.state, row.created_by, row.approved, row.live, row.carries,
-                            reasons.get(row.id))  # fmt: skip
+        standing = Standing(row.state, row.created_by, frozenset(row.environments), reasons.get(row.id))
         pulled = Pulled(row.id, repo.id, repo.kind, row.ref, row.number, refs.commit(row.manifest_digest),
                         row.created_at, called[row.created_by] or "", row.meta, row.facts)  # fmt: skip
         judged.append((pulled, pulls.refusal(actor, repo.team, standing)))
@@ -115,6 +120,8 @@ def _one(session: Session, actor: Actor, repo: Repo, revision: str) -> Pulled:
     found = _named(session, actor, repo, revision)
     if not found:
         raise no_revision(revision, "there is no such version")
+    if len(found) > 1:
+        raise no_revision(revision, f"{len(found)} versions begin so")
     pulled, why = found[0]
     if repo.pinned is not None and pulled.number != repo.pinned:
         raise no_revision(revision, f"this repository is version {repo.pinned} alone")
@@ -124,29 +131,36 @@ def _one(session: Session, actor: Actor, repo: Repo, revision: str) -> Pulled:
 
 
 def _named(session: Session, actor: Actor, repo: Repo, revision: str) -> list[tuple[Pulled, str | None]]:
-    if revision == "main" and repo.pinned is not None:
+    full = FULL.fullmatch(revision)
+    name = full[1] if full else revision
+    if name == "main" and repo.pinned is not None:
         return _judged(session, actor, repo, number=repo.pinned)
-    if number := refs.VERSION.fullmatch(revision):
+    if number := refs.VERSION.fullmatch(name):
         return _judged(session, actor, repo, number=int(number[1]))
-    if digest := SHA256.fullmatch(revision):
-        return _judged(session, actor, repo, digest=f"sha256:{digest[1]}")
-    if COMMIT.fullmatch(revision):
-        return _judged(session, actor, repo, digest=f"sha256:{revision}%")
-    if DRAFT.fullmatch(revision):
-        return _judged(session, actor, repo, ref=f"{repo.team}/{repo.name}@{revision}")
+    if digest := HEX.fullmatch(name.lower()):
+        found = _judged(session, actor, repo, digest=f"sha256:{digest[1]}%")
+        # A draft that is not his must not even make a prefix ambiguous.
+        return [one for one in found if one[0].number is not None or one[1] is None]
+    if DRAFT.fullmatch(name):
+        return _judged(session, actor, repo, ref=f"{repo.team}/{repo.name}@{name}")
+    within = pulls.bound(actor, repo.team)
     for row in session.execute(CHANNELS, {"line": repo.line}).all():
         branch = _branch(row.environment, row.name)
-        default = revision == "main" and branch == row.environment
-        if branch != revision and not default:
+        default = name == "main" and branch == row.environment and (within is None or row.environment in within)
+        if branch != name and not default:
             continue
         if row.killed:
             raise no_revision(revision, f"the channel {branch} was stopped and serves nothing")
         if row.stable is not None:
-            return _judged(session, actor, repo, id=row.stable)
+            if served := _judged(session, actor, repo, id=row.stable):
+                return served
+            raise no_revision(revision, f"the channel {branch} serves the base model {row.ref}")
         if not default:
             raise no_revision(revision, f"the channel {branch} serves no version as stable")
-    if revision == "main":
-        return [one for one in _judged(session, actor, repo) if one[0].number is not None and one[1] is None][:1]
+    if name == "main":
+        numbered = [one for one in _judged(session, actor, repo) if one[0].number is not None]
+        # None that he may pull: the newest then says why.
+        return ([one for one in numbered if one[1] is None] or numbered)[:1]
     return []
 
 
@@ -199,25 +213,53 @@ def commits(store: Store, actor: Actor, team: str, name: str, revision: str) -> 
         return [one for one, why in judged if why is None and one.number is not None and one.number <= head.number]
 
 
+CHANGED = select(func.max(Version.created_at)).where(Version.line_id == Line.id, Version.number.is_not(None))
+SORTS = {"createdAt": Line.created_at, "lastModified": func.coalesce(CHANGED.scalar_subquery(), Line.created_at)}
+
+
 def listed(
-    store: Store, actor: Actor, team: str | None, words: str | None, kind: str | None, after: str, limit: int
+    store: Store, actor: Actor, team: str | None, words: str | None, kinds: set[str], sort: str, after: str, limit: int,
+    *, files: bool = False,
 ) -> tuple[list[Pulled], str | None]:  # fmt: skip
-    """One page of repositories whose main the caller may pull, by name, and the name after which the next begins."""
-    whole = Line.team + "/" + Line.name
-    statement = select(Line).where(seen(actor, Line.team), whole > storable(after)).order_by(whole).limit(limit + 1)
+    """One page of repositories whose main the caller may pull, and after what the next begins (Invalid `bad-cursor`).
+
+    By name, or for the two `SORTS` there are the newest first. A page may be shorter than its limit: what he may not
+    pull is left out of it. With `files`, each with its files.
+    """
+    whole, moment = Line.team + "/" + Line.name, SORTS.get(sort)
+    order = (whole,) if moment is None else (moment.desc(), whole)
+    statement = select(Line, null() if moment is None else moment).where(seen(actor, Line.team)).order_by(*order)
+    statement = statement.limit(limit + 1)
+    if after:
+        at, _, name = after.rpartition("|") if moment is not None else ("", "", after)
+        later = whole > storable(name)
+        statement = statement.where(
+            later if moment is None else or_(moment < _when(at), and_(moment == _when(at), later))
+        )
     if team is not None:
         statement = statement.where(Line.team == storable(team))
     if words:
         statement = statement.where(whole.ilike(containing(words)))
-    if kind is not None:
-        statement = statement.where(Line.kind == storable(kind))
+    for kind in kinds:
+        statement = statement.where(Line.kind == kind)
     with store.read(actor) as session:
-        rows = session.scalars(statement).all()
+        rows = session.execute(statement).all()
         found = []
-        for row in rows[:limit]:
-            try:
-                line = Repo(row.id, row.team, row.name, row.kind)
-                found.append(_one(session, actor, line, "main"))
-            except NotFound:
-                continue
-    return found, rows[limit - 1].ref if len(rows) > limit else None
+        for line, _ in rows[:limit]:
+            with suppress(NotFound):
+                found.append(_one(session, actor, Repo(line.id, line.team, line.name, line.kind), "main"))
+        held = files_of(session, [one.id for one in found]) if files else {}
+        found = [replace(one, files=tuple(held.get(one.id, []))) for one in found]
+    if len(rows) <= limit:
+        return found, None
+    last, at = rows[limit - 1]
+    return found, last.ref if moment is None else f"{at.isoformat()}|{last.ref}"
+
+
+def _when(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise Invalid(
+            "bad-cursor", "The cursor belongs to another list, or was cut.", "Begin again without one."
+        ) from None

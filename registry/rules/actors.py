@@ -9,6 +9,7 @@ from uuid import UUID
 
 from registry.errors import Forbidden, Invalid, Unauthenticated
 from registry.rules.actions import STEP_UP, Action
+from registry.rules.refs import check_environment
 
 
 class Role(StrEnum):
@@ -62,10 +63,11 @@ ACROSS_TEAMS = frozenset({Role.ADMIN, Role.REVIEWER, Role.AUDITOR})
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One role, in one team or (None) in all."""
+    """One role, in one team or (None) in all; a gateway's token may be bound to one environment."""
 
     role: Role
     team: str | None
+    environment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,14 @@ def require(actor: Actor, action: Action, team: str | None, now: datetime) -> No
             f"{action.value} needs a fresh sign-in: this token was minted more than 12 hours ago.",
             "Ask for a new personal token (countersign token create) and try again.",
         )
+
+
+def check_bound(roles: list[Role], environment: str | None) -> str | None:
+    """Only gateways are bound to an environment: everybody else's work crosses them all."""
+    if environment is not None and set(roles) != {Role.GATEWAY}:
+        raise Invalid("environment-not-for-role", "Only a gateway's token can be bound to an environment.",
+                      "Leave the environment out, or mint a token with the role gateway alone.")  # fmt: skip
+    return check_environment(environment) if environment is not None else None
 
 
 def parse_roles(names: list[str]) -> list[Role]:

@@ -9,10 +9,11 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class GrantView:
-    """One role in one team; team None is every team."""
+    """One role in one team; team None is every team. A gateway's token may be bound to one environment."""
 
     role: str
     team: str | None
+    environment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,12 @@ INSERTS: dict[str, tuple[str, str, str, str]] = {
     "a token that keeps its secret": (
         "token", "insert into token values (%(new)s, %(engineer)s, 'the secret itself', '[]', now(), "
         "now() + interval '1 day', null)", "ck_token_hash", ""),
+    "an engineer's token bound to an environment": (
+        "token", "insert into token values (%(new)s, %(engineer)s, 'sha256:' || repeat('a', 64), '[{\"role\": \"engineer\", "
+        "\"team\": null, \"environment\": \"dev\"}]', now(), now() + interval '1 day', null)", "ck_token_environment", ""),
+    "a gateway's token for no environment there is": (
+        "token", "insert into token values (%(new)s, %(engineer)s, 'sha256:' || repeat('a', 64), '[{\"role\": \"gateway\", "
+        "\"team\": null, \"environment\": \"mars\"}]', now(), now() + interval '1 day', null)", "ck_token_environment", ""),
     "a channel named like a version": (
         "channel", "insert into channel values (%(new)s, %(line)s, 'production', 'v7', %(use_case)s, %(base)s, now())",
         "ck_channel_name", ""),

@@ -15,6 +15,7 @@ class Served:
 
     def __init__(self, app: Any, port: int = 0) -> None:
         door = socket.create_server(("127.0.0.1", port))
+        door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as registry.gateway.main does, and why
         self.port: int = door.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=3)

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from registry.errors import Conflict, Invalid, Unauthenticated
-from registry.gateway.main import run
+from registry.gateway.main import _listen, run
 from tests.gateway.conftest import Stage
 from tests.gateway.door import TOKEN
 from tests.gateway.served import until
@@ -113,6 +113,13 @@ def test_a_killed_gateway_goes_on_counting(stage: Stage, running: list[Process])
     after = stage.http.get("/records/summary").json()
     assert after["requests"] == 11
     assert json.dumps(after["counts"]).count('"version": "acme/claims@v') == 2
+
+
+def test_answers_wait_for_no_acknowledgement() -> None:
+    with _listen("127.0.0.1", 0) as door, socket.create_connection(door.getsockname()):
+        accepted, _ = door.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_what_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

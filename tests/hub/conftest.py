@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from registry.commands import rollouts
@@ -68,17 +69,27 @@ Run = Callable[..., Any]
 def client(door: Door, tmp_path: Path) -> Run:
     """Run a script with one version of the client; it sets `out`, which comes back."""
 
-    def run(version: str, token: str, script: str) -> Any:
+    def run(version: str, token: str, script: str, *, endpoint: str = "", cache: Path | None = None) -> Any:
         place = peer(version)
-        env = {**os.environ, "HF_ENDPOINT": door.url, "HF_TOKEN": token, "HF_HOME": str(tmp_path / f"hf-{version}"),
-               "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1",
+        env = {**os.environ, "HF_ENDPOINT": endpoint or door.url, "HF_TOKEN": token,
+               "HF_HOME": str(cache or tmp_path / f"hf-{version}"),
+               "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
                "OMP_NUM_THREADS": "1", "PYTHONPATH": str(place or "")}  # fmt: skip
         whole = (
-            "import json, os, huggingface_hub as hub\nfrom huggingface_hub import *\napi = HfApi()\n"
+            # Not *: the lazy names bring all there is, torch included.
+            "import json, os, huggingface_hub as hub\n"
+            "from huggingface_hub import HfApi, hf_hub_download, hf_hub_url, snapshot_download\napi = HfApi()\n"
             f"assert hub.__version__.startswith({version!r}), hub.__version__\n{script}\nprint('\\n@' + json.dumps(out))"
         )
-        done = subprocess.run([sys.executable, "-c", whole], env=env, capture_output=True, text=True, timeout=100)
+        done = subprocess.run([sys.executable, "-c", whole], env=env, cwd=tmp_path, capture_output=True, text=True,
+                              timeout=100)  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout.rpartition("@")[2])
 
     return run
+
+
+def get(door: Door, token: str, path: str, method: str = "GET", **more: Any) -> httpx.Response:
+    """One request in the dialect."""
+    headers = {"Authorization": f"Bearer {token}", **more.pop("headers", {})}
+    return door.client.request(method, path, headers=headers, **more)

@@ -36,7 +36,11 @@ def refused(error: RegistryError) -> Response:
     if code := CODES.get(error.kind):
         headers["X-Error-Code"] = code
     elif status == 401:
-        headers |= {"X-Error-Code": "RepoNotFound", "WWW-Authenticate": 'Bearer realm="countersign"'}
+        headers["WWW-Authenticate"] = 'Bearer realm="countersign"'
+        if error.kind == "token-missing":
+            headers["X-Error-Code"] = "RepoNotFound"
+        else:  # clients know these very words for a bad token; without them they say that there is no such repository
+            headers["X-Error-Message"] = "Invalid credentials in Authorization header"
     elif status == 503:
         headers["Retry-After"] = "2"
     if commit := error.facts.get("commit"):

@@ -14,7 +14,7 @@ from registry.api.hub.door import HubRoute, segments, unknown
 from registry.api.rest.door import Caller, TheBlobs, TheStore
 from registry.blobs import Blobs
 from registry.db.store import Store
-from registry.errors import Invalid
+from registry.errors import Forbidden, Invalid
 from registry.queries import pulls
 from registry.rules.actors import Actor
 from registry.views.pulls import Pulled
@@ -42,13 +42,19 @@ def harnesses() -> Response:
 @router.get("/models")
 def models(
     request: Request, store: TheStore, caller: Caller, author: str | None = None, search: str | None = None,
-    limit: int = 100, cursor: str = "",
+    sort: str = "", limit: int = 100, cursor: str = "",
 ) -> Response:  # fmt: skip
-    """Repositories whose main the caller may pull; `filter` takes the kinds base, adapter, checkpoint."""
-    size = min(max(limit, 1), 1000)
-    kinds = [one for one in request.query_params.getlist("filter") if one]
-    page, after = pulls.listed(store, caller, author, search, kinds[0] if kinds else None, cursor, size)
-    return _paged(request, [shapes.info(one) for one in page], after)
+    """Repositories whose main the caller may pull; `filter` takes tags: base, adapter, checkpoint, peft, license:..."""
+    asked = request.query_params
+    tags = {one for one in asked.getlist("filter") if one}
+    full = _true(asked.get("full", "")) or "siblings" in shapes.properties(asked)
+    page, after = pulls.listed(store, caller, author, search, tags & shapes.KINDS, sort, cursor, min(max(limit, 1), 1000),
+                               files=full)  # fmt: skip
+    rows = [shapes.info(one) for one in page]
+    if _true(asked.get("gated", "")) or asked.get("pipeline_tag", shapes.TASK) != shapes.TASK:
+        rows = []
+    rows = [one if full else {**one, "siblings": None} for one in rows if tags <= {*one["tags"]}]
+    return _paged(request, [shapes.only(one, asked) for one in rows], after)
 
 
 @router.get("/models/{rest:path}")
@@ -65,22 +71,27 @@ def model(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) ->
             return _info(request, blobs, pulls.revision(store, caller, team, name, revision))
         case ["tree", revision, *path]:
             found = pulls.revision(store, caller, team, name, revision)
-            deep = request.query_params.get("recursive", "").lower() in ("true", "1")
-            entries = shapes.tree(blobs, found, "/".join(path).strip("/"), deep)
+            asked = request.query_params
+            entries = shapes.tree(blobs, found, "/".join(path).strip("/"), _true(asked.get("recursive", "")))
             if entries is None:
                 raise unknown(f"folder '{'/'.join(path)}' in {found.ref}", found.commit)
-            return _sliced(request, entries, 1000)
+            return _sliced(request, shapes.told(entries, found) if _true(asked.get("expand", "")) else entries, 1000)
         case ["refs"]:
             answer = shapes.refs(pulls.refs_of(store, caller, team, name))
-            if request.query_params.get("include_prs") in ("1", "true"):
+            if _true(request.query_params.get("include_prs", "")):
                 answer["pullRequests"] = []
             return JSONResponse(answer)
         case ["commits", revision]:
             history = pulls.commits(store, caller, team, name, revision)
-            return _sliced(request, [shapes.commit(one) for one in history], 100)
+            formatted = "formatted" in shapes.properties(request.query_params)
+            return _sliced(request, [shapes.commit(one, formatted) for one in history], 100)
         case ["auth-check"]:
             pulls.repo(store, caller, team, name)
             return JSONResponse({})
+        case ["auth-check", "write"]:
+            pulls.repo(store, caller, team, name)
+            raise Forbidden("read-only", "Nothing can be written through the Hub's protocol.",
+                            "Use countersign adapter add, or the REST API.")  # fmt: skip
     pulls.repo(store, caller, team, name)
     raise unknown(f"route '{'/'.join(rest)}' here")
 
@@ -95,32 +106,44 @@ async def paths(request: Request, store: TheStore, blobs: TheBlobs, caller: Call
     try:
         if "json" in request.headers.get("content-type", ""):
             given = await request.json()
-            wanted = given.get("paths", []) if isinstance(given, dict) else []
+            given = given if isinstance(given, dict) else {}
         else:
-            wanted = parse_qs(body.decode(), max_num_fields=MOST_PATHS + 10).get("paths", [])
+            given = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=MOST_PATHS + 10)
+        wanted = given.get("paths", [])
     except (ValueError, RecursionError):
-        wanted = None
+        given, wanted = {}, None
     wanted = [wanted] if isinstance(wanted, str) else wanted
     if not isinstance(wanted, list) or len(wanted) > MOST_PATHS or not all(isinstance(one, str) for one in wanted):
         raise Invalid("bad-paths", "The field paths cannot be read.", f"Send up to {MOST_PATHS} paths as a form.")
-    return await run_in_threadpool(_paths, store, blobs, caller, parts, wanted)
+    expand = given.get("expand", "")
+    wide = _true(str(expand[0] if isinstance(expand, list) and expand else expand))
+    return await run_in_threadpool(_paths, store, blobs, caller, parts, wanted, wide)
 
 
-def _paths(store: Store, blobs: Blobs, caller: Actor, parts: list[str], wanted: list[str]) -> Response:
+def _paths(
+    store: Store, blobs: Blobs, caller: Actor, parts: list[str], wanted: list[str], wide: bool
+) -> Response:  # fmt: skip
     found = pulls.revision(store, caller, parts[0], parts[1], parts[3])
     every = {entry["path"]: entry for entry in shapes.tree(blobs, found, "", True) or []}
-    return JSONResponse([every[one] for one in dict.fromkeys(path.strip("/") for path in wanted) if one in every])
+    named = [every[one] for one in dict.fromkeys(path.strip("/") for path in wanted) if one in every]
+    return JSONResponse(shapes.told(named, found) if wide else named)
 
 
 def _info(request: Request, blobs: Blobs, found: Pulled) -> Response:
     asked = request.query_params
-    answer = shapes.info(found, blobs if asked.get("blobs", "").lower() in ("true", "1") else None)
-    return JSONResponse(answer)
+    return JSONResponse(shapes.only(shapes.info(found, blobs if _true(asked.get("blobs", "")) else None), asked))
+
+
+def _true(text: str) -> bool:
+    return text.lower() in ("true", "1")
+
+
+def _size(limit: str, usual: int) -> int:
+    return min(max(int(limit), 1), 1000) if limit.isascii() and limit.isdigit() and len(limit) < 9 else usual
 
 
 def _sliced(request: Request, rows: list[dict[str, Any]], usual: int) -> Response:
-    limit, cursor = request.query_params.get("limit", ""), request.query_params.get("cursor", "")
-    size = min(max(int(limit), 1), 1000) if limit.isascii() and limit.isdigit() and len(limit) < 9 else usual
+    size, cursor = _size(request.query_params.get("limit", ""), usual), request.query_params.get("cursor", "")
     start = int(cursor) if cursor.isascii() and cursor.isdigit() and len(cursor) < 9 else 0
     return _paged(request, rows[start : start + size], str(start + size) if len(rows) > start + size else None)
 

@@ -7,10 +7,14 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from starlette.datastructures import QueryParams
+
 from registry.blobs import Blobs
 from registry.views.pulls import Pulled, Refs
 from registry.views.versions import FileView
 
+KINDS = frozenset({"base", "adapter", "checkpoint"})
+TASK = "text-generation"
 REGULAR = 1 << 20
 """Text up to this size is an ordinary git file; all else stands as a pointer, named by its SHA-256."""
 
@@ -52,6 +56,8 @@ def entry(blobs: Blobs, file: FileView) -> dict[str, Any]:
 
 def tree(blobs: Blobs, found: Pulled, under: str, deep: bool) -> list[dict[str, Any]] | None:
     """The files and folders below a path, by path; None when there is no such folder."""
+    if itself := [entry(blobs, file) for file in found.files if under and file.path == under]:
+        return itself  # as a git host does: clients that list a path do not know what it is
     prefix = f"{under}/" if under else ""
     entries: dict[str, dict[str, Any]] = {}
     for file in found.files:
@@ -80,7 +86,8 @@ def info(found: Pulled, blobs: Blobs | None = None) -> dict[str, Any]:
             if lfs := full.get("lfs"):
                 one["lfs"] = {"sha256": lfs["oid"], "size": lfs["size"], "pointerSize": lfs["pointerSize"]}
         siblings.append(one)
-    tags = [found.kind, *(["peft"] if found.kind == "adapter" else []), "safetensors"]
+    library = "peft" if found.kind == "adapter" else "transformers"
+    tags = [found.kind, library, "safetensors", TASK]
     if licence := found.meta.get("licence"):
         tags.append(f"license:{licence}")
     at = moment(found.created_at)
@@ -88,14 +95,32 @@ def info(found: Pulled, blobs: Blobs | None = None) -> dict[str, Any]:
         "_id": str(found.id), "id": found.repo, "modelId": found.repo, "author": found.repo.partition("/")[0],
         "sha": found.commit, "private": True, "gated": False, "disabled": False, "tags": tags, "siblings": siblings,
         "createdAt": at, "lastModified": at, "downloads": 0, "likes": 0, "spaces": [],
-        "library_name": "peft" if found.kind == "adapter" else "transformers", "pipeline_tag": "text-generation",
+        "library_name": library, "pipeline_tag": TASK,
     }  # fmt: skip
 
 
-def commit(found: Pulled) -> dict[str, Any]:
-    """A version as a commit."""
-    return {"id": found.commit, "title": found.ref, "message": "", "date": moment(found.created_at),
-            "authors": [{"user": found.author}]}  # fmt: skip
+def properties(asked: QueryParams) -> set[str]:
+    """What a client wants expanded, in either spelling of a list."""
+    return {one for key in ("expand", "expand[]") for one in asked.getlist(key) if one.lower() not in ("true", "false")}
+
+
+def only(answer: dict[str, Any], asked: QueryParams) -> dict[str, Any]:
+    """The properties a client asked for by `expand`, beside the name; all of them when it named none."""
+    wanted = properties(asked)
+    return answer if not wanted else {key: value for key, value in answer.items() if key in wanted | {"_id", "id"}}
+
+
+def told(entries: list[dict[str, Any]], found: Pulled) -> list[dict[str, Any]]:
+    """Entries with the commit that last touched them: the version itself, which is whole."""
+    last = {"id": found.commit, "title": found.ref, "date": moment(found.created_at)}
+    return [{**one, "lastCommit": last} for one in entries]
+
+
+def commit(found: Pulled, formatted: bool = False) -> dict[str, Any]:
+    """A version as a commit; formatted means HTML, and our names have no character that HTML reads."""
+    answer = {"id": found.commit, "title": found.ref, "message": "", "date": moment(found.created_at),
+              "authors": [{"user": found.author}]}  # fmt: skip
+    return answer | ({"formatted": {"title": found.ref, "message": ""}} if formatted else {})
 
 
 def refs(found: Refs) -> dict[str, Any]:

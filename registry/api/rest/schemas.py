@@ -71,6 +71,7 @@ class NewToken(Input):
     roles: list[Name]
     team: Name | None = None
     days: Int = 30
+    environment: Name | None = None
 
 
 class NewKey(Input):

@@ -1,0 +1,201 @@
+"""peft and transformers load through the real server: the same logits as from a folder, and a stop at what was withdrawn."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.commands import recalls, rollouts, tokens, versions
+from registry.rules.actors import SYSTEM
+from registry.rules.refs import commit
+from registry.rules.tensors import File
+from tests.api.conftest import Door
+from tests.build import BASE_META, World, a_person, a_world, approved, put
+from tests.hub.conftest import get
+
+# One process for all of it: torch is read in once. Each line it is sent is a piece of Python; what `out` then is comes back.
+LOOP = """
+import json, sys, traceback
+space = {}
+for line in sys.stdin:
+    try:
+        exec(json.loads(line), space)
+        said = {"out": space.pop("out", None)}
+    except BaseException:
+        said = {"failed": traceback.format_exc()}
+    print("@" + json.dumps(said), flush=True)
+"""
+
+MAKE = """
+import os, torch
+from pathlib import Path
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from trainer.demo.inputs import tiny_base
+
+torch.manual_seed(7)
+base = tiny_base(Path("made"))
+ids = torch.tensor([[2, 5, 7, 11, 3]])
+
+def logits(model):
+    with torch.no_grad():
+        return [round(one, 4) for one in model(ids).logits[0, -1].tolist()]
+
+local = {"base": logits(AutoModelForCausalLM.from_pretrained(base))}
+for name in ("v1", "v2", "v3", "v4"):
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    for key, value in model.named_parameters():
+        if "lora_B" in key:
+            torch.nn.init.normal_(value, std=1.0)
+    local[name] = logits(model.eval())
+    model.save_pretrained(f"made/{name}")
+assert len({str(one) for one in local.values()}) == 5
+
+def failure(call):
+    try:
+        call()
+    except Exception as error:
+        said = str(error)
+        while (error := error.__cause__ or error.__context__) is not None:
+            said += " / " + str(error)  # peft says only that it can't find the file
+        return said
+    return "loaded"
+out = None
+"""
+
+
+class Loader:
+    """The process that loads, and the line it loads from."""
+
+    def __init__(self, door: Door, folder: Path) -> None:
+        self.door, self.folder = door, folder
+        self.world: World = a_world(door.store, door.blobs, f"t{secrets.token_hex(4)}")
+        env = {**os.environ, "HF_ENDPOINT": door.url, "HF_TOKEN": door.token(self.world.engineer), "HF_HUB_OFFLINE": "0",
+               "HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+               "OMP_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path)}  # fmt: skip
+        self.process = subprocess.Popen([sys.executable, "-c", LOOP], env=env, cwd=folder, text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+
+    @property
+    def line(self) -> str:
+        return f"{self.world.team}/adapter"
+
+    def run(self, script: str) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps(script), file=self.process.stdin, flush=True)
+        while not (said := self.process.stdout.readline()).startswith("@"):
+            assert said or self.process.poll() is None, "the loader died"
+        answer = json.loads(said[1:])
+        assert "failed" not in answer, answer["failed"]
+        return answer["out"]
+
+    def made(self, name: str, **config: Any) -> list[File]:
+        """The files of a folder it made, published; `config` goes into an adapter's configuration."""
+        found = []
+        for path in sorted((self.folder / "made" / name).iterdir()):
+            data = path.read_bytes()
+            if path.name == "adapter_config.json":
+                data = json.dumps({**json.loads(data), **config}).encode()
+            found.append(put(self.door.blobs, path.name, data))
+        return found
+
+
+@pytest.fixture(scope="module")
+def loader(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loader]:
+    """v2 is stable in production, v4 approved for it; v1 and v3 are merely registered. All stand on team/llama@v1."""
+    one = Loader(door, tmp_path_factory.mktemp("loader"))
+    try:
+        one.run(MAKE)
+        world, engineer = one.world, one.world.engineer.actor
+        draft = versions.Draft("base", f"{world.team}/llama", one.made("tiny-llama"), BASE_META)
+        world.base = versions.register(door.store, door.blobs, engineer, draft)
+        stands = {"base_model_name_or_path": f"{world.team}/llama", "revision": commit(world.base.digest)}
+        for first, second in (("v1", "v2"), ("v3", "v4")):
+            approved(world, files=lambda step, names=(first, second): one.made(names[step // 4], **stands))  # type: ignore[misc]
+        rollouts.start(door.store, engineer, f"{one.line}@v2", "production", None, 500, "first traffic")
+        rollouts.promote(door.store, engineer, one.line, "production", None, "it went well")
+        one.run(f"NAME, BASE = {one.line!r}, {world.team + '/llama'!r}")
+        yield one
+    finally:
+        assert one.process.stdin is not None
+        one.process.stdin.close()
+        assert one.process.wait(30) == 0
+        if one.process.stdout is not None:
+            one.process.stdout.close()
+
+
+def test_loaded_by_name_is_loaded_from_a_folder(door: Door, loader: Loader) -> None:
+    sha = get(door, door.token(loader.world.engineer), f"/api/models/{loader.line}/revision/v2").json()["sha"]
+    loader.run(f"""
+plain = AutoModelForCausalLM.from_pretrained(BASE)
+assert logits(plain) == local["base"]
+assert AutoConfig.from_pretrained(BASE, revision="v1").hidden_size == plain.config.hidden_size
+words = "please route this letter to the answer"
+assert AutoTokenizer.from_pretrained(BASE)(words) == AutoTokenizer.from_pretrained(base)(words)
+by = lambda revision: logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), NAME, revision=revision).eval())
+for revision, name in (("v1", "v1"), ("production", "v2"), ("v2", "v2"), ({sha!r}, "v2"), (None, "v2"), ("v3", "v3")):
+    assert by(revision) == local[name], revision
+# The base comes from our server too: the adapter's configuration names it, and its commit.
+assert logits(AutoPeftModelForCausalLM.from_pretrained(NAME, revision="v1").eval()) == local["v1"]
+assert logits(AutoModelForCausalLM.from_pretrained(NAME, adapter_kwargs={{"revision": "v2"}}).eval()) == local["v2"]
+assert logits(AutoModelForCausalLM.from_pretrained(NAME + ".v3").eval()) == local["v3"]
+""")
+    # transformers gives `revision` to the base's repository: it says so, and loads nothing else instead.
+    said = loader.run('out = failure(lambda: AutoModelForCausalLM.from_pretrained(NAME, revision="production"))')
+    assert "production" in said
+    assert "loaded" not in said
+
+
+def test_a_channel_that_moves_is_followed_at_the_next_load(door: Door, loader: Loader) -> None:
+    store, engineer, line = door.store, loader.world.engineer.actor, loader.line
+
+    def serves() -> Any:
+        return loader.run('out = next(name for name in local if local[name] == by("production"))')
+
+    assert serves() == "v2"
+    rollouts.start(store, engineer, f"{line}@v4", "production", None, 500, "the next")
+    assert serves() == "v2"  # a candidate is no revision of its own
+    rollouts.promote(store, engineer, line, "production", None, "it went well")
+    assert serves() == "v4"
+    rollouts.roll_back(store, engineer, line, "production", None, "it did not")
+    assert serves() == "v2"
+
+
+def test_withdrawn_is_withdrawn_with_a_warm_cache(door: Door, loader: Loader) -> None:
+    store, engineer, line = door.store, loader.world.engineer.actor, loader.line
+    gateway = a_person(store, "gateway", team=loader.world.team, signs=False)
+    secret = str(tokens.create(store, SYSTEM, gateway.actor.name, ["gateway"], loader.world.team, 1).token)
+    script = """
+ways = lambda name, **more: [failure(call) for call in (
+    lambda: PeftModel.from_pretrained(plain, NAME, revision=name, **more),
+    lambda: AutoPeftModelForCausalLM.from_pretrained(NAME, revision=name, **more),
+    lambda: AutoModelForCausalLM.from_pretrained(NAME, adapter_kwargs={"revision": name, **more}, **more))]
+"""
+    loader.run(script)
+    # Never approved: the cache has it, for an engineer loaded it before; a gateway's token stops.
+    for said in loader.run(f"out = ways('v3', token={secret!r})"):
+        assert "not approved for any environment" in said
+    recalls.recall(store, engineer, f"{line}@v2", "it leaks names")
+    for name in ("v2", "refs/tags/v2"):
+        for said in loader.run(f"out = ways({name!r})"):
+            assert "it leaks names" in said
+    # The channel fell back to the base, and says so: an adapter's line has nothing to give there.
+    assert "serves the base model" in loader.run('out = failure(lambda: by("production"))')
+    assert loader.run('out = by("v4") == local["v4"]') is True
+    recalls.recall(store, engineer, loader.world.base.ref, "its licence ended")
+    withdrawn = loader.run("""out = [failure(call) for call in (
+        lambda: AutoModelForCausalLM.from_pretrained(BASE, revision="v1"), lambda: AutoTokenizer.from_pretrained(BASE),
+        lambda: AutoModelForCausalLM.from_pretrained(BASE), lambda: AutoConfig.from_pretrained(BASE, revision="v1"),
+        lambda: PeftModel.from_pretrained(plain, NAME, revision="v4"))]""")
+    for said in withdrawn:
+        assert "its licence ended" in said

@@ -170,6 +170,23 @@ class Blobs:
             ]
             return sum(self._remove(path, before) for path, _ in gone)
 
+    def remove(self, digest: str, unless_since: datetime) -> bool:
+        """Remove published bytes unless they were put or asked for (`has`) since a moment; did they go?
+
+        Whoever is about to name them in a row asks first, so what is in use at that moment stays. On an object store,
+        which notes no asking, only a new copy counts. Bytes that are not here are no error: a second try may come.
+        """
+        with _named():
+            return self._remove(_place(digest), unless_since)
+
+    def published(self) -> Iterator[tuple[str, int, datetime]]:
+        """Every digest that is here, with its size and when it was last put or, in a local folder, asked for."""
+        with _named():
+            for batch in self._store.list(PUBLISHED):
+                for found in batch:
+                    if HEX.fullmatch(found["path"][-64:]):
+                        yield found["path"][-64:], found["size"], found["last_modified"]
+
     def _listed(self, prefix: str) -> Iterator[tuple[str, datetime]]:
         for batch in self._store.list(prefix):
             for found in batch:

@@ -31,6 +31,7 @@ from registry.proof import notes
 from registry.proof.keys import SigningKey
 from registry.queries import metrics
 from registry.rules.actors import SYSTEM
+from registry.rules.retention import BUILT_IN
 from registry.sequencer import Sequencer, Witness
 from registry.settings import Settings
 

@@ -502,8 +502,12 @@ def _triggers() -> None:
         "create trigger settled before update on legal_hold for each row when (old.lifted_at is not null) "
         "execute function only_these_change()"
     )
-    op.execute("create trigger guarded before insert or update on legal_hold for each row execute function hold_guard()")
-    op.execute("create trigger guarded before insert on retention_setting for each row execute function setting_guard()")
+    op.execute(
+        "create trigger guarded before insert or update on legal_hold for each row execute function hold_guard()"
+    )
+    op.execute(
+        "create trigger guarded before insert on retention_setting for each row execute function setting_guard()"
+    )
     op.execute("create trigger guarded before insert on tombstone for each row execute function may_be_deleted()")
     op.execute("create trigger forgotten after insert on tombstone for each row execute function search_forget('id')")
     op.execute(

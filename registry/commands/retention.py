@@ -51,7 +51,9 @@ def assign(store: Store, actor: Actor, name: str, retention_class: str, reason: 
     else:
         team, called = name, None
         if not NAME.fullmatch(name):
-            raise Invalid("bad-team", f"'{name[:60]}' cannot name a team.", "Use lower-case letters, digits and dashes.")
+            raise Invalid(
+                "bad-team", f"'{name[:60]}' cannot name a team.", "Use lower-case letters, digits and dashes."
+            )
     with store.write(actor, Action.RETENTION_ASSIGN) as tx:
         tx.within(team)
         tombstones.one_at_a_time(tx.session)

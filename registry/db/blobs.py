@@ -62,7 +62,9 @@ def plan(session: Session, blobs: Blobs, before: datetime) -> Plan:
     found.unnamed = {row.id: row.size for row in session.execute(text(_unnamed()), {"before": before})}
     old = ((one, size) for one, size, at in blobs.published() if at < before)
     while page := list(islice(old, 1000)):
-        rows = dict(session.execute(select(Blob.id, Blob.collected_at).where(Blob.id.in_([one for one, _ in page]))).all())
+        rows = dict(
+            session.execute(select(Blob.id, Blob.collected_at).where(Blob.id.in_([one for one, _ in page]))).all()
+        )
         for digest, size in page:
             if digest not in rows:
                 found.orphans[digest] = size
@@ -73,9 +75,7 @@ def plan(session: Session, blobs: Blobs, before: datetime) -> Plan:
 
 def try_lock(session: Session, digest: str) -> bool:
     """Take the lock that `hold_blob` takes; False when somebody is naming these bytes at this moment."""
-    return bool(
-        session.scalar(text("select pg_try_advisory_xact_lock(hashtextextended(:blob, 7))"), {"blob": digest})
-    )
+    return bool(session.scalar(text("select pg_try_advisory_xact_lock(hashtextextended(:blob, 7))"), {"blob": digest}))
 
 
 def still_unnamed(session: Session, digest: str, before: datetime) -> Blob | None:

@@ -82,7 +82,9 @@ def by_ref(
             statement = statement.where(Node.ref == f"dataset:{ref}")
         else:
             statement = statement.where(DatasetVersion.number.is_not(None))
-    statement = statement.order_by(DatasetVersion.state == "deleted", DatasetVersion.number.desc().nulls_last()).limit(1)
+    statement = statement.order_by(DatasetVersion.state == "deleted", DatasetVersion.number.desc().nulls_last()).limit(
+        1
+    )
     if share:
         statement = statement.with_for_update(of=DatasetVersion, read=True)
     row = session.execute(statement).one_or_none()

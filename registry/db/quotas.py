@@ -31,7 +31,9 @@ class Quota(Table):
 
 def limits(session: Session, team: str) -> Limits:
     """The limits in force; none where none were set."""
-    found = session.scalars(select(Quota).where(Quota.team == team).order_by(Quota.number.desc()).limit(1)).one_or_none()
+    found = session.scalars(
+        select(Quota).where(Quota.team == team).order_by(Quota.number.desc()).limit(1)
+    ).one_or_none()
     return Limits(found.max_bytes, found.max_versions) if found else Limits()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, select, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.db.table import Id, Moment, Table, one_of

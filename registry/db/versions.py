@@ -128,7 +128,12 @@ def line(session: Session, ref: Ref, *, lock: bool = False) -> Line:
 
 
 def by_ref(
-    session: Session, ref: Ref | str, *, lock: bool = False, share: bool = False, teams: Collection[str] | None = None,
+    session: Session,
+    ref: Ref | str,
+    *,
+    lock: bool = False,
+    share: bool = False,
+    teams: Collection[str] | None = None,
     gone: bool = False,
 ) -> tuple[Version, Line, Node]:
     """The one version a reference names; a bare line means its newest registered version.

@@ -37,6 +37,8 @@ def refusal(actor: Actor, team: str, standing: Standing) -> str | None:
         return "there is no such version"
     if standing.state == "recalled":
         return f"this version was recalled: {standing.recall_reason or 'no reason is kept'}"
+    if standing.state == "deleted":
+        return "this version was deleted"
     if standing.state == "draft":
         maker = actor.account is not None and actor.account == standing.created_by
         if Role.REVIEWER in roles or (maker and roles != {Role.GATEWAY}):

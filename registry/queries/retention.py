@@ -52,14 +52,6 @@ def _class(row: RetentionClass, called: dict[UUID | None, str], said: dict[str, 
                      row.defined_at, said.get(row.reason_commitment))  # fmt: skip
 
 
-def class_in_force(store: Store, actor: Actor, name: str) -> str:
-    """The class that what a line registers now comes under."""
-    team, _, called = name.removeprefix(subjects.PREFIX).partition("/")
-    kind = "dataset" if name.startswith(subjects.PREFIX) else "line"
-    with store.read(actor) as session:
-        return table.in_force(session, team, kind if called else None, called or None).name
-
-
 def holds(
     store: Store,
     actor: Actor,
@@ -96,7 +88,7 @@ def holds(
         said = told(session, {one for row in rows for one in (
             row[0].case_commitment, row[0].reason_commitment, row[0].lift_reason_commitment) if one})  # fmt: skip
         called = names(session, {one for row in rows for one in (row[0].placed_by, row[0].lifted_by)})
-    items = [_hold(row[0], row[1] or (row[2].ref if row[2] else f"dataset:{row[3].team}/{row[3].name}"), said, called)
+    items = [_hold(row[0], row[1] or (row[2].ref if row[2] is not None else f"dataset:{row[3].team}/{row[3].name}"), said, called)
              for row in rows]  # fmt: skip
     return HoldPage(items, cursor_after((rows[-1][0].number,)) if len(found) > limit else None)
 

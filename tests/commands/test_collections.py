@@ -272,7 +272,7 @@ def test_one_quota_for_many_hands(alone: World) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_happens_no_version_misses_a_byte(alone: World, seed: int) -> None:
     """Random histories over few bytes that many versions share."""
-    chance = random.Random(seed)  # noqa: S311 - not for secrets
+    chance = random.Random(seed)
     standing: list[str] = []
     holding: list[int] = []
     deleted: list[str] = []

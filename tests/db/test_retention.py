@@ -34,7 +34,8 @@ from tests.build import (
 from tests.db.around import as_app, as_owner, audit, cause, refused, settle
 
 SEAL = "sha256:" + "0" * 64
-STONE = ("insert into tombstone (id, how, was, reason_commitment, at) values (%(id)s, %(how)s, %(was)s, '" + SEAL + "', now())")  # fmt: skip
+STONE = (f"insert into tombstone (id, how, was, reason_commitment, at) values (%(id)s, %(how)s, %(was)s, '{SEAL}', "
+         "now())")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from registry.api.rest import (
     lineage,
     policies,
     profiles,
+    retention,
     reviews,
     rollouts,
     search,
@@ -22,7 +23,7 @@ from registry.api.rest import (
 )  # fmt: skip
 
 NOUNS = (
-    search, tags,
+    search, tags, retention,
     accounts, audit, blobs, datasets, evals, lineage, policies, profiles, reviews, rollouts, training_runs, use_cases,
     versions,
     work,

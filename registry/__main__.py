@@ -23,14 +23,14 @@ def serve_api() -> int:
 def run_clock() -> int:
     """Run the sequencer and the jobs until told to stop."""
     from registry import clock, log
-    from registry.app import open_sequencer, open_store
+    from registry.app import open_blobs, open_sequencer, open_store
     from registry.settings import Settings
 
     settings = Settings()
     log.configure(settings.log_level)
     store = open_store(settings)
     assert settings.database_url is not None  # open_store has refused otherwise
-    return clock.run(settings.database_url, store, open_sequencer(settings))
+    return clock.run(settings.database_url, store, open_blobs(settings), open_sequencer(settings))
 
 
 def main() -> None:

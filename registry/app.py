@@ -23,7 +23,7 @@ from registry.api.hub.door import PULLS
 from registry.api.rest import problems
 from registry.blobs import Blobs
 from registry.callers import actor_of
-from registry.commands import accounts, policies, tokens
+from registry.commands import accounts, policies, retention, tokens
 from registry.db import migrate as migrations
 from registry.db.store import Store, open_engine
 from registry.errors import Conflict, RegistryError, TooLarge, Unauthenticated, Unavailable
@@ -32,6 +32,7 @@ from registry.proof import notes
 from registry.proof.keys import SigningKey
 from registry.queries import metrics
 from registry.rules.actors import SYSTEM
+from registry.rules.retention import BUILT_IN
 from registry.sequencer import Sequencer, Witness
 from registry.settings import Settings
 from registry.uploads import Uploads
@@ -113,6 +114,9 @@ def prepare(settings: Settings) -> Prepared:
             policy = resources.files("registry").joinpath(f"policies/{name}.yaml").read_text(encoding="utf-8")
             with suppress(Conflict):  # another start was faster
                 policies.publish(store, SYSTEM, policy, only_first=True)
+        for terms in BUILT_IN:
+            with suppress(Conflict):  # there since the first start
+                retention.define(store, SYSTEM, terms, "built in")
         token = _kept_token(store, private(settings) / "admin.token", "admin", "admin", ADMIN_DAYS)
     finally:
         store.engine.dispose()

@@ -217,6 +217,14 @@ class Blobs:
         with named():
             return self._remove(place(digest), unless_since)
 
+    def published(self) -> Iterator[tuple[str, int, datetime]]:
+        """Every digest that is here, with its size and when it was last put or, in a local folder, asked for."""
+        with named():
+            for batch in self._store.list(PUBLISHED):
+                for found in batch:
+                    if HEX.fullmatch(found["path"][-64:]):
+                        yield found["path"][-64:], found["size"], found["last_modified"]
+
     def _listed(self, prefix: str) -> Iterator[tuple[str, datetime]]:
         for batch in self._store.list(prefix):
             for found in batch:

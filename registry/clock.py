@@ -7,11 +7,12 @@ import signal
 import threading
 
 from registry import jobs, log
+from registry.blobs import Blobs
 from registry.db.store import Store
 from registry.sequencer import Sequencer
 
 
-def run(url: str, store: Store, sequencer: Sequencer) -> int:
+def run(url: str, store: Store, blobs: Blobs, sequencer: Sequencer) -> int:
     """Run both until SIGTERM; the exit status is 8 when the log was found forked, so that nobody overlooks it."""
     stop = threading.Event()
     failed: list[BaseException] = []
@@ -27,7 +28,7 @@ def run(url: str, store: Store, sequencer: Sequencer) -> int:
     thread.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    worker = threading.Thread(target=_work, args=(url, store, stop), name="jobs", daemon=True)
+    worker = threading.Thread(target=_work, args=(url, store, blobs, stop), name="jobs", daemon=True)
     worker.start()
     stop.wait()
     thread.join(timeout=10)
@@ -35,11 +36,11 @@ def run(url: str, store: Store, sequencer: Sequencer) -> int:
     return 8 if failed else 0
 
 
-def _work(url: str, store: Store, stop: threading.Event) -> None:
+def _work(url: str, store: Store, blobs: Blobs, stop: threading.Event) -> None:
     """The worker's own loop: the one async room here, because the library asks for it."""
 
     async def serve() -> None:
-        app = jobs.build(url, store)
+        app = jobs.build(url, store, blobs)
         async with app.open_async():
             task = asyncio.create_task(
                 app.run_worker_async(install_signal_handlers=False, delete_jobs="successful", concurrency=2)

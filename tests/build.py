@@ -14,13 +14,14 @@ from typing import Any
 from uuid import UUID
 
 from registry.blobs import Blobs
-from registry.commands import accounts, datasets, evals, keys, policies, reviews, use_cases, versions, work
+from registry.commands import accounts, datasets, evals, keys, policies, retention, reviews, use_cases, versions, work
 from registry.commands import training_runs as training
 from registry.db.store import Store
 from registry.proof.keys import SigningKey
 from registry.queries import reviews as asked
 from registry.queries import work as leased
 from registry.rules.actors import SYSTEM, Actor, Grant, Role
+from registry.rules.retention import BUILT_IN
 from registry.rules.reviews import commitment
 from registry.rules.tensors import File
 from registry.views.versions import AddedView
@@ -36,10 +37,12 @@ ADAPTER_META = {"purpose": "to be tested"}
 
 
 def install_policies(store: Store) -> None:
-    """The built-in policy of every environment."""
+    """The built-in policy of every environment, and the built-in retention classes."""
     for name in ("dev", "staging", "production"):
         text = resources.files("registry").joinpath(f"policies/{name}.yaml").read_text(encoding="utf-8")
         policies.publish(store, SYSTEM, text, only_first=True)
+    for terms in BUILT_IN:
+        retention.define(store, SYSTEM, terms, "built in")
 
 
 @dataclass

@@ -19,10 +19,10 @@ from tests.build import ADAPTER_META, RECIPE, a_world
 
 
 @contextmanager
-def working(url: str, store: Store) -> Iterator[None]:
+def working(url: str, store: Store, blobs: Blobs) -> Iterator[None]:
     """The worker in a thread, as `clock.run` starts it."""
     stop = threading.Event()
-    thread = threading.Thread(target=clock._work, args=(url, store, stop))
+    thread = threading.Thread(target=clock._work, args=(url, store, blobs, stop))
     thread.start()
     try:
         yield
@@ -43,7 +43,7 @@ def test_a_lease_that_runs_out_goes_back_by_itself(fresh_store: Store, fresh_dat
 
     assert work.lease(fresh_store, world.trainer.actor, "w", 1) == (run, 1)
     assert ask("select count(*) from procrastinate.procrastinate_jobs where task_name = 'requeue_lost'") == 1
-    with working(fresh_database, fresh_store):
+    with working(fresh_database, fresh_store, blobs):
         deadline = time.monotonic() + 30
         while ask("select state from training_run where id = :run") != "queued":
             assert time.monotonic() < deadline, "nobody took the lease back"

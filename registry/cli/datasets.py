@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from registry.cli import retention
 from registry.cli.output import emit, fields, json_option, state, table
 from registry.cli.session import connect, document
 from registry.cli.versions import FILE, refusal_as_document, show_added
@@ -19,6 +20,9 @@ def dataset() -> None:
     Example:
       countersign dataset ls
     """
+
+
+retention.attach(dataset, "dataset", "acme/notices", "dataset:")
 
 
 @dataset.command("add")

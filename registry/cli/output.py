@@ -15,7 +15,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 # A state is told by its glyph and its word; colour only repeats it.
 LOOKS: dict[str, tuple[str, str | None]] = {
     "draft": ("○", None), "registered": ("●", None), "deprecated": ("–", None), "recalled": ("✗", "red"),
-    "found": ("●", None), "refused": ("✗", "red"), "done": ("✓", "green"),
+    "deleted": ("–", None), "discarded": ("–", None), "found": ("●", None), "refused": ("✗", "red"), "done": ("✓", "green"),
     "open": ("○", None), "approved": ("✓", "green"), "rejected": ("✗", "red"), "changes_requested": ("↺", "yellow"),
     "withdrawn": ("–", None), "expired": ("–", "yellow"), "voided": ("✗", "red"),
     "queued": ("○", None), "running": ("◆", "cyan"), "succeeded": ("✓", "green"), "failed": ("✗", "red"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from registry.cli import chat_templates, imports, tags
+from registry.cli import chat_templates, imports, retention, tags
 from registry.cli.output import emit, fields, json_option, state, table
 from registry.cli.session import connect, document
 from registry.errors import BundleRejected, Unverified
@@ -101,6 +101,7 @@ def _group(kind: Literal["base", "adapter", "checkpoint"], title: str, example: 
     imports.attach(group, kind, example)
     tags.attach(group, kind, example)
     chat_templates.attach(group, kind, example)
+    retention.attach(group, kind, example)
     return group
 
 

@@ -9,6 +9,7 @@ from registry.client.datasets import Datasets
 from registry.client.evals import Evals
 from registry.client.imports import Imports
 from registry.client.profiles import Profiles
+from registry.client.retention import Retention
 from registry.client.reviews import Reviews
 from registry.client.rollouts import Rollouts
 from registry.client.search import Search
@@ -19,7 +20,7 @@ __all__ = ["Countersign", "OnBytes", "Progress", "Sign"]
 
 
 class Countersign(
-    Accounts, Imports, Versions, Datasets, Profiles, Evals, TrainingRuns, Reviews, Rollouts, Search, Audit
+    Accounts, Imports, Versions, Datasets, Profiles, Evals, TrainingRuns, Reviews, Rollouts, Retention, Search, Audit
 ):
     """A registry, spoken to with one token; each noun's methods are in the file of that noun.
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from registry.blobs import Blobs
 from registry.db import datasets as table
-from registry.db import versions
+from registry.db import quotas, versions
 from registry.db.datasets import Dataset, DatasetVersion
 from registry.db.store import Store
 from registry.db.versions import Node
@@ -49,7 +49,7 @@ def register(
         version = table.draft_of(tx.session, dataset.id, sha256)
         if version is None:
             identity = uuid4()
-            versions.hold_blob(tx.session, sha256, size)
+            versions.hold_blob(tx.session, blobs, sha256, size)
             node = tx.add(
                 Node(id=identity, kind="dataset", team=ref.team, ref=f"dataset:{name}@draft-{identity.hex[:8]}")
             )
@@ -58,12 +58,13 @@ def register(
                 record_root=scan.record_root, rows=scan.rows, splits=scan.splits, duplicates=scan.duplicates,
                 overlap=scan.overlap, meta=meta, created_by=actor.account, created_at=tx.now,
             ))  # fmt: skip
+            quotas.must_fit(tx.session, ref.team)
         else:
             node = tx.get(Node, version.id)
             version.meta = meta
         if not scan.findings:
             version.number = table.highest(tx.session, dataset.id) + 1
-            version.state = "registered"
+            version.state, version.registered_at = "registered", tx.now
             node.ref = f"dataset:{name}@v{version.number}"
         tx.audit(node.ref, record_root=scan.record_root, rows=scan.rows, state=version.state)
         return AddedView(node.ref.removeprefix("dataset:"), f"sha256:{sha256}", scan.record_root, version.state, views)

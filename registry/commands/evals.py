@@ -77,7 +77,7 @@ def freeze(
             tx.audit(f"suite:{name}@v{standing.number}", found=True)
             return standing.id
         number = table.highest(tx.session, suite.id) + 1
-        versions.hold_blob(tx.session, stored.sha256, stored.size)
+        versions.hold_blob(tx.session, blobs, stored.sha256, stored.size)
         node = tx.add(Node(id=uuid4(), kind="suite", team=ref.team, ref=f"suite:{name}@v{number}"))
         tx.add(EvalSuiteVersion(
             id=node.id, suite_id=suite.id, number=number, digest=digest, dataset_version_id=held.id, split=split,
@@ -159,18 +159,19 @@ def finish(
             raise Unverified("metric-mismatch", f"The samples show {right} of {len(items)} right, the report says "
                              f"{told.get('correct')} of {told.get('n')}.", "Report what the samples show.",
                              subject=f"eval-run:{run.id}")  # fmt: skip
-        _close(tx, run, blobs.size(samples_sha256), report, key, signature, suite.metric, right, len(items))
+        _close(tx, run, blobs, report, key, signature, suite.metric, right, len(items))
 
 
 def _close(
-    tx: Tx, run: EvalRun, size: int, report: dict[str, Any], key: str, signature: str, metric: str, right: int, n: int
+    tx: Tx, run: EvalRun, blobs: Blobs, report: dict[str, Any], key: str, signature: str, metric: str, right: int, n: int
 ) -> None:
-    versions.hold_blob(tx.session, report["samples_sha256"], size)
+    samples = report["samples_sha256"]
+    versions.hold_blob(tx.session, blobs, samples, blobs.size(samples))
     run.state, run.finished_at = "succeeded", tx.now
     run.report, run.report_key, run.report_signature = report, key, signature
-    run.samples_blob_id = report["samples_sha256"]
+    run.samples_blob_id = samples
     low, high = evals.wilson(right, n, 0.95)
     tx.add(EvalMetric(id=uuid4(), eval_run_id=run.id, name=metric, value=right / n, n=n, ci_low=low, ci_high=high,
                       higher_is_better=True))  # fmt: skip
     tx.session.delete(tx.get(Lease, run.id))
-    tx.audit(f"eval-run:{run.id}", correct=right, n=n, samples=report["samples_sha256"])
+    tx.audit(f"eval-run:{run.id}", correct=right, n=n, samples=samples)

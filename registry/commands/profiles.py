@@ -62,7 +62,7 @@ def define(
         status = "found" if profile else "defined"
         if profile is None:
             if prompt:
-                versions.hold_blob(tx.session, prompt, blobs.size(prompt))
+                versions.hold_blob(tx.session, blobs, prompt, blobs.size(prompt))
             profile = tx.add(ServingProfile(
                 id=uuid4(), version_id=version.id, base_version_id=base.id if base else None, system_prompt_id=prompt,
                 engine=verdict.engine, digest=digest, document=document, created_by=actor.account, created_at=tx.now,

@@ -5,16 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-from registry.db import accounts, datasets, lineage, policies, reviews, rollouts, versions
+from registry.db import accounts, datasets, lineage, policies, reviews, rollouts, subjects, versions
 from registry.db.datasets import DatasetVersion
 from registry.db.rollouts import Channel, Recall, RouteGeneration
 from registry.db.store import Store, Tx
 from registry.db.versions import Line, Node, Version
-from registry.errors import Invalid, NotFound, Refused
+from registry.errors import Refused
 from registry.rules import rollouts as rules
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
-from registry.rules.refs import parse_ref
 from registry.rules.rollouts import State
 from registry.views.rollouts import RecallView, RouteView
 
@@ -27,7 +26,7 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
     """
     said = rules.check_reason(reason)
     with store.write(actor, Action.RECALL) as tx:
-        node = _named(tx, ref)
+        node = subjects.by_ref(tx.session, ref, teams=tx.actor.teams(), gone=True).node
         tx.within(node.team)
         fallen = lineage.descendants(tx.session, node.id)
         # Lock order: channels first, then versions by id. A canary that committed between the two is found by asking
@@ -51,24 +50,6 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
         names = sorted(tx.get(Node, one.id).ref for one in recalled)
         tx.audit(node.ref, recalled=names, channels=len(routes))
         return RecallView(node.ref.removeprefix("dataset:"), said, names, routes)
-
-
-def _named(tx: Tx, ref: str) -> Node:
-    """The version or data set version meant; `dataset:` before it tells the two apart where they share a name."""
-    if ref.startswith("dataset:"):
-        return datasets.by_ref(tx.session, ref.removeprefix("dataset:"), teams=tx.actor.teams())[1]
-    wanted = parse_ref(ref)
-    try:
-        version = versions.by_ref(tx.session, wanted, teams=tx.actor.teams())[2]
-    except NotFound:
-        return datasets.by_ref(tx.session, wanted, teams=tx.actor.teams())[1]
-    try:
-        datasets.by_ref(tx.session, wanted, teams=tx.actor.teams())
-    except NotFound:
-        return version
-    # A recall is for good: better ask again than take the wrong one.
-    raise Invalid("ambiguous-reference", f"'{ref}' names a version and a data set version.",
-                  f"Write dataset:{ref} for the data set, or the version's sha256 digest.")  # fmt: skip
 
 
 def _fell(tx: Tx, ids: list[UUID]) -> list[Version | DatasetVersion]:

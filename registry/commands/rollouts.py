@@ -6,7 +6,7 @@ import secrets
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from registry.db import accounts, policies, reviews, rollouts, versions
+from registry.db import accounts, policies, reviews, rollouts, tombstones, versions
 from registry.db.accounts import SigningKey
 from registry.db.reviews import Review
 from registry.db.rollouts import Channel, Rollout, RouteGeneration
@@ -145,6 +145,8 @@ def _approved(tx: Tx, version: Version, node: Node, environment: str) -> Review:
     if held.state == "recalled":
         raise Refused("recalled", f"{node.ref} is recalled and may serve nowhere.", "Use another version.",
                       subject=node.ref)  # fmt: skip
+    if held.state == "deleted":
+        raise tombstones.refusal(tx.session, held.id, node.ref)
     review = reviews.live(tx.session, version.id, environment, share=True)
     if review is None or review.state != "approved":
         raise _unapproved(node.ref, environment)

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from registry import sandbox
 from registry.blobs import Blobs
-from registry.db import datasets, policies, training_runs, versions
+from registry.db import datasets, policies, quotas, training_runs, versions
 from registry.db.lineage import LineageEdge
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease, TrainingRun
@@ -73,7 +73,7 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
         if inspected.defects:
             raise BundleRejected(inspected.defects, subject=draft.name)
         line = _line(tx, ref, draft)
-        version, node = _draft(tx, line, draft, base, inspected, meta)
+        version, node = _draft(tx, blobs, line, draft, base, inspected, meta)
         parents = _provenance(tx, line, version, draft, base)
         if not inspected.findings:
             _number(tx, line, version, node, parents)
@@ -165,7 +165,7 @@ def _line(tx: Tx, ref: Ref, draft: Draft) -> Line:
 
 
 def _draft(
-    tx: Tx, line: Line, draft: Draft, base: _Base | None, inspected: Inspected, meta: dict[str, Any]
+    tx: Tx, blobs: Blobs, line: Line, draft: Draft, base: _Base | None, inspected: Inspected, meta: dict[str, Any]
 ) -> tuple[Version, Node]:
     """The draft row with its files, new or taken up again with what it lacked.
 
@@ -176,7 +176,7 @@ def _draft(
         if version.state != "draft":
             raise Conflict("try-again", f"{node.ref} is {version.state} since a moment ago.", "Run the command again.")
         if version.manifest_digest != inspected.manifest_digest:
-            versions.exchange_files(tx.session, version.id, inspected.files)
+            versions.exchange_files(tx.session, blobs, version.id, inspected.files)
             version.manifest_digest = inspected.manifest_digest
         version.meta = meta
         version.base_version_id = base.id if base else version.base_version_id
@@ -195,9 +195,11 @@ def _draft(
         training_run_id=draft.training_run, step=draft.step, meta=meta, facts=inspected.facts,
         created_by=tx.actor.account, created_at=tx.now,
     ))  # fmt: skip
-    for file in inspected.files:
-        versions.hold_blob(tx.session, file.sha256, file.size)
+    # In the order of their digests, so that two that share files wait for each other and never in a circle.
+    for file in sorted(inspected.files, key=lambda one: one.sha256):
+        versions.hold_blob(tx.session, blobs, file.sha256, file.size)
         tx.add(VersionFile(id=uuid4(), version_id=identity, path=file.path, blob_id=file.sha256))
+    quotas.must_fit(tx.session, line.team)
     return version, node
 
 
@@ -265,7 +267,7 @@ def _edge(tx: Tx, child: Node, parent_id: UUID, relation: str, grade: str) -> No
 
 
 def _number(tx: Tx, line: Line, version: Version, node: Node, parents: list[tuple[UUID, str, str]]) -> None:
-    """The next number, never used before: the line is locked, and versions are never deleted.
+    """The next number, never used before: the line is locked, and rows of versions never go, not even when deleted.
 
     Only now it is born into lineage: a draft may be older than the parents it was lacking.
     """
@@ -277,5 +279,5 @@ def _number(tx: Tx, line: Line, version: Version, node: Node, parents: list[tupl
     versions.bear(tx.session, node, f"{line.ref}@v{number}")
     for parent, relation, grade in parents:
         _edge(tx, node, parent, relation, grade)
-    version.number, version.state = number, "registered"
+    version.number, version.state, version.registered_at = number, "registered", tx.now
     tx.session.flush()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint, func, select
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from registry.db import tombstones
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
-from registry.db.versions import Node
+from registry.db.versions import NUMBERED, STANDING, STATES, Node
 from registry.errors import NotFound
 from registry.rules.refs import Ref, parse_ref
 
@@ -44,22 +46,25 @@ class DatasetVersion(Table):
     meta: Mapped[dict[str, Any]]
     created_by: Mapped[UUID | None]
     created_at: Mapped[Moment]
+    registered_at: Mapped[datetime | None]
     __table_args__ = (
         UniqueConstraint("dataset_id", "number"),
-        UniqueConstraint("dataset_id", "blob_id"),
-        CheckConstraint(one_of("state", "draft", "registered", "deprecated", "recalled"), name="state"),
-        CheckConstraint(
-            "(number is null) = (state = 'draft') or (number is null and state = 'recalled')", name="numbered"
-        ),
+        Index("uq_dataset_version_dataset_id_blob_id", "dataset_id", "blob_id", unique=True,
+              postgresql_where=text(STANDING)),
+        CheckConstraint(one_of("state", *STATES), name="state"),
+        CheckConstraint(NUMBERED, name="numbered"),
         CheckConstraint("number > 0", name="number"),
         CheckConstraint(hex_digest("record_root"), name="root"),
-    )
+    )  # fmt: skip
 
 
 def by_ref(
-    session: Session, ref: Ref | str, *, share: bool = False, teams: Collection[str] | None = None
+    session: Session, ref: Ref | str, *, share: bool = False, teams: Collection[str] | None = None, gone: bool = False
 ) -> tuple[DatasetVersion, Node]:
-    """The one data set version a reference names, of these teams; a bare name means its newest registered version."""
+    """The one data set version a reference names, of these teams; a bare name means its newest registered version.
+
+    What was deleted is NotFound `deleted`, unless `gone` asks for it too.
+    """
     if isinstance(ref, str):
         ref = parse_ref(ref)
     statement = (
@@ -77,12 +82,16 @@ def by_ref(
             statement = statement.where(Node.ref == f"dataset:{ref}")
         else:
             statement = statement.where(DatasetVersion.number.is_not(None))
-    statement = statement.order_by(DatasetVersion.number.desc().nulls_last()).limit(1)
+    statement = statement.order_by(DatasetVersion.state == "deleted", DatasetVersion.number.desc().nulls_last()).limit(
+        1
+    )
     if share:
         statement = statement.with_for_update(of=DatasetVersion, read=True)
     row = session.execute(statement).one_or_none()
     if row is None:
         raise NotFound("dataset-unknown", f"There is no data set version '{ref}'.", "See countersign dataset ls.")
+    if row[0].state == "deleted" and not gone:
+        raise tombstones.refusal(session, row[0].id, row[1].ref.removeprefix("dataset:"))
     return row[0], row[1]
 
 
@@ -105,9 +114,10 @@ def numbered(session: Session, dataset_id: UUID, sha256: str) -> DatasetVersion 
 def _of_bytes(session: Session, dataset_id: UUID, sha256: str, *, numbered: bool) -> DatasetVersion | None:
     has_number = DatasetVersion.number.is_not(None) if numbered else DatasetVersion.number.is_(None)
     statement = select(DatasetVersion).where(
-        DatasetVersion.dataset_id == dataset_id, DatasetVersion.blob_id == sha256, has_number
-    )
-    return session.scalars(statement).one_or_none()
+        DatasetVersion.dataset_id == dataset_id, DatasetVersion.blob_id == sha256, has_number,
+        DatasetVersion.state != "deleted",
+    )  # fmt: skip
+    return session.scalars(statement).first()
 
 
 def highest(session: Session, dataset_id: UUID) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
-from registry.errors import Conflict, Fault, Invalid, Refused, RegistryError, Unavailable
+from registry.errors import Conflict, Fault, Invalid, Refused, RegistryError, Unavailable, Unverified
 
 AGAIN = "Look at the present state and decide again."
 
@@ -37,6 +37,9 @@ CONSTRAINTS: dict[str, tuple[str, str, str]] = {
         "uq_policy_version_environment_number", "uq_channel_line_id_environment_name", "uq_node_ref",
         "uq_serving_profile_version_id_digest", "uq_role_grant_account_id_role_team", "uq_version_tag_version_id_key",
     ), ("try-again", "Somebody made the same thing at the same moment.", "Run the command again; it will find it.")),
+    "pk_tombstone": ("already-deleted", "This was deleted at the same moment.", "Nothing more is needed."),
+    "uq_retention_class_name": ("class-exists", "There is a retention class of that name, and classes never change.",
+                                "Use it, or make another of a new name."),
     "uq_use_case_team_name": ("use-case-exists", "There is a use case of that name.", "Use it, or another name."),
 }  # fmt: skip
 
@@ -51,6 +54,12 @@ SQLSTATES: dict[str, tuple[type[RegistryError], str]] = {
     "CS008": (Fault, "log-append-only"),
     "CS009": (Conflict, "policy-replaced"),
     "CS010": (Refused, "unfit-parent"),
+    "CS021": (Refused, "held"),
+    "CS022": (Refused, "kept"),
+    "CS023": (Refused, "needed"),
+    "CS024": (Refused, "quota-exceeded"),
+    "CS025": (Unverified, "blob-missing"),
+    "CS026": (Refused, "shorter-retention"),
 }
 
 

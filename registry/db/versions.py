@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from registry.blobs import Blobs
+from registry.db import tombstones
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
-from registry.errors import Invalid, NotFound
+from registry.errors import Invalid, NotFound, Unverified
 from registry.rules.refs import NAME, Ref, parse_ref
 from registry.rules.tensors import File
 
 KINDS = ("base", "adapter", "checkpoint")
+STATES = ("draft", "registered", "deprecated", "recalled", "deleted")
+STANDING = "state in ('draft', 'registered', 'deprecated')"
+NUMBERED = "(number is null) = (state = 'draft') or (number is null and state in ('recalled', 'deleted'))"
 
 
 class Node(Table):
@@ -55,11 +61,15 @@ class Line(Table):
 
 
 class Blob(Table):
-    """Bytes by digest that some row names; inserted only after the bytes were published."""
+    """Bytes by digest that some row names; inserted only after the bytes were published.
+
+    `collected_at`: only tombstones name them still, and the bytes went or are about to go.
+    """
 
     __tablename__ = "blob"
     id: Mapped[str] = mapped_column(primary_key=True)
     size: Mapped[int] = mapped_column(BigInteger)
+    collected_at: Mapped[datetime | None]
     __table_args__ = (CheckConstraint("id ~ '^[0-9a-f]{64}$' and size >= 0", name="digest"),)
 
 
@@ -81,20 +91,21 @@ class Version(Table):
     facts: Mapped[dict[str, Any]]
     created_by: Mapped[UUID | None]
     created_at: Mapped[Moment]
+    registered_at: Mapped[datetime | None]
     __table_args__ = (
         UniqueConstraint("line_id", "number"),
-        UniqueConstraint("line_id", "manifest_digest"),
         UniqueConstraint("training_run_id", "step"),
-        CheckConstraint(one_of("state", "draft", "registered", "deprecated", "recalled"), name="state"),
-        CheckConstraint(
-            "(number is null) = (state = 'draft') or (number is null and state = 'recalled')", name="numbered"
-        ),
+        CheckConstraint(one_of("state", *STATES), name="state"),
+        CheckConstraint(NUMBERED, name="numbered"),
         CheckConstraint("number > 0", name="number"),
         CheckConstraint(hex_digest("manifest_digest"), name="manifest"),
-        CheckConstraint("state = 'draft' or tensor_root is not null", name="rooted"),
+        CheckConstraint("state in ('draft', 'deleted') or tensor_root is not null", name="rooted"),
+        # What was deleted may be registered again, under another number.
+        Index("uq_version_line_id_manifest_digest", "line_id", "manifest_digest", unique=True,
+              postgresql_where=text(STANDING)),
         Index("ix_version_manifest_digest", "manifest_digest", postgresql_ops={"manifest_digest": "text_pattern_ops"}),
         Index("ix_version_tensor_root", "tensor_root", postgresql_ops={"tensor_root": "text_pattern_ops"}),
-    )
+    )  # fmt: skip
 
 
 class VersionFile(Table):
@@ -119,11 +130,18 @@ def line(session: Session, ref: Ref, *, lock: bool = False) -> Line:
 
 
 def by_ref(
-    session: Session, ref: Ref | str, *, lock: bool = False, share: bool = False, teams: Collection[str] | None = None
+    session: Session,
+    ref: Ref | str,
+    *,
+    lock: bool = False,
+    share: bool = False,
+    teams: Collection[str] | None = None,
+    gone: bool = False,
 ) -> tuple[Version, Line, Node]:
     """The one version a reference names; a bare line means its newest registered version.
 
-    `teams` hides the versions of all others: what may not be seen answers just as what is not there.
+    `teams` hides the versions of all others: what may not be seen answers just as what is not there. What was deleted
+    is NotFound `deleted`, unless `gone` asks for it too.
     """
     if isinstance(ref, str):
         ref = parse_ref(ref)
@@ -137,12 +155,15 @@ def by_ref(
     elif ref.digest is not None:
         like = f"sha256:{ref.digest}%"
         statement = statement.where(Version.manifest_digest.like(like) | Version.tensor_root.like(like))
+        # Bytes deleted and registered again are the version that stands.
+        statement = statement.order_by(Version.state == "deleted", Version.number.desc())
     elif ref.channel is not None and ref.channel.startswith("draft-"):
         statement = statement.where(Node.ref == str(ref))
     elif ref.channel is not None:
         statement = statement.where(Version.id == _served(session, ref))
     else:
-        statement = statement.where(Version.number.is_not(None)).order_by(Version.number.desc())
+        statement = statement.where(Version.number.is_not(None))
+        statement = statement.order_by(Version.state == "deleted", Version.number.desc())
     if lock or share:
         statement = statement.with_for_update(of=Version, read=share)
     newest = ref.number is None and ref.digest is None and ref.channel is None
@@ -150,9 +171,11 @@ def by_ref(
     if not rows:
         raise NotFound("version-unknown", f"There is no version '{ref}'.",
                        "See countersign adapter ls, or countersign adapter show team/name.")  # fmt: skip
-    if len(rows) > 1:
+    if len(rows) > 1 and rows[1][0].state != "deleted":
         raise Invalid("ambiguous-reference", f"'{ref}' names more than one version.", "Give more digits, or the name.")
     version, its_line, node = rows[0]
+    if version.state == "deleted" and not gone:
+        raise tombstones.refusal(session, version.id, node.ref)
     return version, its_line, node
 
 
@@ -217,13 +240,13 @@ def files(session: Session, version_id: UUID) -> list[tuple[str, str, int]]:
     return [(row.path, row.id, row.size) for row in session.execute(statement)]
 
 
-def exchange_files(session: Session, version_id: UUID, wanted: Iterable[File]) -> None:
+def exchange_files(session: Session, blobs: Blobs, version_id: UUID, wanted: Iterable[File]) -> None:
     """Give the files of a draft the bytes they have now; their paths stay as they are."""
     now = {file.path: file for file in wanted}
     for row in session.scalars(select(VersionFile).where(VersionFile.version_id == version_id)):
         file = now[row.path]
         if row.blob_id != file.sha256:
-            hold_blob(session, file.sha256, file.size)
+            hold_blob(session, blobs, file.sha256, file.size)
             row.blob_id = file.sha256
     session.flush()
 
@@ -260,12 +283,22 @@ def _roots(session: Session, team: str, name: str, teams: Collection[str] | None
     return [(row.number, row.manifest_digest, row.base_root or "") for row in session.execute(statement)]
 
 
-def hold_blob(session: Session, sha256: str, size: int) -> None:
-    """Name bytes that are already published; an advisory lock keeps two first namers from colliding."""
+def hold_blob(session: Session, blobs: Blobs, sha256: str, size: int) -> None:
+    """Name bytes that are published already, until this commits; Unverified `blob-missing` when they went meanwhile.
+
+    An advisory lock keeps two first namers from colliding, and a collection from taking what is about to be named:
+    whoever collects asks for it too, and passes by what is held.
+    """
     session.execute(text("select pg_advisory_xact_lock(hashtextextended(:blob, 7))"), {"blob": sha256})
-    if session.get(Blob, sha256) is None:
+    if not blobs.has(sha256) or blobs.size(sha256) != size:
+        raise Unverified("blob-missing", f"The bytes sha256:{sha256} are not here at that size.",
+                         "Upload the file again (PUT /api/v1/blobs/<sha256>), then register.")  # fmt: skip
+    found = session.get(Blob, sha256, populate_existing=True)
+    if found is None:
         session.add(Blob(id=sha256, size=size))
-        session.flush()
+    else:
+        found.collected_at = None
+    session.flush()
 
 
 def find(session: Session, version_id: UUID, *, lock: bool = False) -> Version | None:

@@ -20,7 +20,9 @@ def report(store: Store, blobs: Blobs, log_key: str) -> dict[str, Any]:
         rebuilt = audit.rebuild(session)
         missing = [
             f"blob {row.id} is {'missing' if not blobs.has(row.id) else 'of another size'}"
-            for row in session.execute(select(Blob.id, Blob.size).execution_options(yield_per=1000))
+            for row in session.execute(
+                select(Blob.id, Blob.size).where(Blob.collected_at.is_(None)).execution_options(yield_per=1000)
+            )
             if not blobs.has(row.id) or blobs.size(row.id) != row.size
         ]
     problems = [*checked.problems, *rebuilt.problems, *missing]

@@ -101,5 +101,6 @@ def _difference(image: Image | None, present: Image | None) -> str:
         return "" if image is None else "the log says it is there, the table lacks it"
     if image is None:
         return "the table holds it, the log does not"
-    names = [name for name in sorted({*image, *present}) if image.get(name, ...) != present.get(name, ...)]
+    # A column younger than the image is null in both.
+    names = [name for name in sorted({*image, *present}) if image.get(name) != present.get(name)]
     return "; ".join(f"{name}: log {image.get(name)!r:.80}, table {present.get(name)!r:.80}" for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import select, text
@@ -75,9 +76,9 @@ def _focus(session: Session, actor: Actor, ref: str) -> UUID:
         return own
     parsed = parse_ref(ref)
     try:
-        return versions.by_ref(session, parsed, teams=actor.teams())[0].id
+        return versions.by_ref(session, parsed, teams=actor.teams(), gone=True)[0].id
     except NotFound as unknown:
-        for other in (datasets.by_ref, evals.suite_version):
+        for other in (partial(datasets.by_ref, gone=True), evals.suite_version):
             try:
                 node = other(session, parsed)[1]
             except NotFound:

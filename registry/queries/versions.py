@@ -75,10 +75,10 @@ def versions(store: Store, actor: Actor, line: str) -> list[VersionView]:
         return _views(session, actor, [(row[0], of, row[1]) for row in rows])
 
 
-def version(store: Store, actor: Actor, ref: str) -> VersionView:
-    """The one version a reference names, or NotFound."""
+def version(store: Store, actor: Actor, ref: str, *, gone: bool = False) -> VersionView:
+    """The one version a reference names, or NotFound; what was deleted only where `gone` asks for it too."""
     with store.read(actor) as session:
-        return _views(session, actor, [table.by_ref(session, ref, teams=actor.teams())])[0]
+        return _views(session, actor, [table.by_ref(session, ref, teams=actor.teams(), gone=gone)])[0]
 
 
 def _standings(session: Session, ids: list[UUID]) -> dict[UUID, tuple[int, str, str]]:

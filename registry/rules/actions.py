@@ -36,7 +36,18 @@ class Action(StrEnum):
     CHANNEL_ROLL_BACK = "channel:roll-back"
     RECALL = "version:recall"
     TAG_SET = "tag:set"
+    RETENTION_DEFINE = "retention:define"
+    RETENTION_ASSIGN = "retention:assign"
+    HOLD_PLACE = "hold:place"
+    HOLD_LIFT = "hold:lift"
+    VERSION_DELETE = "version:delete"
+    DRAFT_DISCARD = "draft:discard"
+    DRAFT_EXPIRE = "draft:expire"
+    BLOB_COLLECT = "blob:collect"
+    QUOTA_SET = "quota:set"
 
 
 # Acts that ask for a fresh sign-in: a personal token minted within the last twelve hours.
-STEP_UP = frozenset({Action.REVIEW_VOTE, Action.ROLLOUT_PROMOTE, Action.RECALL})
+STEP_UP = frozenset({
+    Action.REVIEW_VOTE, Action.ROLLOUT_PROMOTE, Action.RECALL, Action.HOLD_LIFT, Action.VERSION_DELETE,
+})  # fmt: skip

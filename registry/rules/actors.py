@@ -55,6 +55,16 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     Action.CHANNEL_ROLL_BACK: frozenset({Role.ENGINEER}),
     Action.RECALL: frozenset({Role.ENGINEER, Role.REVIEWER}),
     Action.TAG_SET: frozenset({Role.ENGINEER}),
+    Action.RETENTION_DEFINE: frozenset({Role.ADMIN}),
+    Action.RETENTION_ASSIGN: frozenset({Role.ADMIN, Role.ENGINEER}),
+    # A hold only keeps, so either may place one at once; what it protects against is deletion, so reviewers lift it.
+    Action.HOLD_PLACE: frozenset({Role.ADMIN, Role.REVIEWER}),
+    Action.HOLD_LIFT: frozenset({Role.REVIEWER}),
+    Action.VERSION_DELETE: frozenset({Role.ENGINEER}),
+    Action.DRAFT_DISCARD: frozenset({Role.ENGINEER}),
+    Action.DRAFT_EXPIRE: frozenset(),
+    Action.BLOB_COLLECT: frozenset({Role.ADMIN}),
+    Action.QUOTA_SET: frozenset({Role.ADMIN}),
 }
 
 # Reviewers judge across teams: their own team (compliance, risk) says for whom they speak, not what they may see.

@@ -54,6 +54,8 @@ def refusal(actor: Actor, team: str, standing: Standing) -> str | None:
         return "there is no such version"
     if standing.state == "recalled":
         return f"this version was recalled: {standing.recall_reason or 'no reason is kept'}"
+    if standing.state == "deleted":
+        return "this version was deleted"
     if roles != {Role.GATEWAY}:
         return None
     within = bound(actor, team)

@@ -13,7 +13,7 @@ from registry.rules.refs import NAME, Ref, parse_ref
 from registry.rules.tags import LONGEST_VALUE, check_key
 
 KINDS = ("base", "adapter", "checkpoint")
-STATES = ("draft", "registered", "deprecated", "recalled")
+STATES = ("draft", "registered", "deprecated", "recalled", "deleted")
 SORTS = ("created", "name")
 WORD = re.compile(r"[a-z0-9]+")
 METRIC = re.compile(

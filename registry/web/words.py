@@ -27,6 +27,7 @@ LOOKS: dict[str, Look] = {
     "registered": Look("candidate", "ring", "Registered"),
     "deprecated": Look("draft", "dash", "Deprecated"),
     "recalled": Look("recalled", "barred", "Recalled"),
+    "deleted": Look("draft", "dash", "Deleted"),
     "open": Look("review", "half", "In review"),
     "approved": Look("approved", "check", "Approved"),
     "rejected": Look("rejected", "cross", "Rejected"),

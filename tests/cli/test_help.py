@@ -17,7 +17,7 @@ CONTRACT = {
     "up", "login", "key", "base", "dataset", "adapter", "checkpoint", "usecase", "train", "run", "eval", "gate",
     "submit", "review", "canary", "promote", "rollback", "recall", "status", "history", "search", "lineage", "verify",
     "audit",
-    "policy", "profile", "token", "people", "gateway", "migrate", "doctor",
+    "policy", "profile", "retention", "hold", "quota", "gc", "token", "people", "gateway", "migrate", "doctor",
 }  # fmt: skip
 
 # Options and subcommands other programs rely on.

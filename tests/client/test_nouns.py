@@ -10,6 +10,7 @@ import pytest
 
 from registry.client import Countersign
 from registry.errors import BundleRejected, RegistryError, Unverified
+from registry.rules.retention import Terms
 from tests.client.test_transport import ME
 from tests.client.wire import Answer, Seen, Wire, problem
 
@@ -70,6 +71,19 @@ CALLS: list[tuple[str, tuple[Any, ...], str]] = [
     ("profile", ("p1",), "GET /profiles/p1"),
     ("engines", ("acme/claims@v1",), "GET /engines/acme/claims@v1"),
     ("search_page", (), "GET /versions"),
+    ("retention_classes", (), "GET /retention/classes"),
+    ("define_retention", (Terms("c", 1), "why"), "POST /retention/classes"),
+    ("retain", ("acme/claims", "short", "why"), "POST /retention/settings"),
+    ("keeping", ("dataset:acme/notices@v1",), "GET /keeping/dataset:acme/notices@v1"),
+    ("hold", ("acme/claims", "Matter 1", "why"), "POST /holds"),
+    ("lift", (7, "settled"), "POST /holds/7/lift"),
+    ("delete", ("acme/claims@v1", "why"), "POST /deletions"),
+    ("discard", ("acme/claims@draft-0a1b2c3d", "why"), "POST /discards"),
+    ("planned_collection", (0,), "GET /collections?grace_hours=0"),
+    ("collect", (), "POST /collections"),
+    ("quotas", (), "GET /quotas"),
+    ("quota", ("acme",), "GET /quotas/acme"),
+    ("set_quota", ("acme", None, 3, "why"), "POST /quotas"),
     ("tag", ("acme/claims@v1", "stage/a", "x"), "PUT /versions/acme/claims@v1/tags/stage/a"),
     ("untag", ("acme/claims@v1", "stage"), "DELETE /versions/acme/claims@v1/tags/stage"),
 ]  # fmt: skip
@@ -89,7 +103,7 @@ def test_each_method_asks_its_route(
 def test_the_table_above_is_the_whole_surface() -> None:
     tried = {name for name, *_ in CALLS}
     elsewhere = {"ready", "close", "put_file", "get_blob", "has_blob", "add", "add_dataset", "pull", "export",
-                 "enroll_key", "vote", "finish", "import_bundle", "search"}  # fmt: skip
+                 "enroll_key", "vote", "finish", "import_bundle", "search", "holds"}  # fmt: skip
     public = {name for name in dir(Countersign) if not name.startswith("_")}
     assert public == tried | elsewhere
 

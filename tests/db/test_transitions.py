@@ -13,7 +13,7 @@ from registry.db.store import Store
 from registry.rules.rollouts import TERMINAL, TRANSITIONS, Event, State
 from tests.db.around import as_owner, plain_url
 
-VERSION = ("draft", "registered", "deprecated", "recalled")
+VERSION = ("draft", "registered", "deprecated", "recalled", "deleted")
 STATES: dict[str, tuple[str, ...]] = {
     "version": VERSION, "dataset_version": VERSION, "review": reviews.STATES, "training_run": training_runs.STATES,
     "eval_run": training_runs.STATES, "rollout": rollouts.STATES,
@@ -21,7 +21,8 @@ STATES: dict[str, tuple[str, ...]] = {
 
 # As DOMAIN.md draws them; those of a rollout stand in rules/rollouts.
 DRAWN = {
-    "version": {"draft": ["registered", "recalled"], "registered": ["deprecated", "recalled"], "deprecated": ["recalled"]},
+    "version": {"draft": ["registered", "recalled", "deleted"], "registered": ["deprecated", "recalled", "deleted"],
+                "deprecated": ["recalled", "deleted"], "deleted": ["recalled"]},
     "review": {"open": ["approved", "rejected", "changes_requested", "withdrawn", "expired"],
                "approved": ["voided", "expired"]},
     "training_run": {"queued": ["running", "cancelled"], "running": ["succeeded", "failed", "cancelled", "queued"]},

@@ -44,6 +44,15 @@ rollout:promote    . x . . . .
 channel:roll-back  . x . . . .
 version:recall     . x x . . .
 tag:set            . x . . . .
+retention:define   x . . . . .
+retention:assign   x x . . . .
+hold:place         x . x . . .
+hold:lift          . . x . . .
+version:delete     . x . . . .
+draft:discard      . x . . . .
+draft:expire       . . . . . .
+blob:collect       x . . . . .
+quota:set          x . . . . .
 """
 COLUMNS = (Role.ADMIN, Role.ENGINEER, Role.REVIEWER, Role.AUDITOR, Role.TRAINER, Role.GATEWAY)
 EXPECTED = {
@@ -114,7 +123,9 @@ def test_the_refusal_names_the_act_the_team_and_the_roles() -> None:
 
 @pytest.mark.parametrize("action", Action)
 def test_step_up_acts_ask_for_a_fresh_sign_in_and_others_do_not(action: Action) -> None:
-    fresh_wanted = action.value in {"review:vote", "rollout:promote", "version:recall"}
+    fresh_wanted = action.value in {
+        "review:vote", "rollout:promote", "version:recall", "hold:lift", "version:delete",
+    }  # fmt: skip
     assert (action in STEP_UP) is fresh_wanted
     if not PERMISSIONS[action]:
         return

@@ -12,6 +12,7 @@ from registry.api.rest import (
     lineage,
     policies,
     profiles,
+    retention,
     reviews,
     rollouts,
     search,
@@ -24,7 +25,7 @@ from registry.api.rest import (
 )  # fmt: skip
 
 NOUNS = (
-    search, tags,
+    search, tags, retention,
     accounts, audit, blobs, chat_templates, datasets, evals, lineage, policies, profiles, reviews, rollouts,
     training_runs, uploads, use_cases, versions,
     work,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -225,3 +225,42 @@ class NewTag(Input):
     """The value a version's tag is given."""
 
     value: str = Field(min_length=1, max_length=256)
+
+
+class NewClass(Input):
+    name: Name
+    keep_days: Int
+    counted_from: Literal["registration", "service"] = "service"
+    after: Literal["may-go", "due"] = "may-go"
+    draft_days: Int = 30
+    reason: Text
+
+
+class NewSetting(Input):
+    name: Name
+    retention: Name
+    reason: Text
+
+
+class NewHold(Input):
+    over: Name
+    case: Name
+    reason: Text
+
+
+class NewDeletion(Input):
+    ref: Name
+    reason: Text
+
+
+class NewCollection(Input):
+    grace_hours: Annotated[int, Field(strict=True, ge=0, le=8760)] = 24
+
+
+class NewQuota(Input):
+    """Null is unlimited."""
+
+    team: Name
+    max_bytes: Size | None = None
+    max_versions: Int | None = None
+    reason: Text

@@ -1,0 +1,129 @@
+"""Retention classes, legal holds, deletions, collections of bytes and quotas over REST."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from registry.api.rest.door import Caller, TheBlobs, TheStore
+from registry.api.rest.schemas import (
+    NewClass,
+    NewCollection,
+    NewDeletion,
+    NewHold,
+    NewQuota,
+    NewSetting,
+    Reason,
+)  # fmt: skip
+from registry.commands import blobs as collecting
+from registry.commands import deletions, holds
+from registry.commands import quotas as quota_commands
+from registry.commands import retention as commands
+from registry.queries import retention as queries
+from registry.rules.quotas import Limits
+from registry.rules.retention import Terms
+from registry.views.retention import (
+    ClassView,
+    CollectionView,
+    HoldPage,
+    HoldView,
+    KeepingView,
+    QuotaView,
+    SettingView,
+    TombstoneView,
+)  # fmt: skip
+
+router = APIRouter(tags=["retention"])
+
+
+@router.get("/retention/classes")
+def classes(store: TheStore, caller: Caller) -> list[ClassView]:
+    """Every retention class, the shortest first."""
+    return queries.classes(store, caller)
+
+
+@router.post("/retention/classes", status_code=201)
+def define(store: TheStore, caller: Caller, body: NewClass) -> ClassView:
+    """Define a class; its terms never change."""
+    terms = Terms(body.name, body.keep_days, body.counted_from, body.after, body.draft_days)
+    return commands.define(store, caller, terms, body.reason)
+
+
+@router.post("/retention/settings", status_code=201)
+def assign(store: TheStore, caller: Caller, body: NewSetting) -> SettingView:
+    """Put a line, a data set (`dataset:team/name`) or a team under a class."""
+    return commands.assign(store, caller, body.name, body.retention, body.reason)
+
+
+@router.get("/keeping/{ref:path}")
+def keeping(store: TheStore, caller: Caller, ref: str) -> KeepingView:
+    """What keeps a version or data set version, or its tombstone."""
+    return queries.keeping(store, caller, ref)
+
+
+@router.get("/holds")
+def list_holds(
+    store: TheStore, caller: Caller, over: str | None = None, standing: bool = True, cursor: str | None = None,
+    limit: int = 50,
+) -> HoldPage:  # fmt: skip
+    """Legal holds, newest first, a page at a time; `over` asks for those that keep one version."""
+    return queries.holds(store, caller, over, standing, cursor, limit)
+
+
+@router.post("/holds", status_code=201)
+def place(store: TheStore, caller: Caller, body: NewHold) -> HoldView:
+    """Place a legal hold over a version, a line, a data set or one of its versions."""
+    return holds.place(store, caller, body.over, body.case, body.reason)
+
+
+@router.post("/holds/{number}/lift")
+def lift(store: TheStore, caller: Caller, number: int, body: Reason) -> HoldView:
+    """Lift a hold that another person placed."""
+    return holds.lift(store, caller, number, body.reason)
+
+
+@router.post("/deletions", status_code=201)
+def delete(store: TheStore, caller: Caller, body: NewDeletion) -> TombstoneView:
+    """Delete a version or data set version that nothing holds, keeps or needs."""
+    return deletions.delete(store, caller, body.ref, body.reason)
+
+
+@router.post("/discards", status_code=201)
+def discard(store: TheStore, caller: Caller, body: NewDeletion) -> TombstoneView:
+    """Discard a draft."""
+    return deletions.discard(store, caller, body.ref, body.reason)
+
+
+@router.get("/collections")
+def planned(
+    store: TheStore, blobs: TheBlobs, caller: Caller, grace_hours: Annotated[int, Query(ge=0, le=8760)] = 24
+) -> CollectionView:
+    """What a collection of bytes would take now."""
+    return queries.planned(store, blobs, caller, timedelta(hours=grace_hours))
+
+
+@router.post("/collections", status_code=201)
+def collect(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewCollection) -> CollectionView:
+    """Collect bytes that no row needs."""
+    return collecting.collect(store, blobs, caller, timedelta(hours=body.grace_hours))
+
+
+@router.get("/quotas")
+def quotas(store: TheStore, caller: Caller) -> list[QuotaView]:
+    """What every team you see may use, and uses."""
+    return queries.quotas(store, caller)
+
+
+@router.post("/quotas", status_code=201)
+def set_quota(store: TheStore, caller: Caller, body: NewQuota) -> QuotaView:
+    """Set a team's quota from now on."""
+    limits = Limits(body.max_bytes, body.max_versions)
+    return quota_commands.put(store, caller, body.team, limits, body.reason)
+
+
+@router.get("/quotas/{team}")
+def quota(store: TheStore, caller: Caller, team: str) -> QuotaView:
+    """What one team may use, and uses."""
+    return queries.quota(store, caller, team)

@@ -1,0 +1,83 @@
+"""Keeping and letting go: retention classes, legal holds, deletions, collections of bytes, quotas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from urllib.parse import quote
+
+from registry.client.transport import SLOW, Transport
+from registry.rules.retention import Terms
+from registry.views.retention import (
+    ClassView,
+    CollectionView,
+    HoldPage,
+    HoldView,
+    KeepingView,
+    QuotaView,
+    SettingView,
+    TombstoneView,
+)  # fmt: skip
+
+
+class Retention(Transport):
+    """What is kept, why, and until when. References to data sets may bear `dataset:` before them."""
+
+    def retention_classes(self) -> list[ClassView]:
+        """Every class, the shortest first."""
+        return self._get("/retention/classes", list[ClassView])
+
+    def define_retention(self, terms: Terms, reason: str) -> ClassView:
+        """Define a class; its terms never change."""
+        body = {"name": terms.name, "keep_days": terms.keep_days, "counted_from": terms.counted_from,
+                "after": terms.after, "draft_days": terms.draft_days, "reason": reason}  # fmt: skip
+        return self._post("/retention/classes", ClassView, body)
+
+    def retain(self, name: str, retention: str, reason: str) -> SettingView:
+        """Put a line, a data set or a team under a class."""
+        return self._post("/retention/settings", SettingView, {"name": name, "retention": retention, "reason": reason})
+
+    def keeping(self, ref: str) -> KeepingView:
+        """What keeps a version or data set version, or its tombstone."""
+        return self._get(f"/keeping/{quote(ref, safe='/@:')}", KeepingView)
+
+    def holds(self, over: str | None = None, *, standing: bool = True, limit: int | None = None) -> Iterator[HoldView]:
+        """Legal holds, newest first, page after page as they are read."""
+        return islice(self._items("/holds", HoldPage, over=over, standing=standing), limit)
+
+    def hold(self, over: str, case: str, reason: str) -> HoldView:
+        """Place a hold over a version, a line, a data set or one of its versions."""
+        return self._post("/holds", HoldView, {"over": over, "case": case, "reason": reason})
+
+    def lift(self, number: int, reason: str) -> HoldView:
+        """Lift a hold that another person placed."""
+        return self._post(f"/holds/{number}/lift", HoldView, {"reason": reason})
+
+    def delete(self, ref: str, reason: str) -> TombstoneView:
+        """Delete a version or data set version that nothing holds, keeps or needs."""
+        return self._post("/deletions", TombstoneView, {"ref": ref, "reason": reason})
+
+    def discard(self, ref: str, reason: str) -> TombstoneView:
+        """Discard a draft."""
+        return self._post("/discards", TombstoneView, {"ref": ref, "reason": reason})
+
+    def planned_collection(self, grace_hours: int = 24) -> CollectionView:
+        """What a collection of bytes would take now."""
+        return self._get("/collections", CollectionView, grace_hours=grace_hours, timeout=SLOW)
+
+    def collect(self, grace_hours: int = 24) -> CollectionView:
+        """Collect bytes that no row needs."""
+        return self._post("/collections", CollectionView, {"grace_hours": grace_hours}, timeout=SLOW)
+
+    def quotas(self) -> list[QuotaView]:
+        """What every team you see may use, and uses."""
+        return self._get("/quotas", list[QuotaView])
+
+    def quota(self, team: str) -> QuotaView:
+        """What one team may use, and uses."""
+        return self._get(f"/quotas/{quote(team, safe='')}", QuotaView)
+
+    def set_quota(self, team: str, max_bytes: int | None, max_versions: int | None, reason: str) -> QuotaView:
+        """Set a team's quota; None is unlimited."""
+        body = {"team": team, "max_bytes": max_bytes, "max_versions": max_versions, "reason": reason}
+        return self._post("/quotas", QuotaView, body)

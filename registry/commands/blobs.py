@@ -1,0 +1,79 @@
+"""Collect bytes that no row needs: marked in their rows and in the log first, removed after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+from registry.blobs import Blobs
+from registry.db import blobs as table
+from registry.db.store import Store, Tx
+from registry.errors import Conflict
+from registry.proof import canonical
+from registry.rules.actions import Action
+from registry.rules.actors import Actor
+from registry.views.retention import CollectionView
+
+GRACE = timedelta(hours=24)
+"""How long bytes lie untouched before they may go; longer than from an upload to the row that names it."""
+BATCH = 500
+"""Digests of one transaction: each holds one advisory lock until its end."""
+
+
+def collect(store: Store, blobs: Blobs, actor: Actor, grace: timedelta = GRACE) -> CollectionView:
+    """Take what only tombstones name and what no row names, once it lay so for `grace`.
+
+    Cut short at any step, nothing is lost: a row that says its bytes are here is always right, and the next
+    collection takes what this one left. Whoever is naming bytes at this moment is passed by.
+    """
+    store.check(actor, Action.BLOB_COLLECT, None)
+    with store.upkeep("plan a collection") as session:
+        before = table.moment(session) - grace
+        plan = table.plan(session, blobs, before)
+    taken: dict[str, int] = {}
+    planned = sorted({**plan.unnamed, **plan.orphans}.items())
+    for start in range(0, len(planned), BATCH):
+        taken |= _mark(store, actor, dict(planned[start : start + BATCH]), before)
+    gone = [one for one in sorted({**taken, **plan.leftovers}) if _remove(store, blobs, one, before)]
+    blobs.sweep(lambda digest: True, grace)  # of uploads that crashed; what is published was judged above
+    whole = {**taken, **plan.leftovers}
+    return CollectionView(
+        dry_run=False, unnamed=len(taken.keys() & plan.unnamed.keys()), orphans=len(taken.keys() & plan.orphans.keys()),
+        leftovers=len(plan.leftovers), bytes=sum(whole[one] for one in gone), removed=len(gone), digests=gone,
+    )  # fmt: skip
+
+
+def _mark(store: Store, actor: Actor, planned: dict[str, int], before: datetime) -> dict[str, int]:
+    """Say in one transaction that these bytes go, of those nobody is naming now; what was marked."""
+    with suppress(Conflict), store.write(actor, Action.BLOB_COLLECT) as tx:
+        marked = {one: size for one, size in planned.items() if _marked(tx, one, before)}
+        if not marked:
+            raise Conflict("nothing-to-collect", "All of it is named again, or being named at this moment.")
+        tx.session.flush()
+        tx.audit("blobs", blobs=len(marked), bytes=sum(marked.values()), root=root_of(marked))
+        return marked
+    return {}
+
+
+def _marked(tx: Tx, digest: str, before: datetime) -> bool:
+    if not table.try_lock(tx.session, digest):
+        return False
+    row = table.still_unnamed(tx.session, digest, before)
+    if row is not None:
+        row.collected_at = tx.now
+        return True
+    return not table.wanted(tx.session, digest)
+
+
+def _remove(store: Store, blobs: Blobs, digest: str, before: datetime) -> bool:
+    """Remove bytes under their lock, unless a row names them again by now."""
+    with store.upkeep("collect") as session:
+        if not table.try_lock(session, digest) or table.wanted(session, digest):
+            return False
+        return blobs.remove(digest, before)
+
+
+def root_of(digests: Iterable[str]) -> str:
+    """The digest of a collection: of the sorted list of what it took, as canonical JSON."""
+    return canonical.digest({"blobs": sorted(digests)})

@@ -1,0 +1,77 @@
+"""Place legal holds and lift them: while one stands, nothing it covers is deleted, nor what that derives from."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from registry.db import accounts, retention, subjects, tombstones
+from registry.db.datasets import Dataset
+from registry.db.retention import LegalHold
+from registry.db.store import Store, Tx
+from registry.db.versions import Line, Node
+from registry.rules import retention as rules
+from registry.rules.actions import Action
+from registry.rules.actors import Actor
+from registry.rules.refs import parse_ref
+from registry.rules.rollouts import check_reason
+from registry.views.retention import HoldView
+
+
+def place(store: Store, actor: Actor, over: str, case: str, reason: str) -> HoldView:
+    """Place a hold over one version or data set version, or by a bare name over a whole line or data set.
+
+    A deleted thing may be held too: its bytes stay, if no collection took them yet. Raises NotFound, Invalid.
+    """
+    named, said = rules.check_case(case), check_reason(reason)
+    with store.write(actor, Action.HOLD_PLACE) as tx:
+        tombstones.one_at_a_time(tx.session)
+        hold, team, called = _over(tx, over)
+        tx.within(team)
+        assert actor.account is not None
+        hold.placed_by, hold.placed_at = actor.account, tx.now
+        hold.case_commitment = accounts.seal(tx.session, "case", named)
+        hold.reason_commitment = accounts.seal(tx.session, "reason", said)
+        tx.add(hold)
+        tx.audit(f"hold:{hold.number}", over=called, case=hold.case_commitment)
+        return HoldView(hold.number, called, named, said, actor.name, hold.placed_at)
+
+
+def _over(tx: Tx, over: str) -> tuple[LegalHold, str, str]:
+    ref = parse_ref(over.removeprefix(subjects.PREFIX))
+    teams = tx.actor.teams()
+    if ref.team is not None and str(ref) == ref.line:
+        line = subjects.line_by_name(tx.session, over, teams=teams)
+        is_line = isinstance(line, Line)
+        hold = LegalHold(id=uuid4(), line_id=line.id if is_line else None, dataset_id=None if is_line else line.id)
+        return hold, line.team, ref.line if is_line else f"{subjects.PREFIX}{ref.line}"
+    found = subjects.by_ref(tx.session, over, teams=teams, gone=True)
+    return LegalHold(id=uuid4(), node_id=found.node.id), found.line.team, found.node.ref
+
+
+def lift(store: Store, actor: Actor, number: int, reason: str) -> HoldView:
+    """Lift a hold; another reviewer's act than who placed it. Raises Refused `four-eyes` or `already-lifted`."""
+    said = check_reason(reason)
+    with store.write(actor, Action.HOLD_LIFT) as tx:
+        hold = retention.hold_by_number(tx.session, number, lock=True)
+        called, team = _called(tx, hold)
+        tx.within(team)
+        rules.check_lift(number, hold.placed_by, actor.account, lifted=hold.lifted_at is not None)
+        hold.lift_reason_commitment = accounts.seal(tx.session, "reason", said)
+        hold.lifted_by, hold.lifted_at = actor.account, tx.now
+        tx.session.flush()
+        tx.audit(f"hold:{number}", over=called)
+        texts = accounts.told(tx.session, {hold.case_commitment, hold.reason_commitment})
+        names = accounts.names(tx.session, {hold.placed_by})
+        return HoldView(number, called, texts.get(hold.case_commitment), texts.get(hold.reason_commitment),
+                        names[hold.placed_by], hold.placed_at, actor.name, hold.lifted_at, said)  # fmt: skip
+
+
+def _called(tx: Tx, hold: LegalHold) -> tuple[str, str]:
+    if hold.node_id is not None:
+        node = tx.get(Node, hold.node_id)
+        return node.ref, node.team
+    if hold.line_id is not None:
+        line = tx.get(Line, hold.line_id)
+        return line.ref, line.team
+    dataset = tx.get(Dataset, hold.dataset_id)
+    return f"{subjects.PREFIX}{dataset.team}/{dataset.name}", dataset.team

@@ -1,0 +1,163 @@
+"""What is kept and why: classes, holds, tombstones, what a collection would take, what teams use."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, select, text
+from sqlalchemy.orm import Session, aliased
+
+from registry.blobs import Blobs
+from registry.db import blobs as bytes_table
+from registry.db import quotas as quota_table
+from registry.db import retention as table
+from registry.db import subjects, tombstones
+from registry.db.accounts import names, told
+from registry.db.datasets import Dataset
+from registry.db.retention import LegalHold, RetentionClass
+from registry.db.store import Store
+from registry.db.tombstones import Tombstone
+from registry.db.versions import Line, Node
+from registry.errors import Forbidden, NotFound
+from registry.queries.pages import cursor_after, key_in, length, plain_ref
+from registry.rules import retention as rules
+from registry.rules.actors import Actor, Role
+from registry.rules.quotas import Limits, check_limits
+from registry.views.retention import (
+    ClassView,
+    CollectionView,
+    HoldPage,
+    HoldView,
+    KeepingView,
+    QuotaView,
+    TombstoneView,
+)  # fmt: skip
+
+HeldLine, HeldData = aliased(Line), aliased(Dataset)
+MOST_DIGESTS = 1000
+
+
+def classes(store: Store, actor: Actor) -> list[ClassView]:
+    """Every retention class, the shortest first."""
+    with store.read(actor) as session:
+        rows = table.classes(session)
+        said = told(session, {row.reason_commitment for row in rows})
+        called = names(session, {row.defined_by for row in rows})
+        return [_class(row, called, said) for row in rows]
+
+
+def _class(row: RetentionClass, called: dict[UUID | None, str], said: dict[str, str]) -> ClassView:
+    return ClassView(row.name, row.keep_days, row.counted_from, row.after, row.draft_days, called.get(row.defined_by),
+                     row.defined_at, said.get(row.reason_commitment))  # fmt: skip
+
+
+def holds(
+    store: Store,
+    actor: Actor,
+    over: str | None = None,
+    standing: bool = True,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> HoldPage:
+    """One page of holds, newest first: those that stand (or all), of the teams the actor sees.
+
+    `over`: those that keep this one version or data set version, also by what derives from it.
+    """
+    team: ColumnElement[str | None] = func.coalesce(Node.team, HeldLine.team, HeldData.team)
+    statement = (
+        select(LegalHold, Node.ref, HeldLine, HeldData)
+        .outerjoin(Node, Node.id == LegalHold.node_id)
+        .outerjoin(HeldLine, HeldLine.id == LegalHold.line_id)
+        .outerjoin(HeldData, HeldData.id == LegalHold.dataset_id)
+        .order_by(LegalHold.number.desc())
+        .limit(length(limit) + 1)
+    )
+    if (teams := actor.teams()) is not None:
+        statement = statement.where(team.in_(teams))
+    if standing:
+        statement = statement.where(LegalHold.lifted_at.is_(None))
+    if cursor is not None:
+        statement = statement.where(LegalHold.number < key_in(cursor, int)[0])
+    with store.read(actor) as session:
+        if over is not None:
+            subject = subjects.by_ref(session, over, teams=actor.teams(), gone=True)
+            statement = statement.where(LegalHold.number.in_(table.holds_on(session, subject.node.id)))
+        found = session.execute(statement).all()
+        rows = found[:limit]
+        said = told(session, {one for row in rows for one in (
+            row[0].case_commitment, row[0].reason_commitment, row[0].lift_reason_commitment) if one})  # fmt: skip
+        called = names(session, {one for row in rows for one in (row[0].placed_by, row[0].lifted_by)})
+    items = [_hold(row[0], row[1] or (row[2].ref if row[2] is not None else f"dataset:{row[3].team}/{row[3].name}"), said, called)
+             for row in rows]  # fmt: skip
+    return HoldPage(items, cursor_after((rows[-1][0].number,)) if len(found) > limit else None)
+
+
+def _hold(hold: LegalHold, over: str, said: dict[str, str], called: dict[UUID | None, str]) -> HoldView:
+    return HoldView(
+        number=hold.number, over=over, case=said.get(hold.case_commitment), reason=said.get(hold.reason_commitment),
+        placed_by=called.get(hold.placed_by), placed_at=hold.placed_at,
+        lifted_by=called.get(hold.lifted_by) if hold.lifted_by else None, lifted_at=hold.lifted_at,
+        lift_reason=said.get(hold.lift_reason_commitment or ""),
+    )  # fmt: skip
+
+
+def keeping(store: Store, actor: Actor, ref: str) -> KeepingView:
+    """What keeps one version or data set version, or its tombstone if it was deleted."""
+    with store.read(actor) as session:
+        subject = subjects.by_ref(session, ref, teams=actor.teams(), gone=True)
+        standing = subjects.standing(session, subject)
+        terms = table.terms_of(session, subject.node.id)[0]
+        stone = tombstones.find(session, subject.node.id)
+        until = standing.kept_until
+        over = until is not None and until <= bytes_table.moment(session)
+        return KeepingView(
+            ref=subject.ref, state=standing.state, classes=sorted({one.name for one in terms}), kept_until=until,
+            due=over and stone is None and all(one.after == "due" for one in terms) and not standing.needs
+            and not standing.holds,
+            holds=list(standing.holds), needs=[rules.WORDS[one.why].format(plain_ref(one.what) if one.why == "beneath"
+                                               else one.what) for one in standing.needs],
+            tombstone=None if stone is None else _tombstone(session, subject.ref, stone),
+        )  # fmt: skip
+
+
+def _tombstone(session: Session, ref: str, stone: Tombstone) -> TombstoneView:
+    said = told(session, {stone.reason_commitment})
+    return TombstoneView(ref, stone.how, stone.was, stone.at, names(session, {stone.deleted_by}).get(stone.deleted_by),
+                         said.get(stone.reason_commitment))  # fmt: skip
+
+
+def planned(store: Store, blobs: Blobs, actor: Actor, grace: timedelta) -> CollectionView:
+    """What a collection would take now; nothing is touched. Administrators and auditors ask. At most 1,000 digests."""
+    if not (actor.is_system or actor.holds(Role.ADMIN) or actor.holds(Role.AUDITOR)):
+        raise Forbidden("role-missing", f"{actor.name} may not see what a collection would take: it needs the role admin "
+                        "or auditor.", "Ask an administrator.", roles=["admin", "auditor"])  # fmt: skip
+    with store.read(actor) as session:
+        plan = bytes_table.plan(session, blobs, bytes_table.moment(session) - grace)
+    return CollectionView(
+        dry_run=True, unnamed=len(plan.unnamed), orphans=len(plan.orphans), leftovers=len(plan.leftovers),
+        bytes=sum(plan.everything.values()), removed=0, digests=sorted(plan.everything)[:MOST_DIGESTS],
+    )  # fmt: skip
+
+
+def quota(store: Store, actor: Actor, team: str) -> QuotaView:
+    """What a team may use, and uses; a team the actor does not see is NotFound."""
+    check_limits(team, Limits())
+    if not actor.sees(team):
+        raise NotFound("unknown", "There is no such thing.", "Check the name; it may belong to a team you are not in.")
+    with store.read(actor) as session:
+        return _quota(session, team)
+
+
+def quotas(store: Store, actor: Actor) -> list[QuotaView]:
+    """Every team that has anything, or a quota, of those the actor sees."""
+    with store.read(actor) as session:
+        found = session.scalars(
+            text("select team from line union select team from dataset union select team from quota order by team")
+        )
+        return [_quota(session, team) for team in list(found) if actor.sees(team)]
+
+
+def _quota(session: Session, team: str) -> QuotaView:
+    allowed, used = quota_table.limits(session, team), quota_table.usage(session, team)
+    return QuotaView(team, allowed.max_bytes, allowed.max_versions, used.bytes, used.versions)

@@ -1,0 +1,50 @@
+"""What a team may use: unique bytes, and versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from registry.errors import Invalid, Refused
+from registry.rules.refs import NAME
+
+MOST = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most a team may use; None is unlimited."""
+
+    max_bytes: int | None = None
+    max_versions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a team uses: unique bytes named by its versions and data sets that are not deleted, and how many those are."""
+
+    bytes: int
+    versions: int
+
+
+def check_limits(team: str, limits: Limits) -> None:
+    """Limits as they may stand; Invalid `bad-team` or `bad-quota`."""
+    if not NAME.fullmatch(team):
+        raise Invalid("bad-team", f"'{team[:60]}' cannot name a team.", "Use lower-case letters, digits and dashes.")
+    if any(one is not None and not 0 <= one <= MOST for one in (limits.max_bytes, limits.max_versions)):
+        raise Invalid("bad-quota", "A quota counts from 0 up.", "Give whole numbers, or leave one out for no limit.")
+
+
+def check_fits(team: str, limits: Limits, used: Usage) -> None:
+    """Does what a team would use with this still fit? Refused `quota-exceeded` says used, limit and what to do."""
+    over = []
+    if limits.max_bytes is not None and used.bytes > limits.max_bytes:
+        over.append(f"{used.bytes} bytes of at most {limits.max_bytes}")
+    if limits.max_versions is not None and used.versions > limits.max_versions:
+        over.append(f"{used.versions} versions of at most {limits.max_versions}")
+    if over:
+        raise Refused(
+            "quota-exceeded", f"With this, team {team} would use {' and '.join(over)}.",
+            "Delete versions that may go or discard drafts, or ask an administrator for more (countersign quota).",
+            subject=f"team:{team}", used_bytes=used.bytes, used_versions=used.versions,
+            max_bytes=limits.max_bytes, max_versions=limits.max_versions,
+        )  # fmt: skip

@@ -132,4 +132,5 @@ def _prune(model: Any) -> None:
 
 def logits(model: Any) -> Any:
     with torch.no_grad():
-        return model.eval()(input_ids=TOKENS).logits
+        # A prompt's virtual tokens answer too; only the text's own are compared.
+        return model.eval()(input_ids=TOKENS).logits[:, -TOKENS.shape[1] :]

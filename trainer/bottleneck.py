@@ -47,9 +47,10 @@ class Bottleneck(torch.nn.Module):
 def attach(base: Any, config: adapters.Config, body: Anatomy) -> dict[str, Bottleneck]:
     """Put fresh bottlenecks on a base, by the full names of the modules they come after."""
     made = {}
-    for name, (size, width) in config.method.predict(config.values, body).tensors.items():
+    for name, shape in config.method.predict(config.values, body).tensors.items():
         if not name.endswith(DOWN):
             continue
+        size, width = shape
         module = name.removeprefix(PREFIX).removesuffix(DOWN)
         part = made[module] = Bottleneck(width, size, config.values["activation"]).to(base.device)
 

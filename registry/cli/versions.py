@@ -154,6 +154,7 @@ def _show_version(version: VersionView) -> None:
         ("Digest", version.manifest_digest), ("Tensor root", version.tensor_root), ("Base", version.base),
         ("Base root", version.base_root), ("Made by", version.created_by), ("Since", version.created_at),
         ("Training run", version.training_run), ("Serves", version.serves), ("Recalled because", version.recall_reason),
+        *(("Risk", risk) for risk in version.facts.get("risks") or ()),
         *((f"meta {name}", value) for name, value in version.meta.items()),
     ])  # fmt: skip
     table(["File", "SHA-256", "Bytes"], [(one.path, one.sha256, one.size) for one in version.files])

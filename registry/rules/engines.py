@@ -49,6 +49,11 @@ def _bias(facts: Facts) -> str | None:
     return f"it trains biases ({facts['bias']})" if facts.get("bias") not in (None, "none") else None
 
 
+def _patterned(facts: Facts) -> str | None:
+    keys = [key for key in ("rank_pattern", "alpha_pattern") if facts.get(key)]
+    return f"its modules differ by {' and '.join(keys)}, but all would be scaled alike" if keys else None
+
+
 def _saved(facts: Facts) -> str | None:
     whole = sorted(set(facts.get("modules_to_save") or ()) - {"classifier", "score"})
     return f"it brings whole modules of its own: {', '.join(whole)}" if whole else None
@@ -72,13 +77,15 @@ FORBIDS: dict[str, tuple[tuple[str, ...], Callable[[Facts], str | None], str]] =
     "bias": (LORA_ONLY, _bias, ELSEWHERE),
     # Read: vLLM 0.32 refuses modules_to_save except classifier and score. Assumed of SGLang and TGI.
     "modules-to-save": (LORA_ONLY, _saved, ELSEWHERE),
+    # Read at 02143692: vLLM's peft_helper.py drops keys it does not know, and scales every module by one alpha and r.
+    "patterns": (LORA_ONLY, _patterned, ELSEWHERE),
     # Our own module (trainer.md): neither an engine nor PEFT knows its files.
     "in-process": (ENGINES, _in_process, "Serve it with Countersign's own engine, which is outside of profiles."),
 }
 
 
 def _rank(engine: str, facts: Facts, settings: Mapping[str, Any], needs: dict[str, Any]) -> list[Reason]:
-    rank = facts.get("rank")
+    rank = facts.get("max_rank", facts.get("rank"))  # the highest of any module is what needs room
     if engine == "transformers":
         return []
     if type(rank) is not int:

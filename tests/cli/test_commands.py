@@ -266,3 +266,16 @@ def test_progress_never_touches_stdout(wire: Wire, cli: Run, bundle: Path) -> No
     assert json.loads(result.out) == ADDED
     assert result.err == ""
     assert f"Sending {bundle}: " in cli("checkpoint", "add", bundle, "--name", "acme/claims").err
+
+
+def test_show_says_what_is_risky_in_a_version(wire: Wire, cli: Run) -> None:
+    version = {
+        "id": UUID, "ref": "acme/claims@v1", "line": "acme/claims", "kind": "adapter", "number": 1, "state": "registered",
+        "manifest_digest": "sha256:d", "tensor_root": None, "base_root": None, "base": None, "meta": {}, "files": [],
+        "facts": {"risks": ["high: it replaces the base's whole lm_head"]}, "training_run": None, "created_by": "ada",
+        "created_at": NOW, "approvals": [], "serves": [],
+    }  # fmt: skip
+    wire.script = lambda seen: Answer(200, version)
+    result = cli("adapter", "show", "acme/claims@v1")
+    assert result.code == 0
+    assert "high: it replaces the base's whole lm_head" in result.out

@@ -37,7 +37,12 @@ def test_a_plain_adapter() -> None:
     ({"modules_to_save": ["lm_head"]}, "modules-to-save", {"vllm", "sglang", "tgi"}),
     ({"method": "prefix", "rank": None}, "method", {"vllm", "sglang", "tgi"}),
     ({"method": "bottleneck", "serving": "in-process"}, "in-process", set(ENGINES)),
+    ({"method": "adalora"}, "method", {"vllm", "sglang", "tgi"}),
+    ({"method": "norm"}, "method", {"vllm", "sglang", "tgi"}),
+    ({"rank_pattern": {"v_proj": 4}}, "patterns", {"vllm", "sglang", "tgi"}),
+    ({"alpha_pattern": {"v_proj": 4}}, "patterns", {"vllm", "sglang", "tgi"}),
     ({"rank": 513}, "rank-too-high", {"vllm"}),
+    ({"max_rank": 513}, "rank-too-high", {"vllm"}),
 ])  # fmt: skip
 def test_what_forbids(facts: dict[str, Any], rule: str, engines: set[str]) -> None:
     assert {one for one in ENGINES if rule in rules(asked(one, **facts))} == engines

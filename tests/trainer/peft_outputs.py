@@ -19,7 +19,8 @@ LLAMA: dict[str, Any] = {
     "vocab_size": 48, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": True,
 }  # fmt: skip
-GPT2: dict[str, Any] = {"vocab_size": 48, "n_embd": 16, "n_layer": 3, "n_head": 4, "n_positions": 64}
+GPT2: dict[str, Any] = {"vocab_size": 48, "n_embd": 16, "n_layer": 3, "n_head": 4, "n_positions": 64,
+                        "bos_token_id": 0, "eos_token_id": 1}  # fmt: skip
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
 
 
@@ -131,4 +132,5 @@ def _prune(model: Any) -> None:
 
 def logits(model: Any) -> Any:
     with torch.no_grad():
-        return model.eval()(input_ids=TOKENS).logits
+        # A prompt's virtual tokens answer too; only the text's own are compared.
+        return model.eval()(input_ids=TOKENS).logits[:, -TOKENS.shape[1] :]

@@ -80,7 +80,7 @@ def test_killed_and_resumed_is_the_same_to_the_byte(
     data = inputs.tiny_dataset(tiny)
     (tmp_path / "job.json").write_text(json.dumps({
         "kind": "training", "run": "a-run", "recipe": short_recipe().as_dict(), "adapter": "acme/letters",
-        "base": {"ref": "acme/tiny@v1", "folder": str(base)},
+        "base": {"ref": "acme/tiny@v1", "folder": str(base), "line": "acme/tiny", "commit": "c" * 40},
         "dataset": {"ref": "acme/letters@v1", "file": str(data), "root": Root(row.leaf for row in rows).text(),
                     "sha256": hashlib.sha256(data.read_bytes()).hexdigest()},
     }))  # fmt: skip

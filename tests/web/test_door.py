@@ -15,12 +15,26 @@ from sqlalchemy import create_engine, text
 
 from registry.callers import IDLE, LONGEST
 from registry.commands import reviews as review_commands
+from registry.commands import versions
 from registry.queries import reviews, rollouts
 from registry.rules.actors import SYSTEM
 from registry.rules.reviews import commitment
 from registry.web import assets
 from registry.web.headers import HEADERS
-from tests.build import Person, World, a_person, a_world, approved, evaluate, train, vote
+from tests.build import (
+    ADAPTER_META,
+    MODULE,
+    Person,
+    World,
+    a_person,
+    a_world,
+    approved,
+    evaluate,
+    put,
+    safetensors,
+    train,
+    vote,
+)
 from tests.web.conftest import Console, form_token
 
 ANYWHERE = ["/", "/login", "/reviews", "/reviews/1", "/adapters", "/deployments", "/audit", "/settings", "/find?q=1",
@@ -355,3 +369,18 @@ def test_a_second_vote_is_barred_before_it_is_written(console: Console, world: W
     vote(world, world.compliance)
     with console.signed_in(world.compliance) as client:
         assert "You have voted. A vote never changes." in client.get(f"/reviews/{world.review}").text
+
+
+def test_a_version_that_replaces_parts_of_its_base_says_so(console: Console, quiet: World) -> None:
+    tensors = {f"base_model.model.{MODULE}.lora_A.weight": (2, 8), f"base_model.model.{MODULE}.lora_B.weight": (8, 2),
+               "base_model.model.model.norm.weight": (8,)}  # fmt: skip
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"],
+              "modules_to_save": ["model.norm"]}  # fmt: skip
+    files = [put(console.blobs, "adapter_model.safetensors", safetensors(tensors)),
+             put(console.blobs, "adapter_config.json", json.dumps(config).encode())]  # fmt: skip
+    draft = versions.Draft("adapter", f"{quiet.team}/risky", files, ADAPTER_META, quiet.base.ref, "legal")
+    versions.register(console.store, console.blobs, quiet.engineer.actor, draft)
+    with console.signed_in(quiet.engineer) as client:
+        page = client.get(f"/adapters/{quiet.team}/risky/v/1").text
+        assert "<strong>Risk.</strong> High: it replaces the base&#39;s whole model.norm (modules_to_save)" in page
+        assert "<strong>Risk.</strong>" not in client.get(f"/adapters/{quiet.team}/adapter/v/1").text

@@ -1,0 +1,184 @@
+"""Genuine adapters of every method: each is accepted on its base and on no other, and means the same re-written."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from safetensors.numpy import load, save
+
+from registry.rules import adapters
+from registry.rules.bundles import BaseFacts, Inspected, base_facts
+from registry.rules.configs import FILE
+from registry.rules.recipes import METHODS
+from tests.rules.bundle_files import Files, declared, look
+from tests.trainer import peft_outputs
+from tests.trainer.peft_outputs import CASES, gpt2, llama, logits
+from trainer import bottleneck, model
+
+WEIGHTS = "adapter_model.safetensors"
+COMMIT = "0123456789" * 4
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One genuine adapter: its files, how its model is made, and what that answers."""
+
+    make: Callable[..., Any]
+    folder: Path
+    files: Files
+    logits: Any
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Written]:
+    """Every case once: PEFT's, and our own bottleneck."""
+    found = {}
+    for name, case in CASES.items():
+        folder = tmp_path_factory.mktemp(name)
+        answers = peft_outputs.write(case(), folder)
+        found[name] = Written(case().make, folder, _folder(folder), answers)
+    for name, make, target, turned in (
+        ("bottleneck", llama, "mlp.down_proj", False), ("bottleneck-conv1d", gpt2, "c_fc", True),
+    ):  # fmt: skip
+        folder = tmp_path_factory.mktemp(name)
+        found[name] = Written(make, folder, *_bottleneck(make(), target, turned, folder))
+    return found
+
+
+def _bottleneck(net: Any, target: str, turned: bool, folder: Path) -> tuple[Files, Any]:
+    config, defects = adapters.read_config({
+        "peft_type": "BOTTLENECK", "task_type": "CAUSAL_LM", "target_modules": [target], "bottleneck_size": 3,
+        "layers_to_transform": [0, 2], "fan_in_fan_out": turned,
+    })  # fmt: skip
+    assert config is not None, defects
+    parts = bottleneck.attach(net, config, model.anatomy_of(net))
+    assert len(parts) == 2
+    with torch.no_grad():
+        for part in parts.values():
+            part.up.weight.normal_(std=0.2)
+    bottleneck.save(parts, config, folder)
+    return _folder(folder), logits(net)
+
+
+def _folder(path: Path) -> Files:
+    return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+
+
+Based = Callable[..., BaseFacts]
+
+
+@pytest.fixture(scope="module")
+def based(tmp_path_factory: pytest.TempPathFactory) -> Based:
+    """The facts of a base as it would be registered, by what it is made of; each is saved once."""
+    known: dict[str, BaseFacts] = {}
+
+    def facts(make: Callable[..., Any], **changes: Any) -> BaseFacts:
+        key = f"{make.__name__} {changes}"
+        if key not in known:
+            folder = tmp_path_factory.mktemp("base")
+            make(**changes).save_pretrained(folder)
+            listed, read = declared(_folder(folder))
+            known[key] = replace(base_facts(listed, read), line="acme/tiny", commit=COMMIT)
+        return known[key]
+
+    return facts
+
+
+NAMES = [*CASES, "bottleneck", "bottleneck-conv1d"]
+
+
+def rules(found: Inspected) -> set[tuple[str, str]]:
+    return {(defect.where, defect.rule) for defect in found.defects}
+
+
+def test_no_method_is_without_a_genuine_adapter(written: dict[str, Written]) -> None:
+    assert {json.loads(one.files[FILE])["peft_type"] for one in written.values()} == set(METHODS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_accepted_and_means_the_same_rewritten(
+    name: str, written: dict[str, Written], based: Based, tmp_path: Path
+) -> None:
+    """Its configuration is ours now; loaded from it, the model gives the very same numbers."""
+    one = written[name]
+    found = look("adapter", one.files, based(one.make))
+    assert found.defects == []
+    assert found.rewritten is not None
+    config = json.loads(found.rewritten)
+    assert (config["base_model_name_or_path"], config["revision"]) == ("acme/tiny", COMMIT)
+    again = look("adapter", one.files | {FILE: found.rewritten}, based(one.make))
+    assert (again.rewritten, again.manifest_digest) == (None, found.manifest_digest)
+    for path, data in (one.files | {FILE: found.rewritten}).items():
+        (tmp_path / path).write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        as_it_came, as_kept = (logits(model.adapted(one.make(), folder)) for folder in (one.folder, tmp_path))
+    assert torch.equal(as_it_came, as_kept)
+    # What was converted or pruned sums in another order once it is loaded.
+    assert torch.allclose(as_kept, one.logits, atol=1e-5)
+    assert not torch.allclose(logits(one.make()), as_kept, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_refused_on_a_base_that_was_altered(name: str, written: dict[str, Written], based: Based) -> None:
+    one = written[name]
+    other: tuple[dict[str, Any], ...] = (
+        ({"hidden_size": 24, "head_dim": 6, "intermediate_size": 32}, {"num_hidden_layers": 2})
+        if one.make is llama else ({"n_embd": 24}, {"n_layer": 2})
+    )  # fmt: skip
+    for changes in other:
+        if name in ("lora-one-layer",) and "num_hidden_layers" in changes:
+            continue  # it has nothing in the layer that is gone
+        assert look("adapter", one.files, based(one.make, **changes)).defects, changes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_tensor_is_where_it_must_be_and_as_large(name: str, written: dict[str, Written], based: Based) -> None:
+    one = written[name]
+    tensors = load(one.files[WEIGHTS])
+    first = min(tensors)
+    rest = {key: value for key, value in tensors.items() if key != first}
+    wider = {**rest, first: tensors[first].repeat(2, axis=0)}
+    facts = based(one.make)
+    stranger = "base_model.model.stranger.lora_A.weight"
+    if rest:
+        assert rules(look("adapter", one.files | {WEIGHTS: save(rest)}, facts)) == {(first, "tensor-missing")}
+    assert rules(look("adapter", one.files | {WEIGHTS: save({**tensors, stranger: tensors[first]})}, facts)) == {
+        (stranger, "tensor-unexpected")
+    }
+    assert rules(look("adapter", one.files | {WEIGHTS: save(wider)}, facts)) == {(first, "tensor-shape")}
+
+
+def test_an_unconverted_start_is_refused_with_the_call_that_mends_it(tmp_path: Path, based: Based) -> None:
+    config = peft.LoraConfig(r=4, task_type="CAUSAL_LM", target_modules=["q_proj"], init_lora_weights="pissa")
+    peft_outputs.write(peft_outputs.Case(llama, config), tmp_path)
+    [defect] = look("adapter", _folder(tmp_path), based(llama)).defects
+    assert defect.rule == "init-unconverted"
+    assert "path_initial_model_for_weight_conversion" in defect.mend
+
+
+def test_a_copy_of_the_bases_embedding_is_refused_and_its_lora_is_not(tmp_path: Path, based: Based) -> None:
+    """PEFT copies the embedding into the adapter when it is a target, unless it is told not to."""
+    for kept, path in ((True, tmp_path / "copied"), (False, tmp_path / "lean")):
+        config = peft.LoraConfig(r=4, task_type="CAUSAL_LM", target_modules=["embed_tokens", "q_proj"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            peft.get_peft_model(llama(), config).save_pretrained(path, save_embedding_layers="auto" if kept else False)
+        found = look("adapter", _folder(path), based(llama))
+        assert bool(found.defects) is kept
+        for defect in found.defects:
+            assert (defect.rule, "save_embedding_layers=False" in defect.mend) == ("tensor-unexpected", True)
+
+
+def test_peft_refuses_to_load_what_only_we_can(written: dict[str, Written]) -> None:
+    """In-process serving only: nobody mistakes a bottleneck for an adapter of PEFT's."""
+    with pytest.raises(KeyError, match="BOTTLENECK"):
+        peft.PeftModel.from_pretrained(llama(), written["bottleneck"].folder)

@@ -34,6 +34,13 @@ ENDS = ("},", "],", ",")
 KINDS = {dict: "object", list: "list", str: "text", bool: "boolean", int: "number", float: "number"}
 
 
+def kinds(document: Any) -> dict[str, str]:
+    """What `outline` says, of a document that was read whole; Invalid (`bad-json`) when it is no object."""
+    if not isinstance(document, dict):
+        raise bad("it is no JSON object")
+    return {key: KINDS.get(type(value), "null") for key, value in document.items()}
+
+
 def outline(pieces: Iterator[bytes], allowance: Allowance, *, depth: int = 32) -> dict[str, str]:
     """Read a JSON object to its end, and say of each of its keys what kind of value it has.
 

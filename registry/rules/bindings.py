@@ -25,7 +25,7 @@ INERT = frozenset({
 })  # fmt: skip
 """Keys of tokenizer_config.json that say where it was loaded from; the chat template is judged apart."""
 WHOLLY = "tokenizer.json"
-"""Compared key by key up to `files.LOOKED_INTO` bytes, and by its bytes beyond."""
+"""Compared key by key up to `files.MAX_HELD`, and by its bytes beyond."""
 SPECIAL = "special_tokens_map.json"
 ADDED = "added_tokens.json"
 MOST = 3

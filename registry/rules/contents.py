@@ -100,6 +100,9 @@ IMPLEMENTATIONS = frozenset(
     for lead in ("", "_") for part in ("attn", "experts") for tail in ("", "_internal")
 )  # fmt: skip
 """Their values are names of built-in code, or of a repository from which a kernel is fetched (hub_kernels.is_kernel)."""
+TOKENIZERS = frozenset({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
+                        "decoder", "model"})  # fmt: skip
+"""The parts of a tokenizer.json (tokenizers 0.22, tokenizer/serialization.rs)."""
 CLASSES = frozenset({"tokenizer_class", "processor_class", "image_processor_type", "feature_extractor_type"})
 CLASS = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
@@ -225,10 +228,16 @@ def _members(document: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
 
 def check_outline(path: str, kinds: dict[str, str], wrong: Wrong) -> None:
     """A large JSON file that was read by pieces, by what kind of value its outermost keys have."""
-    if path == "tokenizer.json" and kinds.get("model") != "object":
-        wrong(
-            "model", "json-object", "a tokenizer has an object `model`", "Save the tokenizer again with transformers."
-        )
+    if path == "tokenizer.json":
+        for key in sorted(set(kinds) - TOKENIZERS):
+            wrong(key, "json-object", "a tokenizer has no such part", "Save the tokenizer again with transformers.")
+        if kinds.get("model", "object") != "object":
+            wrong(
+                "model",
+                "json-object",
+                "a tokenizer's model is an object",
+                "Save the tokenizer again with transformers.",
+            )
     if path == "vocab.json" and not set(kinds.values()) <= {"number"}:
-        key = next(key for key, kind in kinds.items() if kind != "number")
-        wrong(key, "token-table", "each token has a whole number", "Save the tokenizer again with transformers.")
+        first = next(key for key, kind in kinds.items() if kind != "number")
+        wrong(first, "token-table", "each token has a whole number", "Save the tokenizer again with transformers.")

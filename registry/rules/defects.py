@@ -9,7 +9,6 @@ from registry.errors import Defect
 
 MOST = 500
 """Defects told one by one; of the rest, how many of which kind in which file."""
-GROUPS = 20
 WIDTHS = {"file": 200, "where": 200, "detail": 600, "mend": 300}
 """Characters of each part of a defect."""
 
@@ -28,26 +27,30 @@ class Defects(list[Defect]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._rest: Counter[tuple[str, str]] = Counter()
+        self._rest: dict[str, Counter[str]] = {}
 
     def append(self, defect: Defect) -> None:
         if len(self) < MOST:
             parts = {name: shown(getattr(defect, name), most) for name, most in WIDTHS.items()}
             super().append(Defect(rule=defect.rule, **parts))
         else:
-            self._rest[shown(defect.file, WIDTHS["file"]), defect.rule] += 1
+            self._rest.setdefault(defect.rule, Counter())[defect.file] += 1
 
     def extend(self, defects: Iterable[Defect]) -> None:
         for defect in defects:
             self.append(defect)
+        if isinstance(defects, Defects):
+            for rule, files in defects._rest.items():
+                self._rest.setdefault(rule, Counter()).update(files)
 
     def told(self) -> list[Defect]:
         """The defects, and where there are more than can be told one by one, a last one that counts the rest."""
         if not self._rest:
             return list(self)
-        groups = sorted(self._rest.items(), key=lambda item: (-item[1], item[0]))
-        counted = [f"{count} x {rule}{f' in {file}' if file else ''}" for (file, rule), count in groups[:GROUPS]]
-        if len(groups) > GROUPS:
-            counted.append(f"{len(groups) - GROUPS} other kinds")
-        detail = f"{self._rest.total()} more defects are not listed: {'; '.join(counted)}"
-        return [*self, Defect("", "", "more-defects", shown(detail, 2000), "Mend those listed, and add it again.")]
+        count = sum(files.total() for files in self._rest.values())
+        groups = [
+            f"{files.total()} x {rule} in {len(files)} files" if len(files) > 1 else f"{files.total()} x {rule} in {file}"
+            for rule, files in sorted(self._rest.items()) for file in list(files)[:1]
+        ]  # fmt: skip
+        detail = f"{count} more defects are not listed: {'; '.join(groups)}"
+        return [*self, Defect("", "", "more-defects", shown(detail, 4000), "Mend those listed, and add it again.")]

@@ -34,6 +34,11 @@ NESTS = frozenset({dict, list})
 HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
+def weight(data: bytes) -> int:
+    """At most how many values these bytes hold, before they are parsed; a list counts two and an object four."""
+    return data.count(b",") + 2 * data.count(b"[") + 4 * data.count(b"{")
+
+
 class Allowance:
     """How much may still be read: shared by the documents of one bundle, so that many cost no more than one.
 
@@ -47,7 +52,7 @@ class Allowance:
 
     def spend(self, data: bytes, most: int | None = None) -> None:
         """Take off what these bytes hold, which may be at most `most`; Invalid (`bad-json`) when it is not left."""
-        count = data.count(b",") + 2 * data.count(b"[") + 4 * data.count(b"{")
+        count = weight(data)
         if most is not None and count > most:
             raise bad(f"it holds more than {most} values (an object counts as four, a list as two)")
         self.values -= count

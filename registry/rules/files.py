@@ -9,7 +9,6 @@ import codecs
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,8 +28,9 @@ from registry.rules.contents import (
     is_old_pickle,
 )
 from registry.rules.defects import Defects
-from registry.rules.documents import Allowance, loads
-from registry.rules.streams import PIECE, outline
+from registry.rules.documents import MAX_VALUES as FEW
+from registry.rules.documents import Allowance, loads, weight
+from registry.rules.streams import PIECE, kinds, outline
 from registry.rules.tensors import File, Header, Read, check_extent, fetch, parse_header, repeated
 
 Kind = Literal["base", "adapter", "checkpoint"]
@@ -53,12 +53,11 @@ TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json
 FULL = DOCS | TOKENIZER | {"config.json", "generation_config.json", "chat_template.jinja", INDEX}
 ADAPTER = DOCS | TOKENIZER | {CONFIG, "chat_template.jinja"}
 HEX = re.compile(r"[0-9a-f]{64}")
-KEPT = {"config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-        CONFIG, INDEX}  # fmt: skip
+KEPT = TOKENIZER | {"config.json", "chat_template.jinja", CONFIG, INDEX}
 """Of the others nothing is wanted but that they are sound: they are read, and let go."""
 STREAMED = {"tokenizer.json", "vocab.json"}
-LOOKED_INTO = 4 << 20
-"""A tokenizer.json of at most so many bytes is kept as well, so that two can be compared key by key."""
+MAX_HELD = 4 << 20, 500_000
+"""Bytes and values up to which one of those is held all the same, to be compared key by key; others are by their bytes."""
 TABLES = {"merges.txt", "vocab.txt"}
 LOOKS = str.maketrans("асԁеһіјӏорԛѕхуανοАВЕНКМОРСТХΑΒΕΗΙΚΜΝΟΡΤΧ", "acdehijlopqsxyavoABEHKMOPCTXABEHIKMNOPTX")
 """Letters of other alphabets that look like those of the names that are allowed."""
@@ -180,36 +179,41 @@ def _read_text(bundle: Bundle, path: str, file: File) -> None:
     def wrong(where: str, rule: str, detail: str, mend: str) -> None:
         bundle.wrong(path, where, rule, detail, mend)
 
-    if path in STREAMED:
+    if path in STREAMED and not _held(bundle, file):
         check_outline(path, outline(_pieces(bundle, file), bundle.allowance), wrong)
-        if path == "tokenizer.json" and file.size <= LOOKED_INTO:
-            with suppress(Invalid):  # sound, but of more values than are held at once
-                bundle.documents[path] = loads(fetch(file, bundle.read, 0, file.size))
         return
     try:
         if path in TABLES:
             check_tokens(path, _lines(_pieces(bundle, file)), wrong)
             return
         data = fetch(file, bundle.read, 0, file.size)
-        document = loads(data, allowance=bundle.allowance) if path.endswith(".json") else data.decode("utf-8")
+        if not path.endswith(".json"):
+            document = data.decode("utf-8")
+        else:
+            document = loads(data, values=MAX_HELD[1] if path in STREAMED else FEW, allowance=bundle.allowance)
     except UnicodeDecodeError as error:
         wrong(f"byte {error.start}", "not-text", "it is not UTF-8 text", "Save it as UTF-8.")
         return
     if path == INDEX:
         pass  # held against the shards, once all of them are read
+    elif path in STREAMED:
+        check_outline(path, kinds(document), wrong)
     elif path.endswith(".json"):
         # Of an adapter's configuration every key is judged by its method's row, so that its own say what is wrong below them.
         check_document(path, document, wrong, deep=path != CONFIG)
-        if not isinstance(document, dict):
-            return
     elif path not in DOCS:
         check_plain(document, wrong)
     elif is_old_pickle(data):
         wrong("", "foreign-content", f"whatever its name says, it is {PICKLE}", "Remove it.")
     else:
         check_prose(document, wrong)
-    if path in KEPT:
+    if path in KEPT and (isinstance(document, str | dict) or path == INDEX):
         bundle.documents[path] = document
+
+
+def _held(bundle: Bundle, file: File) -> bool:
+    most, values = MAX_HELD
+    return file.size <= most and weight(fetch(file, bundle.read, 0, file.size)) <= values
 
 
 def _pieces(bundle: Bundle, file: File) -> Iterator[bytes]:

@@ -34,6 +34,13 @@ ENDS = ("},", "],", ",")
 KINDS = {dict: "object", list: "list", str: "text", bool: "boolean", int: "number", float: "number"}
 
 
+def kinds(document: Any) -> dict[str, str]:
+    """What `outline` says, of a document that was read whole; Invalid (`bad-json`) when it is no object."""
+    if not isinstance(document, dict):
+        raise bad("it is no JSON object")
+    return {key: KINDS.get(type(value), "null") for key, value in document.items()}
+
+
 def outline(pieces: Iterator[bytes], allowance: Allowance, *, depth: int = 32) -> dict[str, str]:
     """Read a JSON object to its end, and say of each of its keys what kind of value it has.
 
@@ -209,8 +216,8 @@ class _Reader:
                 wrong: Exception = bad(f"it is not JSON: a value was expected, not {self._text[self._at :][:20]!r}")
             except ValueError as error:
                 value, read, wrong = None, -1, error
-            # A number may go on, and a text may end, in the next piece.
-            if 0 <= read < len(self._text) or (read > 0 and self._ended):
+            # A number may go on in the next piece (`0.` reads as 0 so far), and a text may end there.
+            if read >= 0 and (self._ended or len(self._text) - read > 3):
                 self._strict.check(self._text[self._at : read], value, 1)
                 self._at = read
                 return value

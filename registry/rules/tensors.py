@@ -88,7 +88,7 @@ class Header:
     """What one safetensors file declares; `tensors` is to be believed only when there is no defect."""
 
     tensors: tuple[TensorInfo, ...]
-    defects: tuple[Defect, ...]
+    defects: Defects
 
 
 def _ask(file: File, read: Read, start: int, length: int) -> bytes:
@@ -138,15 +138,15 @@ def parse_header(file: File, read: Read, allowance: Allowance | None = None) -> 
 
     data = _header_bytes(file, read, wrong)
     if data is None:
-        return Header((), tuple(defects))
+        return Header((), defects)
     try:
         (allowance or Allowance(MAX_HEADER_VALUES)).spend(data, MAX_HEADER_VALUES)
     except Invalid as error:
         wrong("header", "header-json", error.detail)
-        return Header((), tuple(defects))
+        return Header((), defects)
     sound = _sound(data, file.size)
     tensors = sound if sound is not None else _examined(data, file.size, wrong)
-    return Header(tensors, tuple(defects.told()))
+    return Header(tensors, defects)
 
 
 Wrong = Callable[..., None]

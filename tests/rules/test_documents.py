@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import Invalid
-from registry.rules import documents
+from registry.rules import documents, streams
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -54,6 +56,104 @@ def test_ambiguous_json_is_refused(text: bytes) -> None:
     with pytest.raises(Invalid) as error:
         documents.loads(text)
     assert error.value.kind == "bad-json"
+
+
+def pieces(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[at : at + size] for at in range(0, len(data), size))
+
+
+def read_by_pieces(data: bytes, size: int = streams.PIECE) -> str | dict[str, str]:
+    """What the streamed reader says: the kinds of the outermost values, or that it refuses."""
+    try:
+        return streams.outline(pieces(data, size), documents.Allowance())
+    except Invalid as error:
+        return error.kind
+
+
+def read_whole(data: bytes) -> str | dict[str, str]:
+    try:
+        value = documents.loads(data)
+    except Invalid as error:
+        return error.kind
+    if not isinstance(value, dict):
+        return "bad-json"
+    return {key: streams.KINDS.get(type(one), "null") for key, one in value.items()}
+
+
+def documents_of(numbers: st.SearchStrategy[float]) -> st.SearchStrategy[Any]:
+    texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+    return st.recursive(
+        st.none() | st.booleans() | numbers | texts,
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4), max_leaves=12,
+    )  # fmt: skip
+
+
+@settings(max_examples=200)
+@given(documents_of(st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(-(2**53) + 1, 2**53 - 1)))
+def test_what_was_written_canonically_is_read_as_it_was(value: Any) -> None:
+    assert documents.loads(documents.canonical(value)) == value
+
+
+@settings(max_examples=300)
+@given(st.dictionaries(st.text(max_size=4), values, max_size=6), st.integers(1, 64), st.sampled_from([None, 1]))
+def test_both_readers_say_the_same_of_any_object(table: dict[str, Any], size: int, indent: int | None) -> None:
+    for ascii_only in (True, False):
+        data = json.dumps(table, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+        assert read_by_pieces(data, size) == read_whole(data)
+
+
+@settings(max_examples=400)
+@given(st.dictionaries(st.text('",:[]{}\\a', max_size=6), values, max_size=4), st.integers(1, 64), st.data())
+def test_both_readers_say_the_same_of_any_text(table: dict[str, Any], size: int, data: st.DataObject) -> None:
+    """One byte after another changed, cut out or doubled: either both refuse, or both read the same."""
+    text = bytearray(json.dumps(table, ensure_ascii=False).encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(text)))
+        text[at : at + data.draw(st.integers(0, 2))] = data.draw(st.sampled_from([b"", b",", b'"', b"]", b"}", b"{", b"[", b"0",
+                                                                                 b"\\", b"\xff", b" ", b'"a":1,']))  # fmt: skip
+    assert read_by_pieces(bytes(text), size) == read_whole(bytes(text))
+
+
+def many(count: int, width: int) -> dict[str, Any]:
+    """Long enough that whole runs of elements are taken at once, with texts that look like structure."""
+    odd = ['"', "],", "},", ",", "[", "{", "\\", "é", "\U0001f600"]
+    return {
+        "model": {
+            "vocab": {f"{odd[n % len(odd)]}{n}": n for n in range(count)},
+            "merges": [[f"{n}{odd[n % len(odd)]}", "x" * (n % width)] for n in range(count)],
+            "nested": [[[{"a": [n, {"b": [odd[n % len(odd)]]}]}]] for n in range(count // 4)],
+        },
+        "charsmap": "A" * 300_000, "null": None, "flags": [True] * 9, "number": -1.5e3, "empty": {}, "none": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [4099, streams.PIECE])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_large_document_is_read_by_pieces_to_its_last_byte(size: int, indent: int | None) -> None:
+    table = many(6000, 40)
+    data = json.dumps(table, indent=indent, ensure_ascii=False).encode()
+    kinds = {key: streams.KINDS.get(type(one), "null") for key, one in table.items()}
+    assert streams.outline(pieces(data, size), documents.Allowance(10**6)) == kinds
+    for wrong in (
+        data[:-1], data + b"x", data.replace(b'"flags"', b'"flags",'), data.replace(b'"merges"', b'"vocab"'),
+        data.replace(b"5999", b"599\xff"), data.replace(b'"b"', b'"a","a"'), data[: len(data) // 2],
+    ):  # fmt: skip
+        with pytest.raises(Invalid):
+            streams.outline(pieces(wrong, size), documents.Allowance(10**6))
+
+
+def test_a_key_that_stands_twice_far_apart_is_found() -> None:
+    data = json.dumps({"model": {f"k{n}": n for n in range(50_000)}}).encode()
+    with pytest.raises(Invalid, match="'k7' stands more than once"):
+        streams.outline(pieces(data[:-2] + b',"k7":0}}', streams.PIECE), documents.Allowance())
+
+
+def test_an_allowance_is_shared() -> None:
+    allowance = documents.Allowance(10)
+    documents.loads(b"[1,2,3]", allowance=allowance)
+    documents.loads(b"[1,2,3]", allowance=allowance)
+    with pytest.raises(Invalid, match="more than 10 values"):
+        documents.loads(b"[1,2,3]", allowance=allowance)
 
 
 def test_depth_is_counted_exactly() -> None:

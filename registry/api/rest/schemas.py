@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from math import isfinite
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Name = Annotated[str, Field(max_length=200)]
 Text = Annotated[str, Field(max_length=20_000)]
@@ -19,6 +20,25 @@ Size = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1)]
 """Bytes, as far as JSON carries whole numbers."""
 
 DEEPEST = 32
+META_BYTES = 64 << 10
+META_DEPTH = 8
+
+
+def _modest(meta: dict[str, Any]) -> dict[str, Any]:
+    """What a maker says of a version is read by people and copied into every event about it: no place for bulk."""
+    size = len(json.dumps(meta))
+    if size > META_BYTES:
+        raise ValueError(f"it takes {size} bytes as JSON, at most {META_BYTES} are accepted; put long texts into README.md")
+    level: list[Any] = [meta]
+    for _ in range(META_DEPTH):
+        level = [one for node in level for one in (node.values() if isinstance(node, dict) else node)
+                 if isinstance(one, dict | list)]  # fmt: skip
+    if level:
+        raise ValueError(f"it nests deeper than {META_DEPTH} levels")
+    return meta
+
+
+Meta = Annotated[dict[str, Any], AfterValidator(_modest)]
 
 
 class Input(BaseModel):
@@ -89,7 +109,7 @@ class NewFile(Input):
 class NewVersion(Input):
     name: Name
     files: Annotated[list[NewFile], Field(max_length=2000)]
-    meta: dict[str, Any] = {}
+    meta: Meta = {}
     base: Name | None = None
     domain: Name | None = None
     training_run: UUID | None = None

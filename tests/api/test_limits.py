@@ -1,0 +1,164 @@
+"""Hostile bundles sent to the real server, a process of its own: named refusals, in bounded memory and CPU time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.conftest import Door
+from tests.assets.cases import Case, Files, sound
+from tests.assets.make import CASES
+from tests.assets.worst import WORST, like_gemma
+from tests.build import World
+from tests.gateway.served import until
+
+MEGABYTES = 256
+CPU_SECONDS = 1.0
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Server:
+    """`python -m registry api` by its process id, and one engineer who sends it things."""
+
+    pid: int
+    client: httpx.Client
+    sent: dict[str, str] = field(default_factory=dict)
+
+    def cpu(self) -> float:
+        """Seconds of CPU it used so far, all threads."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICK
+
+    def peak(self) -> int:
+        """The most megabytes it held at once since it started, or since `forget`."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) >> 10
+
+    def forget(self) -> None:
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def put(self, content: bytes) -> str:
+        digest = hashlib.sha256(content).hexdigest()
+        if digest not in self.sent:
+            answer = self.client.put(f"/blobs/{digest}", content=content)
+            assert answer.status_code == 201, answer.text
+            self.sent[digest] = digest
+        return digest
+
+    def add(
+        self, world: World, files: Files, name: str = "hostile", kind: str = "bases"
+    ) -> tuple[httpx.Response, float]:
+        """Register, and what it cost in CPU seconds: the least of three tries when others made the machine busy."""
+        body = {"name": f"{world.team}/{name}", "meta": {"licence": "x", "source": "x"}, "files": [
+            {"path": path, "sha256": self.put(content), "size": len(content)} for path, content in files.items()]}  # fmt: skip
+        cost = CPU_SECONDS + 1
+        for _ in range(3):
+            before = self.cpu()
+            answer = self.client.post(f"/{kind}", json=body)
+            cost = min(cost, self.cpu() - before)
+            if cost <= CPU_SECONDS:
+                break
+        return answer, cost
+
+
+@pytest.fixture(scope="module")
+def server(door: Door, world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    home = tmp_path_factory.mktemp("limits")
+    given = {name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")}
+    given |= {"COUNTERSIGN_HOME": str(home), "COUNTERSIGN_PORT": str(port),
+              "COUNTERSIGN_DATABASE_URL": door.settings.database_url or ""}  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-m", "registry", "api"], env=given, stdout=subprocess.DEVNULL)
+    headers = {"Authorization": f"Bearer {door.token(world.engineer)}"}
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", headers=headers, timeout=120) as client:
+
+            def answers() -> bool:
+                try:
+                    return client.get("/lines").status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            until(answers, "the server answers", 60)
+            yield Server(process.pid, client)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def told(answer: httpx.Response) -> list[tuple[str, str, str]]:
+    return [(one["rule"], one["file"], one["where"]) for one in answer.json()["defects"]]
+
+
+def test_a_sound_bundle_is_taken(server: Server, world: World) -> None:
+    """What the rest is held against: this very server takes what is in order."""
+    answer, _ = server.add(world, sound(), "sound")
+    assert answer.status_code == 201, answer.text
+    assert server.peak() < MEGABYTES
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.defects])
+def test_every_bad_case_is_refused_with_its_defects(server: Server, world: World, name: str) -> None:
+    case: Case = CASES[name]
+    answer, cost = server.add(world, case.make())
+    assert answer.status_code == 422, answer.text[:500]
+    assert answer.json()["kind"] == "bundle-rejected"
+    assert told(answer) == list(case.defects)
+    assert cost <= CPU_SECONDS
+    assert server.peak() < MEGABYTES
+
+
+@pytest.mark.parametrize("name", WORST)
+def test_the_worst_is_refused_in_a_second_and_in_little_memory(server: Server, world: World, name: str) -> None:
+    make, rule = WORST[name]
+    files = make()
+    for content in files.values():
+        server.put(content)
+    server.forget()
+    answer, cost = server.add(world, files)
+    print(f"{name}: {cost:.2f} s, {server.peak()} MB, {len(answer.content)} bytes", file=sys.stderr)
+    assert answer.status_code == 422, answer.text[:500]
+    assert rule in {one for one, _, _ in told(answer)}
+    assert len(answer.content) < 500_000
+    assert cost <= CPU_SECONDS
+    assert server.peak() < MEGABYTES
+
+
+def test_the_largest_genuine_tokenizer_is_taken(server: Server, world: World) -> None:
+    """Bounds that refuse what people have are no bounds: 262,144 pieces and 514,906 merges, 33 MB."""
+    server.forget()
+    answer, _ = server.add(world, sound() | {"tokenizer.json": like_gemma()}, "gemma")
+    assert answer.status_code == 201, answer.text
+    assert server.peak() < MEGABYTES
+
+
+MANY: list[tuple[str, dict[str, Any]]] = [
+    ("2,001 files", {"files": [{"path": f"f{n}", "sha256": "0" * 64, "size": 1} for n in range(2001)]}),
+    ("a path of 1,001 characters", {"files": [{"path": "p" * 1001, "sha256": "0" * 64, "size": 1}]}),
+    ("a path with NUL", {"files": [{"path": "a\0b", "sha256": "0" * 64, "size": 1}]}),
+    ("metadata of 100 kB", {"meta": {"licence": "x" * 100_000}}),
+    ("metadata of many keys", {"meta": {f"k{n}": n for n in range(20_000)}}),
+    ("metadata 20 deep", {"meta": {"a": json.loads("[" * 20 + "]" * 20)}}),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), MANY, ids=[name for name, _ in MANY])
+def test_a_request_that_says_too_much_is_wrong(server: Server, world: World, name: str, change: dict[str, Any]) -> None:
+    body = {"name": f"{world.team}/hostile", "files": [], "meta": {}} | change
+    before = server.cpu()
+    answer = server.client.post("/bases", json=body)
+    assert (answer.status_code, answer.json()["kind"]) == (422, "invalid-request"), answer.text[:300]
+    assert server.cpu() - before <= CPU_SECONDS

@@ -21,6 +21,10 @@ from registry.rules.tensors import DTYPES, File, Read, TensorInfo, fetch
 
 PIECE = 1 << 20
 """Elements read at once."""
+MAX_STATE = 64 << 10
+MAX_SCALES = 16 << 20
+MAX_WIDTH = 4 << 20
+"""Elements of a quant_state, of all scales of a tensor, and of one row: what is read at once stays small."""
 Floats = NDArray[Any]
 """Of single precision, unless a cast says otherwise."""
 NF4 = np.array([
@@ -65,7 +69,10 @@ class _Both:
         return decoded(info.dtype, fetch(part.file, self.read, info.start + start * size, count * size))
 
     def whole(self, name: str) -> NDArray[Any]:
+        """A part read at once; only scales and tables are, and one that is too large for that is no such thing."""
         part = self.parts[name]
+        if part.info.elements > (MAX_STATE if name == "state" else MAX_SCALES):
+            raise ValueError(f"{part.info.name} is too large for what it is")
         return self.elements(part, 0, part.info.elements)
 
 
@@ -266,6 +273,8 @@ class _Nested:
 def _eight_bits(both: _Both) -> Wrong:
     """bitsandbytes' Linear8bitLt: each row of the weight in half precision, scaled by its largest number to 127."""
     rows, width = both.base.info.shape
+    if width > MAX_WIDTH:
+        return "unchecked", "its rows are too long"
     scales = both.whole("scale")
     if len(scales) != rows:
         return "false", "it has another number of scales than rows"
@@ -319,8 +328,8 @@ def _scaled(
     """
 
     def check(both: _Both) -> Wrong:
-        if len(both.base.info.shape) != 2:
-            return "unchecked", "it is no matrix"
+        if len(both.base.info.shape) != 2 or both.base.info.shape[1] > MAX_WIDTH:
+            return "unchecked", "it is no matrix, or its rows are too long"
         rows, width = both.base.info.shape
         grid = _Grid(both)
         wrong: Wrong = None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
+import psycopg
 import pytest
 from safetensors.numpy import load, save
 
@@ -20,6 +22,7 @@ from registry.rules.actors import SYSTEM
 from registry.views.versions import AddedView
 from tests.build import MODULE, World, a_world, adapter_files, put
 from tests.commands.test_drafts import WHOLE, add, parents
+from tests.db.around import as_app
 
 META = {"licence": "apache-2.0", "purpose": "to be served on small devices"}
 
@@ -117,3 +120,25 @@ def test_a_quantisation_falls_with_what_it_came_from(store: Store, blobs: Blobs,
     assert asked.version(store, world.engineer.actor, added.ref).state == "recalled"
     with pytest.raises(Refused):
         checkpoint(world, lowered(world), "again", world.base.ref)
+
+
+@pytest.mark.parametrize(
+    ("what", "statement", "told"),
+    [
+        ("a claim made verified", "select %(new)s, c.id, c.seq, p.id, p.seq, 'quantised_from', 'verified', now() "
+         "from node c, node p where c.ref = %(plain)s and p.ref = %(base)s", "judged by nobody"),
+        ("an adapter", "select %(new)s, c.id, c.seq, p.id, p.seq, 'quantised_from', 'claimed', now() "
+         "from node c, node p where c.ref = %(adapter)s and p.ref = %(base)s", "no quantisation"),
+    ],
+)  # fmt: skip
+def test_postgresql_refuses_a_descent_that_was_not_judged_so(
+    world: World, what: str, statement: str, told: str
+) -> None:
+    plain = checkpoint(world, lowered(world), f"plain-{len(what)}", None)
+    adapter = add(
+        world, adapter_files(world.blobs, 60 + len(what)), WHOLE, world.base.ref, f"plain-adapter-{len(what)}"
+    )
+    names = {"new": uuid4(), "plain": plain.ref, "adapter": adapter.ref, "base": world.base.ref}
+    with as_app(world.store) as connection, pytest.raises(psycopg.Error, match=told) as refused:
+        connection.execute(f"insert into lineage_edge {statement}", names)
+    assert refused.value.sqlstate == "CS010"

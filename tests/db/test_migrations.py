@@ -30,7 +30,13 @@ NOT_OURS = {
     "alembic_version",
     "transition",
 }  # alembic's own, and the triggers' list of steps, which no code of ours reads
-ONE_WAY = {"2026_11_22_guards", "2026_11_22_decisions", "2026_11_23_profiles", "2026_11_23_tags"}
+ONE_WAY = {
+    "2026_11_22_guards",
+    "2026_11_22_decisions",
+    "2026_11_23_profiles",
+    "2026_11_23_tags",
+    "2026_11_25_templates",
+}
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from registry.errors import Defect
 from registry.rules.bindings import differences, texts_of, tokenizer_defects
-from registry.rules.chat_templates import named
+from registry.rules.chat_templates import templates_of
 from registry.rules.documents import canonical
 from registry.rules.files import Bundle
 from registry.rules.tensors import File, TensorInfo
@@ -175,8 +175,8 @@ def text_verdicts(base: Bundle, child: Bundle) -> list[TensorVerdict]:
     if texts.digests:
         for one in tokenizer_defects(child, texts):
             verdicts.append(TensorVerdict(f"{one.file} {one.where}".strip(), "tokenizer", "false", one.detail))
-    own, other = named(child.documents), named(base.documents)
-    if own is not None and own != other:
+    own, other = templates_of(child.documents), templates_of(base.documents)
+    if own is not None and (other is None or own.texts != other.texts):
         verdicts.append(TensorVerdict("chat template", "template", "false", "it is not the base's"))
     return verdicts
 

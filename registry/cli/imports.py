@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
     from registry.client.sources import Source
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def quantised_option(kind: str) -> Callable[[Any], Any]:
+    """Only a checkpoint may be a quantisation of something."""
+    if kind != "checkpoint":
+        return lambda command: command
+    return click.option(
+        "--quantised-of", metavar="REF", help="What it is a quantisation of; worked out from the bytes."
+    )
 
 
 def attach(group: click.Group, kind: Literal["base", "adapter", "checkpoint"], example: str) -> None:
@@ -35,10 +45,11 @@ def attach(group: click.Group, kind: Literal["base", "adapter", "checkpoint"], e
     @click.option("--meta", type=FILE, help="Purpose, licence and the like, as YAML; goes before what the source says.")
     @click.option("--leave-out", multiple=True, metavar="FILE", help="A file not to take although it belongs.")
     @click.option("--mlflow", metavar="URL", help="The MLflow server; default MLFLOW_TRACKING_URI.")
+    @quantised_option(kind)
     @json_option
     def import_(
         source: str, name: str, base_ref: str | None, domain: str | None, meta: Path | None,
-        leave_out: tuple[str, ...], mlflow: str | None, as_json: bool,
+        leave_out: tuple[str, ...], mlflow: str | None, as_json: bool, quantised_of: str | None = None,
     ) -> None:  # fmt: skip
         from registry.cli.progress import bar
         from registry.cli.versions import refusal_as_document, show_added  # it builds its groups with this module
@@ -54,7 +65,7 @@ def attach(group: click.Group, kind: Literal["base", "adapter", "checkpoint"], e
             stack.enter_context(refusal_as_document(as_json))
             imported = registry.import_bundle(
                 kind, source, name, base=base_ref, domain=domain, meta=known, leave_out=leave_out, mlflow=mlflow,
-                on_chosen=chosen,
+                quantised_of=quantised_of, on_chosen=chosen,
             )  # fmt: skip
         if as_json:
             emit(imported)

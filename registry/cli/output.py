@@ -22,6 +22,7 @@ LOOKS: dict[str, tuple[str, str | None]] = {
     "cancelled": ("–", None),
     "pass": ("✓", "green"), "fail": ("✗", "red"), "inconclusive": ("?", "yellow"),
     "serving": ("■", "green"), "canary": ("◆", "cyan"), "stopped": ("✗", "red"),
+    "ok": ("✓", "green"), "fault": ("✗", "red"), "skipped": ("–", "yellow"),
     "valid": ("✓", "green"), "broken": ("✗", "red"), "current": ("●", "green"), "superseded": ("–", None),
 }  # fmt: skip
 

@@ -36,17 +36,20 @@ def _group(kind: Literal["base", "adapter", "checkpoint"], title: str, example: 
     @click.option("--base", "base_ref", metavar="REF", help="The base model version it stands on.")
     @click.option("--domain", help="The business domain it serves.")
     @click.option("--meta", type=FILE, help="Purpose, licence, source and the like, as YAML.")
+    @imports.quantised_option(kind)
     @json_option
     def add(
-        directory: Path, name: str, base_ref: str | None, domain: str | None, meta: Path | None, as_json: bool
-    ) -> None:
+        directory: Path, name: str, base_ref: str | None, domain: str | None, meta: Path | None, as_json: bool,
+        quantised_of: str | None = None,
+    ) -> None:  # fmt: skip
         from registry.cli.progress import bar
         from registry.client.versions import bundle_files
 
         known = document(meta)
         size = sum(path.stat().st_size for path, _ in bundle_files(directory))
         with connect() as registry, refusal_as_document(as_json), bar(f"Sending {directory}", size, as_json) as step:
-            added = registry.add(kind, directory, name, base=base_ref, domain=domain, meta=known, on_bytes=step)
+            added = registry.add(kind, directory, name, base=base_ref, domain=domain, meta=known,
+                                 quantised_of=quantised_of, on_bytes=step)  # fmt: skip
         show_added(added, as_json)
 
     @group.command(
@@ -155,12 +158,22 @@ def _show_version(version: VersionView) -> None:
         ("Base root", version.base_root), ("Made by", version.created_by), ("Since", version.created_at),
         ("Training run", version.training_run), ("Serves", version.serves), ("Recalled because", version.recall_reason),
         *(("Risk", risk) for risk in version.facts.get("risks") or ()),
-        *((f"meta {name}", value) for name, value in version.meta.items()),
+        ("Quantised from", _descent(version)), *((f"meta {name}", value) for name, value in version.meta.items()),
     ])  # fmt: skip
     table(["File", "SHA-256", "Bytes"], [(one.path, one.sha256, one.size) for one in version.files])
     if version.approvals:
         rows = [(one.review, one.environment, state(one.state), one.expires_at) for one in version.approvals]
         table(["Review", "Environment", "State", "Expires"], rows)
+
+
+def _descent(version: VersionView) -> str | None:
+    """Of what it is a quantisation, and how surely; a claim is never shown without its word."""
+    told = version.facts.get("descent")
+    if not told:
+        return None
+    if told["grade"] == "verified":
+        return f"{told['of']}, verified from the bytes ({', '.join(told['recipes'])})"
+    return f"{told['of']}, claimed only: {told['unchecked_count']} things could not be worked out, such as {told['unchecked'][0]}"
 
 
 def _verify(ref: str, as_json: bool) -> None:
@@ -182,3 +195,4 @@ def _show_verified(verified: VerifiedView) -> None:
         ("Files", verified.files), ("Bytes", verified.bytes), ("Digest", verified.manifest_digest),
         ("Root", verified.root),
     ])  # fmt: skip
+    table(["Check", "Outcome", "Detail"], [(one.check, state(one.outcome), one.detail) for one in verified.checks])

@@ -32,6 +32,7 @@ class Imports(Versions):
         meta: Mapping[str, Any] | None = None,
         leave_out: Collection[str] = (),
         mlflow: str | None = None,
+        quantised_of: str | None = None,
         on_chosen: OnChosen | None = None,
     ) -> ImportedView:
         """Register the bundle inside a folder or `mlflow:RUN[/path]` as a version of `team/name`; say what was left out.
@@ -40,20 +41,26 @@ class Imports(Versions):
         and may answer with whoever counts the bytes. Raises what `add` raises, Unverified when a file is not what its
         cache says, and the errors of `sources.choose` and `artifacts.Artifacts`.
         """
+        body = {
+            "name": name,
+            "base": base,
+            "domain": domain,
+            **({"quantised_of": quantised_of} if quantised_of else {}),
+        }
         run = artifacts.parse(str(source))
         if run is None:
-            return self._imported(kind, choose(kind, Path(source), leave_out), name, base, domain, meta, on_chosen)
+            return self._imported(kind, choose(kind, Path(source), leave_out), body, meta, on_chosen)
         server = artifacts.Artifacts(mlflow)
         try:
             with tempfile.TemporaryDirectory(prefix="countersign-import-") as folder:
                 chosen = _fetched(server, kind, *run, Path(folder), leave_out)
-                return self._imported(kind, chosen, name, base, domain, meta, on_chosen)
+                return self._imported(kind, chosen, body, meta, on_chosen)
         finally:
             server.close()
 
     def _imported(
-        self, kind: Kind, chosen: Source, name: str, base: str | None, domain: str | None,
-        meta: Mapping[str, Any] | None, on_chosen: OnChosen | None,
+        self, kind: Kind, chosen: Source, body: Mapping[str, Any], meta: Mapping[str, Any] | None,
+        on_chosen: OnChosen | None,
     ) -> ImportedView:  # fmt: skip
         on_bytes = on_chosen(chosen) if on_chosen is not None else None
         said = {**chosen.meta, **(meta or {})}
@@ -63,8 +70,7 @@ class Imports(Versions):
             if chosen.digests.get(inside, sent["sha256"]) != sent["sha256"]:
                 raise damaged(path, chosen.digests[inside], sent["sha256"])
             files.append(sent)
-        body = {"name": name, "files": files, "meta": said, "base": base, "domain": domain}
-        added = self._post(NOUNS[kind], AddedView, body, timeout=SLOW)
+        added = self._post(NOUNS[kind], AddedView, {**body, "files": files, "meta": said}, timeout=SLOW)
         return ImportedView.of(added, chosen.name, chosen.left_out, said)
 
 

@@ -34,10 +34,12 @@ class Versions(Blobs):
         training_run: UUID | str | None = None,
         attempt: int | None = None,
         step: int | None = None,
+        quantised_of: str | None = None,
         on_bytes: OnBytes | Progress | None = None,
     ) -> AddedView:
         """Send every file of a folder, then register them as a version of `team/name` (bytes before rows).
 
+        `quantised_of` names what a checkpoint is a quantisation of: the registry works that out from the bytes.
         `training_run`, `attempt` and `step` are a trainer's. Raises BundleRejected with every defect when the
         registry refuses the files; nothing is stored then.
         """
@@ -45,6 +47,7 @@ class Versions(Blobs):
         body = {
             "name": name, "files": files, "meta": dict(meta or {}), "base": base, "domain": domain,
             "training_run": str(training_run) if training_run else None, "attempt": attempt, "step": step,
+            **({"quantised_of": quantised_of} if quantised_of else {}),
         }  # fmt: skip
         return self._post(NOUNS[kind], AddedView, body, timeout=SLOW)
 

@@ -22,7 +22,7 @@ from registry.rules.bundles import BaseFacts, Inspected, Kind
 from registry.rules.chat_templates import Judge
 from registry.rules.refs import Ref, parse_line
 from registry.rules.tensors import File
-from registry.stats import weights
+from registry.stats import quantisations, weights
 from registry.views.versions import AddedView, FindingView
 
 
@@ -39,6 +39,7 @@ class Draft:
     training_run: UUID | None = None
     attempt: int | None = None
     step: int | None = None
+    quantised_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
     _published(blobs, draft.files)
     with store.judging(actor, Action.VERSION_REGISTER, ref.team):
         base = _base(store, blobs, actor, draft)
+        original = _original(store, actor, draft)
     meta = _meta(store, actor, draft)
     inspected = bundles.inspect(
         draft.kind, draft.files, blobs.read, base=None if base is None else base.facts, meta=meta,
@@ -66,6 +68,10 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
     )  # fmt: skip
     if inspected.rewritten is not None:
         blobs.put([inspected.rewritten])
+    if original is not None and not inspected.defects:
+        descent = quantisations.descend(draft.files, original.files, blobs.read)
+        inspected.defects.extend(descent.defects)
+        inspected.facts["descent"] = descent.facts(original.ref, original.base_root)
     if not inspected.defects and (found := _found(store, actor, ref, draft, inspected)):
         return found
     with store.write(actor, Action.VERSION_REGISTER, ref.team) as tx:
@@ -75,6 +81,8 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
         line = _line(tx, ref, draft)
         version, node = _draft(tx, blobs, line, draft, base, inspected, meta)
         parents = _provenance(tx, line, version, draft, base)
+        if original is not None:
+            parents.append((original.id, "quantised_from", inspected.facts["descent"]["grade"]))
         if not inspected.findings:
             _number(tx, line, version, node, parents)
         tx.audit(node.ref, kind=draft.kind, manifest=version.manifest_digest, state=version.state)
@@ -132,6 +140,34 @@ def _named(store: Store, actor: Actor) -> bundles.Named:
     return named
 
 
+@dataclass(frozen=True, slots=True)
+class _Original:
+    id: UUID
+    ref: str
+    base_root: str | None
+    files: list[File]
+
+
+def _original(store: Store, actor: Actor, draft: Draft) -> _Original | None:
+    """What a checkpoint is said to be a quantisation of; its descent is worked out from the bytes of both."""
+    if draft.quantised_of is None:
+        return None
+    if draft.kind != "checkpoint":
+        raise Invalid("not-quantised", f"A {draft.kind} is no quantisation of anything.",
+                      "Only checkpoints are quantised of another version; leave the field out.")  # fmt: skip
+    with store.read(actor) as session:
+        version, line, node = versions.by_ref(session, draft.quantised_of, teams=actor.teams())
+        _fit_original(line, version, node, draft.name)
+        files = [File(*row) for row in versions.files(session, version.id)]
+        return _Original(version.id, node.ref, version.base_root, files)
+
+
+def _fit_original(line: Line, version: Version, node: Node, subject: str) -> None:
+    if line.kind == "adapter" or version.state not in ("registered", "deprecated"):
+        raise Refused("unfit-parent", f"{node.ref} is {'an adapter' if line.kind == 'adapter' else version.state}.",
+                      "Name the registered base model or checkpoint it was quantised from.", subject=subject)  # fmt: skip
+
+
 def _found(store: Store, actor: Actor, ref: Ref, draft: Draft, inspected: Inspected) -> AddedView | None:
     """The same bytes under the same name were registered before: say so, change nothing."""
     with store.read(actor) as session:
@@ -149,6 +185,9 @@ def _found(store: Store, actor: Actor, ref: Ref, draft: Draft, inspected: Inspec
             "recalled", f"These bytes are {node.ref}, which is recalled.", "Make another version without what was wrong.",
             subject=node.ref,
         ))  # fmt: skip
+    if draft.quantised_of is not None and "descent" not in version.facts:
+        raise Conflict("descent-late", f"These bytes are {node.ref} already, and it was registered without saying of what "
+                       "it is a quantisation.", "A version is born with its lineage: register it under another name.")  # fmt: skip
     return AddedView(node.ref, version.manifest_digest, version.tensor_root, "found")
 
 
@@ -275,6 +314,10 @@ def _number(tx: Tx, line: Line, version: Version, node: Node, parents: list[tupl
         base, _, _ = versions.by_id(tx.session, version.base_version_id, share=True)
         if base.state not in ("registered", "deprecated"):
             raise Refused("unfit-base", f"The base is {base.state}.", "Name another base.", subject=line.ref)
+    for parent, relation, _ in parents:
+        if relation == "quantised_from":  # held, so that no recall comes between the look and the birth
+            original, its_line, its_node = versions.by_id(tx.session, parent, share=True)
+            _fit_original(its_line, original, its_node, line.ref)
     number = versions.highest(tx.session, line.id) + 1
     versions.bear(tx.session, node, f"{line.ref}@v{number}")
     for parent, relation, grade in parents:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from registry.errors import Defect
+from registry.errors import Defect, Invalid
 from registry.rules import chat_templates
 from registry.rules.chat_templates import FILE, SETTINGS, Judge, Templates
 from registry.rules.documents import SAFE_INTEGER, canonical, digest, sha256_hex
@@ -77,7 +77,10 @@ def tokenizer_defects(bundle: Bundle, base: Texts) -> Iterator[Defect]:
             why = "differs from the base's, byte for byte" if path in base.digests else "is no file of the base"
             yield _mismatch(path, "", f"it {why}")
         else:
-            yield from _documents(path, bundle.documents[path], base)
+            try:
+                yield from _documents(path, bundle.documents[path], base)
+            except Invalid as error:  # half of a surrogate pair, which no two readers take alike
+                yield Defect(path, "", error.kind, error.detail, error.mend)
 
 
 def _documents(path: str, own: Any, base: Texts) -> Iterator[Defect]:

@@ -7,6 +7,7 @@ a sandbox. So an adapter may bring none unless a policy allows it, and then peop
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ SETTINGS = "tokenizer_config.json"
 MAX_TEMPLATE = 64 << 10
 """Characters of one template; the longest of about eighty in use has 20,000."""
 MAX_TEMPLATES = 8
+HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+"""Controls but tab, and what changes the direction of writing or has no width (Boucher, Trojan Source, arXiv 2111.00169)."""
 TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """What transformers hands to a template beside the conversation: the tokenizer's special tokens, by these names."""
 
@@ -120,6 +123,11 @@ def check(
                            "Save the tokenizer again with transformers.")]  # fmt: skip
     if found is None:
         return {}, []
+    if defects := [
+        Defect(found.source, "", "template-form", "it holds NUL or half of a surrogate pair, which no text may",
+               "Write the character whole.") for text in (*found.texts, *found.texts.values()) if not _whole(text)
+    ]:  # fmt: skip
+        return {}, defects[:1]
     defects = _sizes(found)
     own = kind == "adapter" and (base is None or base.texts != found.texts)
     if kind == "adapter":
@@ -138,7 +146,7 @@ def check(
     if kind == "adapter":
         facts["own"] = own
     if judge is not None and not defects and (own or kind != "adapter"):
-        offences = judge.look(found.texts, base_tokens if own else None)
+        offences = [*_hidden(found), *judge.look(found.texts, base_tokens if own else None)]
         wrong = [one for one in offences if own or one.runs_code]
         defects += [
             Defect(found.source, _where(found, one), one.rule, one.detail,
@@ -148,6 +156,20 @@ def check(
         if concerns := [f"{_where(found, one)}: {one.detail}" for one in offences if one not in wrong]:
             facts["concerns"] = concerns
     return {"chat_template": facts}, defects
+
+
+def _whole(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _hidden(found: Templates) -> list[Offence]:
+    """Characters nobody sees, or that make a line read otherwise than it runs: they would deceive whoever decides."""
+    return [
+        Offence(name, number, "hidden-character", f"U+{ord(letter):04X} is not to be seen", False)
+        for name, text in found.texts.items()
+        for number, line in enumerate(text.split("\n"), 1)
+        for letter in sorted(set(HIDDEN.findall(line)))
+    ]  # fmt: skip
 
 
 def _where(found: Templates, one: Offence) -> str:

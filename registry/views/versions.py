@@ -107,8 +107,20 @@ class LinePage:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckView:
+    """One thing `verify` looked at: `outcome` is ok, fault, or skipped (what it needs is at fault itself)."""
+
+    check: str
+    outcome: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class VerifiedView:
-    """What `verify` recomputed from the bytes themselves; `ok` only when every digest and root agrees."""
+    """What `verify` recomputed from the bytes themselves; `ok` only when no check found a fault.
+
+    `problems` are the faults in words; `checks` says everything that was looked at.
+    """
 
     ref: str
     ok: bool
@@ -117,3 +129,4 @@ class VerifiedView:
     manifest_digest: str
     root: str | None
     problems: list[str]
+    checks: list[CheckView] = field(default_factory=list)

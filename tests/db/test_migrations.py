@@ -32,7 +32,7 @@ NOT_OURS = {
 }  # alembic's own, and the triggers' list of steps, which no code of ours reads
 ONE_WAY = {
     "2026_11_22_guards", "2026_11_22_decisions", "2026_11_23_profiles", "2026_11_23_tags", "2026_11_25_hub", "2026_11_25_retention",
-    "2026_11_25_retention_guards", "2026_11_25_collections",
+    "2026_11_25_retention_guards", "2026_11_25_collections", "2026_11_25_templates",
 }  # fmt: skip
 
 

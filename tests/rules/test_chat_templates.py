@@ -96,6 +96,8 @@ OFFENCES = {
     "made at run time": ("{{ messages[0]['f']() }}", "line 1", "unknown-call", True),
     "lipsum": ("{{ lipsum() }}", "line 1", "unknown-call", False),
     "center": ("{{ 'a'.center(9) }}", "line 1", "unknown-call", False),
+    "hidden": ("a\n{{ '\u202e' }}", "line 2", "hidden-character", False),
+    "no width": ("a\u200bb", "line 1", "hidden-character", False),
     "syntax": ("{% if %}", "line 1", "template-syntax", False),
     "parentheses": ("{{ " + "(" * 20_000, "", "template-syntax", False),
 }
@@ -112,6 +114,13 @@ def test_every_offence_is_named_with_its_line(base: BaseFacts, name: str) -> Non
     if not runs:
         assert of_base.defects == []
         assert of_base.facts["chat_template"]["concerns"]
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+def test_what_is_no_text_is_a_defect(text: str) -> None:
+    files = base_files() | {"tokenizer_config.json": json.dumps({"chat_template": text}).encode()}
+    del files["chat_template.jinja"]
+    assert rules(seen(files, kind="base")) == [("tokenizer_config.json", "", "template-form")]
 
 
 def test_a_template_has_a_size(base: BaseFacts) -> None:

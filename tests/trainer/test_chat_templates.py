@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from registry import sandbox
 from registry.client.sources import choose
 from registry.rules.bundles import base_facts, inspect
-from registry.rules.chat_templates import GOLDEN
+from registry.rules.chat_templates import GOLDEN, HIDDEN
 from registry.rules.documents import sha256_hex
 from registry.rules.tensors import File
 
@@ -27,6 +27,7 @@ def test_none_of_those_in_use_is_refused() -> None:
     for first in range(0, len(names), 12):
         texts = {name: TEMPLATES[name].read_text(encoding="utf-8") for name in names[first : first + 12]}
         assert sandbox.look(texts, None) == []
+        assert not any(HIDDEN.search(text) for text in texts.values())
 
 
 @pytest.mark.parametrize("name", RENDERED)

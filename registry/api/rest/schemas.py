@@ -115,6 +115,7 @@ class NewVersion(Input):
     training_run: UUID | None = None
     attempt: Int | None = None
     step: Int | None = None
+    quantised_of: Name | None = None
 
 
 class DatasetFile(Input):

@@ -22,7 +22,7 @@ router = APIRouter(tags=["versions"])
 def _add(kind: Kind, store: Store, blobs: Blobs, caller: Actor, body: NewVersion, response: Response) -> AddedView:
     files = [File(file.path, file.sha256, file.size) for file in body.files]
     draft = commands.Draft(kind, body.name, files, body.meta, body.base, body.domain, body.training_run, body.attempt,
-                           body.step)  # fmt: skip
+                           body.step, body.quantised_of)  # fmt: skip
     added = commands.register(store, blobs, caller, draft)
     response.status_code = 200 if added.status == "found" else 201
     return added

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -15,6 +14,8 @@ from uuid import uuid4
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, Histogram, generate_latest
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry import web
 from registry.api import hub, rest
@@ -33,9 +34,12 @@ from registry.queries import metrics
 from registry.rules.actors import SYSTEM
 from registry.sequencer import Sequencer, Witness
 from registry.settings import Settings
+from registry.uploads import Uploads
 
 VERSION = "0.1.0"
 ADMIN_DAYS = 365
+UNFINISHED_FILES = 2  # of the largest size allowed: what one account may leave half-sent
+STREAMED = {"PUT": "/api/v1/blobs/", "PATCH": "/api/v1/uploads/"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.store = open_store(settings)
     app.state.blobs = open_blobs(settings)
+    app.state.uploads = Uploads(app.state.blobs, UNFINISHED_FILES * settings.max_blob_bytes)
     app.state.log_key = notes.verifier_key(origin, key.public)
     app.include_router(rest.router())
     app.include_router(hub.router())
@@ -179,27 +184,54 @@ def _bound(app: FastAPI, settings: Settings) -> None:
     seconds = Histogram("countersign_http_seconds", "Time of one request.", ["method", "status"], registry=None)
     app.state.seconds = seconds
 
-    @app.middleware("http")
-    async def around(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+    app.add_middleware(_Around, settings=settings, seconds=seconds)
+
+
+class _Around:
+    """Plain ASGI: the framework's own middleware hands every piece of a body through two more tasks, which was measured
+    to cost a download a third of its speed."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, seconds: Histogram) -> None:
+        self._app, self._settings, self._seconds = app, settings, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
         given = request.headers.get("x-request-id", "")
         request.state.request_id = given if given.isalnum() and len(given) <= 64 else uuid4().hex
-        started = time.perf_counter()
-        streamed = request.method == "PUT" and request.url.path.startswith("/api/v1/blobs/")
-        length = request.headers.get("content-length", "")
+        started, status = time.perf_counter(), 0
+
+        async def told(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request.state.request_id
+            await send(message)
+
         try:
-            if not streamed and length.isdecimal() and int(length) > settings.max_json_bytes:
-                raise TooLarge("body-too-large", f"A body may have at most {settings.max_json_bytes} bytes.",
-                               "Upload files as blobs; send less here.")  # fmt: skip
-            if not streamed and "chunked" in request.headers.get("transfer-encoding", "").lower():
-                raise TooLarge("length-missing", "A body here must say its length.", "Send Content-Length.")
-            response = await call(request)
-        except RegistryError as error:
-            response = problems.answer(request, error)
+            self._bound(request)
+            await self._app(scope, receive, told)
         except Exception as error:
-            response = problems.unexpected(request, error)
-        response.headers["X-Request-Id"] = request.state.request_id
-        seconds.labels(request.method, str(response.status_code)).observe(time.perf_counter() - started)
-        return response
+            if status:
+                raise  # half an answer is out: all that is left is to cut the line
+            known = isinstance(error, RegistryError)
+            response = problems.answer(request, error) if known else problems.unexpected(request, error)
+            await response(scope, receive, told)
+        finally:
+            self._seconds.labels(request.method, str(status)).observe(time.perf_counter() - started)
+
+    def _bound(self, request: Request) -> None:
+        most, length = self._settings.max_json_bytes, request.headers.get("content-length", "")
+        streamed = STREAMED.get(request.method)
+        if streamed and request.url.path.startswith(streamed):
+            return
+        if length.isdecimal() and int(length) > most:
+            raise TooLarge("body-too-large", f"A body may have at most {most} bytes.",
+                           "Upload files as blobs; send less here.")  # fmt: skip
+        if "chunked" in request.headers.get("transfer-encoding", "").lower():
+            raise TooLarge("length-missing", "A body here must say its length.", "Send Content-Length.")
 
 
 def _operations(app: FastAPI) -> None:

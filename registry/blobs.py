@@ -8,29 +8,36 @@ visible under a digest is whole. Memory is constant, whatever the size.
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import unquote, urlsplit
-from uuid import uuid4
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store, from_url
 
-from registry.errors import Invalid, NotFound, TooLarge, Unavailable, Unverified
+from registry.drafts import (
+    HEX,
+    INCOMING,
+    PUBLISHED,
+    Draft,
+    FileDraft,
+    ObjectDraft,
+    agreed,
+    check,
+    make_private,
+    missing,
+    named,
+    place,
+    touch,
+)  # fmt: skip
+from registry.errors import Invalid, TooLarge
 
-PUBLISHED, INCOMING = "sha256", "incoming"
-HEX = re.compile(r"[0-9a-f]{64}")
 CLOUDS = {"s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss"}
 CHUNK = 1 << 20
-PART = 8 << 20
-"""Bytes of one part of a multipart upload; at most four wait in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,35 @@ class Stored:
     size: int
 
 
+class Incoming:
+    """Bytes on their way in, hashed as they come; `finish` publishes them, and whatever else ends it removes them."""
+
+    def __init__(self, blobs: Blobs, draft: Draft, expect: str | None, limit: int | None) -> None:
+        self._blobs, self._draft, self._expect, self._limit = blobs, draft, expect, limit
+        self._hasher, self._size = hashlib.sha256(), 0
+
+    def __enter__(self) -> Incoming:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # The bytes are published or refused by now; a temporary object that will not go is the sweep's.
+        with suppress(BaseError, OSError):
+            self._draft.discard()
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes; TooLarge (`body-too-large`) past the limit."""
+        self._size = within(self._size + len(data), self._limit)
+        self._hasher.update(data)
+        with named():
+            self._draft.write(data)
+
+    def finish(self) -> Stored:
+        """Publish them; Unverified (`digest-mismatch`) when they are not what was expected."""
+        stored = Stored(agreed(self._hasher.hexdigest(), self._expect), self._size)
+        self._blobs.publish(self._draft, stored)
+        return stored
+
+
 class Blobs:
     """The blob store at one URL: `file:///...` (or a plain path), `memory:///`, `s3://`, `gs://`, `az://`."""
 
@@ -48,13 +84,23 @@ class Blobs:
         """Open the store; a local folder is made, private to its owner. Invalid (`bad-blob-url`) names a wrong URL."""
         self._folder = _local_folder(url)
         self._store: ObjectStore
-        with _named():
+        with named():
             if self._folder is None:
                 self._store = _object_store(str(url))
             else:
                 for folder in (self._folder, self._folder / PUBLISHED, self._folder / INCOMING):
-                    _make_private(folder)
+                    make_private(folder)
                 self._store = LocalStore(self._folder)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder it lies in; None where an object store holds it."""
+        return self._folder
+
+    @property
+    def store(self) -> ObjectStore:
+        """The store itself, for what is on its way in."""
+        return self._store
 
     def put(self, chunks: Iterable[bytes], expect: str | None = None, limit: int | None = None) -> Stored:
         """Store the bytes and say what they are; nothing becomes visible unless all is well.
@@ -62,50 +108,37 @@ class Blobs:
         `expect` is the hex digest they must have (Unverified `digest-mismatch`), `limit` the most bytes taken
         (TooLarge `body-too-large`). Bytes already there are not written again.
         """
-        if expect is not None:
-            _check(expect)
-        hasher, size = hashlib.sha256(), 0
-        draft: Draft = _ObjectDraft(self._store) if self._folder is None else _FileDraft(self._folder)
-        try:
+        with self.incoming(expect, limit) as incoming:
             for chunk in chunks:
-                size += len(chunk)
-                if limit is not None and size > limit:
-                    raise TooLarge(
-                        "body-too-large", f"More than the {limit} bytes allowed were sent.",
-                        "Send a smaller file, or ask an administrator to raise the limit.", limit=limit,
-                    )  # fmt: skip
-                hasher.update(chunk)
-                with _named():
-                    draft.write(chunk)
-            found = hasher.hexdigest()
-            if expect is not None and found != expect:
-                raise Unverified(
-                    "digest-mismatch", f"The bytes sent have the digest {found}, not {expect}.",
-                    "The file changed or was damaged on its way: hash it again and send it again.",
-                    expected=expect, found=found,
-                )  # fmt: skip
-            with _named():
-                # A wrong size can only be damage done to the disk; then these bytes heal it.
-                draft.publish(found, present=self._find(found) == size)
-        finally:
-            # The bytes are published or refused by now; a temporary object that will not go is the sweep's.
-            with suppress(BaseError, OSError):
-                draft.discard()
-        return Stored(found, size)
+                incoming.write(chunk)
+            return incoming.finish()
+
+    def incoming(self, expect: str | None = None, limit: int | None = None) -> Incoming:
+        """The same, for whoever has the bytes piece by piece: a context that leaves nothing behind unless finished."""
+        if expect is not None:
+            check(expect)
+        draft: Draft = ObjectDraft(self._store) if self._folder is None else FileDraft(self._folder)
+        return Incoming(self, draft, expect, limit)
+
+    def publish(self, draft: Draft, stored: Stored) -> None:
+        """Make a draft visible under its digest; the caller has hashed every byte of it."""
+        with named():
+            # A wrong size can only be damage done to the disk; then these bytes heal it.
+            draft.publish(stored.sha256, present=self._find(stored.sha256) == stored.size)
 
     def has(self, digest: str) -> bool:
         """Are these bytes here? In a local folder they count as used just now: a row may be about to name them."""
-        with _named():
+        with named():
             if self._folder is None:
                 return self._find(digest) is not None
-            return _touch(self._folder / _place(digest))
+            return touch(self._folder / place(digest))
 
     def size(self, digest: str) -> int:
         """How many bytes; NotFound (`blob-missing`)."""
-        with _named():
+        with named():
             found = self._find(digest)
         if found is None:
-            raise _missing(digest)
+            raise missing(digest)
         return found
 
     def read(self, digest: str, start: int, length: int) -> bytes:
@@ -126,14 +159,14 @@ class Blobs:
     def _pieces(self, digest: str, start: int, end: int, chunk: int) -> Iterator[bytes]:
         if self._folder is not None:
             # Straight from the file: the same bytes through the object store's layers were measured at nine times the time.
-            with _named(digest), (self._folder / _place(digest)).open("rb", buffering=0) as file:
+            with named(digest), (self._folder / place(digest)).open("rb", buffering=0) as file:
                 file.seek(start)
                 while start < end and (piece := file.read(min(chunk, end - start))):
                     start += len(piece)
                     yield piece
             return
-        with _named(digest):
-            found = self._store.get(_place(digest), options={"range": (start, end)})
+        with named(digest):
+            found = self._store.get(place(digest), options={"range": (start, end)})
             for piece in found.stream(min_chunk_size=chunk):
                 yield bytes(piece)
 
@@ -144,8 +177,8 @@ class Blobs:
         """
         if not isinstance(self._store, S3Store | GCSStore | AzureStore):
             return None
-        with _named(digest):
-            return obstore.sign(self._store, "GET", _place(digest), timedelta(seconds=seconds))
+        with named(digest):
+            return obstore.sign(self._store, "GET", place(digest), timedelta(seconds=seconds))
 
     def verify(self, digest: str) -> bool:
         """Do the stored bytes still have their digest? Reads all of them; NotFound (`blob-missing`)."""
@@ -161,14 +194,28 @@ class Blobs:
         bytes were asked for again; on an object store an old orphan may go while somebody is about to reuse it.
         """
         before = datetime.now(UTC) - older_than
-        with _named():
-            gone = [one for one in self._listed(INCOMING) if one[1] < before]
+        with named():
+            incoming = dict(self._listed(INCOMING))
+            newest: dict[str, datetime] = {}
+            for path, moment in incoming.items():
+                newest[_upload(path)] = max(moment, newest.get(_upload(path), moment))
+            # An upload goes as a whole, its last part first: cut short, the sweep leaves a shorter one without a gap.
+            gone = [path for path in sorted(incoming, reverse=True) if newest[_upload(path)] < before]
             gone += [
-                (path, moment)
+                path
                 for path, moment in self._listed(PUBLISHED)
                 if moment < before and HEX.fullmatch(path[-64:]) and not referenced(path[-64:])
             ]
-            return sum(self._remove(path, before) for path, _ in gone)
+            return sum(self._remove(path, before) for path in gone)
+
+    def remove(self, digest: str, unless_since: datetime) -> bool:
+        """Remove published bytes unless they were put or asked for (`has`) since a moment; did they go?
+
+        Whoever is about to name them in a row asks first, so what is in use at that moment stays. On an object store,
+        which notes no asking, only a new copy counts. Bytes that are not here are no error: a second try may come.
+        """
+        with named():
+            return self._remove(place(digest), unless_since)
 
     def _listed(self, prefix: str) -> Iterator[tuple[str, datetime]]:
         for batch in self._store.list(prefix):
@@ -187,90 +234,24 @@ class Blobs:
 
     def _find(self, digest: str) -> int | None:
         try:
-            return int(self._store.head(_place(digest))["size"])
+            return int(self._store.head(place(digest))["size"])
         except FileNotFoundError:
             return None
 
 
-class Draft(Protocol):
-    """Bytes on their way in: written, then published under their digest, and in any case discarded at the end."""
-
-    def write(self, chunk: bytes) -> None: ...
-
-    def publish(self, digest: str, *, present: bool) -> None: ...
-
-    def discard(self) -> None: ...
+def _upload(path: str) -> str:
+    """What a path under `incoming` belongs to: the parts of one upload lie in one folder."""
+    return path.rpartition("/")[0] if path.count("/") > 2 else path
 
 
-class _FileDraft:
-    """A temporary file, durable before its name is, for a file system may reorder the two."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._path = folder / INCOMING / uuid4().hex
-        with _named():
-            self._file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-
-    def write(self, chunk: bytes) -> None:
-        self._file.write(chunk)
-
-    def publish(self, digest: str, *, present: bool) -> None:
-        place = self._folder / _place(digest)
-        above = [place.parent, place.parent.parent, place.parent.parent.parent]
-        if not (present and _touch(place)):
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            for folder in reversed(above):
-                _make_private(folder)
-            os.replace(self._path, place)  # noqa: PTH105 - the crash test counts the calls made through os
-        # Also when the bytes were there: whoever put them may not have come as far as this.
-        for folder in above:
-            _sync_folder(folder)
-
-    def discard(self) -> None:
-        try:
-            self._file.close()  # fails again where writing failed, on a full disk
-        finally:
-            self._path.unlink(missing_ok=True)
-
-
-class _ObjectDraft:
-    """A temporary object, copied to its place inside the store; content-addressed, so a second copy changes nothing."""
-
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-        self._path = f"{INCOMING}/{uuid4().hex}"
-        with _named():
-            self._writer = obstore.open_writer(store, self._path, buffer_size=PART, max_concurrency=4)
-
-    def write(self, chunk: bytes) -> None:
-        self._writer.write(chunk)
-
-    def publish(self, digest: str, *, present: bool) -> None:
-        self._writer.close()
-        if not present:
-            self._store.copy(self._path, _place(digest))
-
-    def discard(self) -> None:
-        if not self._writer.closed():
-            self._writer.close()
-        self._store.delete(self._path)
-
-
-def _check(digest: str) -> str:
-    if not HEX.fullmatch(digest):
-        raise Invalid("bad-digest", f"'{digest[:80]}' is no digest.", "Send 64 lower-case hex digits of a SHA-256.")
-    return digest
-
-
-def _place(digest: str) -> str:
-    _check(digest)
-    return f"{PUBLISHED}/{digest[:2]}/{digest[2:4]}/{digest}"
-
-
-def _missing(digest: str) -> NotFound:
-    detail = f"There are no bytes with the digest {digest}."
-    return NotFound("blob-missing", detail, "Upload them first.", sha256=digest)
+def within(size: int, limit: int | None) -> int:
+    """The size itself, unless it is more than the limit: TooLarge (`body-too-large`)."""
+    if limit is not None and size > limit:
+        raise TooLarge(
+            "body-too-large", f"More than the {limit} bytes allowed were sent.",
+            "Send a smaller file, or ask an administrator to raise the limit.", limit=limit,
+        )  # fmt: skip
+    return size
 
 
 def _local_folder(url: str | Path) -> Path | None:
@@ -306,47 +287,3 @@ def _bad_url(url: str) -> Invalid:
         "Use file:///folder, memory:///, s3://bucket/prefix, gs://bucket/prefix or az://account/container/prefix; "
         "credentials come from the environment.",
     )  # fmt: skip
-
-
-def _make_private(folder: Path) -> None:
-    for one in reversed((folder, *folder.parents)):
-        if not one.is_dir():
-            try:
-                os.mkdir(one, 0o700)  # noqa: PTH102 - as above
-            except FileExistsError:
-                continue
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _touch(path: Path) -> bool:
-    try:
-        os.utime(path)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-@contextmanager
-def _named(digest: str = "") -> Iterator[None]:
-    """Give the storage's own errors our names: a blob gone in between is NotFound, all else Unavailable."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        if digest:
-            raise _missing(digest) from error
-        raise _away(error) from error
-    except (BaseError, OSError) as error:
-        raise _away(error) from error
-
-
-def _away(error: Exception) -> Unavailable:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition("\n")[0]
-    return Unavailable("blobs-unreachable", f"The blob store cannot be used: {reason[:200]}.",
-                       "Try again; if it stays so, see its disk, network and credentials.")  # fmt: skip

@@ -17,6 +17,7 @@ from registry.blobs import Blobs
 from registry.db import migrate
 from registry.db.store import Store, open_engine
 from tests.database import Databases, open_databases
+from tests.s3 import ObjectStorage, serving
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -76,6 +77,21 @@ def fresh_store(fresh_database: str) -> Iterator[Store]:
 def blobs(tmp_path_factory: pytest.TempPathFactory) -> Blobs:
     """A blob store in a folder."""
     return Blobs(tmp_path_factory.mktemp("blobs").as_uri())
+
+
+@pytest.fixture(scope="session")
+def object_storage() -> Iterator[ObjectStorage]:
+    """An S3 on loopback."""
+    with serving() as storage:
+        yield storage
+
+
+@pytest.fixture
+def s3(object_storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty blob store on it; credentials are in the environment, as in production."""
+    for name, value in object_storage.environ.items():
+        monkeypatch.setenv(name, value)
+    return object_storage.bucket()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from registry.cli.output import bar, emit, fields, json_option, state, table
+from registry.cli.output import emit, fields, json_option, state, table
 from registry.cli.session import connect, document
 from registry.cli.versions import FILE, refusal_as_document, show_added
 
@@ -33,8 +33,10 @@ def add(file: Path, name: str, meta: Path | None, as_json: bool) -> None:
     Example:
       countersign dataset add notices.jsonl --name acme/notices --meta notices.yaml
     """
-    known = document(meta)
-    with connect() as registry, refusal_as_document(as_json), bar(f"Sending {file}", file.stat().st_size) as step:
+    from registry.cli.progress import bar
+
+    known, size = document(meta), file.stat().st_size
+    with connect() as registry, refusal_as_document(as_json), bar(f"Sending {file}", size, as_json) as step:
         added = registry.add_dataset(file, name, known, on_bytes=step)
     show_added(added, as_json)
 

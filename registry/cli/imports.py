@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from registry.cli.output import bar, emit, json_option, note, table
+from registry.cli.output import emit, json_option, note, table
 from registry.cli.session import connect, document
 
 if TYPE_CHECKING:
-    from registry.client import OnBytes
+    from registry.client import Progress
     from registry.client.sources import Source
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -40,14 +40,15 @@ def attach(group: click.Group, kind: Literal["base", "adapter", "checkpoint"], e
         source: str, name: str, base_ref: str | None, domain: str | None, meta: Path | None,
         leave_out: tuple[str, ...], mlflow: str | None, as_json: bool,
     ) -> None:  # fmt: skip
+        from registry.cli.progress import bar
         from registry.cli.versions import refusal_as_document, show_added  # it builds its groups with this module
 
         known = document(meta)
         with ExitStack() as stack:
 
-            def chosen(found: Source) -> OnBytes:
+            def chosen(found: Source) -> Progress:
                 note(f"{len(found.files)} files are taken from {found.name}, {len(found.left_out)} left out.")
-                return stack.enter_context(bar(f"Sending {found.name}", found.size))
+                return stack.enter_context(bar(f"Sending {found.name}", found.size, as_json))
 
             registry = stack.enter_context(connect())
             stack.enter_context(refusal_as_document(as_json))

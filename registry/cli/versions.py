@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from registry.cli import imports, tags
-from registry.cli.output import bar, emit, fields, json_option, state, table
+from registry.cli.output import emit, fields, json_option, state, table
 from registry.cli.session import connect, document
 from registry.errors import BundleRejected, Unverified
 
@@ -40,11 +40,12 @@ def _group(kind: Literal["base", "adapter", "checkpoint"], title: str, example: 
     def add(
         directory: Path, name: str, base_ref: str | None, domain: str | None, meta: Path | None, as_json: bool
     ) -> None:
+        from registry.cli.progress import bar
         from registry.client.versions import bundle_files
 
         known = document(meta)
         size = sum(path.stat().st_size for path, _ in bundle_files(directory))
-        with connect() as registry, refusal_as_document(as_json), bar(f"Sending {directory}", size) as step:
+        with connect() as registry, refusal_as_document(as_json), bar(f"Sending {directory}", size, as_json) as step:
             added = registry.add(kind, directory, name, base=base_ref, domain=domain, meta=known, on_bytes=step)
         show_added(added, as_json)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from registry.client.accounts import Accounts, Sign
 from registry.client.audit import Audit
-from registry.client.blobs import OnBytes
+from registry.client.blobs import OnBytes, Progress
 from registry.client.datasets import Datasets
 from registry.client.evals import Evals
 from registry.client.imports import Imports
@@ -15,7 +15,7 @@ from registry.client.search import Search
 from registry.client.training_runs import TrainingRuns
 from registry.client.versions import Versions
 
-__all__ = ["Countersign", "OnBytes", "Sign"]
+__all__ = ["Countersign", "OnBytes", "Progress", "Sign"]
 
 
 class Countersign(

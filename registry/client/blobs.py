@@ -4,17 +4,49 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 
 from registry.client.transport import SLOW, Transport
-from registry.errors import Invalid, Unavailable, Unverified
+from registry.errors import Conflict, Invalid, Unavailable, Unverified
 from registry.views.versions import FileView
 
 CHUNK = 1 << 20
+WHOLE = 8 << 20
+"""Bytes up to which a file is sent in one request that begins again when it is cut."""
+PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds between the tries that get no further; together more than a registry waits for a silent sender."""
+SENDING = httpx.Timeout(SLOW, connect=5.0, write=60.0)
 OnBytes = Callable[[int], None]
+
+
+class Progress:
+    """Hears how files get on, in bytes; without a subclass only of those that are at the registry.
+
+    Calls to the object itself add up to a file's size; a negative step takes back what a cut request had sent.
+    """
+
+    def __init__(self, on_bytes: OnBytes | None = None) -> None:
+        self._on_bytes = on_bytes
+
+    def __call__(self, n: int) -> None:
+        """So many bytes more are there, sent or not."""
+        if self._on_bytes is not None:
+            self._on_bytes(n)
+
+    def hashed(self, n: int) -> None:
+        """So many bytes more of a file are hashed."""
+
+    def known(self, n: int) -> None:
+        """A whole file of so many bytes was there already."""
+        self(n)
+
+    def resumed(self, n: int) -> None:
+        """So many bytes of a file were there from an earlier try."""
+        self(n)
 
 
 class Blobs(Transport):
@@ -22,45 +54,83 @@ class Blobs(Transport):
 
     def has_blob(self, sha256: str) -> bool:
         """Are these bytes (64 hex digits) there already?"""
+        return self._patiently(lambda: self._has(sha256))
 
-        def attempt() -> bool:
-            with self._open("HEAD", f"/blobs/{sha256}", accept=httpx.codes.NOT_FOUND) as answer:
-                return answer.status_code != httpx.codes.NOT_FOUND
+    def _has(self, sha256: str) -> bool:
+        with self._open("HEAD", f"/blobs/{sha256}", accept=httpx.codes.NOT_FOUND) as answer:
+            return answer.status_code != httpx.codes.NOT_FOUND
 
-        return self._patiently(attempt)
-
-    def put_file(self, path: str | Path, on_bytes: OnBytes | None = None) -> FileView:
+    def put_file(self, path: str | Path, on_bytes: OnBytes | Progress | None = None) -> FileView:
         """Send one file unless the registry has its bytes: hashed in a first pass, streamed in a second.
 
-        A file that changes between the passes is refused by the registry as Unverified.
+        A large file goes on where it was cut, in this call or in a later one for the same file; Unavailable
+        (`upload-broken`) says so when several tries in a row got no further. One that changes between the passes is
+        refused as Unverified.
         """
         path = Path(path)
         if not path.is_file():
             raise Invalid("no-such-file", f"{path} is not a file.", "Name a file that exists.")
-        sha256, size = hash_file(path)
-        step = on_bytes or _ignore
+        watch = on_bytes if isinstance(on_bytes, Progress) else Progress(on_bytes)
+        sha256, size = hash_file(path, watch.hashed)
         if self.has_blob(sha256):
-            step(size)
-            return FileView(path.name, sha256, size)
+            watch.known(size)
+        elif size <= WHOLE:
+            self._send_whole(path, sha256, size, watch)
+        else:
+            self._send_resumably(path, sha256, size, watch)
+        return FileView(path.name, sha256, size)
 
-        sent = 0
-
-        def count(n: int) -> None:
-            nonlocal sent
-            sent += n
-            step(n)
+    def _send_whole(self, path: Path, sha256: str, size: int, watch: Progress) -> None:
+        sent = _Sent(watch)
 
         def attempt() -> None:
             # The same bytes under the same digest: sending them again changes nothing, so a retry is safe.
-            if sent:
-                count(-sent)
-            headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-            body = _chunks(path, count)
-            with self._open("PUT", f"/blobs/{sha256}", content=body, headers=headers, timeout=SLOW) as answer:
+            sent.back_to(0)
+            body = _chunks(path, 0, size, sent)
+            with self._open("PUT", f"/blobs/{sha256}", content=body, headers=_length(size), timeout=SENDING) as answer:
                 answer.read()
 
         self._patiently(attempt)
-        return FileView(path.name, sha256, size)
+
+    def _send_resumably(self, path: Path, sha256: str, size: int, watch: Progress) -> None:
+        sent, furthest, quiet, begun = _Sent(watch), -1, 0, False
+        while True:
+            try:
+                if begun and self._has(sha256):  # the last answer was lost, not the bytes
+                    sent.back_to(size)
+                    return
+                offset = self._offset(sha256)
+                if not begun and offset:
+                    watch.resumed(offset)
+                    sent.so_far = offset
+                sent.back_to(offset)
+                begun = True
+                if offset > furthest:
+                    furthest, quiet = offset, 0
+                headers = _length(size - offset) | {"Upload-Offset": str(offset)}
+                body = _chunks(path, offset, size, sent)
+                where = f"/uploads/{sha256}"
+                with self._open("PATCH", where, content=body, headers=headers, timeout=SENDING) as answer:
+                    answer.read()
+                return
+            except (Unavailable, Conflict) as error:
+                if isinstance(error, Conflict) and error.kind not in ("upload-busy", "upload-offset"):
+                    raise
+                if quiet == len(PAUSES):
+                    raise Unavailable(
+                        "upload-broken", f"The upload of {path} stands at {max(furthest, 0)} of {size} bytes: {error.detail}",
+                        "Run the same command again: it goes on from there.", offset=max(furthest, 0), size=size,
+                    ) from error  # fmt: skip
+                if self._on_wait is not None:
+                    self._on_wait(error)
+                time.sleep(max(PAUSES[quiet], float(error.facts.get("retry_after", 0))))
+                quiet += 1
+
+    def _offset(self, sha256: str) -> int:
+        """How many bytes an earlier try has left at the registry."""
+        with self._open("HEAD", f"/uploads/{sha256}", accept=httpx.codes.NOT_FOUND) as answer:
+            said = answer.headers.get("Upload-Offset", "")
+            return int(said) if said.isdecimal() and answer.is_success else 0
 
     def get_blob(self, sha256: str, dest: str | Path, on_bytes: OnBytes | None = None) -> Path:
         """Fetch bytes to `dest`: resumed where a cut one stopped, compared with the digest, then moved into place.
@@ -109,17 +179,47 @@ class Blobs(Transport):
                 os.fsync(out.fileno())
 
 
-def hash_file(path: Path) -> tuple[str, int]:
+def hash_file(path: Path, on_bytes: OnBytes | None = None) -> tuple[str, int]:
     """The SHA-256 of a file in hex, and its size in bytes, without holding it in memory."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return digest.hexdigest(), file.tell()
+    hasher, size, room = hashlib.sha256(), 0, memoryview(bytearray(CHUNK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(room):
+            hasher.update(room[:count])
+            size += count
+            if on_bytes is not None:
+                on_bytes(count)
+    return hasher.hexdigest(), size
 
 
-def _chunks(path: Path, step: OnBytes) -> Iterator[bytes]:
+class _Sent:
+    """What one file's steps add up to so far, so that a cut can be taken back to where the registry stands."""
+
+    def __init__(self, step: OnBytes) -> None:
+        self._step, self.so_far = step, 0
+
+    def __call__(self, n: int) -> None:
+        self.so_far += n
+        self._step(n)
+
+    def back_to(self, offset: int) -> None:
+        if offset != self.so_far:
+            self(offset - self.so_far)
+
+
+def _length(size: int) -> dict[str, str]:
+    return {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+
+
+def _chunks(path: Path, start: int, end: int, step: OnBytes) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+        file.seek(start)
+        while start < end:
+            chunk = file.read(min(CHUNK, end - start))
+            if not chunk:
+                raise Unverified("file-changed", f"{path} became shorter while it was sent.",
+                                 "Wait until whatever writes it is done, then add it again.")  # fmt: skip
             yield chunk
+            start += len(chunk)
             step(len(chunk))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from registry.client.blobs import Blobs, OnBytes
+from registry.client.blobs import Blobs, OnBytes, Progress
 from registry.client.transport import SLOW, ref_path
 from registry.views.datasets import DatasetVersionView
 from registry.views.versions import AddedView
@@ -16,7 +16,11 @@ class Datasets(Blobs):
     """Data set versions."""
 
     def add_dataset(
-        self, file: str | Path, name: str, meta: Mapping[str, Any] | None = None, on_bytes: OnBytes | None = None
+        self,
+        file: str | Path,
+        name: str,
+        meta: Mapping[str, Any] | None = None,
+        on_bytes: OnBytes | Progress | None = None,
     ) -> AddedView:
         """Send a JSON Lines file and register it as a version of `team/name`; BundleRejected lists bad rows."""
         sent = self.put_file(file, on_bytes)

@@ -8,14 +8,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from registry.client import artifacts
-from registry.client.blobs import OnBytes
+from registry.client.blobs import OnBytes, Progress
 from registry.client.sources import Source, choose, damaged
 from registry.client.transport import SLOW
 from registry.client.versions import NOUNS, Kind, Versions
 from registry.views.imports import ImportedView
 from registry.views.versions import AddedView
 
-OnChosen = Callable[[Source], OnBytes | None]
+OnChosen = Callable[[Source], OnBytes | Progress | None]
 
 
 class Imports(Versions):

@@ -138,14 +138,20 @@ class Transport:
 
     @contextmanager
     def _open(
-        self, method: str, path: str, *, timeout: float | None = None, accept: int | None = None, **options: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout: float | httpx.Timeout | None = None,
+        accept: int | None = None,
+        **options: Any,
     ) -> Iterator[httpx.Response]:
         """One request, its answer still unread; a refusal or an unreachable registry raises the error it means.
 
         `accept` is a status the caller answers for itself.
         """
         if timeout is not None:
-            options["timeout"] = httpx.Timeout(timeout, connect=5.0)
+            options["timeout"] = timeout if isinstance(timeout, httpx.Timeout) else httpx.Timeout(timeout, connect=5.0)
         try:
             with self._http.stream(method, f"/api/v1{path}", **options) as response:
                 if response.status_code >= httpx.codes.BAD_REQUEST and response.status_code != accept:

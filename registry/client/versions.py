@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from uuid import UUID
 
-from registry.client.blobs import Blobs, OnBytes, hash_file
+from registry.client.blobs import Blobs, OnBytes, Progress, hash_file
 from registry.client.transport import SLOW, ref_path
 from registry.errors import Invalid, Unverified
 from registry.views.versions import AddedView, LinePage, LineView, VerifiedView, VersionView
@@ -32,7 +32,7 @@ class Versions(Blobs):
         training_run: UUID | str | None = None,
         attempt: int | None = None,
         step: int | None = None,
-        on_bytes: OnBytes | None = None,
+        on_bytes: OnBytes | Progress | None = None,
     ) -> AddedView:
         """Send every file of a folder, then register them as a version of `team/name` (bytes before rows).
 
@@ -46,7 +46,7 @@ class Versions(Blobs):
         }  # fmt: skip
         return self._post(NOUNS[kind], AddedView, body, timeout=SLOW)
 
-    def _sent(self, path: Path, inside: str, on_bytes: OnBytes | None) -> dict[str, Any]:
+    def _sent(self, path: Path, inside: str, on_bytes: OnBytes | Progress | None) -> dict[str, Any]:
         """One file of a bundle, its bytes published, as the registering request names it."""
         sent = self.put_file(path, on_bytes)
         return {"path": inside, "sha256": sent.sha256, "size": sent.size}
@@ -67,7 +67,7 @@ class Versions(Blobs):
         """Have the registry read every byte again and compare digests and roots."""
         return self._get(f"/verify/{ref_path(ref)}", VerifiedView, timeout=SLOW)
 
-    def pull(self, ref: str, dest: str | Path, on_bytes: OnBytes | None = None) -> VersionView:
+    def pull(self, ref: str, dest: str | Path, on_bytes: OnBytes | Progress | None = None) -> VersionView:
         """Fetch all files of a version into a folder; those already there with the right digest are kept."""
         version = self.version(ref)
         for file in version.files:

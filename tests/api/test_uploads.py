@@ -68,8 +68,23 @@ def test_a_download_resumes(door: Door, world: World) -> None:
         beyond = door.client.get(f"/api/v1/blobs/{sha(data)}", headers={
             "Range": asked, "Authorization": f"Bearer {door.token(world.engineer)}"})  # fmt: skip
         assert (beyond.status_code, beyond.headers["content-range"]) == (416, "bytes */5000")
-    for odd in ("bytes=-5", "chunks=1-2", "bytes=a-b"):  # what is not understood is not followed: the whole thing
+    last = door.ask(world.engineer, "GET", f"/blobs/{sha(data)}", headers={"Range": "bytes=-5"})
+    assert (last.status_code, last.content) == (206, data[-5:])
+    for odd in ("bytes=0-1,5-6", "chunks=1-2", "bytes=a-b"):  # what is not understood is not followed: the whole thing
         assert door.ask(world.engineer, "GET", f"/blobs/{sha(data)}", headers={"Range": odd}).content == data
+
+
+def test_a_download_is_for_the_bytes_one_has_or_for_none(door: Door, world: World) -> None:
+    data = os.urandom(5000)
+    path, etag = f"/blobs/{door.upload(world.engineer, data)['sha256']}", f'"{sha(data)}"'
+    for known in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        answer = door.ask(world.engineer, "GET", path, headers={"If-None-Match": known})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
+    assert door.ask(world.engineer, "GET", path, headers={"If-None-Match": '"other"'}).content == data
+    part = door.ask(world.engineer, "GET", path, headers={"Range": "bytes=9-", "If-Range": etag})
+    assert (part.status_code, part.content) == (206, data[9:])
+    other = door.ask(world.engineer, "GET", path, headers={"Range": "bytes=9-", "If-Range": '"other"'})
+    assert (other.status_code, other.content) == (200, data)
 
 
 def test_nothing_comes_of_nothing(door: Door, world: World) -> None:

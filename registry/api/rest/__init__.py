@@ -16,6 +16,7 @@ from registry.api.rest import (
     search,
     tags,
     training_runs,
+    uploads,
     use_cases,
     versions,
     work,
@@ -23,8 +24,8 @@ from registry.api.rest import (
 
 NOUNS = (
     search, tags,
-    accounts, audit, blobs, datasets, evals, lineage, policies, profiles, reviews, rollouts, training_runs, use_cases,
-    versions,
+    accounts, audit, blobs, datasets, evals, lineage, policies, profiles, reviews, rollouts, training_runs, uploads,
+    use_cases, versions,
     work,
 )  # fmt: skip
 

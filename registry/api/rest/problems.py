@@ -41,8 +41,10 @@ def answer(request: Request, error: RegistryError, status: int | None = None) ->
     """The HTTP answer of an error, with its family's status unless HTTP itself has a closer one."""
     status = status or STATUSES[error.family]
     headers = {}
-    if error.family == "unavailable":
-        headers["Retry-After"] = "2"
+    if error.family == "unavailable" or "retry_after" in error.facts:
+        headers["Retry-After"] = str(error.facts.get("retry_after", 2))
+    if error.kind == "upload-offset":
+        headers["Upload-Offset"] = str(error.facts["offset"])
     if error.family == "unauthenticated":
         headers["WWW-Authenticate"] = 'Bearer realm="countersign"'
     request_id = getattr(request.state, "request_id", "")

@@ -1,0 +1,99 @@
+"""Uploads that survive a cut: the resumable uploads of the IETF's HTTP working group, at an address known beforehand.
+
+`HEAD` tells how many bytes are here, `PATCH` sends the rest from there on, and a whole digest publishes them (record
+0021). The address is the digest, below the caller's own account, so that nothing has to be kept by the sender.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import ExitStack
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+
+from registry.api import bytes as pieces
+from registry.api.rest.blobs import declared, digest_of, may_upload
+from registry.api.rest.door import Caller
+from registry.errors import Invalid, RegistryError
+from registry.rules.actors import Actor
+from registry.uploads import Uploads
+
+router = APIRouter(tags=["blobs"])
+OFFSET = re.compile(r"[0-9]{1,15}")
+
+
+def _uploads(request: Request) -> Uploads:
+    uploads: Uploads = request.app.state.uploads
+    return uploads
+
+
+TheUploads = Annotated[Uploads, Depends(_uploads)]
+
+
+def _account(caller: Actor) -> str:
+    may_upload(caller)
+    return str(caller.account)
+
+
+def _headers(offset: int, *, complete: bool = False) -> dict[str, str]:
+    return {"Upload-Offset": str(offset), "Upload-Complete": "?1" if complete else "?0", "Cache-Control": "no-store"}
+
+
+@router.head("/uploads/{digest}", status_code=204)
+def offset(uploads: TheUploads, caller: Caller, digest: str) -> Response:
+    """How many bytes of this file are here (Upload-Offset)? 404: none, begin at 0."""
+    return Response(None, 204, _headers(uploads.offset(_account(caller), digest_of(digest))))
+
+
+@router.patch("/uploads/{digest}", status_code=201)
+async def append(request: Request, uploads: TheUploads, caller: Caller, digest: str) -> Response:
+    """Send the rest of a file from Upload-Offset on. What came before a cut is kept; the whole is published (201).
+
+    With `Upload-Complete: ?0` this is a piece, and more will follow (204).
+    """
+    expected, account = digest_of(digest), _account(caller)
+    start, last = _asked(request)
+    limit: int = request.app.state.settings.max_blob_bytes
+    declared(request, start, limit)
+    body = pieces.Body(request)
+    async with pieces.turn():
+        stack = ExitStack()
+        try:
+            sending = await pieces.in_thread(stack.enter_context, uploads.sending(account, expected, start, limit))
+            await body.take(sending.write)
+            if not last:
+                await pieces.in_thread(stack.close)
+                return Response(None, 204, _headers(sending.size))
+            stored = await pieces.in_thread(sending.finish)
+        except RegistryError:
+            await asyncio.gather(body.drain(), pieces.in_thread(stack.close))
+            raise
+        finally:
+            await pieces.in_thread(stack.close)
+    document = {"sha256": stored.sha256, "size": stored.size}
+    return JSONResponse(document, 201, _headers(stored.size, complete=True))
+
+
+@router.delete("/uploads/{digest}", status_code=204)
+def give_up(uploads: TheUploads, caller: Caller, digest: str) -> Response:
+    """Throw away what is here of an unfinished upload."""
+    uploads.discard(_account(caller), digest_of(digest))
+    return Response(None, 204)
+
+
+def _asked(request: Request) -> tuple[int, bool]:
+    """Where the body begins, and whether it is the last."""
+    said = request.headers.get("upload-offset", "")
+    if not OFFSET.fullmatch(said):
+        raise Invalid("bad-offset", f"Upload-Offset must be the number of bytes before this body, not '{said[:40]}'.",
+                      "Ask HEAD for it; a new upload begins with Upload-Offset: 0.")  # fmt: skip
+    if request.headers.get("content-range") is not None:
+        raise Invalid("bad-offset", "Content-Range means nothing here.", "Say where the body begins in Upload-Offset.")
+    complete = request.headers.get("upload-complete", "?1")
+    if complete not in ("?0", "?1"):
+        raise Invalid("bad-offset", f"Upload-Complete is ?1 (the rest of the file) or ?0 (a piece of it), not "
+                      f"'{complete[:40]}'.", "Leave it out to send the rest.")  # fmt: skip
+    return int(said), complete == "?1"

@@ -1,0 +1,156 @@
+"""A real server killed in the middle of uploads, short of disk, or with its object store gone; and its memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from registry.blobs import Blobs
+from registry.client import Countersign, Progress
+from registry.commands import tokens
+from registry.db.store import Store
+from registry.errors import Unavailable
+from registry.rules.actors import SYSTEM
+from tests.api.server import Server, serving
+from tests.build import a_person
+
+MB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def token(database: str, store: Store) -> str:
+    person = a_person(store, "engineer", team="killed")
+    return str(tokens.create(store, SYSTEM, person.actor.name, ["engineer"], "killed", 1).token)
+
+
+@pytest.fixture(scope="module")
+def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("server"), database) as one:
+        yield one
+
+
+def blobs(server: Server) -> Blobs:
+    return Blobs(server.home / "private" / "blobs")
+
+
+def a_file(folder: Path, megabytes: int) -> tuple[Path, str]:
+    path, hasher = folder / "weights.bin", hashlib.sha256()
+    with path.open("wb") as file:
+        for _ in range(megabytes):
+            piece = os.urandom(MB)
+            hasher.update(piece)
+            file.write(piece)
+    return path, hasher.hexdigest()
+
+
+class Killing(Progress):
+    """Kills the server once so many bytes are sent, for each of the numbers, and starts it again a moment later."""
+
+    def __init__(self, server: Server, at: list[int]) -> None:
+        super().__init__()
+        self.server, self.at, self.total, self.sent, self.starting = server, at, 0, 0, threading.Thread()
+
+    def __call__(self, n: int) -> None:
+        self.total += n
+        self.sent += max(n, 0)
+        if self.at and self.total >= self.at[0]:
+            self.at.pop(0)
+            if self.starting.ident:
+                self.starting.join()
+            self.server.kill()
+            self.starting = threading.Thread(target=self.server.start)
+            self.starting.start()
+
+
+def test_an_upload_outlives_its_server(server: Server, token: str, tmp_path: Path) -> None:
+    """Killed in the middle, and when all bytes were sent: one call of the client brings it home."""
+    path, digest = a_file(tmp_path, 40)
+    watch = Killing(server, [12 * MB, 40 * MB])
+    with Countersign(server.url, token) as registry:
+        sent = registry.put_file(path, watch)
+    watch.starting.join()
+    assert not watch.at
+    assert (sent.sha256, sent.size, watch.total) == (digest, 40 * MB, 40 * MB)
+    assert blobs(server).verify(digest)
+    # Less than two thirds more than once: what had arrived was not sent again.
+    assert watch.sent < 40 * MB * 5 // 3
+
+
+def test_the_same_command_goes_on_after_ctrl_c(server: Server, token: str, tmp_path: Path) -> None:
+    path, digest = a_file(tmp_path, 24)
+    script = (
+        "import os, signal, sys\nfrom registry.client import Countersign\nsent = 0\n"
+        "def step(n):\n  global sent\n  sent += n\n  if sent >= 12 << 20: os.kill(os.getpid(), signal.SIGINT)\n"
+        "Countersign(sys.argv[1], sys.argv[2]).put_file(sys.argv[3], step)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, server.url, token, str(path)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT, done.stderr
+    assert not blobs(server).has(digest)
+    resumed: list[int] = []
+
+    class Watch(Progress):
+        def resumed(self, n: int) -> None:
+            resumed.append(n)
+
+    with Countersign(server.url, token) as registry:
+        registry.put_file(path, Watch())
+    assert 8 * MB <= sum(resumed) < 24 * MB
+    assert blobs(server).verify(digest)
+
+
+def test_memory_is_flat_up_and_down_on_both_sides(server: Server, token: str, tmp_path: Path) -> None:
+    warm, _ = a_file(tmp_path, 9)
+    with Countersign(server.url, token) as registry:
+        registry.put_file(warm)
+        before = server.peak()
+        path, digest = a_file(tmp_path, 128)
+        script = (
+            "import resource, sys\nfrom registry.client import Countersign\n"
+            "registry = Countersign(sys.argv[1], sys.argv[2])\nregistry.has_blob('0' * 64)\n"
+            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "sent = registry.put_file(sys.argv[3])\nregistry.get_blob(sent.sha256, sys.argv[3] + '.back')\n"
+            "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, server.url, token, str(path)], capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr
+    assert path.with_name("weights.bin.back").stat().st_size == 128 * MB
+    assert int(done.stdout) < 24
+    assert server.peak() - before < 32
+    blobs(server).remove(digest, datetime.now(UTC) + timedelta(minutes=1))
+
+
+def test_a_full_disk_is_named_and_the_upload_goes_on_once_there_is_room(
+    server: Server, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.client.blobs.PAUSES", (0.05, 0.05))
+    monkeypatch.setattr("registry.client.transport.PATIENCE", 0)
+    path, digest = a_file(tmp_path, 12)
+    small = tmp_path / "small"
+    small.write_bytes(os.urandom(6 * MB))
+    server.fill(5 * MB)
+    with Countersign(server.url, token) as registry:
+        with pytest.raises(Unavailable) as refusal:
+            registry.put_file(path)
+        assert refusal.value.kind == "upload-broken"
+        assert "The blob store is full" in refusal.value.detail
+        assert "Run the same command again" in refusal.value.mend
+        assert 0 < refusal.value.facts["offset"] <= 5 * MB
+        assert not registry.has_blob(digest)
+        with pytest.raises(Unavailable) as refusal:
+            registry.put_file(small)
+        assert refusal.value.kind == "blobs-full"
+        server.fill()
+        registry.put_file(path)
+        registry.put_file(small)
+    assert blobs(server).verify(digest)

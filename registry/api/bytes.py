@@ -27,6 +27,8 @@ BATCH = 1 << 20
 """Bytes handed to the disk at once; a sender has at most two batches in memory."""
 PIECE = 256 << 10
 """Bytes read at once for a reader, who has at most two pieces in memory."""
+FEW, SMALLER = 32, 64 << 10
+"""So many readers get whole pieces; those that come to them get smaller ones, so that a crowd fits in memory too."""
 AT_ONCE = 64
 """Bodies taken at the same time; more senders wait for their turn."""
 WAIT = 30.0
@@ -125,11 +127,20 @@ def _joined(write: Callable[[bytes], None], pieces: list[bytes]) -> None:
 class Pieces(Response):
     """Bytes from a blocking source, the next piece read while this one is sent; ends early when nobody listens."""
 
+    readers = 0
+
     def __init__(self, pieces: Iterator[bytes], status: int, headers: Mapping[str, str]) -> None:
         super().__init__(None, status, headers, "application/octet-stream")
         self._pieces = pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        Pieces.readers += 1
+        try:
+            await self._give(receive, send)
+        finally:
+            Pieces.readers -= 1
+
+    async def _give(self, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         gone = asyncio.create_task(_until_gone(receive))
         ahead = self._next()
@@ -166,9 +177,8 @@ def answer(
     if etag in known or known == ["*"]:
         return Response(None, 304, said)
     start, end, status = 0, size, 200
-    asked = RANGE.fullmatch(request.headers.get("range", ""))
-    # Of a HEAD no range is asked (RFC 9110, 14.2), nor of a file that is not the one a resuming client began with.
-    if asked and request.method == "GET" and request.headers.get("if-range", etag) == etag:
+    asked = RANGE.fullmatch(request.headers.get("range", "")) if request.method == "GET" else None  # RFC 9110, 14.2
+    if asked and request.headers.get("if-range", etag) == etag:
         first, last, tail = asked[1], asked[2], asked[3]
         start = int(first) if first else max(0, size - int(tail))
         end = min(int(last) + 1, size) if last else size
@@ -179,4 +189,4 @@ def answer(
     said["Content-Length"] = str(end - start)
     if request.method == "HEAD":
         return Response(None, status, said, "application/octet-stream")
-    return Pieces(blobs.stream(digest, start, end, PIECE), status, said)
+    return Pieces(blobs.stream(digest, start, end, PIECE if Pieces.readers < FEW else SMALLER), status, said)

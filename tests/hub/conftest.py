@@ -62,31 +62,88 @@ def peer(version: str) -> Path | None:
     return place
 
 
+# Reads one piece of Python a line, and answers with what `out` then is: what a client imports is imported once.
+LOOP = """
+import json, sys, traceback
+space = {}
+for line in sys.stdin:
+    space.pop("out", None)
+    try:
+        exec(json.loads(line), space)
+        said = {"out": space.get("out")}
+    except BaseException:
+        said = {"failed": traceback.format_exc()}
+    print("\\n@" + json.dumps(said), flush=True)
+"""
+
+# Not *: the lazy names bring all there is, torch included.
+HUB = """
+import json, os, huggingface_hub as hub
+from huggingface_hub import HfApi, hf_hub_download, hf_hub_url, snapshot_download
+assert hub.__version__.startswith({version!r}), hub.__version__
+api = HfApi()
+"""
+
+
+class Session:
+    """A foreign client in a process of its own: it knows the endpoint, a home, and a token at a time."""
+
+    def __init__(self, endpoint: str, home: Path, python_path: str = "") -> None:
+        home.mkdir(exist_ok=True)
+        env = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0",
+               "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "2",
+               "PYTHONPATH": python_path}  # fmt: skip
+        self.errors = (home / "stderr").open("w+")
+        self.process = subprocess.Popen([sys.executable, "-c", LOOP], env=env, cwd=home, text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)  # fmt: skip
+
+    def run(self, script: str, token: str = "") -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        script = f"import os; os.environ['HF_TOKEN'] = {token!r}\n{script}" if token else script
+        print(json.dumps(script), file=self.process.stdin, flush=True)
+        while not (said := self.process.stdout.readline()).startswith("@"):
+            assert said or self.process.poll() is None, "the client died"
+        answer = json.loads(said[1:])
+        assert "failed" not in answer, answer["failed"]
+        return answer["out"]
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        ended = self.process.wait(30)
+        self.process.stdout.close()
+        self.errors.close()
+        assert ended == 0
+
+
 Run = Callable[..., Any]
 
 
-@pytest.fixture
-def client(door: Door, tmp_path: Path) -> Run:
-    """Run a script with one version of the client; it sets `out`, which comes back."""
+@pytest.fixture(scope="package")
+def client(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Run a script with one version of the client; what it sets as `out` comes back.
 
-    def run(version: str, token: str, script: str, *, endpoint: str = "", cache: Path | None = None) -> Any:
-        place = peer(version)
-        env = {**os.environ, "HF_ENDPOINT": endpoint or door.url, "HF_TOKEN": token,
-               "HF_HOME": str(cache or tmp_path / f"hf-{version}"),
-               "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-               "OMP_NUM_THREADS": "1", "PYTHONPATH": str(place or "")}  # fmt: skip
-        whole = (
-            # Not *: the lazy names bring all there is, torch included.
-            "import json, os, huggingface_hub as hub\n"
-            "from huggingface_hub import HfApi, hf_hub_download, hf_hub_url, snapshot_download\napi = HfApi()\n"
-            f"assert hub.__version__.startswith({version!r}), hub.__version__\n{script}\nprint('\\n@' + json.dumps(out))"
-        )
-        done = subprocess.run([sys.executable, "-c", whole], env=env, cwd=tmp_path, capture_output=True, text=True,
-                              timeout=100)  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout.rpartition("@")[2])
+    One process a version and endpoint, one cache a version; with `fresh`, a new process before that cache.
+    """
+    homes, opened = tmp_path_factory.mktemp("clients"), dict[tuple[str, str], Session]()
 
-    return run
+    def run(version: str, token: str, script: str, *, endpoint: str = "", fresh: bool = False) -> Any:
+        key = (version, endpoint or door.url)
+        if fresh and key in opened:
+            opened.pop(key).close()
+        if key not in opened:
+            opened[key] = Session(key[1], homes / f"hf-{version}", str(peer(version) or ""))
+            opened[key].run(HUB.format(version=version))
+        found = opened[key].run(script, token)
+        if endpoint:
+            opened.pop(key).close()
+        return found
+
+    yield run
+    for one in opened.values():
+        one.close()
 
 
 def get(door: Door, token: str, path: str, method: str = "GET", **more: Any) -> httpx.Response:

@@ -50,7 +50,7 @@ def test_strangers_and_unknown_revisions(version: str, door: Door, served: World
     ask = """
 from huggingface_hub.utils import RepositoryNotFoundError, RevisionNotFoundError
 try:
-    snapshot_download({0!r}, revision={1!r}); out = "pulled"
+    snapshot_download({0!r}, revision={1!r}, cache_dir="cold"); out = "pulled"
 except RevisionNotFoundError: out = "revision"
 except RepositoryNotFoundError: out = "repository"
 """
@@ -75,4 +75,6 @@ for call in (lambda: snapshot_download({name!r}, revision="v2"),
         call(); out.append("served")
     except RevisionNotFoundError as e: out.append("stopped" if "poisoned" in str(e) else str(e))
 """
-    assert {version: client(version, token, ask) for version in PEERS} == dict.fromkeys(PEERS, ["stopped"] * 2)
+    assert {version: client(version, token, ask, fresh=True) for version in PEERS} == dict.fromkeys(
+        PEERS, ["stopped"] * 2
+    )

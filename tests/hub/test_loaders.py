@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,20 +18,7 @@ from registry.rules.refs import commit
 from registry.rules.tensors import File
 from tests.api.conftest import Door
 from tests.build import BASE_META, World, a_person, a_world, approved, put
-from tests.hub.conftest import get
-
-# One process for all of it: torch is read in once. Each line it is sent is a piece of Python; what `out` then is comes back.
-LOOP = """
-import json, sys, traceback
-space = {}
-for line in sys.stdin:
-    try:
-        exec(json.loads(line), space)
-        said = {"out": space.pop("out", None)}
-    except BaseException:
-        said = {"failed": traceback.format_exc()}
-    print("@" + json.dumps(said), flush=True)
-"""
+from tests.hub.conftest import Session, get
 
 MAKE = """
 import os, torch
@@ -79,25 +65,14 @@ class Loader:
     def __init__(self, door: Door, folder: Path) -> None:
         self.door, self.folder = door, folder
         self.world: World = a_world(door.store, door.blobs, f"t{secrets.token_hex(4)}")
-        env = {**os.environ, "HF_ENDPOINT": door.url, "HF_TOKEN": door.token(self.world.engineer), "HF_HUB_OFFLINE": "0",
-               "HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-               "OMP_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path)}  # fmt: skip
-        self.process = subprocess.Popen([sys.executable, "-c", LOOP], env=env, cwd=folder, text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+        self.session = Session(door.url, folder, os.pathsep.join(sys.path))  # one process: torch is read in once
 
     @property
     def line(self) -> str:
         return f"{self.world.team}/adapter"
 
     def run(self, script: str) -> Any:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        print(json.dumps(script), file=self.process.stdin, flush=True)
-        while not (said := self.process.stdout.readline()).startswith("@"):
-            assert said or self.process.poll() is None, "the loader died"
-        answer = json.loads(said[1:])
-        assert "failed" not in answer, answer["failed"]
-        return answer["out"]
+        return self.session.run(script, self.door.token(self.world.engineer))
 
     def made(self, name: str, **config: Any) -> list[File]:
         """The files of a folder it made, published; `config` goes into an adapter's configuration."""
@@ -127,11 +102,7 @@ def loader(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loa
         one.run(f"NAME, BASE = {one.line!r}, {world.team + '/llama'!r}")
         yield one
     finally:
-        assert one.process.stdin is not None
-        one.process.stdin.close()
-        assert one.process.wait(30) == 0
-        if one.process.stdout is not None:
-            one.process.stdout.close()
+        one.session.close()
 
 
 def test_loaded_by_name_is_loaded_from_a_folder(door: Door, loader: Loader) -> None:

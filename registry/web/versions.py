@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from registry.commands import recalls
 from registry.errors import Forbidden, Invalid, NotFound, RegistryError
-from registry.queries import evals, lineage, training_runs, versions
+from registry.queries import evals, lineage, retention, training_runs, versions
 from registry.rules.actions import Action
 from registry.rules.refs import parse_line, parse_ref
 from registry.rules.rollouts import check_reason
@@ -107,7 +107,7 @@ def _line(here: Visit, shelf: Shelf, team: str, name: str) -> Response:
 
 def _version(here: Visit, shelf: Shelf, team: str, name: str, number: int, status: int = 200, **typed: Any) -> Response:
     ref = f"{team}/{name}@v{number}"
-    version = versions.version(here.store, here.actor, ref)
+    version = versions.version(here.store, here.actor, ref, gone=True)
     if version.kind != shelf.kind:
         raise NotFound("version-unknown", f"There is no {shelf.noun} {ref}.", f"See the list of {shelf.title.lower()}.")
     training = None
@@ -120,6 +120,7 @@ def _version(here: Visit, shelf: Shelf, team: str, name: str, number: int, statu
         "shelf": shelf, "team": team, "name": name, "version": version, "training": training,
         "eval_runs": evals.eval_runs(here.store, here.actor, subject=version.ref),
         "ties": ties(lineage.trace(here.store, here.actor, version.ref)),
+        "keeping": retention.keeping(here.store, here.actor, version.id),
         "bars_recall": needs(here, Action.RECALL, team), "error": None, "reason": "", "confirm": "",
     }  # fmt: skip
     return render(here, "version.html", status, **(shown | typed))

@@ -22,13 +22,16 @@ def test_classes_and_settings(door: Door, world: World, admin: Person, auditor: 
     assert (made["keep_days"], made["counted_from"], made["draft_days"]) == (2557, "service", 30)
     assert door.refused(admin, "POST", "/retention/classes", terms) == (409, "class-exists")
     assert door.refused(admin, "POST", "/retention/classes", {**terms, "keep_days": -1})[0] == 422
-    assert [one["name"] for one in door.done(auditor, "GET", "/retention/classes")][0] == "short"
+    assert "short" in {one["name"] for one in door.done(auditor, "GET", "/retention/classes")}
     put = {"name": f"{world.team}/adapter", "retention": "claims-7y", "reason": "It reads claims."}
     assert door.done(world.engineer, "POST", "/retention/settings", put) == {
         "name": f"{world.team}/adapter", "retention": "claims-7y", "shortened": False}  # fmt: skip
     shorter = {**put, "retention": "short"}
     assert door.refused(world.engineer, "POST", "/retention/settings", shorter) == (409, "shorter-retention")
-    assert door.refused(world.engineer, "POST", "/retention/settings", {**put, "retention": "x"}) == (404, "retention-unknown")
+    assert door.refused(world.engineer, "POST", "/retention/settings", {**put, "retention": "x"}) == (
+        404,
+        "retention-unknown",
+    )
     assert door.done(admin, "POST", "/retention/settings", shorter)["shortened"]
     kept = door.done(auditor, "GET", f"/keeping/{world.versions[-1]}")
     assert kept["classes"] == ["claims-7y", "short", "standard"]

@@ -226,7 +226,8 @@ def tour(console: Console) -> tuple[World, Person, list[str]]:
     quotas.put(console.store, SYSTEM, "tour", Limits(10**9, 1000), "Enough for a tour.")
     console.sequence()
     pages = ["/retention?all=1", "/adapters/tour/gone/v/1", "/reviews?state=all",
-             f"/reviews/{world.review}", f"/reviews/{world.review - 1}", "/adapters", "/checkpoints", "/bases", "/adapters/tour/adapter", "/adapters/tour/adapter/v/2", "/bases/tour/tiny/v/1",
+             f"/reviews/{world.review}", f"/reviews/{world.review - 1}", "/adapters", "/checkpoints",
+             "/bases", "/adapters/tour/adapter", "/adapters/tour/adapter/v/2", "/bases/tour/tiny/v/1",
              "/deployments", "/deployments/production/tour/adapter/production", "/deployments/dev/tour/adapter/dev",
              "/audit", "/audit/as-of", "/settings", "/reviews/999999", "/adapters?q=nothing-like-it",
              "/search", "/search?q=adapter&kind=adapter", "/search?tag=absent"]  # fmt: skip

@@ -93,6 +93,11 @@ class Blobs:
                 draft.discard()
         return Stored(found, size)
 
+    @property
+    def notes_use(self) -> bool:
+        """Does `has` leave a note that bytes were asked for? A local folder does, an object store does not."""
+        return self._folder is not None
+
     def has(self, digest: str) -> bool:
         """Are these bytes here? In a local folder they count as used just now: a row may be about to name them."""
         with _named():

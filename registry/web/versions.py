@@ -42,7 +42,7 @@ BY_KIND = {shelf.kind: shelf for shelf in SHELVES}
 
 def path_of(here: Visit, ref: str) -> str:
     """The page of the version a reference names; NotFound when it names none."""
-    found = versions.version(here.store, here.actor, ref)
+    found = versions.version(here.store, here.actor, ref, gone=True)
     return version_path(found.kind, found.ref)
 
 

@@ -291,7 +291,12 @@ def test_what_is_held_and_what_is_gone_is_told_on_its_page(
         assert "Matter 5513" in page
         assert "Matter 5512" not in page
         assert "Matter 5512" in client.get("/retention?all=1").text
-        form = {"form_token": form_token(client, "/retention"), "over": "tour/tiny@v1", "case": "Matter 5514", "reason": ""}
+        form = {
+            "form_token": form_token(client, "/retention"),
+            "over": "tour/tiny@v1",
+            "case": "Matter 5514",
+            "reason": "",
+        }
         assert client.post("/retention/holds", data=form).status_code == 422
         answer = client.post("/retention/holds", data={**form, "reason": "A third order."})
         assert answer.headers["location"] == "/retention?done=held"

@@ -16,8 +16,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import iterate_in_threadpool
 
-from registry.api.rest.door import Caller, TheBlobs
+from registry.api.rest.door import Caller, TheBlobs, TheStore
 from registry.blobs import Blobs, Stored
+from registry.commands import blobs as commands
 from registry.errors import Forbidden, Invalid, NotFound, TooLarge, Unavailable
 from registry.rules.actors import Actor, Role
 
@@ -35,16 +36,17 @@ def _digest(digest: str) -> str:
 
 
 @router.head("/blobs/{digest}")
-def has(blobs: TheBlobs, caller: Caller, digest: str) -> Response:
+def has(store: TheStore, blobs: TheBlobs, caller: Caller, digest: str) -> Response:
     """Are these bytes here already? Ask before every upload."""
     found = _digest(digest)
+    commands.mention(store, blobs, found)
     if not blobs.has(found):
         return Response(status_code=404)
     return Response(headers={"Content-Length": str(blobs.size(found)), "ETag": f'"{found}"'})
 
 
 @router.put("/blobs/{digest}", status_code=201)
-async def put(request: Request, blobs: TheBlobs, caller: Caller, digest: str) -> dict[str, str | int]:
+async def put(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller, digest: str) -> dict[str, str | int]:
     """Stream bytes in; they are hashed on the way and visible only when the digest agrees."""
     expected = _digest(digest)
     if not any(caller.holds(role) for role in UPLOADERS):
@@ -54,6 +56,7 @@ async def put(request: Request, blobs: TheBlobs, caller: Caller, digest: str) ->
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise TooLarge("body-too-large", f"One file may have at most {limit} bytes.", "Split it into shards.")
+    await run_in_threadpool(commands.mention, store, blobs, expected)
     stored = await _pump(request.stream(), blobs, expected, limit)
     return {"sha256": stored.sha256, "size": stored.size}
 

@@ -126,6 +126,11 @@ class Blobs:
             # A wrong size can only be damage done to the disk; then these bytes heal it.
             draft.publish(stored.sha256, present=self._find(stored.sha256) == stored.size)
 
+    @property
+    def notes_use(self) -> bool:
+        """Does `has` leave a note that bytes were asked for? A local folder does, an object store does not."""
+        return self._folder is not None
+
     def has(self, digest: str) -> bool:
         """Are these bytes here? In a local folder they count as used just now: a row may be about to name them."""
         with named():

@@ -3,6 +3,7 @@
 Must work beside the version of the code that is still running while it deploys.
 """
 
+import sqlalchemy as sa
 from alembic import op
 
 revision = "2026_11_25_collections"
@@ -108,6 +109,14 @@ end $$
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '4s'")
     op.execute("SET LOCAL statement_timeout = '60s'")
+    op.create_table(
+        "blob_mention",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_blob_mention")),
+    )
+    op.execute("grant select on blob_mention to countersign_app, countersign_reader")
+    op.execute("grant insert, update, delete on blob_mention to countersign_app")
     for function in FUNCTIONS:
         op.execute(function)
     op.execute("drop trigger frozen on blob")

@@ -91,9 +91,7 @@ def list_classes(as_json: bool) -> None:
 @click.option("--draft-days", type=click.IntRange(1, 3650), default=30, help="Days until a draft is discarded.")
 @REASON
 @json_option
-def add_class(
-    name: str, days: int, counted_from: str, after: str, draft_days: int, reason: str, as_json: bool
-) -> None:
+def add_class(name: str, days: int, counted_from: str, after: str, draft_days: int, reason: str, as_json: bool) -> None:
     """Define a class; its terms never change.
 
     \b

@@ -36,12 +36,21 @@ def collect(store: Store, blobs: Blobs, actor: Actor, grace: timedelta = GRACE) 
     for start in range(0, len(planned), BATCH):
         taken |= _mark(store, actor, dict(planned[start : start + BATCH]), before)
     gone = [one for one in sorted({**taken, **plan.leftovers}) if _remove(store, blobs, one, before)]
+    with store.upkeep("forget old mentions") as session:
+        table.forget(session, before)
     blobs.sweep(lambda digest: True, grace)  # of uploads that crashed; what is published was judged above
     whole = {**taken, **plan.leftovers}
     return CollectionView(
         dry_run=False, unnamed=len(taken.keys() & plan.unnamed.keys()), orphans=len(taken.keys() & plan.orphans.keys()),
         leftovers=len(plan.leftovers), bytes=sum(whole[one] for one in gone), removed=len(gone), digests=gone,
     )  # fmt: skip
+
+
+def mention(store: Store, blobs: Blobs, digest: str) -> None:
+    """Note that somebody is about to use these bytes, where the store itself keeps no note; ask for them only after."""
+    if not blobs.notes_use:
+        with store.upkeep("mention bytes") as session:
+            table.mention(session, digest)
 
 
 def _mark(store: Store, actor: Actor, planned: dict[str, int], before: datetime) -> dict[str, int]:
@@ -63,13 +72,13 @@ def _marked(tx: Tx, digest: str, before: datetime) -> bool:
     if row is not None:
         row.collected_at = tx.now
         return True
-    return not table.wanted(tx.session, digest)
+    return not table.wanted(tx.session, digest, before)
 
 
 def _remove(store: Store, blobs: Blobs, digest: str, before: datetime) -> bool:
     """Remove bytes under their lock, unless a row names them again by now."""
     with store.upkeep("collect") as session:
-        if not table.try_lock(session, digest) or table.wanted(session, digest):
+        if not table.try_lock(session, digest) or table.wanted(session, digest, before):
             return False
         return blobs.remove(digest, before)
 

@@ -163,7 +163,15 @@ def finish(
 
 
 def _close(
-    tx: Tx, run: EvalRun, blobs: Blobs, report: dict[str, Any], key: str, signature: str, metric: str, right: int, n: int
+    tx: Tx,
+    run: EvalRun,
+    blobs: Blobs,
+    report: dict[str, Any],
+    key: str,
+    signature: str,
+    metric: str,
+    right: int,
+    n: int,
 ) -> None:
     samples = report["samples_sha256"]
     versions.hold_blob(tx.session, blobs, samples, blobs.size(samples))

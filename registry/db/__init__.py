@@ -3,6 +3,7 @@
 from registry.db import (  # noqa: F401
     accounts,
     audit,
+    blobs,
     datasets,
     evals,
     lineage,

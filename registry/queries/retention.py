@@ -88,9 +88,14 @@ def holds(
         said = told(session, {one for row in rows for one in (
             row[0].case_commitment, row[0].reason_commitment, row[0].lift_reason_commitment) if one})  # fmt: skip
         called = names(session, {one for row in rows for one in (row[0].placed_by, row[0].lifted_by)})
-    items = [_hold(row[0], row[1] or (row[2].ref if row[2] is not None else f"dataset:{row[3].team}/{row[3].name}"), said, called)
-             for row in rows]  # fmt: skip
+    items = [_hold(row[0], row[1] or _line_name(row[2], row[3]), said, called) for row in rows]
     return HoldPage(items, cursor_after((rows[-1][0].number,)) if len(found) > limit else None)
+
+
+def _line_name(line: Line | None, dataset: Dataset | None) -> str:
+    if line is not None:
+        return line.ref
+    return f"{subjects.PREFIX}{dataset.team}/{dataset.name}" if dataset is not None else ""
 
 
 def _hold(hold: LegalHold, over: str, said: dict[str, str], called: dict[UUID | None, str]) -> HoldView:
@@ -102,10 +107,16 @@ def _hold(hold: LegalHold, over: str, said: dict[str, str], called: dict[UUID | 
     )  # fmt: skip
 
 
-def keeping(store: Store, actor: Actor, ref: str) -> KeepingView:
-    """What keeps one version or data set version, or its tombstone if it was deleted."""
+def keeping(store: Store, actor: Actor, ref: str | UUID) -> KeepingView:
+    """What keeps one version or data set version, or its tombstone if it was deleted.
+
+    By its id only for whoever has found it already: whose it is was judged there.
+    """
     with store.read(actor) as session:
-        subject = subjects.by_ref(session, ref, teams=actor.teams(), gone=True)
+        subject = (
+            subjects.by_id(session, ref) if isinstance(ref, UUID)
+            else subjects.by_ref(session, ref, teams=actor.teams(), gone=True)
+        )  # fmt: skip
         standing = subjects.standing(session, subject)
         terms = table.terms_of(session, subject.node.id)[0]
         stone = tombstones.find(session, subject.node.id)

@@ -88,7 +88,7 @@ def _standings(session: Session, ids: list[UUID]) -> dict[UUID, tuple[int, str, 
         .ext(distinct_on(Version.line_id))
         .join(Node, Node.id == Version.id)
         .where(Version.line_id.in_(ids))
-        .order_by(Version.line_id, Version.number.desc().nulls_last(), Node.seq.desc())
+        .order_by(Version.line_id, Version.state == "deleted", Version.number.desc().nulls_last(), Node.seq.desc())
     )
     return {row[0]: (row[1], row[2], row[3]) for row in session.execute(statement)}
 

@@ -37,6 +37,7 @@ DONE = {
     "promoted": "Promoted. The whole channel is served by it now.",
     "rolled-back": "Rolled back.",
     "recalled": "Recalled. Nothing derived from it is served any more.",
+    "held": "The hold stands. Nothing it covers is deleted until another reviewer lifts it.",
     "enrolled": "This browser's key is enrolled. You can sign decisions here.",
     "theme": "Saved.",
 }

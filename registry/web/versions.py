@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from registry.commands import recalls
 from registry.errors import Forbidden, Invalid, NotFound, RegistryError, Unavailable, Unverified
-from registry.queries import chat_templates, evals, lineage, training_runs, versions
+from registry.queries import chat_templates, evals, lineage, retention, training_runs, versions
 from registry.rules.actions import Action
 from registry.rules.chat_templates import own_of
 from registry.rules.refs import parse_line, parse_ref
@@ -45,7 +45,7 @@ BY_KIND = {shelf.kind: shelf for shelf in SHELVES}
 
 def path_of(here: Visit, ref: str) -> str:
     """The page of the version a reference names; NotFound when it names none."""
-    found = versions.version(here.store, here.actor, ref)
+    found = versions.version(here.store, here.actor, ref, gone=True)
     return version_path(found.kind, found.ref)
 
 
@@ -110,7 +110,7 @@ def _line(here: Visit, shelf: Shelf, team: str, name: str) -> Response:
 
 def _version(here: Visit, shelf: Shelf, team: str, name: str, number: int, status: int = 200, **typed: Any) -> Response:
     ref = f"{team}/{name}@v{number}"
-    version = versions.version(here.store, here.actor, ref)
+    version = versions.version(here.store, here.actor, ref, gone=True)
     if version.kind != shelf.kind:
         raise NotFound("version-unknown", f"There is no {shelf.noun} {ref}.", f"See the list of {shelf.title.lower()}.")
     training = None
@@ -124,6 +124,7 @@ def _version(here: Visit, shelf: Shelf, team: str, name: str, number: int, statu
         "eval_runs": evals.eval_runs(here.store, here.actor, subject=version.ref),
         "ties": ties(lineage.trace(here.store, here.actor, version.ref)),
         "chat": _template(here, version),
+        "keeping": retention.keeping(here.store, here.actor, version.id),
         "bars_recall": needs(here, Action.RECALL, team), "error": None, "reason": "", "confirm": "",
     }  # fmt: skip
     return render(here, "version.html", status, **(shown | typed))

@@ -158,7 +158,9 @@ def test_all_at_once(world: World, name: str) -> None:
     make, act, hears, kind = ACTS[name]
     for _ in range(4):
         ref = make(world)
-        calls = [lambda ref=ref: act(world, ref)] * 2 + [lambda ref=ref: again(lambda: delete(world, ref), "try-again")] * 2
+        calls = [lambda ref=ref: act(world, ref)] * 2 + [
+            lambda ref=ref: again(lambda: delete(world, ref), "try-again")
+        ] * 2
         outcomes = together(*calls)
         assert lost(outcomes) <= {*hears, kind, "already-deleted", "try-again", "review-live", "name-taken"}
         assert len(won(outcomes[2:])) <= 1

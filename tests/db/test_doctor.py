@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,21 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from registry.blobs import Blobs
-from registry.commands import profiles, recalls, reviews, rollouts, tags, tokens, work
+from registry.commands import blobs as collecting
+from registry.commands import (
+    deletions,
+    holds,
+    profiles,
+    quotas,
+    recalls,
+    retention,
+    reviews,
+    rollouts,
+    tags,
+    tokens,
+    versions,
+    work,
+)  # fmt: skip
 from registry.commands import training_runs as training
 from registry.db.store import Store, open_engine
 from registry.errors import Refused
@@ -18,8 +33,21 @@ from registry.proof import notes
 from registry.proof.keys import SigningKey
 from registry.queries import doctor
 from registry.rules.actors import SYSTEM
+from registry.rules.quotas import Limits
 from registry.sequencer import Sequencer, Witness
-from tests.build import ADAPTER_META, RECIPE, World, a_person, a_world, approved, evaluate, submit, train, vote
+from tests.build import (
+    ADAPTER_META,
+    RECIPE,
+    World,
+    a_person,
+    a_world,
+    adapter_files,
+    approved,
+    evaluate,
+    submit,
+    train,
+    vote,
+)  # fmt: skip
 
 ORIGIN = "countersign.local/doctor"
 IDENTITIES = ('"id"', '"seq"', '"number"', '"place"')
@@ -114,7 +142,26 @@ def job(store: Store, blobs: Blobs) -> World:
     tokens.revoke(store, SYSTEM, token.id)
     assert reviews.expire(store) == 0
     a_person(store, "auditor")
+    let_go(store, blobs, world)
     return world
+
+
+def let_go(store: Store, blobs: Blobs, world: World) -> None:
+    """Classes, a hold, a quota, a deletion, a discard and the collection of what they leave."""
+    admin = a_person(store, "admin").actor
+    retention.assign(store, admin, "whole/gone", "short", "to be tried out")
+    quotas.put(store, admin, "whole", Limits(10**9, 1000), "enough")
+    for number, meta in enumerate(({**ADAPTER_META, "domain": "legal"}, {})):
+        draft = versions.Draft("adapter", "whole/gone", adapter_files(blobs, 900 + number), meta, world.base.ref)
+        ref = versions.register(store, blobs, world.engineer.actor, draft).ref
+        if meta:
+            hold = holds.place(store, world.compliance.actor, ref, "Matter 1", "an order")
+            holds.lift(store, world.risk.actor, hold.number, "settled")
+            deletions.delete(store, world.engineer.actor, ref, "nobody wants it")
+        else:
+            deletions.discard(store, world.engineer.actor, ref, "a mistake")
+    assert deletions.expire_drafts(store) == 0
+    assert collecting.collect(store, blobs, SYSTEM, timedelta(0)).unnamed == 2
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,11 @@ def test_holds_are_lifted_by_another_reviewer_only_and_once(store: Store, kept: 
     row = ("legal_hold", which)
     assert refused(store, lift, {"id": which, "who": kept.compliance.id}, row)[0] == "ck_legal_hold_four_eyes"
     assert refused(store, lift, {"id": which, "who": kept.engineer.id}, row)[0] == "CS021"
-    for change in ("node_id = null, line_id = (select id from line limit 1)", "placed_by = %(who)s", "case_commitment = 'x'"):
+    for change in (
+        "node_id = null, line_id = (select id from line limit 1)",
+        "placed_by = %(who)s",
+        "case_commitment = 'x'",
+    ):
         assert refused(store, f"update legal_hold set {change} where id = %(id)s",
                        {"id": which, "who": kept.risk.id}, row)[0] == "CS003"  # fmt: skip
     assert refused(store, "delete from legal_hold where id = %(id)s", {"id": which}, row)[0] == "42501"
@@ -149,10 +153,15 @@ def test_named_bytes_are_not_collected_and_collected_bytes_not_named(store: Stor
         digest = session.execute(text("select blob_id from version_file f join node n on n.id = f.version_id where "
                                       "n.ref = :ref and path like '%safetensors'"), {"ref": ref}).scalar_one()  # fmt: skip
     collect = "update blob set collected_at = now() where id = %(id)s"
-    assert refused(store, collect, {"id": digest}, ("blob", digest)) == ("CS025", f"the bytes {digest} are named by a row")
+    assert refused(store, collect, {"id": digest}, ("blob", digest)) == (
+        "CS025",
+        f"the bytes {digest} are named by a row",
+    )
     for table_name, column in bytes_table.namers():
         with store.read(SYSTEM) as session:
-            held = session.execute(text(f"select {column} from {table_name} n where {column} is not null limit 1")).scalar()
+            held = session.execute(
+                text(f"select {column} from {table_name} n where {column} is not null limit 1")
+            ).scalar()
         if held is not None:
             assert refused(store, collect, {"id": held}, ("blob", held))[0] == "CS025", table_name
     deletions.delete(store, kept.engineer.actor, ref, "gone")
@@ -207,7 +216,9 @@ def test_recalled_bytes_get_no_new_row(store: Store, kept: World) -> None:
     recalls.recall(store, kept.engineer.actor, ref, "unfit")
     new = uuid4()
     with store.read(SYSTEM) as session:
-        old = session.execute(text("select * from version v join node n on n.id = v.id where n.ref = :ref"), {"ref": ref}).one()
+        old = session.execute(
+            text("select * from version v join node n on n.id = v.id where n.ref = :ref"), {"ref": ref}
+        ).one()
     with as_app(store) as connection:
         audit(connection, ("version", new), ("node", new))
         connection.execute("insert into node (id, kind, team, ref) values (%s, 'adapter', %s, %s)",
@@ -257,7 +268,9 @@ def test_the_dates_are_those_of_the_rule(store: Store, blobs: Blobs, kept: World
         for name in ("adapter", "dated"):
             retention.assign(store, admin, f"{kept.team}/{name}", one.name, "for a test")
     data = put(blobs, "rows.jsonl", dataset_bytes(train=61))
-    added = datasets.register(store, blobs, kept.data_owner.actor, f"{kept.team}/dated-rows", data.sha256, data.size, DATA_META)
+    added = datasets.register(
+        store, blobs, kept.data_owner.actor, f"{kept.team}/dated-rows", data.sha256, data.size, DATA_META
+    )
     retention.assign(store, admin, f"dataset:{kept.team}/dated-rows", classes[0].name, "for a test")
     for ref in (served, never, f"dataset:{added.ref}"):
         with store.read(SYSTEM) as session:

@@ -122,7 +122,9 @@ def test_only_an_administrator_shortens(present: Terms, wanted: Terms) -> None:
             assert kept_until(NOW, served, [wanted]) >= kept_until(NOW, served, [present])
 
 
-@pytest.mark.parametrize(("name", "ok"), [("Matter 5512", True), (" x ", True), ("", False), ("a\nb", False), ("x" * 201, False)])
+@pytest.mark.parametrize(
+    ("name", "ok"), [("Matter 5512", True), (" x ", True), ("", False), ("a\nb", False), ("x" * 201, False)]
+)
 def test_a_case_has_a_name(name: str, ok: bool) -> None:
     if ok:
         assert check_case(name) == name.strip()

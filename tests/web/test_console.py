@@ -12,12 +12,25 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from registry.commands import rollouts
+from registry.commands import deletions, holds, quotas, retention, rollouts, versions
 from registry.queries import audit, reviews
 from registry.queries import rollouts as routes
 from registry.rules.actors import SYSTEM
-from tests.build import Person, World, a_person, a_world, approved, evaluate, submit, train, vote
-from tests.web.conftest import Console, Watched
+from registry.rules.quotas import Limits
+from tests.build import (
+    ADAPTER_META,
+    Person,
+    World,
+    a_person,
+    a_world,
+    adapter_files,
+    approved,
+    evaluate,
+    submit,
+    train,
+    vote,
+)  # fmt: skip
+from tests.web.conftest import Console, Watched, form_token
 
 Open = Callable[..., Watched]
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
@@ -203,9 +216,18 @@ def tour(console: Console) -> tuple[World, Person, list[str]]:
     evaluate(world, world.versions[-1], 48)
     submit(world, world.versions[-1])
     vote(world, world.risk)
+    retention.assign(console.store, a_person(console.store, "admin").actor, "tour/gone", "short", "for the tour")
+    gone = versions.register(console.store, console.blobs, engineer, versions.Draft(
+        "adapter", "tour/gone", adapter_files(console.blobs, 77), {**ADAPTER_META, "domain": "legal"}, world.base.ref))  # fmt: skip
+    deletions.delete(console.store, engineer, gone.ref, "Nobody wanted it.")
+    hold = holds.place(console.store, world.compliance.actor, "tour/adapter", "Matter 5512", "An order of the court.")
+    holds.lift(console.store, world.risk.actor, hold.number, "Settled.")
+    holds.place(console.store, world.compliance.actor, ref, "Matter 5513", "Another order.")
+    quotas.put(console.store, SYSTEM, "tour", Limits(10**9, 1000), "Enough for a tour.")
     console.sequence()
-    pages = ["/reviews?state=all", f"/reviews/{world.review}", f"/reviews/{world.review - 1}", "/adapters",
-             "/checkpoints", "/bases", "/adapters/tour/adapter", "/adapters/tour/adapter/v/2", "/bases/tour/tiny/v/1",
+    pages = ["/retention?all=1", "/adapters/tour/gone/v/1", "/reviews?state=all",
+             f"/reviews/{world.review}", f"/reviews/{world.review - 1}", "/adapters", "/checkpoints",
+             "/bases", "/adapters/tour/adapter", "/adapters/tour/adapter/v/2", "/bases/tour/tiny/v/1",
              "/deployments", "/deployments/production/tour/adapter/production", "/deployments/dev/tour/adapter/dev",
              "/audit", "/audit/as-of", "/settings", "/reviews/999999", "/adapters?q=nothing-like-it",
              "/search", "/search?q=adapter&kind=adapter", "/search?tag=absent"]  # fmt: skip
@@ -251,3 +273,36 @@ def test_every_page_is_light(console: Console, tour: tuple[World, Person, list[s
 def assets_of(page: httpx.Response) -> list[str]:
     """Everything a page loads by itself."""
     return re.findall(r'(?:<script src|<link rel="[a-z]+" href)="([^"]+)"', page.text)
+
+
+def test_what_is_held_and_what_is_gone_is_told_on_its_page(
+    console: Console, tour: tuple[World, Person, list[str]]
+) -> None:
+    world, person, _ = tour
+    with console.signed_in(person) as client:
+        gone = client.get("/adapters/tour/gone/v/1").text
+        assert "Deleted" in gone
+        assert "Nobody wanted it." in gone
+        assert "Retention class short" in gone
+        kept = client.get(f"/adapters/tour/adapter/v/{world.versions[1].rpartition('v')[2]}").text
+        assert "nothing of it is deleted" in kept
+        assert "Retention class standard" in kept
+        page = client.get("/retention").text
+        assert "Matter 5513" in page
+        assert "Matter 5512" not in page
+        assert "Matter 5512" in client.get("/retention?all=1").text
+        form = {
+            "form_token": form_token(client, "/retention"),
+            "over": "tour/tiny@v1",
+            "case": "Matter 5514",
+            "reason": "",
+        }
+        assert client.post("/retention/holds", data=form).status_code == 422
+        answer = client.post("/retention/holds", data={**form, "reason": "A third order."})
+        assert answer.headers["location"] == "/retention?done=held"
+        assert "Matter 5514" in client.get("/retention").text
+        assert client.post("/retention/holds", data={**form, "over": "tour/nothing", "reason": "x"}).status_code == 404
+    with console.signed_in(world.engineer) as client:
+        assert "Needs the role admin or reviewer." in client.get("/retention").text
+        form["form_token"] = form_token(client, "/retention")
+        assert client.post("/retention/holds", data={**form, "reason": "Not mine."}).status_code == 403

@@ -5,8 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from registry.api import bytes as pieces
-from registry.api.rest.door import Caller, TheBlobs
+from registry.api.rest.door import Caller, TheBlobs, TheStore
 from registry.blobs import Blobs
+from registry.commands import blobs as commands
 from registry.drafts import HEX
 from registry.errors import Forbidden, Invalid, NotFound, RegistryError, TooLarge
 from registry.rules.actors import Actor, Role
@@ -38,21 +39,23 @@ def declared(request: Request, before: int, limit: int) -> None:
 
 
 @router.head("/blobs/{digest}")
-def has(blobs: TheBlobs, caller: Caller, digest: str) -> Response:
+def has(store: TheStore, blobs: TheBlobs, caller: Caller, digest: str) -> Response:
     """Are these bytes here already? Ask before every upload."""
     found = digest_of(digest)
+    commands.mention(store, blobs, found)
     if not blobs.has(found):
         return Response(status_code=404)
     return Response(headers={"Content-Length": str(blobs.size(found)), "ETag": f'"{found}"'})
 
 
 @router.put("/blobs/{digest}", status_code=201)
-async def put(request: Request, blobs: TheBlobs, caller: Caller, digest: str) -> dict[str, str | int]:
+async def put(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller, digest: str) -> dict[str, str | int]:
     """Stream bytes in; they are hashed on the way and visible only when the digest agrees. A cut leaves nothing."""
     expected = digest_of(digest)
     may_upload(caller)
     limit: int = request.app.state.settings.max_blob_bytes
     declared(request, 0, limit)
+    await pieces.in_thread(commands.mention, store, blobs, expected)
     body = pieces.Body(request)
     async with pieces.turn():
         incoming = await pieces.in_thread(blobs.incoming, expected, limit)

@@ -16,7 +16,8 @@ from fastapi.responses import JSONResponse
 
 from registry.api import bytes as pieces
 from registry.api.rest.blobs import declared, digest_of, may_upload
-from registry.api.rest.door import Caller
+from registry.api.rest.door import Caller, TheBlobs, TheStore
+from registry.commands import blobs as commands
 from registry.errors import Invalid, RegistryError
 from registry.rules.actors import Actor
 from registry.uploads import Uploads
@@ -49,7 +50,9 @@ def offset(uploads: TheUploads, caller: Caller, digest: str) -> Response:
 
 
 @router.patch("/uploads/{digest}", status_code=201)
-async def append(request: Request, uploads: TheUploads, caller: Caller, digest: str) -> Response:
+async def append(
+    request: Request, store: TheStore, blobs: TheBlobs, uploads: TheUploads, caller: Caller, digest: str
+) -> Response:
     """Send the rest of a file from Upload-Offset on. What came before a cut is kept; the whole is published (201).
 
     With `Upload-Complete: ?0` this is a piece, and more will follow (204).
@@ -58,6 +61,7 @@ async def append(request: Request, uploads: TheUploads, caller: Caller, digest: 
     start, last = _asked(request)
     limit: int = request.app.state.settings.max_blob_bytes
     declared(request, start, limit)
+    await pieces.in_thread(commands.mention, store, blobs, expected)
     body = pieces.Body(request)
     async with pieces.turn():
         stack = ExitStack()

@@ -10,6 +10,8 @@ from registry.db import (  # noqa: F401
     profiles,
     reviews,
     rollouts,
+    search,
+    tags,
     training_runs,
     use_cases,
     versions,

@@ -9,7 +9,6 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-import registry.db.search  # noqa: F401 - its tables belong to the metadata as soon as tags do
 from registry.db.table import Id, Table
 from registry.rules.tags import RESERVED
 

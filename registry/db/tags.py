@@ -37,6 +37,12 @@ def by_key(session: Session, version_id: UUID, key: str) -> VersionTag | None:
     return session.scalars(statement).one_or_none()
 
 
+def in_force(session: Session, version_id: UUID) -> list[VersionTag]:
+    """The rows of a version's tags that were not taken off, by key."""
+    statement = select(VersionTag).where(VersionTag.version_id == version_id, VersionTag.value.is_not(None))
+    return list(session.scalars(statement.order_by(VersionTag.key)))
+
+
 def of_versions(session: Session, ids: Collection[UUID]) -> dict[UUID, dict[str, str]]:
     """The tags in force of many versions in one statement, by version."""
     statement = (

@@ -72,7 +72,9 @@ IN_SILENCE = "it would be loaded without a word and answer wrongly"
 
 def _method(because: str) -> Callable[[Facts], str | None]:
     return lambda facts: (
-        f"it is {facts['method']}, and {because}" if facts.get("method") not in (None, "lora", "rslora", "dora") else None
+        f"it is {facts['method']}, and {because}"
+        if facts.get("method") not in (None, "lora", "rslora", "dora")
+        else None
     )
 
 

@@ -61,3 +61,13 @@ class TagsView:
 
     ref: str
     tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TagView:
+    """One tag of a version, and who gave it that value when."""
+
+    key: str
+    value: str
+    set_by: str
+    set_at: datetime

@@ -1,4 +1,4 @@
-"""Serving profiles: profile add, ls, show, engines."""
+"""Serving profiles: profile add, ls, show, diff, engines."""
 
 from __future__ import annotations
 
@@ -89,13 +89,39 @@ def show(name: str, as_json: bool) -> None:
     """
     with connect() as registry:
         one = registry.profile(name)
+        prompt = registry.system_prompt(name).text if one.document["system_prompt"] and not as_json else None
     if as_json:
         emit(one)
         return
     fields(one.digest, [
         ("Of", one.version), ("On base", one.base), ("Made by", one.created_by), ("Since", one.created_at),
-        *((key, value) for key, value in sorted(one.document.items()) if key not in ("version", "base", "format")),
+        *((key.replace("_", " ").capitalize(), value) for key, value in one.document.items()
+          if key not in ("version", "base", "format") and value not in (None, [], {})),
     ])  # fmt: skip
+    if prompt is not None:
+        click.echo(f"\n{prompt}")
+
+
+@profile.command("diff")
+@click.argument("before", metavar="DIGEST|ID")
+@click.argument("after", metavar="DIGEST|ID")
+@json_option
+def diff(before: str, after: str, as_json: bool) -> None:
+    """Show in which parts two serving profiles differ.
+
+    \b
+    Example:
+      countersign profile diff sha256:<64 hex digits> sha256:<64 hex digits>
+    """
+    with connect() as registry:
+        found = registry.compare_profiles(before, after)
+    if as_json:
+        emit(found)
+        return
+    table(["Part", "Before", "After"], [(one.part, one.before, one.after) for one in found.differences],
+          "They are the same profile.")  # fmt: skip
+    if found.prompt:
+        click.echo("\n" + "\n".join(found.prompt))
 
 
 @profile.command("engines")

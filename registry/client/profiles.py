@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from registry.client.blobs import Blobs
 from registry.client.transport import ref_path
-from registry.views.profiles import DefinedView, ProfileView, VerdictView
+from registry.views.profiles import ComparisonView, DefinedView, ProfileView, PromptView, VerdictView
 
 
 class Profiles(Blobs):
@@ -26,6 +26,14 @@ class Profiles(Blobs):
     def profile(self, name: str) -> ProfileView:
         """One serving profile by id or digest."""
         return self._get(f"/profiles/{quote(name, safe='')}", ProfileView)
+
+    def system_prompt(self, name: str) -> PromptView:
+        """The text a profile puts before every conversation."""
+        return self._get(f"/profiles/{quote(name, safe='')}/system-prompt", PromptView)
+
+    def compare_profiles(self, before: str, after: str) -> ComparisonView:
+        """Two profiles part by part."""
+        return self._get(f"/profiles/{quote(before, safe='')}/compared-with/{quote(after, safe='')}", ComparisonView)
 
     def engines(self, ref: str) -> list[VerdictView]:
         """Which engines can serve a version, and why not."""

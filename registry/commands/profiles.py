@@ -24,7 +24,7 @@ def define(
 ) -> DefinedView:
     """Freeze one way to serve a version; the same document again answers the profile that is there.
 
-    Raises Invalid with every fault of the document, Refused with every rule of an engine that says no, Unverified
+    Raises Invalid with every fault of the document or for a prompt that is no text, Refused with every rule of an engine that says no, Unverified
     when the system prompt's bytes are not here.
     """
     asked = profiles.parse(parts)
@@ -32,6 +32,8 @@ def define(
     if prompt and not blobs.has(prompt):
         raise Unverified("blob-missing", f"The bytes of the system prompt, sha256:{prompt}, are not here.",
                          "Upload them first (PUT /api/v1/blobs/<sha256>), then define the profile.")  # fmt: skip
+    if prompt:
+        profiles.check_prompt(prompt, blobs.read(prompt, 0, profiles.MAX_PROMPT + 1))
     with store.write(actor, Action.PROFILE_DEFINE) as tx:
         # Locked whole: two equal definitions at once come one after the other, and the second finds the first.
         version, line, node = versions.by_ref(tx.session, ref, lock=True, teams=actor.teams())
@@ -50,8 +52,9 @@ def define(
             base = other
         if base is not None and base.state not in ("registered", "deprecated"):
             raise Refused("unfit-base", f"The base is {base.state}.", "Take another version.", subject=node.ref)
+        kept = asked.parts["quantisation"] or (base.facts.get("quantisation") if base is not None else None)
         verdict = judge(asked.parts["engine"], kind=line.kind, state=version.state, facts=version.facts,
-                        build=asked.parts["build"])  # fmt: skip
+                        build=asked.parts["build"], dtype=asked.parts["dtype"], quantisation=kept)  # fmt: skip
         if verdict.verdict == "no":
             told = "; ".join(f"{reason.detail} ({reason.rule})" for reason in verdict.reasons)
             mends = " ".join(dict.fromkeys(reason.mend for reason in verdict.reasons))

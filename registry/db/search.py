@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, Text
+from sqlalchemy import BigInteger, ForeignKey, Index, Text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -13,7 +13,10 @@ from registry.db.table import Table
 
 
 class VersionSearch(Table):
-    """One version as exact terms (`kind:adapter`, `tag:topic:claims`, `w:cla`); derived, so not governed."""
+    """One version as exact terms (`kind:adapter`, `tag:topic:claims`, `g:lai`); derived, so not governed.
+
+    A copy of the view `search_row`, kept by triggers. `seq` is the order of birth, `facets` the terms worth counting.
+    """
 
     __tablename__ = "version_search"
     governed = False
@@ -22,10 +25,14 @@ class VersionSearch(Table):
     team: Mapped[str]
     line: Mapped[str] = mapped_column(Text(collation="C"))
     number: Mapped[int]
+    seq: Mapped[int | None] = mapped_column(BigInteger)
     deleted: Mapped[bool]
+    words: Mapped[str | None]
+    facets: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     terms: Mapped[list[str]] = mapped_column(ARRAY(Text))
     __table_args__ = (
         Index("ix_version_search_created", "created_at", "id"),
+        Index("ix_version_search_seq", "seq"),
         Index("ix_version_search_line", "line", "number", "id"),
         # No pending list: a search right after a write must not pay for it.
         Index("ix_version_search_terms", "terms", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
@@ -41,3 +48,12 @@ class VersionMetric(Table):
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[float]
     __table_args__ = (Index("ix_version_metric_name", "name", "value", "version_id"),)
+
+
+class SearchEra(Table):
+    """A term occurs, or once occurred, on a version of this era (4,096 births); derived, so not governed."""
+
+    __tablename__ = "search_era"
+    governed = False
+    term: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    era: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)

@@ -9,7 +9,6 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-import registry.db.search  # noqa: F401 - its tables belong to the metadata as soon as tags do
 from registry.db.table import Id, Table
 from registry.rules.tags import RESERVED
 
@@ -36,6 +35,12 @@ def by_key(session: Session, version_id: UUID, key: str) -> VersionTag | None:
     """The row of a key, be its tag set or removed; lock the version first."""
     statement = select(VersionTag).where(VersionTag.version_id == version_id, VersionTag.key == key)
     return session.scalars(statement).one_or_none()
+
+
+def in_force(session: Session, version_id: UUID) -> list[VersionTag]:
+    """The rows of a version's tags that were not taken off, by key."""
+    statement = select(VersionTag).where(VersionTag.version_id == version_id, VersionTag.value.is_not(None))
+    return list(session.scalars(statement.order_by(VersionTag.key)))
 
 
 def of_versions(session: Session, ids: Collection[UUID]) -> dict[UUID, dict[str, str]]:

@@ -116,7 +116,10 @@ class VersionFile(Table):
     version_id: Mapped[UUID] = mapped_column(ForeignKey("version.id"))
     path: Mapped[str]
     blob_id: Mapped[str] = mapped_column(ForeignKey("blob.id"), index=True)
-    __table_args__ = (UniqueConstraint("version_id", "path"),)
+    __table_args__ = (
+        UniqueConstraint("version_id", "path"),
+        Index("ix_version_file_blob", "blob_id", postgresql_ops={"blob_id": "text_pattern_ops"}),
+    )
 
 
 def line(session: Session, ref: Ref, *, lock: bool = False) -> Line:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from difflib import unified_diff
 from uuid import UUID
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, aliased
 
+from registry.blobs import Blobs
 from registry.db import versions as table
 from registry.db.accounts import names
 from registry.db.profiles import ServingProfile
@@ -15,9 +17,16 @@ from registry.db.versions import Line, Node, Version
 from registry.errors import Invalid, NotFound
 from registry.queries.pages import seen
 from registry.rules.actors import Actor
-from registry.rules.engines import ENGINES, judge
-from registry.rules.profiles import DIGEST
-from registry.views.profiles import ProfileView, ReasonView, VerdictView
+from registry.rules.engines import ENGINES, Verdict, judge
+from registry.rules.profiles import DIGEST, MAX_PROMPT, check_prompt, differences
+from registry.views.profiles import (
+    ComparisonView,
+    DifferenceView,
+    ProfileView,
+    PromptView,
+    ReasonView,
+    VerdictView,
+)
 
 BaseNode = aliased(Node)
 
@@ -26,12 +35,21 @@ def engines(store: Store, actor: Actor, ref: str) -> list[VerdictView]:
     """Every engine's verdict on a version, with all reasons; no profile is needed to ask."""
     with store.read(actor) as session:
         version, line, _ = table.by_ref(session, ref, teams=actor.teams())
-    verdicts = [judge(engine, kind=line.kind, state=version.state, facts=version.facts) for engine in ENGINES]
-    return [
-        VerdictView(one.engine, one.verdict, [ReasonView(each.rule, each.detail, each.mend) for each in one.reasons],
-                    dict(one.needs))
-        for one in verdicts
-    ]  # fmt: skip
+    return [_told(judge(engine, kind=line.kind, state=version.state, facts=version.facts)) for engine in ENGINES]
+
+
+def verdict(store: Store, actor: Actor, one: ProfileView) -> VerdictView:
+    """What the engine of a profile says today: the rules may have been mended since it was defined."""
+    document = one.document
+    with store.read(actor) as session:
+        version, line, _ = table.by_ref(session, one.version, teams=actor.teams())
+        return _told(judge(one.engine, kind=line.kind, state=version.state, facts=version.facts, build=one.build,
+                           dtype=document["dtype"], quantisation=document["quantisation"]))  # fmt: skip
+
+
+def _told(one: Verdict) -> VerdictView:
+    reasons = [ReasonView(each.rule, each.detail, each.mend) for each in one.reasons]
+    return VerdictView(one.engine, one.verdict, reasons, dict(one.needs))
 
 
 def profiles(store: Store, actor: Actor, ref: str) -> list[ProfileView]:
@@ -59,6 +77,36 @@ def profile(store: Store, actor: Actor, name: str) -> ProfileView:
     if len(found) > 1:
         raise Invalid("ambiguous-reference", f"'{name}' names more than one serving profile.", "Give its id.")
     return found[0]
+
+
+def system_prompt(store: Store, blobs: Blobs, actor: Actor, name: str) -> PromptView:
+    """The text a profile puts before every conversation; NotFound when it has none."""
+    return _prompt(blobs, profile(store, actor, name))
+
+
+def compare(store: Store, blobs: Blobs, actor: Actor, before: str, after: str) -> ComparisonView:
+    """Two profiles part by part, and their system prompts line by line: any difference at all is another profile."""
+    one, other = profile(store, actor, before), profile(store, actor, after)
+    found = [DifferenceView(each.part, each.before, each.after) for each in differences(one.document, other.document)]
+    lines: list[str] = []
+    if any(each.part == "system_prompt" for each in found):
+        texts = [
+            _prompt(blobs, each).text.splitlines() if each.document["system_prompt"] else [] for each in (one, other)
+        ]
+        lines = [line for line in unified_diff(*texts, lineterm="", n=2) if not line.startswith(("---", "+++"))]
+    return ComparisonView(one.digest, other.digest, found, lines)
+
+
+def _prompt(blobs: Blobs, one: ProfileView) -> PromptView:
+    digest = one.document["system_prompt"]
+    if digest is None:
+        raise NotFound(
+            "prompt-unknown",
+            f"The profile {one.digest} has no system prompt.",
+            "Nothing stands before its users' words.",
+        )
+    bare = digest.removeprefix("sha256:")
+    return PromptView(one.digest, digest, check_prompt(bare, blobs.read(bare, 0, MAX_PROMPT + 1)))
 
 
 def _views(session: Session, actor: Actor, which: object) -> list[ProfileView]:

@@ -17,6 +17,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 QUANTISATIONS = ("awq", "bitsandbytes", "compressed-tensors", "fp8", "gptq")
 MAX_STOPS = 16
 MAX_CHECKS = 64
+MAX_PROMPT = 256 * 1024  # bytes
 
 
 def _between(low: float, high: float) -> Callable[[Any], bool]:
@@ -96,6 +97,42 @@ def parse(raw: Any) -> Profile:
     if "stop" in decoding:
         parts["decoding"]["stop"] = sorted(set(decoding["stop"]))
     return Profile(parts)
+
+
+def check_prompt(digest: str, data: bytes) -> str:
+    """A system prompt's bytes as the text a model would read; Invalid (`bad-prompt`) when they are none."""
+    if len(data) > MAX_PROMPT:
+        raise Invalid("bad-prompt", f"The system prompt sha256:{digest} has more than {MAX_PROMPT:,} bytes.",
+                      "Shorten it, or give the model documents by a retrieval index.")  # fmt: skip
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if not text.strip() or not all(one.isprintable() or one.isspace() for one in text):
+        raise Invalid("bad-prompt", f"The system prompt sha256:{digest} is empty, no UTF-8 text, or holds control characters.",
+                      "Save it as plain UTF-8 text.")  # fmt: skip
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One part in which two profiles differ; None is a part that one of them does not have."""
+
+    part: str
+    before: Any
+    after: Any
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+    """Every part in which two documents differ, those of decoding one by one; empty for the same profile alone."""
+    one, other = _flat(before), _flat(after)
+    return [Difference(part, one.get(part), other.get(part)) for part in dict.fromkeys([*one, *other])
+            if one.get(part) != other.get(part)]  # fmt: skip
+
+
+def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    parts = {key: document[key] for key in ("version", "base", *KEYS) if key in document and key != "decoding"}
+    return parts | {f"decoding.{key}": value for key, value in sorted(document.get("decoding", {}).items())}
 
 
 def _holds(check: Callable[[Any], bool], value: Any) -> bool:

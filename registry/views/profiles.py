@@ -50,3 +50,31 @@ class DefinedView:
     digest: str
     version: str
     status: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromptView:
+    """The text of a profile's system prompt, and the digest that binds it."""
+
+    profile: str
+    digest: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DifferenceView:
+    """One part in which two profiles differ."""
+
+    part: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonView:
+    """Two profiles part by part; `prompt` is a unified diff of their system prompts, when those differ."""
+
+    before: str
+    after: str
+    differences: list[DifferenceView]
+    prompt: list[str]

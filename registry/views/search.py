@@ -8,7 +8,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class VersionHit:
-    """One version found, as much of it as a list shows."""
+    """One version found, as much of it as a list shows; `metrics` are those the search filters or sorts by."""
 
     ref: str
     line: str
@@ -20,9 +20,12 @@ class VersionHit:
     base: str | None
     domain: str | None
     licence: str | None
+    method: str | None
+    variant: str | None
     created_at: datetime
     deleted: bool
     tags: dict[str, str]
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +61,13 @@ class TagsView:
 
     ref: str
     tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TagView:
+    """One tag of a version, and who gave it that value when."""
+
+    key: str
+    value: str
+    set_by: str
+    set_at: datetime

@@ -125,7 +125,7 @@ def theme(here: Posted, theme: Annotated[str, Form()] = "") -> Response:
 
 @router.get("/find")
 def find(here: Here, q: str = "") -> Response:
-    """Go straight to what a review's number, reference or digest names; anything else searches the adapters."""
+    """Go straight to what a review's number, reference or digest names; anything else is searched for."""
     wanted = q.strip()
     if wanted.isdecimal() and len(wanted) < 10:
         return sent(f"/reviews/{wanted}")
@@ -137,4 +137,4 @@ def find(here: Here, q: str = "") -> Response:
     except Invalid as error:
         if error.kind != "bad-reference":  # an ambiguous digest is said to be one
             raise
-    return sent(f"/adapters?{urlencode({'q': wanted})}")
+    return sent(f"/search?{urlencode({'q': wanted})}")

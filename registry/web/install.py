@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from registry.web import accounts, assets, audit, retention, reviews, rollouts, search, versions
+from registry.web import accounts, assets, audit, profiles, retention, reviews, rollouts, search, versions
 from registry.web.headers import SecurityHeaders
 
 
 def install(app: FastAPI) -> None:
     """Add the console to the app; it finds the store at `app.state.store` when a request comes."""
     app.add_middleware(SecurityHeaders)
-    for room in (assets, accounts, reviews, versions, search, rollouts, retention, audit):
+    for room in (assets, accounts, reviews, versions, profiles, search, rollouts, retention, audit):
         app.include_router(room.router)

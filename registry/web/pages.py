@@ -40,6 +40,8 @@ DONE = {
     "held": "The hold stands. Nothing it covers is deleted until another reviewer lifts it.",
     "enrolled": "This browser's key is enrolled. You can sign decisions here.",
     "theme": "Saved.",
+    "tagged": "The tag is set.",
+    "untagged": "The tag is taken off; the log remembers it.",
 }
 THEMES = ("light", "dark")
 
@@ -51,7 +53,7 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 MOST = 50  # rows of a list that has no pages of its own; the page says what it leaves out
-ENVIRONMENT.globals |= {"asset": assets.address, "look": words.look, "most": MOST}
+ENVIRONMENT.globals |= {"asset": assets.address, "look": words.look, "most": MOST, "engine_names": words.ENGINES}
 FILTERS = "ago arm link measured number percent place points share short short_line size tag utc"
 ENVIRONMENT.filters |= {name: getattr(words, name) for name in FILTERS.split()}
 

@@ -1,39 +1,70 @@
-"""Search: one plain form over every filter, counts as links, a page at a time."""
+"""Search: one plain form over every filter, each filter in force a chip to take away, counts as links, a page at a time."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
+from registry.errors import RegistryError
 from registry.queries import search as queries
 from registry.rules import searches
-from registry.web.pages import Page, render
+from registry.web.pages import STATUS, Page, render
 from registry.web.versions import version_path
 from registry.web.visits import Here
 
 router = APIRouter(route_class=Page, include_in_schema=False)
-FACET_FILTERS = ("kind", "state", "team", "licence", "base", "domain", "tag")
+
+# Filters in the order their chips stand, with the words people read; tag and metric may stand there several times.
+LABELS = {
+    "q": "Name", "kind": "Kind", "state": "State", "team": "Team", "base": "Base", "dataset": "Data set", "tag": "Tag",
+    "licence": "Licence", "domain": "Domain", "method": "Method", "variant": "Variant", "risk": "Risk", "metric": "Metric",
+    "by": "Added by", "since": "Since", "until": "Before", "digest": "Digest begins",
+}  # fmt: skip
+FACETS = ("kind", "state", "team", "base", "domain", "licence", "method", "variant", "risk", "tag")
+MOST_VALUES = 8
+Several = Annotated[list[str], Query()]
 
 
 @router.get("/search")
 def search(
-    here: Here, q: str = "", kind: str = "", team: str = "", tag: str = "", base: str = "", dataset: str = "",
-    licence: str = "", domain: str = "", metric: str = "", state: str = "", digest: str = "", sort: str = "created",
-    cursor: str = "",
+    here: Here, q: str = "", kind: str = "", team: str = "", tag: Several = [], base: str = "", dataset: str = "",  # noqa: B006
+    licence: str = "", domain: str = "", method: str = "", variant: str = "", risk: str = "", by: str = "",
+    since: str = "", until: str = "", metric: Several = [], state: str = "", digest: str = "",  # noqa: B006
+    sort: str = "created", cursor: str = "",
 ) -> Response:  # fmt: skip
-    """The versions that meet every filter, newest first, and what they have in common."""
-    asked: dict[str, str] = {
-        "q": q, "kind": kind, "state": state, "tag": tag, "team": team, "base": base, "dataset": dataset,
-        "licence": licence, "domain": domain, "metric": metric, "digest": digest, "sort": sort,
+    """The versions that meet every filter, and what they have in common; a filter that means nothing is said in place."""
+    plain = {
+        "q": q, "kind": kind, "state": state, "team": team, "base": base, "dataset": dataset, "licence": licence,
+        "domain": domain, "method": method, "variant": variant, "risk": risk, "by": by, "since": since, "until": until,
+        "digest": digest,
     }  # fmt: skip
-    several: dict[str, Any] = {"tag": [tag] if tag else [], "metric": [metric] if metric else []}
-    page = queries.search(here.store, here.actor, searches.parse(**{**asked, **several}), cursor or None, 50, True)
+    plain = {name: value.strip() for name, value in plain.items()}
+    several = {"tag": [*dict.fromkeys(filter(None, tag))], "metric": [*dict.fromkeys(filter(None, metric))]}
+    page, error = None, None
+    try:
+        wanted = searches.parse(**plain, **several, sort=sort)  # type: ignore[arg-type]
+        page = queries.search(here.store, here.actor, wanted, cursor or None, 50, True)
+    except RegistryError as failure:
+        if failure.family not in ("invalid", "not-found"):
+            raise
+        error = failure
 
-    def narrowed(facet: str, value: str) -> str:
-        return "/search?" + urlencode({name: said for name, said in {**asked, facet: value}.items() if said})
+    def address(without: tuple[str, str] = ("", ""), **more: str) -> str:
+        """This search with a filter more or one less, from its first page."""
+        said = [(name, plain[name]) for name in plain] + [(name, one) for name in several for one in several[name]]
+        said = [(name, value) for name, value in said if value and (name, value) != without and
+                (name in several or name not in more)] + list(more.items())  # fmt: skip
+        kept = [*dict.fromkeys(said), *([("sort", sort)] if sort != "created" and "sort" not in more else [])]
+        return "/search?" + urlencode(kept) if kept else "/search"
 
-    return render(here, "search.html", page=page, asked=asked, cursor=cursor, narrowed=narrowed, facets=FACET_FILTERS,
-                  kinds=searches.KINDS, states=searches.STATES, sorts=searches.SORTS, path_of=version_path)  # fmt: skip
+    chips = [(name, label, value) for name, label in LABELS.items()
+             for value in (several[name] if name in several else [plain[name]]) if value]  # fmt: skip
+    measured = wanted.named_metrics() if page is not None else []
+    return render(
+        here, "search.html", 200 if error is None else STATUS[error.family], page=page, error=error, asked=plain | several,
+        sort=sort, cursor=cursor, address=address, chips=chips, labels=LABELS, facets=FACETS, kinds=searches.KINDS,
+        states=searches.STATES, most_values=MOST_VALUES, measured=measured, path_of=version_path,
+    )  # fmt: skip

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form
 from fastapi.responses import Response
 
-from registry.commands import recalls
+from registry.commands import recalls, tags
 from registry.errors import Forbidden, Invalid, NotFound, RegistryError, Unavailable, Unverified
-from registry.queries import chat_templates, evals, lineage, retention, training_runs, versions
+from registry.queries import chat_templates, evals, lineage, profiles, retention, training_runs, versions
+from registry.queries import tags as tag_queries
 from registry.rules.actions import Action
 from registry.rules.chat_templates import own_of
 from registry.rules.refs import parse_line, parse_ref
@@ -126,6 +127,10 @@ def _version(here: Visit, shelf: Shelf, team: str, name: str, number: int, statu
         "chat": _template(here, version),
         "keeping": retention.keeping(here.store, here.actor, version.id),
         "bars_recall": needs(here, Action.RECALL, team), "error": None, "reason": "", "confirm": "",
+        "tags": tag_queries.tags(here.store, here.actor, version.ref),
+        "bars_tag": needs(here, Action.TAG_SET, team), "tag_error": None, "key": "", "value": "",
+        "engines": profiles.engines(here.store, here.actor, version.ref),
+        "profiles": profiles.profiles(here.store, here.actor, version.ref),
     }  # fmt: skip
     return render(here, "version.html", status, **(shown | typed))
 
@@ -154,8 +159,19 @@ def _recall(here: Posted, shelf: Shelf, team: str, name: str, number: int, reaso
     return sent(f"/{shelf.path}/{team}/{name}/v/{number}", "recalled")
 
 
+def _tag(here: Posted, shelf: Shelf, team: str, name: str, number: int, key: str, value: str, remove: str) -> Response:
+    ref = f"{team}/{name}@v{number}"
+    try:
+        tags.put(here.store, here.actor, ref, remove or key.strip(), None if remove else value.strip())
+    except RegistryError as error:
+        if error.kind in ("version-unknown", "line-unknown"):
+            raise
+        return _version(here, shelf, team, name, number, STATUS[error.family], tag_error=error, key=key, value=value)
+    return sent(f"/{shelf.path}/{team}/{name}/v/{number}", "untagged" if remove else "tagged")
+
+
 def _mount(shelf: Shelf) -> None:
-    """The same four pages for each kind of line, under an address of its own."""
+    """The same five pages for each kind of line, under an address of its own."""
 
     @router.get(f"/{shelf.path}", name=f"{shelf.path}-list")
     def list_page(here: Here, q: str = "", team: str = "", cursor: str = "") -> Response:
@@ -175,6 +191,13 @@ def _mount(shelf: Shelf) -> None:
         reason: Annotated[str, Form()] = "", confirm: Annotated[str, Form()] = "",
     ) -> Response:  # fmt: skip
         return _recall(here, shelf, team, name, number, reason, confirm)
+
+    @router.post(f"/{shelf.path}/{{team}}/{{name}}/v/{{number}}/tags", name=f"{shelf.path}-tag")
+    def tag(
+        here: Posted, team: str, name: str, number: int, key: Annotated[str, Form()] = "",
+        value: Annotated[str, Form()] = "", remove: Annotated[str, Form()] = "",
+    ) -> Response:  # fmt: skip
+        return _tag(here, shelf, team, name, number, key, value, remove)
 
 
 for _shelf in SHELVES:

@@ -22,6 +22,8 @@ class Look:
     word: str
 
 
+ENGINES = {"vllm": "vLLM", "sglang": "SGLang", "tgi": "TGI", "transformers": "transformers"}
+
 LOOKS: dict[str, Look] = {
     "draft": Look("draft", "dotted", "Draft"),
     "registered": Look("candidate", "ring", "Registered"),
@@ -58,6 +60,9 @@ LOOKS: dict[str, Look] = {
     "approve": Look("approved", "check", "Approved"),
     "reject": Look("rejected", "cross", "Rejected"),
     "request_changes": Look("review", "back", "Changes requested"),
+    "yes": Look("approved", "check", "Can serve it"),
+    "no": Look("rejected", "cross", "Cannot serve it"),
+    "conditional": Look("review", "half", "On conditions"),
     "claimed": Look("draft", "dotted", "Claimed"),
     "observed": Look("candidate", "ring", "Observed"),
     "verified": Look("approved", "check", "Verified"),

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from registry.commands import deletions, holds, quotas, retention, rollouts, versions
+from registry.commands import deletions, holds, profiles, quotas, retention, rollouts, tags, versions
 from registry.queries import audit, reviews
 from registry.queries import rollouts as routes
 from registry.rules.actors import SYSTEM
@@ -26,6 +26,7 @@ from tests.build import (
     adapter_files,
     approved,
     evaluate,
+    put,
     submit,
     train,
     vote,
@@ -204,6 +205,101 @@ def test_without_scripts_the_form_makes_the_command_that_signs(console: Console,
     assert reviews.review(console.store, SYSTEM, world.review).votes == []
 
 
+def test_tags_are_set_and_taken_off_on_the_page(console: Console, team: str, open_page: Open) -> None:
+    world = a_world(console.store, console.blobs, team)
+    watched = open_page()
+    page = watched.page
+    page.goto(f"/bases/{team}/tiny/v/1")
+    watched.sign_in(console.token(world.engineer))
+    page.goto(f"/bases/{team}/tiny/v/1")
+    page.fill("#tag-key", "approved")
+    page.fill("#tag-value", "yes")
+    page.click("text=Set tag")
+    expect(page.locator("#trouble")).to_contain_text("would look like a decision")
+    expect(page.locator("#tag-value")).to_have_value("yes")
+    page.fill("#tag-key", "topic")
+    page.click("text=Set tag")
+    expect(page.locator(".done")).to_have_text("The tag is set.")
+    expect(page.locator(".tags")).to_contain_text(f"by {world.engineer.actor.name}")
+    page.click(".tags a")
+    expect(page.locator(".chips li").first).to_contain_text("topic:yes")
+    page.get_by_role("link", name=f"{team}/tiny@v1").click()
+    page.get_by_role("button", name="Take off topic").click()
+    expect(page.locator(".tags")).to_have_count(0)
+    with console.signed_in(a_person(console.store, "auditor")) as client:
+        shown = client.get(f"/bases/{team}/tiny/v/1").text
+        assert "It has none." in shown
+        assert "Set tag" not in shown
+        sent = client.post(f"/bases/{team}/tiny/v/1/tags", data={"key": "a", "value": "b"})
+        assert sent.status_code == 403
+        token = form_token(client, "/settings")
+        sent = client.post(f"/bases/{team}/tiny/v/1/tags", data={"key": "a", "value": "b", "form_token": token})
+        assert sent.status_code == 403
+        assert "It has none." in client.get(f"/bases/{team}/tiny/v/1").text
+
+
+def test_a_search_is_narrowed_and_widened_by_its_links(console: Console, world: World, open_page: Open) -> None:
+    tags.put(console.store, world.engineer.actor, world.versions[0], "topic", "claims")
+    watched = open_page(scripts=False)
+    page = watched.page
+    page.goto("/search")
+    watched.sign_in(console.token(world.engineer))
+    page.goto("/search")
+    expect(page.locator(".count")).to_contain_text("3 versions")
+    page.locator(".facets").get_by_role("link", name="adapter", exact=True).click()
+    expect(page.locator(".count")).to_contain_text("2 versions")
+    page.locator(".facets").get_by_role("link", name="topic", exact=True).click()
+    expect(page.locator(".chips li")).to_have_count(3)
+    page.locator(".facets").get_by_role("link", name="topic:claims", exact=True).click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.get_by_role("link", name="Take away Kind adapter").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".chips li")).to_have_count(3)
+    page.fill(".seek input[name=q]", "dapte")
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.goto("/search?q=absent&kind=adapter")
+    page.get_by_role("link", name="Without name absent").click()
+    expect(page.locator(".count")).to_contain_text("2 versions")
+    page.goto("/search?digest=xyz&kind=adapter")
+    expect(page.locator("#trouble")).to_contain_text("begins no digest")
+    expect(page.locator("#f-digest")).to_have_value("xyz")
+    with console.signed_in(a_person(console.store, "engineer", team="elsewhere-still")) as client:
+        seen = client.get("/search").text
+        assert world.team not in seen
+        assert "There is nothing here yet" in seen
+
+
+def test_a_profile_is_shown_whole_and_held_beside_another(console: Console, world: World, open_page: Open) -> None:
+    engineer, ref = world.engineer.actor, world.versions[-1]
+    prompts = [put(console.blobs, "prompt", text) for text in (b"One word.\nNever guess.", b"Two words.\nNever guess.")]
+    for prompt, build in zip(prompts, ("0.33.0", "0.32.0"), strict=True):
+        parts = {
+            "engine": "vllm",
+            "build": build,
+            "system_prompt": f"sha256:{prompt.sha256}",
+            "decoding": {"temperature": 0},
+        }
+        profiles.define(console.store, console.blobs, engineer, ref, parts)
+    watched = open_page()
+    page = watched.page
+    page.goto(f"/adapters/{world.team}/adapter/v/2")
+    watched.sign_in(console.token(world.risk))
+    page.goto(f"/adapters/{world.team}/adapter/v/2")
+    engines = page.locator("section[aria-labelledby=engines]")
+    expect(engines.locator("tbody tr").nth(0)).to_contain_text("--max-lora-rank 8")
+    expect(engines.locator("tbody tr").nth(1)).to_contain_text("q_proj and v_proj are needed together")
+    page.locator("section[aria-labelledby=profiles] a").last.click()
+    expect(page.locator("h1")).to_have_text("vLLM 0.32.0")
+    expect(page.locator("pre.prompt")).to_have_text("Two words.\nNever guess.")
+    page.get_by_role("link", name="vLLM 0.33.0").click()
+    expect(page.locator("section[aria-labelledby=differs] tbody tr")).to_have_count(2)
+    expect(page.locator(".diff .taken")).to_have_text("-One word.")
+    expect(page.locator(".diff .added")).to_have_text("+Two words.")
+    with console.signed_in(a_person(console.store, "engineer", team="elsewhere-still")) as client:
+        assert client.get(page.url.partition("?")[0]).status_code == 404
+
+
 @pytest.fixture(scope="module")
 def tour(console: Console) -> tuple[World, Person, list[str]]:
     """Every page, with something on it: a canary beside a stable version, a decided and an open review."""
@@ -224,10 +320,16 @@ def tour(console: Console) -> tuple[World, Person, list[str]]:
     holds.lift(console.store, world.risk.actor, hold.number, "Settled.")
     holds.place(console.store, world.compliance.actor, ref, "Matter 5513", "Another order.")
     quotas.put(console.store, SYSTEM, "tour", Limits(10**9, 1000), "Enough for a tour.")
+    tags.put(console.store, engineer, ref, "topic", "claims, and whatever else a long value says of them")
+    prompts = [put(console.blobs, "prompt", text.encode()).sha256 for text in ("One word.\nNever guess.", "Two words.")]
+    defined = [profiles.define(console.store, console.blobs, engineer, ref, {
+        "engine": "vllm", "build": "0.33.0", "system_prompt": f"sha256:{one}", "decoding": {"stop": ["\n"], "max_tokens": 9},
+    }).id for one in prompts]  # fmt: skip
     console.sequence()
-    pages = ["/retention?all=1", "/adapters/tour/gone/v/1", "/reviews?state=all",
-             f"/reviews/{world.review}", f"/reviews/{world.review - 1}", "/adapters", "/checkpoints",
-             "/bases", "/adapters/tour/adapter", "/adapters/tour/adapter/v/2", "/bases/tour/tiny/v/1",
+    pages = [f"/profiles/{defined[1]}?against={defined[0]}", "/search?team=tour&metric=exact_match%3E%3D0&tag=topic",
+             "/retention?all=1", "/adapters/tour/gone/v/1", "/reviews?state=all", f"/reviews/{world.review}",
+             f"/reviews/{world.review - 1}", "/adapters", "/checkpoints", "/bases", "/adapters/tour/adapter",
+             "/adapters/tour/adapter/v/2", "/bases/tour/tiny/v/1",
              "/deployments", "/deployments/production/tour/adapter/production", "/deployments/dev/tour/adapter/dev",
              "/audit", "/audit/as-of", "/settings", "/reviews/999999", "/adapters?q=nothing-like-it",
              "/search", "/search?q=adapter&kind=adapter", "/search?tag=absent"]  # fmt: skip

@@ -151,6 +151,7 @@ def forms(world: World) -> dict[str, dict[str, str]]:
         f"/adapters/{world.team}/adapter/v/2/recall": {"reason": "try", "confirm": world.versions[-1]},
         "/settings/keys": {"label": "x", "public_key": "x", "proof": "x"},
         "/settings/theme": {"theme": "dark"},
+        f"/adapters/{world.team}/adapter/v/1/tags": {"key": "topic", "value": "x"},
         "/logout": {},
     }
 
@@ -186,8 +187,10 @@ def test_the_forms_listed_here_are_all_there_are(console: Console, quiet: World)
              if "POST" in getattr(route, "methods", ()) and route.path != "/login"]  # fmt: skip
     covered = {pattern for pattern in known for path in forms(quiet) if pattern.fullmatch(path)}
     missing = {pattern.pattern for pattern in known} - {pattern.pattern for pattern in covered}
-    # Recall is one handler mounted for each kind of line.
-    assert missing == {"/checkpoints/[^/]+/[^/]+/v/[^/]+/recall", "/bases/[^/]+/[^/]+/v/[^/]+/recall"}
+    # Recall and tags are one handler each, mounted for each kind of line.
+    assert missing == {
+        f"/{shelf}/[^/]+/[^/]+/v/[^/]+/{act}" for shelf in ("checkpoints", "bases") for act in ("recall", "tags")
+    }
 
 
 def test_an_oversized_form_is_refused_before_it_is_read(console: Console, reviewer: Person) -> None:
@@ -310,8 +313,8 @@ def test_the_find_box_goes_straight_to_what_is_named(console: Console, quiet: Wo
         assert to(str(quiet.review)) == f"/reviews/{quiet.review}"
         assert to(quiet.versions[-1]) == f"/adapters/{quiet.team}/adapter/v/2"
         assert to(quiet.base.digest) == f"/bases/{quiet.team}/tiny/v/1"
-        assert to("no such thing") == "/adapters?q=no+such+thing"
-        assert to("no/such@v9") == "/adapters?q=no%2Fsuch%40v9"
+        assert to("no such thing") == "/search?q=no+such+thing"
+        assert to("no/such@v9") == "/search?q=no%2Fsuch%40v9"
 
 
 def test_the_log_is_read_in_pages_without_a_gap(console: Console, quiet: World) -> None:

@@ -8,7 +8,7 @@ from registry.api.rest.door import Caller, TheBlobs, TheStore
 from registry.api.rest.schemas import NewProfile
 from registry.commands import profiles as commands
 from registry.queries import profiles as queries
-from registry.views.profiles import DefinedView, ProfileView, VerdictView
+from registry.views.profiles import ComparisonView, DefinedView, ProfileView, PromptView, VerdictView
 
 router = APIRouter(tags=["serving profiles"])
 
@@ -31,6 +31,18 @@ def profiles(store: TheStore, caller: Caller, version: str) -> list[ProfileView]
 def profile(store: TheStore, caller: Caller, name: str) -> ProfileView:
     """One serving profile by id or digest."""
     return queries.profile(store, caller, name)
+
+
+@router.get("/profiles/{name}/system-prompt")
+def system_prompt(store: TheStore, blobs: TheBlobs, caller: Caller, name: str) -> PromptView:
+    """The text that a profile puts before every conversation."""
+    return queries.system_prompt(store, blobs, caller, name)
+
+
+@router.get("/profiles/{name}/compared-with/{other}")
+def compare(store: TheStore, blobs: TheBlobs, caller: Caller, name: str, other: str) -> ComparisonView:
+    """Two profiles part by part: what must change for one to be the other."""
+    return queries.compare(store, blobs, caller, name, other)
 
 
 @router.get("/engines/{ref:path}")

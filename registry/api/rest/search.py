@@ -18,12 +18,16 @@ router = APIRouter(tags=["versions"])
 def search(
     store: TheStore, caller: Caller, q: str | None = None, name: str | None = None, kind: str | None = None,
     team: str | None = None, tag: Annotated[list[str], Query()] = [], base: str | None = None,  # noqa: B006
-    dataset: str | None = None, licence: str | None = None, domain: str | None = None,
-    metric: Annotated[list[str], Query()] = [], state: str | None = None, digest: str | None = None,  # noqa: B006
-    deleted: bool = False, sort: str = "created", cursor: str | None = None, limit: int = 50, facets: bool = False,
+    dataset: str | None = None, licence: str | None = None, domain: str | None = None, method: str | None = None,
+    variant: str | None = None, risk: str | None = None, by: str | None = None, since: str | None = None,
+    until: str | None = None, metric: Annotated[list[str], Query()] = [], state: str | None = None,  # noqa: B006
+    digest: str | None = None, deleted: bool = False, sort: str = "created", cursor: str | None = None,
+    limit: int = 50, facets: bool = False,
 ) -> VersionPage:  # fmt: skip
     """Versions that meet every filter, a page at a time; `tag` and `metric` may be given more than once."""
-    wanted = searches.parse(q=q, name=name, kind=kind, team=team, tag=tag, base=base, dataset=dataset,
-                            licence=licence, domain=domain, metric=metric, state=state, digest=digest,
-                            deleted=deleted, sort=sort)  # fmt: skip
+    wanted = searches.parse(
+        q=q, name=name, kind=kind, team=team, tag=tag, base=base, dataset=dataset, licence=licence, domain=domain,
+        method=method, variant=variant, risk=risk, by=by, since=since, until=until, metric=metric, state=state,
+        digest=digest, deleted=deleted, sort=sort,
+    )  # fmt: skip
     return queries.search(store, caller, wanted, cursor, limit, facets)

@@ -183,6 +183,16 @@ def test_a_copy_of_the_bases_embedding_is_refused_and_its_lora_is_not(tmp_path: 
             assert (defect.rule, "save_embedding_layers=False" in defect.mend) == ("tensor-unexpected", True)
 
 
+def test_a_base_may_be_published_without_its_outer_name(written: dict[str, Written], based: Based) -> None:
+    """GPT-2's own files say h.0, not transformer.h.0, and PEFT sees neither files nor that name but the loaded model."""
+    facts = based(gpt2)
+    bare = replace(facts, shapes={name.removeprefix("transformer."): shape for name, shape in facts.shapes.items()})
+    assert bare.shapes.keys().isdisjoint(facts.shapes)
+    for name, one in written.items():
+        if one.make is gpt2:
+            assert look("adapter", one.files, bare).defects == [], name
+
+
 def test_peft_refuses_to_load_what_only_we_can(written: dict[str, Written]) -> None:
     """In-process serving only: nobody mistakes a bottleneck for an adapter of PEFT's."""
     with pytest.raises(KeyError, match="BOTTLENECK"):

@@ -208,7 +208,7 @@ def _draft(
 ) -> tuple[Version, Node]:
     """The draft row with its files, new or taken up again with what it lacked.
 
-    A draft that was bound to no base is found by the manifest it then had, and gets the one it has now.
+    A draft that was bound to another base, or to none, is found by what its manifest would be without any.
     """
     try:
         version, node = _taken_up(tx, line, inspected)
@@ -218,7 +218,7 @@ def _draft(
             versions.exchange_files(tx.session, blobs, version.id, inspected.files)
             version.manifest_digest = inspected.manifest_digest
         version.meta = meta
-        version.base_version_id = base.id if base else version.base_version_id
+        version.base_version_id = base.id if base else None
         version.base_root, version.facts = inspected.base_root, inspected.facts
         version.training_run_id = draft.training_run or version.training_run_id
         version.step = draft.step or version.step
@@ -243,13 +243,11 @@ def _draft(
 
 
 def _taken_up(tx: Tx, line: Line, inspected: Inspected) -> tuple[Version, Node]:
-    for digest in dict.fromkeys((inspected.manifest_digest, inspected.unbound_digest)):
-        ref = Ref(line.team, line.name, digest=digest.removeprefix("sha256:"))
-        with suppress(NotFound):
-            version, _, node = versions.by_ref(tx.session, ref, lock=True)
-            if version.state == "draft" or digest == inspected.manifest_digest:
-                return version, node
-    raise NotFound("version-unknown", "There is no such draft.")
+    ref = Ref(line.team, line.name, digest=inspected.manifest_digest.removeprefix("sha256:"))
+    with suppress(NotFound):
+        version, _, node = versions.by_ref(tx.session, ref, lock=True)
+        return version, node
+    return versions.draft_of(tx.session, line.id, inspected.unbound_digest)
 
 
 def _provenance(tx: Tx, line: Line, version: Version, draft: Draft, base: _Base | None) -> list[tuple[UUID, str, str]]:

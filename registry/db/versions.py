@@ -196,6 +196,24 @@ def by_id(session: Session, version_id: UUID, *, share: bool = False) -> tuple[V
     return row[0], row[1], row[2]
 
 
+def draft_of(session: Session, line_id: UUID, unbound: str) -> tuple[Version, Node]:
+    """The line's newest draft of these files, locked, whichever base its configuration names; NotFound without one."""
+    statement = (
+        select(Version, Node)
+        .join(Node, Node.id == Version.id)
+        .where(
+            Version.line_id == line_id, Version.state == "draft", Version.facts["unbound_manifest"].astext == unbound
+        )
+        .order_by(Node.seq.desc())
+        .limit(1)
+        .with_for_update(of=Version)
+    )
+    row = session.execute(statement).one_or_none()
+    if row is None:
+        raise NotFound("version-unknown", "There is no such draft.")
+    return row[0], row[1]
+
+
 def of_training_run(session: Session, run_id: UUID) -> dict[int | None, tuple[str, str]]:
     """What a training run has registered so far: step -> (ref, manifest digest)."""
     statement = (

@@ -88,10 +88,14 @@ def _at_odds(raw: Mapping[str, Any], kind: str) -> list[Defect]:
         Defect(FILE, "total_step", "config-at-odds", f"tinit {start} and tfinal {end} leave no step of {total}, and PEFT "
                "refuses to load that", "Save the adapter again with the numbers it was trained by."),
     ]  # fmt: skip
-    return wrong + [
-        Defect(FILE, name[:120], "config-value", "a key of rank_pattern must end in .lora_E", "Save it again with PEFT.")
-        for name in raw.get("rank_pattern") or {} if not name.endswith(".lora_E")
-    ]  # fmt: skip
+    for name, mask in (raw.get("rank_pattern") or {}).items():
+        if not name.endswith(".lora_E"):
+            wrong.append(Defect(FILE, name[:120], "config-value", "a key of rank_pattern must end in .lora_E",
+                                "Save it again with PEFT."))  # fmt: skip
+        elif not any(mask):
+            wrong.append(Defect(FILE, name[:120], "pruned-away", "rank_pattern leaves it no rank, so its tensors are empty",
+                                "Train with a higher target_r, or without this module."))  # fmt: skip
+    return wrong
 
 
 def named_base(raw: Any) -> tuple[str, str | None] | None:

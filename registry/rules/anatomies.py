@@ -13,12 +13,19 @@ EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddi
 
 HEAD = "lm_head"
 
+INNER = {"gpt2": "transformer", "bloom": "transformer"}
+"""Types whose published files name tensors as the inner model does; loaded for text, they stand under this name."""
+
+TURNED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
+"""Types built of Conv1D, which keeps its matrix as (in, out)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
     """`shapes` are of every tensor the loaded model has; the numbers are None where config.json does not say them.
 
-    `key_values` is the width of one layer's keys (and of its values): heads that keep them times their size.
+    `key_values` is the width of one layer's keys (and of its values): heads that keep them times their size. `turned`
+    is a base of Conv1D modules.
     """
 
     shapes: Mapping[str, Shape]
@@ -27,6 +34,7 @@ class Anatomy:
     heads: int | None
     key_value_heads: int | None
     key_values: int | None
+    turned: bool = False
 
     def modules(self) -> dict[str, dict[str, Shape]]:
         """Every module that holds a tensor, itself or further down, with the tensors it holds itself by their last name."""
@@ -71,8 +79,11 @@ def anatomy(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> Anatomy:
     uneven = numbers.get("global_head_dim") is not None or numbers.get("per_layer_config") is not None
     if size is None and width and heads:
         size = width // heads
+    outer = INNER.get(str(config.get("model_type")))
+    if outer is not None and not any(name.startswith(f"{outer}.") for name in shapes):
+        shapes = {name if name.startswith(HEAD) else f"{outer}.{name}": shape for name, shape in shapes.items()}
     return Anatomy(
-        shapes=_with_head(shapes, numbers),
+        shapes=_with_head(shapes, numbers), turned=config.get("model_type") in TURNED,
         width=width, layers=number("num_hidden_layers", "num_layers", "n_layer"), heads=heads,
         key_value_heads=kept, key_values=None if uneven or not (kept and size) else kept * size,
     )  # fmt: skip

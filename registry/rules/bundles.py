@@ -111,18 +111,20 @@ def inspect(
         except Invalid as error:
             root = None
             bundle.unread(bundle.files["config.json"], error)
-    kept, unbound, rewritten = list(files), list(files), None
+    kept, rewritten = list(files), None
+    unbound = digest(manifest_of(files))
     if config is not None and not bundle.defects:
         came = bundle.files[CONFIG]
-        facts["uploaded_config"] = f"sha256:{came.sha256}"
-        unbound = _with_config(files, adapters.written(config, None, None))
-        line, commit = (base.line, base.commit) if base else (None, None)
-        kept = _with_config(files, rewritten := adapters.written(config, line, commit))
-        rewritten = None if sha256_hex(rewritten) == came.sha256 else rewritten
+        unbound = digest(manifest_of(_with_config(files, adapters.written(config, None, None))))
+        facts |= {"uploaded_config": f"sha256:{came.sha256}", "unbound_manifest": unbound}
+        mine = adapters.written(config, base.line if base else None, base.commit if base else None)
+        kept = _with_config(files, mine)
+        rewritten = None if sha256_hex(mine) == came.sha256 else mine
+    manifest = manifest_of(kept)
+    findings = _findings(kind, base, meta)
     return Inspected(
-        kept, rewritten, manifest := manifest_of(kept), digest(manifest), digest(manifest_of(unbound)), root, base_root,
-        facts, bundle.defects.told(), _findings(kind, base, meta),
-    )  # fmt: skip
+        kept, rewritten, manifest, digest(manifest), unbound, root, base_root, facts, bundle.defects.told(), findings
+    )
 
 
 def manifest_of(files: Sequence[File]) -> list[dict[str, Any]]:

@@ -115,9 +115,12 @@ def biases(values: Values, base: Anatomy, modules: Iterable[str], wanted: Wanted
 
 
 def fans(values: Values, base: Anatomy, module: str) -> tuple[int, int]:
-    """How many numbers come out of a linear module, and go in; GPT-2's Conv1D stores them the other way round."""
+    """How many numbers come out of a linear module, and go in; GPT-2's Conv1D stores them the other way round.
+
+    PEFT sees that by itself, and notes fan_in_fan_out only when all its targets are such.
+    """
     out, into = base.shapes[f"{module}.weight"]
-    turned = values["fan_in_fan_out"] and module.rpartition(".")[2] != HEAD
+    turned = (base.turned or values["fan_in_fan_out"]) and module.rpartition(".")[2] != HEAD
     return (into, out) if turned else (out, into)
 
 

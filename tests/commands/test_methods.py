@@ -133,6 +133,18 @@ def test_a_draft_gets_its_base_into_its_configuration_when_it_has_one(world: Wor
         assert verify(world.store, world.blobs, world.engineer.actor, added.ref).ok
 
 
+def test_a_draft_stays_one_draft_whichever_base_it_is_said_to_have(world: World) -> None:
+    other = a_base(world.store, world.blobs, world.engineer, world.team, "second", seed=3)
+    files = adapter_files(world.blobs)
+    drafts = [add(world, files, base, domain="") for base in (world.base.ref, None, other.ref, other.ref)]
+    assert {one.status for one in drafts} == {"draft"}
+    assert len({one.ref for one in drafts}) == 1
+    assert len({one.digest for one in drafts}) == 3
+    view = seen(world, drafts[0].ref)
+    assert (view.base, config_of(world, view)["base_model_name_or_path"]) == (other.ref, f"{world.team}/second")
+    assert add(world, files, world.base.ref).status == "registered"
+
+
 def test_another_base_of_ours_is_not_the_base(world: World) -> None:
     """Two bases of the same shapes: what the configuration says must be what is bound, where it names one of ours."""
     other = a_base(world.store, world.blobs, world.engineer, world.team, "other", seed=3)

@@ -224,6 +224,7 @@ def test_a_sound_adapter(base: BaseFacts) -> None:
         "tensors": 8, "parameters": 224, "dtypes": {"F32": 224}, "method": "lora", "rank": 4, "alpha": 8,
         "max_rank": 4, "bias": "none", "variant": "plain", "targets": ["q_proj", "v_proj"], "trainable_parameters": 224,
         "risks": [], "uploaded_config": f"sha256:{sha256_hex(files['adapter_config.json'])}",
+        "unbound_manifest": found.unbound_digest,
     }  # fmt: skip
 
 

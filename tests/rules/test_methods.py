@@ -118,6 +118,28 @@ def test_a_large_base_and_a_large_configuration_take_no_time_either() -> None:
         assert time.process_time() - began < 1.0
 
 
+def test_what_adalora_pruned_is_held_to_its_masks() -> None:
+    module = "model.layers.0.self_attn.q_proj"
+    left = read("ADALORA", rank_pattern={f"{module}.lora_E": [True, False, True, False, False, False]})
+    tensors = left.method.predict(left.values, BASE).tensors
+    assert tensors[f"base_model.model.{module}.lora_E"] == (2, 1)
+    assert tensors[f"base_model.model.{module.replace('0', '1')}.lora_E"] == (6, 1)
+    for name, mask, rule in (
+        (f"{module}.lora_E", [True], "config-at-odds"),
+        ("x.lora_E", [True] * 6, "target-unmatched"),
+    ):
+        config = read("ADALORA", rank_pattern={name: mask})
+        assert [defect.rule for defect in config.method.predict(config.values, BASE).defects] == [rule]
+    for change, rule in (
+        ({"rank_pattern": {f"{module}.lora_E": [False] * 6}}, "pruned-away"),
+        ({"rank_pattern": {module: [True] * 6}}, "config-value"),
+        ({"rank_pattern": {f"{module}.lora_E": [1, 0]}}, "config-value"),
+        ({"tinit": 5, "tfinal": 5}, "config-at-odds"),
+    ):  # fmt: skip
+        _, defects = adapters.read_config({"peft_type": "ADALORA", **LEAST["ADALORA"], **change})
+        assert [defect.rule for defect in defects] == [rule]
+
+
 def with_ranks(q: int, v: int) -> dict[str, np.ndarray[Any, Any]]:
     arrays = lora_arrays(q)
     return {name: array if "q_proj" in name else lora_arrays(v)[name] for name, array in arrays.items()}

@@ -68,6 +68,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "rslora": lambda: Case(llama, _lora("q_proj", use_rslora=True)),
     "dora": lambda: Case(llama, _lora("q_proj", "v_proj", use_dora=True)),
     "lora-conv1d": lambda: Case(gpt2, _lora("c_attn", "mlp.c_proj", fan_in_fan_out=True)),
+    "lora-conv1d-unsaid": lambda: Case(gpt2, _lora("c_attn", "lm_head"), "lean"),
     "dora-conv1d": lambda: Case(gpt2, _lora("c_attn", fan_in_fan_out=True, use_dora=True)),
     "lora-patterns": lambda: Case(llama, _lora(
         "q_proj", "v_proj", rank_pattern={"layers.1.self_attn.q_proj": 2, "v_proj": 3}, alpha_pattern={"v_proj": 5})),
@@ -104,9 +105,11 @@ def write(case: Case, folder: Path) -> Any:
             _prune(model)
         else:
             _move(model)
-        more = (
-            {"path_initial_model_for_weight_conversion": str(folder / "start")} if case.through == "converted" else {}
-        )
+        more: dict[str, Any] = {}
+        if case.through == "converted":
+            more["path_initial_model_for_weight_conversion"] = str(folder / "start")
+        if case.through == "lean":
+            more["save_embedding_layers"] = False
         model.save_pretrained(folder, **more)
         return logits(model)
 

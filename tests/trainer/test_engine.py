@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import peft
 import pytest
 from fastapi.testclient import TestClient
 
@@ -74,6 +75,17 @@ def chat(door: TestClient, name: str, item: Item) -> str:
 
 def load(door: TestClient, name: str, path: Path, **more: Any) -> Any:
     return door.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(path), **more})
+
+
+def test_what_would_change_the_answers_of_others_is_not_loaded(
+    door: TestClient, place: Path, base: Path, cpu: Device
+) -> None:
+    """A prompt stands beside no other adapter in PEFT; that is said, not found out by whoever asks the base."""
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    peft.get_peft_model(model.load_base(base, cpu), config).save_pretrained(place / "prompt")
+    refused = load(door, "acme/letters@v9", place / "prompt")
+    assert refused.status_code == 400, refused.text
+    assert "serves LoRA without biases, not prompt" in refused.text
 
 
 def test_each_name_answers_with_its_own_weights(

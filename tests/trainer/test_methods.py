@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,12 +17,14 @@ import pytest
 import torch
 from safetensors.numpy import load, save
 
+from registry.client import Countersign
 from registry.rules import adapters
 from registry.rules.bundles import BaseFacts, Inspected, base_facts
 from registry.rules.configs import FILE
 from registry.rules.recipes import METHODS
 from tests.rules.bundle_files import Files, declared, look
 from tests.trainer import peft_outputs
+from tests.trainer.live import Live
 from tests.trainer.peft_outputs import CASES, gpt2, llama, logits
 from trainer import bottleneck, model
 
@@ -178,7 +183,50 @@ def test_a_copy_of_the_bases_embedding_is_refused_and_its_lora_is_not(tmp_path: 
             assert (defect.rule, "save_embedding_layers=False" in defect.mend) == ("tensor-unexpected", True)
 
 
+def test_a_base_may_be_published_without_its_outer_name(written: dict[str, Written], based: Based) -> None:
+    """GPT-2's own files say h.0, not transformer.h.0, and PEFT sees neither files nor that name but the loaded model."""
+    facts = based(gpt2)
+    bare = replace(facts, shapes={name.removeprefix("transformer."): shape for name, shape in facts.shapes.items()})
+    assert bare.shapes.keys().isdisjoint(facts.shapes)
+    for name, one in written.items():
+        if one.make is gpt2:
+            assert look("adapter", one.files, bare).defects == [], name
+
+
 def test_peft_refuses_to_load_what_only_we_can(written: dict[str, Written]) -> None:
     """In-process serving only: nobody mistakes a bottleneck for an adapter of PEFT's."""
     with pytest.raises(KeyError, match="BOTTLENECK"):
         peft.PeftModel.from_pretrained(llama(), written["bottleneck"].folder)
+
+
+@pytest.mark.database
+def test_peft_finds_the_base_by_itself_through_the_registry(
+    written: dict[str, Written], live: Live, tmp_path: Path
+) -> None:
+    """AutoPeftModel pulls the adapter, and then the base by the line and commit that its configuration names."""
+    llama().save_pretrained(tmp_path / "base")
+    with Countersign(live.url, live.engineer) as registry:
+        registry.add("base", tmp_path / "base", "acme/auto-base", meta={"licence": "Apache-2.0", "source": "made here"})
+        added = registry.add("adapter", _clean(written["dora"], tmp_path / "dora"), "acme/auto", base="acme/auto-base@v1",
+                             meta={"purpose": "sorting", "domain": "service"})  # fmt: skip
+        assert added.status == "registered"
+    script = (
+        "import torch, warnings; warnings.simplefilter('ignore')\nfrom peft import AutoPeftModelForCausalLM\n"
+        "net = AutoPeftModelForCausalLM.from_pretrained('acme/auto').eval()\n"
+        f"torch.save(net(input_ids=torch.tensor({peft_outputs.TOKENS.tolist()})).logits.detach(), 'out.pt')"
+    )
+    env = {**os.environ, "HF_ENDPOINT": live.url, "HF_TOKEN": live.engineer, "HF_HOME": str(tmp_path / "hf"),
+           "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answered = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert torch.allclose(answered, written["dora"].logits, atol=1e-5)
+
+
+def _clean(one: Written, into: Path) -> Path:
+    into.mkdir()
+    for path in (WEIGHTS, FILE):
+        (into / path).write_bytes(one.files[path])
+    return into

@@ -57,16 +57,14 @@ class Server:
             self.sent[digest] = digest
         return digest
 
-    def add(
-        self, world: World, files: Files, name: str = "hostile", kind: str = "bases"
-    ) -> tuple[httpx.Response, float]:
+    def add(self, world: World, files: Files, name: str = "hostile", tries: int = 3) -> tuple[httpx.Response, float]:
         """Register, and what it cost in CPU seconds: the least of three tries when others made the machine busy."""
         body = {"name": f"{world.team}/{name}", "meta": {"licence": "x", "source": "x"}, "files": [
             {"path": path, "sha256": self.put(content), "size": len(content)} for path, content in files.items()]}  # fmt: skip
         cost = CPU_SECONDS + 1
-        for _ in range(3):
+        for _ in range(tries):
             before = self.cpu()
-            answer = self.client.post(f"/{kind}", json=body)
+            answer = self.client.post("/bases", json=body)
             cost = min(cost, self.cpu() - before)
             if cost <= CPU_SECONDS:
                 break
@@ -140,7 +138,7 @@ def test_the_worst_is_refused_in_a_second_and_in_little_memory(server: Server, w
 def test_the_largest_genuine_tokenizer_is_taken(server: Server, world: World) -> None:
     """Bounds that refuse what people have are no bounds: 262,144 pieces and 514,906 merges, 33 MB."""
     server.forget()
-    answer, _ = server.add(world, sound() | {"tokenizer.json": like_gemma()}, "gemma")
+    answer, _ = server.add(world, sound() | {"tokenizer.json": like_gemma()}, "gemma", tries=1)
     assert answer.status_code == 201, answer.text
     assert server.peak() < MEGABYTES
 

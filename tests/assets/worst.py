@@ -61,7 +61,8 @@ def _everything() -> Files:
         "tokenizer_config.json": filled(b'{"a":1},', 4 << 20),
         "model.safetensors.index.json": filled(b'"x":"y",', 8 << 20, b'{"weight_map":{', b'"z":1}}'),
         **{name: filled(b"[1],", 1 << 20) for name in ("config.json", "generation_config.json", "special_tokens_map.json")},
-        "README.md": b"`a``" * (1 << 18), "LICENSE": b"<a " * 349_000, "NOTICE": b"- " * (1 << 19),
+        "README.md": b"`a``" * (1 << 18), "LICENSE": b"<a " * 80_000, "NOTICE": b"- " * (1 << 17),
+        "LICENSE.md": b"](" * (1 << 17), "LICENSE.txt": b"N" * (1 << 18), "NOTICE.txt": b"---\n" * (1 << 16),
     }  # fmt: skip
 
 
@@ -70,15 +71,15 @@ def _files() -> Files:
 
 
 WORST: dict[str, tuple[Callable[[], Files], str]] = {
-    "64 MiB of empty lists": (lambda: tokenizer(filled(b"[],", MOST))(), "bad-json"),
-    "64 MiB of small objects": (lambda: tokenizer(filled(b'{"a":1},', MOST))(), "bad-json"),
-    "64 MiB of floats": (lambda: tokenizer(filled(b"1e308,", MOST))(), "bad-json"),
-    "64 MiB of long numbers": (lambda: tokenizer(filled(b"1" * 4000 + b",", MOST))(), "bad-json"),
+    "16 MiB of empty lists": (lambda: tokenizer(filled(b"[],", LARGE))(), "bad-json"),
+    "16 MiB of small objects": (lambda: tokenizer(filled(b'{"a":1},', LARGE))(), "bad-json"),
+    "16 MiB of floats": (lambda: tokenizer(filled(b"1e308,", LARGE))(), "bad-json"),
+    "16 MiB of long numbers": (lambda: tokenizer(filled(b"1" * 4000 + b",", LARGE))(), "bad-json"),
     "64 MiB of one text": (lambda: tokenizer(filled(b"x", MOST, b'{"model":"', b'"}'))(), "bad-json"),
-    "64 MiB of escapes": (lambda: tokenizer(filled(b'"' + b"\\u0041" * 4000 + b'",', MOST))(), "bad-json"),
-    "64 MiB of depth": (lambda: tokenizer(filled(b"[", MOST))(), "bad-json"),
-    "64 MiB of lists 29 deep": (lambda: tokenizer(filled(b"[" * 29 + b"]" * 29 + b",", MOST))(), "bad-json"),
-    "64 MiB of texts like structure": (lambda: tokenizer(filled(b'"],},,,,,,,,,,,,,,,",', MOST))(), "bad-json"),
+    "16 MiB of escapes": (lambda: tokenizer(filled(b'"' + b"\\u0041" * 4000 + b'",', LARGE))(), "bad-json"),
+    "16 MiB of depth": (lambda: tokenizer(filled(b"[", LARGE))(), "bad-json"),
+    "16 MiB of lists 14 deep": (lambda: tokenizer(filled(b"[" * 14 + b"]" * 14 + b",", LARGE))(), "bad-json"),
+    "16 MiB of texts like structure": (lambda: tokenizer(filled(b'"],},,,,,,,,,,,,,,,",', LARGE))(), "bad-json"),
     "64 MiB of blanks": (lambda: tokenizer(filled(b" ", MOST, b"{", b"]"))(), "bad-json"),
     "Gemma with a key twice at its end": (lambda: tokenizer(like_gemma(',"model":{}'))(), "bad-json"),
     "vocabulary with a key twice at its end": (lambda: tokenizer(vocabulary(380_000, b',"t7":1'))(), "bad-json"),

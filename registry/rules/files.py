@@ -37,7 +37,7 @@ Kind = Literal["base", "adapter", "checkpoint"]
 
 MAX_FILES = 1024
 MAX_TEXT = 1 << 20
-LARGER = {"tokenizer.json": 64 << 20, "vocab.json": 16 << 20, "merges.txt": 16 << 20, "vocab.txt": 16 << 20,
+LARGER = {"tokenizer.json": 64 << 20, "vocab.json": 8 << 20, "merges.txt": 8 << 20, "vocab.txt": 8 << 20,
           "tokenizer_config.json": 4 << 20, "model.safetensors.index.json": 8 << 20}  # fmt: skip
 """Byte limits of the text files that may pass 1 MiB: Gemma's tokenizer has 33 MB, its settings 1.2."""
 MAX_TERMS = 256 << 10
@@ -186,6 +186,7 @@ def _read_text(bundle: Bundle, path: str, file: File) -> None:
         # A stand-in that equals no other: such files are compared by their bytes.
         bundle.documents[path] = {"sha256": file.sha256}
         return
+    document: Any
     try:
         if path in TABLES:
             check_tokens(path, _texts(_pieces(bundle, file)), wrong)

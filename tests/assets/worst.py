@@ -37,7 +37,7 @@ def _gemma() -> str:
     vocab = {f"{odd[n % 7]}{n:x}{odd[n % 5]}": n for n in range(262_144)}
     merges = [[f"{odd[n % 7]}{n % 999}", f"{odd[n % 3]}{n % 777}{'x' * (n % 5)}"] for n in range(514_906)]
     return json.dumps(head, ensure_ascii=False)[:-1] + ',"model":' + json.dumps(
-        {"type": "BPE", "vocab": vocab, "merges": merges}, ensure_ascii=False, indent=1)  # fmt: skip
+        {"type": "BPE", "vocab": vocab, "merges": merges}, ensure_ascii=False, separators=(",\n" + " " * 10, ": "))  # fmt: skip
 
 
 def header(count: int, name: str, **other: object) -> bytes:

@@ -90,24 +90,27 @@ class Strict:
     def _constant(text: str) -> float:
         raise ValueError(f"{text} is no JSON number")
 
-    def check(self, text: str, value: Any, depth: int, outer: int = 0) -> None:
+    def check(self, text: str, value: Any, depth: int, outer: int = 0, halves: bool = False) -> None:
         """Raise Invalid for what was read whole, below so many `outer` levels: a key twice, too deep, half a character."""
         if self.twice:
             named = ", ".join(repr(key[:60]) for key in self.twice[:5])
             raise bad(f"the key {named} stands more than once in one object")
         if _deeper(value, depth - outer):
             raise bad(f"it nests deeper than {depth} levels")
-        if "\\u" in text and HALF.search(text):
+        if not halves and "\\u" in text and HALF.search(text):
             try:
                 json.dumps(value, ensure_ascii=False).encode("utf-8")
             except UnicodeEncodeError:
                 raise bad("a text holds half of a surrogate pair, which is no character") from None
 
 
-def loads(data: bytes, *, depth: int = 32, values: int = MAX_VALUES, allowance: Allowance | None = None) -> Any:
+def loads(
+    data: bytes, *, depth: int = 32, values: int = MAX_VALUES, allowance: Allowance | None = None, halves: bool = True
+) -> Any:
     """Parse JSON that has one meaning only: UTF-8, no key twice, no NaN or infinity, at most `depth` levels.
 
     Two readers of `{"a": 1, "a": 2}` may see different things, and a reviewer's tool and the loader must not.
+    `halves` says whether a text may hold half of a surrogate pair, as some clients send; UTF-8 cannot carry it on.
     Raises Invalid (`bad-json`) naming the first few faults.
     """
     (allowance or Allowance(values)).spend(data, values)
@@ -121,7 +124,7 @@ def loads(data: bytes, *, depth: int = 32, values: int = MAX_VALUES, allowance: 
         raise bad(f"it is not UTF-8 at byte {error.start}") from None
     except ValueError as error:
         raise bad(f"it is not JSON: {str(error)[:120]}") from None
-    strict.check(text, value, depth)
+    strict.check(text, value, depth, halves=halves)
     return value
 
 

@@ -195,7 +195,8 @@ def _read_text(bundle: Bundle, path: str, file: File) -> None:
         if not path.endswith(".json"):
             document = data.decode("utf-8")
         else:
-            document = loads(data, values=MAX_HELD[1] if path in STREAMED else FEW, allowance=bundle.allowance)
+            document = loads(data, values=MAX_HELD[1] if path in STREAMED else FEW, allowance=bundle.allowance,
+                             halves=False)  # fmt: skip
     except UnicodeDecodeError as error:
         wrong(f"byte {error.start}", "not-text", "it is not UTF-8 text", "Save it as UTF-8.")
         return

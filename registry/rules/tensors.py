@@ -226,7 +226,7 @@ def _sound(data: bytes, size: int) -> tuple[TensorInfo, ...] | None:
 def _examined(data: bytes, size: int, wrong: Wrong) -> tuple[TensorInfo, ...]:
     """The same with a name for each fault; the tensors are of use only when there is none."""
     try:
-        table = loads(data, depth=4, values=MAX_HEADER_VALUES)
+        table = loads(data, depth=4, values=MAX_HEADER_VALUES, halves=False)
     except Invalid as error:
         wrong("header", "header-json", error.detail)
         return ()

@@ -72,7 +72,7 @@ def read_by_pieces(data: bytes, size: int = streams.PIECE) -> str | dict[str, st
 
 def read_whole(data: bytes) -> str | dict[str, str]:
     try:
-        value = documents.loads(data)
+        value = documents.loads(data, halves=False)
     except Invalid as error:
         return error.kind
     if not isinstance(value, dict):

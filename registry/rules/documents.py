@@ -105,15 +105,17 @@ class Strict:
 
 
 def loads(
-    data: bytes, *, depth: int = 32, values: int = MAX_VALUES, allowance: Allowance | None = None, halves: bool = True
+    data: bytes, *, depth: int = 32, values: int | None = None, allowance: Allowance | None = None, halves: bool = True
 ) -> Any:
     """Parse JSON that has one meaning only: UTF-8, no key twice, no NaN or infinity, at most `depth` levels.
 
     Two readers of `{"a": 1, "a": 2}` may see different things, and a reviewer's tool and the loader must not.
+    At most so many `values`, none of them beyond the `allowance`, where these are given: commas inside of texts count, too.
     `halves` says whether a text may hold half of a surrogate pair, as some clients send; UTF-8 cannot carry it on.
     Raises Invalid (`bad-json`) naming the first few faults.
     """
-    (allowance or Allowance(values)).spend(data, values)
+    if values is not None or allowance is not None:
+        (allowance or Allowance(values or 0)).spend(data, values)
     strict = Strict()
     try:
         text = data.decode("utf-8")

@@ -60,6 +60,8 @@ ONNX = re.compile(rb"\x08[\x01-\x1f](?:\x12|\x1a|\x22|\x2a|\x3a)")
 """ModelProto: ir_version, then a text, a model version or the graph (onnx.proto3)."""
 SENTENCEPIECE = re.compile(rb"\x0a[\x05-\x40]\x0a[\x01-\x40].{1,64}\x15", re.DOTALL)
 ACTS = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX"})
+MAX_OPCODES = 10_000
+"""No prose reads as so many; a pickle may have a million."""
 NAMED = re.compile(r"[\w.]+ [\w.]+")
 
 # White space and form feeds (the GPL has some) are text; other controls, changes of the direction of writing, and the
@@ -85,6 +87,7 @@ ACTIVE = re.compile(
     r"|\bdata:(?:text/html|image/svg|application/)",
     re.IGNORECASE,
 )
+MAX_TAGS = 20_000
 FRONT = re.compile(r"---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.MULTILINE | re.DOTALL)
 YAML_ACT = re.compile(
     r"^[ \t]*(?:-[ \t]+){0,4}(?:[^\s:#]+:[ \t]+)?"
@@ -138,7 +141,9 @@ def is_old_pickle(data: bytes) -> bool:
 
     acts = False
     try:
-        for opcode, argument, at in pickletools.genops(data):
+        for count, (opcode, argument, at) in enumerate(pickletools.genops(data)):
+            if count > MAX_OPCODES:
+                return True
             acts = acts or (opcode.name in ACTS and (argument is None or NAMED.fullmatch(argument) is not None))
             if opcode.name == "STOP":
                 return acts or (at is not None and at > 1 and not data[at + 1 :].strip())
@@ -162,7 +167,9 @@ def check_prose(text: str, wrong: Wrong) -> None:
     if CODE.fullmatch(first[:1000]):
         wrong("", "code-as-text", f"it begins as a program does: {first[:60]!r}",
               "Write what it is for first, and code between ``` lines.")  # fmt: skip
-    if found := ACTIVE.search(FENCED.sub(" ", body)):
+    if body.count("<") > MAX_TAGS:
+        wrong("", "active-content", f"it has more than {MAX_TAGS} tags", "Write it as Markdown.")
+    elif found := ACTIVE.search(FENCED.sub(" ", body)):
         wrong("", "active-content", f"{found[0][:60]!r} would act where the text is shown as a page",
               "Take it out, or put an example between ``` lines.")  # fmt: skip
 
@@ -174,19 +181,40 @@ def check_plain(text: str, wrong: Wrong) -> None:
               "Take it out: a reader must see what is there.")  # fmt: skip
 
 
-MERGE = re.compile(r"(?:#version[^\n]*|[^\s]{1,1024} [^\s]{1,1024}|)\r?", re.ASCII)
-MAX_LINES = 1_000_000
+MERGE = re.compile(r"(?:#version[^\n]{0,100}|[^ \n]{1,1024} [^ \n]{1,1024}|)\r?\n")
+MERGES = re.compile(f"(?:{MERGE.pattern})*")
+MAX_LINES = 600_000
+MAX_LINE = 1024
 
 
-def check_tokens(path: str, lines: Iterator[str], wrong: Wrong) -> None:
-    """merges.txt: two pieces and a blank a line; vocab.txt: one piece a line, of at most 1,024 characters."""
-    merges = path == "merges.txt"
-    for number, line in enumerate(lines, 1):
-        if number > MAX_LINES or len(line) > 2050 or (merges and not MERGE.fullmatch(line)) or CONTROLS.search(line):
-            wanted = "two pieces with one blank between them" if merges else "one piece of at most 1024 characters"
-            wrong(f"line {number}", "token-table", f"each of at most {MAX_LINES} lines holds {wanted}",
+def check_tokens(path: str, texts: Iterator[str], wrong: Wrong) -> None:
+    """merges.txt: two pieces and a blank a line; vocab.txt: one piece a line, of at most 1,024 characters.
+
+    `texts` are whole lines, many at a time: looked at together, and one by one only where something is wrong.
+    """
+    merges, before = path == "merges.txt", 0
+    for text in texts:
+        lines = text.count("\n")
+        if before + lines > MAX_LINES or CONTROLS.search(text) or not (
+            MERGES.fullmatch(text if text.endswith("\n") else text + "\n") if merges
+            else max(map(len, text.split("\n"))) <= MAX_LINE
+        ):  # fmt: skip
+            number = next(
+                (n for n, line in enumerate(text.split("\n"), 1) if not _tokens(line, merges)), MAX_LINES - before + 1
+            )
+            wanted = (
+                "two pieces with one blank between them" if merges else f"one piece of at most {MAX_LINE} characters"
+            )
+            wrong(f"line {before + number}", "token-table", f"each of at most {MAX_LINES} lines holds {wanted}",
                   "Save the tokenizer again with transformers.")  # fmt: skip
             return
+        before += lines
+
+
+def _tokens(line: str, merges: bool) -> bool:
+    if CONTROLS.search(line):
+        return False
+    return MERGE.fullmatch(line + "\n") is not None if merges else len(line) <= MAX_LINE
 
 
 def check_document(path: str, document: Any, wrong: Wrong, *, deep: bool = True) -> None:

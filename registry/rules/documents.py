@@ -27,7 +27,7 @@ def bad(detail: str) -> Invalid:
     return Invalid("bad-json", detail, "Write it as plain UTF-8 JSON in which every key stands once.")
 
 
-MAX_VALUES = 250_000
+MAX_VALUES = 300_000
 MAX_ESCAPES = 2_000_000
 """Backslashes in one document: each is a slow step for every reader."""
 NESTS = frozenset({dict, list})
@@ -35,15 +35,15 @@ HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def weight(data: bytes) -> int:
-    """At most how many values these bytes hold, before they are parsed; a list counts two and an object four."""
-    return data.count(b",") + 2 * data.count(b"[") + 4 * data.count(b"{")
+    """At most how many values these bytes hold, before they are parsed; a list counts three and an object five."""
+    return data.count(b",") + 3 * data.count(b"[") + 5 * data.count(b"{")
 
 
 class Allowance:
     """How much may still be read: shared by the documents of one bundle, so that many cost no more than one.
 
     Counted before parsing, by the commas and opening brackets that stand in the bytes (those inside texts too): a
-    megabyte of `[],[],` would be parsed into sixty. A list counts two and an object four, as they cost.
+    megabyte of `[],[],` would be parsed into sixty. A list counts three and an object five, as they cost.
     """
 
     def __init__(self, values: int = MAX_VALUES) -> None:
@@ -54,11 +54,11 @@ class Allowance:
         """Take off what these bytes hold, which may be at most `most`; Invalid (`bad-json`) when it is not left."""
         count = weight(data)
         if most is not None and count > most:
-            raise bad(f"it holds more than {most} values (an object counts as four, a list as two)")
+            raise bad(f"it holds more than {most} values (an object counts five, a list three)")
         self.values -= count
         self.escapes -= data.count(b"\\")
         if self.values < 0:
-            raise bad(f"with it, more than {self.limit} values were read (an object counts as four, a list as two)")
+            raise bad(f"with it, more than {self.limit} values were read (an object counts five, a list three)")
         if self.escapes < 0:
             raise bad(f"with it, more than {MAX_ESCAPES} backslashes were read")
 
@@ -90,27 +90,32 @@ class Strict:
     def _constant(text: str) -> float:
         raise ValueError(f"{text} is no JSON number")
 
-    def check(self, text: str, value: Any, depth: int) -> None:
-        """Raise Invalid for what was read whole: a key twice, too deep, half of a character."""
+    def check(self, text: str, value: Any, depth: int, outer: int = 0, halves: bool = False) -> None:
+        """Raise Invalid for what was read whole, below so many `outer` levels: a key twice, too deep, half a character."""
         if self.twice:
             named = ", ".join(repr(key[:60]) for key in self.twice[:5])
             raise bad(f"the key {named} stands more than once in one object")
-        if _deeper(value, depth):
+        if _deeper(value, depth - outer):
             raise bad(f"it nests deeper than {depth} levels")
-        if "\\u" in text and HALF.search(text):
+        if not halves and "\\u" in text and HALF.search(text):
             try:
                 json.dumps(value, ensure_ascii=False).encode("utf-8")
             except UnicodeEncodeError:
                 raise bad("a text holds half of a surrogate pair, which is no character") from None
 
 
-def loads(data: bytes, *, depth: int = 32, values: int = MAX_VALUES, allowance: Allowance | None = None) -> Any:
+def loads(
+    data: bytes, *, depth: int = 32, values: int | None = None, allowance: Allowance | None = None, halves: bool = True
+) -> Any:
     """Parse JSON that has one meaning only: UTF-8, no key twice, no NaN or infinity, at most `depth` levels.
 
     Two readers of `{"a": 1, "a": 2}` may see different things, and a reviewer's tool and the loader must not.
+    At most so many `values`, none of them beyond the `allowance`, where these are given: commas inside of texts count, too.
+    `halves` says whether a text may hold half of a surrogate pair, as some clients send; UTF-8 cannot carry it on.
     Raises Invalid (`bad-json`) naming the first few faults.
     """
-    (allowance or Allowance(values)).spend(data, values)
+    if values is not None or allowance is not None:
+        (allowance or Allowance(values or 0)).spend(data, values)
     strict = Strict()
     try:
         text = data.decode("utf-8")
@@ -121,7 +126,7 @@ def loads(data: bytes, *, depth: int = 32, values: int = MAX_VALUES, allowance: 
         raise bad(f"it is not UTF-8 at byte {error.start}") from None
     except ValueError as error:
         raise bad(f"it is not JSON: {str(error)[:120]}") from None
-    strict.check(text, value, depth)
+    strict.check(text, value, depth, halves=halves)
     return value
 
 

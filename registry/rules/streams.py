@@ -41,7 +41,7 @@ def kinds(document: Any) -> dict[str, str]:
     return {key: KINDS.get(type(value), "null") for key, value in document.items()}
 
 
-def outline(pieces: Iterator[bytes], allowance: Allowance, *, depth: int = 32) -> dict[str, str]:
+def outline(pieces: Iterator[bytes], allowance: Allowance, *, depth: int = 16) -> dict[str, str]:
     """Read a JSON object to its end, and say of each of its keys what kind of value it has.
 
     `pieces` are its bytes in order, at most PIECE each. It is strict as `documents.loads` is, and raises the same Invalid.
@@ -162,7 +162,7 @@ class _Reader:
             except (StopIteration, ValueError, RecursionError):
                 read = -1
             if read == len(text) and elements:
-                self._strict.check(text, elements, self._depth - level + 1)
+                self._strict.check(text, elements, self._depth, level - 1)
                 self._end, self._at = mark, cut + 1
                 return elements
             self._strict.twice.clear()  # of a part that is read again
@@ -203,7 +203,7 @@ class _Reader:
         except (StopIteration, ValueError, RecursionError):
             self._strict.twice.clear()
             return self._walk(level + 1)
-        self._strict.check(text[:read], value, self._depth - level)
+        self._strict.check(text[:read], value, self._depth, level)
         self._at += read
         return KINDS[type(value)]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 
 from tests.assets.cases import WEIGHTS, Files, entry, packed, sound
 
 MOST = 64 << 20
-LARGE = 16 << 20
+LARGE, MEDIUM = 16 << 20, 8 << 20
 
 
 def filled(unit: bytes, size: int, head: bytes = b'{"model":[', tail: bytes = b"0]}") -> bytes:
@@ -24,15 +25,19 @@ def vocabulary(count: int, more: bytes = b"") -> bytes:
 
 def like_gemma(more: str = "") -> bytes:
     """As large and as deep as the tokenizer of Gemma 3: 262,144 pieces, 514,906 merges as pairs, 33 MB."""
+    return f"{_gemma()}{more}}}".encode()
+
+
+@cache
+def _gemma() -> str:
     head = {"version": "1.0", "added_tokens": [
         {"id": n, "content": f"<unused{n}>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
          "special": False} for n in range(6400)]}  # fmt: skip
     odd = "▁é中日ж한\U0001f600"
     vocab = {f"{odd[n % 7]}{n:x}{odd[n % 5]}": n for n in range(262_144)}
     merges = [[f"{odd[n % 7]}{n % 999}", f"{odd[n % 3]}{n % 777}{'x' * (n % 5)}"] for n in range(514_906)]
-    text = json.dumps(head, ensure_ascii=False)[:-1] + ',"model":' + json.dumps(
-        {"type": "BPE", "vocab": vocab, "merges": merges}, ensure_ascii=False, indent=1)  # fmt: skip
-    return (text + more + "}").encode()
+    return json.dumps(head, ensure_ascii=False)[:-1] + ',"model":' + json.dumps(
+        {"type": "BPE", "vocab": vocab, "merges": merges}, ensure_ascii=False, separators=(",\n" + " " * 10, ": "))  # fmt: skip
 
 
 def header(count: int, name: str, **other: object) -> bytes:
@@ -55,13 +60,14 @@ def _everything() -> Files:
     """Every large file at its limit at once."""
     return sound() | {
         "tokenizer.json": filled(b'"aaaaaaaaaaaaaaaaaaaaaaaa",', MOST),
-        "vocab.json": filled(b'"bbbbbbbbbbbbbbbbbb",', LARGE, b'{"a":[', b"0]}"),
-        "merges.txt": b"ab cd\n" * (LARGE // 6),
-        "vocab.txt": b"abcdefghijklmno\n" * (LARGE // 16),
+        "vocab.json": filled(b'"bbbbbbbbbbbbbbbbbb",', MEDIUM, b'{"a":[', b"0]}"),
+        "merges.txt": b"ab cd\n" * (MEDIUM // 6),
+        "vocab.txt": b"abcdefghijklmno\n" * (MEDIUM // 16),
         "tokenizer_config.json": filled(b'{"a":1},', 4 << 20),
         "model.safetensors.index.json": filled(b'"x":"y",', 8 << 20, b'{"weight_map":{', b'"z":1}}'),
         **{name: filled(b"[1],", 1 << 20) for name in ("config.json", "generation_config.json", "special_tokens_map.json")},
-        "README.md": b"`a``" * (1 << 18), "LICENSE": b"<a " * 349_000, "NOTICE": b"- " * (1 << 19),
+        "README.md": b"`a``" * (1 << 18), "LICENSE": b"<a " * 80_000, "NOTICE": b"- " * (1 << 17),
+        "LICENSE.md": b"](" * (1 << 17), "LICENSE.txt": b"N" * (1 << 18), "NOTICE.txt": b"---\n" * (1 << 16),
     }  # fmt: skip
 
 
@@ -70,15 +76,15 @@ def _files() -> Files:
 
 
 WORST: dict[str, tuple[Callable[[], Files], str]] = {
-    "64 MiB of empty lists": (lambda: tokenizer(filled(b"[],", MOST))(), "bad-json"),
-    "64 MiB of small objects": (lambda: tokenizer(filled(b'{"a":1},', MOST))(), "bad-json"),
-    "64 MiB of floats": (lambda: tokenizer(filled(b"1e308,", MOST))(), "bad-json"),
-    "64 MiB of long numbers": (lambda: tokenizer(filled(b"1" * 4000 + b",", MOST))(), "bad-json"),
-    "64 MiB of one text": (lambda: tokenizer(filled(b"x", MOST, b'{"model":"', b'"}'))(), "bad-json"),
-    "64 MiB of escapes": (lambda: tokenizer(filled(b'"' + b"\\u0041" * 4000 + b'",', MOST))(), "bad-json"),
-    "64 MiB of depth": (lambda: tokenizer(filled(b"[", MOST))(), "bad-json"),
-    "64 MiB of lists 29 deep": (lambda: tokenizer(filled(b"[" * 29 + b"]" * 29 + b",", MOST))(), "bad-json"),
-    "64 MiB of texts like structure": (lambda: tokenizer(filled(b'"],},,,,,,,,,,,,,,,",', MOST))(), "bad-json"),
+    "16 MiB of empty lists": (lambda: tokenizer(filled(b"[],", LARGE))(), "bad-json"),
+    "16 MiB of small objects": (lambda: tokenizer(filled(b'{"a":1},', LARGE))(), "bad-json"),
+    "16 MiB of floats": (lambda: tokenizer(filled(b"1e308,", LARGE))(), "bad-json"),
+    "16 MiB of long numbers": (lambda: tokenizer(filled(b"1" * 4000 + b",", LARGE))(), "bad-json"),
+    "16 MiB of one text": (lambda: tokenizer(filled(b"x", LARGE, b'{"model":"', b'"}'))(), "bad-json"),
+    "16 MiB of escapes": (lambda: tokenizer(filled(b'"' + b"\\u0041" * 4000 + b'",', LARGE))(), "bad-json"),
+    "16 MiB of depth": (lambda: tokenizer(filled(b"[", LARGE))(), "bad-json"),
+    "16 MiB of lists 14 deep": (lambda: tokenizer(filled(b"[" * 14 + b"]" * 14 + b",", LARGE))(), "bad-json"),
+    "16 MiB of texts like structure": (lambda: tokenizer(filled(b'"],},,,,,,,,,,,,,,,",', LARGE))(), "bad-json"),
     "64 MiB of blanks": (lambda: tokenizer(filled(b" ", MOST, b"{", b"]"))(), "bad-json"),
     "Gemma with a key twice at its end": (lambda: tokenizer(like_gemma(',"model":{}'))(), "bad-json"),
     "vocabulary with a key twice at its end": (lambda: tokenizer(vocabulary(380_000, b',"t7":1'))(), "bad-json"),

@@ -72,7 +72,7 @@ def read_by_pieces(data: bytes, size: int = streams.PIECE) -> str | dict[str, st
 
 def read_whole(data: bytes) -> str | dict[str, str]:
     try:
-        value = documents.loads(data)
+        value = documents.loads(data, halves=False)
     except Invalid as error:
         return error.kind
     if not isinstance(value, dict):
@@ -154,6 +154,10 @@ def test_an_allowance_is_shared() -> None:
     documents.loads(b"[1,2,3]", allowance=allowance)
     with pytest.raises(Invalid, match="more than 10 values"):
         documents.loads(b"[1,2,3]", allowance=allowance)
+    prompt = b'"' + b"," * 400_000 + b'"'  # where no limit is given, what people write is not counted
+    assert len(documents.loads(prompt)) == 400_000
+    with pytest.raises(Invalid, match="more than 300000 values"):
+        documents.loads(prompt, values=documents.MAX_VALUES)
 
 
 def test_depth_is_counted_exactly() -> None:

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ from registry.rules.chat_templates import GOLDEN, MOMENT, Offence, Templates
 from registry.views.chat_templates import GoldenView, RenderedView, TemplateDiffView
 
 CHILD = Path(__file__).with_name("child.py")
+# Isolated from the user's own packages, the child must be told where jinja2 lies if it lies there.
+PACKAGES = sorted({
+    str(Path(found.origin).parents[1])
+    for name in ("jinja2", "markupsafe") if (found := find_spec(name)) is not None and found.origin is not None
+})  # fmt: skip
 CPU_SECONDS = 1
 MEMORY = 256 << 20
 """Bytes of address space, the interpreter's own included."""
@@ -132,7 +138,8 @@ def _run(asked: bytes) -> tuple[list[dict[str, Any]], int]:
     """Start a child, feed it, read what it says until it ends or must be ended; its lines and its exit status."""
     try:
         child = subprocess.Popen(
-            [sys.executable, "-I", str(CHILD), str(CPU_SECONDS), str(MEMORY)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-I", str(CHILD), str(CPU_SECONDS), str(MEMORY), *PACKAGES],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, env={}, cwd="/", start_new_session=True,
         )  # fmt: skip
     except OSError as error:

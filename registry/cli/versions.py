@@ -158,12 +158,22 @@ def _show_version(version: VersionView) -> None:
         ("Base root", version.base_root), ("Made by", version.created_by), ("Since", version.created_at),
         ("Training run", version.training_run), ("Serves", version.serves), ("Recalled because", version.recall_reason),
         *(("Risk", risk) for risk in version.facts.get("risks") or ()),
-        ("Quantised from", _descent(version)), *((f"meta {name}", value) for name, value in version.meta.items()),
+        ("Chat template", _template(version)), ("Quantised from", _descent(version)),
+        *((f"meta {name}", value) for name, value in version.meta.items()),
     ])  # fmt: skip
     table(["File", "SHA-256", "Bytes"], [(one.path, one.sha256, one.size) for one in version.files])
     if version.approvals:
         rows = [(one.review, one.environment, state(one.state), one.expires_at) for one in version.approvals]
         table(["Review", "Environment", "State", "Expires"], rows)
+
+
+def _template(version: VersionView) -> str | None:
+    """Whose chat template it speaks by, where it brings one at all."""
+    told = version.facts.get("chat_template")
+    if not told or "own" not in told:
+        return told["digest"] if told else None
+    whose = f"its own: see countersign adapter template {version.ref}" if told["own"] else "its base's"
+    return f"{told['digest']}, {whose}"
 
 
 def _descent(version: VersionView) -> str | None:

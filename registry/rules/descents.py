@@ -172,9 +172,10 @@ def text_verdicts(base: Bundle, child: Bundle) -> list[TensorVerdict]:
                 whose = "the checkpoint" if key in ours else "the base"
                 verdicts.append(TensorVerdict(f"config.json {key}", "config", "unchecked", f"only {whose} says it"))
     texts = texts_of(base)
-    if texts.digests:
-        for one in tokenizer_defects(child, texts):
-            verdicts.append(TensorVerdict(f"{one.file} {one.where}".strip(), "tokenizer", "false", one.detail))
+    for one in tokenizer_defects(child, texts):
+        # A file the base has not cannot be held against anything; one it has, and says otherwise, contradicts it.
+        outcome: Outcome = "false" if one.where or one.file in texts.digests else "unchecked"
+        verdicts.append(TensorVerdict(f"{one.file} {one.where}".strip(), "tokenizer", outcome, one.detail))
     own, other = templates_of(child.documents), templates_of(base.documents)
     if own is not None and (other is None or own.texts != other.texts):
         verdicts.append(TensorVerdict("chat template", "template", "false", "it is not the base's"))

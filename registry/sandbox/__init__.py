@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,18 @@ from registry.rules.chat_templates import GOLDEN, MOMENT, Offence, Templates
 from registry.views.chat_templates import GoldenView, RenderedView, TemplateDiffView
 
 CHILD = Path(__file__).with_name("child.py")
+# Isolated from the user's own packages, the child must be told where jinja2 lies if it lies there.
+PACKAGES = sorted({
+    str(Path(found.origin).parents[1])
+    for name in ("jinja2", "markupsafe") if (found := find_spec(name)) is not None and found.origin is not None
+})  # fmt: skip
 CPU_SECONDS = 1
 MEMORY = 256 << 20
 """Bytes of address space, the interpreter's own included."""
-WALL_SECONDS = 5.0
-"""Longer than the processor time: a busy machine must not refuse what is sound."""
+WALL_SECONDS = 15.0
+"""Much longer than the processor time, which is what bounds a template: past this the machine is at fault, not it."""
+PATIENCE = 10.0
+"""Seconds to wait for a place."""
 MAX_ANSWER = 8 << 20
 _PLACES = threading.BoundedSemaphore(2)
 """So many children at once: looking at templates never takes the whole machine."""
@@ -107,7 +115,7 @@ def _ask(
     Raises Unavailable when no child can be started.
     """
     asked = json.dumps({"look": dict(look or {}), "diff": list(diff), "render": list(render), "moment": moment})
-    if not _PLACES.acquire(timeout=2 * WALL_SECONDS):
+    if not _PLACES.acquire(timeout=PATIENCE):
         raise Unavailable("sandbox-busy", "Too many chat templates are being looked at.", "Try again in a moment.")
     try:
         lines, ended = _run(asked.encode())
@@ -132,14 +140,16 @@ def _run(asked: bytes) -> tuple[list[dict[str, Any]], int]:
     """Start a child, feed it, read what it says until it ends or must be ended; its lines and its exit status."""
     try:
         child = subprocess.Popen(
-            [sys.executable, "-I", str(CHILD), str(CPU_SECONDS), str(MEMORY)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-I", str(CHILD), str(CPU_SECONDS), str(MEMORY), *PACKAGES],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, env={}, cwd="/", start_new_session=True,
         )  # fmt: skip
     except OSError as error:
         raise Unavailable("sandbox-away", f"No process to look at chat templates could be started: {error.strerror}.",
                           "Try again; if it stays, look at the server's limits.") from error  # fmt: skip
     assert child.stdin is not None and child.stdout is not None
-    timer = threading.Timer(WALL_SECONDS, _kill, (child,))
+    overdue = threading.Event()
+    timer = threading.Timer(WALL_SECONDS, _kill, (child, overdue))
     timer.start()
     try:
         with suppress(BrokenPipeError):
@@ -152,6 +162,9 @@ def _run(asked: bytes) -> tuple[list[dict[str, Any]], int]:
         child.stdout.close()  # one that says more than anybody reads is ended by its broken pipe
         ended = child.wait()
         timer.cancel()
+    if overdue.is_set():
+        raise Unavailable("sandbox-busy", f"A chat template got less than {CPU_SECONDS} s of processor time in "
+                          f"{WALL_SECONDS:g} s: the machine is overloaded.", "Try again in a moment.")  # fmt: skip
     whole = said.decode("utf-8", "replace").rpartition("\n")[0]
     lines = []
     for line in whole.splitlines():
@@ -160,7 +173,8 @@ def _run(asked: bytes) -> tuple[list[dict[str, Any]], int]:
     return lines, ended
 
 
-def _kill(child: subprocess.Popen[bytes]) -> None:
+def _kill(child: subprocess.Popen[bytes], overdue: threading.Event) -> None:
     """The child and whatever it may have started."""
+    overdue.set()
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)

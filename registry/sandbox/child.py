@@ -17,6 +17,7 @@ if __name__ == "__main__":
         (resource.RLIMIT_NPROC, 0),
     ):  # fmt: skip
         resource.setrlimit(limit, (value, value))
+    sys.path += sys.argv[3:]
 
 import difflib
 import json

@@ -163,6 +163,7 @@ def test_the_main_job_over_rest(
     assert door.done(owner, "GET", f"/datasets/{dataset['ref']}")["rows"] == 100
     for ref in (base["ref"], dataset["ref"]):
         assert door.done(engineer, "GET", f"/verify/{ref}")["ok"] is True
+    assert door.done(engineer, "GET", f"/chat-templates/{base['ref']}")["templates"] == []
 
     decoding = {"template": "plain", "max_new_tokens": 4}
     suite = door.done(engineer, "POST", "/eval-suites", {"name": f"{team}/suite", "dataset": dataset["ref"], "split": "test",

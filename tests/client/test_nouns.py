@@ -70,6 +70,7 @@ CALLS: list[tuple[str, tuple[Any, ...], str]] = [
     ("profiles", ("acme/claims@v1",), "GET /profiles?version=acme%2Fclaims%40v1"),
     ("profile", ("p1",), "GET /profiles/p1"),
     ("engines", ("acme/claims@v1",), "GET /engines/acme/claims@v1"),
+    ("chat_template", ("acme/claims@v1",), "GET /chat-templates/acme/claims@v1"),
     ("search_page", (), "GET /versions"),
     ("retention_classes", (), "GET /retention/classes"),
     ("define_retention", (Terms("c", 1), "why"), "POST /retention/classes"),

@@ -90,3 +90,20 @@ def test_a_person_sees_what_it_changes(world: World) -> None:
     [one] = shown.templates
     assert any(line.startswith("+") and "Praise acme." in line for line in one.diff)
     assert [each.title for each in shown.conversations if each.own != each.base] == ["Several turns"]
+
+
+ODD = (
+    b'{"a\\u0000b": 1}', b'{"a\\ud800": 1}', b'{"chat_template": [{"name": "a\\u0000", "template": "x"}]}',
+    b'{"chat_template": "\\ud800"}', b'{"chat_template": "{{ x|attr(1) }}\\u0000"}', b'{"eos_token": "\\u0000"}', b"[]",
+    b"7",
+)  # fmt: skip
+
+
+def test_odd_texts_are_refused_by_name(store: Store, blobs: Blobs, team: str) -> None:
+    world = a_world(store, blobs, team)
+    for settings in ODD:
+        files = [*adapter_files(blobs, 5), put(blobs, "tokenizer_config.json", settings)]
+        draft = versions.Draft("adapter", f"{team}/odd", files, ADAPTER_META, world.base.ref, "legal")
+        with pytest.raises(BundleRejected) as refused:
+            versions.register(store, blobs, world.engineer.actor, draft)
+        assert {one.file for one in refused.value.defects} == {"tokenizer_config.json"}, settings

@@ -15,7 +15,7 @@ import pytest
 
 from registry import sandbox
 from registry.rules.bundles import BaseFacts, inspect
-from registry.rules.chat_templates import GOLDEN, MAX_TEMPLATE, Judge, templates_of
+from registry.rules.chat_templates import GOLDEN, MAX_TEMPLATE, Judge, Offence, templates_of
 from tests.rules.bundle_files import Files, adapter_files, base_files, declared, tiny_base
 
 CHATML = (
@@ -83,34 +83,49 @@ def test_a_template_of_no_known_form_is_a_defect(value: object) -> None:
 
 # What each is refused for, by the line it stands in; `runs` where a base may not have it either.
 OFFENCES = {
-    "attr": ("\n{{ messages|attr('x') }}", "line 2", "attr-filter", True),
-    "dunder": ("a\nb\n{{ messages.__class__ }}", "line 3", "private-name", True),
-    "dunder item": ("{{ messages['__class__'] }}", "line 1", "private-name", True),
-    "dunder by name": ("{{ messages|map(attribute='x.__class__')|list }}", "line 1", "private-name", True),
-    "private": ("{{ messages._x }}", "line 1", "private-name", True),
-    "include": ("{% include 'x' %}", "line 1", "template-import", True),
-    "import": ("{% import 'x' as y %}", "line 1", "template-import", True),
-    "from": ("{% from 'x' import y %}", "line 1", "template-import", True),
-    "extends": ("{% extends 'x' %}", "line 1", "template-import", True),
-    "format": ("{{ '{0.x}'.format(messages) }}", "line 1", "unknown-call", True),
-    "made at run time": ("{{ messages[0]['f']() }}", "line 1", "unknown-call", True),
-    "lipsum": ("{{ lipsum() }}", "line 1", "unknown-call", False),
-    "center": ("{{ 'a'.center(9) }}", "line 1", "unknown-call", False),
-    "hidden": ("a\n{{ '\u202e' }}", "line 2", "hidden-character", False),
-    "no width": ("a\u200bb", "line 1", "hidden-character", False),
-    "syntax": ("{% if %}", "line 1", "template-syntax", False),
-    "parentheses": ("{{ " + "(" * 20_000, "", "template-syntax", False),
+    "attr": ("\n{{ messages|attr('x') }}", 2, "attr-filter", True),
+    "dunder": ("a\nb\n{{ messages.__class__ }}", 3, "private-name", True),
+    "dunder item": ("{{ messages['__class__'] }}", 1, "private-name", True),
+    "dunder by name": ("{{ messages|map(attribute='x.__class__')|list }}", 1, "private-name", True),
+    "private": ("{{ messages._x }}", 1, "private-name", True),
+    "include": ("{% include 'x' %}", 1, "template-import", True),
+    "import": ("{% import 'x' as y %}", 1, "template-import", True),
+    "from": ("{% from 'x' import y %}", 1, "template-import", True),
+    "extends": ("{% extends 'x' %}", 1, "template-import", True),
+    "format": ("{{ '{0.x}'.format(messages) }}", 1, "unknown-call", True),
+    "made at run time": ("{{ messages[0]['f']() }}", 1, "unknown-call", True),
+    "lipsum": ("{{ lipsum() }}", 1, "unknown-call", False),
+    "center": ("{{ 'a'.center(9) }}", 1, "unknown-call", False),
+    "syntax": ("{% if %}", 1, "template-syntax", False),
+    "parentheses": ("{{ " + "(" * 20_000, 0, "template-syntax", False),
 }
 
 
+@pytest.fixture(scope="module")
+def offences() -> list[Offence]:
+    """All of them looked at by one child."""
+    return sandbox.look({name: text for name, (text, *_) in OFFENCES.items()}, None)
+
+
 @pytest.mark.parametrize("name", sorted(OFFENCES))
-def test_every_offence_is_named_with_its_line(base: BaseFacts, name: str) -> None:
-    text, where, rule, runs = OFFENCES[name]
+def test_every_offence_is_named_with_its_line(offences: list[Offence], name: str) -> None:
+    _, line, rule, runs = OFFENCES[name]
+    found = [one for one in offences if one.template == name]
+    assert (line, rule, runs) in [(one.line, one.rule, one.runs_code) for one in found]
+    assert all(one.detail for one in found)
+
+
+@pytest.mark.parametrize(("text", "rule", "runs"), [
+    ("a\n{{ x|attr('y') }}", "attr-filter", True), ("a\n{{ lipsum() }}", "unknown-call", False),
+    ("a\n{{ '\u202e' }}", "hidden-character", False), ("a\nb\u200bc", "hidden-character", False),
+])  # fmt: skip
+def test_of_a_base_only_what_could_run_code_is_a_defect(base: BaseFacts, text: str, rule: str, runs: bool) -> None:
+    wanted = ("chat_template.jinja", "line 2", rule)
     found = seen(adapter_files() | {"chat_template.jinja": text.encode()}, base)
-    assert ("chat_template.jinja", where, rule) in rules(found)
+    assert wanted in rules(found)
     assert all(one.detail and one.mend for one in found.defects)
     of_base = seen(base_files() | {"chat_template.jinja": text.encode()}, kind="base")
-    assert (("chat_template.jinja", where, rule) in rules(of_base)) is runs
+    assert (wanted in rules(of_base)) is runs
     if not runs:
         assert of_base.defects == []
         assert of_base.facts["chat_template"]["concerns"]

@@ -131,6 +131,8 @@ def test_texts_must_agree_too() -> None:
     assert verdict(bundle(quantised("fp8"), rope_theta=5)).grade == "claimed"
     base = bundle(BASE) | {"tokenizer.json": b'{"model":{"vocab":{}}}', "chat_template.jinja": b"a"}
     assert verdict(bundle(quantised("fp8")), base).grade == "verified"
+    more = verdict(bundle(quantised("fp8")) | {"tokenizer_config.json": b'{"eos_token":"a"}'}, base)
+    assert (more.grade, more.unchecked) == ("claimed", ("tokenizer_config.json: it is no file of the base",))
     told = verdict(bundle(quantised("fp8")) | {"tokenizer.json": b"{}", "chat_template.jinja": b"b"}, base)
     assert sorted(one.where for one in told.defects) == ["chat template", "tokenizer.json model"]
 

@@ -22,7 +22,7 @@ import obstore
 from registry import blobs, drafts, uploads
 
 DATA = b"a" * 300_000 + b"b" * 300_000
-PIECE = uploads.PART = 128 << 10  # so that this is several parts of an object store
+PIECE = uploads.PART = 256 << 10  # so that this is several parts of an object store
 DIGEST = hashlib.sha256(DATA).hexdigest()
 ACCOUNT = str(UUID(int=7))
 CUTS = (0, 70_000, 400_000, len(DATA))

@@ -14,7 +14,7 @@ from tests.build import repository
 @pytest.mark.parametrize(
     ("where", "what", "when", "steps"),
     [("folder", "put", "before", 12), ("folder", "put", "after", 12), ("folder", "upload", "before", 20),
-     ("folder", "upload", "after", 20), ("s3", "put", "after", 5), ("s3", "upload", "after", 20)],
+     ("folder", "upload", "after", 20), ("s3", "put", "after", 5), ("s3", "upload", "after", 15)],
 )  # fmt: skip
 def test_a_kill_at_any_step(
     request: pytest.FixtureRequest, tmp_path: Path, where: str, what: str, when: str, steps: int

@@ -65,7 +65,8 @@ def attach(group: click.Group, kind: Literal["base", "adapter", "checkpoint"], e
             stack.enter_context(refusal_as_document(as_json))
             imported = registry.import_bundle(
                 kind, source, name, base=base_ref, domain=domain, meta=known, leave_out=leave_out, mlflow=mlflow,
-                quantised_of=quantised_of, on_chosen=chosen,
+                quantised_of=quantised_of,
+                on_chosen=chosen, on_fetch=lambda size: bar(f"Fetching {source}", size, as_json),
             )  # fmt: skip
         if as_json:
             emit(imported)

@@ -188,8 +188,7 @@ def _bound(app: FastAPI, settings: Settings) -> None:
 
 
 class _Around:
-    """Plain ASGI: the framework's own middleware hands every piece of a body through two more tasks, which was measured
-    to cost a download a third of its speed."""
+    """Plain ASGI: the framework's own kind of middleware hands every piece of every body through two more tasks."""
 
     def __init__(self, app: ASGIApp, settings: Settings, seconds: Histogram) -> None:
         self._app, self._settings, self._seconds = app, settings, seconds
@@ -216,9 +215,8 @@ class _Around:
         except Exception as error:
             if status:
                 raise  # half an answer is out: all that is left is to cut the line
-            known = isinstance(error, RegistryError)
-            response = problems.answer(request, error) if known else problems.unexpected(request, error)
-            await response(scope, receive, told)
+            answer = problems.answer if isinstance(error, RegistryError) else problems.unexpected
+            await answer(request, error)(scope, receive, told)  # type: ignore[arg-type]
         finally:
             self._seconds.labels(request.method, str(status)).observe(time.perf_counter() - started)
 

@@ -16,7 +16,6 @@ from uuid import uuid4
 
 from sqlalchemy import text
 
-from registry.blobs import Blobs
 from registry.db import migrate
 from registry.db.store import Store, open_engine
 from registry.db.versions import Line
@@ -26,7 +25,7 @@ from registry.queries import packs
 from registry.rules.actions import Action
 from registry.rules.actors import SYSTEM
 from registry.sequencer import Sequencer, Witness
-from tests.benches import RUNS, paired, process, search, tensors, timed
+from tests.benches import RUNS, blobs, disks, paired, process, search, tensors, timed
 from tests.build import install_policies, repository
 from tests.database import open_databases
 
@@ -52,7 +51,7 @@ def ready() -> None:
             up.stdout.close()
 
 
-def log(store: Store, sequencer: Sequencer, blobs: Blobs) -> None:
+def log(store: Store, sequencer: Sequencer) -> None:
     """What the audit costs a write, how fast the sequencer drains, how fast the verifier reads."""
 
     def line() -> Line:
@@ -92,6 +91,8 @@ def main() -> None:
     paired("countersign --help", process("-m", "registry", "--help"), process("-c", "pass"), "bare Python")
     ready()
     tensors.run()
+    blobs.run()
+    disks.run()
     search.run()
     with tempfile.TemporaryDirectory(prefix="cs") as home, open_databases(Path(home)) as databases:
         url = databases.create("bench")
@@ -100,7 +101,7 @@ def main() -> None:
         install_policies(store)
         key = SigningKey.generate()
         sequencer = Sequencer(keeper, key, "countersign.local/bench", Witness(Path(home) / "heads.log"))
-        log(store, sequencer, Blobs(Path(home) / "blobs"))
+        log(store, sequencer)
         store.engine.dispose()
         keeper.engine.dispose()
 

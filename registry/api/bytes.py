@@ -73,6 +73,9 @@ class Body:
         piece: bytes = message.get("body", b"")
         return piece
 
+    def _left(self) -> bool:
+        return self._more
+
     async def take(self, write: Callable[[bytes], None]) -> None:
         """Hand it on to `write`, in order and in batches, in a thread.
 
@@ -86,7 +89,7 @@ class Body:
                 size = 0
                 try:
                     async with asyncio.timeout(WAIT):
-                        while self._more and size < BATCH:
+                        while self._left() and size < BATCH:
                             pieces.append(await self._piece())
                             size += len(pieces[-1])
                 except TimeoutError:

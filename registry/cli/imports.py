@@ -54,7 +54,7 @@ def attach(group: click.Group, kind: Literal["base", "adapter", "checkpoint"], e
             stack.enter_context(refusal_as_document(as_json))
             imported = registry.import_bundle(
                 kind, source, name, base=base_ref, domain=domain, meta=known, leave_out=leave_out, mlflow=mlflow,
-                on_chosen=chosen,
+                on_chosen=chosen, on_fetch=lambda size: bar(f"Fetching {source}", size, as_json),
             )  # fmt: skip
         if as_json:
             emit(imported)

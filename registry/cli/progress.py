@@ -34,6 +34,8 @@ def bar(label: str, size: int, as_json: bool) -> Iterator[Progress]:
         yield shown
     finally:
         shown.close()
+        if isinstance(sys.exception(), KeyboardInterrupt):
+            note("Stopped. The same command goes on from here.")
 
 
 class Bar(Progress):
@@ -49,9 +51,8 @@ class Bar(Progress):
         self._draw()
 
     def __call__(self, n: int) -> None:
-        self._done += n
-        self._phase("sending", self._done - n)
-        self._draw()
+        self._phase("sending", self._done)
+        self._came(n)
 
     def hashed(self, n: int) -> None:
         self._hashed += n
@@ -60,16 +61,14 @@ class Bar(Progress):
 
     def known(self, n: int) -> None:
         self._spared += n
-        self._done += n
-        self._draw()
+        self._came(n)
 
     def resumed(self, n: int) -> None:
         self._spared += n
-        self._done += n
         self._write("\r\033[K")
         note(f"Resumed at {human(n)}.")
         self._phase("", 0)
-        self._draw(now=True)
+        self._came(n)
 
     def close(self) -> None:
         """Draw it a last time, and say what was spared."""
@@ -78,6 +77,12 @@ class Bar(Progress):
         self._write("\n")
         if self._spared:
             note(f"{human(self._spared)} of {human(self._size)} were there already.")
+
+    def _came(self, n: int) -> None:
+        self._done += n
+        if self._done >= self._size:
+            self._phase("checked by the registry", 0)
+        self._draw(now=self._done >= self._size)
 
     def _phase(self, doing: str, before: int) -> None:
         """Rates are those of hashing or of sending since it began."""
@@ -94,11 +99,11 @@ class Bar(Progress):
         full = int(part * WIDTH)
         text = f"[{'#' * full}{'-' * (WIDTH - full)}] {part:>4.0%}  {human(done)} of {human(self._size)}"
         took, came = moment - self._began, done - self._before
-        if self._doing and took > 1.0 and came > 0:
+        if self._doing in ("hashing", "sending") and took > 1.0 and came > 0:
             left = max(self._size - done, 0) * took / came
             text += f"  {human(came / took)}/s  {_clock(left)} left"
-        if self._doing == "hashing":
-            text += "  hashing"
+        if self._doing not in ("", "sending"):
+            text += f"  {self._doing}"
         room = shutil.get_terminal_size().columns - len(text) - 3
         label = self._label if len(self._label) <= room else f"…{self._label[-max(room - 1, 0) :]}" if room > 8 else ""
         self._write(f"\r\033[K{label}  {text}" if label else f"\r\033[K{text}")

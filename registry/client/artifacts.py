@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from registry.client.blobs import OnBytes
 from registry.errors import Invalid, NotFound, Unavailable
 from registry.rules.files import ADAPTER_WEIGHTS, Kind, is_weights
 
@@ -120,7 +121,7 @@ class Artifacts:
             if not token:
                 return
 
-    def fetch(self, run: str, file: Artifact, into: Path) -> Path:
+    def fetch(self, run: str, file: Artifact, into: Path, on_bytes: OnBytes | None = None) -> Path:
         """Stream one file into a folder, under its own name; Unavailable when fewer or more bytes come than listed."""
         target = into / PurePosixPath(file.path).name
         got = 0
@@ -133,6 +134,8 @@ class Artifacts:
                 for chunk in answer.iter_bytes(CHUNK):
                     got += len(chunk)
                     out.write(chunk)
+                    if on_bytes is not None:
+                        on_bytes(len(chunk))
         if got != file.size:
             raise Unavailable("artifact-cut", f"MLflow listed {file.path} with {file.size} bytes and sent {got}.",
                               "Try again; if it stays so, look at the run's artifact store.")  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,6 +16,7 @@ from registry.client.versions import NOUNS, Kind, Versions
 from registry.views.imports import ImportedView
 from registry.views.versions import AddedView
 
+OnFetch = Callable[[int], AbstractContextManager[OnBytes]]
 OnChosen = Callable[[Source], OnBytes | Progress | None]
 
 
@@ -33,12 +35,14 @@ class Imports(Versions):
         leave_out: Collection[str] = (),
         mlflow: str | None = None,
         on_chosen: OnChosen | None = None,
+        on_fetch: OnFetch | None = None,
     ) -> ImportedView:
         """Register the bundle inside a folder or `mlflow:RUN[/path]` as a version of `team/name`; say what was left out.
 
-        `meta` goes before what the source says of itself. `on_chosen` hears what was chosen before anything is sent,
-        and may answer with whoever counts the bytes. Raises what `add` raises, Unverified when a file is not what its
-        cache says, and the errors of `sources.choose` and `artifacts.Artifacts`.
+        `meta` goes before what the source says of itself. `on_fetch` hears how many bytes MLflow is asked for, and
+        `on_chosen` what was chosen before anything is sent; each may answer with whoever counts the bytes. Raises what
+        `add` raises, Unverified when a file is not what its cache says, and the errors of `sources.choose` and
+        `artifacts.Artifacts`.
         """
         run = artifacts.parse(str(source))
         if run is None:
@@ -46,7 +50,7 @@ class Imports(Versions):
         server = artifacts.Artifacts(mlflow)
         try:
             with tempfile.TemporaryDirectory(prefix="countersign-import-") as folder:
-                chosen = _fetched(server, kind, *run, Path(folder), leave_out)
+                chosen = _fetched(server, kind, *run, Path(folder), leave_out, on_fetch)
                 return self._imported(kind, chosen, name, base, domain, meta, on_chosen)
         finally:
             server.close()
@@ -69,13 +73,15 @@ class Imports(Versions):
 
 
 def _fetched(
-    server: artifacts.Artifacts, kind: Kind, run: str, path: str | None, folder: Path, leave_out: Collection[str]
-) -> Source:
+    server: artifacts.Artifacts, kind: Kind, run: str, path: str | None, folder: Path, leave_out: Collection[str],
+    on_fetch: OnFetch | None,
+) -> Source:  # fmt: skip
     """The run's bundle in a folder of our own, described as what it is: an MLflow run's artifact."""
     info = server.run(run)["info"]
     files = server.bundle(kind, run, path)
-    for file in files:
-        server.fetch(run, file, folder)
+    with on_fetch(sum(file.size for file in files)) if on_fetch is not None else nullcontext() as step:
+        for file in files:
+            server.fetch(run, file, folder, step)
     chosen = choose(kind, folder, leave_out)
     inside = str(PurePosixPath(files[0].path).parent)
     chosen.name = f"mlflow:{run}/{inside}" if inside != "." else f"mlflow:{run}"

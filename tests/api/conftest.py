@@ -100,9 +100,11 @@ class Door:
 
 
 @contextmanager
-def opened(url: str, home: Path) -> Iterator[Door]:
-    """Serve a migrated database."""
-    settings = load(home=home, database_url=url, max_json_bytes=64 << 10, max_blob_bytes=1 << 20)
+def opened(url: str, home: Path, **given: Any) -> Iterator[Door]:
+    """Serve a migrated database, with small limits unless others are given."""
+    settings = load(
+        **{"home": home, "database_url": url, "max_json_bytes": 64 << 10, "max_blob_bytes": 1 << 20, **given}
+    )
     app = create_app(settings)
     served = Served(app)
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from registry.cli.progress import Bar, human
+from registry.cli.progress import bar as progress
 from tests.client.wire import Answer, Wire
 
 
@@ -64,6 +65,19 @@ def test_nothing_to_send_is_all_of_it() -> None:
     bar, screen = drawn(0)
     bar.close()
     assert "100%" in screen.texts[-2]
+
+
+def test_who_stops_it_is_told_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with pytest.raises(KeyboardInterrupt), progress("Sending ./files", 1000, False) as step:
+        step(500)
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err.endswith("Stopped. The same command goes on from here.\n")
+    with progress("Sending ./files", 1000, True) as step:
+        step(1000)
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("size", "said"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (9_990_000, "10 MB"),

@@ -252,8 +252,8 @@ def listed(
         found = [replace(one, files=tuple(held.get(one.id, []))) for one in found]
     if len(rows) <= limit:
         return found, None
-    last, at = rows[limit - 1]
-    return found, last.ref if moment is None else f"{at.isoformat()}|{last.ref}"
+    last, changed = rows[limit - 1]
+    return found, last.ref if changed is None else f"{changed.isoformat()}|{last.ref}"
 
 
 def _when(text: str) -> datetime:

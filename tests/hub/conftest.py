@@ -122,12 +122,21 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture(scope="package")
-def client(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[tuple[str, str], Session]]]:
+    """Where the clients' homes are, one a version, and their processes, one a version and endpoint."""
+    opened = dict[tuple[str, str], Session]()
+    yield tmp_path_factory.mktemp("clients"), opened
+    for one in opened.values():
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def client(door: Door, sessions: tuple[Path, dict[tuple[str, str], Session]]) -> Run:
     """Run a script with one version of the client; what it sets as `out` comes back.
 
-    One process a version and endpoint, one cache a version; with `fresh`, a new process before that cache.
+    Its cache is that of its version; with `fresh`, a new process stands before it.
     """
-    homes, opened = tmp_path_factory.mktemp("clients"), dict[tuple[str, str], Session]()
+    homes, opened = sessions
 
     def run(version: str, token: str, script: str, *, endpoint: str = "", fresh: bool = False) -> Any:
         key = (version, endpoint or door.url)
@@ -141,9 +150,7 @@ def client(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
             opened.pop(key).close()
         return found
 
-    yield run
-    for one in opened.values():
-        one.close()
+    return run
 
 
 def get(door: Door, token: str, path: str, method: str = "GET", **more: Any) -> httpx.Response:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+import secrets
+import socket
+from urllib.parse import quote
 
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from registry.api.hub.door import RESERVED
+from registry.commands import recalls
 from tests.api.conftest import Door
-from tests.build import World
+from tests.build import World, a_base, a_person, train
+from tests.hub.conftest import get
 
 PATHS = [
     "/{r}/resolve/v1/..%2f..%2fetc/passwd", "/{r}/resolve/%00/x", "/{r}/resolve/v1/%00", "/{r}/resolve/v1/%ff",
@@ -52,3 +62,130 @@ def test_nobody_and_missing_files(door: Door, served: World) -> None:
 def test_the_console_keeps_its_pages(door: Door) -> None:
     for page in ("/login", "/adapters/acme/resolve/v/3"):
         assert "x-error-code" not in door.client.get(page).headers
+
+
+ODD = st.sampled_from([
+    "{team}", "adapter", "adapter.v1", "adapter.v999999999999", "resolve", "api", "models", "resolve-cache", "tree", "revision",
+    "paths-info", "refs", "commits", "auth-check", "write", "v1", "v2", "V1", "v0", "v99999999999", "main", "production",
+    "production%2Fbeta", "refs%2Fheads%2Fmain", "refs/tags/v1", "draft-00000000", "sha256-" + "0" * 64, "deadbeef", "0" * 40,
+    "adapter_config.json", "..", "%2e%2e", "%2E%2e%2f%2e%2e", ".", "", "%00", "%", "%zz", "%ff", "%ed%a0%80", "%0d%0aX-Evil:1",
+    "a" * 200, "a" * 5000, "%F0%9F%92%A9", "*", "\\", "%3f", ";", "{}", "'", "--", "@", ":", "~", "$(id)", "static", "healthz",
+])  # fmt: skip
+QUERIES = st.lists(st.tuples(
+    st.sampled_from(["limit", "cursor", "search", "author", "filter", "sort", "expand", "expand[]", "recursive", "blobs", "full",
+                     "include_prs", "gated", "pipeline_tag", "x"]),
+    st.sampled_from(["", "0", "-1", "1", "true", "%00", "%ff", "9" * 40, "1e9", "lastModified", "createdAt", "siblings", "tags",
+                     "%27", "%25", "_", "2026-01-01T00:00:00|x", "9999-12-31T23:59:59-23:59|x", "0001-01-01T00:00:00%2B23:59|x",
+                     "a" * 2000, "%F0%9F%92%A9", "[]"]),
+), max_size=4)  # fmt: skip
+RANGES = st.sampled_from([
+    "", "bytes=0-0", "bytes=-1", "bytes=-0", "bytes=5-2", "bytes=0-0,2-3", "bytes=" + ",".join(["0-1"] * 900), "bytes=a-b",
+    "bytes=" + "9" * 400 + "-", "items=0-1", "bytes=0-" + "9" * 19, "bytes=\u0663-", "bytes=--1", "bytes= 0-1", "none",
+])  # fmt: skip
+BODIES = st.sampled_from([
+    b"", b"paths=x", b"paths=%00&paths=..", b"&" * 3000, b"paths=a&" * 900, b"\xff\xfe", b"[" * 5000, b"null", b'{"paths": 1}',
+    b'{"paths": [1]}', b'{"paths": "README.md", "expand": {"a": 1}}', b'{"paths": ["\\ud800"]}', b'{"paths": ["\\u0000"]}',
+    json.dumps({"paths": ["a" * 50] * 1001}).encode(),
+])  # fmt: skip
+
+
+def raw(
+    door: Door, token: str, method: str, target: str, headers: dict[str, str], body: bytes
+) -> tuple[int, bytes, bytes]:
+    """Status, head and body of a request whose target is sent as it stands: no client tidies it first."""
+    told = {"Host": "x", "Connection": "close", "Authorization": f"Bearer {token}", **headers}
+    if method == "POST":
+        told["Content-Length"] = str(len(body))
+    head = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in told.items()) + "\r\n"
+    answer = b""
+    with socket.create_connection(("127.0.0.1", int(door.url.rpartition(":")[2])), 20) as line:
+        line.sendall(head.encode("utf-8") + (body if method == "POST" else b""))
+        while piece := line.recv(65536):
+            answer += piece
+    top, _, rest = answer.partition(b"\r\n\r\n")
+    return int(top.split()[1]), top, rest
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(method=st.sampled_from(["GET", "HEAD", "POST"]), start=st.sampled_from(["", "/{team}/adapter/resolve", "/api/models",
+       "/api/models/{team}/adapter", "/api/models/{team}/adapter/tree/v1", "/api/models/{team}/adapter/paths-info",
+       "/{team}/adapter/resolve/v1"]), parts=st.lists(ODD, max_size=4), query=QUERIES, ranges=RANGES, body=BODIES,
+       kind=st.sampled_from(["", "application/json", "application/x-www-form-urlencoded", "text/html"]))  # fmt: skip
+def test_whatever_is_asked_is_answered(
+    door: Door, served: World, method: str, start: str, parts: list[str], query: list[tuple[str, str]], ranges: str,
+    body: bytes, kind: str,
+) -> None:  # fmt: skip
+    target = "/".join([start, *parts]).replace("{team}", served.team) or "/"
+    target = (
+        (target if target.startswith("/") else "/" + target) + "?" + "&".join(f"{key}={value}" for key, value in query)
+    )
+    headers = {name: value for name, value in (("Range", ranges), ("Content-Type", kind)) if value}
+    status, head, answer = raw(door, door.token(served.engineer), method, target, headers, body)
+    assert status < 500, (method, target, head, answer[:300])
+    assert b"X-Evil" not in head
+    assert status < 400 or len(head) + len(answer) < 16384
+    assert b"root:" not in answer
+    assert b"Traceback" not in answer
+
+
+@pytest.mark.parametrize("headers", [{"Range": "bytes=-4"}, {"Range": "bytes=-0"}, {"Range": "bytes=0-1,4-5"},
+                                     {"Range": "bytes=2-1"}, {"If-None-Match": "etag"}, {"Range": "bytes=0-3", "If-Range": '"other"'},
+                                     {"Range": "bytes=0-3", "If-Range": "etag"}])  # fmt: skip
+def test_conditions_and_odd_ranges(headers: dict[str, str], door: Door, served: World) -> None:
+    token, place = door.token(served.engineer), f"/{served.team}/adapter/resolve/v1/adapter_model.safetensors"
+    whole = get(door, token, place)
+    size, etag = len(whole.content), whole.headers["etag"]
+    answer = get(
+        door, token, place, headers={key: etag if value == "etag" else value for key, value in headers.items()}
+    )
+    expected = {
+        "bytes=-4": (206, whole.content[-4:], f"bytes {size - 4}-{size - 1}/{size}"), "bytes=-0": (416, b"", f"bytes */{size}"),
+        "bytes=0-1,4-5": (200, whole.content, None), "bytes=2-1": (416, b"", f"bytes */{size}"), None: (304, b"", None),
+        "bytes=0-3": (200, whole.content, None),
+    }[headers.get("Range")]  # fmt: skip
+    if headers.get("If-Range") == "etag":
+        expected = (206, whole.content[:4], f"bytes 0-3/{size}")
+    assert (answer.status_code, answer.content, answer.headers.get("content-range")) == expected
+    head = get(door, token, place, method="HEAD", headers={"Range": "bytes=0-3"})
+    assert (head.status_code, head.headers["content-length"]) == (200, str(size))
+
+
+def test_many_paths_are_refused_before_they_are_read(door: Door, served: World) -> None:
+    token, place = door.token(served.engineer), f"/api/models/{served.team}/adapter/paths-info/v1"
+    ask = lambda **body: get(door, token, place, method="POST", **body)  # noqa: E731
+    assert len(ask(data={"paths": ["adapter_config.json"] * 1000}).json()) == 1
+    assert ask(data={"paths": ["x"] * 1200}).status_code == 422
+    assert ask(json={"paths": ["x"] * 1001}).json()["kind"] == "bad-paths"
+    assert ask(content=b"paths=" + b"x" * (1 << 17)).status_code == 413
+    assert ask(content=iter([b"paths=x"])).status_code == 413  # no length said
+
+
+def test_a_hostile_reason_is_only_words(door: Door, served: World) -> None:
+    train(served, seed=50)
+    ref, token = served.versions[-1], door.token(served.engineer)
+    reason = "leaks\r\nX-Evil: yes\r\n\r\n<script>alert(1)</script> \u202e \u00e5\u6f22 \x7f " + "x" * 900
+    recalls.recall(door.store, served.engineer.actor, ref, reason)
+    answer = get(door, token, f"/{ref.replace('@', '/resolve/')}/adapter_config.json")
+    assert (answer.status_code, answer.headers["x-error-code"]) == (404, "RevisionNotFound")
+    said = answer.headers["x-error-message"]
+    assert "x-evil" not in answer.headers
+    assert said.isascii()
+    assert said.isprintable()
+    assert 0 < len(said) <= 500
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["error"].endswith("x.")
+
+
+def test_teams_named_like_pages(door: Door) -> None:
+    """No repository of such a team half works; and any other first segment is a team's."""
+    for team in ("adapters", "static", "find", "healthz", "ofrep", "models"):
+        engineer = a_person(door.store, "engineer", team=team, signs=False)
+        a_base(door.store, door.blobs, engineer, team, name=f"n{secrets.token_hex(4)}")
+        token = door.token(engineer)
+        names = [one["id"] for one in get(door, token, f"/api/models?author={team}").json()]
+        assert bool(names) is (team not in RESERVED)
+        for name in names:
+            assert get(door, token, f"/api/models/{quote(name)}").status_code == 200
+            assert get(door, token, f"/{name}/resolve/v1/config.json").status_code == 200
+    info = get(door, token, "/api/models/adapters/anything")
+    assert (info.status_code, info.headers["x-error-code"]) == (404, "RepoNotFound")

@@ -135,6 +135,15 @@ def test_main_of_a_bound_gateway_is_its_environments(door: Door, stage: Stage) -
         return str(get(door, door.token(stage.world.engineer), f"/api/models/{line}/revision/{revision}").json()["sha"])
 
     assert main("staging").json()["sha"] == commit("v4")
+    with psycopg.connect(plain_url(door.store)) as connection:  # its approval runs out: that moves no channel
+        connection.execute("alter table review disable trigger user")
+        changed = connection.execute(
+            "update review set opened_at = opened_at - interval '400 days', decided_at = decided_at - interval '400 days', "
+            "expires_at = now() - interval '1 second' where version_id = (select id from node where ref = %s)", [f"{line}@v4"],
+        )  # fmt: skip
+        assert changed.rowcount == 1
+        connection.execute("alter table review enable trigger user")
+    assert main("staging").json()["sha"] == commit("v4")
     assert main(None).json()["sha"] == main("production").json()["sha"] == commit("v2")
     said = get(door, token(door, "gateway", team, "dev"), f"/api/models/{line}/revision/v2").headers["x-error-message"]
     assert "not approved for dev" in said

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from registry.api.hub import shapes
-from registry.api.hub.door import HubRoute, segments, unknown
+from registry.api.hub.door import RESERVED, HubRoute, segments, unknown
 from registry.api.rest.door import Caller, TheBlobs, TheStore
 from registry.blobs import Blobs
 from registry.db.store import Store
@@ -50,7 +50,7 @@ def models(
     full = _true(asked.get("full", "")) or "siblings" in shapes.properties(asked)
     page, after = pulls.listed(store, caller, author, search, tags & shapes.KINDS, sort, cursor, min(max(limit, 1), 1000),
                                files=full)  # fmt: skip
-    rows = [shapes.info(one) for one in page]
+    rows = [shapes.info(one) for one in page if one.repo.partition("/")[0] not in RESERVED]
     if _true(asked.get("gated", "")) or asked.get("pipeline_tag", shapes.TASK) != shapes.TASK:
         rows = []
     rows = [one if full else {**one, "siblings": None} for one in rows if tags <= {*one["tags"]}]
@@ -61,7 +61,7 @@ def models(
 def model(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) -> Response:
     """Everything about one repository; the verb stands after its name."""
     parts = segments(request)[2:]
-    if len(parts) < 2:
+    if len(parts) < 2 or parts[0] in RESERVED:
         raise pulls.no_repo("/".join(parts))
     team, name, rest = parts[0], parts[1], parts[2:]
     match rest:
@@ -102,6 +102,8 @@ async def paths(request: Request, store: TheStore, blobs: TheBlobs, caller: Call
     parts = segments(request)[2:]
     if len(parts) != 4 or parts[2] != "paths-info":
         raise unknown("way to write here; use countersign adapter add")
+    if parts[0] in RESERVED:
+        raise pulls.no_repo("/".join(parts[:2]))
     body = await request.body()
     try:
         if "json" in request.headers.get("content-type", ""):

@@ -80,7 +80,8 @@ def parse(
     terms += [f"{label}:{value.lower()}" for label, value in (("licence", licence), ("domain", domain)) if value]
     return Search(
         tuple(dict.fromkeys(terms)), tuple(_metric(one) for one in metric if one), _digest(digest) if digest else None,
-        parse_ref(base) if base else None, parse_ref(dataset) if dataset else None, deleted,
+        parse_ref(base) if base else None, parse_ref(dataset) if dataset else None,
+        deleted or state == "deleted",
         _one_of("sort", sort, SORTS),
     )  # fmt: skip
 

@@ -31,6 +31,7 @@ from registry.home import write_private
 from registry.proof import notes
 from registry.proof.keys import SigningKey
 from registry.queries import metrics
+from registry.queries import retention as kept
 from registry.rules.actors import SYSTEM
 from registry.rules.retention import BUILT_IN
 from registry.sequencer import Sequencer, Witness
@@ -114,8 +115,9 @@ def prepare(settings: Settings) -> Prepared:
             policy = resources.files("registry").joinpath(f"policies/{name}.yaml").read_text(encoding="utf-8")
             with suppress(Conflict):  # another start was faster
                 policies.publish(store, SYSTEM, policy, only_first=True)
-        for terms in BUILT_IN:
-            with suppress(Conflict):  # there since the first start
+        standing = {one.name for one in kept.classes(store, SYSTEM)}
+        for terms in (one for one in BUILT_IN if one.name not in standing):
+            with suppress(Conflict):  # another start was faster
                 retention.define(store, SYSTEM, terms, "built in")
         token = _kept_token(store, private(settings) / "admin.token", "admin", "admin", ADMIN_DAYS)
     finally:

@@ -134,6 +134,23 @@ def set_class(name: str, retention_class: str, reason: str, as_json: bool) -> No
         note("This class keeps for less time: it holds for what is registered from now on.")
 
 
+@retention.command("due")
+@json_option
+def list_due(as_json: bool) -> None:
+    """List what is due for deletion: its time is over, and nothing holds or needs it.
+
+    \b
+    Example:
+      countersign retention due
+    """
+    with connect() as registry:
+        found = list(registry.due())
+    if as_json:
+        emit(found)
+    else:
+        table(["Version", "Kept until"], [(one.ref, one.kept_until) for one in found], "Nothing is due.")
+
+
 @retention.command("show")
 @click.argument("ref", metavar="REF")
 @json_option

@@ -18,7 +18,7 @@ from registry.cli.session import connect
 @click.option("--dataset", metavar="REF", help="Was tuned on this data set.")
 @click.option("--licence", help="Has this licence.")
 @click.option("--metric", multiple=True, metavar="NAME>=X", help="Its newest eval run says so; may be repeated.")
-@click.option("--state", "in_state", help="draft, registered, deprecated or recalled.")
+@click.option("--state", "in_state", help="draft, registered, deprecated, recalled or deleted.")
 @click.option("--digest", metavar="HEX", help="Its manifest or tensor root begins so, 6 digits at least.")
 @click.option("--sort", type=click.Choice(["created", "name"]), default="created", help="Newest first, or by name.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="So many at most.")

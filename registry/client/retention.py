@@ -11,6 +11,8 @@ from registry.rules.retention import Terms
 from registry.views.retention import (
     ClassView,
     CollectionView,
+    DuePage,
+    DueView,
     HoldPage,
     HoldView,
     KeepingView,
@@ -36,6 +38,10 @@ class Retention(Transport):
     def retain(self, name: str, retention: str, reason: str) -> SettingView:
         """Put a line, a data set or a team under a class."""
         return self._post("/retention/settings", SettingView, {"name": name, "retention": retention, "reason": reason})
+
+    def due(self, limit: int | None = None) -> Iterator[DueView]:
+        """What is due for deletion, oldest first, page after page as they are read."""
+        return islice(self._items("/retention/due", DuePage), limit)
 
     def keeping(self, ref: str) -> KeepingView:
         """What keeps a version or data set version, or its tombstone."""

@@ -27,6 +27,8 @@ from registry.rules.quotas import Limits, check_limits
 from registry.views.retention import (
     ClassView,
     CollectionView,
+    DuePage,
+    DueView,
     HoldPage,
     HoldView,
     KeepingView,
@@ -130,6 +132,35 @@ def keeping(store: Store, actor: Actor, ref: str | UUID) -> KeepingView:
                                                else one.what) for one in standing.needs],
             tombstone=None if stone is None else _tombstone(session, subject.ref, stone),
         )  # fmt: skip
+
+
+# Only teams that ever chose such a class are looked at: the functions below are asked version by version.
+DUE = text(
+    """
+    select n.seq, n.ref, n.team, kept_until(n.id) as kept_until from node n
+    left join version v on v.id = n.id left join dataset_version d on d.id = n.id
+    where n.seq > :after and (cast(:teams as text[]) is null or n.team = any(:teams))
+      and n.team in (select s.team from retention_setting s join retention_class c on c.id = s.class_id
+                     where c.after = 'due')
+      and coalesce(v.state, d.state) in ('registered', 'deprecated', 'recalled')
+      and not exists (select from tombstone t where t.id = n.id)
+      and (select bool_and(t.after = 'due') from retention_terms(n.id) t) and kept_until(n.id) <= clock_timestamp()
+      and not exists (select from holds_on(n.id)) and not exists (select from needs(n.id))
+    order by n.seq limit :rows
+    """
+)
+
+
+def due(store: Store, actor: Actor, cursor: str | None = None, limit: int = 50) -> DuePage:
+    """One page of what is due for deletion, oldest first; a person deletes it, never the clock."""
+    teams = actor.teams()
+    params = {"after": key_in(cursor, int)[0] if cursor is not None else -1, "rows": length(limit) + 1,
+              "teams": None if teams is None else sorted(teams)}  # fmt: skip
+    with store.read(actor) as session:
+        found = session.execute(DUE, params).all()
+    rows = found[:limit]
+    return DuePage([DueView(plain_ref(row.ref), row.kept_until) for row in rows],
+                   cursor_after((rows[-1].seq,)) if len(found) > limit else None)  # fmt: skip
 
 
 def _tombstone(session: Session, ref: str, stone: Tombstone) -> TombstoneView:

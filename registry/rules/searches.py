@@ -114,7 +114,8 @@ def parse(
         tuple(dict.fromkeys(terms)), tuple(_words(q or "")), tuple(_metric(one) for one in metric if one),
         _digest(digest) if digest else None, parse_ref(base) if base else None,
         parse_ref(dataset) if dataset else None, by or None, _moment(since) if since else None,
-        _moment(until) if until else None, deleted, *_sort(sort or "created"),
+        _moment(until) if until else None,
+        deleted or state == "deleted", *_sort(sort or "created"),
     )  # fmt: skip
 
 

@@ -79,6 +79,22 @@ class KeepingView:
 
 
 @dataclass(frozen=True, slots=True)
+class DueView:
+    """A version or data set version whose every class says it is due, whose time is over, and that nothing needs."""
+
+    ref: str
+    kept_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DuePage:
+    """One page of what is due for deletion, the oldest first."""
+
+    items: list[DueView]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionView:
     """What a collection of bytes took, or would take: rows no version needs, bytes no row names, and leftovers."""
 

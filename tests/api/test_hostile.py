@@ -55,6 +55,14 @@ BODIES: dict[str, dict[str, Any]] = {
     "/rollbacks": {"name": "{team}/none", "environment": "dev", "channel": "x", "reason": "x"},
     "/recalls": {"ref": "{team}/none", "reason": "x"},
     "/profiles": {"ref": "{team}/none", "profile": {"engine": "vllm", "build": "0.32.0"}, "served_base": "{team}/none"},
+    "/retention/classes": {"name": "c", "keep_days": 1, "counted_from": "service", "after": "due", "draft_days": 1, "reason": "x"},
+    "/retention/settings": {"name": "{team}/none", "retention": "standard", "reason": "x"},
+    "/holds": {"over": "{team}/none", "case": "Matter 1", "reason": "x"},
+    "/holds/{number}/lift": {"reason": "x"},
+    "/deletions": {"ref": "{team}/none", "reason": "x"},
+    "/discards": {"ref": "{team}/none", "reason": "x"},
+    "/collections": {"grace_hours": 8760},
+    "/quotas": {"team": "none", "max_bytes": 1, "max_versions": 1, "reason": "x"},
 }  # fmt: skip
 
 
@@ -64,8 +72,10 @@ def route(path: str, world: World) -> str:
 
 def who(path: str, world: World, admin: Person) -> Person:
     """Whoever may: the role must not be what stops the rest from being tried."""
-    if path in ("/accounts", "/tokens", "/policies"):
+    if path in ("/accounts", "/tokens", "/policies", "/quotas", "/collections") or path.startswith("/retention"):
         return admin
+    if path.startswith("/holds"):
+        return world.risk
     if path.startswith("/work"):
         return world.trainer
     return world.risk if path.endswith("/votes") else world.engineer

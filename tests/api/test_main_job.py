@@ -31,7 +31,10 @@ from tests.build import (
 EXTRA = {"POST /policies", "POST /checkpoints", "DELETE /tokens/{token_id}", "POST /training-runs/{run}/cancel",
          "POST /work/{run}/requeue", "POST /work/{run}/fail", "POST /reviews/{number}/withdraw",
          "POST /profiles", "GET /profiles", "GET /profiles/{name}", "GET /engines/{ref}", "GET /versions",
-         "PUT /versions/{ref}/tags/{key}", "DELETE /versions/{ref}/tags/{key}"}  # fmt: skip
+         "PUT /versions/{ref}/tags/{key}", "DELETE /versions/{ref}/tags/{key}",
+         "GET /retention/due", "GET /retention/classes", "POST /retention/classes", "POST /retention/settings", "GET /keeping/{ref}",
+         "GET /holds", "POST /holds", "POST /holds/{number}/lift", "POST /deletions", "POST /discards",
+         "GET /collections", "POST /collections", "GET /quotas", "POST /quotas", "GET /quotas/{team}"}  # fmt: skip
 
 
 class Cast:

@@ -48,9 +48,12 @@ def test_letting_go(
            "--meta", tmp_path / "adapter.yaml")  # fmt: skip
     assert desk.ask("nora", *add)["ref"] == "legal/tried@v1"
 
+    assert [one["ref"] for one in desk.ask("nora", "retention", "due")] == ["legal/tried@v1"]
+
     hold = desk.ask("carla", "hold", "place", "legal/tried", "--case", "Matter 5512", "--reason", "An order.")
     refused = desk.run("nora", "adapter", "delete", "legal/tried@v1", "--reason", "Tidy up.")
     assert (refused.code, f"Legal hold {hold['number']}" in refused.err) == (3, True)
+    assert "Nothing is due." in desk.run("nora", "retention", "due").err
     assert "Matter 5512" in desk.run("alex", "hold", "ls", "--over", "legal/tried@v1").out
     assert desk.run("carla", "hold", "lift", hold["number"], "--reason", "Settled.").code == 3
     assert desk.run("ravi", "hold", "lift", hold["number"], "--reason", "Settled.").code == 0

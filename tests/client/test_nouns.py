@@ -104,7 +104,7 @@ def test_each_method_asks_its_route(
 def test_the_table_above_is_the_whole_surface() -> None:
     tried = {name for name, *_ in CALLS}
     elsewhere = {"ready", "close", "put_file", "get_blob", "has_blob", "add", "add_dataset", "pull", "export",
-                 "enroll_key", "vote", "finish", "import_bundle", "search", "holds"}  # fmt: skip
+                 "enroll_key", "vote", "finish", "import_bundle", "search", "holds", "due"}  # fmt: skip
     public = {name for name in dir(Countersign) if not name.startswith("_")}
     assert public == tried | elsewhere
 

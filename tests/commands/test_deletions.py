@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from registry.blobs import Blobs
 from registry.commands import datasets, deletions, evals, holds, recalls, retention, reviews, rollouts, tags, versions
 from registry.db.store import Store
 from registry.errors import Conflict, Forbidden, Invalid, NotFound, Refused
 from registry.queries import lineage, search
+from registry.queries import retention as kept
 from registry.queries import versions as asked
 from registry.rules import searches
 from registry.rules.actors import SYSTEM
@@ -116,13 +116,21 @@ def test_whoever_names_a_deleted_version_hears_of_it(store: Store, blobs: Blobs,
 def test_search_forgets_what_was_deleted(store: Store, world: World) -> None:
     ref = an_adapter(world, 1)
     delete(world, ref)
-    line = {"name": f"{world.team}/adapter"}
-    wanted = searches.parse(**line) if hasattr(searches, "parse") else None
-    with store.read(SYSTEM) as session:
-        row = session.execute(text("select s.deleted from version_search s join node n on n.id = s.id where n.ref = :ref"),
-                              {"ref": ref}).one()  # fmt: skip
-    assert row.deleted
-    assert wanted is None or ref not in {one.ref for one in search.search(store, SYSTEM, wanted).items}
+    name = f"{world.team}/adapter"
+    assert search.search(store, SYSTEM, searches.parse(name=name)).items == []
+    for wanted in (searches.parse(name=name, deleted=True), searches.parse(name=name, state="deleted")):
+        [hit] = search.search(store, SYSTEM, wanted).items
+        assert (hit.ref, hit.deleted, hit.state) == (ref, True, "deleted")
+
+
+def test_the_newest_of_a_line_is_the_newest_that_stands(store: Store, world: World) -> None:
+    first, second = an_adapter(world, 1), an_adapter(world, 2)
+    delete(world, second)
+    [line] = asked.lines(store, world.engineer.actor, team=world.team, q="adapter").items
+    assert (line.newest, line.newest_state, line.versions) == (first, "registered", 2)
+    delete(world, first)
+    [line] = asked.lines(store, world.engineer.actor, team=world.team, q="adapter").items
+    assert (line.newest, line.newest_state) == (second, "deleted")
 
 
 def test_what_is_still_needed_is_not_deleted(store: Store, blobs: Blobs, world: World) -> None:
@@ -297,3 +305,19 @@ def test_voting_on_what_was_held_back_is_not_touched(store: Store, world: World)
     assert refusal(delete, world, ref) == "needed"
     vote(world, world.compliance)
     assert vote(world, world.risk) == "approved"
+
+
+def test_what_is_due_is_listed_and_nothing_else(store: Store, world: World) -> None:
+    held, free, beneath = an_adapter(world, 1), an_adapter(world, 2), world.base.ref
+    holds.place(store, world.compliance.actor, held, "Matter 1", "because")
+    page = kept.due(store, world.engineer.actor, limit=1)
+    found = list(page.items)
+    while page.next:
+        page = kept.due(store, world.engineer.actor, page.next, limit=1)
+        found += page.items
+    assert [one.ref for one in found] == [world.dataset.ref, free]
+    assert kept.keeping(store, world.engineer.actor, free).due
+    assert not kept.keeping(store, world.engineer.actor, held).due
+    assert not kept.keeping(store, world.engineer.actor, beneath).due
+    delete(world, free)
+    assert [one.ref for one in kept.due(store, world.engineer.actor).items] == [world.dataset.ref]

@@ -27,6 +27,7 @@ from registry.rules.retention import Terms
 from registry.views.retention import (
     ClassView,
     CollectionView,
+    DuePage,
     HoldPage,
     HoldView,
     KeepingView,
@@ -55,6 +56,12 @@ def define(store: TheStore, caller: Caller, body: NewClass) -> ClassView:
 def assign(store: TheStore, caller: Caller, body: NewSetting) -> SettingView:
     """Put a line, a data set (`dataset:team/name`) or a team under a class."""
     return commands.assign(store, caller, body.name, body.retention, body.reason)
+
+
+@router.get("/retention/due")
+def due(store: TheStore, caller: Caller, cursor: str | None = None, limit: int = 50) -> DuePage:
+    """What is due for deletion, oldest first, a page at a time."""
+    return queries.due(store, caller, cursor, limit)
 
 
 @router.get("/keeping/{ref:path}")

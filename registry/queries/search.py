@@ -185,7 +185,7 @@ def statement(actor: Actor, wanted: Search, key: list[Any] | None, rows: int, st
             params |= {"asked": asked, "each": len(asked)}
             eras = "select era from search_era where term = any(:asked) and era between cast(:to as bigint) " \
                    f">> {ERA} and coalesce(cast(:from as bigint), {2**62}) >> {ERA} " \
-                   "group by era having count(*) = :each order by era desc"  # fmt: skip
+                   "group by era having count(distinct term) = :each order by era desc"  # fmt: skip
         # A nested loop from the newest era on, which ends as soon as the page is full.
         return (f"select found.* from ({eras}) e cross join lateral (select {columns} "
                 f"from {source} where {begins} and {where} order by {order} limit :rows) found limit :rows", params)  # fmt: skip

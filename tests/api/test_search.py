@@ -59,7 +59,8 @@ def test_the_command_line_shows_cuts_counts_and_says_there_is_more(
         "", "Nothing matches. Take a filter away, or look for fewer letters of the name.\n")  # fmt: skip
     assert "cannot be read" in say("--metric", "x", code=2)[1]
     assert "no order" in say("--sort", "best", code=2)[1]
-    assert "no account" in say("--by", "nobody-there", code=5)[1]
+    assert "Nothing matches" in say("--by", "nobody-there")[1]
+    assert world.base.ref in say("--by", world.engineer.actor.name)[0]
 
 
 @pytest.mark.parametrize("query", ["kind=x", "sort=x", "digest=%25", "metric=x", "tag=A", "limit=0", "cursor=x",

@@ -60,9 +60,10 @@ COPY = """insert into version_search (id, created_at, team, line, number, seq, d
     on conflict (id) do update set number = excluded.number, seq = excluded.seq, words = excluded.words,
         facets = excluded.facets, terms = excluded.terms"""
 
-# A term and an era are one row, written once: two transactions meet on it only when both are the era's first.
-ERAS = """insert into search_era (term, era) select distinct term, s.seq >> 12 from version_search s, unnest(s.terms) term
-    where {which} term !~ '^(g|era|line|name):' on conflict do nothing"""
+# Written when this transaction sees no such row, and never waited for: two of a kind do no harm, a deadlock would.
+ERAS = """insert into search_era (term, era) select distinct term, s.seq >> 12 from version_search s, unnest(s.terms) as unnest(term)
+    where {which} term !~ '^(g|era|line|name):'
+    and not exists (select 1 from search_era e where e.term = unnest.term and e.era = s.seq >> 12)"""
 
 REFRESH = f"""
 -- The search row of one version, made anew from the governed rows: derived, so it can always be rebuilt.
@@ -101,10 +102,12 @@ def upgrade() -> None:
     op.add_column("version_search", sa.Column("facets", postgresql.ARRAY(sa.Text()), nullable=True))
     op.create_table(
         "search_era",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("term", sa.Text(collation="C"), nullable=False),
         sa.Column("era", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("term", "era", name=op.f("pk_search_era")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_search_era")),
     )
+    op.create_index("ix_search_era_term", "search_era", ["term", "era"], unique=False)
     op.execute("grant select on search_era to countersign_app, countersign_reader")
     for made in (GRAMS, ROWS, REFRESH, REBUILD, BIRTHS, FILES):
         op.execute(made)

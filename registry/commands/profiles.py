@@ -24,8 +24,8 @@ def define(
 ) -> DefinedView:
     """Freeze one way to serve a version; the same document again answers the profile that is there.
 
-    Raises Invalid with every fault of the document or for a prompt that is no text, Refused with every rule of an engine that says no, Unverified
-    when the system prompt's bytes are not here.
+    Raises Invalid with every fault of the document or for a prompt that is no text, Refused with every rule of an
+    engine that says no, Unverified when the system prompt's bytes are not here.
     """
     asked = profiles.parse(parts)
     prompt: str | None = asked.parts["system_prompt"] and asked.parts["system_prompt"].removeprefix("sha256:")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Text
+from sqlalchemy import BigInteger, ForeignKey, Identity, Index, Text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -51,9 +51,14 @@ class VersionMetric(Table):
 
 
 class SearchEra(Table):
-    """A term occurs, or once occurred, on a version of this era (4,096 births); derived, so not governed."""
+    """A term occurs, or once occurred, on a version of this era (4,096 births); derived, so not governed.
+
+    Now and then a row stands twice: transactions that write the same one at once do not wait for each other.
+    """
 
     __tablename__ = "search_era"
     governed = False
-    term: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
-    era: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    term: Mapped[str] = mapped_column(Text(collation="C"))
+    era: Mapped[int] = mapped_column(BigInteger)
+    __table_args__ = (Index("ix_search_era_term", "term", "era"),)

@@ -90,21 +90,17 @@ def compare(store: Store, blobs: Blobs, actor: Actor, before: str, after: str) -
     found = [DifferenceView(each.part, each.before, each.after) for each in differences(one.document, other.document)]
     lines: list[str] = []
     if any(each.part == "system_prompt" for each in found):
-        texts = [
-            _prompt(blobs, each).text.splitlines() if each.document["system_prompt"] else [] for each in (one, other)
-        ]
-        lines = [line for line in unified_diff(*texts, lineterm="", n=2) if not line.startswith(("---", "+++"))]
+        was, now = (_prompt(blobs, each).text.splitlines() if each.document["system_prompt"] else []
+                    for each in (one, other))  # fmt: skip
+        lines = list(unified_diff(was, now, lineterm="", n=2))[2:]  # the first two name files, and there are none
     return ComparisonView(one.digest, other.digest, found, lines)
 
 
 def _prompt(blobs: Blobs, one: ProfileView) -> PromptView:
     digest = one.document["system_prompt"]
     if digest is None:
-        raise NotFound(
-            "prompt-unknown",
-            f"The profile {one.digest} has no system prompt.",
-            "Nothing stands before its users' words.",
-        )
+        raise NotFound("prompt-unknown", f"The profile {one.digest} has no system prompt.",
+                       "Nothing stands before its users' words.")  # fmt: skip
     bare = digest.removeprefix("sha256:")
     return PromptView(one.digest, digest, check_prompt(bare, blobs.read(bare, 0, MAX_PROMPT + 1)))
 

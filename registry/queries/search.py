@@ -78,8 +78,7 @@ def search(
 ) -> VersionPage:
     """One page of the versions that meet every filter, of the teams the actor sees.
 
-    Raises Invalid for a limit out of bounds or a cursor of another search, NotFound for a base, data set or account
-    unknown.
+    Raises Invalid for a limit out of bounds or a cursor of another search, NotFound for a base or data set unknown.
     """
     wanted_rows = length(limit) + 1
     mark = wanted.mark()
@@ -141,7 +140,9 @@ def _resolved(session: Session, actor: Actor, wanted: Search) -> Search:
                 raise NotFound("dataset-unknown", f"There is no data set version '{data}'.", "Check the name.")
             more.append(f"dataset:{row.id}")
     if wanted.by is not None:
-        more.append(f"by:{accounts.by_name(session, wanted.by).id}")
+        # Whoever is not known here has added nothing either: no answer tells whether such a person exists.
+        account = accounts.find(session, wanted.by)
+        more.append(f"by:{account.id if account else None}")
     if (digest := wanted.digest) is not None:
         # g follows every hex digit.
         asked = {"low": f"sha256:{digest}", "high": f"sha256:{digest}g", "bare": digest, "end": digest + "g",
@@ -185,7 +186,7 @@ def statement(actor: Actor, wanted: Search, key: list[Any] | None, rows: int, st
             params |= {"asked": asked, "each": len(asked)}
             eras = "select era from search_era where term = any(:asked) and era between cast(:to as bigint) " \
                    f">> {ERA} and coalesce(cast(:from as bigint), {2**62}) >> {ERA} " \
-                   "group by era having count(*) = :each order by era desc"  # fmt: skip
+                   "group by era having count(distinct term) = :each order by era desc"  # fmt: skip
         # A nested loop from the newest era on, which ends as soon as the page is full.
         return (f"select found.* from ({eras}) e cross join lateral (select {columns} "
                 f"from {source} where {begins} and {where} order by {order} limit :rows) found limit :rows", params)  # fmt: skip

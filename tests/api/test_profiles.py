@@ -38,6 +38,9 @@ def test_by_the_client(registry: Countersign, world: World, tmp_path: Path) -> N
     [shown] = registry.profiles(ref)
     assert shown == registry.profile(made.digest) == registry.profile(str(made.id))
     assert {one.engine for one in registry.engines(ref)} == {"vllm", "sglang", "tgi", "transformers"}
+    assert registry.system_prompt(made.digest).text == "One word."
+    other = registry.define_profile(ref, {**parts, "dtype": "float16"})
+    assert [one.part for one in registry.compare_profiles(made.digest, other.digest).differences] == ["dtype"]
     with pytest.raises(Invalid, match="beams"):
         registry.define_profile(ref, {**parts, "decoding": {"beams": 2}})
 
@@ -62,3 +65,11 @@ def test_by_the_command_line(
     assert made["digest"] in say("ls", ref)
     assert "0.5" in say("show", made["digest"])
     assert "transformers" in say("engines", ref)
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("One word.\nNever guess.\n")
+    other = json.loads(
+        say("add", ref, "--engine", "vllm", "--build", "0.32.0", "--system-prompt", str(prompt), "--json")
+    )
+    assert "Never guess." in say("show", other["digest"])
+    assert "+Never guess." in say("diff", made["digest"], other["digest"])
+    assert json.loads(say("diff", made["digest"], made["digest"], "--json"))["differences"] == []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from registry.cli import main
 from registry.client import Countersign
 from registry.errors import NotFound
 from tests.api.conftest import Door
@@ -26,8 +29,42 @@ def test_tags_are_put_found_and_taken_off(door: Door, world: World) -> None:
     assert door.done(engineer, "DELETE", f"/versions/{ref}/tags/topic")["tags"] == {}
 
 
+def test_the_command_line_shows_cuts_counts_and_says_there_is_more(
+    door: Door, world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COUNTERSIGN_URL", door.url)
+    monkeypatch.setenv("COUNTERSIGN_TOKEN", door.token(world.engineer))
+    door.done(world.engineer, "PUT", f"/versions/{world.base.ref}/tags/customer", {"value": "Northwind " * 9 + "plc"})
+
+    def say(*words: str, code: int = 0) -> tuple[str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["search", *words])
+        assert (ended.value.code or 0) == code
+        return tuple(capsys.readouterr())  # type: ignore[return-value]
+
+    out, err = say("--team", world.team)
+    assert out.splitlines()[0].split() == ["Version", "Kind", "State", "Base", "Licence", "Tags", "Added"]
+    assert "adapter (lora)" in out
+    assert "customer=Northwind Northwind Northwind …" in out
+    assert err == ""
+    out, err = say("--team", world.team, "--limit", "1")
+    assert len(out.splitlines()) == 2
+    assert "More than 1 match" in err
+    [found] = json.loads(say(world.team[2:6], "--kind", "base", "--json")[0])
+    assert (found["ref"], len(found["tags"]["customer"])) == (world.base.ref, 93)
+    out, err = say("--team", world.team, "--facets")
+    assert "adapter" in out
+    assert "versions match" in err
+    assert say("--team", world.team, "--tag", "absent") == (
+        "", "Nothing matches. Take a filter away, or look for fewer letters of the name.\n")  # fmt: skip
+    assert "cannot be read" in say("--metric", "x", code=2)[1]
+    assert "no order" in say("--sort", "best", code=2)[1]
+    assert "Nothing matches" in say("--by", "nobody-there")[1]
+    assert world.base.ref in say("--by", world.engineer.actor.name)[0]
+
+
 @pytest.mark.parametrize("query", ["kind=x", "sort=x", "digest=%25", "metric=x", "tag=A", "limit=0", "cursor=x",
-                                   "base=x", "facets=perhaps", "q=%00"])  # fmt: skip
+                                   "base=x", "facets=perhaps", "q=%00", "since=yesterday", "sort=metric:", "by=%00"])  # fmt: skip
 def test_a_wrong_filter_is_a_named_problem(door: Door, world: World, query: str) -> None:
     assert door.refused(world.engineer, "GET", f"/versions?{query}")[0] in (400, 422)
 

@@ -69,6 +69,8 @@ CALLS: list[tuple[str, tuple[Any, ...], str]] = [
     ("define_profile", ("acme/claims@v1", {"engine": "vllm"}), "POST /profiles"),
     ("profiles", ("acme/claims@v1",), "GET /profiles?version=acme%2Fclaims%40v1"),
     ("profile", ("p1",), "GET /profiles/p1"),
+    ("system_prompt", ("p1",), "GET /profiles/p1/system-prompt"),
+    ("compare_profiles", ("p1", "p2"), "GET /profiles/p1/compared-with/p2"),
     ("engines", ("acme/claims@v1",), "GET /engines/acme/claims@v1"),
     ("chat_template", ("acme/claims@v1",), "GET /chat-templates/acme/claims@v1"),
     ("search_page", (), "GET /versions"),

@@ -6,6 +6,7 @@ import json
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -13,14 +14,13 @@ from registry.blobs import Blobs
 from registry.commands import profiles, recalls, versions
 from registry.db import versions as table
 from registry.db.store import Store
-from registry.errors import Forbidden, NotFound, Refused, Unverified
+from registry.errors import Forbidden, Invalid, NotFound, Refused, Unverified
 from registry.queries import profiles as asked
 from registry.rules.actors import SYSTEM
-from registry.rules.engines import Reason, Verdict
 from registry.views.profiles import DefinedView
 from tests.build import ADAPTER_META, Person, a_base, a_person, a_world, adapter_files, put, train
 from tests.commands.test_races import together
-from tests.db.around import as_owner, refused
+from tests.db.around import as_owner, plain_url, refused
 
 PARTS: dict[str, Any] = {"engine": "vllm", "build": "0.32.0"}
 
@@ -120,15 +120,64 @@ def test_postgresql_says_it_too(store: Store, blobs: Blobs, team: str) -> None:
     assert refused(store, insert, row, ("serving_profile", row["id"]))[0] == "CS004"
 
 
-def test_an_engine_that_says_no(store: Store, blobs: Blobs, team: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def a_quantisation(store: Store, base: str, ref: str, grade: str) -> None:
+    """A descent as another room will record it: the edge itself, its guards off for the moment it is written."""
+    with psycopg.connect(plain_url(store)) as connection:
+        connection.execute("alter table lineage_edge disable trigger user")
+        connection.execute(
+            "insert into lineage_edge (id, child_id, child_seq, parent_id, parent_seq, relation, grade, created_at) "
+            "select gen_random_uuid(), c.id, c.seq, p.id, p.seq, 'quantised_from', %s, now() from node c, node p "
+            "where c.ref = %s and p.ref = %s", (grade, ref, base))  # fmt: skip
+        connection.execute("alter table lineage_edge enable trigger user")
+
+
+def test_a_base_is_the_own_one_or_a_verified_quantisation_of_it(fresh_store: Store, blobs: Blobs, team: str) -> None:
+    engineer, ref = an_adapter(fresh_store, blobs, team)
+    own = f"{team}/tiny@v1"
+    claimed, verified, stranger = (a_base(fresh_store, blobs, engineer, team, name, seed=seed).ref
+                                   for seed, name in enumerate(("claimed", "verified", "stranger"), 5))  # fmt: skip
+    a_quantisation(fresh_store, own, claimed, "claimed")
+    a_quantisation(fresh_store, own, verified, "verified")
+    parts = {"engine": "transformers", "build": "5.23.0"}
+    for wrong in (claimed, stranger):
+        with pytest.raises(Refused, match="nor a verified quantisation of it") as refusal:
+            profiles.define(fresh_store, blobs, engineer.actor, ref, parts, wrong)
+        assert refusal.value.kind == "unfit-base"
+    made = [profiles.define(fresh_store, blobs, engineer.actor, ref, parts, one) for one in (None, own, verified)]
+    assert [one.status for one in made] == ["defined", "found", "defined"]
+    assert asked.profile(fresh_store, engineer.actor, made[2].digest).base == verified
+    [difference] = asked.compare(fresh_store, blobs, engineer.actor, made[0].digest, made[2].digest).differences
+    assert difference.part == "base"
+
+
+@pytest.mark.parametrize("prompt", [b"", b" \n ", b"\xff\xfe", b"a\0b", b"red \x1b[31m", b"x" * (256 * 1024 + 1)])
+def test_a_prompt_is_text_that_people_can_read(store: Store, blobs: Blobs, team: str, prompt: bytes) -> None:
+    engineer = a_person(store, "engineer", team=team).actor
+    digest = put(blobs, "prompt", prompt).sha256
+    with pytest.raises(Invalid) as refusal:
+        profiles.define(store, blobs, engineer, f"{team}/any@v1", PARTS | {"system_prompt": f"sha256:{digest}"})
+    assert refusal.value.kind == "bad-prompt"
+
+
+def test_a_prompt_is_read_again_by_who_sees_its_version(store: Store, blobs: Blobs, team: str) -> None:
     engineer, ref = an_adapter(store, blobs, team)
-    never = Reason("never", "it is made to be refused", "Take another engine.")
-    monkeypatch.setattr(profiles, "judge", lambda engine, **_: Verdict(engine, "no", (never,)))
-    with pytest.raises(Refused, match="made to be refused") as refusal:
-        profiles.define(store, blobs, engineer.actor, ref, PARTS)
-    assert refusal.value.kind == "engine-unfit"
-    assert refusals(store, ref) == 1
-    assert asked.profiles(store, engineer.actor, ref) == []
+    said = [
+        f"sha256:{put(blobs, 'prompt', text).sha256}"
+        for text in ("Ein Wort. \u2013 Nie raten.\n".encode(), b"Two words.")
+    ]
+    first, second, bare = (profiles.define(store, blobs, engineer.actor, ref, PARTS | {"system_prompt": one}).digest
+                           for one in (*said, None))  # fmt: skip
+    assert asked.system_prompt(store, blobs, engineer.actor, first).text == "Ein Wort. \u2013 Nie raten.\n"
+    compared = asked.compare(store, blobs, engineer.actor, first, second)
+    assert [one.part for one in compared.differences] == ["system_prompt"]
+    assert compared.prompt == ["@@ -1 +1 @@", "-Ein Wort. \u2013 Nie raten.", "+Two words."]
+    assert asked.compare(store, blobs, engineer.actor, first, first).differences == []
+    with pytest.raises(NotFound, match="no system prompt"):
+        asked.system_prompt(store, blobs, engineer.actor, bare)
+    stranger = a_person(store, "engineer", team="elsewhere").actor
+    for ask in (asked.system_prompt, lambda *with_: asked.compare(*with_, second)):
+        with pytest.raises(NotFound):
+            ask(store, blobs, stranger, first)
 
 
 def test_the_event_names_the_row(fresh_store: Store, blobs: Blobs, team: str) -> None:

@@ -24,8 +24,8 @@ from registry.queries.folds import rebuild
 from registry.rules import searches
 from registry.rules.actors import SYSTEM, Actor, Grant, Role
 from tests.benches.catalogue import seed
-from tests.build import World, a_person, a_world, evaluate, train
-from tests.db.around import as_app, as_owner, cause
+from tests.build import World, a_base, a_person, a_world, evaluate, train
+from tests.db.around import as_app, as_owner, cause, plain_url
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +283,23 @@ def test_bytes_held_by_too_many_are_said_so(seeded: Store, monkeypatch: pytest.M
     with pytest.raises(Invalid, match="hold something"):
         queries.search(seeded, SYSTEM, searches.parse(digest=digest))
     assert len(page.items) < 20
+
+
+def test_two_that_write_the_same_terms_at_once_wait_for_nobody(fresh_store: Store, blobs: Blobs) -> None:
+    """The first births of an era come in transactions that overlap: each must write its terms, none may wait."""
+    world = a_world(fresh_store, blobs, "own")
+    second = a_base(fresh_store, blobs, world.engineer, "own", "second", seed=9).ref
+    with psycopg.connect(plain_url(fresh_store)) as one, psycopg.connect(plain_url(fresh_store)) as other:
+        one.execute("delete from search_era")
+        one.commit()
+        for connection, ref in ((one, world.base.ref), (other, second)):
+            connection.execute("set local statement_timeout = '5s'")
+            connection.execute("select search_refresh(id) from node where ref = %s", [ref])
+        other.commit()
+        one.commit()
+        eras = one.execute("select era from search_era where term = 'kind:base'").fetchall()
+    assert len(eras) == 2
+    assert len(set(eras)) == 1
+    with fresh_store.read(SYSTEM) as session:
+        sql, params = queries.statement(SYSTEM, searches.parse(kind="base", team="own"), None, 51, "eras")
+        assert len(session.execute(text(sql), params).all()) == 2

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from registry.errors import Invalid
 from registry.proof import canonical
-from registry.rules.profiles import parse
+from registry.rules.engines import ENGINES
+from registry.rules.profiles import BUILD, DTYPES, KEYS, QUANTISATIONS, differences, parse
 
 LEAST = {"engine": "vllm", "build": "0.32.0"}
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -50,3 +53,48 @@ def test_order_says_nothing() -> None:
     assert digest(policy_checks=[A, B]) == digest(policy_checks=[B, A])
     assert digest(decoding={"stop": ["x", "y"]}) == digest(decoding={"stop": ["y", "x"]})
     assert digest() == digest(dtype="bfloat16", decoding={})
+
+
+PARTS = st.fixed_dictionaries({
+    "engine": st.sampled_from(ENGINES), "build": st.from_regex(BUILD, fullmatch=True),
+    "dtype": st.sampled_from(DTYPES), "quantisation": st.sampled_from([None, *QUANTISATIONS]),
+    "system_prompt": st.sampled_from([None, A, B]), "retrieval_index": st.sampled_from([None, A, B]),
+    "policy_checks": st.lists(st.sampled_from([A, B]), unique=True),
+    "decoding": st.fixed_dictionaries({}, optional={
+        "temperature": st.floats(0, 2), "top_p": st.floats(0.0001, 1), "top_k": st.integers(1, 100_000),
+        "repetition_penalty": st.floats(0.1, 2), "max_tokens": st.integers(1, 1_000_000),
+        "seed": st.integers(0, 2**31 - 1), "stop": st.lists(st.text(min_size=1, max_size=5), max_size=3),
+    }),
+})  # fmt: skip
+DOCUMENTS = st.tuples(PARTS, st.sampled_from([A, B]), st.sampled_from([A, B, None]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(DOCUMENTS, DOCUMENTS)
+def test_two_profiles_are_one_only_when_no_part_differs(one: Any, other: Any) -> None:
+    """Over every field at once: the digests agree exactly when nothing is told to differ."""
+    first, second = (parse(parts).document(version, base) for parts, version, base in (one, other))
+    found = differences(first, second)
+    assert (canonical.digest(first) == canonical.digest(second)) == (found == [])
+    assert {each.part.partition(".")[0] for each in found} == {key for key in first if first[key] != second[key]}
+
+
+@settings(max_examples=100, deadline=None)
+@given(DOCUMENTS, st.sampled_from(sorted(KEYS)), PARTS)
+def test_changing_any_one_part_is_another_profile(one: Any, part: str, other: dict[str, Any]) -> None:
+    parts, version, base = one
+    before, after = (parse(each).document(version, base) for each in (parts, parts | {part: other[part]}))
+    assert (canonical.digest(before) != canonical.digest(after)) == (before[part] != after[part])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(st.sampled_from([*KEYS, "color", "decoding.x"]), st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8), lambda of: st.lists(of, max_size=3) |
+    st.dictionaries(st.text(max_size=5), of, max_size=3), max_leaves=6)))  # fmt: skip
+def test_whatever_is_no_profile_is_named_and_never_breaks(raw: dict[str, Any]) -> None:
+    named: list[str] = []
+    try:
+        parse(raw)
+    except Invalid as refusal:
+        named = [refusal.kind, *refusal.facts["problems"]]
+    assert named == [] or (named[0] == "bad-profile" and len(named) > 1)

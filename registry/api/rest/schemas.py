@@ -28,7 +28,9 @@ def _modest(meta: dict[str, Any]) -> dict[str, Any]:
     """What a maker says of a version is read by people and copied into every event about it: no place for bulk."""
     size = len(json.dumps(meta))
     if size > META_BYTES:
-        raise ValueError(f"it takes {size} bytes as JSON, at most {META_BYTES} are accepted; put long texts into README.md")
+        raise ValueError(
+            f"it takes {size} bytes as JSON, at most {META_BYTES} are accepted; put long texts into README.md"
+        )
     level: list[Any] = [meta]
     for _ in range(META_DEPTH):
         level = [one for node in level for one in (node.values() if isinstance(node, dict) else node)

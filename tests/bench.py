@@ -25,7 +25,7 @@ from registry.queries import packs
 from registry.rules.actions import Action
 from registry.rules.actors import SYSTEM
 from registry.sequencer import Sequencer, Witness
-from tests.benches import RUNS, blobs, disks, paired, process, search, tensors, timed
+from tests.benches import RUNS, blobs, disks, paired, process, pulls, search, tensors, timed
 from tests.build import install_policies, repository
 from tests.database import open_databases
 
@@ -92,6 +92,7 @@ def main() -> None:
     ready()
     tensors.run()
     blobs.run()
+    pulls.run()
     disks.run()
     search.run()
     with tempfile.TemporaryDirectory(prefix="cs") as home, open_databases(Path(home)) as databases:

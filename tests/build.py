@@ -37,10 +37,14 @@ ADAPTER_META = {"purpose": "to be tested"}
 
 
 def install_policies(store: Store) -> None:
-    """The built-in policy of every environment, and the built-in retention classes."""
+    """The built-in policy of every environment."""
     for name in ("dev", "staging", "production"):
         text = resources.files("registry").joinpath(f"policies/{name}.yaml").read_text(encoding="utf-8")
         policies.publish(store, SYSTEM, text, only_first=True)
+
+
+def install_classes(store: Store) -> None:
+    """The built-in retention classes."""
     for terms in BUILT_IN:
         retention.define(store, SYSTEM, terms, "built in")
 

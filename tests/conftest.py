@@ -54,10 +54,11 @@ def fresh_database(databases: Databases) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def store(database: str) -> Iterator[Store]:
     """The store as the app role, with the built-in policies in force."""
-    from tests.build import install_policies
+    from tests.build import install_classes, install_policies
 
     opened = Store(open_engine(database, "countersign_app"))
     install_policies(opened)
+    install_classes(opened)
     yield opened
     opened.engine.dispose()
 

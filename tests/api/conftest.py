@@ -21,7 +21,7 @@ from registry.db import migrate
 from registry.db.store import Store
 from registry.rules.actors import SYSTEM
 from registry.settings import Settings, load
-from tests.build import Person, World, a_person, a_world, approved, install_policies
+from tests.build import Person, World, a_person, a_world, approved, install_classes, install_policies
 from tests.database import Databases
 from tests.gateway.served import Served
 
@@ -123,6 +123,7 @@ def door(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iter
     migrate.upgrade(url)
     with opened(url, tmp_path_factory.mktemp("api")) as one:
         install_policies(one.store)
+        install_classes(one.store)
         yield one
     databases.drop(name)
 

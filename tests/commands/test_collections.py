@@ -24,7 +24,17 @@ from registry.queries.folds import rebuild
 from registry.rules.actors import SYSTEM
 from registry.rules.quotas import Limits
 from registry.rules.tensors import File
-from tests.build import ADAPTER_META, World, a_base, a_person, a_world, adapter_files, install_policies, put
+from tests.build import (
+    ADAPTER_META,
+    World,
+    a_base,
+    a_person,
+    a_world,
+    adapter_files,
+    install_classes,
+    install_policies,
+    put,
+)
 from tests.commands.test_races import lost, started, together, won
 from tests.database import Databases
 from tests.db.around import held
@@ -39,6 +49,7 @@ def alone(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Ite
     migrate.upgrade(url)
     store = Store(open_engine(url, "countersign_app"))
     install_policies(store)
+    install_classes(store)
     team = f"t{secrets.token_hex(4)}"
     retention.assign(store, a_person(store, "admin").actor, team, "short", "for a test")
     yield a_world(store, Blobs(tmp_path_factory.mktemp("alone")), team)

@@ -167,12 +167,13 @@ def let_go(store: Store, blobs: Blobs, world: World) -> None:
 @pytest.fixture(scope="module")
 def patient(databases: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
     from registry.db import migrate
-    from tests.build import install_policies
+    from tests.build import install_classes, install_policies
 
     url = databases.create("patient")
     migrate.upgrade(url)
     store = Store(open_engine(url, "countersign_app"))
     install_policies(store)
+    install_classes(store)
     opened = Patient(store, url, tmp_path_factory.mktemp("patient"))
     yield opened
     opened.engine.dispose()

@@ -21,7 +21,7 @@ from registry.db import migrate
 from registry.db.store import Store
 from registry.rules.actors import SYSTEM
 from registry.settings import Settings, load
-from tests.build import Person, World, a_world, evaluate, install_policies, submit, train
+from tests.build import Person, World, a_world, evaluate, install_classes, install_policies, submit, train
 from tests.database import Databases
 from tests.gateway.served import Served
 
@@ -84,6 +84,7 @@ def console(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> I
     app = create_app(settings)
     store: Store = app.state.store
     install_policies(store)
+    install_classes(store)
     served = Served(app)
     yield Console(app, served.url, store, app.state.blobs, settings)
     served.stop()

@@ -19,4 +19,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise RuntimeError("This migration cannot be undone: the old search rows are no longer made. Restore a backup instead.")
+    raise RuntimeError(
+        "This migration cannot be undone: the old search rows are no longer made. Restore a backup instead."
+    )

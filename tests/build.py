@@ -20,6 +20,7 @@ from registry.db.store import Store
 from registry.proof.keys import SigningKey
 from registry.queries import reviews as asked
 from registry.queries import work as leased
+from registry.rules import adapters, refs
 from registry.rules.actors import SYSTEM, Actor, Grant, Role
 from registry.rules.retention import BUILT_IN
 from registry.rules.reviews import commitment
@@ -113,17 +114,22 @@ def a_base(store: Store, blobs: Blobs, engineer: Person, team: str, name: str = 
     return versions.register(store, blobs, engineer.actor, versions.Draft("base", f"{team}/{name}", files, BASE_META))
 
 
-def adapter_files(blobs: Blobs, seed: int = 0, rank: int = 2) -> list[File]:
-    """The two files of a LoRA adapter that fits `a_base`."""
+def adapter_files(blobs: Blobs, seed: int = 0, rank: int = 2, base: AddedView | None = None) -> list[File]:
+    """The two files of a LoRA adapter that fits `a_base`; bound to `base`, its configuration is as the registry keeps it."""
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 4, "target_modules": ["q_proj"],
               "bias": "none"}  # fmt: skip
+    kept = json.dumps(config).encode()
+    if base is not None:
+        read, _ = adapters.read_config(config)
+        assert read is not None
+        kept = adapters.written(read, base.ref.partition("@")[0], refs.commit(base.digest))
     tensors = {
         f"base_model.model.{MODULE}.lora_A.weight": (rank, 8),
         f"base_model.model.{MODULE}.lora_B.weight": (8, rank),
     }
     return [
         put(blobs, "adapter_model.safetensors", safetensors(tensors, seed)),
-        put(blobs, "adapter_config.json", json.dumps(config).encode()),
+        put(blobs, "adapter_config.json", kept),
     ]
 
 

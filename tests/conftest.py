@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from registry.blobs import Blobs
 from registry.db import migrate
@@ -22,6 +23,10 @@ from tests.s3 import ObjectStorage, serving
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+# How long an example takes says more of the machine than of us; what must be quick is tested by its CPU time.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 

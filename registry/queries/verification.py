@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import text
@@ -13,10 +13,10 @@ from registry.blobs import Blobs
 from registry.db import datasets as dataset_table
 from registry.db import versions
 from registry.db.store import Store
-from registry.db.versions import Version
+from registry.db.versions import Line, Node, Version
 from registry.errors import BundleRejected, Defect, NotFound, RegistryError, Unavailable
 from registry.proof import canonical
-from registry.rules import bundles, datasets
+from registry.rules import bundles, datasets, refs
 from registry.rules.actors import Actor
 from registry.rules.bundles import BaseFacts, Inspected, Kind
 from registry.rules.chat_templates import Judge, own_of
@@ -26,6 +26,9 @@ from registry.stats import quantisations, weights
 from registry.views.versions import CheckView, VerifiedView
 
 ABOUT_BYTES = frozenset({"bytes-changed", "bytes-missing", "bytes-short", "bytes-more"})
+OF_UPLOAD = "uploaded_config"
+ELSEWHERE = frozenset({OF_UPLOAD, "unbound_manifest"})
+"""Facts of the configuration as it came, which is not kept, and of the manifest, which is checked by itself."""
 TEMPLATE_RULES = ("template-", "chat-template-", "attr-filter", "private-name", "unknown-call")
 
 
@@ -87,7 +90,7 @@ def _version(store: Store, blobs: Blobs, actor: Actor, ref: str) -> VerifiedView
         original_files = [File(*row) for row in versions.files(session, original[0].id)] if original else []
     kind: Kind = line.kind  # type: ignore[assignment]
     checks = _Checks()
-    facts = _base(checks, blobs, base and base[2].ref, base and base[0].base_root, base_files)
+    facts = _base(checks, blobs, base, base_files)
     # An own template was let in under the policies of its day; now only its bytes are looked at.
     judge = Judge(sandbox.look, ("registered",) if own_of(version.facts) else ())
     inspected = bundles.inspect(
@@ -106,17 +109,21 @@ def _version(store: Store, blobs: Blobs, actor: Actor, ref: str) -> VerifiedView
                         inspected.tensor_root, checks.problems, checks.done)  # fmt: skip
 
 
-def _base(checks: _Checks, blobs: Blobs, ref: str | None, base_root: str | None, files: list[File]) -> BaseFacts | None:
+def _base(
+    checks: _Checks, blobs: Blobs, base: tuple[Version, Line, Node] | None, files: list[File]
+) -> BaseFacts | None:
     """The base an adapter is bound to, as far as the adapter is held against it: headers and texts, not every weight."""
-    if ref is None:
+    if base is None:
         return None
+    version, line, node = base
+    ref = node.ref
     try:
-        facts = bundles.base_facts(files, blobs.read, base_root=base_root)
+        facts = bundles.base_facts(files, blobs.read, base_root=version.base_root)
     except BundleRejected as error:
         checks.say(f"base {ref}", [f"{one.file}: {one.detail}" for one in error.defects], "")
         return None
     checks.say(f"base {ref}", [], f"its headers and texts are sound; countersign verify {ref} reads all of it")
-    return facts
+    return replace(facts, line=line.ref, commit=refs.commit(version.manifest_digest))
 
 
 def _files(checks: _Checks, blobs: Blobs, kind: Kind, files: list[File], inspected: Inspected) -> None:
@@ -154,6 +161,11 @@ def _rules(checks: _Checks, kind: Kind, version: Version, inspected: Inspected, 
         checks.skip(first, "its base is not sound" if version.base_version_id else "it is bound to no base yet")
     else:
         checks.say(first, groups[first], f"{inspected.facts.get('tensors', 0)} tensors")
+    if OF_UPLOAD in version.facts and OF_UPLOAD in inspected.facts:
+        other = (
+            ["it is not as the registry writes it, or names another base"] if inspected.rewritten is not None else []
+        )
+        checks.say("configuration", other, "as the registry writes it, naming the base it is bound to")
     held = {entry["path"] for entry in inspected.manifest}
     if held & TOKENIZER:
         checks.say("tokenizer", groups["tokenizer"], "its base's" if kind == "adapter" else "sound")
@@ -197,7 +209,8 @@ def _facts(checks: _Checks, version: Version, inspected: Inspected) -> None:
         checks.skip("facts", "they cannot be worked out while bytes are missing or changed")
         return
     faults = [f"{key} is kept as {version.facts[key]}, the bytes say {value}"[:300]
-              for key, value in inspected.facts.items() if key in version.facts and version.facts[key] != value]  # fmt: skip
+              for key, value in inspected.facts.items()
+              if key in version.facts.keys() - ELSEWHERE and version.facts[key] != value]  # fmt: skip
     checks.say("facts", faults, ", ".join(sorted(version.facts)) or "none")
 
 

@@ -61,8 +61,13 @@ def draft(world: World, files: list[File], name: str = "adapter") -> versions.Dr
     return versions.Draft("adapter", f"{world.team}/{name}", files, {**ADAPTER_META, "domain": "legal"}, world.base.ref)
 
 
+def bundle(world: World, seed: int) -> list[File]:
+    """Of which every byte is kept: what else would be left of it is the configuration as it came."""
+    return adapter_files(world.blobs, seed, base=world.base)
+
+
 def add(world: World, seed: int, name: str = "adapter") -> str:
-    files = adapter_files(world.blobs, seed)
+    files = bundle(world, seed)
     return versions.register(world.store, world.blobs, world.engineer.actor, draft(world, files, name)).ref
 
 
@@ -102,7 +107,7 @@ def clean(world: World) -> None:
 
 def test_only_what_nothing_else_names_goes(alone: World) -> None:
     kept, gone = add(alone, 1), add(alone, 2)  # both name the same adapter_config.json
-    weights, config = adapter_files(alone.blobs, 2)
+    weights, config = bundle(alone, 2)
     delete(alone, gone)
     plan = asked.planned(alone.store, alone.blobs, SYSTEM, AT_ONCE)
     assert (plan.dry_run, plan.unnamed, plan.digests, plan.bytes) == (True, 1, [weights.sha256], weights.size)
@@ -148,7 +153,7 @@ def test_what_an_object_store_was_asked_for_stays(alone: World) -> None:
 
 def test_a_hold_keeps_the_bytes_of_what_was_deleted_before(alone: World) -> None:
     ref = add(alone, 10)
-    weights, _ = adapter_files(alone.blobs, 10)
+    weights, _ = bundle(alone, 10)
     delete(alone, ref)
     hold = holds.place(alone.store, alone.compliance.actor, ref, "Matter 1", "these very bytes")
     assert collect(alone).removed == 0
@@ -204,7 +209,7 @@ def test_a_collection_cut_short_loses_nothing(alone: World, left: int, after: bo
 
 def test_a_database_that_dies_at_commit_takes_nothing(alone: World) -> None:
     ref = add(alone, 200)
-    weights, _ = adapter_files(alone.blobs, 200)
+    weights, _ = bundle(alone, 200)
     delete(alone, ref)
     with held(alone.store) as database:
         collected = started(lambda: collect(alone))
@@ -220,7 +225,7 @@ def test_a_database_that_dies_at_commit_takes_nothing(alone: World) -> None:
 
 def test_what_is_being_registered_is_passed_by(alone: World) -> None:
     """Registered but not committed, then collected by somebody who cannot see the row yet."""
-    files = adapter_files(alone.blobs, 210)
+    files = bundle(alone, 210)
     with held(alone.store) as database:
         registered = started(
             lambda: versions.register(alone.store, alone.blobs, alone.engineer.actor, draft(alone, files))
@@ -237,7 +242,7 @@ def test_what_is_being_collected_is_waited_for(alone: World) -> None:
     """Marked but not committed, then registered: the registration waits, and finds its bytes or asks for them again."""
     ref = add(alone, 220)
     delete(alone, ref)
-    files = adapter_files(alone.blobs, 220)
+    files = bundle(alone, 220)
     with held(alone.store) as database:
         collected = started(lambda: collect(alone))
         database.until_waiting(1)
@@ -256,7 +261,7 @@ def test_what_is_being_collected_is_waited_for(alone: World) -> None:
 
 def test_register_and_collect_at_once(alone: World) -> None:
     for attempt in range(6):
-        files = adapter_files(alone.blobs, 300 + attempt)
+        files = bundle(alone, 300 + attempt)
         outcomes = together(
             *[lambda files=files: versions.register(alone.store, alone.blobs, alone.engineer.actor,
                                                     draft(alone, files, "raced"))] * 2,
@@ -307,7 +312,7 @@ def test_whatever_happens_no_version_misses_a_byte(alone: World, seed: int) -> N
         match chance.choice(["add", "add", "delete", "delete", "hold", "lift", "collect", "orphan"]):
             case "add":
                 found = versions.register(alone.store, alone.blobs, alone.engineer.actor,
-                                          draft(alone, adapter_files(alone.blobs, 700 + chance.randrange(6)), name))  # fmt: skip
+                                          draft(alone, bundle(alone, 700 + chance.randrange(6)), name))  # fmt: skip
                 if found.status == "registered":
                     standing.append(found.ref)
             case "delete" if standing:

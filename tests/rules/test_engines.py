@@ -52,8 +52,6 @@ def test_a_plain_adapter() -> None:
     ({"method": "bottleneck", "serving": "in-process"}, "in-process", set(ENGINES)),
     ({"method": "adalora"}, "method", {"vllm", "sglang", "tgi"}),
     ({"method": "norm"}, "method", {"vllm", "sglang", "tgi"}),
-    ({"rank_pattern": {"v_proj": 4}}, "patterns", {"vllm", "sglang", "tgi"}),
-    ({"alpha_pattern": {"v_proj": 4}}, "patterns", {"vllm", "sglang", "tgi"}),
     ({"rank": 513}, "rank-too-high", {"vllm"}),
     ({"max_rank": 513}, "rank-too-high", {"vllm"}),
 ])  # fmt: skip

@@ -74,6 +74,8 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
         inspected.facts["descent"] = descent.facts(original.ref, original.base_root)
     if not inspected.defects and (found := _found(store, actor, ref, draft, inspected)):
         return found
+    if inspected.defects:
+        _published(blobs, draft.files)  # bytes that a collection took meanwhile are to be sent again, and no defect
     with store.write(actor, Action.VERSION_REGISTER, ref.team) as tx:
         tx.within(ref.team)
         if inspected.defects:

@@ -34,7 +34,9 @@ EXTRA = {"POST /policies", "POST /checkpoints", "DELETE /tokens/{token_id}", "PO
          "PUT /versions/{ref}/tags/{key}", "DELETE /versions/{ref}/tags/{key}",
          "GET /retention/due", "GET /retention/classes", "POST /retention/classes", "POST /retention/settings", "GET /keeping/{ref}",
          "GET /holds", "POST /holds", "POST /holds/{number}/lift", "POST /deletions", "POST /discards",
-         "GET /collections", "POST /collections", "GET /quotas", "POST /quotas", "GET /quotas/{team}"}  # fmt: skip
+         "GET /collections", "POST /collections", "GET /quotas", "POST /quotas", "GET /quotas/{team}",
+         "GET /profiles/{name}/system-prompt", "GET /profiles/{name}/compared-with/{other}", "GET /chat-templates/{ref}",
+         "HEAD /uploads/{digest}", "PATCH /uploads/{digest}", "DELETE /uploads/{digest}"}  # fmt: skip
 
 
 class Cast:

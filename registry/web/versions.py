@@ -137,7 +137,7 @@ def _version(here: Visit, shelf: Shelf, team: str, name: str, number: int, statu
 
 def _template(here: Visit, version: VersionView) -> ChatTemplateView | None:
     """A chat template of its own, compared for whoever decides; None where it has none, or nothing can render now."""
-    if own_of(version.facts) is None:
+    if own_of(version.facts) is None or version.state == "deleted":
         return None
     try:
         return chat_templates.chat_template(here.store, here.request.app.state.blobs, here.actor, version.ref)

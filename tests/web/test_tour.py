@@ -1,0 +1,111 @@
+"""Every page of the console: accessible, fitting, light, and breaking no rule of its own."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Callable
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from registry.commands import deletions, holds, profiles, quotas, retention, rollouts, tags, versions
+from registry.rules.actors import SYSTEM
+from registry.rules.quotas import Limits
+from tests.build import (
+    ADAPTER_META,
+    Person,
+    World,
+    a_person,
+    a_world,
+    adapter_files,
+    approved,
+    evaluate,
+    put,
+    submit,
+    train,
+    vote,
+)  # fmt: skip
+from tests.web.conftest import Console, Watched
+
+Open = Callable[..., Watched]
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+PAGE_LIMIT = 30_000  # bytes, compressed: page, style sheet and script together
+
+
+@pytest.fixture(scope="module")
+def tour(console: Console) -> tuple[World, Person, list[str]]:
+    """Every page, with something on it: a canary beside a stable version, a decided and an open review."""
+    world = a_world(console.store, console.blobs, "tour")
+    ref = approved(world)
+    engineer = world.engineer.actor
+    rollouts.start(console.store, engineer, ref, "production", None, 500, "first traffic")
+    rollouts.promote(console.store, engineer, "tour/adapter", "production", None, "it went well")
+    train(world, seed=9)
+    evaluate(world, world.versions[-1], 48)
+    submit(world, world.versions[-1])
+    vote(world, world.risk)
+    retention.assign(console.store, a_person(console.store, "admin").actor, "tour/gone", "short", "for the tour")
+    gone = versions.register(console.store, console.blobs, engineer, versions.Draft(
+        "adapter", "tour/gone", adapter_files(console.blobs, 77), {**ADAPTER_META, "domain": "legal"}, world.base.ref))  # fmt: skip
+    deletions.delete(console.store, engineer, gone.ref, "Nobody wanted it.")
+    hold = holds.place(console.store, world.compliance.actor, "tour/adapter", "Matter 5512", "An order of the court.")
+    holds.lift(console.store, world.risk.actor, hold.number, "Settled.")
+    holds.place(console.store, world.compliance.actor, ref, "Matter 5513", "Another order.")
+    quotas.put(console.store, SYSTEM, "tour", Limits(10**9, 1000), "Enough for a tour.")
+    tags.put(console.store, engineer, ref, "topic", "claims, and whatever else a long value says of them")
+    prompts = [put(console.blobs, "prompt", text.encode()).sha256 for text in ("One word.\nNever guess.", "Two words.")]
+    defined = [profiles.define(console.store, console.blobs, engineer, ref, {
+        "engine": "vllm", "build": "0.33.0", "system_prompt": f"sha256:{one}", "decoding": {"stop": ["\n"], "max_tokens": 9},
+    }).id for one in prompts]  # fmt: skip
+    console.sequence()
+    pages = [f"/profiles/{defined[1]}?against={defined[0]}", "/search?team=tour&metric=exact_match%3E%3D0&tag=topic",
+             "/retention?all=1", "/adapters/tour/gone/v/1", "/reviews?state=all", f"/reviews/{world.review}",
+             f"/reviews/{world.review - 1}", "/adapters", "/checkpoints", "/bases", "/adapters/tour/adapter",
+             "/adapters/tour/adapter/v/2", "/bases/tour/tiny/v/1",
+             "/deployments", "/deployments/production/tour/adapter/production", "/deployments/dev/tour/adapter/dev",
+             "/audit", "/audit/as-of", "/settings", "/reviews/999999", "/adapters?q=nothing-like-it",
+             "/search", "/search?q=adapter&kind=adapter", "/search?tag=absent"]  # fmt: skip
+    return world, a_person(console.store, "reviewer", team="compliance"), pages
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_every_page_is_accessible_fits_and_breaks_no_rule(
+    console: Console, tour: tuple[World, Person, list[str]], open_page: Open, width: int, scheme: str
+) -> None:
+    _, person, pages = tour
+    watched = open_page(width=width, scheme=scheme)
+    page = watched.page
+    violations: list[str] = []
+    page.expose_function("broken", lambda what: violations.append(f"{page.url}: {what}"))
+    page.add_init_script("addEventListener('securitypolicyviolation', (e) => broken(e.violatedDirective))")
+    page.goto("/login")
+    for path in ["/login", *pages]:
+        if path == "/login":
+            page.goto(path)
+        else:
+            if page.url.endswith("/login"):
+                watched.sign_in(console.token(person))
+            page.goto(path)
+        found = Axe().run(page, options={"runOnly": WCAG}).response["violations"]
+        assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found] == [], path
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} scrolls sideways"
+    assert violations == []
+
+
+def test_every_page_is_light(console: Console, tour: tuple[World, Person, list[str]]) -> None:
+    _, person, pages = tour
+    with console.signed_in(person) as client:
+        for path in pages:
+            page = client.get(path)
+            assert page.status_code == (404 if "999999" in path else 200), path
+            parts = [page.content, *(client.get(asset).content for asset in assets_of(page))]
+            assert sum(len(gzip.compress(part)) for part in parts) <= PAGE_LIMIT, path
+            assert "://" not in " ".join(assets_of(page))
+
+
+def assets_of(page: httpx.Response) -> list[str]:
+    """Everything a page loads by itself."""
+    return re.findall(r'(?:<script src|<link rel="[a-z]+" href)="([^"]+)"', page.text)

@@ -12,7 +12,6 @@ from registry.queries import audit, reviews
 from registry.queries import rollouts as routes
 from registry.rules.actors import SYSTEM
 from tests.build import (
-    Person,
     World,
     a_person,
     a_world,
@@ -285,36 +284,3 @@ def test_a_profile_is_shown_whole_and_held_beside_another(console: Console, worl
     expect(page.locator(".diff .added")).to_have_text("+Two words.")
     with console.signed_in(a_person(console.store, "engineer", team="elsewhere-still")) as client:
         assert client.get(page.url.partition("?")[0]).status_code == 404
-
-
-def test_what_is_held_and_what_is_gone_is_told_on_its_page(
-    console: Console, tour: tuple[World, Person, list[str]]
-) -> None:
-    world, person, _ = tour
-    with console.signed_in(person) as client:
-        gone = client.get("/adapters/tour/gone/v/1").text
-        assert "Deleted" in gone
-        assert "Nobody wanted it." in gone
-        assert "Retention class short" in gone
-        kept = client.get(f"/adapters/tour/adapter/v/{world.versions[1].rpartition('v')[2]}").text
-        assert "nothing of it is deleted" in kept
-        assert "Retention class standard" in kept
-        page = client.get("/retention").text
-        assert "Matter 5513" in page
-        assert "Matter 5512" not in page
-        assert "Matter 5512" in client.get("/retention?all=1").text
-        form = {
-            "form_token": form_token(client, "/retention"),
-            "over": "tour/tiny@v1",
-            "case": "Matter 5514",
-            "reason": "",
-        }
-        assert client.post("/retention/holds", data=form).status_code == 422
-        answer = client.post("/retention/holds", data={**form, "reason": "A third order."})
-        assert answer.headers["location"] == "/retention?done=held"
-        assert "Matter 5514" in client.get("/retention").text
-        assert client.post("/retention/holds", data={**form, "over": "tour/nothing", "reason": "x"}).status_code == 404
-    with console.signed_in(world.engineer) as client:
-        assert "Needs the role admin or reviewer." in client.get("/retention").text
-        form["form_token"] = form_token(client, "/retention")
-        assert client.post("/retention/holds", data={**form, "reason": "Not mine."}).status_code == 403

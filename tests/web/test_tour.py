@@ -27,7 +27,7 @@ from tests.build import (
     train,
     vote,
 )  # fmt: skip
-from tests.web.conftest import Console, Watched
+from tests.web.conftest import Console, Watched, form_token
 
 Open = Callable[..., Watched]
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
@@ -109,3 +109,36 @@ def test_every_page_is_light(console: Console, tour: tuple[World, Person, list[s
 def assets_of(page: httpx.Response) -> list[str]:
     """Everything a page loads by itself."""
     return re.findall(r'(?:<script src|<link rel="[a-z]+" href)="([^"]+)"', page.text)
+
+
+def test_what_is_held_and_what_is_gone_is_told_on_its_page(
+    console: Console, tour: tuple[World, Person, list[str]]
+) -> None:
+    world, person, _ = tour
+    with console.signed_in(person) as client:
+        gone = client.get("/adapters/tour/gone/v/1").text
+        assert "Deleted" in gone
+        assert "Nobody wanted it." in gone
+        assert "Retention class short" in gone
+        kept = client.get(f"/adapters/tour/adapter/v/{world.versions[1].rpartition('v')[2]}").text
+        assert "nothing of it is deleted" in kept
+        assert "Retention class standard" in kept
+        page = client.get("/retention").text
+        assert "Matter 5513" in page
+        assert "Matter 5512" not in page
+        assert "Matter 5512" in client.get("/retention?all=1").text
+        form = {
+            "form_token": form_token(client, "/retention"),
+            "over": "tour/tiny@v1",
+            "case": "Matter 5514",
+            "reason": "",
+        }
+        assert client.post("/retention/holds", data=form).status_code == 422
+        answer = client.post("/retention/holds", data={**form, "reason": "A third order."})
+        assert answer.headers["location"] == "/retention?done=held"
+        assert "Matter 5514" in client.get("/retention").text
+        assert client.post("/retention/holds", data={**form, "over": "tour/nothing", "reason": "x"}).status_code == 404
+    with console.signed_in(world.engineer) as client:
+        assert "Needs the role admin or reviewer." in client.get("/retention").text
+        form["form_token"] = form_token(client, "/retention")
+        assert client.post("/retention/holds", data={**form, "reason": "Not mine."}).status_code == 403

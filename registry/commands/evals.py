@@ -55,9 +55,7 @@ def freeze(
     complete = _decoding(decoding)
     store.check(actor, Action.SUITE_FREEZE, ref.team)
     with store.read(actor) as session:
-        data, data_node = datasets.by_ref(session, dataset)
-    if not actor.sees(data_node.team):
-        raise NotFound("dataset-unknown", f"There is no data set version '{dataset}'.", "Check the name.")
+        data, data_node = datasets.by_ref(session, dataset, teams=actor.teams())
     file = File("rows.jsonl", data.blob_id, blobs.size(data.blob_id))
     items = rows.suite_items(rows.sound_rows(file, blobs.read), split)
     # Bytes before rows: the items are published before any row names them.

@@ -27,7 +27,7 @@ from registry.blobs import Blobs
 from registry.db import tombstones
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
 from registry.errors import Invalid, NotFound, Unverified
-from registry.rules.refs import NAME, Ref, parse_ref
+from registry.rules.refs import NAME, Ref, commit, parse_ref
 from registry.rules.tensors import File
 
 KINDS = ("base", "adapter", "checkpoint")
@@ -327,7 +327,7 @@ def roots_named(session: Session, name: str, revision: str | None, *, teams: Col
         rows, selector, at = _roots(session, team, pinned[1], teams), f"v{pinned[2]}", "@"
     meant = [
         root for number, manifest, root in rows
-        if (selector if at else revision) in (f"v{number}", manifest, manifest.removeprefix("sha256:")[:40])
+        if (selector if at else revision) in (f"v{number}", manifest, commit(manifest))
     ]  # fmt: skip
     return sorted(set(meant or [root for _, _, root in rows]))
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from registry.blobs import Blobs
-from registry.commands import recalls, versions
+from registry.commands import blobs as collecting
+from registry.commands import datasets, recalls, versions
 from registry.db.store import Store
 from registry.errors import NotFound, Refused
 from registry.queries import pulls
 from registry.queries import versions as asked
 from registry.rules import bundles, documents
+from registry.rules.actors import SYSTEM
 from registry.rules.refs import commit
 from registry.rules.tensors import File
-from tests.build import ADAPTER_META, World, a_base, a_person, adapter_files
+from tests.build import ADAPTER_META, DATA_META, World, a_base, a_person, adapter_files, put
 from tests.commands.test_deletions import an_adapter, delete, loose
 from tests.db.around import plain_url
 
@@ -106,3 +111,23 @@ def test_another_team_hears_nothing_of_a_deleted_base(store: Store, blobs: Blobs
     with pytest.raises(NotFound) as told:
         versions.register(store, blobs, other.actor, draft)
     assert told.value.kind == "version-unknown"
+
+
+def test_recalled_rows_are_refused_by_name_whether_they_were_numbered_or_a_draft(store: Store, world: World) -> None:
+    owner = world.data_owner.actor
+    whole = put(world.blobs, "rows.jsonl", b'{"prompt": "a", "completion": "b"}\n')
+    drafted = put(world.blobs, "rows.jsonl", b'{"prompt": "c", "completion": "d"}\n')
+    for file, meta in ((whole, DATA_META), (drafted, {})):
+        ref = datasets.register(store, world.blobs, owner, f"{world.team}/mail", file.sha256, file.size, meta).ref
+        recalls.recall(store, world.engineer.actor, f"dataset:{ref}", "consent withdrawn")
+        again = (store, world.blobs, owner, f"{world.team}/mail", file.sha256, file.size, DATA_META)
+        assert refused(datasets.register, *again) == "recalled"
+
+
+def test_a_collection_without_any_grace_lets_an_upload_go_on(store: Store, world: World, tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path)
+    data = b"what is being sent at this moment"
+    with blobs.incoming(sha256(data).hexdigest()) as incoming:
+        incoming.write(data)
+        collecting.collect(store, blobs, SYSTEM, timedelta(0))
+        assert incoming.finish().size == len(data)

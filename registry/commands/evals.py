@@ -91,7 +91,7 @@ def freeze(
 def queue(store: Store, actor: Actor, subject: str, suite: str) -> UUID:
     """Ask for a suite to be run on a version; a queued or running one of the same question is given back."""
     with store.write(actor, Action.EVAL_QUEUE) as tx:
-        version, line, version_node = versions.by_ref(tx.session, subject, share=True)
+        version, line, version_node = versions.by_ref(tx.session, subject, share=True, teams=actor.teams())
         tx.within(line.team)
         suite_version, suite_node = table.suite_version(tx.session, suite)
         if not actor.sees(suite_node.team):

@@ -332,18 +332,21 @@ def roots(subject: InputView, base: InputView | None, read: Read) -> tuple[str, 
     lease; Unverified when they are not those that were leased."""
     below = None
     if base is not None:
-        files = [File(file.path, file.sha256, file.size) for file in base.files]
+        files = _files(base)
         under = bundles.inspect("base", files, read, base=None, meta={})
         if not under.is_base(base.root):
             raise _other_root(base.ref, under.base_root, base.root)
         below = bundles.base_facts(files, read, base_root=base.root)
-    files = [File(file.path, file.sha256, file.size) for file in subject.files]
     kind: bundles.Kind = "adapter" if base else "base"
-    seen = bundles.inspect(kind, files, read, base=below, meta={}, judge=REGISTERED)
+    seen = bundles.inspect(kind, _files(subject), read, base=below, meta={}, judge=REGISTERED)
     same = seen.tensor_root == subject.root if base else seen.is_base(subject.root)
     if seen.tensor_root is None or seen.base_root is None or not same:
         raise _other_root(subject.ref, seen.tensor_root if base else seen.base_root, subject.root)
     return seen.tensor_root, seen.base_root if base else subject.root
+
+
+def _files(leased: InputView) -> list[File]:
+    return bundles.without_docs([File(file.path, file.sha256, file.size) for file in leased.files])
 
 
 def _other_root(ref: str, found: str | None, leased: str) -> Unverified:

@@ -119,8 +119,9 @@ create function needs(which uuid) returns table (why text, what text) language s
     where e.parent_id = which and coalesce(v.state, d.state) is not null
       and not exists (select from tombstone t where t.id = n.id)
     union all
-    select 'beneath', n.ref from serving_profile p join version v on v.id = p.version_id join node n on n.id = v.id
+    select distinct 'beneath', n.ref from serving_profile p join version v on v.id = p.version_id join node n on n.id = v.id
     where p.base_version_id = which and not exists (select from tombstone t where t.id = v.id)
+      and not exists (select from lineage_edge e where e.child_id = v.id and e.parent_id = which)  -- told above
 $$
 """,
     """

@@ -19,11 +19,12 @@ from registry.rules.chat_templates import Judge
 from registry.rules.configs import FILE as CONFIG
 from registry.rules.contents import CLASS
 from registry.rules.documents import canonical, digest, sha256_hex
-from registry.rules.files import ADAPTER_WEIGHTS, BASE_WEIGHTS, INDEX, Bundle, Kind, is_weights, read_bundle
+from registry.rules.files import ADAPTER_WEIGHTS, BASE_WEIGHTS, DOCS, INDEX, Bundle, Kind, is_weights, read_bundle
 from registry.rules.tensors import File, Read, Weigh, Weighed, repeated, tensor_root, weigh_plain
 
 __all__ = [
     "BaseFacts", "File", "Finding", "Inspected", "Kind", "Named", "Read", "base_facts", "inspect", "manifest_of",
+    "without_docs",
 ]  # fmt: skip
 
 REQUIRED_META: dict[Kind, tuple[str, ...]] = {
@@ -171,6 +172,7 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
 
     Raises BundleRejected when the bytes are no longer a sound base.
     """
+    files = without_docs(files)
     if base_root is None:
         inspected = inspect("base", files, read, base=None, meta={})
         if inspected.base_root is None:
@@ -180,6 +182,11 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
     if bundle.defects:
         raise BundleRejected(bundle.defects.told())
     return BaseFacts(base_root, _shapes(bundle), bundle.documents["config.json"], texts=bindings.texts_of(bundle))
+
+
+def without_docs(files: Sequence[File]) -> list[File]:
+    """The files that make a bundle answer as it does: a readme or licence from before a rule of texts hinders nobody."""
+    return [file for file in files if file.path not in DOCS]
 
 
 def _shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:

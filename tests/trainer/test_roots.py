@@ -52,6 +52,7 @@ def test_a_base_keeps_the_root_it_was_registered_with(world: World) -> None:
         put(world.blobs, "config.json", json.dumps(config).encode()),
         put(world.blobs, "vocab.json", b'{"a": 0, "b": 1}'),
         put(world.blobs, "merges.txt", b"#version: 0.2\na b\n"),
+        put(world.blobs, "README.md", b"# Tiny\n"),
     ]
     draft = versions.Draft("base", f"{world.team}/old", files, BASE_META)
     ref = versions.register(world.store, world.blobs, world.engineer.actor, draft).ref
@@ -64,6 +65,14 @@ def test_a_base_keeps_the_root_it_was_registered_with(world: World) -> None:
         connection.execute("alter table version enable trigger user")
     told = verification.verify(world.store, world.blobs, world.engineer.actor, ref)
     assert told.problems == []
+    # A rule of texts that came later: what was registered before must still serve as a base.
+    script = put(world.blobs, "README.md", b"<script>acts</script>\n")
+    with psycopg.connect(plain_url(world.store)) as connection:
+        connection.execute("alter table version_file disable trigger user; alter table blob disable trigger user")
+        connection.execute("insert into blob (id, size) values (%s, %s)", [script.sha256, script.size])
+        connection.execute("update version_file f set blob_id = %s from node n where n.id = f.version_id and n.ref = %s "
+                           "and f.path = 'README.md'", [script.sha256, ref])  # fmt: skip
+        connection.execute("alter table version_file enable trigger user; alter table blob enable trigger user")
     old = leased(world, ref)
     assert roots(old, None, world.blobs.read)[1] == seen.former_base_root
     meta = {"domain": "legal", "purpose": "tests", "base_root": seen.former_base_root}

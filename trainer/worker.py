@@ -26,8 +26,9 @@ from registry.client.versions import bundle_files
 from registry.errors import BundleRejected, Conflict, Fault, NotFound, Refused, RegistryError, Unavailable, Unverified
 from registry.proof.keys import SigningKey
 from registry.rules import bundles, documents, evals, recipes, refs
+from registry.rules.chat_templates import Judge
 from registry.rules.datasets import decode_items
-from registry.rules.tensors import File
+from registry.rules.tensors import File, Read
 from registry.views.training_runs import EvalWork, InputView, TrainingWork, WorkView
 from trainer import tracking
 from trainer.cache import Cache
@@ -256,7 +257,7 @@ class Worker:
         below = work.base
         base = lease.patiently(lambda: self._cache.folder(below.files)) if below else None
         items = lease.patiently(lambda: self._cache.file(work.items.sha256))
-        subject_root, base_root = self._roots(work.subject, work.base)
+        subject_root, base_root = roots(work.subject, work.base, self._read)
         outcome = self._follow(lease, folder, {
             "kind": "evaluation", "base": str(base or subject), "adapter": str(subject) if base else None,
             "items": str(items), "decoding": work.decoding,
@@ -278,22 +279,6 @@ class Worker:
         commit = refs.commit(documents.digest(bundles.manifest_of(files)))
         facts = bundles.base_facts(files, self._read, base_root=base.root)
         return replace(facts, line=refs.parse_ref(base.ref).line, commit=commit)
-
-    def _roots(self, subject: InputView, base: InputView | None) -> tuple[str, str]:
-        """The subject's tensor root and its base root, computed from the bytes that were run, never copied from the
-        lease; Unverified when they are not those that were leased."""
-        below = None
-        if base is not None:
-            files = [File(file.path, file.sha256, file.size) for file in base.files]
-            below = bundles.base_facts(files, self._read)
-            if below.base_root != base.root:
-                raise _other_root(base.ref, below.base_root, base.root)
-        files = [File(file.path, file.sha256, file.size) for file in subject.files]
-        seen = bundles.inspect("adapter" if base else "base", files, self._read, base=below, meta={})
-        root = seen.tensor_root if base else seen.base_root
-        if seen.tensor_root is None or seen.base_root is None or root != subject.root:
-            raise _other_root(subject.ref, root, subject.root)
-        return seen.tensor_root, seen.base_root
 
     def _read(self, sha256: str, start: int, length: int) -> bytes:
         with (self._work_dir / "cache" / "blobs" / sha256).open("rb") as blob:
@@ -336,6 +321,32 @@ def _sound(folder: Path, below: bundles.BaseFacts) -> str:
     if seen.defects:
         raise BundleRejected(seen.defects)
     return seen.manifest_digest
+
+
+REGISTERED = Judge(lambda texts, tokens: [], ("registered",))
+"""A chat template of a registered adapter was looked at when it was let in, and enters no root."""
+
+
+def roots(subject: InputView, base: InputView | None, read: Read) -> tuple[str, str]:
+    """The subject's tensor root and its base root, computed from the bytes that were run, never copied from the
+    lease; Unverified when they are not those that were leased."""
+    below = None
+    if base is not None:
+        files = _files(base)
+        under = bundles.inspect("base", files, read, base=None, meta={})
+        if not under.is_base(base.root):
+            raise _other_root(base.ref, under.base_root, base.root)
+        below = bundles.base_facts(files, read, base_root=base.root)
+    kind: bundles.Kind = "adapter" if base else "base"
+    seen = bundles.inspect(kind, _files(subject), read, base=below, meta={}, judge=REGISTERED)
+    same = seen.tensor_root == subject.root if base else seen.is_base(subject.root)
+    if seen.tensor_root is None or seen.base_root is None or not same:
+        raise _other_root(subject.ref, seen.tensor_root if base else seen.base_root, subject.root)
+    return seen.tensor_root, seen.base_root if base else subject.root
+
+
+def _files(leased: InputView) -> list[File]:
+    return bundles.without_docs([File(file.path, file.sha256, file.size) for file in leased.files])
 
 
 def _other_root(ref: str, found: str | None, leased: str) -> Unverified:

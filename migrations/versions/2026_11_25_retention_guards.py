@@ -119,8 +119,9 @@ create function needs(which uuid) returns table (why text, what text) language s
     where e.parent_id = which and coalesce(v.state, d.state) is not null
       and not exists (select from tombstone t where t.id = n.id)
     union all
-    select 'beneath', n.ref from serving_profile p join version v on v.id = p.version_id join node n on n.id = v.id
+    select distinct 'beneath', n.ref from serving_profile p join version v on v.id = p.version_id join node n on n.id = v.id
     where p.base_version_id = which and not exists (select from tombstone t where t.id = v.id)
+      and not exists (select from lineage_edge e where e.child_id = v.id and e.parent_id = which)  -- told above
 $$
 """,
     """
@@ -179,12 +180,15 @@ begin
 end $$
 """,
     """
--- The bytes of what was recalled come back under no new number of its line.
+-- The bytes of what was recalled come back under no new number of its line, nor bound to another base: then only the
+-- configuration differs, which the registry writes, and `unbound_manifest` tells what it would be without any base.
 create function not_recalled_bytes() returns trigger language plpgsql as $$
+declare unbound text := new.facts ->> 'unbound_manifest';
 begin
-    perform from version where line_id = new.line_id and manifest_digest = new.manifest_digest order by id for share;
-    if exists (select from version
-               where line_id = new.line_id and manifest_digest = new.manifest_digest and state = 'recalled') then
+    perform from version where line_id = new.line_id and id <> new.id
+        and (manifest_digest = new.manifest_digest or facts ->> 'unbound_manifest' = unbound) order by id for share;
+    if exists (select from version where line_id = new.line_id and id <> new.id and state = 'recalled'
+               and (manifest_digest = new.manifest_digest or facts ->> 'unbound_manifest' = unbound)) then
         raise exception 'these bytes were recalled' using errcode = 'CS010';
     end if;
     return new;
@@ -295,12 +299,16 @@ def _triggers() -> None:
         "create constraint trigger complete after insert on tombstone deferrable initially deferred "
         "for each row execute function burial_is_complete()"
     )
-    for table, function in (("version", "not_recalled_bytes"), ("dataset_version", "not_recalled_rows")):
+    for table in ("version", "dataset_version"):
         op.execute(
             f"create trigger buried before insert or update of state on {table} for each row "
             "when (new.state = 'deleted') execute function deleted_by_tombstone()"
         )
-        op.execute(f"create trigger anew before insert on {table} for each row execute function {function}()")
+    op.execute(
+        "create trigger anew before insert or update of state on version for each row "
+        "when (new.state in ('draft', 'registered')) execute function not_recalled_bytes()"
+    )
+    op.execute("create trigger anew before insert on dataset_version for each row execute function not_recalled_rows()")
     op.execute(
         "create trigger guarded before insert on training_run for each row "
         "execute function on_what_stands('base_version_id', 'dataset_version_id')"

@@ -17,6 +17,9 @@ from registry.views.retention import CollectionView
 
 GRACE = timedelta(hours=24)
 """How long bytes lie untouched before they may go; longer than from an upload to the row that names it."""
+SENDING = timedelta(hours=2)
+"""No sender is slower from one part to the next: LEAST bytes in WAIT seconds (api/bytes) make PART bytes (drafts) of an
+object store in some 64 minutes."""
 BATCH = 500
 """Digests of one transaction: each holds one advisory lock until its end."""
 
@@ -38,7 +41,8 @@ def collect(store: Store, blobs: Blobs, actor: Actor, grace: timedelta = GRACE) 
     gone = [one for one in sorted({**taken, **plan.leftovers}) if _remove(store, blobs, one, before)]
     with store.upkeep("forget old mentions") as session:
         table.forget(session, before)
-    blobs.sweep(lambda digest: True, grace)  # of uploads that crashed; what is published was judged above
+    # Of uploads that crashed; what is published was judged above. What is being sent at this moment is never too old.
+    blobs.sweep(lambda digest: True, max(grace, SENDING))
     whole = {**taken, **plan.leftovers}
     return CollectionView(
         dry_run=False, unnamed=len(taken.keys() & plan.unnamed.keys()), orphans=len(taken.keys() & plan.orphans.keys()),

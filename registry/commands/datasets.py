@@ -11,7 +11,7 @@ from registry.db import quotas, versions
 from registry.db.datasets import Dataset, DatasetVersion
 from registry.db.store import Store
 from registry.db.versions import Node
-from registry.errors import BundleRejected, NotFound, Unverified
+from registry.errors import BundleRejected, Refused, Unverified
 from registry.rules import datasets
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
@@ -72,11 +72,16 @@ def register(
 
 def _found(store: Store, actor: Actor, name: str, sha256: str) -> AddedView | None:
     with store.read(actor) as session:
-        try:
-            dataset = table.line(session, parse_line(name))
-            version = dataset and table.numbered(session, dataset.id, sha256)
-        except NotFound:
-            return None
+        dataset = table.line(session, parse_line(name))
+        version = dataset and (
+            table.numbered(session, dataset.id, sha256) or table.draft_of(session, dataset.id, sha256)
+        )
         if not dataset or not version or not actor.sees(dataset.team):
             return None
-        return AddedView(f"{name}@v{version.number}", f"sha256:{sha256}", version.record_root, "found")
+        ref = session.get_one(Node, version.id).ref.removeprefix("dataset:")
+    if version.state == "recalled":
+        store.refuse(actor, Action.DATASET_REGISTER, dataset.team, Refused(
+            "recalled", f"These rows are {ref}, which is recalled.", "Make another version without what was wrong.",
+            subject=ref,
+        ))  # fmt: skip
+    return None if version.state == "draft" else AddedView(ref, f"sha256:{sha256}", version.record_root, "found")

@@ -55,9 +55,7 @@ def freeze(
     complete = _decoding(decoding)
     store.check(actor, Action.SUITE_FREEZE, ref.team)
     with store.read(actor) as session:
-        data, data_node = datasets.by_ref(session, dataset)
-    if not actor.sees(data_node.team):
-        raise NotFound("dataset-unknown", f"There is no data set version '{dataset}'.", "Check the name.")
+        data, data_node = datasets.by_ref(session, dataset, teams=actor.teams())
     file = File("rows.jsonl", data.blob_id, blobs.size(data.blob_id))
     items = rows.suite_items(rows.sound_rows(file, blobs.read), split)
     # Bytes before rows: the items are published before any row names them.
@@ -93,7 +91,7 @@ def freeze(
 def queue(store: Store, actor: Actor, subject: str, suite: str) -> UUID:
     """Ask for a suite to be run on a version; a queued or running one of the same question is given back."""
     with store.write(actor, Action.EVAL_QUEUE) as tx:
-        version, line, version_node = versions.by_ref(tx.session, subject, share=True)
+        version, line, version_node = versions.by_ref(tx.session, subject, share=True, teams=actor.teams())
         tx.within(line.team)
         suite_version, suite_node = table.suite_version(tx.session, suite)
         if not actor.sees(suite_node.team):

@@ -55,7 +55,11 @@ def promote(store: Store, actor: Actor, name: str, environment: str, channel: st
     """
     ref = parse_ref(name)
     with store.write(actor, Action.ROLLOUT_PROMOTE) as tx:
-        line = versions.by_ref(tx.session, ref)[1] if ref.team is None else versions.line(tx.session, ref)
+        line = (
+            versions.by_ref(tx.session, ref, teams=tx.actor.teams())[1]
+            if ref.team is None
+            else versions.line(tx.session, ref)
+        )
         tx.within(line.team)
         place = _existing(tx, line, check_environment(environment), channel)
         present = rollouts.open_generation(tx.session, place.id)
@@ -99,7 +103,7 @@ def roll_back(store: Store, actor: Actor, name: str, environment: str, channel: 
 
 
 def _subject(tx: Tx, ref: Ref) -> tuple[Line, Version, Node]:
-    version, line, node = versions.by_ref(tx.session, ref)
+    version, line, node = versions.by_ref(tx.session, ref, teams=tx.actor.teams())
     if line.kind == "base":
         raise Refused("unfit-subject", f"{node.ref} is a base model; only adapters and checkpoints are rolled out.",
                       "Name an approved adapter version.", subject=node.ref)  # fmt: skip
@@ -183,7 +187,7 @@ def _to_promote(tx: Tx, place: Channel, line: Line, ref: Ref, rollout: Rollout |
 
     Never simply the version before: who presses twice must not put an older one back.
     """
-    wanted = versions.by_ref(tx.session, ref)[0].id if ref.number or ref.digest else None
+    wanted = versions.by_ref(tx.session, ref, teams=tx.actor.teams())[0].id if ref.number or ref.digest else None
     if rollout is not None:
         if wanted not in (None, rollout.version_id):
             raise Refused("another-canary", f"The active canary of {line.ref} is not {ref}.",

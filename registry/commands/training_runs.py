@@ -32,11 +32,8 @@ def queue(
     with store.write(actor, Action.TRAINING_QUEUE, ref.team) as tx:
         tx.within(ref.team)
         line = _line(tx, ref, domain)
-        base_version, base_line, _ = versions.by_ref(tx.session, base, share=True)
-        data, data_node = datasets.by_ref(tx.session, dataset, share=True)
-        for team, what in ((base_line.team, base), (data_node.team, dataset)):
-            if not actor.sees(team):
-                raise NotFound("unknown", f"There is no '{what}'.", "Check the name.")
+        base_version, base_line, _ = versions.by_ref(tx.session, base, share=True, teams=actor.teams())
+        data, _ = datasets.by_ref(tx.session, dataset, share=True, teams=actor.teams())
         if base_line.kind == "adapter" or base_version.state not in ("registered", "deprecated"):
             raise Refused("unfit-base", f"{base} is no registered base model or checkpoint.", "Name another.",
                           subject=adapter)  # fmt: skip

@@ -15,7 +15,7 @@ from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease, TrainingRun
 from registry.db.versions import Line, Node, Version, VersionFile
 from registry.errors import BundleRejected, Conflict, Invalid, NotFound, Refused, Unverified
-from registry.rules import bundles, refs
+from registry.rules import bundles, documents, refs
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
 from registry.rules.bundles import BaseFacts, Inspected, Kind
@@ -120,9 +120,7 @@ def _base(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> _Base | Non
     if draft.base is None:
         return None
     with store.read(actor) as session:
-        version, line, _ = versions.by_ref(session, draft.base)
-        if not actor.sees(line.team):
-            raise NotFound("version-unknown", f"There is no version '{draft.base}'.", "Check the name of the base.")
+        version, line, _ = versions.by_ref(session, draft.base, teams=actor.teams())
         if line.kind == "adapter" or version.state not in ("registered", "deprecated"):
             raise Refused("unfit-base", f"{draft.base} is {'an adapter' if line.kind == 'adapter' else version.state}.",
                           "Name a registered base model or checkpoint.", subject=draft.name)  # fmt: skip
@@ -171,26 +169,36 @@ def _fit_original(line: Line, version: Version, node: Node, subject: str) -> Non
 
 
 def _found(store: Store, actor: Actor, ref: Ref, draft: Draft, inspected: Inspected) -> AddedView | None:
-    """The same bytes under the same name were registered before: say so, change nothing."""
+    """The same bytes under the same name were registered before: say so, change nothing.
+
+    What was recalled is refused on whichever base it is to be bound this time, for only its configuration differs.
+    """
+    came = _came(draft)
     with store.read(actor) as session:
         try:
             line = versions.line(session, ref)
-            version, _, node = versions.by_ref(
-                session, Ref(ref.team, ref.name, digest=inspected.manifest_digest.removeprefix("sha256:"))
-            )
         except NotFound:
             return None
-        if line.kind != draft.kind or version.state == "draft" or not actor.sees(line.team):
+        if line.kind != draft.kind or not actor.sees(line.team):
             return None
-    if version.state == "recalled":
+        recalled, same = versions.of_bytes(session, line.id, inspected.manifest_digest, inspected.unbound_digest, came)
+    if recalled is not None:
         store.refuse(actor, Action.VERSION_REGISTER, ref.team, Refused(
-            "recalled", f"These bytes are {node.ref}, which is recalled.", "Make another version without what was wrong.",
-            subject=node.ref,
+            "recalled", f"These bytes are {recalled.ref}, which is recalled.", "Make another version without what was wrong.",
+            subject=recalled.ref,
         ))  # fmt: skip
+    if same is None:
+        return None
+    version, node = same
     if draft.quantised_of is not None and "descent" not in version.facts:
         raise Conflict("descent-late", f"These bytes are {node.ref} already, and it was registered without saying of what "
                        "it is a quantisation.", "A version is born with its lineage: register it under another name.")  # fmt: skip
     return AddedView(node.ref, version.manifest_digest, version.tensor_root, "found")
+
+
+def _came(draft: Draft) -> str:
+    """The digest of the manifest as it was sent, before a configuration was written anew."""
+    return documents.digest(bundles.manifest_of(draft.files))
 
 
 def _line(tx: Tx, ref: Ref, draft: Draft) -> Line:
@@ -213,7 +221,7 @@ def _draft(
     A draft that was bound to another base, or to none, is found by what its manifest would be without any.
     """
     try:
-        version, node = _taken_up(tx, line, inspected)
+        version, node = _taken_up(tx, line, inspected, _came(draft))
         if version.state != "draft":
             raise Conflict("try-again", f"{node.ref} is {version.state} since a moment ago.", "Run the command again.")
         if version.manifest_digest != inspected.manifest_digest:
@@ -244,12 +252,12 @@ def _draft(
     return version, node
 
 
-def _taken_up(tx: Tx, line: Line, inspected: Inspected) -> tuple[Version, Node]:
+def _taken_up(tx: Tx, line: Line, inspected: Inspected, came: str) -> tuple[Version, Node]:
     ref = Ref(line.team, line.name, digest=inspected.manifest_digest.removeprefix("sha256:"))
     with suppress(NotFound):
         version, _, node = versions.by_ref(tx.session, ref, lock=True)
         return version, node
-    return versions.draft_of(tx.session, line.id, inspected.unbound_digest)
+    return versions.draft_of(tx.session, line.id, inspected.unbound_digest, came)
 
 
 def _provenance(tx: Tx, line: Line, version: Version, draft: Draft, base: _Base | None) -> list[tuple[UUID, str, str]]:
@@ -291,9 +299,7 @@ def _of_training(tx: Tx, run: TrainingRun) -> UUID:
 
 
 def _fit_dataset(tx: Tx, ref: str) -> UUID:
-    dataset, node = datasets.by_ref(tx.session, ref, share=True)
-    if not tx.actor.sees(node.team):
-        raise NotFound("dataset-unknown", f"There is no data set version '{ref}'.", "Check the name.")
+    dataset, _ = datasets.by_ref(tx.session, ref, share=True, teams=tx.actor.teams())
     if dataset.state not in ("registered", "deprecated"):
         raise Refused("unfit-parent", f"{ref} is {dataset.state}.", "Complete it or name another.", subject=ref)
     return dataset.id

@@ -8,14 +8,26 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, func, select, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    UniqueConstraint,
+    and_,
+    func,
+    or_,
+    select,
+    text,
+)
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.blobs import Blobs
 from registry.db import tombstones
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
 from registry.errors import Invalid, NotFound, Unverified
-from registry.rules.refs import NAME, Ref, parse_ref
+from registry.rules.refs import NAME, Ref, commit, parse_ref
 from registry.rules.tensors import File
 
 KINDS = ("base", "adapter", "checkpoint")
@@ -196,13 +208,19 @@ def by_id(session: Session, version_id: UUID, *, share: bool = False) -> tuple[V
     return row[0], row[1], row[2]
 
 
-def draft_of(session: Session, line_id: UUID, unbound: str) -> tuple[Version, Node]:
-    """The line's newest draft of these files, locked, whichever base its configuration names; NotFound without one."""
+def draft_of(session: Session, line_id: UUID, unbound: str, came: str) -> tuple[Version, Node]:
+    """The line's newest draft of these files, locked, whichever base its configuration names; NotFound without one.
+
+    `came` is as for `of_bytes`.
+    """
+    anew = Version.facts["unbound_manifest"].astext
     statement = (
         select(Version, Node)
         .join(Node, Node.id == Version.id)
         .where(
-            Version.line_id == line_id, Version.state == "draft", Version.facts["unbound_manifest"].astext == unbound
+            Version.line_id == line_id,
+            Version.state == "draft",
+            or_(anew == unbound, and_(anew.is_(None), Version.manifest_digest == came)),
         )
         .order_by(Node.seq.desc())
         .limit(1)
@@ -212,6 +230,27 @@ def draft_of(session: Session, line_id: UUID, unbound: str) -> tuple[Version, No
     if row is None:
         raise NotFound("version-unknown", "There is no such draft.")
     return row[0], row[1]
+
+
+def of_bytes(
+    session: Session, line_id: UUID, manifest: str, unbound: str, came: str
+) -> tuple[Node | None, tuple[Version, Node] | None]:
+    """What of a line has these bytes: the one recalled, and the one that is registered as they are.
+
+    `came` is the manifest as it was sent: what was registered before configurations were written anew is known by it.
+    """
+    anew = Version.facts["unbound_manifest"].astext
+    mine = or_(Version.manifest_digest == manifest, and_(Version.manifest_digest == came, anew.is_(None)))
+    statement = (
+        select(Version, Node, mine)
+        .join(Node, Node.id == Version.id)
+        .where(Version.line_id == line_id, or_(mine, and_(Version.state == "recalled", anew == unbound)))
+        .order_by(Node.seq.desc())
+    )
+    found = session.execute(statement).all()
+    recalled = next((node for version, node, _ in found if version.state == "recalled"), None)
+    same = ((version, node) for version, node, its in found if its and version.state in ("registered", "deprecated"))
+    return recalled, next(same, None)
 
 
 def of_training_run(session: Session, run_id: UUID) -> dict[int | None, tuple[str, str]]:
@@ -288,7 +327,7 @@ def roots_named(session: Session, name: str, revision: str | None, *, teams: Col
         rows, selector, at = _roots(session, team, pinned[1], teams), f"v{pinned[2]}", "@"
     meant = [
         root for number, manifest, root in rows
-        if (selector if at else revision) in (f"v{number}", manifest, manifest.removeprefix("sha256:")[:40])
+        if (selector if at else revision) in (f"v{number}", manifest, commit(manifest))
     ]  # fmt: skip
     return sorted(set(meant or [root for _, _, root in rows]))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from registry.blobs import Blobs
 from registry.db import evidence, policies, use_cases, versions
 from registry.db.store import Store
-from registry.errors import NotFound
 from registry.rules import gates
 from registry.rules.actors import Actor
 from registry.rules.refs import check_environment
@@ -16,9 +15,7 @@ def check(store: Store, blobs: Blobs, actor: Actor, ref: str, environment: str, 
     """Gather the evidence as a submission would, judge it by the policy in force, and store nothing."""
     check_environment(environment)
     with store.read(actor) as session:
-        version, line, node = versions.by_ref(session, ref)
-        if not actor.sees(line.team):
-            raise NotFound("version-unknown", f"There is no version '{ref}'.", "Check the name.")
+        version, _, node = versions.by_ref(session, ref, teams=actor.teams())
         policy = policies.current(session, environment)
         case = use_cases.by_name(session, use_case)
         verdict = gates.judge(policy.rules, evidence.gather(session, blobs, version, node, policy, case))

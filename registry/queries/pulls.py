@@ -39,6 +39,11 @@ VERSIONS = text(
           and (cast(:digest as text) is null or v.manifest_digest like :digest)
           and (cast(:id as uuid) is null or v.id = :id)
           and (cast(:ref as text) is null or n.ref = :ref)
+          -- Bytes deleted and registered again are one commit id: it names the version that stands, or went last.
+          and not (v.state = 'deleted' and exists (
+              select from version o where o.line_id = v.line_id and o.manifest_digest = v.manifest_digest
+              and cast(:digest as text) is not null and (o.state <> 'deleted' or o.number > v.number)
+              and o.number is not null))
     ), served as (
         select one.id as under, one.id from one
         union select one.id, a.id from one join version a on a.base_version_id = one.id and a.state <> 'recalled'

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from registry.db import accounts, datasets, tags, versions
 from registry.db.store import Store
-from registry.errors import Invalid, NotFound
+from registry.errors import Invalid
 from registry.queries.pages import cursor_after, key_in, length
 from registry.rules.actors import Actor
 from registry.rules.searches import Search
@@ -135,9 +135,7 @@ def _resolved(session: Session, actor: Actor, wanted: Search) -> Search:
         if data.team is not None and str(data) == data.line:
             more.append(f"dataset:{data.line}")
         else:
-            row, node = datasets.by_ref(session, str(data))
-            if not actor.sees(node.team):
-                raise NotFound("dataset-unknown", f"There is no data set version '{data}'.", "Check the name.")
+            row, _ = datasets.by_ref(session, str(data), teams=actor.teams())
             more.append(f"dataset:{row.id}")
     if wanted.by is not None:
         # Whoever is not known here has added nothing either: no answer tells whether such a person exists.

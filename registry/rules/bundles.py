@@ -14,16 +14,17 @@ from typing import Any
 from registry.errors import BundleRejected, Defect, Invalid, Unverified
 from registry.rules import adapters, bindings, chat_templates
 from registry.rules.anatomies import anatomy
-from registry.rules.bindings import Texts
+from registry.rules.bindings import WHOLLY, Texts
 from registry.rules.chat_templates import Judge
 from registry.rules.configs import FILE as CONFIG
 from registry.rules.contents import CLASS
 from registry.rules.documents import canonical, digest, sha256_hex
-from registry.rules.files import ADAPTER_WEIGHTS, BASE_WEIGHTS, INDEX, Bundle, Kind, is_weights, read_bundle
+from registry.rules.files import ADAPTER_WEIGHTS, BASE_WEIGHTS, DOCS, INDEX, Bundle, Kind, is_weights, read_bundle
 from registry.rules.tensors import File, Read, Weigh, Weighed, repeated, tensor_root, weigh_plain
 
 __all__ = [
     "BaseFacts", "File", "Finding", "Inspected", "Kind", "Named", "Read", "base_facts", "inspect", "manifest_of",
+    "without_docs",
 ]  # fmt: skip
 
 REQUIRED_META: dict[Kind, tuple[str, ...]] = {
@@ -69,6 +70,8 @@ class Inspected:
 
     `files` are what is kept and what the manifest is over. `rewritten` are the bytes of an adapter's configuration where
     they differ from those that came; `unbound_digest` is the manifest's digest were the adapter bound to no base.
+    `former_base_root` is what the base root was before a tokenizer without a tokenizer.json entered it: bases registered
+    then keep it, for adapters name it.
     """
 
     files: list[File]
@@ -81,6 +84,11 @@ class Inspected:
     facts: dict[str, Any]
     defects: list[Defect]
     findings: list[Finding]
+    former_base_root: str | None = None
+
+    def is_base(self, root: str | None) -> bool:
+        """Is this the base of that root, as it is or as it was?"""
+        return root is not None and root in (self.base_root, self.former_base_root)
 
 
 def inspect(
@@ -101,13 +109,14 @@ def inspect(
     else:
         facts = _inspect_full(bundle)
     facts |= bindings.check(bundle, base.texts if base else None, judge)
-    root = base_root = None
+    root = base_root = former = None
     if not bundle.defects:
         weighed = _weigh(bundle, weigh or weigh_plain(read))
     if not bundle.defects:
         try:
             root = tensor_root([(header.tensors, weighed[path]) for path, header in bundle.weights.items()])
             base_root = (base.base_root if base else None) if kind == "adapter" else _base_root(bundle, root)
+            former = None if kind == "adapter" or WHOLLY in bundle.files else _base_root(bundle, root, former=True)
         except Invalid as error:
             root = None
             bundle.unread(bundle.files["config.json"], error)
@@ -123,8 +132,9 @@ def inspect(
     manifest = manifest_of(kept)
     findings = _findings(kind, base, meta)
     return Inspected(
-        kept, rewritten, manifest, digest(manifest), unbound, root, base_root, facts, bundle.defects.told(), findings
-    )
+        kept, rewritten, manifest, digest(manifest), unbound, root, base_root, facts, bundle.defects.told(), findings,
+        former,
+    )  # fmt: skip
 
 
 def manifest_of(files: Sequence[File]) -> list[dict[str, Any]]:
@@ -162,6 +172,7 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
 
     Raises BundleRejected when the bytes are no longer a sound base.
     """
+    files = without_docs(files)
     if base_root is None:
         inspected = inspect("base", files, read, base=None, meta={})
         if inspected.base_root is None:
@@ -171,6 +182,11 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
     if bundle.defects:
         raise BundleRejected(bundle.defects.told())
     return BaseFacts(base_root, _shapes(bundle), bundle.documents["config.json"], texts=bindings.texts_of(bundle))
+
+
+def without_docs(files: Sequence[File]) -> list[File]:
+    """The files that make a bundle answer as it does: a readme or licence from before a rule of texts hinders nobody."""
+    return [file for file in files if file.path not in DOCS]
 
 
 def _shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
@@ -240,13 +256,13 @@ def _check_shards(bundle: Bundle) -> None:
                          "Write the index again from the shards.")  # fmt: skip
 
 
-def _base_root(bundle: Bundle, root: str) -> str:
+def _base_root(bundle: Bundle, root: str, *, former: bool = False) -> str:
     """One digest over all that makes a base answer as it does: tensors, configuration, tokenizer, chat template."""
     template = chat_templates.named(bundle.documents)
     return digest({
         "tensor_root": root,
         "config": sha256_hex(canonical(bundle.documents["config.json"])),
-        "tokenizer": bindings.tokenizer_identity(
+        "tokenizer": None if former else bindings.tokenizer_identity(
             {path: file.sha256 for path, file in bundle.files.items()}, bundle.documents
         ),
         "chat_template": None if template is None else sha256_hex(template.encode("utf-8", "surrogatepass")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from registry.errors import NotFound, RegistryError
+from registry.errors import Invalid, NotFound, RegistryError
 from registry.queries import profiles, versions
 from registry.web.pages import Page, render
 from registry.web.versions import version_path
@@ -24,7 +24,7 @@ def profile(here: Here, name: str, against: str = "") -> Response:
     if one.document["system_prompt"] is not None:
         try:
             prompt = profiles.system_prompt(here.store, blobs, here.actor, name).text
-        except NotFound as error:  # its bytes are gone from the store: the page says so and shows the rest
+        except (NotFound, Invalid) as error:  # gone, or from before prompts were looked at: the page shows the rest
             trouble = error
     others = [each for each in profiles.profiles(here.store, here.actor, one.version) if each.id != one.id]
     compared = profiles.compare(here.store, blobs, here.actor, against, name) if against else None

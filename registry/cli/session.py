@@ -101,11 +101,18 @@ def document(path: Path | None) -> Mapping[str, Any]:
 
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise Invalid("bad-yaml", f"{path} is not YAML: {error}.", "Mend the file, or write it as JSON.") from error
     if not isinstance(loaded, dict):
         raise Invalid("bad-yaml", f"{path} holds no mapping.", "Write one `name: value` a line.")
-    return {str(key): value for key, value in json.loads(json.dumps(loaded, default=str)).items()}
+    try:
+        # As it will be sent: dates become texts, and what JSON or UTF-8 cannot carry is said here.
+        written = json.dumps(loaded, default=str, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Invalid("bad-yaml", f"{path} holds what JSON cannot carry: {error}.",
+                      "Write plain texts, numbers, lists and mappings; no .inf, no .nan, nothing that holds itself.",
+                      ) from error  # fmt: skip
+    return {str(key): value for key, value in json.loads(written).items()}
 
 
 def _stored() -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import Invalid, Unverified
-from registry.rules.files import ADAPTER, FULL, Kind, is_weights
+from registry.rules.files import ADAPTER, FULL, PIECES, Kind, is_weights
 from registry.views.imports import LeftOut
 
 SNAPSHOT = re.compile(r"models--(.+?)--(.+)/snapshots/([0-9a-f]{40})")
@@ -109,6 +109,8 @@ def _not_taken(kind: Kind, path: Path) -> str | None:
         return "a hidden file"
     if name in REASONS:
         return REASONS[name]
+    if name in PIECES:
+        return "a SentencePiece model: save the tokenizer as tokenizer.json, which says all of it"
     if name.endswith(PICKLES):
         return "a pickle, which runs code when it is loaded"
     if name.endswith(".py"):

@@ -206,7 +206,8 @@ def _line(tx: Tx, ref: Ref, draft: Draft) -> Line:
         line = versions.line(tx.session, ref, lock=True)
     except NotFound:
         assert ref.team is not None and ref.name is not None
-        return tx.add(Line(id=uuid4(), kind=draft.kind, team=ref.team, name=ref.name, domain=draft.domain,
+        name = refs.check_new_line(ref.name)
+        return tx.add(Line(id=uuid4(), kind=draft.kind, team=ref.team, name=name, domain=draft.domain,
                            created_by=tx.actor.account, created_at=tx.now))  # fmt: skip
     if line.kind != draft.kind:
         raise Conflict("line-kind", f"{ref.line} is a {line.kind}, not a {draft.kind}.", "Use another name.")

@@ -26,7 +26,6 @@ from registry.views.pulls import Pulled, Refs
 HEX = re.compile(r"(?:sha256-)?([0-9a-f]{8,64})")
 FULL = re.compile(r"refs/(?:heads|tags)/(.+)")
 DRAFT = re.compile(r"draft-[0-9a-f]{8}")
-VIRTUAL = re.compile(r"(.+)\.v([1-9][0-9]{0,8})")
 
 # Where a version is approved now or serves, as itself or under another: as its base, or as the quantised base of its
 # profile. A gateway that may serve the one must be able to load the other.
@@ -98,7 +97,7 @@ def no_repo(name: str) -> NotFound:
 def _repo(session: Session, actor: Actor, team: str, name: str) -> Repo:
     if not refs.NAME.fullmatch(team) or not refs.NAME.fullmatch(name):
         raise no_repo(f"{team}/{name}")
-    virtual = VIRTUAL.fullmatch(name)
+    virtual = refs.PINNED.fullmatch(name)
     wanted = [(name, None)] + ([(virtual[1], int(virtual[2]))] if virtual else [])
     for called, pinned in wanted:  # a line that really bears the name comes first
         found = session.scalars(select(Line).where(Line.team == team, Line.name == called)).one_or_none()

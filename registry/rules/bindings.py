@@ -98,7 +98,8 @@ def _documents(path: str, own: Any, base: Texts) -> Iterator[Defect]:
     if other is None:
         yield _mismatch(path, "", "it is no file of the base")
         return
-    for key, mine, theirs in islice(differences(plain(path, own), plain(path, other)), MOST):
+    said = _padded(plain(path, own), plain(path, other))
+    for key, mine, theirs in islice(differences(said, plain(path, other)), MOST):
         yield _mismatch(path, key, f"it says {_short(mine)}, the base says {_short(theirs)}")
 
 
@@ -134,6 +135,24 @@ def plain(path: str, document: Any) -> Any:
         return {key: value.get("content") if isinstance(value, dict) else value for key, value in document.items()
                 if value is not None}  # fmt: skip
     return document
+
+
+def _padded(own: Any, base: Any) -> Any:
+    """A document without a `pad_token` that is the base's end, unknown or start token, where the base names none.
+
+    TRL and every tutorial do so to fill up batches, whose filling is masked: no text is read otherwise.
+    """
+    if not isinstance(own, dict) or not isinstance(base, dict) or "pad_token" in base:
+        return own
+    known = {_content(base.get(name)) for name in ("eos_token", "unk_token", "bos_token")} - {None}
+    if isinstance(pad := _content(own.get("pad_token")), str) and pad in known:
+        return {key: value for key, value in own.items() if key != "pad_token"}
+    return own
+
+
+def _content(token: Any) -> Any:
+    said = token.get("content") if isinstance(token, dict) else token
+    return said if isinstance(said, str) else None
 
 
 def _numbered(document: Any) -> dict[str, Any]:

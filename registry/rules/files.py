@@ -60,6 +60,11 @@ KEPT = TOKENIZER | {"config.json", "chat_template.jinja", CONFIG, INDEX}
 STREAMED = {"tokenizer.json", "vocab.json"}
 MAX_HELD = 4 << 20, 500_000
 """Bytes and values up to which one of those is held all the same, to be compared key by key; others are by their bytes."""
+PIECES = frozenset({"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"})
+SENTENCEPIECE = (
+    "Load the tokenizer with transformers (AutoTokenizer) and save it with save_pretrained: tokenizer.json says all of it. "
+    "Then remove this file, or use import, which leaves it behind."
+)
 TABLES = {"merges.txt", "vocab.txt"}
 LOOKS = str.maketrans("асԁеһіјӏорԛѕхуανοАВЕНКМОРСТХΑΒΕΗΙΚΜΝΟΡΤΧ", "acdehijlopqsxyavoABEHKMOPCTXABEHIKMNOPTX")
 """Letters of other alphabets that look like those of the names that are allowed."""
@@ -127,7 +132,9 @@ def _choose(bundle: Bundle, files: Sequence[File]) -> None:
             )
             bundle.wrong(file.path, "", "file-not-allowed",
                          f"no such file belongs in a bundle of kind {bundle.kind}{like}{what}",
-                         f"Remove it: a bundle holds {kinds}, README and licence.")  # fmt: skip
+                         SENTENCEPIECE if file.path in PIECES else
+                         f"Remove it, or use import, which leaves it behind: a bundle holds {kinds}, README and licence.",
+                         )  # fmt: skip
         elif not is_weights(bundle.kind, file.path) and file.size > (most := _most(file.path)):
             bundle.wrong(
                 file.path, "", "file-too-large", f"{file.size} bytes, at most {most} are accepted", "Shorten it."

@@ -9,6 +9,8 @@ from registry.errors import Invalid
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
+PINNED = re.compile(r"(.+)\.v([1-9][0-9]{0,8})")
+"""`name.v3`, which to clients of the Hub that know no revisions is version 3 alone."""
 DIGEST = re.compile(r"sha256:([0-9a-f]{8,64})")
 ENVIRONMENTS = ("dev", "staging", "production")
 
@@ -69,6 +71,14 @@ def parse_line(text: str) -> Ref:
     if ref.team is None or ref.number or ref.channel or ref.digest:
         raise _bad(text, "only team/name is wanted here")
     return ref
+
+
+def check_new_line(name: str) -> str:
+    """A new line must not be called like a version of another: engines that pull `claims.v3` would get something else."""
+    if PINNED.fullmatch(name):
+        raise Invalid("bad-line-name", f"'{name}' cannot name a line: to engines it is one version of another.",
+                      "Leave the end like .v3 out, or write it with a dash.")  # fmt: skip
+    return name
 
 
 def check_channel(name: str) -> str:

@@ -87,7 +87,8 @@ def test_a_document_is_a_mapping_of_json_values(tmp_path: Path) -> None:
     path.write_text("retention: 2027-01-31\nrows: 3\nlicence: {name: CC-BY-4.0}\n")
     assert document(path) == {"retention": "2027-01-31", "rows": 3, "licence": {"name": "CC-BY-4.0"}}
     assert document(None) == {}
-    for text in ("- a\n- list\n", "a: [", "", "!!python/object/apply:os.system ['true']"):
+    for text in ("- a\n- list\n", "a: [", "", "!!python/object/apply:os.system ['true']", "a: .inf", "a: .nan",
+                 'a: "\\ud800"', "a: &a {b: *a}", "a: 2026-99-99", "[" * 3000):  # fmt: skip
         path.write_text(text)
         with pytest.raises(Invalid):
             document(path)

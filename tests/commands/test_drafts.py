@@ -11,7 +11,7 @@ from sqlalchemy import text
 from registry.blobs import Blobs
 from registry.commands import datasets, recalls, versions
 from registry.db.store import Store
-from registry.errors import NotFound, Refused
+from registry.errors import Invalid, NotFound, Refused
 from registry.queries import versions as asked
 from registry.rules.actors import SYSTEM
 from registry.rules.tensors import File
@@ -143,3 +143,8 @@ def test_another_teams_draft_stays_unseen(world: World) -> None:
     stranger = a_person(world.store, "engineer", team="elsewhere")
     with pytest.raises(NotFound):
         asked.version(world.store, stranger.actor, drafted.ref)
+
+
+def test_no_line_is_made_that_would_stand_before_a_version_of_another(world: World) -> None:
+    with pytest.raises(Invalid, match="one version of another"):
+        add(world, adapter_files(world.blobs), WHOLE, world.base.ref, name="draft.v1")

@@ -54,6 +54,8 @@ SAME: dict[str, Files] = {
     "an empty key": {"tokenizer_config.json": encoded(SETTINGS, unk_token=None)},
     "special tokens": {"special_tokens_map.json": b'{"eos_token":{"content":"<end>","lstrip":false}}'},
     "added tokens": {"added_tokens.json": b'{"<end>":2}'},
+    "padded with its end": {"tokenizer_config.json": encoded(SETTINGS, pad_token="<end>")},
+    "padded with its end, apart": {"special_tokens_map.json": b'{"eos_token":"<end>","pad_token":{"content":"<end>"}}'},
 }
 
 
@@ -67,6 +69,10 @@ OTHER: dict[str, tuple[Files, tuple[str, str, str]]] = {
                     ("tokenizer_config.json", "eos_token", "tokenizer-mismatch")),
     "a key more": ({"tokenizer_config.json": encoded(SETTINGS, add_bos_token=True)},
                    ("tokenizer_config.json", "add_bos_token", "tokenizer-mismatch")),
+    "padded with a word": ({"tokenizer_config.json": encoded(SETTINGS, pad_token="a")},
+                           ("tokenizer_config.json", "pad_token", "tokenizer-mismatch")),
+    "padded with no text": ({"tokenizer_config.json": encoded(SETTINGS, pad_token=["<end>"])},
+                            ("tokenizer_config.json", "pad_token", "tokenizer-mismatch")),
     "a large number": ({"tokenizer_config.json": encoded(SETTINGS, model_max_length=10**30 + 1)},
                        ("tokenizer_config.json", "model_max_length", "tokenizer-mismatch")),
     "two tokens swapped": ({"tokenizer.json": encoded(TOKENIZER, model={**TOKENIZER["model"], "vocab": {"a": 1, "b": 0}})},

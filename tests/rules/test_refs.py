@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import Invalid
-from registry.rules.refs import ENVIRONMENTS, NAME, Ref, check_channel, check_environment, parse_line, parse_ref
+from registry.rules.refs import (
+    ENVIRONMENTS,
+    NAME,
+    Ref,
+    check_channel,
+    check_environment,
+    check_new_line,
+    parse_line,
+    parse_ref,
+)
 
 HEX = "0123456789abcdef" * 4
 
@@ -121,3 +130,17 @@ def test_environments() -> None:
         with pytest.raises(Invalid) as error:
             check_environment(name)
         assert error.value.kind == "bad-environment"
+
+
+@pytest.mark.parametrize("name", ["claims.v3", "claims.v1.v999999999", "v2.v1"])
+def test_a_new_line_is_not_called_like_a_version_of_another(name: str) -> None:
+    """Engines that know no revisions pull `claims.v3`, version 3 of claims: a line of that name would take its place."""
+    assert parse_line(f"acme/{name}").name == name
+    with pytest.raises(Invalid) as caught:
+        check_new_line(name)
+    assert caught.value.kind == "bad-line-name"
+
+
+@pytest.mark.parametrize("name", ["claims-v3", "claims.v0", "v3", "claims.v3b", "llama-3.1"])
+def test_other_names_with_numbers_are_fine(name: str) -> None:
+    assert check_new_line(name) == name

@@ -80,9 +80,9 @@ def segments(request: Request) -> list[str]:
     try:
         found = [unquote_to_bytes(part).decode() for part in parts]
     except UnicodeDecodeError:
-        raise unknown("that path") from None
+        raise unknown("such path") from None
     if len(raw) > LONGEST * 4 or any("\0" in part for part in found):
-        raise unknown("that path")
+        raise unknown("such path")
     return found
 
 

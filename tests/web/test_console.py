@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
-from registry.commands import profiles, tags
+from registry.commands import profiles
 from registry.queries import audit, reviews
 from registry.queries import rollouts as routes
 from registry.rules.actors import SYSTEM

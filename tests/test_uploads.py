@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -20,7 +19,7 @@ from registry.uploads import Uploads
 
 BYTES = os.urandom(64 << 10) * 300  # three parts of an object store
 DIGEST = hashlib.sha256(BYTES).hexdigest()
-ME, OTHER = str(uuid4()), str(uuid4())
+ME, OTHER = "0f3d1c52-6a77-4f1e-9a55-3f0c2b1d7e10", "5b8e2f9a-1c44-4d0b-8c3e-7a6d9f0e4b21"
 LIMIT = 1 << 30
 
 

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from tests.build import a_world
 from tests.commands.test_chat_templates import allow, templated
 from tests.web.conftest import Console, Watched
-from tests.web.test_console import WCAG
+from tests.web.test_tour import WCAG
 
 
 def test_the_difference_and_both_renderings_are_on_the_page(

@@ -110,7 +110,8 @@ create function needs(which uuid) returns table (why text, what text) language s
     select 'review', r.number::text from review r where r.version_id = which and r.state = 'open'
     union all
     select 'work', 'training-run:' || t.id from training_run t
-    where which in (t.base_version_id, t.dataset_version_id) and t.state in ('queued', 'running')
+    where t.state in ('queued', 'running') and (which in (t.base_version_id, t.dataset_version_id)
+        or t.id = (select v.training_run_id from version v where v.id = which))  -- its next attempt goes on from there
     union all
     select 'work', 'eval-run:' || r.id from eval_run r where r.subject_id = which and r.state in ('queued', 'running')
     union all

@@ -26,7 +26,8 @@ $$
 # The era is a term, so that the index itself can look at one stretch of births at a time (4,096 of them).
 ROWS = """
 create view search_row as
-select v.id, v.created_at, l.team, l.team || '/' || l.name as line, coalesce(v.number, 0) as number, n.seq, w.words, f.facets,
+select v.id, v.created_at, l.team, l.team || '/' || l.name as line, coalesce(v.number, 0) as number, n.seq,
+    exists (select from tombstone t where t.id = v.id) as deleted, w.words, f.facets,
     f.facets || array['name:' || l.name, 'line:' || l.team || '/' || l.name, 'era:' || (n.seq >> 12)]
     || case when v.created_by is null then '{}' else array['by:' || v.created_by] end
     || coalesce((select array['base:' || b.id, 'base:' || split_part(b.ref, '@', 1)]
@@ -56,9 +57,9 @@ lateral (select array['kind:' || l.kind, 'state:' || v.state, 'team:' || l.team]
 """
 
 COPY = """insert into version_search (id, created_at, team, line, number, seq, deleted, words, facets, terms)
-    select id, created_at, team, line, number, seq, false, words, facets, terms from search_row {which}
-    on conflict (id) do update set number = excluded.number, seq = excluded.seq, words = excluded.words,
-        facets = excluded.facets, terms = excluded.terms"""
+    select id, created_at, team, line, number, seq, deleted, words, facets, terms from search_row {which}
+    on conflict (id) do update set number = excluded.number, seq = excluded.seq, deleted = excluded.deleted,
+        words = excluded.words, facets = excluded.facets, terms = excluded.terms"""
 
 # Written when this transaction sees no such row, and never waited for: two of a kind do no harm, a deadlock would.
 ERAS = """insert into search_era (term, era) select distinct term, s.seq >> 12 from version_search s, unnest(s.terms) as unnest(term)

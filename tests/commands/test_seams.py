@@ -13,16 +13,17 @@ import pytest
 
 from registry.blobs import Blobs
 from registry.commands import blobs as collecting
-from registry.commands import datasets, recalls, versions
+from registry.commands import datasets, recalls, versions, work
+from registry.commands import training_runs as training
 from registry.db.store import Store
 from registry.errors import NotFound, Refused
-from registry.queries import pulls
+from registry.queries import pulls, search
 from registry.queries import versions as asked
-from registry.rules import bundles, documents
+from registry.rules import bundles, documents, searches
 from registry.rules.actors import SYSTEM
 from registry.rules.refs import commit
 from registry.rules.tensors import File
-from tests.build import ADAPTER_META, DATA_META, World, a_base, a_person, adapter_files, put
+from tests.build import ADAPTER_META, DATA_META, RECIPE, World, a_base, a_person, adapter_files, put
 from tests.commands.test_deletions import an_adapter, delete, loose
 from tests.db.around import plain_url
 
@@ -131,3 +132,28 @@ def test_a_collection_without_any_grace_lets_an_upload_go_on(store: Store, world
         incoming.write(data)
         collecting.collect(store, blobs, SYSTEM, timedelta(0))
         assert incoming.finish().size == len(data)
+
+
+def test_search_rows_made_anew_still_forget_what_was_deleted(store: Store, world: World) -> None:
+    delete(world, an_adapter(world, 1))
+    kept = an_adapter(world, 2)
+    with psycopg.connect(plain_url(store)) as connection:
+        connection.execute("delete from version_search where team = %s", [world.team])
+        connection.execute("select search_refresh(v.id) from version v join line l on l.id = v.line_id where l.team = %s",
+                           [world.team])  # fmt: skip
+    found = search.search(store, SYSTEM, searches.parse(name=f"{world.team}/adapter"))
+    assert [one.ref for one in found.items] == [kept]
+
+
+def test_what_a_training_run_published_stays_until_the_run_has_ended(store: Store, world: World) -> None:
+    """Its next attempt, on another machine, goes on from what is registered already."""
+    run = training.queue(store, world.engineer.actor, f"{world.team}/adapter", world.base.ref, world.dataset.ref, RECIPE,
+                         "legal", ADAPTER_META)  # fmt: skip
+    taken = work.lease(store, world.trainer.actor, "test worker", 60)
+    assert taken is not None and taken[0] == run
+    draft = versions.Draft("adapter", f"{world.team}/adapter", adapter_files(world.blobs, 5), ADAPTER_META,
+                           world.base.ref, "legal", run, taken[1], 2)  # fmt: skip
+    ref = versions.register(store, world.blobs, world.trainer.actor, draft).ref
+    assert refused(delete, world, ref) == "needed"
+    training.cancel(store, world.engineer.actor, run)
+    assert delete(world, ref).how == "deleted"

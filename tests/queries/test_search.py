@@ -268,7 +268,7 @@ def test_the_search_rows_are_the_view_s(store: Store, world: World) -> None:
     """What triggers kept one by one is what a rebuild would make of the governed rows."""
     with as_owner(store) as connection:
         for one, other in (("search_row", "version_search"), ("version_search", "search_row")):
-            columns = "id, created_at, team, line, number, seq, words, facets, terms"
+            columns = "id, created_at, team, line, number, seq, deleted, words, facets, terms"
             statement = f"select count(*) from (select {columns} from {one} except select {columns} from {other}) d"
             assert connection.execute(statement).fetchone() == (0,)
 

@@ -123,7 +123,9 @@ def export(out: Path, as_json: bool) -> None:
         emit({"out": str(out), "size": out.stat().st_size})
     else:
         click.echo(f"Wrote {out} ({out.stat().st_size:,} bytes).")
-        note(f"Check it offline: countersign-verify {out}")
+        note(
+            f"Check it offline with the log's public key, from the registry's home: countersign-verify {out} --key log.pub"
+        )
 
 
 @audit.command("tree-head")

@@ -80,7 +80,7 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
         tx.within(ref.team)
         if inspected.defects:
             raise BundleRejected(inspected.defects, subject=draft.name)
-        line = _line(tx, ref, draft)
+        line = _line(tx, ref, draft, _domain(meta))
         version, node = _draft(tx, blobs, line, draft, base, inspected, meta)
         parents = _provenance(tx, line, version, draft, base)
         if original is not None:
@@ -101,12 +101,21 @@ def _judge(store: Store, actor: Actor) -> Judge:
 
 
 def _meta(store: Store, actor: Actor, draft: Draft) -> dict[str, Any]:
-    """What is said of a version: by whoever asked for its training, by its maker, and its line's domain."""
+    """What is said of a version: by whoever asked for its training, by its maker, and its line's domain, said once."""
     said = dict(draft.meta)
-    if draft.training_run is not None:
-        with store.read(actor) as session:
+    with store.read(actor) as session:
+        if draft.training_run is not None:
             said |= training_runs.by_id(session, draft.training_run).meta
-    return {**said, **({"domain": draft.domain} if draft.domain else {})}
+        domain = draft.domain
+        if not (domain or said.get("domain")):
+            with suppress(NotFound):  # the first of its line
+                domain = versions.line(session, parse_line(draft.name)).domain
+    return {**said, **({"domain": domain} if domain else {})}
+
+
+def _domain(meta: dict[str, Any]) -> str | None:
+    said = meta.get("domain")
+    return said.strip()[:200] or None if isinstance(said, str) else None
 
 
 def _published(blobs: Blobs, files: list[File]) -> None:
@@ -201,16 +210,16 @@ def _came(draft: Draft) -> str:
     return documents.digest(bundles.manifest_of(draft.files))
 
 
-def _line(tx: Tx, ref: Ref, draft: Draft) -> Line:
+def _line(tx: Tx, ref: Ref, draft: Draft, domain: str | None) -> Line:
     try:
         line = versions.line(tx.session, ref, lock=True)
     except NotFound:
         assert ref.team is not None and ref.name is not None
         name = refs.check_new_line(ref.name)
-        return tx.add(Line(id=uuid4(), kind=draft.kind, team=ref.team, name=name, domain=draft.domain,
+        return tx.add(Line(id=uuid4(), kind=draft.kind, team=ref.team, name=name, domain=domain,
                            created_by=tx.actor.account, created_at=tx.now))  # fmt: skip
     if line.kind != draft.kind:
-        raise Conflict("line-kind", f"{ref.line} is a {line.kind}, not a {draft.kind}.", "Use another name.")
+        raise Conflict("line-kind", f"{ref.line} is of kind {line.kind}, not {draft.kind}.", "Use another name.")
     return line
 
 

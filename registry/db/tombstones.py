@@ -47,7 +47,7 @@ def refusal(session: Session, node_id: UUID, ref: str) -> NotFound:
     who = str(stone.deleted_by) if stone.deleted_by else "the registry itself"
     return NotFound(
         "deleted", f"{ref} was {stone.how} on {stone.at:%Y-%m-%d %H:%M} UTC by {who}; reason {stone.reason_commitment}.",
-        "Use another version: its number never comes back. See countersign retention show REF.",
+        f"Use another version: its number never comes back. See countersign retention show {ref}.",
         ref=ref, how=stone.how, at=stone.at.isoformat(), by=str(stone.deleted_by) if stone.deleted_by else None,
         reason_commitment=stone.reason_commitment,
     )  # fmt: skip

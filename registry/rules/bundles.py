@@ -308,7 +308,8 @@ def _check_binding(bundle: Bundle, base: BaseFacts, trained_on: Any, document: A
 
 def _findings(kind: Kind, base: BaseFacts | None, meta: Mapping[str, Any]) -> list[Finding]:
     findings = [
-        Finding(name, f"{name} is missing", f"Give {name} in the meta file and add the same files again.")
+        Finding(name, f"{name} is missing",
+                f"Give {'--domain, or domain' if name == 'domain' else name} in the meta file and add the same files again.")
         for name in REQUIRED_META[kind] if not str(meta.get(name) or "").strip()
     ]  # fmt: skip
     if kind == "adapter" and base is None:

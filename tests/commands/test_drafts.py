@@ -148,3 +148,14 @@ def test_another_teams_draft_stays_unseen(world: World) -> None:
 def test_no_line_is_made_that_would_stand_before_a_version_of_another(world: World) -> None:
     with pytest.raises(Invalid, match="one version of another"):
         add(world, adapter_files(world.blobs), WHOLE, world.base.ref, name="draft.v1")
+
+
+def test_a_line_s_domain_is_said_once(world: World) -> None:
+    """In the metadata or beside it: its line is found by it, and the versions after need not say it."""
+    base, silent = world.base.ref, {key: value for key, value in ADAPTER_META.items() if key != "domain"}
+    first = add(world, adapter_files(world.blobs, 1), {**silent, "domain": "claims"}, base, "once")
+    assert first.status == "registered"
+    (line,) = [one for one in asked.lines(world.store, world.engineer.actor, q="once").items if one.team == world.team]
+    assert line.domain == "claims"
+    assert add(world, adapter_files(world.blobs, 2), silent, base, "once").status == "registered"
+    assert asked.version(world.store, world.engineer.actor, f"{world.team}/once@v2").meta["domain"] == "claims"

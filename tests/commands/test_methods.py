@@ -163,7 +163,7 @@ def test_another_base_of_ours_is_not_the_base(world: World) -> None:
 
 
 def test_a_name_in_a_team_that_may_not_be_seen_tells_nothing(world: World) -> None:
-    stranger = a_person(world.store, "engineer", team="elsewhere")
-    a_base(world.store, world.blobs, stranger, "elsewhere", "secret", seed=4)
-    files = renamed(world, adapter_files(world.blobs), base_model_name_or_path="elsewhere/secret")
+    stranger = a_person(world.store, "engineer", team="secretive")
+    a_base(world.store, world.blobs, stranger, "secretive", "secret", seed=4)
+    files = renamed(world, adapter_files(world.blobs), base_model_name_or_path="secretive/secret")
     assert add(world, files, world.base.ref).status == "registered"

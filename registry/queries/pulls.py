@@ -19,7 +19,7 @@ from registry.errors import Invalid, NotFound
 from registry.queries.pages import containing, seen, storable
 from registry.queries.versions import _recall_reasons, files_of
 from registry.rules import pulls, refs
-from registry.rules.actors import Actor
+from registry.rules.actors import UPLOADERS, Actor, Role
 from registry.rules.pulls import Standing
 from registry.views.pulls import Pulled, Refs
 
@@ -66,6 +66,20 @@ CHANNELS = text(
     "order by array_position(array['production', 'staging', 'dev'], c.environment), c.name"
 )
 
+HOLDERS = text(
+    "select v.id, v.line_id, l.team, l.name, l.kind from version_file f join version v on v.id = f.version_id "
+    "join line l on l.id = v.line_id where f.blob_id = :blob order by v.created_at desc limit 1000"
+)
+# What else names bytes: data, the items of suites, answers, prompts.
+BESIDE = text(
+    """
+    select n.team from dataset_version d join node n on n.id = d.id where d.blob_id = :blob and d.state <> 'deleted'
+    union select n.team from eval_suite_version s join node n on n.id = s.id where s.blob_id = :blob
+    union select n.team from eval_run r join node n on n.id = r.id where r.samples_blob_id = :blob
+    union select n.team from serving_profile p join node n on n.id = p.version_id where p.system_prompt_id = :blob
+    """
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Repo:
@@ -104,6 +118,32 @@ def _repo(session: Session, actor: Actor, team: str, name: str) -> Repo:
         if found is not None and pulls.roles_in(actor, found.team):
             return Repo(found.id, team, called, found.kind, pinned)
     raise no_repo(f"{team}/{name}")
+
+
+def check_bytes(store: Store, actor: Actor, digest: str) -> None:
+    """Let pass who may have these bytes: as a file of a version he may pull, or as data of a team he works in.
+
+    Else NotFound (`blob-missing`), as if they were not here: by their digest nobody gets round a recall, an approval
+    that is missing, or a team. Bytes that nothing names yet are for those who upload.
+    """
+    with store.read(actor) as session:
+        holders = session.execute(HOLDERS, {"blob": digest}).all()
+        beside = session.scalars(BESIDE, {"blob": digest}).all()
+        named = bool(holders or beside)
+        why = "" if named or any(actor.holds(role) for role in UPLOADERS) else "nothing names them yet"
+        if not named and not why:
+            return
+        if any(pulls.roles_in(actor, team) - {Role.GATEWAY} for team in beside):
+            return
+        for row in holders:
+            if not pulls.roles_in(actor, row.team):
+                continue
+            for _, refusal in _judged(session, actor, Repo(row.line_id, row.team, row.name, row.kind), id=row.id):
+                if refusal is None:
+                    return
+                why = why or refusal
+    raise NotFound("blob-missing", f"There are no bytes sha256:{digest} for you{': ' if why else ''}{why}.",
+                   "Check the digest, and whether you may pull what it belongs to.", sha256=digest)  # fmt: skip
 
 
 def _judged(session: Session, actor: Actor, repo: Repo, **only: Any) -> list[tuple[Pulled, str | None]]:

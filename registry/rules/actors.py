@@ -67,6 +67,9 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     Action.QUOTA_SET: frozenset({Role.ADMIN}),
 }
 
+UPLOADERS = frozenset({Role.ENGINEER, Role.TRAINER})
+"""Who sends bytes; what they become is decided when it is registered."""
+
 # Reviewers judge across teams: their own team (compliance, risk) says for whom they speak, not what they may see.
 ACROSS_TEAMS = frozenset({Role.ADMIN, Role.REVIEWER, Role.AUDITOR})
 

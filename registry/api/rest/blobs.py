@@ -10,10 +10,10 @@ from registry.blobs import Blobs
 from registry.commands import blobs as commands
 from registry.drafts import HEX
 from registry.errors import Forbidden, Invalid, NotFound, RegistryError, TooLarge
-from registry.rules.actors import Actor, Role
+from registry.queries import pulls
+from registry.rules.actors import UPLOADERS, Actor
 
 router = APIRouter(tags=["blobs"])
-UPLOADERS = frozenset({Role.ENGINEER, Role.TRAINER})
 
 
 def digest_of(text: str) -> str:
@@ -71,10 +71,11 @@ async def put(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller
 
 
 @router.get("/blobs/{digest}")
-def get(request: Request, blobs: TheBlobs, caller: Caller, digest: str) -> Response:
-    """Stream bytes out; `Range: bytes=N-` resumes."""
+def get(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller, digest: str) -> Response:
+    """Stream bytes out, to who may pull what they belong to; `Range: bytes=N-` resumes."""
     found = digest_of(digest)
     may_read(caller)
+    pulls.check_bytes(store, caller, found)
     return pieces.answer(request, blobs, found, _size(blobs, found))
 
 
@@ -85,6 +86,6 @@ def _size(blobs: Blobs, digest: str) -> int:
 
 
 def may_read(caller: Actor) -> None:
-    """Everybody with a role may read bytes whose digest he knows; digests are learnt from rows he may see."""
+    """Forbidden (`role-missing`) for whoever holds no role at all."""
     if not caller.grants:
         raise Forbidden("role-missing", f"{caller.name} holds no role.", "Ask an administrator for a role.")

@@ -76,22 +76,28 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
         return found
     if inspected.defects:
         _published(blobs, draft.files)  # bytes that a collection took meanwhile are to be sent again, and no defect
-    with store.write(actor, Action.VERSION_REGISTER, ref.team) as tx:
-        tx.within(ref.team)
-        if inspected.defects:
-            raise BundleRejected(inspected.defects, subject=draft.name)
-        line = _line(tx, ref, draft, _domain(meta))
-        version, node = _draft(tx, blobs, line, draft, base, inspected, meta)
-        parents = _provenance(tx, line, version, draft, base)
-        if original is not None:
-            parents.append((original.id, "quantised_from", inspected.facts["descent"]["grade"]))
-        if not inspected.findings:
-            _number(tx, line, version, node, parents)
-        tx.audit(node.ref, kind=draft.kind, manifest=version.manifest_digest, state=version.state)
-        return AddedView(
-            ref=node.ref, digest=version.manifest_digest, root=version.tensor_root, status=version.state,
-            findings=[FindingView(one.field, one.detail, one.mend) for one in inspected.findings],
-        )  # fmt: skip
+    try:
+        with store.write(actor, Action.VERSION_REGISTER, ref.team) as tx:
+            tx.within(ref.team)
+            if inspected.defects:
+                raise BundleRejected(inspected.defects, subject=draft.name)
+            line = _line(tx, ref, draft, _domain(meta))
+            version, node = _draft(tx, blobs, line, draft, base, inspected, meta)
+            parents = _provenance(tx, line, version, draft, base)
+            if original is not None:
+                parents.append((original.id, "quantised_from", inspected.facts["descent"]["grade"]))
+            if not inspected.findings:
+                _number(tx, line, version, node, parents)
+            tx.audit(node.ref, kind=draft.kind, manifest=version.manifest_digest, state=version.state)
+            return AddedView(
+                ref=node.ref, digest=version.manifest_digest, root=version.tensor_root, status=version.state,
+                findings=[FindingView(one.field, one.detail, one.mend) for one in inspected.findings],
+            )  # fmt: skip
+    except Conflict as conflict:
+        # Somebody was faster, and perhaps with the very same bytes.
+        if conflict.kind in ("name-taken", "try-again") and (found := _found(store, actor, ref, draft, inspected)):
+            return found
+        raise
 
 
 def _judge(store: Store, actor: Actor) -> Judge:
@@ -212,7 +218,7 @@ def _came(draft: Draft) -> str:
 
 def _line(tx: Tx, ref: Ref, draft: Draft, domain: str | None) -> Line:
     try:
-        line = versions.line(tx.session, ref, lock=True)
+        line = versions.new_or_old(tx.session, ref)
     except NotFound:
         assert ref.team is not None and ref.name is not None
         name = refs.check_new_line(ref.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -142,6 +143,14 @@ def line(session: Session, ref: Ref, *, lock: bool = False) -> Line:
         raise NotFound("line-unknown", f"There is no base model, adapter or checkpoint '{ref.line}'.",
                        "See countersign adapter ls and countersign base ls.")  # fmt: skip
     return found
+
+
+def new_or_old(session: Session, ref: Ref) -> Line:
+    """The line of that name, locked; NotFound leaves the name to this transaction alone, until it ends."""
+    with suppress(NotFound):
+        return line(session, ref, lock=True)
+    session.execute(text("select pg_advisory_xact_lock(hashtextextended(:line, 8))"), {"line": ref.line})
+    return line(session, ref, lock=True)
 
 
 def by_ref(

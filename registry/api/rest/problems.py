@@ -29,7 +29,7 @@ def body(error: RegistryError, request_id: str, path: str, status: int) -> dict[
     """The problem document of an error."""
     document: dict[str, Any] = {
         "type": f"/problems/{error.kind}", "title": TITLES[error.family], "status": status,
-        "detail": error.detail, "mend": error.mend, "family": error.family, "kind": error.kind, "instance": path,
+        "detail": error.detail, "mend": error.mend, "family": error.family, "kind": error.kind, "instance": path[:1000],
         "request_id": request_id, "facts": error.facts,
     }  # fmt: skip
     if isinstance(error, BundleRejected):
@@ -78,7 +78,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 404:
-            return answer(request, NotFound("route-unknown", f"There is nothing at {request.url.path}.",
+            return answer(request, NotFound("route-unknown", f"There is nothing at {request.url.path[:200]}.",
                                             "See /api/v1/openapi.json."))  # fmt: skip
         if error.status_code == 400:
             return answer(request, Invalid("bad-body", "The body cannot be read as JSON in UTF-8.",

@@ -4,7 +4,7 @@ rules     what is allowed; pure
 proof     how it is proven: canonical JSON, Merkle log, signatures
 stats     numbers over bytes, fast
 views     frozen answers, by noun
-blobs     content-addressed bytes
+blobs     content-addressed bytes; uploads and drafts: bytes on their way in
 sandbox   where chat templates are looked at and run, apart from everything
 db        how it is kept: tables, the store that alone opens transactions
 commands  everything that changes the registry

@@ -113,7 +113,7 @@ def test_a_dead_server_costs_the_caller_nothing_but_one_warning(
                 tracker.step(step, {"loss": 1.0})
             told = time.monotonic() - since
             assert tracker.close("FINISHED", wait=60) is None
-    assert told < 1.0
+    assert told < 10.0  # a step that waited for the server would cost PATIENCE, and there are a thousand
     assert len([record for record in caplog.records if record.name == "trainer.tracking"]) == 1
 
 

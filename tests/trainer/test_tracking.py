@@ -106,15 +106,18 @@ def test_a_dead_server_costs_the_caller_nothing_but_one_warning(
     monkeypatch.setattr(tracking, "PATIENCE", 0.5)
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # bound and not listening: every connection is refused
-        since = time.monotonic()
-        with caplog.at_level(logging.WARNING, "trainer.tracking"):
-            tracker = track(f"http://127.0.0.1:{nobody.getsockname()[1]}", topic())
-            for step in range(1000):
-                tracker.step(step, {"loss": 1.0})
-            told = time.monotonic() - since
-            assert tracker.close("FINISHED", wait=60) is None
-    assert told < 10.0  # a step that waited for the server would cost PATIENCE, and there are a thousand
-    assert len([record for record in caplog.records if record.name == "trainer.tracking"]) == 1
+        took = []
+        for _ in range(3):  # a busy machine may hold up one of them; a step that waits holds up all
+            caplog.clear()
+            since = time.monotonic()
+            with caplog.at_level(logging.WARNING, "trainer.tracking"):
+                tracker = track(f"http://127.0.0.1:{nobody.getsockname()[1]}", topic())
+                for step in range(1000):
+                    tracker.step(step, {"loss": 1.0})
+                took.append(time.monotonic() - since)
+                assert tracker.close("FINISHED", wait=60) is None
+            assert len([record for record in caplog.records if record.name == "trainer.tracking"]) == 1
+    assert min(took) < 1.0
 
 
 def test_without_a_server_nothing_is_started() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from registry.blobs import Blobs
 from registry.db import migrate
@@ -24,8 +24,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
-# How long an example takes says more of the machine than of us; what must be quick is tested by its CPU time.
-settings.register_profile("house", deadline=None)
+# How long an example takes says more of the machine than of us; what must be quick is tested by its CPU time. Seeded, so
+# that a run fails for what was changed and for nothing else; `--hypothesis-profile wide` looks further.
+settings.register_profile("house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("wide", settings.get_profile("house"), derandomize=False, max_examples=2000)
 settings.load_profile("house")
 
 SHARED = Path(__file__).parents[1].parent / "shared"

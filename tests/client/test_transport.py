@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from typing import Any
 
@@ -22,17 +21,12 @@ from registry.errors import (
     Unavailable,
 )
 from tests.client.wire import Answer, Seen, Wire, problem
+from tests.ports import free_port
 
 ME = {
     "id": "00000000-0000-4000-8000-000000000001", "name": "ada", "kind": "person", "keys": [],
     "grants": [{"role": "engineer", "team": None}], "created_at": "2026-01-02T03:04:05Z",
 }  # fmt: skip
-
-
-def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8080", "ftp://host", "http://"])
@@ -62,7 +56,7 @@ def test_the_environment_names_the_registry(wire: Wire, monkeypatch: pytest.Monk
 
 
 def test_a_proxy_for_the_internet_is_not_asked_for_loopback(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{closed_port()}")
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
     monkeypatch.delenv("NO_PROXY", raising=False)
     wire.script = lambda _: Answer(200, ME)
     with Countersign(wire.url, "token") as client:
@@ -146,7 +140,7 @@ def test_a_longer_pause_than_our_patience_is_not_waited_for(wire: Wire, registry
 
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "PATIENCE", 0.5)
-    with Countersign(f"http://127.0.0.1:{closed_port()}", "token") as client, pytest.raises(Unavailable) as caught:
+    with Countersign(f"http://127.0.0.1:{free_port()}", "token") as client, pytest.raises(Unavailable) as caught:
         client.me()
     assert caught.value.kind == "unreachable"
     assert caught.value.facts == {"sent": False}
@@ -166,7 +160,7 @@ def test_ready_says_no_instead_of_raising(wire: Wire, registry: Countersign) -> 
     assert registry.ready()
     wire.script = lambda _: Answer(503)
     assert not registry.ready()
-    with Countersign(f"http://127.0.0.1:{closed_port()}", "token") as nobody:
+    with Countersign(f"http://127.0.0.1:{free_port()}", "token") as nobody:
         assert not nobody.ready()
 
 

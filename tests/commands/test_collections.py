@@ -224,7 +224,7 @@ def test_a_database_that_dies_at_commit_takes_nothing(alone: World) -> None:
         collected = started(lambda: collect(alone))
         database.until_waiting(1)
         database.cut()
-        assert isinstance(collected.result(20), Unavailable)
+        assert isinstance(collected.result(120), Unavailable)
         database.release()
     sound(alone)
     assert alone.blobs.has(weights.sha256)
@@ -241,9 +241,9 @@ def test_what_is_being_registered_is_passed_by(alone: World) -> None:
         )
         database.until_waiting(1)
         collected = started(lambda: collect(alone))
-        assert collected.result(20).removed == 0
+        assert collected.result(120).removed == 0
         database.release()
-    assert registered.result(20).status == "registered"
+    assert registered.result(120).status == "registered"
     clean(alone)
 
 
@@ -260,8 +260,8 @@ def test_what_is_being_collected_is_waited_for(alone: World) -> None:
         )
         database.until_waiting(2)
         database.release()
-    assert not isinstance(collected.result(20), RegistryError)
-    outcome = registered.result(20)
+    assert not isinstance(collected.result(120), RegistryError)
+    outcome = registered.result(120)
     assert not isinstance(outcome, RegistryError) or outcome.kind == "blob-missing"
     sound(alone)
     collect(alone)

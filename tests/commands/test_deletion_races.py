@@ -128,8 +128,8 @@ def test_the_deletion_comes_first(world: World, name: str) -> None:
         other = started(lambda: act(world, ref))
         database.until_waiting(2)
         database.release()
-    assert not isinstance(deleted.result(20), RegistryError), deleted.result()
-    outcome = other.result(20)
+    assert not isinstance(deleted.result(120), RegistryError), deleted.result()
+    outcome = other.result(120)
     if hears:
         assert isinstance(outcome, RegistryError), outcome
         assert outcome.kind in hears
@@ -146,8 +146,8 @@ def test_the_deletion_comes_second(world: World, name: str) -> None:
         deleted = started(lambda: delete(world, ref))
         database.until_waiting(2)
         database.release()
-    assert not isinstance(other.result(20), RegistryError), other.result()
-    outcome = deleted.result(20)
+    assert not isinstance(other.result(120), RegistryError), other.result()
+    outcome = deleted.result(120)
     assert isinstance(outcome, RegistryError), outcome
     assert outcome.kind == hears
     consistent(world)

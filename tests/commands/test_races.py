@@ -147,8 +147,8 @@ def test_a_version_registered_while_its_data_is_recalled_falls_with_it(store: St
         recalled = started(lambda: recalls.recall(store, world.engineer.actor, world.dataset.ref, "consent withdrawn"))
         database.until_waiting(2)
         database.release()
-    assert registered.result(20).status == "registered"
-    assert registered.result().ref in recalled.result(20).recalled
+    assert registered.result(120).status == "registered"
+    assert registered.result().ref in recalled.result(120).recalled
     assert seen.version(store, world.engineer.actor, registered.result().ref).state == "recalled"
 
 
@@ -162,8 +162,8 @@ def test_what_was_read_before_a_lock_is_read_again_behind_it(store: Store, blobs
         canary = started(lambda: rollouts.start(store, world.engineer.actor, ref, "production", None, 500, ""))
         database.until_waiting(2)
         database.release()
-    assert recalled.result(20).recalled == [ref]
-    assert (type(canary.result(20)), canary.result().kind) == (Refused, "recalled")
+    assert recalled.result(120).recalled == [ref]
+    assert (type(canary.result(120)), canary.result().kind) == (Refused, "recalled")
 
 
 def test_an_approval_and_a_recall_at_once_leave_no_approval(store: Store, blobs: Blobs, team: str) -> None:

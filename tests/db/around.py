@@ -85,7 +85,7 @@ class Held:
 
     def until_waiting(self, count: int) -> None:
         """Return when so many sessions of this database wait for a lock."""
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 120  # ends a hang; it measures no machine
         while True:
             # Without this one transaction sees one moment only.
             self.connection.execute("select pg_stat_clear_snapshot()")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from registry.queries import audit
 from registry.rules.actors import SYSTEM
 from registry.sequencer import Sequencer, Witness
 from tests.build import a_person, a_world, approved
+from tests.gateway.served import until
 
 ORIGIN = "countersign.local/sequenced"
 
@@ -89,13 +90,6 @@ def log(fresh_store: Store, fresh_database: str, tmp_path: Path) -> Iterator[Log
     engine.dispose()
 
 
-def until(settled: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not settled():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.02)
-
-
 def test_numbers_are_contiguous_while_many_write(log: Log) -> None:
     stop = threading.Event()
     runner = threading.Thread(target=log.sequencer().run, args=(stop,))
@@ -105,7 +99,7 @@ def test_numbers_are_contiguous_while_many_write(log: Log) -> None:
     until(lambda: log.ask("select count(*) from event_pending") == [(0,)])
     until(lambda: log.ask("select note is not null from tree_head order by size desc limit 1") == [(True,)])
     stop.set()
-    runner.join(10)
+    runner.join(60)
     assert not runner.is_alive()
     assert len(people) == 64
     (events,) = log.ask("select count(*) from event")[0]
@@ -250,7 +244,7 @@ def test_a_second_sequencer_waits_and_takes_over(log: Log) -> None:
         assert log.ask("select count(*) from event_pending") == [(3,)]
     until(lambda: log.ask("select count(*) from event_pending") == [(0,)])
     stop.set()
-    runner.join(10)
+    runner.join(60)
     assert not runner.is_alive()
 
 
@@ -284,7 +278,7 @@ def test_the_sequencer_waits_for_a_database_that_went_away(log: Log) -> None:
     a_person(log.store, "engineer", signs=False)
     until(lambda: log.ask("select count(*) from leaf") == [(4,)])
     stop.set()
-    runner.join(10)
+    runner.join(60)
     assert not runner.is_alive()
 
 

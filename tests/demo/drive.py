@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,13 +20,6 @@ from registry.client import Countersign
 from tests.build import repository
 
 STEP = re.compile(r"^ ?(\d+)/(\d+)  ")
-
-
-def free_port() -> int:
-    """A port nobody listens on, with room for the extras beside it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def environment(home: Path, port: int) -> dict[str, str]:

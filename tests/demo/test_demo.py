@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.build import repository
-from tests.demo.drive import Demo, environment, free_port, registry, rows, settle
+from tests.demo.drive import Demo, environment, registry, rows, settle
+from tests.ports import free_port
 
 STEPS = 15
 

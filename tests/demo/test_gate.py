@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from tests.build import repository
-from tests.demo.drive import environment, free_port
+from tests.demo.drive import environment
+from tests.ports import free_port
 
 # Two steps with next to no learning: the weights are an adapter's, the answers still the base's noise.
 WORSE = "recipes.TINY.update(steps=2, publish_at=[1, 2], save_every=1, learning_rate=1e-9)"

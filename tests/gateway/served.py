@@ -30,12 +30,12 @@ class Served:
 
     def stop(self) -> None:
         self.wind_down()
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 
-def until(true: Any, what: str, seconds: float = 15.0) -> None:
-    """Wait for something to become true, and say what did not."""
+def until(true: Any, what: str = "it has come to that", seconds: float = 120.0) -> None:
+    """Wait for something to become true, and say what did not: `seconds` end a hang, they measure no machine."""
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:

@@ -248,14 +248,14 @@ def test_meters_count_what_was_served(stage: Stage) -> None:
     assert f"countersign_gateway_requests_total{{{labels}}} 3.0" in text
     assert 'countersign_gateway_latency_seconds_count{arm="stable",channel="acme/claims@production"} 3.0' in text
     age = next(line for line in text.splitlines() if line.startswith("countersign_gateway_routing_age_seconds "))
-    assert 0 <= float(age.split()[1]) < 5
+    assert 0 <= float(age.split()[1]) < 60  # seconds since it heard, not a moment
 
 
 def test_more_than_it_can_hold_is_turned_away_and_let_in_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.door.route(stage.door.version("acme/claims@v1", "one"))
     stage.start()
     stage.ready()
-    stage.engine.slow = 1.0
+    stage.engine.slow = 600.0
     monkeypatch.setattr("registry.gateway.completions.MAX_IN_FLIGHT", 1)
     first = threading.Thread(target=stage.ask)
     first.start()
@@ -263,5 +263,6 @@ def test_more_than_it_can_hold_is_turned_away_and_let_in_again(stage: Stage, mon
     answer = stage.ask()
     assert refusal(answer) == (503, "gateway-busy")
     assert answer.headers["Retry-After"] == "1"
+    stage.engine.slow = 0.0
     first.join()
     assert stage.says() == "one"

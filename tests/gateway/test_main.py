@@ -20,14 +20,10 @@ from registry.gateway.main import _listen, run
 from tests.gateway.conftest import Stage
 from tests.gateway.door import TOKEN
 from tests.gateway.served import until
+from tests.ports import free_port
 
 START = "import sys; from pathlib import Path; from registry.gateway.main import run; a = sys.argv; "
 START += "run(a[1], a[2], a[3], 'production', '127.0.0.1', int(a[4]), Path(a[5]))"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        return int(door.getsockname()[1])
 
 
 class Process:
@@ -42,7 +38,7 @@ class Process:
         )
         self.url = f"http://127.0.0.1:{self.port}"
         stage.http.base_url = httpx.URL(self.url)
-        until(lambda: self.is_ready(stage.http), "the process is ready", 30)
+        until(lambda: self.is_ready(stage.http), "the process is ready")
 
     def is_ready(self, http: httpx.Client) -> bool:
         assert self.process.poll() is None, self.process.stderr and self.process.stderr.read()
@@ -54,7 +50,7 @@ class Process:
     def end(self, number: signal.Signals) -> tuple[int, str]:
         """Send a signal, wait, and give back the exit code and what was logged."""
         self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=15)
+        _, errors = self.process.communicate(timeout=60)
         return self.process.returncode, errors
 
 

@@ -112,7 +112,7 @@ class Session:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
-        ended = self.process.wait(30)
+        ended = self.process.wait(120)
         self.process.stdout.close()
         self.errors.close()
         assert ended == 0

@@ -132,7 +132,7 @@ def test_a_cut_download_goes_on(
             one.cuts, one.reset = 2, reset
 
             def move() -> None:
-                one.broken.wait(30)
+                one.broken.wait(300)
                 one.upstream = ("127.0.0.1", restarted.port)
 
             mover = threading.Thread(target=move)

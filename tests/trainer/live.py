@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from pathlib import Path
@@ -13,15 +12,14 @@ from registry.app import create_app, prepare
 from registry.client import Countersign
 from registry.home import claim
 from registry.settings import Settings
+from tests.ports import free_port
 
 
 class Live:
     """The whole application on a port; `down` and `up` are what an outage looks like to a worker."""
 
     def __init__(self, home: Path, database_url: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         settings = Settings(home=home, database_url=database_url, port=self.port, lease_seconds=5)
         claim(home)
         admin = prepare(settings).admin_token

@@ -6,10 +6,8 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,8 @@ from fastapi.testclient import TestClient
 from registry.client import Countersign
 from registry.errors import Unavailable
 from registry.rules.datasets import Item
+from tests.gateway.served import until
+from tests.ports import free_port
 from tests.trainer.conftest import short_recipe
 from tests.trainer.live import Live
 from trainer import evaluate, loop, model, pack
@@ -194,7 +194,7 @@ async def _crowd(desk: Desk) -> list[object]:
     import threading
 
     held = threading.Event()
-    waiting = [asyncio.create_task(desk.ask(lambda _: held.wait(10))) for _ in range(WAITING)]
+    waiting = [asyncio.create_task(desk.ask(lambda _: held.wait(120))) for _ in range(WAITING)]
     await asyncio.sleep(0.05)
     one_more = await asyncio.gather(desk.ask(lambda _: None), return_exceptions=True)
     held.set()
@@ -217,25 +217,23 @@ def test_a_full_line_turns_the_next_away(base: Path, cpu: Device, place: Path) -
 def test_the_program_fetches_its_base_from_the_registry_and_stops_cleanly(
     live: Live, nora: Countersign, tmp_path: Path
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     given = {**os.environ, "COUNTERSIGN_URL": live.url, "COUNTERSIGN_TOKEN": live.engineer}
     engine = subprocess.Popen(
         [sys.executable, "-m", "trainer", "engine", "--base", BASE, "--port", str(port), "--cache", str(tmp_path)],
         env=given,
     )  # fmt: skip
-    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
-    status = 0
-    while status != 200:
+    url = f"http://127.0.0.1:{port}"
+
+    def ready() -> bool:
         assert engine.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
         try:
-            status = httpx.get(f"{url}/health", trust_env=False).status_code
-        except httpx.ConnectError:
-            continue
-    [served] = httpx.get(f"{url}/v1/models", trust_env=False).json()["data"]
+            return httpx.get(f"{url}/health", trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    until(ready, "it has its base", 300)
+    [served] = httpx.get(f"{url}/v1/models", trust_env=False, timeout=60).json()["data"]
     assert served["id"] == nora.version(BASE).ref
     engine.send_signal(signal.SIGTERM)
-    assert engine.wait(30) == 0
+    assert engine.wait(120) == 0

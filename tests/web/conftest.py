@@ -53,7 +53,7 @@ class Console:
     @contextmanager
     def signed_in(self, person: Person) -> Iterator[httpx.Client]:
         """A plain HTTP client with a session, as a browser without JavaScript."""
-        with httpx.Client(base_url=self.url) as client:
+        with httpx.Client(base_url=self.url, timeout=60) as client:
             answer = client.post("/login", data={"token": self.token(person)})
             assert answer.status_code == 303, answer.text
             yield client

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from registry.blobs import Blobs
-from registry.db import migrate
 from registry.db.store import Store, open_engine
 from tests.database import Databases, open_databases
 from tests.s3 import ObjectStorage, serving
@@ -43,17 +42,14 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
 @pytest.fixture(scope="session")
 def database(databases: Databases) -> str:
     """The URL of the session's migrated database."""
-    url = databases.create("shared")
-    migrate.upgrade(url)
-    return url
+    return databases.migrated("shared")
 
 
 @pytest.fixture
 def fresh_database(databases: Databases) -> Iterator[str]:
     """The URL of a migrated database of one's own: for what looks at the whole log."""
     name = f"own_{secrets.token_hex(4)}"
-    url = databases.create(name)
-    migrate.upgrade(url)
+    url = databases.migrated(name)
     yield url
     databases.drop(name)
 

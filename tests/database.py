@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from sqlalchemy import create_engine, make_url, text
 
+from registry.db import migrate
 from registry.embedded import Cluster
 
 
-class Databases(Protocol):
+class Databases(ABC):
     """Makes and drops databases; URLs are those of their owner, who may also act as every group role."""
 
-    def create(self, name: str) -> str: ...
+    _template = ""
 
+    @abstractmethod
+    def create(self, name: str, template: str | None = None) -> str:
+        """An empty database, or the copy of an idle one."""
+
+    @abstractmethod
     def drop(self, name: str) -> None: ...
 
+    def migrated(self, name: str) -> str:
+        """A database at this code's schema: migrated once, and copied after that."""
+        if not self._template:
+            migrate.upgrade(self.create("migrated"))
+            self._template = "migrated"
+        return self.create(name, self._template)
 
-class Embedded:
+
+class Embedded(Databases):
     """On a cluster of our own."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
 
-    def create(self, name: str) -> str:
-        self.cluster.create_database(name)
+    def create(self, name: str, template: str | None = None) -> str:
+        self.cluster.create_database(name, template)
         return self.cluster.url("owner", name)
 
     def drop(self, name: str) -> None:
         self.cluster.drop_database(name)
 
 
-class Ordinary:
+class Ordinary(Databases):
     """On an ordinary server, whose given user may create databases and roles."""
 
     def __init__(self, url: str) -> None:
@@ -49,9 +62,10 @@ class Ordinary:
             connection.execute(text(statement))
         engine.dispose()
 
-    def create(self, name: str) -> str:
+    def create(self, name: str, template: str | None = None) -> str:
         full = self.prefix + name
-        self._run(f'create database "{full}" template template0 encoding utf8')
+        source = f'"{self.prefix}{template}"' if template else "template0"
+        self._run(f'create database "{full}" template {source} encoding utf8')
         self.made.append(name)
         return self.url.set(database=full).render_as_string(hide_password=False)
 

@@ -17,7 +17,6 @@ from fastapi import FastAPI
 from registry.app import create_app, open_sequencer
 from registry.blobs import Blobs
 from registry.commands import tokens
-from registry.db import migrate
 from registry.db.store import Store
 from registry.rules.actors import SYSTEM
 from registry.settings import Settings, load
@@ -119,8 +118,7 @@ def opened(url: str, home: Path, **given: Any) -> Iterator[Door]:
 def door(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     """The registry for all tests of this room, with the built-in policies in force."""
     name = f"api_{secrets.token_hex(4)}"
-    url = databases.create(name)
-    migrate.upgrade(url)
+    url = databases.migrated(name)
     with opened(url, tmp_path_factory.mktemp("api")) as one:
         install_policies(one.store)
         install_classes(one.store)

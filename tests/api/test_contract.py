@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from uuid import uuid4
 
-from registry.db import migrate
 from tests.api.conftest import Door
 from tests.build import World
 from tests.database import Databases
@@ -71,8 +70,7 @@ def test_what_nobody_foresaw_is_a_named_fault(door: Door, world: World, database
     from tests.api.conftest import opened
 
     name = f"bare_{uuid4().hex[:8]}"
-    url = databases.create(name)
-    migrate.upgrade(url)
+    url = databases.migrated(name)
     from sqlalchemy import create_engine, text
 
     engine = create_engine(url)

@@ -15,7 +15,6 @@ from sqlalchemy import text
 from registry.blobs import Blobs
 from registry.commands import blobs as collecting
 from registry.commands import deletions, holds, quotas, retention, versions
-from registry.db import migrate
 from registry.db.store import Store, open_engine
 from registry.errors import Forbidden, RegistryError, Unavailable, Unverified
 from registry.queries import retention as asked
@@ -44,8 +43,7 @@ AT_ONCE = timedelta(0)
 @pytest.fixture(scope="module")
 def alone(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A registry of one's own, whose bytes nobody else puts: a collection looks at all of them."""
-    url = databases.create("collections")
-    migrate.upgrade(url)
+    url = databases.migrated("collections")
     store = Store(open_engine(url, "countersign_app"))
     install_policies(store)
     install_classes(store)

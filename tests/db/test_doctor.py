@@ -166,11 +166,9 @@ def let_go(store: Store, blobs: Blobs, world: World) -> None:
 
 @pytest.fixture(scope="module")
 def patient(databases: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
-    from registry.db import migrate
     from tests.build import install_classes, install_policies
 
-    url = databases.create("patient")
-    migrate.upgrade(url)
+    url = databases.migrated("patient")
     store = Store(open_engine(url, "countersign_app"))
     install_policies(store)
     install_classes(store)

@@ -18,7 +18,9 @@ from typing import Any
 
 from registry.client import Countersign
 from tests.build import repository
+from trainer.demo.stage import EXTRAS
 
+PROGRAM = "import sys; from trainer.demo import __main__ as demo, stage; stage.EXTRAS = {!r}; sys.exit(demo.main())"
 STEP = re.compile(r"^ ?(\d+)/(\d+)  ")
 
 
@@ -36,14 +38,15 @@ class Demo:
     home: Path
     port: int
     on_step: Callable[[Demo, int], None] | None = None
+    extras: tuple[str, ...] = EXTRAS
     lines: list[str] = field(default_factory=list)
     process: subprocess.Popen[str] | None = None
 
     def run(self, timeout: float = 600) -> int:
         """Run to its end; its exit status, negative when a signal ended it."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.demo"], cwd=repository(), env=environment(self.home, self.port),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [sys.executable, "-c", PROGRAM.format(self.extras)], cwd=repository(),
+            env=environment(self.home, self.port), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         reader = threading.Thread(target=self._read, daemon=True)
         reader.start()

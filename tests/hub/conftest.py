@@ -16,7 +16,6 @@ import httpx
 import pytest
 
 from registry.commands import rollouts
-from registry.db import migrate
 from tests.api.conftest import Door, opened
 from tests.build import World, a_world, approved, install_policies, repository
 from tests.database import Databases
@@ -27,8 +26,7 @@ PEERS = {"2.4": None, "1.5": "huggingface_hub==1.5.*", "0.36": "huggingface_hub=
 @pytest.fixture(scope="package")
 def door(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     name = f"hub_{secrets.token_hex(4)}"
-    url = databases.create(name)
-    migrate.upgrade(url)
+    url = databases.migrated(name)
     with opened(url, tmp_path_factory.mktemp("hub")) as one:
         install_policies(one.store)
         yield one

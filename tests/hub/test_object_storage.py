@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from registry.client import Countersign, Progress
-from registry.db import migrate
 from tests import s3 as storages
 from tests.api.conftest import Door, opened
 from tests.build import MODULE, Person, a_base, a_person, install_policies, safetensors
@@ -91,8 +90,7 @@ def door(
     databases: Databases, storage: storages.ObjectStorage, seen: Line, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Door]:
     name = f"s3_{secrets.token_hex(4)}"
-    url = databases.create(name)
-    migrate.upgrade(url)
+    url = databases.migrated(name)
     with pytest.MonkeyPatch.context() as environ:
         for key, value in {**storage.environ, "AWS_ENDPOINT": seen.url}.items():
             environ.setenv(key, value)

@@ -15,7 +15,6 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from registry.blobs import Blobs
-from registry.db import migrate
 from registry.db.store import Store, open_engine
 from registry.db.table import Table
 from registry.errors import Conflict, Forbidden, Invalid, Unverified
@@ -93,8 +92,7 @@ def log(fresh_store: Store, fresh_database: str, tmp_path: Path) -> Iterator[Log
 @pytest.fixture(scope="module")
 def full(databases: Databases, blobs: Blobs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Log]:
     """A log with an approved version in it, signed; whoever changes it puts it back."""
-    url = databases.create("full_log")
-    migrate.upgrade(url)
+    url = databases.migrated("full_log")
     store = Store(open_engine(url, "countersign_app"))
     install_policies(store)
     opened = Log(store, url, tmp_path_factory.mktemp("log"))

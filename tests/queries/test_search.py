@@ -16,7 +16,6 @@ from sqlalchemy import event, text
 
 from registry.blobs import Blobs
 from registry.commands import tags
-from registry.db import migrate
 from registry.db.store import Store, open_engine
 from registry.errors import Forbidden, Invalid, NotFound, RegistryError
 from registry.queries import search as queries
@@ -138,8 +137,7 @@ def test_no_search_row_is_written_by_hand(store: Store, world: World) -> None:
 @pytest.fixture(scope="module")
 def seeded(databases: Any) -> Iterator[Store]:
     """Five thousand versions: a third of them old and of one team, so that every step of a search is taken."""
-    url = databases.create("searched")
-    migrate.upgrade(url)
+    url = databases.migrated("searched")
     seed(url, 5_000)
     opened = Store(open_engine(url, "countersign_app"))
     yield opened

@@ -17,7 +17,6 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from registry.app import create_app, open_sequencer, private
 from registry.blobs import Blobs
 from registry.commands import tokens
-from registry.db import migrate
 from registry.db.store import Store
 from registry.rules.actors import SYSTEM
 from registry.settings import Settings, load
@@ -77,8 +76,7 @@ def form_token(client: httpx.Client, path: str) -> str:
 def console(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     """The app on a database of its own, so that its log can be signed."""
     name = f"console_{secrets.token_hex(4)}"
-    url = databases.create(name)
-    migrate.upgrade(url)
+    url = databases.migrated(name)
     settings = load(home=tmp_path_factory.mktemp("console"), database_url=url)
     private(settings)
     app = create_app(settings)

@@ -22,6 +22,8 @@ from registry.errors import Conflict, Unavailable
 
 FRESH_SECONDS = 11 * 3600  # promoting asks for a sign-in of the last twelve hours
 PATIENCE = 180.0
+EXTRAS = ("trainer", "mlflow", "engine", "gateway")
+"""What runs beside the registry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Stage:
         """Start the registry with everything beside it, as a user would; `await_ready` says when it answers."""
         self._began = time.monotonic()
         command = ["up", "--home", str(self.registry_home), "--port", str(self.port), "--json",
-                   "--with", "trainer,mlflow,engine,gateway"]  # fmt: skip
+                   "--with", ",".join(EXTRAS)]  # fmt: skip
         self.say(f"  $ countersign {shlex.join(_short(tuple(command), self.home))}")
         log = (self.home / "registry.log").open("a")
         self.server = subprocess.Popen(

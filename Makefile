@@ -21,11 +21,11 @@ demo: $(STAMP)
 
 # Run the whole suite on an embedded PostgreSQL (or on the one COUNTERSIGN_DATABASE_URL names).
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Run only what needs a database: for a second pass against another PostgreSQL.
 test-database: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/db tests/commands tests/queries tests/api \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/db tests/commands tests/queries tests/api \
 		--ignore tests/api/test_limits.py --ignore tests/api/test_killed.py
 
 # Check style, types, floors, and the SQL of every migration.

@@ -222,7 +222,7 @@ class _Around:
             if status:
                 raise  # half an answer is out: all that is left is to cut the line
             answer = problems.answer if isinstance(error, RegistryError) else problems.unexpected
-            await answer(request, error)(scope, receive, told)  # type: ignore[arg-type]
+            await answer(request, error)(scope, receive, told)  # type: ignore[arg-type]  # each takes its kind of error
         finally:
             self._seconds.labels(request.method, str(status)).observe(time.perf_counter() - started)
 

@@ -106,12 +106,12 @@ def main(url: str, what: str, when: str) -> None:
         store = blobs.Blobs(url)
         Fatal.left, Fatal.after = step, when == "after"
         if store.folder is None:
-            store._store = Fatal(store._store)  # type: ignore[assignment]
+            store._store = Fatal(store._store)
             writers = ModuleType("obstore")
-            writers.open_writer = Fatal(obstore).open_writer  # type: ignore[attr-defined]
-            drafts.obstore = writers  # type: ignore[attr-defined]
+            writers.open_writer = Fatal(obstore).open_writer
+            drafts.obstore = writers
         else:
-            drafts.os = Fatal(os)  # type: ignore[attr-defined]
+            drafts.os = Fatal(os)
         way(store)
 
     def looking() -> None:
@@ -124,7 +124,7 @@ def main(url: str, what: str, when: str) -> None:
         assert not any(left), left
 
     for step in range(1, 400):
-        status = alone(lambda step=step: dying(step))  # type: ignore[misc]
+        status = alone(lambda step=step: dying(step))
         assert alone(looking) == 0, f"after step {step}"
         if status == 0:
             print(step - 1)

@@ -159,7 +159,7 @@ def test_a_command_of_the_readme_is_one_of_the_command_line(words: list[str]) ->
     while isinstance(command, click.Group):
         below = command.get_command(context, rest[0])
         assert below is not None, f"there is no {rest[0]}"
-        command, rest, context = below, rest[1:], click.Context(below, parent=context, info_name=rest[0])  # type: ignore[assignment]
+        command, rest, context = below, rest[1:], click.Context(below, parent=context, info_name=rest[0])
     given, left, _ = command.make_parser(context).parse_args(list(rest))
     assert left == []
     for parameter in command.params:

@@ -54,6 +54,6 @@ def test_a_wrong_value_is_named_but_not_repeated(monkeypatch: pytest.MonkeyPatch
 def test_settings_are_frozen_described_and_keep_passwords_to_themselves() -> None:
     read = load(database_url="postgresql+psycopg://app:word@/one", blob_url="s3://key:word@bucket")
     with pytest.raises(ValidationError):
-        read.port = 1  # type: ignore[misc]
+        read.port = 1
     assert "word" not in repr(read)
     assert all(field.description for field in Settings.model_fields.values())

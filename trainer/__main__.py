@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             serve(given.base, given.port, given.cache.absolute(), given.allow.absolute())
     except RegistryError as error:
-        print(f"trainer: {error}", file=sys.stderr)  # noqa: T201
+        print(f"trainer: {error}", file=sys.stderr)  # noqa: T201 - what a command says before it ends
         return 1
     return 0
 

@@ -112,7 +112,7 @@ def _arguments(job: Job, output: Path) -> TrainingArguments:
     )  # fmt: skip
 
 
-class InOrder(Trainer):  # type: ignore[misc]
+class InOrder(Trainer):  # type: ignore[misc]  # transformers is untyped to mypy
     """The Trainer without its shuffle: the order is decided and written out in `data.order`."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -121,7 +121,7 @@ class InOrder(Trainer):  # type: ignore[misc]
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
 
 
-class Callback(TrainerCallback):  # type: ignore[misc]
+class Callback(TrainerCallback):  # type: ignore[misc]  # transformers is untyped to mypy
     """Meters each step, decides when to save and publish, and listens for the order to stop."""
 
     def __init__(self, job: Job, points: SavePoints, ordered: data.Ordered) -> None:

@@ -33,7 +33,7 @@ def flops_per_token(model: nn.Module, first_layer: int) -> int:
     for name, weight in model.named_parameters():
         if weight.dim() != 2:
             continue
-        looked_up = "embed_tokens" in name and not model.config.tie_word_embeddings  # type: ignore[union-attr]
+        looked_up = "embed_tokens" in name and not model.config.tie_word_embeddings  # type: ignore[union-attr]  # torch types attributes as tensors
         if looked_up:
             continue
         forward += weight.numel()

@@ -130,7 +130,7 @@ class MLflow:
             metrics = [Metric(name, float(value), one.at, one.step) for one in news if isinstance(one, _Step)
                        for name, value in one.metrics.items()]  # fmt: skip
             if metrics:
-                self._patiently(lambda batch=metrics: client.log_batch(run_id, metrics=batch))  # type: ignore[misc]
+                self._patiently(lambda batch=metrics: client.log_batch(run_id, metrics=batch))  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
             for end in news:
                 if isinstance(end, _End):
                     if end.artifacts is not None and _size(end.artifacts) <= CHEAP:

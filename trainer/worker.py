@@ -181,7 +181,7 @@ class Worker:
         """The versions that an earlier attempt, on this machine or another, registered already; by step."""
         found = {}
         for step, ref in work.published.items():
-            version = lease.patiently(lambda ref=ref: self._registry.version(ref))  # type: ignore[misc]
+            version = lease.patiently(lambda ref=ref: self._registry.version(ref))  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
             found[int(step)] = {"step": int(step), "ref": ref, "manifest_digest": version.manifest_digest}
         return found
 
@@ -199,7 +199,7 @@ class Worker:
                 continue
             made = _sound(packed, below)
             # The requester's own words (purpose, domain) stand in the training run; the registry adds them.
-            added = lease.patiently(lambda packed=packed, step=step: self._registry.add(  # type: ignore[misc]
+            added = lease.patiently(lambda packed=packed, step=step: self._registry.add(  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
                 "adapter", packed, work.adapter, base=work.base.ref, meta={"base_root": work.base.root},
                 training_run=lease.work.id, attempt=lease.work.attempt, step=step,
             ))  # fmt: skip

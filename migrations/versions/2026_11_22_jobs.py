@@ -22,7 +22,7 @@ def upgrade() -> None:
         op.execute(schema)
     else:
         # Many statements at once and percent signs: past SQLAlchemy's parameter handling, in the same transaction.
-        op.get_bind().connection.driver_connection.execute(schema)  # type: ignore[union-attr]
+        op.get_bind().connection.driver_connection.execute(schema)
     op.execute("set local search_path to public")
     op.execute("grant usage on schema procrastinate to countersign_app")
     op.execute("grant select, insert, update, delete on all tables in schema procrastinate to countersign_app")

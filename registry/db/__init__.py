@@ -1,6 +1,6 @@
 """How it is kept: tables by noun, and the store that alone opens transactions."""
 
-from registry.db import (  # noqa: F401
+from registry.db import (  # noqa: F401 - imported so that the metadata is whole
     accounts,
     audit,
     blobs,

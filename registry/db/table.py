@@ -30,7 +30,7 @@ class Table(DeclarativeBase):
     """Root of the mapping; `governed` tables change only beside an audit event that names the row."""
 
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {str: Text, datetime: DateTime(timezone=True), dict[str, Any]: JSONB, list[Any]: JSONB}  # noqa: RUF012
+    type_annotation_map = {str: Text, datetime: DateTime(timezone=True), dict[str, Any]: JSONB, list[Any]: JSONB}  # noqa: RUF012 - as SQLAlchemy declares it
     governed = True
 
 

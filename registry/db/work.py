@@ -43,7 +43,7 @@ def take_queued(session: Session, teams: Collection[str] | None) -> tuple[Run, s
     return min(waiting, key=lambda pair: pair[0].created_at) if waiting else None
 
 
-def _queued(teams: Collection[str] | None):  # type: ignore[no-untyped-def]
+def _queued(teams: Collection[str] | None):  # type: ignore[no-untyped-def]  # a Select of two columns, longer to write than to read
     training = select(TrainingRun, Line.team).join(Line, Line.id == TrainingRun.line_id)
     evaluation = (
         select(EvalRun, Line.team)

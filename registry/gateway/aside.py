@@ -26,7 +26,7 @@ async def aside(work: Callable[[], T]) -> T:
         if error is not None:
             done.set_exception(error)
         else:
-            done.set_result(value)  # type: ignore[arg-type]
+            done.set_result(value)  # type: ignore[arg-type]  # without an error there is a value
 
     def body() -> None:
         value, error = None, None

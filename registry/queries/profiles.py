@@ -112,7 +112,7 @@ def _views(session: Session, actor: Actor, which: object) -> list[ProfileView]:
         .join(Line, Line.id == Version.line_id)
         .join(Node, Node.id == Version.id)
         .outerjoin(BaseNode, BaseNode.id == ServingProfile.base_version_id)
-        .where(which, seen(actor, Line.team))  # type: ignore[arg-type]
+        .where(which, seen(actor, Line.team))  # type: ignore[arg-type]  # whatever condition the caller made
         .order_by(ServingProfile.created_at, ServingProfile.id)
     ).all()
     called = names(session, {row[0].created_by for row in rows})

@@ -88,7 +88,7 @@ def _version(store: Store, blobs: Blobs, actor: Actor, ref: str) -> VerifiedView
         base_files = [File(*row) for row in versions.files(session, base[0].id)] if base else []
         original = _original(session, version)
         original_files = [File(*row) for row in versions.files(session, original[0].id)] if original else []
-    kind: Kind = line.kind  # type: ignore[assignment]
+    kind: Kind = line.kind  # type: ignore[assignment]  # the column's CHECK knows no other
     checks = _Checks()
     facts = _base(checks, blobs, base, base_files)
     # An own template was let in under the policies of its day; now only its bytes are looked at.

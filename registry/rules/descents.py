@@ -143,7 +143,7 @@ def _step(name: str, original: TensorInfo, child: Mapping[str, Placed]) -> Step 
         held = {key[len(name) + 1 :]: one for key, one in child.items() if key.startswith(f"{name}.")}
         states = [key for key in held if STATE.fullmatch(key)]
         if len(states) == 1 and {"absmax", "quant_map"} <= set(held):
-            return Step(name, f"bitsandbytes-{STATE.fullmatch(states[0])[1]}",  # type: ignore[index]
+            return Step(name, f"bitsandbytes-{STATE.fullmatch(states[0])[1]}",  # type: ignore[index]  # it matched above
                         {"weight": weight, "state": held.pop(states[0]), **held})  # fmt: skip
     if dtype == "I8" and shape == original.shape and f"{stem}.SCB" in child:
         held = {"weight": weight, "scale": child[f"{stem}.SCB"]}

@@ -40,7 +40,7 @@ def test_the_command_line_shows_cuts_counts_and_says_there_is_more(
         with pytest.raises(SystemExit) as ended:
             main(["search", *words])
         assert (ended.value.code or 0) == code
-        return tuple(capsys.readouterr())  # type: ignore[return-value]
+        return tuple(capsys.readouterr())
 
     out, err = say("--team", world.team)
     assert out.splitlines()[0].split() == ["Version", "Kind", "State", "Base", "Licence", "Tags", "Added"]

@@ -32,7 +32,7 @@ def test_signatures_that_are_none(door: Door, world: World) -> None:
     assert person.key is not None
 
     def cast(signed: Any = sound, **changes: Any) -> tuple[int, str]:
-        key, signature = person.key.sign_document(signed, "decision")  # type: ignore[union-attr]
+        key, signature = person.key.sign_document(signed, "decision")
         body = {"decision": sound, "reason": reason, "salt": salt.hex(), "key": key, "signature": signature, **changes}
         return door.refused(person, "POST", f"/reviews/{number}/votes", body)
 

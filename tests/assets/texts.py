@@ -201,7 +201,7 @@ def _with(path: str) -> Files:
 for _path, _rule in PATHS.items():
     CASES[f"path: {_path[:40]!a}"] = Case(
         "base", lambda path=_path: _with(path), ((_rule, SHOWN.get(_path, _path), ""),)
-    )  # type: ignore[misc]
+    )
 CASES["path: both forms of a letter"] = Case(
     "base", lambda: _with("cónfig.json") | _with("co\u0301nfig.json"),
     (("file-not-allowed", "cónfig.json", ""), ("file-not-allowed", "co\u0301nfig.json", "")),

@@ -183,7 +183,7 @@ def _measure(
                 (blobs / "sha256" / digest[:2] / digest[2:4] / digest).unlink(missing_ok=True)
             digest = fill(body, MEGABYTES)
             os.sync()
-            times.append(timed(lambda way=way, digest=digest: way(digest)))  # type: ignore[misc]
+            times.append(timed(lambda way=way, digest=digest: way(digest)))
     told(f"upload {MEGABYTES} MB, PUT", whole, theirs, "bare, hashes and fsyncs,")
     told(f"upload {MEGABYTES} MB, resumable", resumable, theirs, "bare, hashes and fsyncs,")
     size = body.stat().st_size

@@ -71,8 +71,8 @@ def seed(url: str, count: int) -> None:
     with psycopg.connect(url.replace("postgresql+psycopg", "postgresql"), autocommit=True) as connection:
         for what in ("disable", "enable"):
             for table in TABLES:
-                connection.execute(f"alter table {table} {what} trigger user")  # type: ignore[arg-type]
+                connection.execute(f"alter table {table} {what} trigger user")
             if what == "disable":
                 for statement in filter(str.strip, statements):
-                    connection.execute(statement)  # type: ignore[arg-type]
+                    connection.execute(statement)
         connection.execute("vacuum analyze")

@@ -66,7 +66,7 @@ class Trainer:
         assert work.training is not None
         assert self.client.beat(work.id, work.attempt, {"step": 1, "steps": 4}) is False
         outputs = []
-        for step in RECIPE["publish_at"]:  # type: ignore[attr-defined]
+        for step in RECIPE["publish_at"]:
             bundle = self.folder / f"step-{step}"
             write_adapter(bundle, seed=step)
             added = self.client.add("adapter", bundle, work.training.adapter, base=work.training.base.ref,

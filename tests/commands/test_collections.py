@@ -33,7 +33,7 @@ from tests.build import (
     install_policies,
     put,
 )
-from tests.commands.test_races import lost, started, together, won
+from tests.commands.test_races import in_turn, lost, started, together, won
 from tests.database import Databases
 from tests.db.around import held
 
@@ -250,16 +250,11 @@ def test_what_is_being_collected_is_waited_for(alone: World) -> None:
     ref = add(alone, 220)
     delete(alone, ref)
     files = bundle(alone, 220)
-    with held(alone.store) as database:
-        collected = started(lambda: collect(alone))
-        database.until_waiting(1)
-        registered = started(
-            lambda: versions.register(alone.store, alone.blobs, alone.engineer.actor, draft(alone, files))
-        )
-        database.until_waiting(2)
-        database.release()
-    assert not isinstance(collected.result(120), RegistryError)
-    outcome = registered.result(120)
+    collected, outcome = in_turn(
+        alone.store, lambda: collect(alone),
+        lambda: versions.register(alone.store, alone.blobs, alone.engineer.actor, draft(alone, files)),
+    )  # fmt: skip
+    assert not isinstance(collected, RegistryError)
     assert not isinstance(outcome, RegistryError) or outcome.kind == "blob-missing"
     sound(alone)
     collect(alone)

@@ -26,8 +26,7 @@ from tests.build import (
     approved,
     dataset_bytes,
 )  # fmt: skip
-from tests.commands.test_races import again, lost, started, together, won
-from tests.db.around import held
+from tests.commands.test_races import again, in_turn, lost, together, won
 
 
 def loose(store: Store, blobs: Blobs) -> World:
@@ -122,14 +121,8 @@ def consistent(world: World) -> None:
 def test_the_deletion_comes_first(world: World, name: str) -> None:
     make, act, hears, _ = ACTS[name]
     ref = make(world)
-    with held(world.store) as database:
-        deleted = started(lambda: delete(world, ref))
-        database.until_waiting(1)
-        other = started(lambda: act(world, ref))
-        database.until_waiting(2)
-        database.release()
-    assert not isinstance(deleted.result(120), RegistryError), deleted.result()
-    outcome = other.result(120)
+    deleted, outcome = in_turn(world.store, lambda: delete(world, ref), lambda: act(world, ref))
+    assert not isinstance(deleted, RegistryError), deleted
     if hears:
         assert isinstance(outcome, RegistryError), outcome
         assert outcome.kind in hears
@@ -140,14 +133,8 @@ def test_the_deletion_comes_first(world: World, name: str) -> None:
 def test_the_deletion_comes_second(world: World, name: str) -> None:
     make, act, _, hears = ACTS[name]
     ref = make(world)
-    with held(world.store) as database:
-        other = started(lambda: act(world, ref))
-        database.until_waiting(1)
-        deleted = started(lambda: delete(world, ref))
-        database.until_waiting(2)
-        database.release()
-    assert not isinstance(other.result(120), RegistryError), other.result()
-    outcome = deleted.result(120)
+    other, outcome = in_turn(world.store, lambda: act(world, ref), lambda: delete(world, ref))
+    assert not isinstance(other, RegistryError), other
     assert isinstance(outcome, RegistryError), outcome
     assert outcome.kind == hears
     consistent(world)

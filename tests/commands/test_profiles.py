@@ -89,7 +89,7 @@ def test_refusals(store: Store, blobs: Blobs, team: str) -> None:
 
 def test_two_at_once_give_one_row(store: Store, blobs: Blobs, team: str) -> None:
     engineer, ref = an_adapter(store, blobs, team)
-    call = lambda: profiles.define(store, blobs, engineer.actor, ref, PARTS)  # noqa: E731
+    call = lambda: profiles.define(store, blobs, engineer.actor, ref, PARTS)  # noqa: E731 - one expression, said where it is used
     outcomes: list[DefinedView] = together(call, call)
     assert sorted(one.status for one in outcomes) == ["defined", "found"]
     assert len(asked.profiles(store, engineer.actor, ref)) == 1

@@ -96,7 +96,7 @@ def test_no_route_names_what_is_recalled_while_canaries_start(store: Store, blob
         def start(channel: str, ref: str = ref) -> Any:
             return rollouts.start(store, engineer, ref, "production", channel, 500, "")
 
-        starts = [lambda name=f"c{attempt}-{number}": start(name) for number in range(5)]  # type: ignore[misc]
+        starts = [lambda name=f"c{attempt}-{number}": start(name) for number in range(5)]
         outcomes = together(*starts, lambda ref=ref: recalls.recall(store, engineer, ref, "unfit"))
         assert not isinstance(outcomes[-1], RegistryError), outcomes[-1]
         assert lost(outcomes) <= {"recalled", "not-servable", "not-approved", "try-again"}
@@ -136,34 +136,41 @@ def started(call: Callable[[], Any]) -> Future[Outcome]:
     return future
 
 
+def in_turn(store: Store, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Outcome, Outcome]:
+    """The first has all its locks and is about to commit when the second begins and waits for it; both outcomes."""
+    with held(store) as database:
+        one = started(first)
+        database.until_waiting(1)
+        other = started(second)
+        database.until_waiting(2)
+        database.release()
+    return one.result(120), other.result(120)
+
+
 def test_a_version_registered_while_its_data_is_recalled_falls_with_it(store: Store, blobs: Blobs, team: str) -> None:
     """Step by step: registered but not committed, then recalled by somebody who cannot see it yet."""
     world = a_world(store, blobs, team)
     meta = {**ADAPTER_META, "domain": "legal", "datasets": [world.dataset.ref]}
     draft = versions.Draft("adapter", f"{team}/late", adapter_files(blobs, 4000), meta, world.base.ref)
-    with held(store) as database:
-        registered = started(lambda: versions.register(store, blobs, world.engineer.actor, draft))
-        database.until_waiting(1)
-        recalled = started(lambda: recalls.recall(store, world.engineer.actor, world.dataset.ref, "consent withdrawn"))
-        database.until_waiting(2)
-        database.release()
-    assert registered.result(120).status == "registered"
-    assert registered.result().ref in recalled.result(120).recalled
-    assert seen.version(store, world.engineer.actor, registered.result().ref).state == "recalled"
+    registered, recalled = in_turn(
+        store, lambda: versions.register(store, blobs, world.engineer.actor, draft),
+        lambda: recalls.recall(store, world.engineer.actor, world.dataset.ref, "consent withdrawn"),
+    )  # fmt: skip
+    assert registered.status == "registered"
+    assert registered.ref in recalled.recalled
+    assert seen.version(store, world.engineer.actor, registered.ref).state == "recalled"
 
 
 def test_what_was_read_before_a_lock_is_read_again_behind_it(store: Store, blobs: Blobs, team: str) -> None:
     """A canary that waits for a recall hears of it by name, and not only from PostgreSQL's last guard."""
     world = a_world(store, blobs, team)
     ref = approved(world)
-    with held(store) as database:
-        recalled = started(lambda: recalls.recall(store, world.engineer.actor, ref, "unfit"))
-        database.until_waiting(1)
-        canary = started(lambda: rollouts.start(store, world.engineer.actor, ref, "production", None, 500, ""))
-        database.until_waiting(2)
-        database.release()
-    assert recalled.result(120).recalled == [ref]
-    assert (type(canary.result(120)), canary.result().kind) == (Refused, "recalled")
+    recalled, canary = in_turn(
+        store, lambda: recalls.recall(store, world.engineer.actor, ref, "unfit"),
+        lambda: rollouts.start(store, world.engineer.actor, ref, "production", None, 500, ""),
+    )  # fmt: skip
+    assert recalled.recalled == [ref]
+    assert (type(canary), canary.kind) == (Refused, "recalled")
 
 
 def test_an_approval_and_a_recall_at_once_leave_no_approval(store: Store, blobs: Blobs, team: str) -> None:

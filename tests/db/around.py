@@ -71,7 +71,7 @@ def refused(
     with as_who(store) as connection:
         with pytest.raises(psycopg.Error) as refusal:
             audit(connection, *rows)
-            connection.execute(statement, params)  # type: ignore[arg-type]
+            connection.execute(statement, params)
             settle(connection)
         return cause(refusal.value), str(refusal.value.diag.message_primary)
 

@@ -164,7 +164,7 @@ def test_a_second_vote_of_one_person_is_refused(store: Store, rows: Rows) -> Non
     assert said(store, *votes)[0] == "uq_vote_review_id_account_id"
 
 
-APPROVE = "update review set state = 'approved', decided_at = now(), expires_at = now() + %(days)s * interval '1 day' where id = %(review)s"  # noqa: E501
+APPROVE = "update review set state = 'approved', decided_at = now(), expires_at = now() + %(days)s * interval '1 day' where id = %(review)s"  # noqa: E501 - one statement, as it is sent
 
 
 def approving(rows: Rows, review: str, *people: Person, days: int = 1, verdict: str = "approve") -> tuple[str, str]:
@@ -225,7 +225,7 @@ def test_an_approval_that_ran_out_serves_nothing(store: Store, rows: Rows) -> No
         with connection.transaction(force_rollback=True):
             connection.execute(APPROVE, {**params, "days": 1})
             connection.execute(start, params)
-        connection.execute(APPROVE.replace("now() + %(days)s", "now() - 1"), params)  # type: ignore[arg-type]
+        connection.execute(APPROVE.replace("now() + %(days)s", "now() - 1"), params)
         with pytest.raises(psycopg.Error) as refusal:
             connection.execute(start, params)
     assert (cause(refusal.value), "no approval in force" in str(refusal.value)) == ("CS004", True)

@@ -172,7 +172,7 @@ def test_the_sql_runs_by_hand_on_an_empty_database(empty: str) -> None:
 
     sql = offline()
     with psycopg.connect(empty.replace("postgresql+psycopg", "postgresql"), autocommit=True) as connection:
-        connection.execute(sql)  # type: ignore[arg-type]
+        connection.execute(sql)
     assert migrate.current(empty) == script().get_current_head()
 
 

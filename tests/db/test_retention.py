@@ -257,7 +257,7 @@ def test_the_dates_are_those_of_the_rule(store: Store, blobs: Blobs, kept: World
     from registry.commands import rollouts
 
     admin = a_person(store, "admin").actor
-    classes = [rules.Terms(f"d{days}-{secrets.token_hex(3)}", days, counted)  # type: ignore[arg-type]
+    classes = [rules.Terms(f"d{days}-{secrets.token_hex(3)}", days, counted)
                for days, counted in ((3, "service"), (1, "registration"), (2, "service"))]  # fmt: skip
     for one in classes:
         retention.define(store, admin, one, "for a test")

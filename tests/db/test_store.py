@@ -97,7 +97,7 @@ def test_the_log_is_append_only_even_for_its_owner(store: Store, database: str, 
     column = {"event": "action", "event_row": "row_key", "leaf": "hash"}[table]
     url = database.replace("postgresql+psycopg", "postgresql")
     with psycopg.connect(url) as connection, pytest.raises(psycopg.Error) as refusal:
-        connection.execute(statement.format(table, column, column))  # type: ignore[arg-type]
+        connection.execute(statement.format(table, column, column))
     assert refusal.value.sqlstate == "CS008"
 
 
@@ -109,7 +109,7 @@ def test_the_app_role_has_no_right_to_update_or_delete_events(store: Store) -> N
             psycopg.connect(url, options="-c role=countersign_app") as connection,
             pytest.raises(psycopg.errors.InsufficientPrivilege),
         ):
-            connection.execute(statement)  # type: ignore[arg-type]
+            connection.execute(statement)
 
 
 def test_a_query_cannot_write(store: Store, team: str) -> None:

@@ -44,18 +44,18 @@ def test_every_pair(store: Store, table: str) -> None:
     """The trigger is put on a bare table of that name, so that no CHECK and no other trigger can speak in its place."""
     with as_owner(store) as connection:
         connection.execute("create schema scratch")
-        connection.execute(f"create table scratch.{table} (id int primary key, state text)")  # type: ignore[arg-type]
+        connection.execute(f"create table scratch.{table} (id int primary key, state text)")
         for number, state in enumerate(STATES[table]):
-            connection.execute(f"insert into scratch.{table} values (%s, %s)", (number, state))  # type: ignore[arg-type]
+            connection.execute(f"insert into scratch.{table} values (%s, %s)", (number, state))
         connection.execute(
-            f"create trigger stepped before insert or update of state on scratch.{table} "  # type: ignore[arg-type]
+            f"create trigger stepped before insert or update of state on scratch.{table} "
             "for each row execute function legal_transition()"
         )
 
         def goes(statement: str, *params: Any) -> bool:
             try:
                 with connection.transaction(force_rollback=True):
-                    connection.execute(statement, params)  # type: ignore[arg-type]
+                    connection.execute(statement, params)
             except psycopg.Error as refusal:
                 if refusal.sqlstate == "CS002":
                     return False

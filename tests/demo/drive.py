@@ -42,8 +42,8 @@ class Demo:
     lines: list[str] = field(default_factory=list)
     process: subprocess.Popen[str] | None = None
 
-    def run(self, timeout: float = 600) -> int:
-        """Run to its end; its exit status, negative when a signal ended it."""
+    def run(self, timeout: float = 1200) -> int:
+        """Run to its end; its exit status, negative when a signal ended it. The time-out ends a hang, not a slow run."""
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM.format(self.extras)], cwd=repository(),
             env=environment(self.home, self.port), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -53,11 +53,13 @@ class Demo:
         try:
             status = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            self.process.kill()
             raise AssertionError("the demo did not end:\n" + self.said()) from None
-        reader.join(10)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        finally:
+            self.process.kill()
+            self.process.wait()
+            reader.join(60)
+            assert self.process.stdout is not None
+            self.process.stdout.close()
         return status
 
     def _read(self) -> None:
@@ -102,7 +104,7 @@ def registry(home: Path, port: int) -> Iterator[Countersign]:
             yield client
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(180)
         assert process.stdout is not None
         process.stdout.close()
 

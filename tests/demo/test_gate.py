@@ -21,7 +21,7 @@ def run(home: Path, *changes: str) -> subprocess.CompletedProcess[str]:
         "sys.exit(demo.main())",
     ])  # fmt: skip
     return subprocess.run([sys.executable, "-c", program], cwd=repository(), env=environment(home, free_port()),
-                          text=True, capture_output=True, check=False, timeout=400)  # fmt: skip
+                          text=True, capture_output=True, check=False, timeout=1200)  # fmt: skip
 
 
 def test_the_demo_fails_without_evaluation_and_with_a_worse_adapter(tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ def test_every_combination_of_what_is_held() -> None:
             side = side_of(route, "user")
             if not want:
                 with pytest.raises(Unavailable):
-                    choose(route, side, lambda version, _, held=held: version.ref in held)  # type: ignore[misc]
+                    choose(route, side, lambda version, _, held=held: version.ref in held)
                 continue
-            plan = choose(route, side, lambda version, _, held=held: version.ref in held)  # type: ignore[misc]
+            plan = choose(route, side, lambda version, _, held=held: version.ref in held)
             assert [version.ref for version in plan.versions] == want
             assert plan.fallback == (want[0] != wished[0])
 

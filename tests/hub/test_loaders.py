@@ -96,7 +96,7 @@ def loader(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loa
         world.base = versions.register(door.store, door.blobs, engineer, draft)
         stands = {"base_model_name_or_path": f"{world.team}/llama", "revision": commit(world.base.digest)}
         for first, second in (("v1", "v2"), ("v3", "v4")):
-            approved(world, files=lambda step, names=(first, second): one.made(names[step // 4], **stands))  # type: ignore[misc]
+            approved(world, files=lambda step, names=(first, second): one.made(names[step // 4], **stands))
         rollouts.start(door.store, engineer, f"{one.line}@v2", "production", None, 500, "first traffic")
         rollouts.promote(door.store, engineer, one.line, "production", None, "it went well")
         one.run(f"NAME, BASE = {one.line!r}, {world.team + '/llama'!r}")

@@ -29,12 +29,12 @@ def base() -> BaseFacts:
     return tiny_base()
 
 
-def seen(files: Files, base: BaseFacts | None = None, kind: str = "adapter", allowed: tuple[str, ...] = ("dev",)):  # type: ignore[no-untyped-def]
+def seen(files: Files, base: BaseFacts | None = None, kind: str = "adapter", allowed: tuple[str, ...] = ("dev",)):
     listed, read = declared(files)
-    return inspect(kind, listed, read, base=base, meta={}, judge=Judge(sandbox.look, allowed))  # type: ignore[arg-type]
+    return inspect(kind, listed, read, base=base, meta={}, judge=Judge(sandbox.look, allowed))
 
 
-def rules(found) -> list[tuple[str, str, str]]:  # type: ignore[no-untyped-def]
+def rules(found) -> list[tuple[str, str, str]]:
     return [(one.file, one.where, one.rule) for one in found.defects]
 
 

@@ -38,7 +38,7 @@ STATES = ("draft", "registered", "deprecated", "recalled", "deleted")
 
 def told(call: object, *arguments: object, **more: object) -> str | None:
     try:
-        call(*arguments, **more)  # type: ignore[operator]
+        call(*arguments, **more)
     except Refused as refusal:
         return refusal.kind if refusal.mend and refusal.facts["subject"] else "says too little"
     return None
@@ -91,7 +91,7 @@ def test_the_built_in_classes_are_sound() -> None:
 
 @pytest.mark.parametrize("terms", [
     Terms("Not a name", 1), Terms("x", -1), Terms("x", 36501), Terms("x", 1, draft_days=0),
-    Terms("x", 1, "birth"), Terms("x", 1, after="burn"),  # type: ignore[arg-type]
+    Terms("x", 1, "birth"), Terms("x", 1, after="burn"),
 ])  # fmt: skip
 def test_terms_that_cannot_be(terms: Terms) -> None:
     with pytest.raises(Invalid):

@@ -155,10 +155,10 @@ def test_rollback_never_stays_where_it_is() -> None:
      {"base_root": "sha256:" + "b" * 64}],
 )  # fmt: skip
 def test_an_unfit_stable_is_passed_over(fault: dict[str, object]) -> None:
-    unfit = replace(V2, **fault)  # type: ignore[arg-type]
+    unfit = replace(V2, **fault)
     args = {"base_root": ROOT, "base_usable": True, "fallback_allowed": True}
-    assert rollback_target([V1, unfit], **args).stable == V1  # type: ignore[arg-type]
-    assert rollback_target([unfit], **args).is_base  # type: ignore[arg-type]
+    assert rollback_target([V1, unfit], **args).stable == V1
+    assert rollback_target([unfit], **args).is_base
 
 
 @pytest.mark.parametrize(("usable", "allowed"), [(True, False), (False, True), (False, False)])

@@ -62,7 +62,7 @@ def test_a_tokenizer_saved_beside_an_adapter_is_its_base_s_until_it_is_changed(b
         (folder / path).write_bytes(data)
 
     def listed(kind: str, where: Path) -> tuple[list[File], dict[str, bytes]]:
-        held = {inside: path.read_bytes() for path, inside in choose(kind, where).files}  # type: ignore[arg-type]
+        held = {inside: path.read_bytes() for path, inside in choose(kind, where).files}
         return ([File(path, sha256_hex(data), len(data)) for path, data in held.items()],
                 {sha256_hex(data): data for data in held.values()})  # fmt: skip
 

@@ -34,7 +34,7 @@ def unbroken(
     published: dict[int, bytes] = {}
     seen: list[Record] = []
     meters = loop.train(Job(
-        recipe=short_recipe(), base=base, rows=rows, device=cpu, work=tmp_path_factory.mktemp("unbroken"),  # type: ignore[arg-type]
+        recipe=short_recipe(), base=base, rows=rows, device=cpu, work=tmp_path_factory.mktemp("unbroken"),
         on_step=seen.append, stopped=lambda: False,
         publish=lambda step, folder, _: published.__setitem__(step, (folder / WEIGHTS).read_bytes()),
     ))  # fmt: skip
@@ -137,7 +137,7 @@ def test_only_the_layers_asked_for_are_adapted(tmp_path: Path, make_job: Callabl
 
     loop.train(make_job(tmp_path, short_recipe(layers=[1, 1], targets=["q_proj"], steps=1, publish_at=[1])))
     with safe_open(tmp_path / "save-points" / "step-1" / WEIGHTS, "pt") as weights:
-        assert {name.split(".lora_")[0] for name in weights.keys()} == {  # noqa: SIM118
+        assert {name.split(".lora_")[0] for name in weights.keys()} == {  # noqa: SIM118 - it is no dict
             "base_model.model.model.layers.1.self_attn.q_proj"
         }
 

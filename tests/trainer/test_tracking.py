@@ -28,7 +28,7 @@ def topic(**changes: object) -> Topic:
         "params": {"rank": 8, "targets": ["q_proj", "v_proj"], "layers": None}, "tags": {"recipe_digest": ROOT},
         "dataset": "acme/letters@v1", "dataset_root": ROOT, **changes,
     }  # fmt: skip
-    return Topic(**values)  # type: ignore[arg-type]
+    return Topic(**values)
 
 
 @pytest.fixture(scope="module")

@@ -200,7 +200,7 @@ def test_a_child_that_keeps_being_killed_fails_with_its_reason(
     working.start()
     progress = work_dir / "runs" / str(run.id) / "progress.jsonl"
     for starts in (1, 2):
-        until(lambda starts=starts: progress.exists() and progress.read_text().count("loading") == starts)  # type: ignore[misc]
+        until(lambda starts=starts: progress.exists() and progress.read_text().count("loading") == starts)
         [child] = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()
                    and str(progress.parent).encode() in _cmdline(entry)]  # fmt: skip
         os.kill(child, signal.SIGKILL)

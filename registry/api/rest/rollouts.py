@@ -66,6 +66,6 @@ def routing(store: TheStore, caller: Caller, environment: str, request: Request,
     found = queries.routing(store, caller, environment)
     etag = f'"{found.etag}"'
     if request.headers.get("if-none-match") == etag:
-        return Response(status_code=304, headers={"ETag": etag})  # type: ignore[return-value]
+        return Response(status_code=304, headers={"ETag": etag})  # type: ignore[return-value]  # passed on as it is
     response.headers["ETag"] = etag
     return found

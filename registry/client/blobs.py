@@ -93,19 +93,19 @@ class Blobs(Transport):
         self._patiently(attempt)
 
     def _send_resumably(self, path: Path, sha256: str, size: int, watch: Progress) -> None:
-        sent, furthest, quiet, fresh, again = _Sent(watch), -1, 0, True, False
+        sent, furthest, quiet, told, ours, again = _Sent(watch), -1, 0, 0, False, False
         while True:
             try:
                 if again and self._has(sha256):  # an answer was lost, not the bytes; or somebody else has sent them
                     sent.back_to(size)
                     return
                 offset = self._offset(sha256)
-                if offset and fresh:
-                    sent.back_to(0)
-                    watch.resumed(offset)
-                    sent.so_far = offset
+                if not ours and offset > told:
+                    sent.back_to(told)
+                    watch.resumed(offset - told)
+                    sent.so_far = told = offset
                 sent.back_to(offset)
-                fresh, again = False, True
+                again = True
                 if offset > furthest:
                     furthest, quiet = offset, 0
                 headers = _length(size - offset) | {"Upload-Offset": str(offset)}
@@ -117,7 +117,7 @@ class Blobs(Transport):
             except (Unavailable, Conflict) as error:
                 if isinstance(error, Conflict) and error.kind not in ("upload-busy", "upload-offset"):
                     raise
-                again, fresh = True, isinstance(error, Conflict) and furthest <= 0  # a conflict took nothing of ours
+                again, ours = True, ours or isinstance(error, Unavailable)  # a conflict took nothing of ours
                 if quiet == len(PAUSES):
                     raise Unavailable(
                         "upload-broken", f"The upload of {path} stands at {max(furthest, 0)} of {size} bytes: {error.detail}",

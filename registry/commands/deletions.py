@@ -60,7 +60,7 @@ def _expire(store: Store, node_id: UUID) -> bool:
     with suppress(Conflict), store.write(SYSTEM, Action.DRAFT_EXPIRE) as tx:
         tombstones.one_at_a_time(tx.session)
         subject = subjects.by_id(tx.session, node_id, lock=True)
-        if subject.row.state != "draft" or node_id not in retention.overdue_drafts(tx.session):
+        if subject.row.state != "draft" or not retention.overdue_drafts(tx.session, node_id):
             raise Conflict("not-overdue", f"{subject.ref} is {subject.row.state}, and not overdue by now.")
         tx.team = subject.line.team
         _close(tx, subject, "expired", "its time as a draft was over")

@@ -145,18 +145,20 @@ OVERDUE = text(
     """
     select v.id from version v join line l on l.id = v.line_id
     left join retention_class c on c.id = class_of(l.team, 'line', l.name, 'infinity')
-    where v.state = 'draft' and v.created_at + coalesce(c.draft_days, 30) * interval '24 hours' <= clock_timestamp()
+    where v.state = 'draft' and (cast(:only as uuid) is null or v.id = :only)
+      and v.created_at + coalesce(c.draft_days, 30) * interval '24 hours' <= clock_timestamp()
       and not exists (select from holds_on(v.id))
       and not exists (select from training_run t where t.id = v.training_run_id and t.state in ('queued', 'running'))
     union all
     select v.id from dataset_version v join dataset d on d.id = v.dataset_id
     left join retention_class c on c.id = class_of(d.team, 'dataset', d.name, 'infinity')
-    where v.state = 'draft' and v.created_at + coalesce(c.draft_days, 30) * interval '24 hours' <= clock_timestamp()
+    where v.state = 'draft' and (cast(:only as uuid) is null or v.id = :only)
+      and v.created_at + coalesce(c.draft_days, 30) * interval '24 hours' <= clock_timestamp()
       and not exists (select from holds_on(v.id))
     """
 )
 
 
-def overdue_drafts(session: Session) -> list[UUID]:
-    """Drafts whose time is over and that nothing holds."""
-    return list(session.scalars(OVERDUE))
+def overdue_drafts(session: Session, only: UUID | None = None) -> list[UUID]:
+    """Drafts whose time is over and that nothing holds: all of them, or one if it is one of them."""
+    return list(session.scalars(OVERDUE, {"only": only}))

@@ -128,9 +128,12 @@ def test_tries_that_get_no_further_end_with_what_to_do(wire: Wire, registry: Cou
     assert patches(wire) == [0] + [500_000] * (1 + len(blobs.PAUSES))
 
 
-def test_it_waits_for_another_sender_of_its_own(wire: Wire, registry: Countersign, weights: Path) -> None:
-    """A connection that died unseen still holds the upload; what it had sent counts as there before."""
-    play, heard = Registry(0, BUSY, BUSY), Heard()
+@pytest.mark.parametrize(("seen_first", "kept"), [(0, [900_000]), (300_000, [300_000, 600_000])])
+def test_it_waits_for_another_sender_of_its_own(
+    wire: Wire, registry: Countersign, weights: Path, seen_first: int, kept: list[int]
+) -> None:
+    """A connection that died unseen still holds the upload; all that it had sent counts as there before."""
+    play, heard = Registry(seen_first, BUSY, BUSY), Heard()
 
     def meanwhile(seen: Seen) -> Answer:
         answer = play(seen)
@@ -140,8 +143,8 @@ def test_it_waits_for_another_sender_of_its_own(wire: Wire, registry: Countersig
 
     wire.script = meanwhile
     registry.put_file(weights, heard)
-    assert patches(wire) == [0, 0, 900_000]
-    assert (heard.total, heard.kept) == (len(BODY), [900_000])
+    assert patches(wire) == [seen_first, seen_first, 900_000]
+    assert (heard.total, heard.kept) == (len(BODY), kept)
 
 
 @pytest.mark.parametrize(("answer", "error"), [

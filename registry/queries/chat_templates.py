@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -61,17 +62,19 @@ def _documents(session: Session, blobs: Blobs, version_id: Any) -> dict[str, Any
 
 
 def _compared(own: Templates | None, base: Templates | None, tokens: dict[str, str]) -> Compared:
-    """The same templates and tokens always say the same, so it is worked out once."""
-    if own is None and base is None:
+    """The same templates and tokens always say the same, so it is worked out once; what is the same on both sides, too."""
+    stands = own or base
+    if stands is None:
         return [], []
-    if own is None or (base is not None and own.texts == base.texts):
-        assert base is not None or own is not None
-        own, base = base or own, None
-    assert own is not None
-    made = _once(_Asked(own, base, tokens))
-    if any(side is not None and side.failed for one in made[1] for side in (one.own, one.base)):
+    alone = own is None or base is None or own.texts == base.texts
+    diffs, goldens = made = _once(_Asked(stands, None if alone else base, tokens))
+    if any(side is not None and side.failed for one in goldens for side in (one.own, one.base)):
         _once.cache_clear()  # it may have been the machine's fault
-    return made
+    if not alone or base is None:
+        return made
+    return [replace(one, in_version=own is not None, in_base=True, diff=[]) for one in diffs], [
+        replace(one, own=one.own if own is not None else None, base=one.own) for one in goldens
+    ]
 
 
 class _Asked:

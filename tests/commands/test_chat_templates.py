@@ -56,6 +56,16 @@ def test_no_policy_no_template_and_the_refusal_is_recorded(world: World) -> None
     assert same.status == "registered"
     shown = chat_templates.chat_template(world.store, world.blobs, world.engineer.actor, same.ref)
     assert (shown.own, shown.digest) == (False, shown.base_digest)
+    assert [(one.in_version, one.in_base, one.diff) for one in shown.templates] == [(True, True, [])]
+    assert all(one.own == one.base is not None for one in shown.conversations)
+    draft = versions.Draft(
+        "adapter", f"{world.team}/bare", adapter_files(world.blobs, 6), ADAPTER_META, shown.base, "legal"
+    )
+    bare = versions.register(world.store, world.blobs, world.engineer.actor, draft).ref
+    below = chat_templates.chat_template(world.store, world.blobs, world.engineer.actor, bare)
+    assert (below.source, below.base_digest) == (None, shown.base_digest)
+    assert [(one.in_version, one.in_base, one.diff) for one in below.templates] == [(False, True, [])]
+    assert [(one.own, one.base) for one in below.conversations] == [(None, one.base) for one in shown.conversations]
 
 
 def test_what_one_policy_allows_another_still_refuses(world: World) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from registry.app import create_app, open_sequencer, private
 from registry.blobs import Blobs
@@ -116,6 +116,7 @@ def under_review(console: Console, team: str) -> World:
 def chromium() -> Iterator[Browser]:
     """One headless Chromium for all tests; CI installs Debian's."""
     assert Path(CHROMIUM).exists(), f"{CHROMIUM} is missing: apt-get install chromium"
+    expect.set_options(timeout=60_000)  # it ends a hang; a page is waited for as long as a busy machine takes
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser

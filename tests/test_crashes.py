@@ -21,6 +21,6 @@ def test_a_kill_at_any_step(
 ) -> None:
     url = request.getfixturevalue("s3") if where == "s3" else str(tmp_path / "blobs")
     done = subprocess.run([sys.executable, "-m", "tests.crashes", url, what, when], cwd=repository(),
-                          capture_output=True, text=True, timeout=120)  # fmt: skip
+                          capture_output=True, text=True, timeout=600)  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) >= steps, "the fault points were not reached"

@@ -107,7 +107,7 @@ def opened(url: str, home: Path, **given: Any) -> Iterator[Door]:
     app = create_app(settings)
     served = Served(app)
     try:
-        with httpx.Client(base_url=served.url, timeout=30) as client:
+        with httpx.Client(base_url=served.url, timeout=60) as client:
             yield Door(app, served.url, settings, client)
     finally:
         served.stop()

@@ -94,7 +94,7 @@ def server(door: Door, world: World, tmp_path_factory: pytest.TempPathFactory) -
             yield Server(process.pid, client)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(120)
 
 
 def told(answer: httpx.Response) -> list[tuple[str, str, str]]:

@@ -99,13 +99,13 @@ def test_a_terminal_sees_a_bar_that_fits_its_line_and_stdout_stays_clean(wire: W
     child = subprocess.Popen(command, env=os.environ | {"COLUMNS": "100"}, stdout=subprocess.PIPE, stderr=theirs)
     os.close(theirs)
     seen = b""
-    while select.select([ours], [], [], 20)[0]:
+    while select.select([ours], [], [], 120)[0]:
         try:
             piece = os.read(ours, 65536)
         except OSError:  # the other end was closed
             break
         seen += piece
-    out, _ = child.communicate(timeout=20)
+    out, _ = child.communicate(timeout=120)
     os.close(ours)
     assert child.returncode == 0, seen
     assert b"a/b@v1" in out

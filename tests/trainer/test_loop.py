@@ -94,7 +94,7 @@ def test_killed_and_resumed_is_the_same_to_the_byte(
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     assert not (tmp_path / "outcome.json").exists()
-    subprocess.run(command, check=True, capture_output=True, timeout=300, env=alike)
+    subprocess.run(command, check=True, capture_output=True, timeout=900, env=alike)
     outcome = json.loads((tmp_path / "outcome.json").read_text())
     assert outcome["meters"]["loss_last"] == unbroken[1]["loss_last"]
     for step, weights in unbroken[0].items():

@@ -218,7 +218,7 @@ def test_peft_finds_the_base_by_itself_through_the_registry(
     env = {**os.environ, "HF_ENDPOINT": live.url, "HF_TOKEN": live.engineer, "HF_HOME": str(tmp_path / "hf"),
            "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", script], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=200
+        [sys.executable, "-c", script], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
     answered = torch.load(tmp_path / "out.pt", weights_only=True)

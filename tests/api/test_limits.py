@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,6 @@ from tests.assets.make import CASES
 from tests.assets.worst import WORST, like_gemma
 from tests.build import World
 from tests.gateway.served import until
-from tests.ports import free_port
 
 MEGABYTES = 256
 CPU_SECONDS = 1.0 * 1.5
@@ -74,7 +74,8 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(door: Door, world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     home = tmp_path_factory.mktemp("limits")
     given = {name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")}
     given |= {"COUNTERSIGN_HOME": str(home), "COUNTERSIGN_PORT": str(port),
@@ -90,11 +91,11 @@ def server(door: Door, world: World, tmp_path_factory: pytest.TempPathFactory) -
                 except httpx.TransportError:
                     return False
 
-            until(answers, "the server answers")
+            until(answers, "the server answers", 60)
             yield Server(process.pid, client)
     finally:
         process.terminate()
-        process.wait(120)
+        process.wait(20)
 
 
 def told(answer: httpx.Response) -> list[tuple[str, str, str]]:

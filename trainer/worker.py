@@ -181,7 +181,7 @@ class Worker:
         """The versions that an earlier attempt, on this machine or another, registered already; by step."""
         found = {}
         for step, ref in work.published.items():
-            version = lease.patiently(lambda ref=ref: self._registry.version(ref))  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
+            version = lease.patiently(lambda ref=ref: self._registry.version(ref))  # type: ignore[misc]
             found[int(step)] = {"step": int(step), "ref": ref, "manifest_digest": version.manifest_digest}
         return found
 

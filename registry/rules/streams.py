@@ -63,7 +63,7 @@ class _Reader:
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
         self._strict = Strict()
         hooks = self._strict.hooks | {"parse_int": self._int, "parse_float": self._float}
-        self._scan = json.JSONDecoder(**hooks).scan_once  # type: ignore[attr-defined]  # typeshed does not know it
+        self._scan = json.JSONDecoder(**hooks).scan_once  # type: ignore[attr-defined]
         self._floats = MAX_FLOATS
         self._text, self._at, self._ended = "", 0, False
         self._end = ENDS[-1]

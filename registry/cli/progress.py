@@ -66,7 +66,7 @@ class Bar(Progress):
     def resumed(self, n: int) -> None:
         self._spared += n
         self._write("\r\033[K")
-        note(f"Resumed at {human(n)}.")
+        note(f"Resumed: {human(n)} were there.")
         self._phase("", 0)
         self._came(n)
 

@@ -45,7 +45,7 @@ class Progress:
         self(n)
 
     def resumed(self, n: int) -> None:
-        """So many bytes of a file were there from an earlier try."""
+        """So many bytes (more) of a file were there from an earlier try."""
         self(n)
 
 

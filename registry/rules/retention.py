@@ -123,12 +123,12 @@ MENDS = {
 
 
 def check_delete(standing: Standing, now: datetime) -> None:
-    """May this be deleted now? Refused `deleted`, `draft`, `held`, `kept` or `needed` names every reason of its kind."""
+    """May this be deleted now? Refused `already-deleted`, `is-draft`, `held`, `kept` or `needed`, with every reason of it."""
     if standing.deleted:
         raise Refused("already-deleted", f"{standing.ref} was deleted already.", "Nothing more is needed.",
                       subject=standing.ref)  # fmt: skip
     if standing.state == "draft":
-        raise Refused("is-draft", f"{standing.ref} is a draft.", "Discard it: countersign adapter discard REF.",
+        raise Refused("is-draft", f"{standing.ref} is a draft.", "Discard it: countersign adapter discard, or dataset discard.",
                       subject=standing.ref)  # fmt: skip
     check_free(standing)
     if standing.kept_until is not None and now < standing.kept_until:

@@ -58,7 +58,7 @@ def test_what_need_not_be_sent_is_said(capsys: pytest.CaptureFixture[str]) -> No
     bar(350)
     bar.close()
     assert "100%  1.0 kB of 1.0 kB" in screen.texts[-2]
-    assert capsys.readouterr().err == "Resumed at 250 B.\n650 B of 1.0 kB were there already.\n"
+    assert capsys.readouterr().err == "Resumed: 250 B were there.\n650 B of 1.0 kB were there already.\n"
 
 
 def test_nothing_to_send_is_all_of_it() -> None:

@@ -304,6 +304,8 @@ class _Grid:
         self.tall, self.wide = -(-self.rows // shape[0]), -(-self.width // shape[1])
         if info.name.endswith("_inv") and 1 not in shape:
             self.tall = self.wide = 128  # the last block of a row or a column may be smaller
+        if (-(-self.rows // self.tall), -(-self.width // self.wide)) != tuple(shape):
+            raise ValueError("its scales are no grid over the matrix")  # a finer one would be spread over all memory
         self.tops = np.zeros_like(self.table)
 
     def spread(self, first: int, last: int) -> Floats:
@@ -363,7 +365,9 @@ def _stored(both: _Both, first: int, rows: int, width: int) -> Floats:
 
 def _unpacked(both: _Both, first: int, rows: int, width: int) -> Floats:
     """Eight 4-bit codes in each 32-bit word, the lowest bits first, kept 8 above their value (compressed-tensors)."""
-    words = both.parts["weight"].info.shape[1]
+    words = -(-width // 8)
+    if both.parts["weight"].info.shape != (both.base.info.shape[0], words):
+        raise ValueError("it holds another number of words than the matrix needs")
     packed = both.elements(both.parts["weight"], first * words, rows * words).view(np.uint32).reshape(rows, words, 1)
     return ((packed >> np.arange(0, 32, 4, dtype=np.uint32) & 15).astype(np.float32) - 8).reshape(rows, -1)[:, :width]
 

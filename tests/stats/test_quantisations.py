@@ -192,6 +192,30 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     assert peak < 30 * quantisations.PIECE  # bytes; the two files have 48 times as many
 
 
+@pytest.mark.parametrize(
+    ("weight", "scale"),
+    [("weight", ("weight_scale", (1, 4000))), ("weight", ("weight_scale", (65535, 1))),
+     ("weight", ("weight_scale_inv", (65536, 64))), ("weight_packed", ("weight_scale", (65536, 1)))],
+)  # fmt: skip
+def test_parts_of_another_size_are_refused_before_they_are_spread(
+    weight: str, scale: tuple[str, tuple[int, int]]
+) -> None:
+    """A few kilobytes of scales must not ask for gigabytes: a grid finer than its matrix is none."""
+    tall = np.ones((65536, 64 if scale[0] == "weight_scale_inv" else 1), np.float32)
+    parts = {f"a.{scale[0]}": np.ones(scale[1], np.float32)}
+    if weight == "weight":
+        parts["a.weight"] = np.ones(tall.shape, np.int8)
+    else:
+        parts |= {"a.weight_packed": np.ones((1, 1 << 20), np.int32), "a.weight_shape": np.array(tall.shape, np.int64)}
+    base, child = bundle(save({"a.weight": tall})), bundle(save(parts))
+    tracemalloc.start()
+    found = verdict(child, base)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert ["do not fit together" in one.detail for one in found.defects] == [True]
+    assert peak < 100 << 20
+
+
 def test_bytes_that_are_gone_are_no_verdict() -> None:
     listed, _ = declared(bundle(BASE))
 

@@ -7,7 +7,7 @@ import secrets
 
 from registry.commands import recalls, versions
 from tests.api.conftest import Door
-from tests.build import Person, World, a_person, a_world, adapter_files, approved, put
+from tests.build import Person, World, a_person, a_world, adapter_files, approved, put, register
 
 
 def status(door: Door, who: Person, digest: str) -> int:
@@ -47,7 +47,7 @@ def test_by_role_team_and_standing(door: Door) -> None:
 
 def test_a_draft_s_bytes_are_its_maker_s_and_the_reviewers(door: Door, world: World) -> None:
     files = adapter_files(door.blobs, 4711)
-    draft = versions.register(door.store, door.blobs, world.engineer.actor, versions.Draft(
+    draft = register(door.store, door.blobs, world.engineer.actor, versions.Draft(
         "adapter", f"{world.team}/unfinished", files, {}, world.base.ref))  # fmt: skip
     assert draft.status == "draft"
     colleague = a_person(door.store, "engineer", team=world.team)

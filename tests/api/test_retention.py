@@ -6,13 +6,13 @@ from typing import Any
 
 from registry.commands import versions
 from tests.api.conftest import Door
-from tests.build import ADAPTER_META, Person, World, adapter_files
+from tests.build import ADAPTER_META, Person, World, adapter_files, register
 
 
 def an_adapter(door: Door, world: World, name: str, seed: int) -> str:
     draft = versions.Draft("adapter", f"{world.team}/{name}", adapter_files(door.blobs, seed),
                            {**ADAPTER_META, "domain": "legal"}, world.base.ref)  # fmt: skip
-    return versions.register(door.store, door.blobs, world.engineer.actor, draft).ref
+    return register(door.store, door.blobs, world.engineer.actor, draft).ref
 
 
 def test_classes_and_settings(door: Door, world: World, admin: Person, auditor: Person) -> None:

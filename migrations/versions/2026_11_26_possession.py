@@ -92,4 +92,18 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise RuntimeError("This migration cannot be undone: what is registered after it relies on it. Restore a backup.")
+    for table, _ in NAMERS:
+        op.execute(f"drop trigger own_bytes on {table}")
+    for function in ("names_own_blob()", "teams_naming(text, uuid)"):
+        op.execute(f"drop function {function}")
+    for index in INDEXES:
+        op.execute(f"drop index {index.split()[2]}")
+    op.drop_table("blob_sender")
+    op.create_table(
+        "blob_mention",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_blob_mention")),
+    )
+    op.execute("grant select on blob_mention to countersign_app, countersign_reader")
+    op.execute("grant insert, update, delete on blob_mention to countersign_app")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, func, text, update
+from sqlalchemy import delete, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -89,8 +89,9 @@ def sent(session: Session, actor: Actor, digest: str) -> bool:
 
 
 def forget(session: Session, before: datetime) -> None:
-    """Drop the notes that protect nothing any more."""
-    session.execute(delete(BlobSender).where(BlobSender.at <= before))
+    """Drop the notes that protect nothing any more; one that somebody renews at this moment is not waited for."""
+    old = select(BlobSender.id, BlobSender.account_id).where(BlobSender.at <= before).with_for_update(skip_locked=True)
+    session.execute(delete(BlobSender).where(tuple_(BlobSender.id, BlobSender.account_id).in_(old)))
 
 
 def strange(session: Session, actor: Actor, digests: Sequence[str]) -> set[str]:

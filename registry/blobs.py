@@ -70,9 +70,14 @@ class Incoming:
         with named():
             self._draft.write(data)
 
-    def finish(self) -> Stored:
-        """Publish them; Unverified (`digest-mismatch`) when they are not what was expected."""
+    def finish(self, proven: Callable[[str], None] | None = None) -> Stored:
+        """Publish them; Unverified (`digest-mismatch`) when they are not what was expected.
+
+        `proven` hears the digest once it is known and before anything is published; what it raises stops that.
+        """
         stored = Stored(agreed(self._hasher.hexdigest(), self._expect), self._size)
+        if proven is not None:
+            proven(stored.sha256)
         self._blobs.publish(self._draft, stored)
         return stored
 

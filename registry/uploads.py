@@ -12,7 +12,7 @@ import hashlib
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,6 +35,7 @@ REMEMBERED = 256
 
 Known = tuple[tuple[int, int, int], "hashlib._Hash"]
 """A file as it was left, and the hasher over all of it."""
+Proven = Callable[[str], None] | None
 
 
 class Upload(Protocol):
@@ -44,7 +45,7 @@ class Upload(Protocol):
 
     def write(self, data: bytes) -> None: ...
 
-    def publish(self, blobs: Blobs, digest: str) -> Stored: ...
+    def publish(self, blobs: Blobs, digest: str, proven: Proven) -> Stored: ...
 
     def keep(self) -> None: ...
 
@@ -77,12 +78,12 @@ class Sending:
         with named():
             self._upload.write(data)
 
-    def finish(self) -> Stored:
+    def finish(self, proven: Proven = None) -> Stored:
         """Publish the whole; when the digest is another (Unverified `digest-mismatch`) all of it is given up, for
-        nobody can tell which bytes are wrong."""
+        nobody can tell which bytes are wrong. `proven` hears the digest before that; should it raise, all is kept."""
         try:
             with named():
-                stored = self._upload.publish(self._blobs, self._digest)
+                stored = self._upload.publish(self._blobs, self._digest, proven)
         except Exception as error:
             if getattr(error, "kind", "") == "digest-mismatch":
                 self._give_up()
@@ -231,8 +232,10 @@ class _File:
         self.hasher.update(data)
         self.size += len(data)
 
-    def publish(self, blobs: Blobs, digest: str) -> Stored:
+    def publish(self, blobs: Blobs, digest: str, proven: Proven) -> Stored:
         stored = Stored(agreed(self.hasher.hexdigest(), digest), self.size)
+        if proven is not None:
+            proven(digest)
         blobs.publish(self._draft, stored)
         with suppress(OSError):
             self._draft.discard()
@@ -285,7 +288,7 @@ class _Parts:
             self._written += len(data)
             self.size = self._written
 
-    def publish(self, blobs: Blobs, digest: str) -> Stored:
+    def publish(self, blobs: Blobs, digest: str, proven: Proven) -> Stored:
         """Put the parts together, hashed as they come back: what is published is what the store holds."""
         self._flush()
         hasher, draft = hashlib.sha256(), ObjectDraft(self._store)
@@ -295,6 +298,8 @@ class _Parts:
                     hasher.update(piece)
                     draft.write(bytes(piece))
             stored = Stored(agreed(hasher.hexdigest(), digest), self._written)
+            if proven is not None:
+                proven(digest)
             blobs.publish(draft, stored)
         finally:
             with suppress(BaseError, OSError):

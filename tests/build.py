@@ -15,6 +15,7 @@ from uuid import UUID
 
 from registry.blobs import Blobs
 from registry.commands import accounts, datasets, evals, keys, policies, retention, reviews, use_cases, versions, work
+from registry.commands import blobs as sending
 from registry.commands import training_runs as training
 from registry.db.store import Store
 from registry.proof.keys import SigningKey
@@ -78,9 +79,29 @@ def a_person(store: Store, *roles: str, team: str | None = None, name: str | Non
 
 
 def put(blobs: Blobs, path: str, data: bytes) -> File:
-    """Publish bytes and name them as a file of a bundle."""
+    """Publish bytes and name them as a file of a bundle; nobody has sent them."""
     stored = blobs.put([data], expect=hashlib.sha256(data).hexdigest())
     return File(path, stored.sha256, stored.size)
+
+
+def sent(store: Store, actor: Actor, *digests: str) -> None:
+    """Bytes put straight into the store count as sent by this actor, as they do when they come through a door."""
+    for digest in digests:
+        sending.sent(store, actor, digest)
+
+
+def register(store: Store, blobs: Blobs, actor: Actor, draft: versions.Draft) -> AddedView:
+    """Register what this actor has sent, as every client does."""
+    sent(store, actor, *(file.sha256 for file in draft.files))
+    return versions.register(store, blobs, actor, draft)
+
+
+def register_rows(
+    store: Store, blobs: Blobs, actor: Actor, name: str, sha256: str, size: int, meta: dict[str, Any]
+) -> AddedView:
+    """Register rows that this actor has sent, as every client does."""
+    sent(store, actor, sha256)
+    return datasets.register(store, blobs, actor, name, sha256, size, meta)
 
 
 def safetensors(tensors: dict[str, tuple[int, ...]], seed: int = 0) -> bytes:
@@ -111,7 +132,7 @@ def a_base(store: Store, blobs: Blobs, engineer: Person, team: str, name: str = 
         put(blobs, "config.json", json.dumps(config).encode()),
         put(blobs, "tokenizer.json", b'{"version":"1.0","model":{}}'),
     ]
-    return versions.register(store, blobs, engineer.actor, versions.Draft("base", f"{team}/{name}", files, BASE_META))
+    return register(store, blobs, engineer.actor, versions.Draft("base", f"{team}/{name}", files, BASE_META))
 
 
 def adapter_files(blobs: Blobs, seed: int = 0, rank: int = 2, base: AddedView | None = None) -> list[File]:
@@ -146,7 +167,7 @@ def a_dataset(
 ) -> AddedView:
     """A registered data set version."""
     file = put(blobs, "rows.jsonl", data if data is not None else dataset_bytes())
-    return datasets.register(store, blobs, engineer.actor, f"{team}/{name}", file.sha256, file.size, DATA_META)
+    return register_rows(store, blobs, engineer.actor, f"{team}/{name}", file.sha256, file.size, DATA_META)
 
 
 def answers(blobs: Blobs, items: bytes, right: int) -> str:
@@ -215,7 +236,7 @@ def train(
         bundle = files(step) if files else adapter_files(world.blobs, seed + step)
         draft = versions.Draft("adapter", f"{world.team}/{name}", bundle, ADAPTER_META, world.base.ref, "legal", run,
                                attempt, step)  # fmt: skip
-        added = versions.register(world.store, world.blobs, trainer.actor, draft)
+        added = register(world.store, world.blobs, trainer.actor, draft)
         world.versions.append(added.ref)
         outputs.append({"step": step, "ref": added.ref, "manifest_digest": added.digest})
     view = leased.work(world.store, trainer.actor, run)
@@ -251,6 +272,7 @@ def evaluate(world: World, ref: str, right: int) -> UUID:
               "environment": {"ref": subject.ref}}  # fmt: skip
     assert trainer.key is not None
     key, signature = trainer.key.sign_document(report, "eval-report")
+    sent(world.store, trainer.actor, str(report["samples_sha256"]))
     evals.finish(world.store, world.blobs, trainer.actor, run, 1, report, key, signature)
     return run
 

@@ -16,7 +16,7 @@ from registry.rules.actors import PERMISSIONS, Role
 ROOT = Path(__file__).parents[1]
 COMMANDS = sorted((ROOT / "registry" / "commands").glob("[a-z]*.py"))
 OPENERS = {"write", "check", "refuse", "judging"}
-UNRECORDED = {"beat", "mention"}  # both are upkeep: they decide nothing, and would drown the log
+UNRECORDED = {"beat", "sending", "sent", "usable"}  # all are upkeep: they decide nothing, and would drown the log
 
 
 def functions(path: Path) -> dict[str, ast.FunctionDef]:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from registry.blobs import Blobs
 from registry.db import blobs as table
+from registry.db import senders
 from registry.db.store import Store, Tx
 from registry.errors import Conflict
 from registry.proof import canonical
@@ -39,8 +40,8 @@ def collect(store: Store, blobs: Blobs, actor: Actor, grace: timedelta = GRACE) 
     for start in range(0, len(planned), BATCH):
         taken |= _mark(store, actor, dict(planned[start : start + BATCH]), before)
     gone = [one for one in sorted({**taken, **plan.leftovers}) if _remove(store, blobs, one, before)]
-    with store.upkeep("forget old mentions") as session:
-        table.forget(session, before)
+    with store.upkeep("forget old senders") as session:
+        senders.forget(session, before)
     # Of uploads that crashed; what is published was judged above. What is being sent at this moment is never too old.
     blobs.sweep(lambda digest: True, max(grace, SENDING))
     whole = {**taken, **plan.leftovers}
@@ -50,11 +51,34 @@ def collect(store: Store, blobs: Blobs, actor: Actor, grace: timedelta = GRACE) 
     )  # fmt: skip
 
 
-def mention(store: Store, blobs: Blobs, digest: str) -> None:
-    """Note that somebody is about to use these bytes, where the store itself keeps no note; ask for them only after."""
+def sending(store: Store, blobs: Blobs, actor: Actor, digest: str) -> None:
+    """Note that somebody begins to send these bytes, where the store itself keeps no note; look for them only after."""
     if not blobs.notes_use:
-        with store.upkeep("mention bytes") as session:
-            table.mention(session, digest)
+        with store.upkeep("bytes are being sent") as session:
+            senders.lock(session, digest)
+            senders.note(session, actor, digest, whole=False)
+
+
+def sent(store: Store, actor: Actor, digest: str) -> None:
+    """Note that somebody has sent these bytes, all of them: they are his to name. Hash them before, publish them after.
+
+    In this order a cut loses nothing: what is published and not noted would have to be sent again.
+    """
+    with store.upkeep("bytes were sent") as session:
+        senders.note(session, actor, digest, whole=True)
+
+
+def usable(store: Store, blobs: Blobs, actor: Actor, digest: str) -> bool:
+    """Are these bytes here, and this actor's to name? Whoever asks is about to name them: they stay for the grace."""
+    with store.upkeep("bytes are asked for") as session:
+        if senders.strange(session, actor, [digest]):
+            return False
+        if blobs.notes_use:
+            senders.refresh(session, actor, digest)
+        else:
+            senders.lock(session, digest)
+            senders.note(session, actor, digest, whole=False)
+    return blobs.has(digest)
 
 
 def _mark(store: Store, actor: Actor, planned: dict[str, int], before: datetime) -> dict[str, int]:

@@ -7,11 +7,11 @@ from uuid import uuid4
 
 from registry.blobs import Blobs
 from registry.db import datasets as table
-from registry.db import quotas, versions
+from registry.db import quotas, senders, versions
 from registry.db.datasets import Dataset, DatasetVersion
 from registry.db.store import Store
 from registry.db.versions import Node
-from registry.errors import BundleRejected, Refused, Unverified
+from registry.errors import BundleRejected, Refused
 from registry.rules import datasets
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
@@ -30,9 +30,7 @@ def register(
     ref = parse_line(name)
     assert ref.team is not None and ref.name is not None
     store.check(actor, Action.DATASET_REGISTER, ref.team)
-    if not blobs.has(sha256) or blobs.size(sha256) != size:
-        raise Unverified("blob-missing", f"The bytes sha256:{sha256} are not here at that size.",
-                         "Upload the file first (PUT /api/v1/blobs/<sha256>), then register.")  # fmt: skip
+    senders.must_have(store, blobs, actor, [("The rows", sha256, size)])
     scan = datasets.inspect(File("rows.jsonl", sha256, size), blobs.read, meta)
     views = [FindingView(one.field, one.detail, one.mend) for one in scan.findings]
     if not scan.defects and (found := _found(store, actor, name, sha256)):

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from registry.blobs import Blobs
-from registry.db import datasets, training_runs, versions
+from registry.db import datasets, senders, training_runs, versions
 from registry.db import evals as table
 from registry.db.evals import EvalMetric, EvalRun, EvalSuite, EvalSuiteVersion
 from registry.db.lineage import LineageEdge
@@ -76,6 +76,7 @@ def freeze(
             return standing.id
         number = table.highest(tx.session, suite.id) + 1
         versions.hold_blob(tx.session, blobs, stored.sha256, stored.size)
+        senders.note(tx.session, actor, stored.sha256, whole=True)  # made for him, of rows that he may read
         node = tx.add(Node(id=uuid4(), kind="suite", team=ref.team, ref=f"suite:{name}@v{number}"))
         tx.add(EvalSuiteVersion(
             id=node.id, suite_id=suite.id, number=number, digest=digest, dataset_version_id=held.id, split=split,
@@ -126,8 +127,7 @@ def finish(
     with store.read(actor) as session:
         run = table.run_by_id(session, run_id)
         suite = session.get_one(EvalSuiteVersion, run.suite_version_id)
-    if not blobs.has(samples_sha256):
-        raise Unverified("blob-missing", "The samples were not uploaded.", "Upload them, then report.")
+    senders.must_have(store, blobs, actor, [("The samples", samples_sha256, None)])
     items = rows.decode_items(b"".join(blobs.stream(suite.blob_id)))
     if blobs.size(samples_sha256) > SAMPLES_LIMIT:
         raise TooLarge("samples-too-large", "The samples are larger than 256 MiB.", "Use a smaller suite.")

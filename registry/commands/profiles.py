@@ -7,10 +7,10 @@ from uuid import uuid4
 
 from registry.blobs import Blobs
 from registry.db import profiles as table
-from registry.db import versions
+from registry.db import senders, versions
 from registry.db.profiles import ServingProfile
 from registry.db.store import Store
-from registry.errors import Refused, Unverified
+from registry.errors import Refused
 from registry.proof import canonical
 from registry.rules import profiles
 from registry.rules.actions import Action
@@ -29,10 +29,8 @@ def define(
     """
     asked = profiles.parse(parts)
     prompt: str | None = asked.parts["system_prompt"] and asked.parts["system_prompt"].removeprefix("sha256:")
-    if prompt and not blobs.has(prompt):
-        raise Unverified("blob-missing", f"The bytes of the system prompt, sha256:{prompt}, are not here.",
-                         "Upload them first (PUT /api/v1/blobs/<sha256>), then define the profile.")  # fmt: skip
     if prompt:
+        senders.must_have(store, blobs, actor, [("The system prompt", prompt, None)])
         profiles.check_prompt(prompt, blobs.read(prompt, 0, profiles.MAX_PROMPT + 1))
     with store.write(actor, Action.PROFILE_DEFINE) as tx:
         # Locked whole: two equal definitions at once come one after the other, and the second finds the first.

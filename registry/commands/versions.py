@@ -9,12 +9,12 @@ from uuid import UUID, uuid4
 
 from registry import sandbox
 from registry.blobs import Blobs
-from registry.db import datasets, policies, quotas, training_runs, versions
+from registry.db import datasets, policies, quotas, senders, training_runs, versions
 from registry.db.lineage import LineageEdge
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease, TrainingRun
 from registry.db.versions import Line, Node, Version, VersionFile
-from registry.errors import BundleRejected, Conflict, Invalid, NotFound, Refused, Unverified
+from registry.errors import BundleRejected, Conflict, Invalid, NotFound, Refused
 from registry.rules import bundles, documents, refs
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
@@ -57,7 +57,7 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
     ref = parse_line(draft.name)
     assert ref.team is not None
     store.check(actor, Action.VERSION_REGISTER, ref.team)
-    _published(blobs, draft.files)
+    _published(store, blobs, actor, draft.files)
     with store.judging(actor, Action.VERSION_REGISTER, ref.team):
         base = _base(store, blobs, actor, draft)
         original = _original(store, actor, draft)
@@ -66,8 +66,7 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
         draft.kind, draft.files, blobs.read, base=None if base is None else base.facts, meta=meta,
         weigh=weights.weigh(blobs.read), named=_named(store, actor), judge=_judge(store, actor),
     )  # fmt: skip
-    if inspected.rewritten is not None:
-        blobs.put([inspected.rewritten])
+    rewritten = None if inspected.rewritten is None else blobs.put([inspected.rewritten]).sha256
     if original is not None and not inspected.defects:
         descent = quantisations.descend(draft.files, original.files, blobs.read)
         inspected.defects.extend(descent.defects)
@@ -75,7 +74,8 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
     if not inspected.defects and (found := _found(store, actor, ref, draft, inspected)):
         return found
     if inspected.defects:
-        _published(blobs, draft.files)  # bytes that a collection took meanwhile are to be sent again, and no defect
+        # Bytes that a collection took meanwhile are to be sent again, and no defect.
+        _published(store, blobs, actor, draft.files)
     try:
         with store.write(actor, Action.VERSION_REGISTER, ref.team) as tx:
             tx.within(ref.team)
@@ -83,6 +83,8 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
                 raise BundleRejected(inspected.defects, subject=draft.name)
             line = _line(tx, ref, draft, _domain(meta))
             version, node = _draft(tx, blobs, line, draft, base, inspected, meta)
+            if rewritten is not None:
+                senders.note(tx.session, actor, rewritten, whole=True)  # made for him, of what he sent
             parents = _provenance(tx, line, version, draft, base)
             if original is not None:
                 parents.append((original.id, "quantised_from", inspected.facts["descent"]["grade"]))
@@ -124,11 +126,8 @@ def _domain(meta: dict[str, Any]) -> str | None:
     return said.strip()[:200] or None if isinstance(said, str) else None
 
 
-def _published(blobs: Blobs, files: list[File]) -> None:
-    for file in files:
-        if not blobs.has(file.sha256) or blobs.size(file.sha256) != file.size:
-            raise Unverified("blob-missing", f"{file.path}: the bytes sha256:{file.sha256} are not here at that size.",
-                             "Upload the file first (PUT /api/v1/blobs/<sha256>), then register.")  # fmt: skip
+def _published(store: Store, blobs: Blobs, actor: Actor, files: list[File]) -> None:
+    senders.must_have(store, blobs, actor, [(file.path, file.sha256, file.size) for file in files])
 
 
 def _base(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> _Base | None:

@@ -8,39 +8,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 
-from sqlalchemy import delete, func, select, text
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
 
 from registry.blobs import Blobs
-from registry.db.table import Moment, Table
+from registry.db.senders import BlobSender
+from registry.db.table import Table
 from registry.db.versions import Blob
 
 OWNED = {"version_file": "version_id", "dataset_version": "id"}
 """Where a row stops naming its bytes once a tombstone stands over its version, unless a hold stands over that too."""
-
-
-class BlobMention(Table):
-    """When somebody last asked for bytes that a store keeps no note of; upkeep, gone after a collection's grace."""
-
-    __tablename__ = "blob_mention"
-    governed = False
-    id: Mapped[str] = mapped_column(primary_key=True)
-    at: Mapped[Moment]
-
-
-def mention(session: Session, digest: str) -> None:
-    """Note that these bytes are asked for now, under their lock: whoever looks after this finds them, or finds them gone."""
-    session.execute(text("select pg_advisory_xact_lock(hashtextextended(:blob, 7))"), {"blob": digest})
-    statement = insert(BlobMention).values(id=digest, at=func.clock_timestamp())
-    session.execute(
-        statement.on_conflict_do_update(index_elements=[BlobMention.id], set_={"at": statement.excluded.at})
-    )
-
-
-def forget(session: Session, before: datetime) -> None:
-    """Drop the notes that protect nothing any more."""
-    session.execute(delete(BlobMention).where(BlobMention.at <= before))
 
 
 @dataclass
@@ -77,7 +54,7 @@ def _unnamed() -> str:
             f"or exists (select from holds_on(n.{owner})))"
         )  # fmt: skip
         clauses.append(f"not exists (select from {table} n where n.{column} = b.id{stands})")
-    clauses.append("not exists (select from blob_mention m where m.id = b.id and m.at > :before)")
+    clauses.append("not exists (select from blob_sender s where s.id = b.id and s.at > :before)")
     return f"select b.id, b.size from blob b where b.collected_at is null and {' and '.join(clauses)}"
 
 
@@ -90,8 +67,8 @@ def plan(session: Session, blobs: Blobs, before: datetime) -> Plan:
         rows = dict(
             session.execute(select(Blob.id, Blob.collected_at).where(Blob.id.in_([one for one, _ in page]))).all()
         )
-        asked = set(session.scalars(select(BlobMention.id).where(
-            BlobMention.id.in_([one for one, _ in page]), BlobMention.at > before)))  # fmt: skip
+        asked = set(session.scalars(select(BlobSender.id).where(
+            BlobSender.id.in_([one for one, _ in page]), BlobSender.at > before)))  # fmt: skip
         for digest, size in page:
             if digest in asked:
                 continue
@@ -114,9 +91,9 @@ def still_unnamed(session: Session, digest: str, before: datetime) -> Blob | Non
 
 
 def wanted(session: Session, digest: str, before: datetime) -> bool:
-    """Does a row say that these bytes are here, or did somebody ask for them since? Asked under the lock."""
+    """Does a row say that these bytes are here, or did somebody send them, or ask for his own, since? Asked under the lock."""
     named = select(Blob.id).where(Blob.id == digest, Blob.collected_at.is_(None))
-    asked = select(BlobMention.id).where(BlobMention.id == digest, BlobMention.at > before)
+    asked = select(BlobSender.id).where(BlobSender.id == digest, BlobSender.at > before)
     return session.scalar(named.union_all(asked).limit(1)) is not None
 
 

@@ -37,7 +37,7 @@ class DatasetVersion(Table):
     dataset_id: Mapped[UUID] = mapped_column(ForeignKey("dataset.id"), index=True)
     number: Mapped[int | None]
     state: Mapped[str]
-    blob_id: Mapped[str] = mapped_column(ForeignKey("blob.id"))
+    blob_id: Mapped[str] = mapped_column(ForeignKey("blob.id"), index=True)
     record_root: Mapped[str]
     rows: Mapped[int]
     splits: Mapped[dict[str, Any]]

@@ -41,7 +41,7 @@ class EvalSuiteVersion(Table):
     metric: Mapped[str]
     decoding: Mapped[dict[str, Any]]
     items: Mapped[int]
-    blob_id: Mapped[str] = mapped_column(ForeignKey("blob.id"))
+    blob_id: Mapped[str] = mapped_column(ForeignKey("blob.id"), index=True)
     created_by: Mapped[UUID | None]
     created_at: Mapped[Moment]
     __table_args__ = (
@@ -63,7 +63,7 @@ class EvalRun(Table):
     attempt: Mapped[int]
     requested_by: Mapped[UUID | None]
     trainer_id: Mapped[UUID | None] = mapped_column(ForeignKey("account.id"))
-    samples_blob_id: Mapped[str | None] = mapped_column(ForeignKey("blob.id"))
+    samples_blob_id: Mapped[str | None] = mapped_column(ForeignKey("blob.id"), index=True)
     report: Mapped[dict[str, Any] | None]
     report_key: Mapped[str | None] = mapped_column(ForeignKey("signing_key.id"))
     report_signature: Mapped[str | None]

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import and_, func, null, or_, select, text
 from sqlalchemy.orm import Session
 
+from registry.db import senders
 from registry.db.accounts import names
 from registry.db.store import Store
 from registry.db.versions import Line, Version
@@ -19,7 +20,7 @@ from registry.errors import Invalid, NotFound
 from registry.queries.pages import containing, seen, storable
 from registry.queries.versions import _recall_reasons, files_of
 from registry.rules import pulls, refs
-from registry.rules.actors import UPLOADERS, Actor, Role
+from registry.rules.actors import Actor, Role
 from registry.rules.pulls import Standing
 from registry.views.pulls import Pulled, Refs
 
@@ -68,7 +69,8 @@ CHANNELS = text(
 
 HOLDERS = text(
     "select v.id, v.line_id, l.team, l.name, l.kind from version_file f join version v on v.id = f.version_id "
-    "join line l on l.id = v.line_id where f.blob_id = :blob order by v.created_at desc limit 1000"
+    "join line l on l.id = v.line_id where f.blob_id = :blob and (:everywhere or l.team = any(:teams)) "
+    "order by v.created_at desc limit 1000"
 )
 # What else names bytes: data, the items of suites, answers, prompts.
 BESIDE = text(
@@ -124,20 +126,18 @@ def check_bytes(store: Store, actor: Actor, digest: str) -> None:
     """Let pass who may have these bytes: as a file of a version he may pull, or as data of a team he works in.
 
     Else NotFound (`blob-missing`), as if they were not here: by their digest nobody gets round a recall, an approval
-    that is missing, or a team. Bytes that nothing names yet are for those who upload.
+    that is missing, or a team. Bytes that nothing he sees names yet are for who has sent them.
     """
+    teams, why = actor.teams(), ""
     with store.read(actor) as session:
-        holders = session.execute(HOLDERS, {"blob": digest}).all()
-        beside = session.scalars(BESIDE, {"blob": digest}).all()
-        named = bool(holders or beside)
-        why = "" if named or any(actor.holds(role) for role in UPLOADERS) else "nothing names them yet"
-        if not named and not why:
-            return
+        seen = {"blob": digest, "everywhere": teams is None, "teams": sorted(teams or ())}
+        holders = session.execute(HOLDERS, seen).all()
+        beside = [team for team in session.scalars(BESIDE, {"blob": digest}) if pulls.roles_in(actor, team)]
         if any(pulls.roles_in(actor, team) - {Role.GATEWAY} for team in beside):
             return
+        if not holders and not beside and senders.sent(session, actor, digest):
+            return
         for row in holders:
-            if not pulls.roles_in(actor, row.team):
-                continue
             for _, refusal in _judged(session, actor, Repo(row.line_id, row.team, row.name, row.kind), id=row.id):
                 if refusal is None:
                     return

@@ -38,6 +38,14 @@ def bound(actor: Actor, team: str) -> frozenset[str] | None:
     return frozenset(grant.environment for grant in grants if grant.environment is not None)
 
 
+def works_in(actor: Actor) -> frozenset[str] | None:
+    """The teams whose versions an actor pulls by another role than a gateway's; None: all teams'."""
+    grants = [grant for grant in actor.grants if grant.role is not Role.GATEWAY]
+    if actor.is_system or any(grant.team is None or grant.role in ACROSS_TEAMS for grant in grants):
+        return None
+    return frozenset(grant.team for grant in grants if grant.team is not None)
+
+
 def refusal(actor: Actor, team: str, standing: Standing) -> str | None:
     """Why this actor may not pull this version; None when he may.
 

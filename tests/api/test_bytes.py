@@ -7,7 +7,7 @@ import secrets
 
 from registry.commands import recalls, versions
 from tests.api.conftest import Door
-from tests.build import Person, World, a_person, a_world, adapter_files, approved, put
+from tests.build import Person, World, a_person, a_world, adapter_files, approved, register
 
 
 def status(door: Door, who: Person, digest: str) -> int:
@@ -47,7 +47,7 @@ def test_by_role_team_and_standing(door: Door) -> None:
 
 def test_a_draft_s_bytes_are_its_maker_s_and_the_reviewers(door: Door, world: World) -> None:
     files = adapter_files(door.blobs, 4711)
-    draft = versions.register(door.store, door.blobs, world.engineer.actor, versions.Draft(
+    draft = register(door.store, door.blobs, world.engineer.actor, versions.Draft(
         "adapter", f"{world.team}/unfinished", files, {}, world.base.ref))  # fmt: skip
     assert draft.status == "draft"
     colleague = a_person(door.store, "engineer", team=world.team)
@@ -61,6 +61,8 @@ def test_data_and_what_nothing_names_yet(door: Door, world: World) -> None:
     entered(door, gateway, auditor)
     rows = world.dataset.digest.removeprefix("sha256:")
     assert [status(door, one, rows) for one in (world.trainer, auditor, gateway)] == [200, 200, 404]
-    unnamed = put(door.blobs, "x", secrets.token_bytes(8)).sha256
-    assert [status(door, one, unnamed) for one in (world.engineer, auditor, gateway)] == [200, 404, 404]
+    unnamed = str(door.upload(world.engineer, secrets.token_bytes(8))["sha256"])
+    assert [status(door, one, unnamed) for one in (world.engineer, world.data_owner, auditor, gateway)] == [200] + [
+        404
+    ] * 3
     assert status(door, world.engineer, hashlib.sha256(b"never sent").hexdigest()) == 404

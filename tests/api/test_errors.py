@@ -296,9 +296,9 @@ def test_a_method_that_is_not_there(door: Door, world: World, method: str, path:
 
 
 def test_a_refused_bundle_lists_every_defect_and_stores_nothing(door: Door, world: World) -> None:
-    before, told = rows(door), events(door, "version:register")
     files = [{"path": path, **door.upload(world.engineer, data)} for path, data in
              (("adapter_model.safetensors", b"no tensors"), ("adapter_config.json", b"{"), ("run.py", b"import os"))]  # fmt: skip
+    before, told = rows(door), events(door, "version:register")
     body = {"name": f"{world.team}/bad", "base": world.base.ref, "files": files, "meta": {}}
     answer = door.ask(world.engineer, "POST", "/adapters", body)
     problem = answer.json()

@@ -6,13 +6,13 @@ from typing import Any
 
 from registry.commands import versions
 from tests.api.conftest import Door
-from tests.build import ADAPTER_META, Person, World, adapter_files
+from tests.build import ADAPTER_META, Person, World, adapter_files, register, sent
 
 
 def an_adapter(door: Door, world: World, name: str, seed: int) -> str:
     draft = versions.Draft("adapter", f"{world.team}/{name}", adapter_files(door.blobs, seed),
                            {**ADAPTER_META, "domain": "legal"}, world.base.ref)  # fmt: skip
-    return versions.register(door.store, door.blobs, world.engineer.actor, draft).ref
+    return register(door.store, door.blobs, world.engineer.actor, draft).ref
 
 
 def test_classes_and_settings(door: Door, world: World, admin: Person, auditor: Person) -> None:
@@ -110,7 +110,9 @@ def test_collections_and_quotas(door: Door, world: World, admin: Person, auditor
     limits = {"team": team, "max_versions": 1, "reason": "A small disk."}
     assert door.refused(world.engineer, "POST", "/quotas", limits) == (403, "role-missing")
     assert door.done(admin, "POST", "/quotas", limits)["max_bytes"] is None
-    files = [{"path": one.path, "sha256": one.sha256, "size": one.size} for one in adapter_files(door.blobs, 720)]
+    bundle = adapter_files(door.blobs, 720)
+    sent(door.store, world.engineer.actor, *(one.sha256 for one in bundle))
+    files = [{"path": one.path, "sha256": one.sha256, "size": one.size} for one in bundle]
     body = {"name": f"{team}/more", "files": files, "base": world.base.ref, "domain": "legal", "meta": ADAPTER_META}
     refused = door.ask(world.engineer, "POST", "/adapters", body)
     assert (refused.status_code, refused.json()["kind"]) == (409, "quota-exceeded")

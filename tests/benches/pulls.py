@@ -25,7 +25,7 @@ from registry.db.store import Store, open_engine
 from registry.rules.actors import SYSTEM
 from registry.rules.tensors import File
 from tests.benches.blobs import _free, peak, running
-from tests.build import BASE_META, MODULE, Person, a_person, install_policies, put, repository
+from tests.build import BASE_META, MODULE, Person, a_person, install_policies, put, register, repository
 from tests.database import open_databases
 
 AT_ONCE = int(os.environ.get("COUNTERSIGN_BENCH_PULLS", "200"))
@@ -87,7 +87,7 @@ def large(store: Store, blobs: Blobs, engineer: Person, name: str, megabytes: in
     """Register a line with one file of so many megabytes; the file's size."""
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 1024, "seed": uuid4().hex}
     files = [weights(blobs, megabytes), put(blobs, "config.json", json.dumps(config).encode())]
-    versions.register(store, blobs, engineer.actor, versions.Draft("base", name, files, BASE_META))
+    register(store, blobs, engineer.actor, versions.Draft("base", name, files, BASE_META))
     return files[0].size
 
 

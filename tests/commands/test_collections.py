@@ -32,6 +32,7 @@ from tests.build import (
     install_classes,
     install_policies,
     put,
+    register,
 )
 from tests.commands.test_races import in_turn, lost, started, together, won
 from tests.database import Databases
@@ -65,7 +66,7 @@ def bundle(world: World, seed: int) -> list[File]:
 
 def add(world: World, seed: int, name: str = "adapter") -> str:
     files = bundle(world, seed)
-    return versions.register(world.store, world.blobs, world.engineer.actor, draft(world, files, name)).ref
+    return register(world.store, world.blobs, world.engineer.actor, draft(world, files, name)).ref
 
 
 def delete(world: World, ref: str) -> None:
@@ -120,7 +121,7 @@ def test_only_what_nothing_else_names_goes(alone: World) -> None:
     assert [row["key"] for row in entry["rows"]] == [weights.sha256]
     assert collect(alone).removed == 0
     with pytest.raises(Unverified) as told:
-        versions.register(alone.store, alone.blobs, alone.engineer.actor, draft(alone, [weights, config]))
+        register(alone.store, alone.blobs, alone.engineer.actor, draft(alone, [weights, config]))
     assert told.value.kind == "blob-missing"
     assert add(alone, 2) == kept.replace("@v1", "@v3")
     clean(alone)
@@ -145,12 +146,18 @@ class Older(Blobs):
         return super().remove(digest, unless_since + timedelta(hours=1))
 
 
-def test_what_an_object_store_was_asked_for_stays(alone: World) -> None:
-    """It notes no touch by itself: the mention protects, and only for the grace."""
+@pytest.mark.parametrize("how", ["sending", "asking"])
+def test_what_an_object_store_was_asked_for_stays(alone: World, how: str) -> None:
+    """It notes no touch by itself: that somebody sends or asks protects, and only for the grace."""
     cloud = Older("memory:///")
     asked_for, left = (cloud.put([one]).sha256 for one in (b"asked for again", b"left alone"))
     assert not cloud.notes_use
-    collecting.mention(alone.store, cloud, asked_for)
+    sender = alone.engineer.actor
+    if how == "sending":
+        collecting.sending(alone.store, cloud, sender, asked_for)
+    else:
+        collecting.sent(alone.store, sender, asked_for)
+        collecting.usable(alone.store, cloud, sender, asked_for)
     grace = timedelta(minutes=30)
     assert asked.planned(alone.store, cloud, SYSTEM, grace).digests == [left]
     assert collecting.collect(alone.store, cloud, SYSTEM, grace).digests == [left]
@@ -234,9 +241,7 @@ def test_what_is_being_registered_is_passed_by(alone: World) -> None:
     """Registered but not committed, then collected by somebody who cannot see the row yet."""
     files = bundle(alone, 210)
     with held(alone.store) as database:
-        registered = started(
-            lambda: versions.register(alone.store, alone.blobs, alone.engineer.actor, draft(alone, files))
-        )
+        registered = started(lambda: register(alone.store, alone.blobs, alone.engineer.actor, draft(alone, files)))
         database.until_waiting(1)
         collected = started(lambda: collect(alone))
         assert collected.result(120).removed == 0
@@ -252,7 +257,7 @@ def test_what_is_being_collected_is_waited_for(alone: World) -> None:
     files = bundle(alone, 220)
     collected, outcome = in_turn(
         alone.store, lambda: collect(alone),
-        lambda: versions.register(alone.store, alone.blobs, alone.engineer.actor, draft(alone, files)),
+        lambda: register(alone.store, alone.blobs, alone.engineer.actor, draft(alone, files)),
     )  # fmt: skip
     assert not isinstance(collected, RegistryError)
     assert not isinstance(outcome, RegistryError) or outcome.kind == "blob-missing"
@@ -265,7 +270,7 @@ def test_register_and_collect_at_once(alone: World) -> None:
     for attempt in range(6):
         files = bundle(alone, 300 + attempt)
         outcomes = together(
-            *[lambda files=files: versions.register(alone.store, alone.blobs, alone.engineer.actor,
+            *[lambda files=files: register(alone.store, alone.blobs, alone.engineer.actor,
                                                     draft(alone, files, "raced"))] * 2,
             *[lambda: collect(alone)] * 2,
         )  # fmt: skip
@@ -313,7 +318,7 @@ def test_whatever_happens_no_version_misses_a_byte(alone: World, seed: int) -> N
     for _ in range(30):
         match chance.choice(["add", "add", "delete", "delete", "hold", "lift", "collect", "orphan"]):
             case "add":
-                found = versions.register(alone.store, alone.blobs, alone.engineer.actor,
+                found = register(alone.store, alone.blobs, alone.engineer.actor,
                                           draft(alone, bundle(alone, 700 + chance.randrange(6)), name))  # fmt: skip
                 if found.status == "registered":
                     standing.append(found.ref)

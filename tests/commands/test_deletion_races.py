@@ -25,6 +25,7 @@ from tests.build import (
     adapter_files,
     approved,
     dataset_bytes,
+    register,
 )  # fmt: skip
 from tests.commands.test_races import again, in_turn, lost, together, won
 
@@ -48,7 +49,7 @@ def an_adapter(world: World, **more: Any) -> str:
     name = f"a{secrets.token_hex(3)}"
     draft = versions.Draft("adapter", f"{world.team}/{name}", adapter_files(world.blobs, next(SEED)),
                            {**ADAPTER_META, "domain": "legal", **more.get("meta", {})}, more.get("base", world.base.ref))  # fmt: skip
-    return versions.register(world.store, world.blobs, world.engineer.actor, draft).ref
+    return register(world.store, world.blobs, world.engineer.actor, draft).ref
 
 
 def bind(world: World, base: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from registry.blobs import Blobs
-from registry.commands import datasets, deletions, evals, holds, recalls, retention, reviews, rollouts, tags, versions
+from registry.commands import deletions, evals, holds, recalls, retention, reviews, rollouts, tags, versions
 from registry.db.store import Store
 from registry.errors import Conflict, Forbidden, Invalid, NotFound, Refused
 from registry.queries import lineage, search
@@ -31,6 +31,8 @@ from tests.build import (
     dataset_bytes,
     evaluate,
     put,
+    register,
+    register_rows,
     submit,
     train,
     vote,
@@ -53,12 +55,12 @@ def an_adapter(world: World, seed: int, name: str = "adapter", **meta: Any) -> s
     """A registered adapter version that nobody trained here."""
     draft = versions.Draft("adapter", f"{world.team}/{name}", adapter_files(world.blobs, seed),
                            {**ADAPTER_META, "domain": "legal", **meta}, world.base.ref)  # fmt: skip
-    return versions.register(world.store, world.blobs, world.engineer.actor, draft).ref
+    return register(world.store, world.blobs, world.engineer.actor, draft).ref
 
 
 def a_draft(world: World, seed: int) -> str:
     draft = versions.Draft("adapter", f"{world.team}/adapter", adapter_files(world.blobs, seed), {}, world.base.ref)
-    added = versions.register(world.store, world.blobs, world.engineer.actor, draft)
+    added = register(world.store, world.blobs, world.engineer.actor, draft)
     assert added.status == "draft"
     return added.ref
 
@@ -274,7 +276,7 @@ def test_data_sets_are_deleted_alike(store: Store, blobs: Blobs, world: World) -
     assert again.ref == f"{world.team}/gone@v2"
     file = put(blobs, "rows.jsonl", dataset_bytes(train=52))
     meta = {key: value for key, value in DATA_META.items() if key != "licence"}
-    draft = datasets.register(store, blobs, world.data_owner.actor, f"{world.team}/gone", file.sha256, file.size, meta)
+    draft = register_rows(store, blobs, world.data_owner.actor, f"{world.team}/gone", file.sha256, file.size, meta)
     assert draft.status == "draft"
     stone = deletions.discard(store, world.data_owner.actor, f"dataset:{draft.ref}", "never mind")
     assert stone.how == "discarded"

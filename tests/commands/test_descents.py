@@ -20,7 +20,7 @@ from registry.errors import BundleRejected, Conflict, Invalid, Refused
 from registry.queries import versions as asked
 from registry.rules.actors import SYSTEM
 from registry.views.versions import AddedView
-from tests.build import MODULE, World, a_world, adapter_files, put
+from tests.build import MODULE, World, a_world, adapter_files, put, register
 from tests.commands.test_drafts import WHOLE, add, parents
 from tests.db.around import as_app
 
@@ -50,7 +50,7 @@ def checkpoint(world: World, weights: bytes, name: str, of: str | None, **config
     files = [put(world.blobs, path, data) for path, data in
              (held | {"model.safetensors": weights, "config.json": json.dumps(document).encode()}).items()]  # fmt: skip
     draft = versions.Draft("checkpoint", f"{world.team}/{name}", files, META, quantised_of=of)
-    return versions.register(world.store, world.blobs, world.engineer.actor, draft)
+    return register(world.store, world.blobs, world.engineer.actor, draft)
 
 
 def test_a_verified_quantisation_may_stand_in_for_its_base(world: World) -> None:
@@ -109,7 +109,7 @@ def test_a_descent_is_said_at_birth_and_of_something_fit(world: World) -> None:
     assert unfit.value.kind == "unfit-parent"
     with pytest.raises(Invalid) as wrong:
         draft = versions.Draft("base", f"{world.team}/b", [], {}, quantised_of=world.base.ref)
-        versions.register(world.store, world.blobs, world.engineer.actor, draft)
+        register(world.store, world.blobs, world.engineer.actor, draft)
     assert wrong.value.kind == "not-quantised"
 
 

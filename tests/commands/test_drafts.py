@@ -9,13 +9,25 @@ import pytest
 from sqlalchemy import text
 
 from registry.blobs import Blobs
-from registry.commands import datasets, recalls, versions
+from registry.commands import recalls, versions
 from registry.db.store import Store
 from registry.errors import Invalid, NotFound, Refused
 from registry.queries import versions as asked
 from registry.rules.actors import SYSTEM
 from registry.rules.tensors import File
-from tests.build import ADAPTER_META, DATA_META, World, a_base, a_dataset, a_person, a_world, adapter_files, put
+from tests.build import (
+    ADAPTER_META,
+    DATA_META,
+    World,
+    a_base,
+    a_dataset,
+    a_person,
+    a_world,
+    adapter_files,
+    put,
+    register,
+    register_rows,
+)
 
 WHOLE = {**ADAPTER_META, "domain": "legal"}
 
@@ -27,7 +39,7 @@ def world(store: Store, blobs: Blobs, team: str) -> World:
 
 def add(world: World, files: Sequence[File], meta: dict[str, Any], base: str | None = None, name: str = "draft") -> Any:
     draft = versions.Draft("adapter", f"{world.team}/{name}", list(files), meta, base)
-    return versions.register(world.store, world.blobs, world.engineer.actor, draft)
+    return register(world.store, world.blobs, world.engineer.actor, draft)
 
 
 def parents(world: World, ref: str) -> list[tuple[str, str, str]]:
@@ -107,13 +119,13 @@ def test_nothing_is_registered_on_unfit_parents(world: World) -> None:
         add(world, files, {**WHOLE, "datasets": [gone.ref]}, late.ref)
     assert refusal.value.kind == "unfit-parent"
     lacking = put(world.blobs, "rows.jsonl", b'{"prompt": "c", "completion": "d"}\n')
-    drafted = datasets.register(world.store, world.blobs, world.data_owner.actor, f"{world.team}/lacking", lacking.sha256,
+    drafted = register_rows(world.store, world.blobs, world.data_owner.actor, f"{world.team}/lacking", lacking.sha256,
                                 lacking.size, {})  # fmt: skip
     assert drafted.status == "draft"
     with pytest.raises(Refused) as refusal:
         add(world, files, {**WHOLE, "datasets": [drafted.ref]}, late.ref)
     assert refusal.value.kind == "unfit-parent"
-    complete = datasets.register(world.store, world.blobs, world.data_owner.actor, f"{world.team}/lacking", lacking.sha256,
+    complete = register_rows(world.store, world.blobs, world.data_owner.actor, f"{world.team}/lacking", lacking.sha256,
                                  lacking.size, DATA_META)  # fmt: skip
     assert complete.status == "registered"
     assert add(world, files, {**WHOLE, "datasets": [complete.ref]}, late.ref).status == "registered"

@@ -20,7 +20,18 @@ from registry.rules.configs import FILE
 from registry.rules.refs import commit
 from registry.rules.tensors import File
 from registry.views.versions import AddedView, VersionView
-from tests.build import ADAPTER_META, BASE_META, World, a_base, a_person, a_world, adapter_files, put, safetensors
+from tests.build import (
+    ADAPTER_META,
+    BASE_META,
+    World,
+    a_base,
+    a_person,
+    a_world,
+    adapter_files,
+    put,
+    register,
+    safetensors,
+)
 from tests.rules.test_methods import LEAST, read
 
 META = {**ADAPTER_META, "domain": "legal"}
@@ -40,7 +51,7 @@ def world(store: Store, blobs: Blobs, team: str) -> World:
 
 def add(world: World, files: Sequence[File], base: str | None, name: str = "tuned", **meta: Any) -> AddedView:
     draft = versions.Draft("adapter", f"{world.team}/{name}", list(files), META | meta, base)
-    return versions.register(world.store, world.blobs, world.engineer.actor, draft)
+    return register(world.store, world.blobs, world.engineer.actor, draft)
 
 
 def seen(world: World, ref: str) -> VersionView:
@@ -76,7 +87,7 @@ def normed(world: World) -> str:
     files = [put(world.blobs, "model.safetensors", safetensors(SHAPES)),
              put(world.blobs, "config.json", json.dumps(config).encode())]  # fmt: skip
     draft = versions.Draft("base", f"{world.team}/normed", files, BASE_META)
-    return versions.register(world.store, world.blobs, world.engineer.actor, draft).ref
+    return register(world.store, world.blobs, world.engineer.actor, draft).ref
 
 
 @pytest.mark.parametrize("kind", LEAST)

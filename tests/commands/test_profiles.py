@@ -18,7 +18,7 @@ from registry.errors import Forbidden, Invalid, NotFound, Refused, Unverified
 from registry.queries import profiles as asked
 from registry.rules.actors import SYSTEM
 from registry.views.profiles import DefinedView
-from tests.build import ADAPTER_META, Person, a_base, a_person, a_world, adapter_files, put, train
+from tests.build import ADAPTER_META, Person, a_base, a_person, a_world, adapter_files, put, register, sent, train
 from tests.commands.test_races import together
 from tests.db.around import as_owner, plain_url, refused
 
@@ -36,7 +36,7 @@ def a_draft(store: Store, blobs: Blobs, engineer: Person, team: str) -> str:
     """An adapter nobody trained here, which therefore still lacks facts."""
     base = a_base(store, blobs, engineer, team)
     draft = versions.Draft("adapter", f"{team}/lacking", adapter_files(blobs, 77), ADAPTER_META, base.ref)
-    added = versions.register(store, blobs, engineer.actor, draft)
+    added = register(store, blobs, engineer.actor, draft)
     assert added.status == "draft"
     return added.ref
 
@@ -51,6 +51,7 @@ def refusals(store: Store, subject: str) -> int:
 def test_defined_found_and_shown(store: Store, blobs: Blobs, team: str) -> None:
     engineer, ref = an_adapter(store, blobs, team)
     prompt = put(blobs, "prompt", b"You answer in one word.")
+    sent(store, engineer.actor, prompt.sha256)
     parts = PARTS | {"system_prompt": f"sha256:{prompt.sha256}", "decoding": {"temperature": 0}}
     made = profiles.define(store, blobs, engineer.actor, ref, parts)
     again = profiles.define(store, blobs, engineer.actor, ref, dict(reversed(parts.items())))
@@ -154,6 +155,7 @@ def test_a_base_is_the_own_one_or_a_verified_quantisation_of_it(fresh_store: Sto
 def test_a_prompt_is_text_that_people_can_read(store: Store, blobs: Blobs, team: str, prompt: bytes) -> None:
     engineer = a_person(store, "engineer", team=team).actor
     digest = put(blobs, "prompt", prompt).sha256
+    sent(store, engineer, digest)
     with pytest.raises(Invalid) as refusal:
         profiles.define(store, blobs, engineer, f"{team}/any@v1", PARTS | {"system_prompt": f"sha256:{digest}"})
     assert refusal.value.kind == "bad-prompt"
@@ -165,6 +167,7 @@ def test_a_prompt_is_read_again_by_who_sees_its_version(store: Store, blobs: Blo
         f"sha256:{put(blobs, 'prompt', text).sha256}"
         for text in ("Ein Wort. \u2013 Nie raten.\n".encode(), b"Two words.")
     ]
+    sent(store, engineer.actor, *(one.removeprefix("sha256:") for one in said))
     first, second, bare = (profiles.define(store, blobs, engineer.actor, ref, PARTS | {"system_prompt": one}).digest
                            for one in (*said, None))  # fmt: skip
     assert asked.system_prompt(store, blobs, engineer.actor, first).text == "Ein Wort. \u2013 Nie raten.\n"

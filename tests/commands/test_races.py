@@ -31,6 +31,7 @@ from tests.build import (
     approved,
     dataset_bytes,
     evaluate,
+    register,
     submit,
     train,
     vote,
@@ -120,7 +121,7 @@ def test_nothing_trained_on_recalled_data_slips_through(store: Store, blobs: Blo
         drafts = [versions.Draft("adapter", f"{team}/a{number}", adapter_files(blobs, 1000 + 10 * attempt + number), meta,
                                  world.base.ref) for number in range(4)]  # fmt: skip
         outcomes = together(
-            *(lambda draft=draft: versions.register(store, blobs, engineer, draft) for draft in drafts),
+            *(lambda draft=draft: register(store, blobs, engineer, draft) for draft in drafts),
             lambda ref=data.ref: recalls.recall(store, engineer, ref, "consent withdrawn"),
         )
         assert not isinstance(outcomes[-1], RegistryError), outcomes[-1]
@@ -153,7 +154,7 @@ def test_a_version_registered_while_its_data_is_recalled_falls_with_it(store: St
     meta = {**ADAPTER_META, "domain": "legal", "datasets": [world.dataset.ref]}
     draft = versions.Draft("adapter", f"{team}/late", adapter_files(blobs, 4000), meta, world.base.ref)
     registered, recalled = in_turn(
-        store, lambda: versions.register(store, blobs, world.engineer.actor, draft),
+        store, lambda: register(store, blobs, world.engineer.actor, draft),
         lambda: recalls.recall(store, world.engineer.actor, world.dataset.ref, "consent withdrawn"),
     )  # fmt: skip
     assert registered.status == "registered"
@@ -258,10 +259,10 @@ def test_versions_of_one_line_are_numbered_without_gap_or_double(store: Store, b
     drafts = [versions.Draft("adapter", f"{team}/line", adapter_files(blobs, 2000 + number), meta, world.base.ref)
               for number in range(8)]  # fmt: skip
 
-    def register(draft: versions.Draft) -> Any:
-        return again(lambda: versions.register(store, blobs, world.engineer.actor, draft), "name-taken", "try-again")
+    def patiently(draft: versions.Draft) -> Any:
+        return again(lambda: register(store, blobs, world.engineer.actor, draft), "name-taken", "try-again")
 
-    outcomes = together(*(lambda draft=draft: register(draft) for draft in drafts))
+    outcomes = together(*(lambda draft=draft: patiently(draft) for draft in drafts))
     assert lost(outcomes) == set()
     assert {one.ref for one in outcomes} == {f"{team}/line@v{number}" for number in range(1, 9)}
 
@@ -270,7 +271,7 @@ def test_the_same_bytes_at_once_are_one_version(store: Store, blobs: Blobs, team
     world = a_world(store, blobs, team)
     draft = versions.Draft("adapter", f"{team}/twin", adapter_files(blobs, 3000), {**ADAPTER_META, "domain": "legal"},
                            world.base.ref)  # fmt: skip
-    outcomes = together(*[lambda: versions.register(store, blobs, world.engineer.actor, draft)] * 6)
+    outcomes = together(*[lambda: register(store, blobs, world.engineer.actor, draft)] * 6)
     assert lost(outcomes) == set()
     assert {one.ref for one in outcomes} == {f"{team}/twin@v1"}
     assert sorted(one.status for one in outcomes) == ["found"] * 5 + ["registered"]

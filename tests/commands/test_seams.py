@@ -23,7 +23,18 @@ from registry.rules import bundles, documents, searches
 from registry.rules.actors import SYSTEM
 from registry.rules.refs import commit
 from registry.rules.tensors import File
-from tests.build import ADAPTER_META, DATA_META, RECIPE, World, a_base, a_person, adapter_files, put
+from tests.build import (
+    ADAPTER_META,
+    DATA_META,
+    RECIPE,
+    World,
+    a_base,
+    a_person,
+    adapter_files,
+    put,
+    register,
+    register_rows,
+)
 from tests.commands.test_deletions import an_adapter, delete, loose
 from tests.db.around import plain_url
 
@@ -37,7 +48,7 @@ def world(store: Store, blobs: Blobs, team: str) -> World:
 
 def add(world: World, files: Sequence[File], meta: dict[str, Any], base: str | None = None) -> Any:
     draft = versions.Draft("adapter", f"{world.team}/adapter", list(files), meta, base)
-    return versions.register(world.store, world.blobs, world.engineer.actor, draft)
+    return register(world.store, world.blobs, world.engineer.actor, draft)
 
 
 def from_before(world: World, ref: str, files: Sequence[File]) -> None:
@@ -110,7 +121,7 @@ def test_another_team_hears_nothing_of_a_deleted_base(store: Store, blobs: Blobs
     other = a_person(store, "engineer", team=f"other-{world.team}")
     draft = versions.Draft("adapter", f"other-{world.team}/x", adapter_files(blobs, 1), WHOLE, f"{world.team}/gone@v1")
     with pytest.raises(NotFound) as told:
-        versions.register(store, blobs, other.actor, draft)
+        register(store, blobs, other.actor, draft)
     assert told.value.kind == "version-unknown"
 
 
@@ -119,7 +130,7 @@ def test_recalled_rows_are_refused_by_name_whether_they_were_numbered_or_a_draft
     whole = put(world.blobs, "rows.jsonl", b'{"prompt": "a", "completion": "b"}\n')
     drafted = put(world.blobs, "rows.jsonl", b'{"prompt": "c", "completion": "d"}\n')
     for file, meta in ((whole, DATA_META), (drafted, {})):
-        ref = datasets.register(store, world.blobs, owner, f"{world.team}/mail", file.sha256, file.size, meta).ref
+        ref = register_rows(store, world.blobs, owner, f"{world.team}/mail", file.sha256, file.size, meta).ref
         recalls.recall(store, world.engineer.actor, f"dataset:{ref}", "consent withdrawn")
         again = (store, world.blobs, owner, f"{world.team}/mail", file.sha256, file.size, DATA_META)
         assert refused(datasets.register, *again) == "recalled"
@@ -153,7 +164,7 @@ def test_what_a_training_run_published_stays_until_the_run_has_ended(store: Stor
     assert taken is not None and taken[0] == run
     draft = versions.Draft("adapter", f"{world.team}/adapter", adapter_files(world.blobs, 5), ADAPTER_META,
                            world.base.ref, "legal", run, taken[1], 2)  # fmt: skip
-    ref = versions.register(store, world.blobs, world.trainer.actor, draft).ref
+    ref = register(store, world.blobs, world.trainer.actor, draft).ref
     assert refused(delete, world, ref) == "needed"
     training.cancel(store, world.engineer.actor, run)
     assert delete(world, ref).how == "deleted"

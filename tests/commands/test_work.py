@@ -13,7 +13,7 @@ from registry.commands import training_runs as training
 from registry.db.store import Store
 from registry.errors import Conflict, Forbidden, Refused
 from registry.rules.actors import SYSTEM
-from tests.build import ADAPTER_META, RECIPE, World, a_person, a_world, adapter_files
+from tests.build import ADAPTER_META, RECIPE, World, a_person, a_world, adapter_files, register
 
 
 @pytest.fixture
@@ -80,14 +80,14 @@ def test_whoever_lost_the_lease_registers_nothing(world: World) -> None:
     work.lease(world.store, world.trainer.actor, "w", -1)
     work.requeue_lost(world.store)
     with pytest.raises(Refused) as refusal:
-        versions.register(world.store, world.blobs, world.trainer.actor, outputs(world, run, 1))
+        register(world.store, world.blobs, world.trainer.actor, outputs(world, run, 1))
     assert refusal.value.kind == "lease-lost"
     other = a_person(world.store, "trainer", team=world.team)
     assert work.lease(world.store, other.actor, "w", 60) == (run, 2)
     for actor, attempt in ((world.trainer.actor, 2), (other.actor, 1)):
         with pytest.raises(Refused):
-            versions.register(world.store, world.blobs, actor, outputs(world, run, attempt))
-    assert versions.register(world.store, world.blobs, other.actor, outputs(world, run, 2)).status == "registered"
+            register(world.store, world.blobs, actor, outputs(world, run, attempt))
+    assert register(world.store, world.blobs, other.actor, outputs(world, run, 2)).status == "registered"
 
 
 def test_data_recalled_while_it_trains_ends_in_no_version(world: World) -> None:
@@ -95,7 +95,7 @@ def test_data_recalled_while_it_trains_ends_in_no_version(world: World) -> None:
     work.lease(world.store, world.trainer.actor, "w", 60)
     recalls.recall(world.store, world.data_owner.actor, world.dataset.ref, "consent withdrawn")
     with pytest.raises(Refused) as refusal:
-        versions.register(world.store, world.blobs, world.trainer.actor, outputs(world, run, 1))
+        register(world.store, world.blobs, world.trainer.actor, outputs(world, run, 1))
     assert refusal.value.kind == "unfit-parent"
 
 

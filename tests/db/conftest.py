@@ -13,7 +13,7 @@ from registry.blobs import Blobs
 from registry.commands import recalls, rollouts, tokens, versions
 from registry.db.store import Store
 from registry.rules.actors import SYSTEM
-from tests.build import World, a_person, a_world, adapter_files, approved, evaluate, submit, train, vote
+from tests.build import World, a_person, a_world, adapter_files, approved, evaluate, register, submit, train, vote
 
 
 @dataclass
@@ -65,7 +65,7 @@ def rows(store: Store, blobs: Blobs) -> Rows:
     kept = approved(world, "staging", seed=40)
     rollouts.start(store, engineer, kept, "staging", None, 1000, "a canary that runs")
     draft = versions.Draft("adapter", f"{team}/adapter", adapter_files(blobs, 50), {}, world.base.ref)
-    drafted = versions.register(store, blobs, engineer, draft)
+    drafted = register(store, blobs, engineer, draft)
     assert drafted.status == "draft"
     token = tokens.create(store, SYSTEM, world.engineer.actor.name, ["engineer"], team, 1)
     tokens.revoke(store, SYSTEM, token.id)

@@ -15,7 +15,7 @@ from registry.db.store import Store
 from registry.proof import canonical
 from registry.queries import reviews as asked
 from registry.rules.actors import SYSTEM
-from tests.build import ADAPTER_META, Person, a_person, a_world, adapter_files
+from tests.build import ADAPTER_META, Person, a_person, a_world, adapter_files, register
 from tests.db.around import App, as_app, audit, cause, settle
 from tests.db.conftest import Rows
 
@@ -87,7 +87,7 @@ def test_whoever_registered_it_does_not_vote(store: Store, blobs: Blobs, team: s
     draft = versions.Draft(
         "adapter", f"{team}/own", adapter_files(blobs), {**ADAPTER_META, "domain": "legal"}, world.base.ref
     )
-    added = versions.register(store, blobs, maker.actor, draft)
+    added = register(store, blobs, maker.actor, draft)
     opened = reviews.submit(store, blobs, world.engineer.actor, added.ref, "production", world.use_case, "please")
     own = Rows(world)
     review = own.find("review", "select id from review where number = :number", number=opened.review)

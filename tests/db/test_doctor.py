@@ -44,6 +44,7 @@ from tests.build import (
     adapter_files,
     approved,
     evaluate,
+    register,
     submit,
     train,
     vote,
@@ -153,7 +154,7 @@ def let_go(store: Store, blobs: Blobs, world: World) -> None:
     quotas.put(store, admin, "whole", Limits(10**9, 1000), "enough")
     for number, meta in enumerate(({**ADAPTER_META, "domain": "legal"}, {})):
         draft = versions.Draft("adapter", "whole/gone", adapter_files(blobs, 900 + number), meta, world.base.ref)
-        ref = versions.register(store, blobs, world.engineer.actor, draft).ref
+        ref = register(store, blobs, world.engineer.actor, draft).ref
         if meta:
             hold = holds.place(store, world.compliance.actor, ref, "Matter 1", "an order")
             holds.lift(store, world.risk.actor, hold.number, "settled")

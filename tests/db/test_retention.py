@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from registry.blobs import Blobs
-from registry.commands import datasets, deletions, holds, quotas, retention, versions
+from registry.commands import deletions, holds, quotas, retention, versions
 from registry.db import blobs as bytes_table
 from registry.db import retention as table
 from registry.db.store import Store
@@ -30,6 +30,8 @@ from tests.build import (
     approved,
     dataset_bytes,
     put,
+    register,
+    register_rows,
 )  # fmt: skip
 from tests.db.around import as_app, as_owner, audit, cause, refused, settle
 
@@ -56,7 +58,7 @@ def node(store: Store, ref: str) -> Any:
 def add(world: World, seed: int, name: str = "loose") -> str:
     draft = versions.Draft("adapter", f"{world.team}/{name}", adapter_files(world.blobs, seed),
                            {**ADAPTER_META, "domain": "legal"}, world.base.ref)  # fmt: skip
-    return versions.register(world.store, world.blobs, world.engineer.actor, draft).ref
+    return register(world.store, world.blobs, world.engineer.actor, draft).ref
 
 
 def bury(store: Store, which: Any, how: str = "deleted", was: str = "registered") -> tuple[str, str]:
@@ -268,7 +270,7 @@ def test_the_dates_are_those_of_the_rule(store: Store, blobs: Blobs, kept: World
         for name in ("adapter", "dated"):
             retention.assign(store, admin, f"{kept.team}/{name}", one.name, "for a test")
     data = put(blobs, "rows.jsonl", dataset_bytes(train=61))
-    added = datasets.register(
+    added = register_rows(
         store, blobs, kept.data_owner.actor, f"{kept.team}/dated-rows", data.sha256, data.size, DATA_META
     )
     retention.assign(store, admin, f"dataset:{kept.team}/dated-rows", classes[0].name, "for a test")

@@ -17,7 +17,7 @@ from registry.rules.actors import SYSTEM
 from registry.rules.refs import commit
 from registry.rules.tensors import File
 from tests.api.conftest import Door
-from tests.build import BASE_META, World, a_person, a_world, approved, put
+from tests.build import BASE_META, World, a_person, a_world, approved, put, register
 from tests.hub.conftest import Session, get
 
 MAKE = """
@@ -93,7 +93,7 @@ def loader(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loa
         one.run(MAKE)
         world, engineer = one.world, one.world.engineer.actor
         draft = versions.Draft("base", f"{world.team}/llama", one.made("tiny-llama"), BASE_META)
-        world.base = versions.register(door.store, door.blobs, engineer, draft)
+        world.base = register(door.store, door.blobs, engineer, draft)
         stands = {"base_model_name_or_path": f"{world.team}/llama", "revision": commit(world.base.digest)}
         for first, second in (("v1", "v2"), ("v3", "v4")):
             approved(world, files=lambda step, names=(first, second): one.made(names[step // 4], **stands))

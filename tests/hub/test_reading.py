@@ -9,7 +9,7 @@ import pytest
 
 from registry.commands import rollouts, versions
 from tests.api.conftest import Door
-from tests.build import ADAPTER_META, World, a_world, adapter_files, approved, put
+from tests.build import ADAPTER_META, World, a_world, adapter_files, approved, put, register
 from tests.hub.conftest import PEERS, Run, get
 
 CARD = b"---\nlicense: apache-2.0\nlibrary_name: peft\n---\n# Claims\n\nAnswers questions about claims.\n"
@@ -37,7 +37,7 @@ def shelf(door: Door) -> Shelf:
         rollouts.promote(door.store, engineer, line, "production", channel, "it went well")
     files = [*adapter_files(door.blobs, 77), put(door.blobs, "README.md", CARD)]
     draft = versions.Draft("adapter", line, files, ADAPTER_META, world.base.ref, "legal")
-    assert versions.register(door.store, door.blobs, engineer, draft).ref == f"{line}@v3"
+    assert register(door.store, door.blobs, engineer, draft).ref == f"{line}@v3"
     secret = door.token(world.engineer)
     commits = {
         one: str(get(door, secret, f"/api/models/{line}/revision/{one}").json()["sha"]) for one in ("v1", "v2", "v3")

@@ -17,7 +17,7 @@ import pytest
 from registry.app import create_app
 from registry.commands import versions
 from tests.api.conftest import Door
-from tests.build import BASE_META, MODULE, a_person, put, safetensors
+from tests.build import BASE_META, MODULE, a_person, put, register, safetensors
 from tests.gateway.served import Served
 from tests.hub.conftest import PEERS, Run
 
@@ -93,7 +93,7 @@ def large(door: Door) -> tuple[str, str, str]:
     data = safetensors({f"{MODULE}.weight": (512, 1024)})
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 512}
     files = [put(door.blobs, "model.safetensors", data), put(door.blobs, "config.json", json.dumps(config).encode())]
-    versions.register(door.store, door.blobs, engineer.actor, versions.Draft("base", name, files, BASE_META))
+    register(door.store, door.blobs, engineer.actor, versions.Draft("base", name, files, BASE_META))
     return name, hashlib.sha256(data).hexdigest(), door.token(engineer)
 
 

@@ -12,7 +12,7 @@ import pytest
 from registry.commands import recalls, rollouts, tokens, versions
 from registry.rules.actors import SYSTEM
 from tests.api.conftest import Door
-from tests.build import World, a_person, a_world, adapter_files, approved, train
+from tests.build import World, a_person, a_world, adapter_files, approved, register, train
 from tests.db.around import plain_url
 from tests.hub.conftest import get
 
@@ -57,7 +57,7 @@ def stage(door: Door) -> Stage:
     train(world, seed=40)
     recalls.recall(door.store, engineer, world.versions[9], "poisoned")
     draft = versions.Draft("adapter", line, adapter_files(door.blobs, 99), {}, world.base.ref)
-    drafted = versions.register(door.store, door.blobs, engineer, draft)
+    drafted = register(door.store, door.blobs, engineer, draft)
     assert drafted.status == "draft"
     with psycopg.connect(plain_url(door.store)) as connection:  # what only time, or a later verb, would do
         connection.execute("alter table review disable trigger user; alter table version disable trigger user")

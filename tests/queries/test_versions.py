@@ -11,7 +11,7 @@ from registry.errors import Invalid, NotFound
 from registry.queries import datasets
 from registry.queries import versions as asked
 from registry.rules.actors import Actor
-from tests.build import ADAPTER_META, BASE_META, DATA_META, World, a_base, a_dataset, a_person, adapter_files
+from tests.build import ADAPTER_META, BASE_META, DATA_META, World, a_base, a_dataset, a_person, adapter_files, register
 from tests.queries.conftest import Statements
 
 
@@ -98,7 +98,7 @@ def test_a_draft_is_listed_without_a_number(store: Store, blobs: Blobs, team: st
     engineer = a_person(store, "engineer", team=team)
     base = a_base(store, blobs, engineer, team)
     draft = versions.Draft("adapter", f"{team}/draft", adapter_files(blobs), {}, base.ref)
-    added = versions.register(store, blobs, engineer.actor, draft)
+    added = register(store, blobs, engineer.actor, draft)
     assert added.status == "draft"
     line = asked.lines(store, engineer.actor, q="draft").items[0]
     assert (line.versions, line.newest, line.newest_state) == (0, added.ref, "draft")
@@ -124,7 +124,7 @@ def test_what_falls_with_its_base_tells_the_bases_recall(store: Store, blobs: Bl
     engineer = a_person(store, "engineer", team=team)
     base = a_base(store, blobs, engineer, team)
     draft = versions.Draft("adapter", f"{team}/fallen", adapter_files(blobs), ADAPTER_META, base.ref)
-    adapter = versions.register(store, blobs, engineer.actor, draft)
+    adapter = register(store, blobs, engineer.actor, draft)
     recalls.recall(store, engineer.actor, base.ref, "the licence was withdrawn")
     for ref in (base.ref, adapter.ref):
         view = asked.version(store, engineer.actor, ref)

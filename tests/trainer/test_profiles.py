@@ -14,7 +14,7 @@ from registry.commands import profiles, versions
 from registry.db.store import Store
 from registry.errors import Refused
 from registry.queries import profiles as asked
-from tests.build import ADAPTER_META, BASE_META, Person, a_person, put
+from tests.build import ADAPTER_META, BASE_META, Person, a_person, put, register
 
 
 def tuned(base: Path, folder: Path, **options: bool) -> Path:
@@ -34,7 +34,7 @@ def registered(store: Store, blobs: Blobs, engineer: Person, team: str, folder: 
         put(blobs, path, (folder / path).read_bytes()) for path in ("adapter_config.json", "adapter_model.safetensors")
     ]
     draft = versions.Draft("adapter", f"{team}/{name}", files, ADAPTER_META, f"{team}/tiny@v1", "legal")
-    added = versions.register(store, blobs, engineer.actor, draft)
+    added = register(store, blobs, engineer.actor, draft)
     assert added.status == "registered", added
     return added.ref
 
@@ -45,7 +45,7 @@ def test_an_engine_that_would_serve_something_else_is_refused(
 ) -> None:
     engineer = a_person(store, "engineer", team=team)
     files = [put(blobs, path.name, path.read_bytes()) for path in sorted(base.iterdir()) if path.name != "README.md"]
-    versions.register(store, blobs, engineer.actor, versions.Draft("base", f"{team}/tiny", files, BASE_META))
+    register(store, blobs, engineer.actor, versions.Draft("base", f"{team}/tiny", files, BASE_META))
     plain, dora, stabilised = (
         registered(store, blobs, engineer, team, tuned(base, tmp_path / name, **options), name)
         for name, options in (("plain", {}), ("dora", {"use_dora": True}), ("stabilised", {"use_rslora": True}))

@@ -17,7 +17,7 @@ from registry.queries import verification
 from registry.rules import bundles
 from registry.rules.actors import SYSTEM
 from registry.views.training_runs import InputFile, InputView
-from tests.build import BASE_META, World, a_world, adapter_files, put, safetensors
+from tests.build import BASE_META, World, a_world, adapter_files, put, register, safetensors
 from tests.commands.test_chat_templates import allow, templated
 from tests.db.around import plain_url
 from trainer.worker import roots
@@ -55,7 +55,7 @@ def test_a_base_keeps_the_root_it_was_registered_with(world: World) -> None:
         put(world.blobs, "README.md", b"# Tiny\n"),
     ]
     draft = versions.Draft("base", f"{world.team}/old", files, BASE_META)
-    ref = versions.register(world.store, world.blobs, world.engineer.actor, draft).ref
+    ref = register(world.store, world.blobs, world.engineer.actor, draft).ref
     seen = bundles.inspect("base", files, world.blobs.read, base=None, meta=BASE_META)
     assert seen.former_base_root not in (None, seen.base_root)
     with psycopg.connect(plain_url(world.store)) as connection:
@@ -76,7 +76,7 @@ def test_a_base_keeps_the_root_it_was_registered_with(world: World) -> None:
     old = leased(world, ref)
     assert roots(old, None, world.blobs.read)[1] == seen.former_base_root
     meta = {"domain": "legal", "purpose": "tests", "base_root": seen.former_base_root}
-    adapter = versions.register(world.store, world.blobs, world.engineer.actor, versions.Draft(
+    adapter = register(world.store, world.blobs, world.engineer.actor, versions.Draft(
         "adapter", f"{world.team}/on-old", adapter_files(world.blobs, 3), meta, ref,
     ))  # fmt: skip
     assert adapter.status == "registered"

@@ -17,6 +17,7 @@ from tests.build import (
     a_world,
     approved,
     put,
+    sent,
     vote,
 )  # fmt: skip
 from tests.web.conftest import Console, Watched, form_token
@@ -227,6 +228,7 @@ def test_tags_are_set_and_taken_off_on_the_page(console: Console, team: str, ope
 def test_a_profile_is_shown_whole_and_held_beside_another(console: Console, world: World, open_page: Open) -> None:
     engineer, ref = world.engineer.actor, world.versions[-1]
     prompts = [put(console.blobs, "prompt", text) for text in (b"One word.\nNever guess.", b"Two words.\nNever guess.")]
+    sent(console.store, engineer, *(prompt.sha256 for prompt in prompts))
     for prompt, build in zip(prompts, ("0.33.0", "0.32.0"), strict=True):
         parts = {
             "engine": "vllm",

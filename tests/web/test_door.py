@@ -31,6 +31,7 @@ from tests.build import (
     approved,
     evaluate,
     put,
+    register,
     safetensors,
     train,
     vote,
@@ -382,7 +383,7 @@ def test_a_version_that_replaces_parts_of_its_base_says_so(console: Console, qui
     files = [put(console.blobs, "adapter_model.safetensors", safetensors(tensors)),
              put(console.blobs, "adapter_config.json", json.dumps(config).encode())]  # fmt: skip
     draft = versions.Draft("adapter", f"{quiet.team}/risky", files, ADAPTER_META, quiet.base.ref, "legal")
-    versions.register(console.store, console.blobs, quiet.engineer.actor, draft)
+    register(console.store, console.blobs, quiet.engineer.actor, draft)
     with console.signed_in(quiet.engineer) as client:
         page = client.get(f"/adapters/{quiet.team}/risky/v/1").text
         assert "<strong>Risk.</strong> High: it replaces the base&#39;s whole model.norm (modules_to_save)" in page

@@ -23,6 +23,8 @@ from tests.build import (
     approved,
     evaluate,
     put,
+    register,
+    sent,
     submit,
     train,
     vote,
@@ -47,7 +49,7 @@ def tour(console: Console) -> tuple[World, Person, list[str]]:
     submit(world, world.versions[-1])
     vote(world, world.risk)
     retention.assign(console.store, a_person(console.store, "admin").actor, "tour/gone", "short", "for the tour")
-    gone = versions.register(console.store, console.blobs, engineer, versions.Draft(
+    gone = register(console.store, console.blobs, engineer, versions.Draft(
         "adapter", "tour/gone", adapter_files(console.blobs, 77), {**ADAPTER_META, "domain": "legal"}, world.base.ref))  # fmt: skip
     deletions.delete(console.store, engineer, gone.ref, "Nobody wanted it.")
     hold = holds.place(console.store, world.compliance.actor, "tour/adapter", "Matter 5512", "An order of the court.")
@@ -56,6 +58,7 @@ def tour(console: Console) -> tuple[World, Person, list[str]]:
     quotas.put(console.store, SYSTEM, "tour", Limits(10**9, 1000), "Enough for a tour.")
     tags.put(console.store, engineer, ref, "topic", "claims, and whatever else a long value says of them")
     prompts = [put(console.blobs, "prompt", text.encode()).sha256 for text in ("One word.\nNever guess.", "Two words.")]
+    sent(console.store, engineer, *prompts)
     defined = [profiles.define(console.store, console.blobs, engineer, ref, {
         "engine": "vllm", "build": "0.33.0", "system_prompt": f"sha256:{one}", "decoding": {"stop": ["\n"], "max_tokens": 9},
     }).id for one in prompts]  # fmt: skip

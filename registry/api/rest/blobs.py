@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
 
 from registry.api import bytes as pieces
@@ -40,10 +42,9 @@ def declared(request: Request, before: int, limit: int) -> None:
 
 @router.head("/blobs/{digest}")
 def has(store: TheStore, blobs: TheBlobs, caller: Caller, digest: str) -> Response:
-    """Are these bytes here already? Ask before every upload."""
+    """Need these bytes not be sent? 404 also where they are here, but belong to others: who sends them may name them."""
     found = digest_of(digest)
-    commands.mention(store, blobs, found)
-    if not blobs.has(found):
+    if not commands.usable(store, blobs, caller, found):
         return Response(status_code=404)
     return Response(headers={"Content-Length": str(blobs.size(found)), "ETag": f'"{found}"'})
 
@@ -55,13 +56,13 @@ async def put(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller
     may_upload(caller)
     limit: int = request.app.state.settings.max_blob_bytes
     declared(request, 0, limit)
-    await pieces.in_thread(commands.mention, store, blobs, expected)
+    await pieces.in_thread(commands.sending, store, blobs, caller, expected)
     body = pieces.Body(request)
     async with pieces.turn():
         incoming = await pieces.in_thread(blobs.incoming, expected, limit)
         try:
             await body.take(incoming.write)
-            stored = await pieces.in_thread(incoming.finish)
+            stored = await pieces.in_thread(incoming.finish, partial(commands.sent, store, caller))
         except RegistryError:
             await body.drain()
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import ExitStack
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -61,7 +62,7 @@ async def append(
     start, last = _asked(request)
     limit: int = request.app.state.settings.max_blob_bytes
     declared(request, start, limit)
-    await pieces.in_thread(commands.mention, store, blobs, expected)
+    await pieces.in_thread(commands.sending, store, blobs, caller, expected)
     body = pieces.Body(request)
     async with pieces.turn():
         stack = ExitStack()
@@ -71,7 +72,7 @@ async def append(
             if not last:
                 await pieces.in_thread(stack.close)
                 return Response(None, 204, _headers(sending.size))
-            stored = await pieces.in_thread(sending.finish)
+            stored = await pieces.in_thread(sending.finish, partial(commands.sent, store, caller))
         except RegistryError:
             await asyncio.gather(body.drain(), pieces.in_thread(stack.close))
             raise

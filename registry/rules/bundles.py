@@ -20,7 +20,7 @@ from registry.rules.configs import FILE as CONFIG
 from registry.rules.contents import CLASS
 from registry.rules.documents import canonical, digest, sha256_hex
 from registry.rules.files import ADAPTER_WEIGHTS, BASE_WEIGHTS, DOCS, INDEX, Bundle, Kind, is_weights, read_bundle
-from registry.rules.tensors import File, Read, Weigh, Weighed, repeated, tensor_root, weigh_plain
+from registry.rules.tensors import DTYPES, File, Read, Weigh, Weighed, repeated, tensor_root, weigh_plain
 
 __all__ = [
     "BaseFacts", "File", "Finding", "Inspected", "Kind", "Named", "Read", "base_facts", "inspect", "manifest_of",
@@ -178,7 +178,7 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
         if inspected.base_root is None:
             raise BundleRejected(inspected.defects)
         base_root = inspected.base_root
-    bundle = read_bundle("base", files, read)
+    bundle = read_bundle("base", files, read, judged=True)
     if bundle.defects:
         raise BundleRejected(bundle.defects.told())
     return BaseFacts(base_root, _shapes(bundle), bundle.documents["config.json"], texts=bindings.texts_of(bundle))
@@ -195,13 +195,14 @@ def _shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
 
 def _counts(bundle: Bundle) -> dict[str, Any]:
     """Tensors, stored parameters (tied weights count once), and parameters by type."""
-    by_dtype: Counter[str] = Counter()
+    held: Counter[str] = Counter()
     for header in bundle.weights.values():
-        for info in header.tensors:
-            by_dtype[info.dtype] += info.elements
+        for _, dtype, _, start, end in header.tensors:
+            held[dtype] += end - start
+    by_dtype = {dtype: size // DTYPES[dtype] for dtype, size in held.items()}
     return {
         "tensors": sum(len(header.tensors) for header in bundle.weights.values()),
-        "parameters": by_dtype.total(),
+        "parameters": sum(by_dtype.values()),
         "dtypes": dict(sorted(by_dtype.items())),
     }
 

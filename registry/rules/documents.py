@@ -37,10 +37,9 @@ HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 MAX_DIGITS = 64
-NUMBERS = bytes.maketrans(b"123456789E+", b"000000000e0")
-LONG = b"0" * (MAX_DIGITS + 1)
-HUGE = b"0e000"
-"""Digits that stand together, and a power of three digits or more, once every digit is written as 0."""
+NUMBERS = bytes.maketrans(b"123456789E+]} \t\n\r", b"000000000e0,,,,,,")
+ODD = b"0" * (MAX_DIGITS + 1), b"0e000,", b"0e0000"
+"""Too many digits, and powers of ten of three digits or more, once every digit is written as 0 and every end as a comma."""
 
 
 def weight(data: bytes) -> int:
@@ -54,7 +53,7 @@ def odd_numbers(data: bytes) -> bool:
     To read one of 4,000 digits takes as long as to read a thousand short ones.
     """
     plain = data.translate(NUMBERS)
-    return LONG in plain or HUGE in plain
+    return any(one in plain for one in ODD)
 
 
 class Allowance:

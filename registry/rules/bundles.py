@@ -19,12 +19,23 @@ from registry.rules.chat_templates import Judge
 from registry.rules.configs import FILE as CONFIG
 from registry.rules.contents import CLASS
 from registry.rules.documents import canonical, digest, sha256_hex
-from registry.rules.files import ADAPTER_WEIGHTS, BASE_WEIGHTS, DOCS, INDEX, Bundle, Kind, is_weights, read_bundle
+from registry.rules.files import (
+    ADAPTER_WEIGHTS,
+    BASE_WEIGHTS,
+    DOCS,
+    INDEX,
+    Bundle,
+    Kind,
+    choose,
+    footprint,
+    is_weights,
+    read_bundle,
+)
 from registry.rules.tensors import DTYPES, File, Read, Weigh, Weighed, repeated, tensor_root, weigh_plain
 
 __all__ = [
-    "BaseFacts", "File", "Finding", "Inspected", "Kind", "Named", "Read", "base_facts", "inspect", "manifest_of",
-    "without_docs",
+    "BaseFacts", "File", "Finding", "Inspected", "Kind", "Named", "Read", "base_facts", "by_name", "footprint",
+    "inspect", "manifest_of", "without_docs",
 ]  # fmt: skip
 
 REQUIRED_META: dict[Kind, tuple[str, ...]] = {
@@ -135,6 +146,17 @@ def inspect(
         kept, rewritten, manifest, digest(manifest), unbound, root, base_root, facts, bundle.defects.told(), findings,
         former,
     )  # fmt: skip
+
+
+def by_name(kind: Kind, files: Sequence[File]) -> list[Defect]:
+    """What is wrong with the files' names, number and sizes: what can be said before any byte of them is there."""
+
+    def unsent(sha256: str, start: int, length: int) -> bytes:
+        raise KeyError(sha256)
+
+    bundle = Bundle(kind, unsent)
+    choose(bundle, files)
+    return bundle.defects.told()
 
 
 def manifest_of(files: Sequence[File]) -> list[dict[str, Any]]:

@@ -72,8 +72,8 @@ HIDDEN = re.compile(
     "[\0-\x08\x0b\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]"
     "|(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0000-\U000e007f]"
 )
-HIDES = frozenset(letter for letter in map(chr, (*range(0xA0), *range(0x202A, 0x206A), 0xFEFF, *range(0xFFF9, 0xFFFC),
-                                                 *range(0xE0000, 0xE0080))) if HIDDEN.search(letter))
+WITHIN = (range(0xA0), range(0x202A, 0x206A), (0xFEFF,), range(0xFFF9, 0xFFFC), range(0xE0000, 0xE0080))
+HIDES = frozenset(letter for part in WITHIN for letter in map(chr, part) if HIDDEN.search(letter))
 """Each of those, for a text is sooner searched for its letters than for a pattern."""
 CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f]")
 MARKUP = re.compile(r"\s*(?:<!doctype|<html|<svg|<\?xml|<\?php|<script|<%|\{\\rtf)", re.IGNORECASE)

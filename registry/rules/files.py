@@ -9,6 +9,7 @@ import codecs
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ from registry.rules.defects import Defects
 from registry.rules.documents import MAX_VALUES as FEW
 from registry.rules.documents import Allowance, loads, weight
 from registry.rules.streams import PIECE, kinds, outline
-from registry.rules.tensors import File, Header, Read, check_extent, fetch, parse_header, repeated
+from registry.rules.tensors import MAX_HEADER, File, Header, Read, check_extent, fetch, parse_header, repeated
 
 Kind = Literal["base", "adapter", "checkpoint"]
 
@@ -60,6 +61,8 @@ KEPT = TOKENIZER | {"config.json", "chat_template.jinja", CONFIG, INDEX}
 STREAMED = {"tokenizer.json", "vocab.json"}
 MAX_HELD = 4 << 20, 500_000
 """Bytes and values up to which one of those is held all the same, to be compared key by key; others are by their bytes."""
+BYTES, TWICE, LEAST = 24, 2, 1 << 20
+"""Bytes of memory a byte of a text that is parsed whole, one of a text read by pieces, and what any bundle takes."""
 PIECES = frozenset({"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"})
 SENTENCEPIECE = (
     "Load the tokenizer with transformers (AutoTokenizer) and save it with save_pretrained: tokenizer.json says all of it. "
@@ -97,7 +100,7 @@ def read_bundle(kind: Kind, files: Sequence[File], read: Read, *, judged: bool =
     Of a bundle that was `judged` before only what is held of it is read.
     """
     bundle = Bundle(kind, read, judged=judged)
-    _choose(bundle, files)
+    choose(bundle, files)
     for path, file in bundle.files.items():
         try:
             check_extent(file, read)
@@ -107,11 +110,33 @@ def read_bundle(kind: Kind, files: Sequence[File], read: Read, *, judged: bool =
     return bundle
 
 
+def footprint(kind: Kind, files: Sequence[File], read: Read) -> tuple[int, int]:
+    """At most how many bytes of memory it takes to read a bundle, and to keep what is kept of it while it is weighed.
+
+    By the sizes of its texts and headers alone, each read to 24 times its size at worst (`[],` is three bytes, and 64 as
+    a list); a tokenizer that is read by pieces leaves no more than its keys.
+    """
+    held = streamed = passing = 0
+    for file in files:
+        if is_weights(kind, file.path):
+            with suppress(RegistryError):
+                held += min(int.from_bytes(fetch(file, read, 0, 8), "little"), MAX_HEADER)
+        elif file.size > _most(file.path):
+            continue  # refused by its size
+        elif file.path in STREAMED and file.size > MAX_HELD[0]:
+            streamed += file.size
+        elif file.path in KEPT and file.path not in TABLES:
+            held += file.size
+        else:
+            passing = max(passing, file.size)
+    return BYTES * (held + passing) + TWICE * streamed + LEAST, BYTES * held + LEAST
+
+
 def is_weights(kind: Kind, path: str) -> bool:
     return path == ADAPTER_WEIGHTS if kind == "adapter" else BASE_WEIGHTS.fullmatch(path) is not None
 
 
-def _choose(bundle: Bundle, files: Sequence[File]) -> None:
+def choose(bundle: Bundle, files: Sequence[File]) -> None:
     """Keep the files that may be there at all; the rest are refused by name, and say what their bytes are."""
     if len(files) > MAX_FILES:
         bundle.wrong("", "", "too-many-files", f"{len(files)} files, at most {MAX_FILES} are accepted", "Remove some.")

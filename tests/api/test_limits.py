@@ -17,8 +17,11 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from registry.api import bytes as pieces
+from registry.client import Countersign
+from registry.errors import BundleRejected
 from tests.api.conftest import Door
 from tests.assets.cases import Case, Files, sound
 from tests.assets.make import CASES
@@ -39,6 +42,7 @@ class Server:
 
     pid: int
     client: httpx.Client
+    token: str
     sent: dict[bytes, str] = field(default_factory=dict)
 
     def cpu(self) -> float:
@@ -88,7 +92,8 @@ def server(door: Door, world: World, tmp_path_factory: pytest.TempPathFactory) -
     given |= {"COUNTERSIGN_HOME": str(home), "COUNTERSIGN_PORT": str(port),
               "COUNTERSIGN_DATABASE_URL": door.settings.database_url or ""}  # fmt: skip
     process = subprocess.Popen([sys.executable, "-m", "registry", "api"], env=given, stdout=subprocess.DEVNULL)
-    headers = {"Authorization": f"Bearer {door.token(world.engineer)}"}
+    token = door.token(world.engineer)
+    headers = {"Authorization": f"Bearer {token}"}
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", headers=headers, timeout=120) as client:
 
@@ -99,7 +104,7 @@ def server(door: Door, world: World, tmp_path_factory: pytest.TempPathFactory) -
                     return False
 
             until(answers, "the server answers", 60)
-            yield Server(process.pid, client)
+            yield Server(process.pid, client, token)
     finally:
         process.terminate()
         process.wait(20)
@@ -150,6 +155,28 @@ def test_the_largest_genuine_tokenizer_is_taken(server: Server, world: World) ->
     assert server.peak() < MEGABYTES
 
 
+def test_names_are_refused_before_a_byte_is_sent(server: Server, world: World, tmp_path: Path) -> None:
+    """With them all that is wrong with the contents; the registry keeps the refusal, and nothing else."""
+    files = sound() | {"model.bin": b"\x80\x02odd", "README.md": b"<script>odd</script>", "a" * 200: b"", "config.json": b"{"}
+    for path, content in files.items():
+        (tmp_path / path).write_bytes(content)
+    with Countersign(str(server.client.base_url).removesuffix("/api/v1/"), server.token) as registry:
+        with pytest.raises(BundleRejected) as refused:
+            registry.add("base", tmp_path, f"{world.team}/unsent")
+        for odd in ("model.bin", "README.md", "config.json"):
+            assert not registry.has_blob(hashlib.sha256(files[odd]).hexdigest())
+    assert [(one.rule, one.file) for one in refused.value.defects] == [
+        ("file-not-allowed", "a" * 200), ("file-not-allowed", "model.bin"), ("code-as-text", "README.md"),
+        ("bad-json", "config.json"),
+    ]  # fmt: skip
+    with world.store.engine.connect() as connection:
+        found = connection.execute(
+            text("select outcome from event where action = 'version:register' and subject = :subject"),
+            {"subject": f"{world.team}/unsent"},
+        ).all()  # fmt: skip
+    assert [one.outcome for one in found] == ["refused"]
+
+
 COSTLIEST = (
     "every large file at once", "twelve shards of 20,000 tensors", "16 MiB of small objects",
     "Gemma with a key twice at its end",
@@ -176,8 +203,7 @@ def half_sent(server: Server, head: str, length: int, sent: int) -> socket.socke
     """A request whose body is not through yet."""
     url = server.client.base_url
     line = socket.create_connection((url.host, url.port))
-    token = server.client.headers["Authorization"]
-    line.sendall(f"{head} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nContent-Type: application/json\r\n"
+    line.sendall(f"{head} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\nContent-Type: application/json\r\n"
                  f"Content-Length: {length}\r\n\r\n".encode() + bytes(sent))  # fmt: skip
     return line
 

@@ -5,6 +5,7 @@ proof     how it is proven: canonical JSON, Merkle log, signatures
 stats     numbers over bytes, fast
 views     frozen answers, by noun
 blobs     content-addressed bytes; uploads and drafts: bytes on their way in
+rooms     how much memory what strangers sent may take together
 sandbox   where chat templates are looked at and run, apart from everything
 db        how it is kept: tables, the store that alone opens transactions
 commands  everything that changes the registry

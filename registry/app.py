@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry import web
 from registry.api import hub, rest
+from registry.api.bytes import Body
 from registry.api.hub.door import PULLS
 from registry.api.rest import problems
 from registry.blobs import Blobs
@@ -41,6 +42,9 @@ from registry.uploads import Uploads
 VERSION = "0.1.0"
 ADMIN_DAYS = 365
 UNFINISHED_FILES = 2  # of the largest size allowed: what one account may leave half-sent
+MODEST = 64 << 10
+ROOM = {"modest": 8 << 20, "large": 16 << 20}
+"""Bytes of the bodies that are held at once: those that say they have at most MODEST, and the larger ones."""
 STREAMED = {"PUT": "/api/v1/blobs/", "PATCH": "/api/v1/uploads/"}
 
 
@@ -198,12 +202,13 @@ class _Around:
 
     def __init__(self, app: ASGIApp, settings: Settings, seconds: Histogram) -> None:
         self._app, self._settings, self._seconds = app, settings, seconds
+        self._room = dict(ROOM)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = Request(scope)
+        request = Request(scope, receive)
         given = request.headers.get("x-request-id", "")
         request.state.request_id = given if given.isalnum() and len(given) <= 64 else uuid4().hex
         started, status = time.perf_counter(), 0
@@ -216,8 +221,11 @@ class _Around:
             await send(message)
 
         try:
-            self._bound(request)
-            await self._app(scope, receive, told)
+            length = self._bound(request)
+            if length:
+                await self._whole(request, length, told)
+            else:
+                await self._app(scope, receive, told)
         except Exception as error:
             if status:
                 raise  # half an answer is out: all that is left is to cut the line
@@ -226,16 +234,35 @@ class _Around:
         finally:
             self._seconds.labels(request.method, str(status)).observe(time.perf_counter() - started)
 
-    def _bound(self, request: Request) -> None:
+    async def _whole(self, request: Request, length: int, send: Send) -> None:
+        """Take a body before anything else is done for it, so that the bodies of all requests together are bounded."""
+        part = "modest" if length <= MODEST else "large"
+        if self._room[part] < length:
+            raise Unavailable("bodies-busy", "Too many large requests are being sent at the same time.",
+                              "Send it again in a few seconds.", retry_after=2, sent=False)  # fmt: skip
+        self._room[part] -= length
+        try:
+            body = [{"type": "http.request", "body": await Body(request).whole(), "more_body": False}]
+
+            async def receive() -> Message:
+                return body.pop() if body else await request.receive()
+
+            await self._app(request.scope, receive, send)
+        finally:
+            self._room[part] += length
+
+    def _bound(self, request: Request) -> int:
+        """The length of a body that is taken whole; TooLarge for more than is taken. A streamed one has none here."""
         most, length = self._settings.max_json_bytes, request.headers.get("content-length", "")
         streamed = STREAMED.get(request.method)
         if streamed and request.url.path.startswith(streamed):
-            return
+            return 0
         if length.isdecimal() and int(length) > most:
             raise TooLarge("body-too-large", f"A body may have at most {most} bytes.",
                            "Upload files as blobs; send less here.")  # fmt: skip
         if "chunked" in request.headers.get("transfer-encoding", "").lower():
             raise TooLarge("length-missing", "A body here must say its length.", "Send Content-Length.")
+        return int(length) if length.isdecimal() else 0
 
 
 def _operations(app: FastAPI) -> None:

@@ -25,6 +25,8 @@ T = TypeVar("T")
 RANGE = re.compile(r"bytes=(?:([0-9]{1,40})-([0-9]{0,40})|-([0-9]{1,40}))")
 BATCH = 1 << 20
 """Bytes handed to the disk at once; a sender has at most two batches in memory."""
+SENDERS = 8
+"""So many senders get whole batches; of twice as many each gets half a one, and so on, so that a crowd fits in memory."""
 PIECE = 256 << 10
 """Bytes read at once for a reader, who has at most two pieces in memory."""
 FEW, SMALLER = 32, 64 << 10
@@ -61,6 +63,8 @@ async def in_thread(work: Callable[..., T], *given: Any) -> T:
 class Body:
     """A request's body, taken once."""
 
+    senders = 0
+
     def __init__(self, request: Request) -> None:
         self._receive, self._more = request.receive, True
 
@@ -83,13 +87,14 @@ class Body:
         """
         writing: asyncio.Task[None] | None = None
         why: Unavailable | None = None
+        Body.senders += 1
         try:
             while self._more and why is None:
                 pieces: list[bytes] = []
-                size = 0
+                size, batch = 0, BATCH // max(1, Body.senders // SENDERS)
                 try:
                     async with asyncio.timeout(WAIT):
-                        while self._left() and size < BATCH:
+                        while self._left() and size < batch:
                             pieces.append(await self._piece())
                             size += len(pieces[-1])
                 except TimeoutError:
@@ -108,9 +113,23 @@ class Body:
             if writing is not None:
                 await asyncio.wait([writing])
             raise
+        finally:
+            Body.senders -= 1
         if why is not None:
             self._more = False  # nothing to wait for any longer
             raise why
+
+    async def whole(self) -> bytes:
+        """All of it at once, for a body whose length is known to be modest; Unavailable as in `take`."""
+        pieces: list[bytes] = []
+        try:
+            async with asyncio.timeout(WAIT):
+                while self._left():
+                    pieces.append(await self._piece())
+        except TimeoutError:
+            raise Unavailable("body-too-slow", f"The body did not come in {WAIT:.0f} seconds.",
+                              "Send it again, over a better line.") from None  # fmt: skip
+        return b"".join(pieces)
 
     async def drain(self, most: int = 16 << 20, seconds: float = 5.0) -> None:
         """Let a refused sender finish a body that is nearly through, so that he hears the answer."""

@@ -11,12 +11,18 @@ from uuid import UUID
 
 from registry.client.blobs import Blobs, OnBytes, Progress, hash_file
 from registry.client.transport import SLOW, ref_path
-from registry.errors import Invalid, Unverified
+from registry.errors import BundleRejected, Defect, Invalid, Unverified
+from registry.rules.bundles import by_name
+from registry.rules.files import read_bundle
+from registry.rules.tensors import File
 from registry.views.chat_templates import ChatTemplateView
 from registry.views.versions import AddedView, LinePage, LineView, VerifiedView, VersionView
 
 Kind = Literal["base", "adapter", "checkpoint"]
 NOUNS: dict[Kind, str] = {"base": "/bases", "adapter": "/adapters", "checkpoint": "/checkpoints"}
+
+UNSENT = "0" * 64
+"""The digest of a file that was not read yet."""
 
 
 class Versions(Blobs):
@@ -39,17 +45,41 @@ class Versions(Blobs):
     ) -> AddedView:
         """Send every file of a folder, then register them as a version of `team/name` (bytes before rows).
 
+        Where the names or sizes alone are wrong, nothing is sent: the registry is asked to refuse, and what the rules say
+        of the contents is told with it.
+
         `quantised_of` names what a checkpoint is a quantisation of: the registry works that out from the bytes.
         `training_run`, `attempt` and `step` are a trainer's. Raises BundleRejected with every defect when the
         registry refuses the files; nothing is stored then.
         """
-        files = [self._sent(path, inside, on_bytes) for path, inside in bundle_files(directory)]
+        found = bundle_files(directory)
         body = {
-            "name": name, "files": files, "meta": dict(meta or {}), "base": base, "domain": domain,
+            "name": name, "meta": dict(meta or {}), "base": base, "domain": domain,
             "training_run": str(training_run) if training_run else None, "attempt": attempt, "step": step,
             **({"quantised_of": quantised_of} if quantised_of else {}),
         }  # fmt: skip
-        return self._post(NOUNS[kind], AddedView, body, timeout=SLOW)
+        self._ask(kind, found, body)
+        files = [self._sent(path, inside, on_bytes) for path, inside in found]
+        return self._post(NOUNS[kind], AddedView, body | {"files": files}, timeout=SLOW)
+
+    def _ask(self, kind: Kind, found: list[tuple[Path, str]], body: Mapping[str, Any]) -> None:
+        """Have the registry refuse what is wrong by its name or size, before a byte is sent; the refusal is its own.
+
+        A registry that takes what our rules would not asks for the bytes (`blob-missing`), and then it gets them.
+        """
+        unsent = [File(inside, UNSENT, path.stat().st_size) for path, inside in found]
+        if not by_name(kind, unsent):
+            return
+        files = [{"path": file.path, "sha256": file.sha256, "size": file.size} for file in unsent]
+        try:
+            self._post(NOUNS[kind], AddedView, {**body, "files": files}, timeout=SLOW)
+        except BundleRejected as refused:
+            known = {(one.file, one.rule) for one in refused.defects}
+            more = [one for one in _judged_here(kind, found) if (one.file, one.rule) not in known]
+            raise BundleRejected([*refused.defects, *more], **refused.facts) from None
+        except Unverified as missing:
+            if missing.kind != "blob-missing":
+                raise
 
     def _sent(self, path: Path, inside: str, on_bytes: OnBytes | Progress | None) -> dict[str, Any]:
         """One file of a bundle, its bytes published, as the registering request names it."""
@@ -93,6 +123,21 @@ class Versions(Blobs):
                 continue
             self.get_blob(file.sha256, target, on_bytes)
         return version
+
+
+def _judged_here(kind: Kind, found: list[tuple[Path, str]]) -> list[Defect]:
+    """All that the rules say of the files as they lie here, short of reading every number in them."""
+    places = {f"{number:064x}": path for number, (path, _) in enumerate(found)}
+    listed = [
+        File(inside, digest, places[digest].stat().st_size) for digest, (_, inside) in zip(places, found, strict=True)
+    ]
+
+    def read(digest: str, start: int, length: int) -> bytes:
+        with places[digest].open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
+    return read_bundle(kind, listed, read).defects.told()
 
 
 def bundle_files(directory: str | Path) -> list[tuple[Path, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,14 +15,15 @@ from registry.db.lineage import LineageEdge
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease, TrainingRun
 from registry.db.versions import Line, Node, Version, VersionFile
-from registry.errors import BundleRejected, Conflict, Invalid, NotFound, Refused
+from registry.errors import BundleRejected, Conflict, Invalid, NotFound, Refused, Unverified
+from registry.rooms import JUDGING
 from registry.rules import bundles, documents, refs
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
 from registry.rules.bundles import BaseFacts, Inspected, Kind
 from registry.rules.chat_templates import Judge
 from registry.rules.refs import Ref, parse_line
-from registry.rules.tensors import File
+from registry.rules.tensors import File, TensorInfo, Weighed
 from registry.stats import quantisations, weights
 from registry.views.versions import AddedView, FindingView
 
@@ -45,7 +47,15 @@ class Draft:
 @dataclass(frozen=True, slots=True)
 class _Base:
     id: UUID
-    facts: BaseFacts
+    files: list[File]
+    root: str | None
+    line: str
+    commit: str
+
+    def facts(self, blobs: Blobs) -> BaseFacts:
+        """What an adapter is held against, read from the bytes."""
+        facts = bundles.base_facts(self.files, blobs.read, base_root=self.root)
+        return replace(facts, line=self.line, commit=self.commit)
 
 
 def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedView:
@@ -57,15 +67,20 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
     ref = parse_line(draft.name)
     assert ref.team is not None
     store.check(actor, Action.VERSION_REGISTER, ref.team)
-    _published(store, blobs, actor, draft.files)
+    try:
+        _published(store, blobs, actor, draft.files)
+    except Unverified:
+        # A client asks before it sends: what is wrong by its name alone is said without the bytes.
+        with store.judging(actor, Action.VERSION_REGISTER, ref.team):
+            if defects := bundles.by_name(draft.kind, draft.files):
+                raise BundleRejected(defects, subject=draft.name) from None
+        raise
     with store.judging(actor, Action.VERSION_REGISTER, ref.team):
-        base = _base(store, blobs, actor, draft)
+        base = _base(store, actor, draft)
         original = _original(store, actor, draft)
     meta = _meta(store, actor, draft)
-    inspected = bundles.inspect(
-        draft.kind, draft.files, blobs.read, base=None if base is None else base.facts, meta=meta,
-        weigh=weights.weigh(blobs.read), named=_named(store, actor), judge=_judge(store, actor),
-    )  # fmt: skip
+    with store.judging(actor, Action.VERSION_REGISTER, ref.team):
+        inspected = _inspected(store, blobs, actor, draft, base, meta)
     rewritten = None if inspected.rewritten is None else blobs.put([inspected.rewritten]).sha256
     if original is not None and not inspected.defects:
         descent = quantisations.descend(draft.files, original.files, blobs.read)
@@ -102,6 +117,24 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
         raise
 
 
+def _inspected(
+    store: Store, blobs: Blobs, actor: Actor, draft: Draft, base: _Base | None, meta: dict[str, Any]
+) -> Inspected:
+    """Judge the bundle where there is room for it; while its weights are read others may be judged beside it."""
+    reading, kept = bundles.footprint(draft.kind, draft.files, blobs.read)
+    below = 0 if base is None else bundles.footprint("base", base.files, blobs.read)[0]
+    with JUDGING.take(below + reading) as held:
+        facts = None if base is None else base.facts(blobs)
+        weigh = weights.weigh(blobs.read)
+
+        def aside(file: File, tensors: Sequence[TensorInfo]) -> Weighed:
+            held.keep(below + kept)
+            return weigh(file, tensors)
+
+        return bundles.inspect(draft.kind, draft.files, blobs.read, base=facts, meta=meta, weigh=aside,
+                               named=_named(store, actor), judge=_judge(store, actor))  # fmt: skip
+
+
 def _judge(store: Store, actor: Actor) -> Judge:
     """Who looks at chat templates; an adapter's own is taken in when some environment might let it serve."""
     with store.read(actor) as session:
@@ -130,7 +163,7 @@ def _published(store: Store, blobs: Blobs, actor: Actor, files: list[File]) -> N
     senders.must_have(store, blobs, actor, [(file.path, file.sha256, file.size) for file in files])
 
 
-def _base(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> _Base | None:
+def _base(store: Store, actor: Actor, draft: Draft) -> _Base | None:
     if draft.base is None:
         return None
     with store.read(actor) as session:
@@ -139,9 +172,7 @@ def _base(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> _Base | Non
             raise Refused("unfit-base", f"{draft.base} is {'an adapter' if line.kind == 'adapter' else version.state}.",
                           "Name a registered base model or checkpoint.", subject=draft.name)  # fmt: skip
         files = [File(path, sha256, size) for path, sha256, size in versions.files(session, version.id)]
-        root, name, commit = version.base_root, line.ref, refs.commit(version.manifest_digest)
-    facts = bundles.base_facts(files, blobs.read, base_root=root)
-    return _Base(version.id, replace(facts, line=name, commit=commit))
+        return _Base(version.id, files, version.base_root, line.ref, refs.commit(version.manifest_digest))
 
 
 def _named(store: Store, actor: Actor) -> bundles.Named:

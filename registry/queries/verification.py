@@ -16,6 +16,7 @@ from registry.db.store import Store
 from registry.db.versions import Line, Node, Version
 from registry.errors import BundleRejected, Defect, NotFound, RegistryError, Unavailable
 from registry.proof import canonical
+from registry.rooms import JUDGING
 from registry.rules import bundles, datasets, refs
 from registry.rules.actors import Actor
 from registry.rules.bundles import BaseFacts, Inspected, Kind
@@ -90,12 +91,14 @@ def _version(store: Store, blobs: Blobs, actor: Actor, ref: str) -> VerifiedView
         original_files = [File(*row) for row in versions.files(session, original[0].id)] if original else []
     kind: Kind = line.kind  # type: ignore[assignment]  # the column's CHECK knows no other
     checks = _Checks()
-    facts = _base(checks, blobs, base, base_files)
     # An own template was let in under the policies of its day; now only its bytes are looked at.
     judge = Judge(sandbox.look, ("registered",) if own_of(version.facts) else ())
-    inspected = bundles.inspect(
-        kind, files, blobs.read, base=facts, meta=version.meta, weigh=weights.weigh(blobs.read), judge=judge
-    )
+    below, own = (bundles.footprint(*one, blobs.read)[0] for one in (("base", base_files), (kind, files)))
+    with JUDGING.take(below + own):
+        facts = _base(checks, blobs, base, base_files)
+        inspected = bundles.inspect(
+            kind, files, blobs.read, base=facts, meta=version.meta, weigh=weights.weigh(blobs.read), judge=judge
+        )
     _files(checks, blobs, kind, files, inspected)
     manifest = canonical.digest([{"path": f.path, "sha256": f.sha256, "size": f.size} for f in files])
     checks.same("manifest", manifest, version.manifest_digest)

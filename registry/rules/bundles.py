@@ -19,12 +19,23 @@ from registry.rules.chat_templates import Judge
 from registry.rules.configs import FILE as CONFIG
 from registry.rules.contents import CLASS
 from registry.rules.documents import canonical, digest, sha256_hex
-from registry.rules.files import ADAPTER_WEIGHTS, BASE_WEIGHTS, DOCS, INDEX, Bundle, Kind, is_weights, read_bundle
-from registry.rules.tensors import File, Read, Weigh, Weighed, repeated, tensor_root, weigh_plain
+from registry.rules.files import (
+    ADAPTER_WEIGHTS,
+    BASE_WEIGHTS,
+    DOCS,
+    INDEX,
+    Bundle,
+    Kind,
+    choose,
+    footprint,
+    is_weights,
+    read_bundle,
+)
+from registry.rules.tensors import DTYPES, File, Read, Weigh, Weighed, repeated, tensor_root, weigh_plain
 
 __all__ = [
-    "BaseFacts", "File", "Finding", "Inspected", "Kind", "Named", "Read", "base_facts", "inspect", "manifest_of",
-    "without_docs",
+    "BaseFacts", "File", "Finding", "Inspected", "Kind", "Named", "Read", "base_facts", "by_name", "footprint",
+    "inspect", "manifest_of", "without_docs",
 ]  # fmt: skip
 
 REQUIRED_META: dict[Kind, tuple[str, ...]] = {
@@ -137,6 +148,17 @@ def inspect(
     )  # fmt: skip
 
 
+def by_name(kind: Kind, files: Sequence[File]) -> list[Defect]:
+    """What is wrong with the files' names, number and sizes: what can be said before any byte of them is there."""
+
+    def unsent(sha256: str, start: int, length: int) -> bytes:
+        raise KeyError(sha256)
+
+    bundle = Bundle(kind, unsent)
+    choose(bundle, files)
+    return bundle.defects.told()
+
+
 def manifest_of(files: Sequence[File]) -> list[dict[str, Any]]:
     """Every file's path, SHA-256 and size, by path: what a version's digest, and so its commit id, is taken of."""
     return [{"path": file.path, "sha256": file.sha256, "size": file.size}
@@ -178,7 +200,7 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
         if inspected.base_root is None:
             raise BundleRejected(inspected.defects)
         base_root = inspected.base_root
-    bundle = read_bundle("base", files, read)
+    bundle = read_bundle("base", files, read, judged=True)
     if bundle.defects:
         raise BundleRejected(bundle.defects.told())
     return BaseFacts(base_root, _shapes(bundle), bundle.documents["config.json"], texts=bindings.texts_of(bundle))
@@ -195,13 +217,14 @@ def _shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
 
 def _counts(bundle: Bundle) -> dict[str, Any]:
     """Tensors, stored parameters (tied weights count once), and parameters by type."""
-    by_dtype: Counter[str] = Counter()
+    held: Counter[str] = Counter()
     for header in bundle.weights.values():
-        for info in header.tensors:
-            by_dtype[info.dtype] += info.elements
+        for _, dtype, _, start, end in header.tensors:
+            held[dtype] += end - start
+    by_dtype = {dtype: size // DTYPES[dtype] for dtype, size in held.items()}
     return {
         "tensors": sum(len(header.tensors) for header in bundle.weights.values()),
-        "parameters": by_dtype.total(),
+        "parameters": sum(by_dtype.values()),
         "dtypes": dict(sorted(by_dtype.items())),
     }
 

@@ -18,6 +18,8 @@ HEAD = 512
 TAIL = 22 + 0xFFFF
 """Bytes at the end in which a ZIP archive keeps its list: 22 and a comment (APPNOTE.TXT, 4.3.16)."""
 ARCHIVE_END = b"PK\x05\x06"
+MAX_ENDS = 64
+"""Weights hold none; whoever writes it there again and again wants each of them looked at."""
 PICKLE = "a Python pickle, which runs code when it is loaded"
 SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"PK\x03\x04", "a ZIP archive, the form of PyTorch's .bin and .pt and NumPy's .npz files, which hold pickles"),
@@ -70,6 +72,9 @@ HIDDEN = re.compile(
     "[\0-\x08\x0b\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]"
     "|(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0000-\U000e007f]"
 )
+WITHIN = (range(0xA0), range(0x202A, 0x206A), (0xFEFF,), range(0xFFF9, 0xFFFC), range(0xE0000, 0xE0080))
+HIDES = frozenset(letter for part in WITHIN for letter in map(chr, part) if HIDDEN.search(letter))
+"""Each of those, for a text is sooner searched for its letters than for a pattern."""
 CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f]")
 MARKUP = re.compile(r"\s*(?:<!doctype|<html|<svg|<\?xml|<\?php|<script|<%|\{\\rtf)", re.IGNORECASE)
 CODE = re.compile(
@@ -125,6 +130,8 @@ def foreign(head: bytes) -> str | None:
 
 def ends_as_archive(tail: bytes) -> bool:
     """Do a file's last TAIL bytes close a ZIP archive? Then whoever reads from the end sees other contents."""
+    if tail.count(ARCHIVE_END) > MAX_ENDS:
+        return True
     at = len(tail)
     while (at := tail.rfind(ARCHIVE_END, 0, at)) >= 0:
         if len(tail) >= at + 22 and at + 22 + int.from_bytes(tail[at + 20 : at + 22], "little") == len(tail):
@@ -176,6 +183,8 @@ def check_prose(text: str, wrong: Wrong) -> None:
 
 def check_plain(text: str, wrong: Wrong) -> None:
     """No character that a reader cannot see but a machine obeys."""
+    if HIDES.isdisjoint(text):
+        return
     if found := HIDDEN.search(text):
         wrong(f"character {found.start()}", "hidden-character", f"it holds U+{ord(found[0]):04X}, which is not seen",
               "Take it out: a reader must see what is there.")  # fmt: skip

@@ -9,6 +9,7 @@ import codecs
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ from registry.rules.defects import Defects
 from registry.rules.documents import MAX_VALUES as FEW
 from registry.rules.documents import Allowance, loads, weight
 from registry.rules.streams import PIECE, kinds, outline
-from registry.rules.tensors import File, Header, Read, check_extent, fetch, parse_header, repeated
+from registry.rules.tensors import MAX_HEADER, File, Header, Read, check_extent, fetch, parse_header, repeated
 
 Kind = Literal["base", "adapter", "checkpoint"]
 
@@ -40,7 +41,7 @@ MAX_TEXT = 1 << 20
 LARGER = {"tokenizer.json": 64 << 20, "vocab.json": 8 << 20, "merges.txt": 8 << 20, "vocab.txt": 8 << 20,
           "tokenizer_config.json": 4 << 20, "model.safetensors.index.json": 8 << 20}  # fmt: skip
 """Byte limits of the text files that may pass 1 MiB: Gemma's tokenizer has 33 MB, its settings 1.2."""
-MAX_TERMS = 256 << 10
+MAX_TERMS = 128 << 10
 """Bytes of a licence or notice: all the licences there are in SPDX have less than 60,000 each."""
 MAX_VALUES = 3_200_000
 """In all JSON of one bundle, headers included, as documents.Allowance counts: a tokenizer of 262,144 pieces and twice as
@@ -60,6 +61,8 @@ KEPT = TOKENIZER | {"config.json", "chat_template.jinja", CONFIG, INDEX}
 STREAMED = {"tokenizer.json", "vocab.json"}
 MAX_HELD = 4 << 20, 500_000
 """Bytes and values up to which one of those is held all the same, to be compared key by key; others are by their bytes."""
+BYTES, TWICE, LEAST = 24, 2, 1 << 20
+"""Bytes of memory a byte of a text that is parsed whole, one of a text read by pieces, and what any bundle takes."""
 PIECES = frozenset({"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"})
 SENTENCEPIECE = (
     "Load the tokenizer with transformers (AutoTokenizer) and save it with save_pretrained: tokenizer.json says all of it. "
@@ -81,6 +84,8 @@ class Bundle:
     defects: Defects = field(default_factory=Defects)
     allowance: Allowance = field(default_factory=lambda: Allowance(MAX_VALUES))
     documents: dict[str, Any] = field(default_factory=dict)
+    judged: bool = False
+    """It was found sound before: what would not be held is not read again."""
 
     def wrong(self, file: str, where: str, rule: str, detail: str, mend: str) -> None:
         self.defects.append(Defect(file, where, rule, detail, mend))
@@ -89,10 +94,13 @@ class Bundle:
         self.wrong(file.path, "", error.kind, error.detail, error.mend)
 
 
-def read_bundle(kind: Kind, files: Sequence[File], read: Read) -> Bundle:
-    """Choose the files that may be there, read their headers and texts, and note every defect on the way."""
-    bundle = Bundle(kind, read)
-    _choose(bundle, files)
+def read_bundle(kind: Kind, files: Sequence[File], read: Read, *, judged: bool = False) -> Bundle:
+    """Choose the files that may be there, read their headers and texts, and note every defect on the way.
+
+    Of a bundle that was `judged` before only what is held of it is read.
+    """
+    bundle = Bundle(kind, read, judged=judged)
+    choose(bundle, files)
     for path, file in bundle.files.items():
         try:
             check_extent(file, read)
@@ -102,11 +110,33 @@ def read_bundle(kind: Kind, files: Sequence[File], read: Read) -> Bundle:
     return bundle
 
 
+def footprint(kind: Kind, files: Sequence[File], read: Read) -> tuple[int, int]:
+    """At most how many bytes of memory it takes to read a bundle, and to keep what is kept of it while it is weighed.
+
+    By the sizes of its texts and headers alone, each read to 24 times its size at worst (`[],` is three bytes, and 64 as
+    a list); a tokenizer that is read by pieces leaves no more than its keys.
+    """
+    held = streamed = passing = 0
+    for file in files:
+        if is_weights(kind, file.path):
+            with suppress(RegistryError):
+                held += min(int.from_bytes(fetch(file, read, 0, 8), "little"), MAX_HEADER)
+        elif file.size > _most(file.path):
+            continue  # refused by its size
+        elif file.path in STREAMED and file.size > MAX_HELD[0]:
+            streamed += file.size
+        elif file.path in KEPT and file.path not in TABLES:
+            held += file.size
+        else:
+            passing = max(passing, file.size)
+    return BYTES * (held + passing) + TWICE * streamed + LEAST, BYTES * held + LEAST
+
+
 def is_weights(kind: Kind, path: str) -> bool:
     return path == ADAPTER_WEIGHTS if kind == "adapter" else BASE_WEIGHTS.fullmatch(path) is not None
 
 
-def _choose(bundle: Bundle, files: Sequence[File]) -> None:
+def choose(bundle: Bundle, files: Sequence[File]) -> None:
     """Keep the files that may be there at all; the rest are refused by name, and say what their bytes are."""
     if len(files) > MAX_FILES:
         bundle.wrong("", "", "too-many-files", f"{len(files)} files, at most {MAX_FILES} are accepted", "Remove some.")
@@ -192,8 +222,12 @@ def _read_text(bundle: Bundle, path: str, file: File) -> None:
     def wrong(where: str, rule: str, detail: str, mend: str) -> None:
         bundle.wrong(path, where, rule, detail, mend)
 
+    bundle.allowance.take(file.size)
     if path in STREAMED and not _held(bundle, file):
-        check_outline(path, outline(_pieces(bundle, file), bundle.allowance), wrong)
+        if not bundle.judged:
+            check_outline(path, outline(_pieces(bundle, file), bundle.allowance), wrong)
+        return
+    if bundle.judged and path in TABLES:
         return
     document: Any
     try:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from registry.rules.documents import Allowance, Strict, bad
+from registry.rules.documents import MAX_DIGITS, Allowance, Strict, bad, odd_numbers
 
 PIECE = 128 << 10
 """Bytes read at once: what is parsed of them stays in a core's own cache."""
@@ -23,9 +23,8 @@ LEAST = 1 << 10
 """Characters taken at once: begun with few, doubled while it goes well."""
 MAX_KEYS = 393_216
 """Of one object: half as many again as the largest vocabulary we know of."""
-MAX_DIGITS = 64
-MAX_FLOATS = 600_000
-"""A vocabulary with a score for each of 262,144 pieces has as many."""
+MAX_ODD = 600_000
+"""Numbers looked at one by one; a vocabulary with a score for each of 262,144 pieces has as many."""
 WASTE = 16 << 20
 SINGLES = 150_000
 """Characters read in vain, and elements read one by one, before a document is called too tangled."""
@@ -62,23 +61,27 @@ class _Reader:
         self._pieces, self._allowance, self._depth = pieces, allowance, depth
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
         self._strict = Strict()
-        hooks = self._strict.hooks | {"parse_int": self._int, "parse_float": self._float}
-        self._scan = json.JSONDecoder(**hooks).scan_once  # type: ignore[attr-defined]
-        self._floats = MAX_FLOATS
+        # No number is wanted: how long it is says as well that it is one, and is known in no time.
+        self._scan = self._scanner(self._strict.hooks | {"parse_int": len})
+        self._careful, self._before = False, b""
+        self._odds = MAX_ODD
         self._text, self._at, self._ended = "", 0, False
         self._end = ENDS[-1]
         self._waste, self._singles = WASTE, SINGLES
 
-    def _int(self, text: str) -> int:
-        if len(text) > MAX_DIGITS:
-            raise ValueError(f"a number has more than {MAX_DIGITS} digits")
-        return int(text)
+    def _scanner(self, hooks: dict[str, Any]) -> Any:
+        return json.JSONDecoder(**hooks).scan_once  # type: ignore[attr-defined]
 
-    def _float(self, text: str) -> float:
-        self._floats -= 1
-        if self._floats < 0:
-            raise bad(f"it holds more than {MAX_FLOATS} numbers with a fraction")
-        return self._strict.number(text)
+    def _odd(self, read: Callable[[str], Any]) -> Callable[[str], Any]:
+        """Count the numbers that have to be looked at one by one."""
+
+        def counted(text: str) -> Any:
+            self._odds -= 1
+            if self._odds < 0:
+                raise bad(f"with a number that long or large, it holds more than {MAX_ODD}")
+            return read(text)
+
+        return counted
 
     def whole(self) -> dict[str, str]:
         if self._next() != "{":
@@ -94,6 +97,10 @@ class _Reader:
         piece = next(self._pieces, None)
         if piece is not None:
             self._allowance.spend(piece)
+            if not self._careful and odd_numbers(self._before + piece):
+                odd = {name: self._odd(self._strict.careful[name]) for name in ("parse_int", "parse_float")}
+                self._careful, self._scan = True, self._scanner(self._strict.careful | odd)
+            self._before = piece[-MAX_DIGITS:]
         self._ended = piece is None
         self._text = self._text[self._at :] + self._decode(piece or b"", self._ended)
         self._at = 0

@@ -136,11 +136,12 @@ def parse_header(file: File, read: Read, allowance: Allowance | None = None) -> 
     def wrong(where: str, rule: str, detail: str, mend: str = "Write the file again with safetensors.") -> None:
         defects.append(Defect(file.path, where, rule, detail, mend))
 
-    data = _header_bytes(file, read, wrong)
-    if data is None:
-        return Header((), defects)
+    allowance = allowance or Allowance(MAX_HEADER_VALUES)
     try:
-        (allowance or Allowance(MAX_HEADER_VALUES)).spend(data, MAX_HEADER_VALUES)
+        data = _header_bytes(file, read, allowance, wrong)
+        if data is None:
+            return Header((), defects)
+        allowance.spend(data, MAX_HEADER_VALUES)
     except Invalid as error:
         wrong("header", "header-json", error.detail)
         return Header((), defects)
@@ -152,7 +153,7 @@ def parse_header(file: File, read: Read, allowance: Allowance | None = None) -> 
 Wrong = Callable[..., None]
 
 
-def _header_bytes(file: File, read: Read, wrong: Wrong) -> bytes | None:
+def _header_bytes(file: File, read: Read, allowance: Allowance, wrong: Wrong) -> bytes | None:
     if file.size < 10:
         wrong("header", "too-short", f"{file.size} bytes cannot hold a safetensors header")
         return None
@@ -163,6 +164,7 @@ def _header_bytes(file: File, read: Read, wrong: Wrong) -> bytes | None:
     if 8 + length > file.size:
         wrong("header", "header-truncated", f"the header claims {length} bytes, the file has {file.size} in all")
         return None
+    allowance.take(length)
     data = fetch(file, read, 8, length)
     if not data.startswith(b"{"):
         wrong("header", "header-start", f"the header starts with {data[:1]!r}, not with '{{'")
@@ -200,6 +202,7 @@ def _sound(data: bytes, size: int) -> tuple[TensorInfo, ...] | None:
         return None
     origin, at, last = 8 + len(data), 0, "0"
     shapes: dict[tuple[str, str], tuple[tuple[int, ...], int]] = {}
+    new = tuple.__new__  # what NamedTuple's own does at twice the cost
     tensors, length = [], start
     for name, dtype, written, begin, end, _ in found:
         if (known := shapes.get((dtype, written))) is None:
@@ -213,7 +216,7 @@ def _sound(data: bytes, size: int) -> tuple[TensorInfo, ...] | None:
             return None
         last = end
         length += FIXED + len(name) + len(dtype) + len(written) + len(begin) + len(end)
-        tensors.append(TensorInfo(name, dtype, shape, origin + before, origin + at))
+        tensors.append(new(TensorInfo, (name, dtype, shape, origin + before, origin + at)))
     # Nothing stood between the entries, before them or after them, and each name stands once.
     if not 0 < len(found) <= MAX_TENSORS or length != len(text) or origin + at != size:
         return None

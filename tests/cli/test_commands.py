@@ -63,6 +63,8 @@ def test_a_draft_is_no_failure_and_lists_its_findings(wire: Wire, cli: Run, bund
 def test_a_refused_bundle_is_a_document_and_exit_3(wire: Wire, cli: Run, bundle: Path, noun: str) -> None:
     refusal = problem(422, "rejected", "bundle-rejected", defects=[DEFECT, {**DEFECT, "file": "b"}])
     wire.script = lambda seen: refusal if seen.method == "POST" else Answer(200)
+    if noun in ("base", "checkpoint"):
+        (bundle / "adapter_config.json").rename(bundle / "config.json")
     what = bundle / "adapter_config.json" if noun == "dataset" else bundle
     result = cli(noun, "add", what, "--name", "acme/claims", "--json")
     assert result.code == 3

@@ -42,6 +42,7 @@ SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (2, b"\r\r\n", "compiled Python"),
     (2, b"\r\n\0\0\0\0", "compiled Python"),
     (0, b"#!", "a script"),
+    (0, b"version https://git-lfs.github.com/spec/", "a pointer of Git LFS in place of the file: fetch it with git lfs pull"),
     (0, b"%PDF-", "a PDF document, which may hold scripts"),
     (0, b"SQLite format 3\0", "an SQLite database"),
     (0, b"\x89PNG\r\n", "an image"), (0, b"\xff\xd8\xff", "an image"), (0, b"GIF87a", "an image"), (0, b"GIF89a", "an image"),
@@ -58,6 +59,7 @@ WORDS: tuple[tuple[int, bytes, str], ...] = (
 BINARY = re.compile(rb"[\0-\x08\x0e-\x1f]")
 ONNX = re.compile(rb"\x08[\x01-\x1f](?:\x12|\x1a|\x22|\x2a|\x3a)")
 """ModelProto: ir_version, then a text, a model version or the graph (onnx.proto3)."""
+PROTOBUF = "a protocol buffer, such as a SentencePiece model"
 SENTENCEPIECE = re.compile(rb"\x0a[\x05-\x40]\x0a[\x01-\x40].{1,64}\x15", re.DOTALL)
 ACTS = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX"})
 MAX_OPCODES = 10_000
@@ -103,6 +105,9 @@ IMPLEMENTATIONS = frozenset(
     for lead in ("", "_") for part in ("attn", "experts") for tail in ("", "_internal")
 )  # fmt: skip
 """Their values are names of built-in code, or of a repository from which a kernel is fetched (hub_kernels.is_kernel)."""
+TEKKEN = frozenset({"config", "vocab", "special_tokens", "type", "version", "image", "audio", "multimodal",
+                    "model_settings_builder"})  # fmt: skip
+"""The parts of a tekken.json (mistral_common/tokens/tokenizers/tekken.py)."""
 TOKENIZERS = frozenset({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
                         "decoder", "model"})  # fmt: skip
 """The parts of a tokenizer.json (tokenizers 0.22, tokenizer/serialization.rs)."""
@@ -120,7 +125,7 @@ def foreign(head: bytes) -> str | None:
             return what
     if ONNX.match(head):
         return "a protocol buffer, such as an ONNX model"
-    return "a protocol buffer, such as a SentencePiece model" if SENTENCEPIECE.match(head) else None
+    return PROTOBUF if SENTENCEPIECE.match(head) else None
 
 
 def ends_as_archive(tail: bytes) -> bool:
@@ -266,6 +271,9 @@ def check_outline(path: str, kinds: dict[str, str], wrong: Wrong) -> None:
                 "a tokenizer's model is an object",
                 "Save the tokenizer again with transformers.",
             )
+    if path == "tekken.json" and (not set(kinds) <= TEKKEN or kinds.get("vocab") != "list" or kinds.get("config") != "object"):
+        wrong("", "json-object", "it is not Mistral's table: a config, a vocab, and what belongs to them",
+              "Fetch the file again, or leave it out where tokenizer.json says the same.")  # fmt: skip
     if path == "vocab.json" and not set(kinds.values()) <= {"number"}:
         first = next(key for key, kind in kinds.items() if kind != "number")
         wrong(first, "token-table", "each token has a whole number", "Save the tokenizer again with transformers.")

@@ -18,6 +18,7 @@ HEAD = 512
 TAIL = 22 + 0xFFFF
 """Bytes at the end in which a ZIP archive keeps its list: 22 and a comment (APPNOTE.TXT, 4.3.16)."""
 ARCHIVE_END = b"PK\x05\x06"
+POINTER = "a pointer of Git LFS, which stands in place of the file"
 PICKLE = "a Python pickle, which runs code when it is loaded"
 SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"PK\x03\x04", "a ZIP archive, the form of PyTorch's .bin and .pt and NumPy's .npz files, which hold pickles"),
@@ -42,7 +43,7 @@ SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (2, b"\r\r\n", "compiled Python"),
     (2, b"\r\n\0\0\0\0", "compiled Python"),
     (0, b"#!", "a script"),
-    (0, b"version https://git-lfs.github.com/spec/", "a pointer of Git LFS in place of the file: fetch it with git lfs pull"),
+    (0, b"version https://git-lfs.github.com/spec/", POINTER),
     (0, b"%PDF-", "a PDF document, which may hold scripts"),
     (0, b"SQLite format 3\0", "an SQLite database"),
     (0, b"\x89PNG\r\n", "an image"), (0, b"\xff\xd8\xff", "an image"), (0, b"GIF87a", "an image"), (0, b"GIF89a", "an image"),

@@ -17,6 +17,7 @@ from registry.rules.configs import FILE as CONFIG
 from registry.rules.contents import (
     HEAD,
     PICKLE,
+    POINTER,
     PROTOBUF,
     TAIL,
     check_document,
@@ -177,6 +178,7 @@ def _read(bundle: Bundle, path: str, file: File) -> None:
     weights = is_weights(bundle.kind, path)
     if (what := _foreign(bundle, file)) and not (what == PROTOBUF and path in PIECES):
         bundle.wrong(path, "", "foreign-content", f"whatever its name says, it is {what}",
+                     "Fetch the files themselves: git lfs pull, or hf download." if what == POINTER else
                      "Save the weights as safetensors." if weights else "Remove it.")  # fmt: skip
     elif weights:
         _read_weights(bundle, path, file)

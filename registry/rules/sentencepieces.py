@@ -52,6 +52,9 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 RESERVED = frozenset({UNKNOWN, CONTROL, BYTE})
 """Kept in a table of their own by the library, so that a text may bear the same name."""
 KINDS = RESERVED | {NORMAL, USER_DEFINED, UNUSED}
+WITHOUT_KIND = {bytes((0x0A, length + 7, 0x0A, length)): length for length in range(1, 121)}
+WITH_KIND = {bytes((0x0A, length + 9, 0x0A, length)): length for length in range(1, 119)}
+"""How a piece with a text of so many bytes begins, which has a score and, in the second, a kind behind."""
 A_BYTE = re.compile(rb"<0x[0-9A-F]{2}>")
 
 
@@ -68,10 +71,11 @@ class Model:
         self.fields, self.map = MAX_FIELDS, MAX_MAP
         self.spec: dict[int, Any] = {}
 
-    def add(self, name: bytes, kind: int, score: bytes) -> None:
-        """One more piece; its text is looked at when all are there."""
+    def add(self, name: bytes, kind: int) -> None:
+        """One more piece; its text and score are looked at when all are there."""
+        if kind not in KINDS:
+            raise _bad(f"piece {self.count}", f"its kind is {kind}, and there are six")
         (self.reserved if kind in RESERVED else self.plain).add(name)
-        self.scores += score
         if kind == UNKNOWN:
             self.unknown += 1
         elif kind == USER_DEFINED:
@@ -124,24 +128,29 @@ def _check(data: bytes) -> None:
 def _pieces(data: bytes, at: int, model: Model) -> int:
     """Read the pieces that follow, as long as they are written as every writer writes them; where something else stands.
 
-    One step a piece, for there are up to 393,216: text, score and kind in this order, each length in one byte. A piece
-    written otherwise is left to the reader of fields.
+    There are up to 393,216, so a step a piece, and no more than that: a piece is known by its first four bytes, and
+    what lies between text and score is looked at when all are read. Others are left to the reader of fields.
     """
-    size, plain = len(data), model.plain.add
-    while at + 4 < size and data[at] == 0x0A and data[at + 2] == 0x0A:
-        name = at + 4
-        end, after = name - 2 + data[at + 1], name + data[at + 3]
-        if data[at + 1] > 127 or data[at + 3] > 127 or end > size or after == name:
-            break
-        if after + 5 == end and data[after] == 0x15 and model.count < MAX_PIECES:
-            plain(data[name:after])
-            model.scores += data[after + 1 : end]
+    size, plain, scores, begun = len(data), model.plain.add, bytearray(), model.count
+    while True:
+        head = data[at : at + 4]
+        if (length := WITHOUT_KIND.get(head)) and model.count < MAX_PIECES:
+            after = at + 4 + length
+            plain(data[at + 4 : after])
+            scores += data[after : after + 5]
             model.count += 1
-        elif after + 7 == end and data[after] == 0x15 and data[after + 5] == 0x18 and data[after + 6] in KINDS:
-            model.add(data[name:after], data[after + 6], data[after + 1 : after + 5])
+            at = after + 5
+        elif (length := WITH_KIND.get(head)) and data[at + length + 9 : at + length + 10] == b"\x18":
+            after = at + 4 + length
+            model.add(data[at + 4 : after], int.from_bytes(data[after + 6 : after + 7]))
+            scores += data[after : after + 5]
+            at = after + 7
         else:
             break
-        at = end
+    if at > size or scores[::5] != b"\x15" * (model.count - begun):
+        raise _bad("pieces", "a piece is cut off, or has no score behind its text")
+    del scores[::5]
+    model.scores += scores
     return at
 
 
@@ -149,12 +158,11 @@ def _piece(data: bytes, model: Model) -> None:
     """One piece written in any way that the form allows."""
     where = f"piece {model.count}"
     said = dict(_fields(data, where, {1: BYTES, 2: FLOAT, 3: INT}, model))
-    name, kind = said.get(1, b""), said.get(3, NORMAL)
+    name = said.get(1, b"")
     if not 0 < len(name) <= MAX_PIECE:
         raise _bad(where, f"it has {len(name)} bytes, of at least one and at most {MAX_PIECE}")
-    if kind not in KINDS:
-        raise _bad(where, f"its kind is {kind}, and there are six")
-    model.add(name, kind, said.get(2, bytes(4)))
+    model.add(name, said.get(3, NORMAL))
+    model.scores += said.get(2, bytes(4))
 
 
 def _check_whole(model: Model) -> None:
@@ -168,7 +176,9 @@ def _check_whole(model: Model) -> None:
     if len(model.bytes) != (256 if fallback else 0):
         raise _bad("trainer_spec.byte_fallback", f"it is {fallback}, and {len(model.bytes)} pieces stand for bytes")
     if not (model.unknown == 1 or (fallback and not model.unknown)) or not model.plain:
-        raise _bad("pieces", f"{model.unknown} pieces are unknown and {len(model.plain)} are text: there must be one, and some")
+        raise _bad(
+            "pieces", f"{model.unknown} pieces are unknown and {len(model.plain)} are text: there must be one, and some"
+        )
     # Alone it is taken for a piece that is never used (sentencepiece's issue 1308).
     text = b"\n".join((*model.plain, *model.reserved) if not fallback else (*(model.plain - {b"\0"}), *model.reserved))
     if not _is_text(text) or b"\0" in text:

@@ -103,7 +103,8 @@ def read_bundle(kind: Kind, files: Sequence[File], read: Read) -> Bundle:
     """Choose the files that may be there, read their headers and texts, and note every defect on the way."""
     bundle = Bundle(kind, read)
     _choose(bundle, files)
-    for path, file in bundle.files.items():
+    # A SentencePiece model last: it is not read when too much was.
+    for path, file in sorted(bundle.files.items(), key=lambda one: one[0] in PIECES):
         try:
             check_extent(file, read)
             _read(bundle, path, file)
@@ -128,7 +129,7 @@ def _choose(bundle: Bundle, files: Sequence[File]) -> None:
         parts = file.path.split("/")
         if any(part.startswith(".") or not part for part in parts) or "\\" in file.path or not file.path.isprintable():
             bundle.wrong(file.path, "", "unsafe-path", "a path may have no hidden, empty or parent part",
-                         "Rename or remove the file.")  # fmt: skip
+                         "Rename or remove the file; import leaves hidden ones behind.")  # fmt: skip
         elif not HEX.fullmatch(file.sha256) or file.size < 0:
             bundle.wrong(file.path, "", "bad-digest", "its digest is not 64 hex digits, or its size is negative",
                          "Declare the SHA-256 and the size of the file's bytes.")  # fmt: skip
@@ -208,11 +209,7 @@ def _read_text(bundle: Bundle, path: str, file: File) -> None:
     document: Any
     try:
         if path in PIECES:
-            if bundle.pieces:
-                wrong("", "tokenizer-twice", f"{bundle.pieces} is a SentencePiece model already", "Keep the one that is used.")
-                return
-            bundle.pieces = path
-            check_vocabulary(fetch(file, bundle.read, 0, file.size), wrong)
+            _read_pieces(bundle, path, file)
             return
         if path in TABLES:
             check_tokens(path, _texts(_pieces(bundle, file)), wrong)
@@ -241,6 +238,19 @@ def _read_text(bundle: Bundle, path: str, file: File) -> None:
         check_prose(document, wrong)
     if path in KEPT and (isinstance(document, str | dict) or path == INDEX):
         bundle.documents[path] = document
+
+
+def _read_pieces(bundle: Bundle, path: str, file: File) -> None:
+    def wrong(where: str, rule: str, detail: str, mend: str) -> None:
+        bundle.wrong(path, where, rule, detail, mend)
+
+    if bundle.pieces:
+        wrong("", "tokenizer-twice", f"{bundle.pieces} is a SentencePiece model already", "Keep the one that is used.")
+    elif bundle.allowance.values < 0:
+        wrong("", "sentencepiece", "it was not read, for the JSON beside it is too much already", "Mend that first.")
+    else:
+        bundle.pieces = path
+        check_vocabulary(fetch(file, bundle.read, 0, file.size), wrong)
 
 
 def _held(bundle: Bundle, file: File) -> bool:

@@ -57,13 +57,6 @@ def test_an_output_folder_of_peft_loses_what_is_no_bundle_and_says_why(tmp_path:
     assert all(left.values())
 
 
-def test_a_sentencepiece_model_stays_behind_and_is_named_with_what_takes_its_place(tmp_path: Path) -> None:
-    folder = tmp_path / "output"
-    write_base(folder)
-    (folder / "tokenizer.model").write_bytes(b"x")
-    assert "tokenizer.json" in names("base", folder)[1]["tokenizer.model"]
-
-
 def test_what_the_folder_claims_is_kept_as_a_claim(tmp_path: Path) -> None:
     folder = tmp_path / "output"
     write_adapter(folder, seed=1)

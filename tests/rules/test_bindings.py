@@ -150,7 +150,8 @@ def test_a_sentencepiece_model_is_bound_by_its_bytes(others: tuple[str, ...]) ->
     assert broken(look("adapter", adapter_files() | own, bound)) == []
     found = look("adapter", adapter_files() | {"tokenizer.model": OTHER_PIECES}, bound)
     assert broken(found) == [("tokenizer.model", "tokenizer-mismatch")]
-    assert broken(look("adapter", adapter_files() | {"spiece.model": OTHER_PIECES}, bound)) == [("spiece.model", "tokenizer-mismatch")]
+    found = look("adapter", adapter_files() | {"spiece.model": OTHER_PIECES}, bound)
+    assert broken(found) == [("spiece.model", "tokenizer-mismatch")]
 
 
 def test_a_second_tokenizer_beside_the_whole_one_enters_the_base_root() -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import Invalid, Unverified
+from registry.rules.contents import REMOTE
+from registry.rules.documents import loads
 from registry.rules.files import ADAPTER, FULL, Kind, is_weights
 from registry.views.imports import LeftOut
 
@@ -30,6 +32,7 @@ OTHERWISE = {
 }  # fmt: skip
 """Forms of weights that are not taken, by how their names end; a snapshot has its weights in several."""
 FRONT = 64 << 10
+SETTINGS = 4 << 20
 LICENCE = re.compile(r"^license:[ \t]*[\"']?([A-Za-z0-9._-]{1,64})[\"']?[ \t]*$", re.MULTILINE)
 REASONS = {
     "training_args.bin": "the training arguments, pickled",
@@ -97,6 +100,31 @@ def choose(kind: Kind, directory: Path, leave_out: Collection[str] = ()) -> Sour
     _check_weights(kind, root, source)
     _describe(kind, root, source)
     return source
+
+
+def without_code(source: Source, folder: Path) -> None:
+    """Take the keys by which a loader fetches code out of the settings, which are written anew to `folder`; each is listed.
+
+    Snapshots of architectures that transformers has long built in still name the code they began with (Phi-3,
+    DeepSeek-V3). What is sent is then not what the source holds, and `meta` says so. Raises Invalid for no strict JSON.
+    """
+    changed = []
+    for number, (path, inside) in enumerate(source.files):
+        if not inside.endswith("config.json") or path.stat().st_size > SETTINGS:
+            continue
+        document = loads(path.read_bytes())
+        if not isinstance(document, dict) or REMOTE.isdisjoint(document):
+            continue
+        found = sorted(REMOTE & set(document))
+        plain = {key: value for key, value in document.items() if key not in REMOTE}
+        written = folder / inside
+        written.write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        source.files[number] = (written, inside)
+        source.digests.pop(inside, None)
+        changed += [f"{inside}: {key}" for key in found]
+    source.left_out += [LeftOut(one, "names code; the architecture must be built into transformers") for one in changed]
+    if changed:
+        source.meta["changed"] = changed
 
 
 def _resolved(root: Path) -> Path:

@@ -231,7 +231,8 @@ def check_document(path: str, document: Any, wrong: Wrong, *, deep: bool = True)
     for where, key, value in _members(document) if deep else ((key, key, value) for key, value in document.items()):
         if key in REMOTE and value:
             wrong(where, "remote-code", f"{key} makes a loader run code that comes with the model",
-                  f"Remove {key}; only architectures built into transformers are accepted.")  # fmt: skip
+                  f"Remove {key} (import --without-code does); only architectures built into transformers are accepted.",
+                  )  # fmt: skip
         elif key in IMPLEMENTATIONS and _slashed(value):
             wrong(where, "remote-code", f"{key} {str(value)[:60]!r} is fetched from a repository and run",
                   "Name an implementation built into transformers, or remove the key.")  # fmt: skip

@@ -168,6 +168,8 @@ def check_prose(text: str, wrong: Wrong) -> None:
     if front and (found := YAML_ACT.search(front[1])):
         wrong("front matter", "active-content", f"{found[1][:60]!r} is a tag, an anchor or an alias of YAML",
               "Write plain values: a reader would build objects, or one text a million times.")  # fmt: skip
+    if front:
+        _check_keys(front[1], wrong)
     body = text[front.end() :] if front else text
     first = next((line.strip() for line in body.splitlines() if line.strip() and not line.startswith("# ")), "")
     if CODE.fullmatch(first[:1000]):
@@ -178,6 +180,21 @@ def check_prose(text: str, wrong: Wrong) -> None:
     elif found := ACTIVE.search(FENCED.sub(" ", body)):
         wrong("", "active-content", f"{found[0][:60]!r} would act where the text is shown as a page",
               "Take it out, or put an example between ``` lines.")  # fmt: skip
+
+
+def _check_keys(front: str, wrong: Wrong) -> None:
+    """Of two keys of one name some readers take the first and others the last: whose licence is it then?"""
+    seen: dict[str, int] = {}
+    for number, line in enumerate(front.split("\n"), 2):
+        key, colon, value = line.rstrip("\r").partition(":")
+        if not colon or key[:1] in ("", " ", "\t", "#", "-") or value[:1] not in ("", " ", "\t"):
+            continue
+        name = key.strip().strip("\"'")
+        if name in seen:
+            wrong(f"line {number}", "duplicate-key", f"the key {name[:60]!r} stands on line {seen[name]} already",
+                  "Keep one of them.")  # fmt: skip
+            return
+        seen[name] = number
 
 
 def check_plain(text: str, wrong: Wrong) -> None:

@@ -13,7 +13,6 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from registry.errors import Invalid
 from registry.rules.charsmaps import check_map
 from registry.rules.contents import Wrong
 
@@ -58,6 +57,14 @@ WITH_KIND = {bytes((0x0A, length + 9, 0x0A, length)): length for length in range
 A_BYTE = re.compile(rb"<0x[0-9A-F]{2}>")
 
 
+class Unsound(ValueError):
+    """Where something is wrong, and what."""
+
+    def __init__(self, where: str, detail: str) -> None:
+        super().__init__(detail)
+        self.where = where
+
+
 class Model:
     """What was read so far: the pieces by kind, and how much may still be read."""
 
@@ -74,7 +81,7 @@ class Model:
     def add(self, name: bytes, kind: int) -> None:
         """One more piece; its text and score are looked at when all are there."""
         if kind not in KINDS:
-            raise _bad(f"piece {self.count}", f"its kind is {kind}, and there are six")
+            raise Unsound(f"piece {self.count}", f"its kind is {kind}, and there are six")
         (self.reserved if kind in RESERVED else self.plain).add(name)
         if kind == UNKNOWN:
             self.unknown += 1
@@ -82,23 +89,19 @@ class Model:
             self.defined.append(name)
         elif kind == BYTE:
             if not A_BYTE.fullmatch(name):
-                raise _bad(f"piece {self.count}", "it stands for a byte, but is not called <0x00> to <0xFF>")
+                raise Unsound(f"piece {self.count}", "it stands for a byte, but is not called <0x00> to <0xFF>")
             self.bytes.add(name)
         self.count += 1
         if self.count > MAX_PIECES:
-            raise _bad("pieces", f"it has more than {MAX_PIECES} pieces")
+            raise Unsound("pieces", f"it has more than {MAX_PIECES} pieces")
 
 
 def check_sentencepiece(data: bytes, wrong: Wrong) -> None:
     """Note the first thing for which these bytes are no SentencePiece model, or one that the library would not take."""
     try:
         _check(data)
-    except Invalid as error:
-        wrong(error.facts["where"], "sentencepiece", error.detail, MEND)
-
-
-def _bad(where: str, detail: str) -> Invalid:
-    return Invalid("sentencepiece", detail, MEND, where=where)
+    except Unsound as error:
+        wrong(error.where, "sentencepiece", str(error), MEND)
 
 
 def _check(data: bytes) -> None:
@@ -106,7 +109,7 @@ def _check(data: bytes) -> None:
     while (at := _pieces(data, at, model)) < len(data):
         number, value, at = _field(data, at, "", PARTS, model)
         if number != PIECE and number in seen:
-            raise _bad(NAMES[number], "it stands there twice")
+            raise Unsound(NAMES[number], "it stands there twice")
         seen.add(number)
         if number == PIECE:
             _piece(value, model)
@@ -118,10 +121,10 @@ def _check(data: bytes) -> None:
         elif charsmap := _flat(value, NAMES[number], NORMALIZER, model).get(CHARSMAP):
             model.map -= len(charsmap)
             if fault := f"the maps have more than {MAX_MAP} bytes" if model.map < 0 else check_map(charsmap):
-                raise _bad(f"{NAMES[number]}.precompiled_charsmap", fault)
+                raise Unsound(f"{NAMES[number]}.precompiled_charsmap", fault)
     for number in (TRAINER_SPEC, NORMALIZER_SPEC):
         if number not in seen:
-            raise _bad(NAMES[number], "it is missing")
+            raise Unsound(NAMES[number], "it is missing")
     _check_whole(model)
 
 
@@ -148,7 +151,7 @@ def _pieces(data: bytes, at: int, model: Model) -> int:
         else:
             break
     if at > size or scores[::5] != b"\x15" * (model.count - begun):
-        raise _bad("pieces", "a piece is cut off, or has no score behind its text")
+        raise Unsound("pieces", "a piece is cut off, or has no score behind its text")
     del scores[::5]
     model.scores += scores
     return at
@@ -160,7 +163,7 @@ def _piece(data: bytes, model: Model) -> None:
     said = dict(_fields(data, where, {1: BYTES, 2: FLOAT, 3: INT}, model))
     name = said.get(1, b"")
     if not 0 < len(name) <= MAX_PIECE:
-        raise _bad(where, f"it has {len(name)} bytes, of at least one and at most {MAX_PIECE}")
+        raise Unsound(where, f"it has {len(name)} bytes, of at least one and at most {MAX_PIECE}")
     model.add(name, said.get(3, NORMAL))
     model.scores += said.get(2, bytes(4))
 
@@ -169,23 +172,23 @@ def _check_whole(model: Model) -> None:
     """What sentencepiece itself refuses when it loads a model (model_interface.cc), and what it would not survive."""
     algorithm, fallback = model.spec.get(MODEL_TYPE, UNIGRAM), bool(model.spec.get(BYTE_FALLBACK))
     if algorithm not in ALGORITHMS:
-        raise _bad("trainer_spec.model_type", f"it is {algorithm}, and there are four")
+        raise Unsound("trainer_spec.model_type", f"it is {algorithm}, and there are four")
     several = model.plain | model.reserved if algorithm == BPE else ()  # which keeps all of them in one table
     if twice := model.count - (len(several) or len(model.plain) + len(model.reserved)):
-        raise _bad("pieces", f"{twice} pieces stand there more than once")
+        raise Unsound("pieces", f"{twice} pieces stand there more than once")
     if len(model.bytes) != (256 if fallback else 0):
-        raise _bad("trainer_spec.byte_fallback", f"it is {fallback}, and {len(model.bytes)} pieces stand for bytes")
+        raise Unsound("trainer_spec.byte_fallback", f"it is {fallback}, and {len(model.bytes)} pieces stand for bytes")
     if not (model.unknown == 1 or (fallback and not model.unknown)) or not model.plain:
-        raise _bad(
+        raise Unsound(
             "pieces", f"{model.unknown} pieces are unknown and {len(model.plain)} are text: there must be one, and some"
         )
     # Alone it is taken for a piece that is never used (sentencepiece's issue 1308).
     text = b"\n".join((*model.plain, *model.reserved) if not fallback else (*(model.plain - {b"\0"}), *model.reserved))
     if not _is_text(text) or b"\0" in text:
-        raise _bad("pieces", "a piece is not UTF-8 text, or holds U+0000, where the library takes it to end")
+        raise Unsound("pieces", "a piece is not UTF-8 text, or holds U+0000, where the library takes it to end")
     scores = struct.unpack(f"<{model.count}f", model.scores)
     if not all(map(math.isfinite, scores)):
-        raise _bad(f"piece {next(n for n, one in enumerate(scores) if not math.isfinite(one))}",
+        raise Unsound(f"piece {next(n for n, one in enumerate(scores) if not math.isfinite(one))}",
                    "its score is NaN or infinite")  # fmt: skip
     nested: list[bytes] = []
     for name in sorted(model.defined):
@@ -193,7 +196,7 @@ def _check_whole(model: Model) -> None:
             nested.pop()
         nested.append(name)
         if len(nested) > MAX_NESTED:
-            raise _bad("pieces", f"more than {MAX_NESTED} user-defined pieces begin one another")
+            raise Unsound("pieces", f"more than {MAX_NESTED} user-defined pieces begin one another")
 
 
 def _is_text(data: bytes) -> bool:
@@ -213,9 +216,9 @@ def _flat(
         said[number] = value
         kind = known.get(number)
         if kind == BYTES and not (known is NORMALIZER and number == CHARSMAP) and not _is_text(value):
-            raise _bad(f"{where} field {number}", "it is not UTF-8 text")
+            raise Unsound(f"{where} field {number}", "it is not UTF-8 text")
         if kind == FLOAT and not math.isfinite(struct.unpack("<f", value)[0]):
-            raise _bad(f"{where} field {number}", "it is NaN or infinite")
+            raise Unsound(f"{where} field {number}", "it is NaN or infinite")
     return said
 
 
@@ -227,7 +230,7 @@ def _fields(
     while at < len(data):
         number, value, at = _field(data, at, where, known, model)
         if number in seen and number not in lists:
-            raise _bad(f"{where} field {number}", "it stands there twice")
+            raise Unsound(f"{where} field {number}", "it stands there twice")
         seen.add(number)
         yield number, value
 
@@ -239,17 +242,17 @@ def _field(data: bytes, at: int, where: str, known: dict[int, int], model: Model
     number, wire = tag >> 3, tag & 7
     model.fields -= 1
     if model.fields < 0:
-        raise _bad(here, f"it has more than {MAX_FIELDS} fields beside its plain pieces")
+        raise Unsound(here, f"it has more than {MAX_FIELDS} fields beside its plain pieces")
     # A later trainer has options that no reader of today heeds: a number is harmless, a text could be anything.
     if number not in known and not (known is TRAINER and 0 < number < EXTENSIONS and wire in (INT, LONG, FLOAT)):
-        raise _bad(here, f"there is no field {number} in {where or 'a SentencePiece model'}")
+        raise Unsound(here, f"there is no field {number} in {where or 'a SentencePiece model'}")
     if wire != known.get(number, wire):
-        raise _bad(here, f"field {number} is of wire type {wire}, not {known[number]}")
+        raise Unsound(here, f"field {number} is of wire type {wire}, not {known[number]}")
     if wire == INT:
         return number, *_varint(data, at, here)
     size, at = _varint(data, at, here) if wire == BYTES else (8 if wire == LONG else 4, at)
     if at + size > len(data):
-        raise _bad(here, "it is cut off")
+        raise Unsound(here, "it is cut off")
     return number, data[at : at + size], at + size
 
 
@@ -264,4 +267,4 @@ def _varint(data: bytes, at: int, here: str) -> tuple[int, int]:
             if (byte == 0 and shift > 7) or value >= 1 << 64:
                 break
             return value, at
-    raise _bad(here, "a number is cut off, or written longer than it is")
+    raise Unsound(here, "a number is cut off, or written longer than it is")

@@ -78,6 +78,7 @@ PROSE: dict[str, tuple[bytes, str, str]] = {
     "isolated direction": ("a \u2066b\u2069".encode(), "hidden-character", "character 2"),
     "invisible letters": (("A model." + "".join(chr(0xE0000 + ord(c)) for c in "approve")).encode(),
                           "hidden-character", "character 8"),
+    "a key twice": (b"---\nlicense: mit\ntags:\n- a\n'license' : other\n---\nA model.", "duplicate-key", "line 5"),
     "page": (b"<!DOCTYPE html><html><body>A model</body></html>", "code-as-text", ""),
     "drawing": (b"<svg xmlns='http://www.w3.org/2000/svg'></svg>", "code-as-text", ""),
     "PHP": (b"<?php phpinfo();", "code-as-text", ""),

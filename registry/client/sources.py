@@ -40,6 +40,8 @@ REASONS = {
     "optimizer.pt": "the optimiser's state",
     "scheduler.pt": "the schedule's state",
     "chat_template.json": "the chat template in the form of older processors: chat_template.jinja is taken",
+    "quantize_config.json": "the quantiser's own settings: config.json says them too",
+    "quant_config.json": "the quantiser's own settings: config.json says them too",
     "params.json": "settings of the makers' own loader",
     "original": "a folder: the weights in the makers' own form",
     "onnx": "a folder: weights for ONNX",

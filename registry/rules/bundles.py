@@ -273,7 +273,9 @@ def _base_root(bundle: Bundle, root: str, *, former: bool = False) -> str:
 
     What prepares its images and sound is named only where there is any: roots from before it was accepted stay.
     """
-    prepares = {path: sha256_hex(bindings.written(bundle.documents[path])) for path in sorted(PREPROCESSING & set(bundle.files))}
+    prepares = {
+        path: sha256_hex(bindings.written(bundle.documents[path])) for path in sorted(PREPROCESSING & set(bundle.files))
+    }
     template = chat_templates.named(bundle.documents)
     return digest({
         "tensor_root": root,

@@ -290,7 +290,9 @@ def check_outline(path: str, kinds: dict[str, str], wrong: Wrong) -> None:
                 "a tokenizer's model is an object",
                 "Save the tokenizer again with transformers.",
             )
-    if path == "tekken.json" and (not set(kinds) <= TEKKEN or kinds.get("vocab") != "list" or kinds.get("config") != "object"):
+    if path == "tekken.json" and (
+        not set(kinds) <= TEKKEN or kinds.get("vocab") != "list" or kinds.get("config") != "object"
+    ):
         wrong("", "json-object", "it is not Mistral's table: a config, a vocab, and what belongs to them",
               "Fetch the file again, or leave it out where tokenizer.json says the same.")  # fmt: skip
     if path == "vocab.json" and not set(kinds.values()) <= {"number"}:

@@ -73,6 +73,7 @@ SNAPSHOT = {
     "chat_template.json": "chat_template.jinja",
     "modeling_phi3.py": "built into transformers", "CODE_OF_CONDUCT.md": "for readers", "figures.png": "for readers",
     "Responsible-Use-Guide.pdf": "for readers", "1_Pooling/config.json": "pooling", "coreml/x": "Core ML",
+    "quantize_config.json": "config.json says them", "quant_config.json": "config.json says them",
     "mergekit_config.yml": "no file of a bundle",
 }  # fmt: skip
 
@@ -95,7 +96,9 @@ def test_of_every_file_that_snapshots_carry_it_is_said_why_it_stays_behind(tmp_p
     ("tf_model.h5", "TensorFlow"), ("model-q4_k_m.gguf", "llama.cpp"), ("consolidated.safetensors", "another name"),
     ("model.onnx", "ONNX"),
 ])  # fmt: skip
-def test_weights_in_another_form_only_are_no_weights_and_the_form_is_named(tmp_path: Path, name: str, said: str) -> None:
+def test_weights_in_another_form_only_are_no_weights_and_the_form_is_named(
+    tmp_path: Path, name: str, said: str
+) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(Invalid, match=said) as refused:
         choose("base", tmp_path)

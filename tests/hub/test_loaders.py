@@ -130,7 +130,12 @@ assert logits(AutoModelForCausalLM.from_pretrained(NAME + ".v3").eval()) == loca
 
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-BYTES: dict[str, Any] = {"model_type": "bpe", "byte_fallback": True, "vocab_size": 400, "normalization_rule_name": "identity"}
+BYTES: dict[str, Any] = {
+    "model_type": "bpe",
+    "byte_fallback": True,
+    "vocab_size": 400,
+    "normalization_rule_name": "identity",
+}
 FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "llama": ("tokenizer.model", BYTES, {"tokenizer_class": "LlamaTokenizer", **SPECIAL}),
     "gemma": ("tokenizer.model", {**BYTES, "pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "bos_piece": "<bos>",
@@ -159,7 +164,9 @@ ids_of = lambda ids: torch.tensor([ids])
 """
 
 
-def test_a_base_whose_tokenizer_is_a_sentencepiece_model_is_imported_and_loads_alike(door: Door, loader: Loader) -> None:
+def test_a_base_whose_tokenizer_is_a_sentencepiece_model_is_imported_and_loads_alike(
+    door: Door, loader: Loader
+) -> None:
     loader.run(SAVE.format(families=list(FAMILIES), said=SAID))
     with Countersign(door.url, door.token(loader.world.engineer)) as registry:
         for family, (name, options, config) in FAMILIES.items():

@@ -29,7 +29,11 @@ def arrays(draw: st.DrawFn) -> Arrays:
     return made
 
 
-NUMBERED = ("model-{:05}-of-{:05}.safetensors", "model-{:05}-of-{:06}.safetensors", "model.safetensors-{:05}-of-{:05}.safetensors")
+NUMBERED = (
+    "model-{:05}-of-{:05}.safetensors",
+    "model-{:05}-of-{:06}.safetensors",
+    "model.safetensors-{:05}-of-{:05}.safetensors",
+)
 
 
 def files_of(shards: list[Arrays], metadata: dict[str, str], pretty: int | None, numbered: str = NUMBERED[0]) -> Files:

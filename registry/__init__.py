@@ -3,6 +3,7 @@
 rules     what is allowed; pure
 proof     how it is proven: canonical JSON, Merkle log, signatures
 stats     numbers over bytes, fast
+yamls     YAML with one meaning
 views     frozen answers, by noun
 blobs     content-addressed bytes; uploads and drafts: bytes on their way in
 rooms     how much memory what strangers sent may take together

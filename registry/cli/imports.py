@@ -44,12 +44,13 @@ def attach(group: click.Group, kind: Literal["base", "adapter", "checkpoint"], e
     @click.option("--domain", help="The business domain it serves.")
     @click.option("--meta", type=FILE, help="Purpose, licence and the like, as YAML; goes before what the source says.")
     @click.option("--leave-out", multiple=True, metavar="FILE", help="A file not to take although it belongs.")
+    @click.option("--without-code", is_flag=True, help="Take out of the settings what names code, such as auto_map.")
     @click.option("--mlflow", metavar="URL", help="The MLflow server; default MLFLOW_TRACKING_URI.")
     @quantised_option(kind)
     @json_option
     def import_(
         source: str, name: str, base_ref: str | None, domain: str | None, meta: Path | None,
-        leave_out: tuple[str, ...], mlflow: str | None, as_json: bool, quantised_of: str | None = None,
+        leave_out: tuple[str, ...], without_code: bool, mlflow: str | None, as_json: bool, quantised_of: str | None = None,
     ) -> None:  # fmt: skip
         from registry.cli.progress import bar
         from registry.cli.versions import refusal_as_document, show_added  # it builds its groups with this module
@@ -65,7 +66,7 @@ def attach(group: click.Group, kind: Literal["base", "adapter", "checkpoint"], e
             stack.enter_context(refusal_as_document(as_json))
             imported = registry.import_bundle(
                 kind, source, name, base=base_ref, domain=domain, meta=known, leave_out=leave_out, mlflow=mlflow,
-                quantised_of=quantised_of,
+                quantised_of=quantised_of, without_code=without_code,
                 on_chosen=chosen, on_fetch=lambda size: bar(f"Fetching {source}", size, as_json),
             )  # fmt: skip
         if as_json:

@@ -97,12 +97,13 @@ def document(path: Path | None) -> Mapping[str, Any]:
     """A YAML (or JSON) file that holds a mapping. No file is an empty mapping."""
     if path is None:
         return {}
-    import yaml
+    from registry import yamls
 
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise Invalid("bad-yaml", f"{path} is not YAML: {error}.", "Mend the file, or write it as JSON.") from error
+        loaded = yamls.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Invalid("bad-yaml", f"{path} is not YAML with one meaning: {str(error)[:300]}.",
+                      "Mend the file, or write it as JSON.") from error  # fmt: skip
     if not isinstance(loaded, dict):
         raise Invalid("bad-yaml", f"{path} holds no mapping.", "Write one `name: value` a line.")
     try:

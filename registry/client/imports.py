@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from registry.client import artifacts
+from registry.client import artifacts, sources
 from registry.client.blobs import OnBytes, Progress
 from registry.client.sources import Source, choose, damaged
 from registry.client.transport import SLOW
@@ -35,12 +35,14 @@ class Imports(Versions):
         leave_out: Collection[str] = (),
         mlflow: str | None = None,
         quantised_of: str | None = None,
+        without_code: bool = False,
         on_chosen: OnChosen | None = None,
         on_fetch: OnFetch | None = None,
     ) -> ImportedView:
         """Register the bundle inside a folder or `mlflow:RUN[/path]` as a version of `team/name`; say what was left out.
 
-        `meta` goes before what the source says of itself. `on_fetch` hears how many bytes MLflow is asked for, and
+        `meta` goes before what the source says of itself; `without_code` takes out of the settings what names code.
+        `on_fetch` hears how many bytes MLflow is asked for, and
         `on_chosen` what was chosen before anything is sent; each may answer with whoever counts the bytes. Raises what
         `add` raises, Unverified when a file is not what its cache says, and the errors of `sources.choose` and
         `artifacts.Artifacts`.
@@ -52,15 +54,18 @@ class Imports(Versions):
             **({"quantised_of": quantised_of} if quantised_of else {}),
         }
         run = artifacts.parse(str(source))
-        if run is None:
-            return self._imported(kind, choose(kind, Path(source), leave_out), body, meta, on_chosen)
-        server = artifacts.Artifacts(mlflow)
-        try:
-            with tempfile.TemporaryDirectory(prefix="countersign-import-") as folder:
-                chosen = _fetched(server, kind, *run, Path(folder), leave_out, on_fetch)
-                return self._imported(kind, chosen, body, meta, on_chosen)
-        finally:
-            server.close()
+        with ExitStack() as stack:
+            folder, settings = (
+                Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="countersign-import-"))) for _ in range(2)
+            )
+            if run is None:
+                chosen = choose(kind, Path(source), leave_out)
+            else:
+                server = stack.enter_context(closing(artifacts.Artifacts(mlflow)))
+                chosen = _fetched(server, kind, *run, folder, leave_out, on_fetch)
+            if without_code:
+                sources.without_code(chosen, settings)
+            return self._imported(kind, chosen, body, meta, on_chosen)
 
     def _imported(
         self, kind: Kind, chosen: Source, body: Mapping[str, Any], meta: Mapping[str, Any] | None,

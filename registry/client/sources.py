@@ -15,20 +15,42 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import Invalid, Unverified
-from registry.rules.files import ADAPTER, FULL, PIECES, Kind, is_weights
+from registry.rules.contents import REMOTE
+from registry.rules.documents import loads
+from registry.rules.files import ADAPTER, FULL, Kind, is_weights
 from registry.views.imports import LeftOut
 
 SNAPSHOT = re.compile(r"models--(.+?)--(.+)/snapshots/([0-9a-f]{40})")
 STORED = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+PICKLED = "a pickle, which runs code when it is loaded"
+OTHERWISE = {
+    "weights for TensorFlow": (".h5", ".tflite"), "weights for Flax": (".msgpack",), "weights for Rust": (".ot",),
+    "weights for ONNX": (".onnx", ".onnx_data"), "weights for llama.cpp": (".gguf", ".ggml"),
+    "weights for Core ML": (".mlmodel", ".mlpackage"), "weights for OpenVINO": (".xml",),
+    "weights under another name than model.safetensors or its shards": (".safetensors",),
+    PICKLED: (".bin", ".pt", ".pth", ".pkl", ".ckpt"),
+}  # fmt: skip
+"""Forms of weights that are not taken, by how their names end; a snapshot has its weights in several."""
 FRONT = 64 << 10
+SETTINGS = 4 << 20
 LICENCE = re.compile(r"^license:[ \t]*[\"']?([A-Za-z0-9._-]{1,64})[\"']?[ \t]*$", re.MULTILINE)
 REASONS = {
     "training_args.bin": "the training arguments, pickled",
     "trainer_state.json": "the trainer's own state",
     "optimizer.pt": "the optimiser's state",
     "scheduler.pt": "the schedule's state",
+    "chat_template.json": "the chat template in the form of older processors: chat_template.jinja is taken",
+    "quantize_config.json": "the quantiser's own settings: config.json says them too",
+    "quant_config.json": "the quantiser's own settings: config.json says them too",
+    "params.json": "settings of the makers' own loader",
+    "original": "a folder: the weights in the makers' own form",
+    "onnx": "a folder: weights for ONNX",
+    "coreml": "a folder: weights for Core ML",
+    "openvino": "a folder: weights for OpenVINO",
+    "additional_chat_templates": "a folder: chat templates by name, of which only the default one is kept",
+    "1_Pooling": "a folder: the pooling of sentence-transformers, which is no part of the weights",
 }
+SHOWN = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".pdf", ".md", ".txt")
 
 
 @dataclass(slots=True)
@@ -82,6 +104,31 @@ def choose(kind: Kind, directory: Path, leave_out: Collection[str] = ()) -> Sour
     return source
 
 
+def without_code(source: Source, folder: Path) -> None:
+    """Take the keys by which a loader fetches code out of the settings, which are written anew to `folder`; each is listed.
+
+    Snapshots of architectures that transformers has long built in still name the code they began with (Phi-3,
+    DeepSeek-V3). What is sent is then not what the source holds, and `meta` says so. Raises Invalid for no strict JSON.
+    """
+    changed = []
+    for number, (path, inside) in enumerate(source.files):
+        if not inside.endswith("config.json") or path.stat().st_size > SETTINGS:
+            continue
+        document = loads(path.read_bytes())
+        if not isinstance(document, dict) or REMOTE.isdisjoint(document):
+            continue
+        found = sorted(REMOTE & set(document))
+        plain = {key: value for key, value in document.items() if key not in REMOTE}
+        written = folder / inside
+        written.write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        source.files[number] = (written, inside)
+        source.digests.pop(inside, None)
+        changed += [f"{inside}: {key}" for key in found]
+    source.left_out += [LeftOut(one, "names code; the architecture must be built into transformers") for one in changed]
+    if changed:
+        source.meta["changed"] = changed
+
+
 def _resolved(root: Path) -> Path:
     """The folder itself, or the one snapshot that a model folder of a Hugging Face cache keeps for `main`."""
     if not root.is_dir():
@@ -101,20 +148,26 @@ def _resolved(root: Path) -> Path:
 def _not_taken(kind: Kind, path: Path) -> str | None:
     """Why something of the folder is no part of a bundle; None when it is one."""
     name = path.name
+    if name.startswith("."):
+        return "a hidden folder, kept by git or the downloader" if path.is_dir() else "a hidden file"
+    if name in REASONS:
+        return REASONS[name]
     if path.is_dir():
         return "a folder: the files of a bundle lie side by side"
     if name in (ADAPTER if kind == "adapter" else FULL) or is_weights(kind, name):
         return None
-    if name.startswith("."):
-        return "a hidden file"
-    if name in REASONS:
-        return REASONS[name]
-    if name in PIECES:
-        return "a SentencePiece model: save the tokenizer as tokenizer.json, which says all of it"
-    if name.endswith(PICKLES):
-        return "a pickle, which runs code when it is loaded"
+    if name in FULL:
+        return "a file of its base"
+    if name.endswith(".index.json"):
+        return "the list of weights that are not taken"
+    if why := next((why for why, ends in OTHERWISE.items() if name.endswith(ends)), None):
+        return why
+    if name.startswith("tokenizer.model."):
+        return "the tokenizer under a numbered name: tokenizer.model is taken"
     if name.endswith(".py"):
         return "code: only architectures built into transformers are accepted"
+    if name.endswith(SHOWN):
+        return "a text or picture for readers: README.md and the licence are taken"
     return f"no file of a bundle of kind {kind}"
 
 
@@ -154,11 +207,16 @@ def damaged(path: Path, stored: str, found: str) -> Unverified:
 def _check_weights(kind: Kind, root: Path, source: Source) -> None:
     if any(is_weights(kind, inside) for _, inside in source.files):
         return
-    pickled = [one.path for one in source.left_out if one.path.endswith(PICKLES) and one.path not in REASONS]
+    pickled = [one.path for one in source.left_out if one.why == PICKLED]
     if pickled:
         raise Invalid(
             "weights-pickled", f"{root} holds its weights only as {pickled[0]}, a pickle, which is never opened here.",
             "Where you trust it, load it and save it again with save_pretrained (safetensors), then import that.",
+        )  # fmt: skip
+    if other := next((one for one in source.left_out if one.why in OTHERWISE), None):
+        raise Invalid(
+            "no-weights", f"{root} holds its weights only as {other.path}: {other.why}.",
+            "Load them with transformers and save them with save_pretrained (safetensors), then import that.",
         )  # fmt: skip
     inner = sorted(path.parent.name for path in root.glob("*/*.safetensors"))
     hint = f"Name the folder with the weights: {', '.join(dict.fromkeys(inner))}." if inner else "Name another folder."

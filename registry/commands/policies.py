@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-import yaml
-
+from registry import yamls
 from registry.db import policies
 from registry.db.policies import PolicyVersion
 from registry.db.store import Store
@@ -22,9 +21,11 @@ def publish(store: Store, actor: Actor, text: str, *, only_first: bool = False) 
     Raises Invalid for YAML or rules that do not parse, Conflict when the same rules are in force already.
     """
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise Invalid("bad-policy", f"The policy is not YAML: {str(error)[:200]}", "Mend the file.") from error
+        document = yamls.loads(text)
+    except ValueError as error:
+        raise Invalid(
+            "bad-policy", f"The policy is not YAML with one meaning: {str(error)[:200]}", "Mend the file."
+        ) from error
     if not isinstance(document, dict):
         raise Invalid("bad-policy", "A policy is a YAML mapping.", "See registry/policies for examples.")
     policy = rules.parse(document)

@@ -15,9 +15,9 @@ from registry.errors import Defect, Invalid
 from registry.rules import chat_templates
 from registry.rules.chat_templates import FILE, SETTINGS, Judge, Templates
 from registry.rules.documents import SAFE_INTEGER, canonical, digest, sha256_hex
-from registry.rules.files import TOKENIZER, Bundle
+from registry.rules.files import ALONE, TOKENIZER, Bundle
 
-WHOLE = frozenset({"vocab.json", "merges.txt", "vocab.txt"})
+WHOLE = ALONE | {"vocab.json", "merges.txt", "vocab.txt"}
 """Compared by their bytes: the order of lines and keys is what the tokens are numbered by."""
 INERT = frozenset({
     "chat_template", "name_or_path", "is_local", "local_files_only", "special_tokens_map_file", "transformers_version",
@@ -215,11 +215,13 @@ def _short(value: Any) -> str:
 def tokenizer_identity(files: Mapping[str, str], documents: Mapping[str, Any]) -> str | None:
     """What of a base's tokenizer enters its base root; `files` holds hex SHA-256 by path. None: there is none.
 
-    tokenizer.json is whole in itself. Without it the vocabulary, the merges and the small files make the tokenizer
-    together, each by its bytes or, where only its meaning counts, by its canonical form.
+    tokenizer.json is whole in itself. A SentencePiece model beside it is another whole one, which some engines read
+    instead: then both are meant. Without it the vocabulary, the merges and the small files make the tokenizer together,
+    each by its bytes or, where only its meaning counts, by its canonical form.
     """
     if WHOLLY in files:
-        return files[WHOLLY]
+        alone = {path: files[path] for path in sorted(ALONE & set(files))}
+        return digest({WHOLLY: files[WHOLLY], **alone}) if alone else files[WHOLLY]
     parts = {}
     for path in sorted(TOKENIZER & set(files)):
         meaning = plain(path, documents[path]) if path in documents and path not in WHOLE else None

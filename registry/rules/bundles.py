@@ -24,6 +24,7 @@ from registry.rules.files import (
     BASE_WEIGHTS,
     DOCS,
     INDEX,
+    PREPROCESSING,
     Bundle,
     Kind,
     choose,
@@ -260,9 +261,11 @@ def _check_shards(bundle: Bundle) -> None:
         bundle.wrong("model.safetensors", "", "file-missing", "there are no weights",
                      "Add model.safetensors, or its shards with their index.")  # fmt: skip
         return
-    numbers = sorted(match.groups(default="") for path in paths if (match := BASE_WEIGHTS.fullmatch(path)))
-    if numbers != [("", "")]:
-        if numbers != [(f"{n:05}", f"{len(paths):05}") for n in range(1, len(paths) + 1)]:
+    numbers = sorted(
+        tuple(map(int, match.groups(default="0"))) for path in paths if (match := BASE_WEIGHTS.fullmatch(path))
+    )
+    if numbers != [(0, 0)]:
+        if numbers != [(n, len(paths)) for n in range(1, len(paths) + 1)]:
             bundle.wrong(paths[0], "", "shards-incomplete", f"the {len(paths)} weight files are not one whole set",
                          "Give one model.safetensors, or all shards of one set.")  # fmt: skip
         if INDEX not in bundle.files:
@@ -280,7 +283,13 @@ def _check_shards(bundle: Bundle) -> None:
 
 
 def _base_root(bundle: Bundle, root: str, *, former: bool = False) -> str:
-    """One digest over all that makes a base answer as it does: tensors, configuration, tokenizer, chat template."""
+    """One digest over all that makes a base answer as it does: tensors, configuration, tokenizer, chat template.
+
+    What prepares its images and sound is named only where there is any: roots from before it was accepted stay.
+    """
+    prepares = {
+        path: sha256_hex(bindings.written(bundle.documents[path])) for path in sorted(PREPROCESSING & set(bundle.files))
+    }
     template = chat_templates.named(bundle.documents)
     return digest({
         "tensor_root": root,
@@ -289,6 +298,7 @@ def _base_root(bundle: Bundle, root: str, *, former: bool = False) -> str:
             {path: file.sha256 for path, file in bundle.files.items()}, bundle.documents
         ),
         "chat_template": None if template is None else sha256_hex(template.encode("utf-8", "surrogatepass")),
+        **({"preprocessing": prepares} if prepares else {}),
     })  # fmt: skip
 
 

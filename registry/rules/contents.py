@@ -20,6 +20,7 @@ TAIL = 22 + 0xFFFF
 ARCHIVE_END = b"PK\x05\x06"
 MAX_ENDS = 64
 """Weights hold none; whoever writes it there again and again wants each of them looked at."""
+POINTER = "a pointer of Git LFS, which stands in place of the file"
 PICKLE = "a Python pickle, which runs code when it is loaded"
 SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"PK\x03\x04", "a ZIP archive, the form of PyTorch's .bin and .pt and NumPy's .npz files, which hold pickles"),
@@ -44,6 +45,7 @@ SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (2, b"\r\r\n", "compiled Python"),
     (2, b"\r\n\0\0\0\0", "compiled Python"),
     (0, b"#!", "a script"),
+    (0, b"version https://git-lfs.github.com/spec/", POINTER),
     (0, b"%PDF-", "a PDF document, which may hold scripts"),
     (0, b"SQLite format 3\0", "an SQLite database"),
     (0, b"\x89PNG\r\n", "an image"), (0, b"\xff\xd8\xff", "an image"), (0, b"GIF87a", "an image"), (0, b"GIF89a", "an image"),
@@ -60,6 +62,7 @@ WORDS: tuple[tuple[int, bytes, str], ...] = (
 BINARY = re.compile(rb"[\0-\x08\x0e-\x1f]")
 ONNX = re.compile(rb"\x08[\x01-\x1f](?:\x12|\x1a|\x22|\x2a|\x3a)")
 """ModelProto: ir_version, then a text, a model version or the graph (onnx.proto3)."""
+PROTOBUF = "a protocol buffer, such as a SentencePiece model"
 SENTENCEPIECE = re.compile(rb"\x0a[\x05-\x40]\x0a[\x01-\x40].{1,64}\x15", re.DOTALL)
 ACTS = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX"})
 MAX_OPCODES = 10_000
@@ -108,6 +111,9 @@ IMPLEMENTATIONS = frozenset(
     for lead in ("", "_") for part in ("attn", "experts") for tail in ("", "_internal")
 )  # fmt: skip
 """Their values are names of built-in code, or of a repository from which a kernel is fetched (hub_kernels.is_kernel)."""
+TEKKEN = frozenset({"config", "vocab", "special_tokens", "type", "version", "image", "audio", "multimodal",
+                    "model_settings_builder"})  # fmt: skip
+"""The parts of a tekken.json (mistral_common/tokens/tokenizers/tekken.py)."""
 TOKENIZERS = frozenset({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
                         "decoder", "model"})  # fmt: skip
 """The parts of a tokenizer.json (tokenizers 0.22, tokenizer/serialization.rs)."""
@@ -125,7 +131,7 @@ def foreign(head: bytes) -> str | None:
             return what
     if ONNX.match(head):
         return "a protocol buffer, such as an ONNX model"
-    return "a protocol buffer, such as a SentencePiece model" if SENTENCEPIECE.match(head) else None
+    return PROTOBUF if SENTENCEPIECE.match(head) else None
 
 
 def ends_as_archive(tail: bytes) -> bool:
@@ -169,6 +175,8 @@ def check_prose(text: str, wrong: Wrong) -> None:
     if front and (found := YAML_ACT.search(front[1])):
         wrong("front matter", "active-content", f"{found[1][:60]!r} is a tag, an anchor or an alias of YAML",
               "Write plain values: a reader would build objects, or one text a million times.")  # fmt: skip
+    if front:
+        _check_keys(front[1], wrong)
     body = text[front.end() :] if front else text
     first = next((line.strip() for line in body.splitlines() if line.strip() and not line.startswith("# ")), "")
     if CODE.fullmatch(first[:1000]):
@@ -179,6 +187,21 @@ def check_prose(text: str, wrong: Wrong) -> None:
     elif found := ACTIVE.search(FENCED.sub(" ", body)):
         wrong("", "active-content", f"{found[0][:60]!r} would act where the text is shown as a page",
               "Take it out, or put an example between ``` lines.")  # fmt: skip
+
+
+def _check_keys(front: str, wrong: Wrong) -> None:
+    """Of two keys of one name some readers take the first and others the last: whose licence is it then?"""
+    seen: dict[str, int] = {}
+    for number, line in enumerate(front.split("\n"), 2):
+        key, colon, value = line.rstrip("\r").partition(":")
+        if not colon or key[:1] in ("", " ", "\t", "#", "-") or value[:1] not in ("", " ", "\t"):
+            continue
+        name = key.strip().strip("\"'")
+        if name in seen:
+            wrong(f"line {number}", "duplicate-key", f"the key {name[:60]!r} stands on line {seen[name]} already",
+                  "Keep one of them.")  # fmt: skip
+            return
+        seen[name] = number
 
 
 def check_plain(text: str, wrong: Wrong) -> None:
@@ -234,7 +257,8 @@ def check_document(path: str, document: Any, wrong: Wrong, *, deep: bool = True)
     for where, key, value in _members(document) if deep else ((key, key, value) for key, value in document.items()):
         if key in REMOTE and value:
             wrong(where, "remote-code", f"{key} makes a loader run code that comes with the model",
-                  f"Remove {key}; only architectures built into transformers are accepted.")  # fmt: skip
+                  f"Remove {key} (import --without-code does); only architectures built into transformers are accepted.",
+                  )  # fmt: skip
         elif key in IMPLEMENTATIONS and _slashed(value):
             wrong(where, "remote-code", f"{key} {str(value)[:60]!r} is fetched from a repository and run",
                   "Name an implementation built into transformers, or remove the key.")  # fmt: skip
@@ -275,6 +299,11 @@ def check_outline(path: str, kinds: dict[str, str], wrong: Wrong) -> None:
                 "a tokenizer's model is an object",
                 "Save the tokenizer again with transformers.",
             )
+    if path == "tekken.json" and (
+        not set(kinds) <= TEKKEN or kinds.get("vocab") != "list" or kinds.get("config") != "object"
+    ):
+        wrong("", "json-object", "it is not Mistral's table: a config, a vocab, and what belongs to them",
+              "Fetch the file again, or leave it out where tokenizer.json says the same.")  # fmt: skip
     if path == "vocab.json" and not set(kinds.values()) <= {"number"}:
         first = next(key for key, kind in kinds.items() if kind != "number")
         wrong(first, "token-table", "each token has a whole number", "Save the tokenizer again with transformers.")

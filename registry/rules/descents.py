@@ -24,6 +24,8 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 STATE = re.compile(r"quant_state\.bitsandbytes__(nf4|fp4)")
 CALIBRATED = ("qweight", "qzeros", "scales", "g_idx")
 """Parts of GPTQ and AWQ: their numbers depend on data and on the order of the work, so they are not worked out again."""
+FEWEST_BITS, MOST_BITS = 2, 10
+"""Of one value in a qweight: GPTQ and AWQ have 2, 3, 4 or 8, and some kernels fill up the rows."""
 CONFIG_FREE = frozenset(
     {"quantization_config", "torch_dtype", "dtype", "transformers_version", "_name_or_path", "use_cache"}
 )
@@ -100,8 +102,9 @@ def plan(base: Mapping[str, Placed], child: Mapping[str, Placed]) -> Plan:
             if any(f"{name.removesuffix('.weight')}.{part}" in child for part in CALIBRATED):
                 parts = {f"{name.removesuffix('.weight')}.{part}" for part in CALIBRATED} & set(child)
                 used |= parts
-                made.verdicts.append(TensorVerdict(name, "calibrated", "unchecked", "its numbers depend on the data it was "
-                                                   "calibrated with"))  # fmt: skip
+                made.verdicts.append(
+                    _calibrated(name, original.info, child.get(f"{name.removesuffix('.weight')}.qweight"))
+                )
             else:
                 made.verdicts.append(TensorVerdict(name, "missing", "unchecked", "the checkpoint does not hold it"))
             continue
@@ -120,6 +123,17 @@ def plan(base: Mapping[str, Placed], child: Mapping[str, Placed]) -> Plan:
             if known else TensorVerdict(name, "other", "false", "no tensor of the base explains it")
         )  # fmt: skip
     return made
+
+
+def _calibrated(name: str, original: TensorInfo, packed: Placed | None) -> TensorVerdict:
+    """GPTQ's or AWQ's form of a tensor: only whether so many values can be in it is known without the data."""
+    if packed is None or packed.info.dtype != "I32":
+        return TensorVerdict(name, "calibrated", "false", "there is no qweight of I32 beside its scales")
+    bits = packed.info.elements * 32 / max(original.elements, 1)
+    if not FEWEST_BITS <= bits <= MOST_BITS:
+        return TensorVerdict(name, "calibrated", "false", f"its qweight has {bits:.3g} bits for each of the base's "
+                             f"{original.elements} values")  # fmt: skip
+    return TensorVerdict(name, "calibrated", "unchecked", "its numbers depend on the data it was calibrated with")
 
 
 def _step(name: str, original: TensorInfo, child: Mapping[str, Placed]) -> Step | None:
@@ -190,7 +204,7 @@ def _short(value: Any) -> str:
 def conclude(verdicts: Sequence[TensorVerdict], file: str = "model.safetensors") -> Descent:
     """The grade, and a defect for each thing the bytes contradict."""
     defects = tuple(
-        Defect(one.name.partition(" ")[0] if one.name.partition(" ")[0].endswith((".json", ".txt")) else file, one.name,
+        Defect(one.name.partition(" ")[0] if one.name.partition(" ")[0].endswith((".json", ".txt", ".model")) else file, one.name,
                "descent-false", f"it is not the base's by the recipe {one.recipe}: {one.detail}",
                "Name the model it was really made from, or register it without --quantised-of.")
         for one in verdicts if one.outcome == "false"

@@ -18,6 +18,8 @@ from registry.rules.configs import FILE as CONFIG
 from registry.rules.contents import (
     HEAD,
     PICKLE,
+    POINTER,
+    PROTOBUF,
     TAIL,
     check_document,
     check_outline,
@@ -31,16 +33,20 @@ from registry.rules.contents import (
 from registry.rules.defects import Defects
 from registry.rules.documents import MAX_VALUES as FEW
 from registry.rules.documents import Allowance, loads, weight
+from registry.rules.sentencepieces import MAX_BYTES
 from registry.rules.streams import PIECE, kinds, outline
 from registry.rules.tensors import MAX_HEADER, File, Header, Read, check_extent, fetch, parse_header, repeated
+from registry.rules.vocabularies import check_vocabulary
 
 Kind = Literal["base", "adapter", "checkpoint"]
 
 MAX_FILES = 1024
 MAX_TEXT = 1 << 20
 LARGER = {"tokenizer.json": 64 << 20, "vocab.json": 8 << 20, "merges.txt": 8 << 20, "vocab.txt": 8 << 20,
-          "tokenizer_config.json": 4 << 20, "model.safetensors.index.json": 8 << 20}  # fmt: skip
-"""Byte limits of the text files that may pass 1 MiB: Gemma's tokenizer has 33 MB, its settings 1.2."""
+          "tokenizer_config.json": 4 << 20, "model.safetensors.index.json": 8 << 20,
+          "tokenizer.model": MAX_BYTES, "spiece.model": MAX_BYTES, "sentencepiece.bpe.model": MAX_BYTES, "spm.model": MAX_BYTES,
+          "tekken.json": 32 << 20}  # fmt: skip
+"""Byte limits of the text files that may pass 1 MiB: Gemma's tokenizer has 33 MB, its settings 1.2; Mistral's table 15."""
 MAX_TERMS = 128 << 10
 """Bytes of a licence or notice: all the licences there are in SPDX have less than 60,000 each."""
 MAX_VALUES = 3_200_000
@@ -49,25 +55,28 @@ many merges has 2.9 million, 140,000 tensors have 2.2."""
 
 INDEX = "model.safetensors.index.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-BASE_WEIGHTS = re.compile(r"model(?:-([0-9]{5})-of-([0-9]{5}))?\.safetensors")
-DOCS = {"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.txt"}
-TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-             "merges.txt", "vocab.txt"}  # fmt: skip
-FULL = DOCS | TOKENIZER | {"config.json", "generation_config.json", "chat_template.jinja", INDEX}
+BASE_WEIGHTS = re.compile(r"model(?:(?:\.safetensors)?-([0-9]{5})-of-([0-9]{5,6}))?\.safetensors")
+"""DeepSeek-V3 says `-of-000163`, Qwen 3.5 `model.safetensors-00001-of-00002.safetensors`: the index names them all."""
+DOCS = {"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "LICENSE-MODEL", "LICENSE-CODE", "USE_POLICY.md", "NOTICE",
+        "NOTICE.md", "NOTICE.txt"}  # fmt: skip
+PIECES = frozenset({"tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model"})
+"""SentencePiece's models under the names of transformers' families; the first may be a tiktoken table."""
+ALONE = PIECES | {"tekken.json"}
+"""Each a whole tokenizer by itself, which some loaders prefer to tokenizer.json."""
+TOKENIZER = ALONE | {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+                     "merges.txt", "vocab.txt"}  # fmt: skip
+PREPROCESSING = {"preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"}
+"""How images and sound become numbers: part of a base that takes them."""
+FULL = DOCS | TOKENIZER | PREPROCESSING | {"config.json", "generation_config.json", "chat_template.jinja", INDEX}
 ADAPTER = DOCS | TOKENIZER | {CONFIG, "chat_template.jinja"}
 HEX = re.compile(r"[0-9a-f]{64}")
-KEPT = TOKENIZER | {"config.json", "chat_template.jinja", CONFIG, INDEX}
+KEPT = TOKENIZER | PREPROCESSING | {"config.json", "chat_template.jinja", CONFIG, INDEX}
 """Of the others nothing is wanted but that they are sound: they are read, and let go."""
-STREAMED = {"tokenizer.json", "vocab.json"}
+STREAMED = {"tokenizer.json", "vocab.json", "tekken.json"}
 MAX_HELD = 4 << 20, 500_000
 """Bytes and values up to which one of those is held all the same, to be compared key by key; others are by their bytes."""
 BYTES, TWICE, LEAST = 24, 2, 1 << 20
 """Bytes of memory a byte of a text that is parsed whole, one of a text read by pieces, and what any bundle takes."""
-PIECES = frozenset({"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"})
-SENTENCEPIECE = (
-    "Load the tokenizer with transformers (AutoTokenizer) and save it with save_pretrained: tokenizer.json says all of it. "
-    "Then remove this file, or use import, which leaves it behind."
-)
 TABLES = {"merges.txt", "vocab.txt"}
 LOOKS = str.maketrans("асԁеһіјӏорԛѕхуανοАВЕНКМОРСТХΑΒΕΗΙΚΜΝΟΡΤΧ", "acdehijlopqsxyavoABEHKMOPCTXABEHIKMNOPTX")
 """Letters of other alphabets that look like those of the names that are allowed."""
@@ -86,6 +95,7 @@ class Bundle:
     documents: dict[str, Any] = field(default_factory=dict)
     judged: bool = False
     """It was found sound before: what would not be held is not read again."""
+    pieces: str = ""
 
     def wrong(self, file: str, where: str, rule: str, detail: str, mend: str) -> None:
         self.defects.append(Defect(file, where, rule, detail, mend))
@@ -101,7 +111,8 @@ def read_bundle(kind: Kind, files: Sequence[File], read: Read, *, judged: bool =
     """
     bundle = Bundle(kind, read, judged=judged)
     choose(bundle, files)
-    for path, file in bundle.files.items():
+    # A SentencePiece model last: it is not read when too much was.
+    for path, file in sorted(bundle.files.items(), key=lambda one: one[0] in PIECES):
         try:
             check_extent(file, read)
             _read(bundle, path, file)
@@ -125,7 +136,7 @@ def footprint(kind: Kind, files: Sequence[File], read: Read) -> tuple[int, int]:
             continue  # refused by its size
         elif file.path in STREAMED and file.size > MAX_HELD[0]:
             streamed += file.size
-        elif file.path in KEPT and file.path not in TABLES:
+        elif file.path in KEPT and file.path not in TABLES | PIECES:
             held += file.size
         else:
             passing = max(passing, file.size)
@@ -148,7 +159,7 @@ def choose(bundle: Bundle, files: Sequence[File]) -> None:
         parts = file.path.split("/")
         if any(part.startswith(".") or not part for part in parts) or "\\" in file.path or not file.path.isprintable():
             bundle.wrong(file.path, "", "unsafe-path", "a path may have no hidden, empty or parent part",
-                         "Rename or remove the file.")  # fmt: skip
+                         "Rename or remove the file; import leaves hidden ones behind.")  # fmt: skip
         elif not HEX.fullmatch(file.sha256) or file.size < 0:
             bundle.wrong(file.path, "", "bad-digest", "its digest is not 64 hex digits, or its size is negative",
                          "Declare the SHA-256 and the size of the file's bytes.")  # fmt: skip
@@ -162,7 +173,6 @@ def choose(bundle: Bundle, files: Sequence[File]) -> None:
             )
             bundle.wrong(file.path, "", "file-not-allowed",
                          f"no such file belongs in a bundle of kind {bundle.kind}{like}{what}",
-                         SENTENCEPIECE if file.path in PIECES else
                          f"Remove it, or use import, which leaves it behind: a bundle holds {kinds}, README and licence.",
                          )  # fmt: skip
         elif not is_weights(bundle.kind, file.path) and file.size > (most := _most(file.path)):
@@ -174,7 +184,7 @@ def choose(bundle: Bundle, files: Sequence[File]) -> None:
 
 
 def _most(path: str) -> int:
-    return MAX_TERMS if path.startswith(("LICENSE", "NOTICE")) else LARGER.get(path, MAX_TEXT)
+    return MAX_TERMS if path.startswith(("LICENSE", "NOTICE", "USE_POLICY")) else LARGER.get(path, MAX_TEXT)
 
 
 def _alike(name: str, path: str) -> bool:
@@ -197,8 +207,9 @@ def _foreign(bundle: Bundle, file: File) -> str | None:
 
 def _read(bundle: Bundle, path: str, file: File) -> None:
     weights = is_weights(bundle.kind, path)
-    if what := _foreign(bundle, file):
+    if (what := _foreign(bundle, file)) and not (what == PROTOBUF and path in PIECES):
         bundle.wrong(path, "", "foreign-content", f"whatever its name says, it is {what}",
+                     "Fetch the files themselves: git lfs pull, or hf download." if what == POINTER else
                      "Save the weights as safetensors." if weights else "Remove it.")  # fmt: skip
     elif weights:
         _read_weights(bundle, path, file)
@@ -227,10 +238,13 @@ def _read_text(bundle: Bundle, path: str, file: File) -> None:
         if not bundle.judged:
             check_outline(path, outline(_pieces(bundle, file), bundle.allowance), wrong)
         return
-    if bundle.judged and path in TABLES:
+    if bundle.judged and path in TABLES | PIECES:
         return
     document: Any
     try:
+        if path in PIECES:
+            _read_pieces(bundle, path, file)
+            return
         if path in TABLES:
             check_tokens(path, _texts(_pieces(bundle, file)), wrong)
             return
@@ -258,6 +272,19 @@ def _read_text(bundle: Bundle, path: str, file: File) -> None:
         check_prose(document, wrong)
     if path in KEPT and (isinstance(document, str | dict) or path == INDEX):
         bundle.documents[path] = document
+
+
+def _read_pieces(bundle: Bundle, path: str, file: File) -> None:
+    def wrong(where: str, rule: str, detail: str, mend: str) -> None:
+        bundle.wrong(path, where, rule, detail, mend)
+
+    if bundle.pieces:
+        wrong("", "tokenizer-twice", f"{bundle.pieces} is a SentencePiece model already", "Keep the one that is used.")
+    elif bundle.allowance.values < 0:
+        wrong("", "sentencepiece", "it was not read, for the JSON beside it is too much already", "Mend that first.")
+    else:
+        bundle.pieces = path
+        check_vocabulary(fetch(file, bundle.read, 0, file.size), wrong)
 
 
 def _held(bundle: Bundle, file: File) -> bool:

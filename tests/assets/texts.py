@@ -48,6 +48,7 @@ FOREIGN: dict[str, bytes] = {
     "shell script": b"#!/bin/sh\necho hello\n",
     "PDF": b"%PDF-1.7\n1 0 obj\n",
     "SQLite": b"SQLite format 3\0" + bytes(20),
+    "pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1\n",
     "image": b"\x89PNG\r\n\x1a\n" + bytes(20),
     "UTF-16": "A model.".encode("utf-16"),
 }
@@ -77,6 +78,7 @@ PROSE: dict[str, tuple[bytes, str, str]] = {
     "isolated direction": ("a \u2066b\u2069".encode(), "hidden-character", "character 2"),
     "invisible letters": (("A model." + "".join(chr(0xE0000 + ord(c)) for c in "approve")).encode(),
                           "hidden-character", "character 8"),
+    "a key twice": (b"---\nlicense: mit\ntags:\n- a\n'license' : other\n---\nA model.", "duplicate-key", "line 5"),
     "page": (b"<!DOCTYPE html><html><body>A model</body></html>", "code-as-text", ""),
     "drawing": (b"<svg xmlns='http://www.w3.org/2000/svg'></svg>", "code-as-text", ""),
     "PHP": (b"<?php phpinfo();", "code-as-text", ""),
@@ -174,6 +176,11 @@ JSON: dict[str, tuple[str, bytes, list[tuple[str, str]]]] = {
     "merges that are code": ("merges.txt", b"import os\nos.abort()\n", [("token-table", "line 2")]),
     "merges with a control": ("merges.txt", b"a \x1b\n", [("token-table", "line 1")]),
     "vocabulary that is one line": ("vocab.txt", b"x" * 300_000, [("token-table", "line 1")]),
+    "what is no SentencePiece model": ("tokenizer.model", b"{}", [("sentencepiece", "")]),
+    "a SentencePiece model cut off": ("spiece.model", b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02\n", [("sentencepiece", "byte 16")]),
+    "a script by rank": ("tokenizer.model", b"IQ== 0\nimport os\n", [("token-table", "line 2")]),
+    "Mistral's table that is a tokenizer": ("tekken.json", b'{"model":{}}', [("json-object", "")]),
+    "a preprocessor's code": ("preprocessor_config.json", b'{"auto_map":{"AutoProcessor":"x.Y"}}', [("remote-code", "auto_map")]),
     "vocabulary not in UTF-8": ("vocab.txt", b"a\n\xff\n", [("not-text", "byte 2")]),
 }  # fmt: skip
 for _name, (_path, _content, _found) in JSON.items():
@@ -188,7 +195,7 @@ PATHS = {
     "REАDME.md": "file-not-allowed", "conﬁg.json": "file-not-allowed", "config.json.": "file-not-allowed",
     "cónfig.json": "file-not-allowed", "co\u0301nfig.json": "file-not-allowed", "CON": "file-not-allowed",
     "nul.json": "file-not-allowed", "config.json:x": "file-not-allowed", "model-00001-of-0000१.safetensors": "file-not-allowed",
-    "a" * 1000: "file-not-allowed", "tokenizer.model": "file-not-allowed", "training_args.bin": "file-not-allowed",
+    "a" * 1000: "file-not-allowed", "training_args.bin": "file-not-allowed",
 }  # fmt: skip
 SHOWN = {"config\u202enosj.json": "config\\u202enosj.json", "a\tb": "a\\tb", "README.md\u200b": "README.md\\u200b",
          "a" * 1000: "a" * 199 + "…"}  # fmt: skip

@@ -60,6 +60,7 @@ def _everything() -> Files:
     """Every large file at its limit at once."""
     return sound() | {
         "tokenizer.json": filled(b'"aaaaaaaaaaaaaaaaaaaaaaaa",', MOST),
+        "tokenizer.model": pieces(393_216), "tekken.json": filled(b"0,", LARGE, b'{"vocab":[', b"0]}"),
         "vocab.json": filled(b'"bbbbbbbbbbbbbbbbbb",', MEDIUM, b'{"a":[', b"0]}"),
         "merges.txt": b"ab cd\n" * (MEDIUM // 6),
         "vocab.txt": b"abcdefghijklmno\n" * (MEDIUM // 16),
@@ -69,6 +70,12 @@ def _everything() -> Files:
         "README.md": b"`a``" * (1 << 18), "LICENSE": b"<a " * 80_000, "NOTICE": b"- " * (1 << 17),
         "LICENSE.md": b"](" * (1 << 17), "LICENSE.txt": b"N" * (1 << 18), "NOTICE.txt": b"---\n" * (1 << 16),
     }  # fmt: skip
+
+
+def pieces(count: int, more: bytes = b"") -> bytes:
+    """A SentencePiece model of so many pieces, which ends with these bytes in place of what belongs there."""
+    texts = (f"{n:x}".encode() for n in range(count))
+    return b"".join(b"\n%c\n%c%b\x15\0\0\0\0" % (len(text) + 7, len(text), text) for text in texts) + more
 
 
 def _files() -> Files:
@@ -96,6 +103,7 @@ WORST: dict[str, tuple[Callable[[], Files], str]] = {
         lambda: sound() | {WEIGHTS: packed(None, bytes(8), raw=filled(b"[],", 4 << 20, b'{"a":['))}, "header-json"),
     "twelve shards of 20,000 tensors": (lambda: shards(12, header(20_000, "model.layers.{}.weight")), "header-json"),
     "1,000 shards": (lambda: shards(1000, header(1, "a{}")), "duplicate-tensor"),
+    "393,216 pieces and one more": (lambda: sound() | {"tokenizer.model": pieces(393_217)}, "sentencepiece"),
     "1,024 files": (_files, "file-not-allowed"),
     "index of 8 MiB": (
         lambda: sound() | {"model.safetensors.index.json": filled(b"[],", 8 << 20)}, "bad-json"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,16 @@ def test_a_snapshot_and_an_output_folder_become_versions(
         assert base["meta"]["licence"] == "apache-2.0"
         again = desk.ask("ada", "base", "import", model, "--name", "acme/tiny")
         assert (again["status"], again["ref"]) == ("found", base["ref"])
+
+        # A snapshot whose settings name code that transformers has built in.
+        config = json.loads((tmp_path / "plain" / "config.json").read_text()) | {"auto_map": {"AutoModel": "x.Y"}}
+        (tmp_path / "plain" / "config.json").write_text(json.dumps(config))
+        refused = desk.run("ada", "base", "import", tmp_path / "plain", "--name", "acme/phi", "--json")
+        assert refused.code == 3
+        assert ["--without-code" in one["mend"] for one in refused.json()["defects"]] == [True]
+        taken = desk.ask("ada", "base", "import", tmp_path / "plain", "--name", "acme/phi", "--without-code")
+        assert (taken["status"], taken["meta"]["changed"]) == ("registered", ["config.json: auto_map"])
+        assert taken["root"] == base["root"]
 
         output = tmp_path / "output"
         write_adapter(output, seed=3)

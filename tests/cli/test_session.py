@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import stat
 import sys
 from pathlib import Path
@@ -88,7 +89,26 @@ def test_a_document_is_a_mapping_of_json_values(tmp_path: Path) -> None:
     assert document(path) == {"retention": "2027-01-31", "rows": 3, "licence": {"name": "CC-BY-4.0"}}
     assert document(None) == {}
     for text in ("- a\n- list\n", "a: [", "", "!!python/object/apply:os.system ['true']", "a: .inf", "a: .nan",
-                 'a: "\\ud800"', "a: &a {b: *a}", "a: 2026-99-99", "[" * 3000):  # fmt: skip
+                 'a: "\\ud800"', "a: &a {b: *a}", "a: 2026-99-99", "[" * 3000, "!!map [1, 2]", "a: !!map [1]",
+                 "? [a]\n: b", "!!set {a, b}"):  # fmt: skip
         path.write_text(text)
         with pytest.raises(Invalid):
             document(path)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("licence: mit\npurpose: x\nlicence: other\n", "'licence' on line 3 stands on line 1"),
+    ("a:\n  b: 1\n  c: 2\n  b: 3\n", "'b' on line 4 stands on line 2"),
+    ("a: {b: 1, b: 2}\n", "'b' on line 1 stands on line 1"),
+    ("a:\n- {x: 1}\n- {y: 1,\n   y: 2}\n", "'y' on line 4 stands on line 3"),
+    ("1: a\n'1': b\n", "'1' on line 2 stands on line 1"),
+    ("yes: a\n'true': b\n", "'true' on line 2 stands on line 1"),
+    ("a: &x 1\nb: *x\n", "line 1 has an anchor"),
+    ("a: {b: 1}\n<<: {c: 2}\n", "line 2 has a merge key"),
+])  # fmt: skip
+def test_yaml_with_two_meanings_is_refused_with_the_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "meta.yaml"
+    path.write_text(text)
+    with pytest.raises(Invalid, match=re.escape(said)) as refused:
+        document(path)
+    assert refused.value.kind == "bad-yaml"

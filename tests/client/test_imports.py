@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry.client.artifacts import parse
-from registry.client.sources import choose
+from registry.client.sources import choose, without_code
 from registry.errors import Invalid, RegistryError, Unverified
 from registry.rules.files import Kind
 from tests.cli.test_main_job import write_adapter, write_base
@@ -57,11 +57,78 @@ def test_an_output_folder_of_peft_loses_what_is_no_bundle_and_says_why(tmp_path:
     assert all(left.values())
 
 
-def test_a_sentencepiece_model_stays_behind_and_is_named_with_what_takes_its_place(tmp_path: Path) -> None:
-    folder = tmp_path / "output"
+SNAPSHOT = {
+    "tokenizer.model": "", "spiece.model": "", "sentencepiece.bpe.model": "", "spm.model": "", "tekken.json": "",
+    "vocab.txt": "", "vocab.json": "", "merges.txt": "", "added_tokens.json": "", "special_tokens_map.json": "",
+    "tokenizer_config.json": "", "generation_config.json": "", "chat_template.jinja": "", "preprocessor_config.json": "",
+    "processor_config.json": "", "video_preprocessor_config.json": "", "README.md": "", "LICENSE": "", "LICENSE-MODEL": "",
+    "USE_POLICY.md": "", "NOTICE.md": "", "model-00001-of-00002.safetensors": "", "model-00001-of-000163.safetensors": "",
+    "model.safetensors-00001-of-00002.safetensors": "", "model.safetensors.index.json": "",
+    ".gitattributes": "hidden", ".cache/huggingface/download/config.json.metadata": "hidden folder", ".git/HEAD": "hidden folder",
+    "consolidated.safetensors": "another name", "model.fp16.safetensors": "another name",
+    "tf_model.h5": "TensorFlow", "64.tflite": "TensorFlow", "flax_model.msgpack": "Flax", "rust_model.ot": "Rust",
+    "pytorch_model.bin": "pickle", "pytorch_model.bin.index.json": "list of weights", "model-q4_k_m.gguf": "llama.cpp",
+    "model.onnx": "ONNX", "onnx/model.onnx": "ONNX", "original/consolidated.00.pth": "makers' own", "params.json": "makers' own",
+    "tokenizer.model.v3": "numbered name", "additional_chat_templates/rag.jinja": "by name",
+    "chat_template.json": "chat_template.jinja",
+    "modeling_phi3.py": "built into transformers", "CODE_OF_CONDUCT.md": "for readers", "figures.png": "for readers",
+    "Responsible-Use-Guide.pdf": "for readers", "1_Pooling/config.json": "pooling", "coreml/x": "Core ML",
+    "quantize_config.json": "config.json says them", "quant_config.json": "config.json says them",
+    "mergekit_config.yml": "no file of a bundle",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SNAPSHOT)
+def test_of_every_file_that_snapshots_carry_it_is_said_why_it_stays_behind(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "snapshot"
     write_base(folder)
-    (folder / "tokenizer.model").write_bytes(b"x")
-    assert "tokenizer.json" in names("base", folder)[1]["tokenizer.model"]
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(b"x")
+    taken, left = names("base", folder)
+    if SNAPSHOT[name]:
+        assert SNAPSHOT[name] in left.pop(name.split("/")[0])
+    else:
+        assert name in taken
+    assert left == {}
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("tf_model.h5", "TensorFlow"), ("model-q4_k_m.gguf", "llama.cpp"), ("consolidated.safetensors", "another name"),
+    ("model.onnx", "ONNX"),
+])  # fmt: skip
+def test_weights_in_another_form_only_are_no_weights_and_the_form_is_named(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(Invalid, match=said) as refused:
+        choose("base", tmp_path)
+    assert refused.value.kind == "no-weights"
+    assert "save_pretrained" in refused.value.mend
+
+
+def test_what_names_code_is_taken_out_when_asked_and_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "snapshot"
+    write_base(folder)
+    config = json.loads((folder / "config.json").read_text())
+    plain = (folder / "config.json").read_bytes()
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "modeling_x.X"}}))
+    (folder / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "X", "trust_remote_code": true, "auto_map": null, "eos_token": "ü"}'
+    )
+    (tmp_path / "written").mkdir()
+    chosen = choose("base", folder)
+    without_code(chosen, tmp_path / "written")
+    found = {inside: path for path, inside in chosen.files}
+    assert json.loads(found["config.json"].read_text()) == json.loads(plain)
+    assert json.loads(found["tokenizer_config.json"].read_text()) == {"tokenizer_class": "X", "eos_token": "ü"}
+    changed = ["config.json: auto_map", "tokenizer_config.json: auto_map", "tokenizer_config.json: trust_remote_code"]
+    assert chosen.meta["changed"] == changed
+    assert [one.path for one in chosen.left_out] == changed
+    assert found["model.safetensors"].parent == folder
+    again = choose("base", folder)
+    (folder / "config.json").write_text('{"auto_map": 1, "auto_map": 2}')
+    with pytest.raises(Invalid, match="more than once"):
+        without_code(again, tmp_path / "written")
 
 
 def test_what_the_folder_claims_is_kept_as_a_claim(tmp_path: Path) -> None:

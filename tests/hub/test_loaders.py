@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from registry.client import Countersign
 from registry.commands import recalls, rollouts, tokens, versions
 from registry.rules.actors import SYSTEM
 from registry.rules.refs import commit
 from registry.rules.tensors import File
 from tests.api.conftest import Door
+from tests.assets.pieces import trained
 from tests.build import BASE_META, World, a_person, a_world, approved, put, register
 from tests.hub.conftest import Session, get
 
@@ -125,6 +127,64 @@ assert logits(AutoModelForCausalLM.from_pretrained(NAME + ".v3").eval()) == loca
     said = loader.run('out = failure(lambda: AutoModelForCausalLM.from_pretrained(NAME, revision="production"))')
     assert "production" in said
     assert "loaded" not in said
+
+
+SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+BYTES: dict[str, Any] = {
+    "model_type": "bpe",
+    "byte_fallback": True,
+    "vocab_size": 400,
+    "normalization_rule_name": "identity",
+}
+FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "llama": ("tokenizer.model", BYTES, {"tokenizer_class": "LlamaTokenizer", **SPECIAL}),
+    "gemma": ("tokenizer.model", {**BYTES, "pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "bos_piece": "<bos>",
+                                  "eos_piece": "<eos>"}, {"tokenizer_class": "GemmaTokenizer"}),
+    "t5": ("spiece.model", {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}, {"tokenizer_class": "T5Tokenizer", "extra_ids": 0}),
+    "xlm-roberta": ("sentencepiece.bpe.model", {}, {"tokenizer_class": "XLMRobertaTokenizer"}),
+}  # fmt: skip
+"""Families whose snapshots may have no tokenizer.json, only SentencePiece's model: its name, how it is trained, its settings."""
+SAID = ["please route this letter", "water damage in 2024: ﬁrst café, 漢字!", "  two  blanks\n<s> x</s>"]
+SAVE = """
+from transformers import AutoModel
+sizes = dict(vocab_size=600, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+             num_key_value_heads=2, head_dim=8, d_model=16, d_ff=32, d_kv=8, num_layers=1, num_decoder_layers=1, num_heads=2)
+for family in {families!r}:
+    AutoModel.from_config(AutoConfig.for_model(family, **sizes)).save_pretrained(f"made/{{family}}")
+
+def read(where):
+    tokenizer, model = AutoTokenizer.from_pretrained(where), AutoModel.from_pretrained(where).eval()
+    ids = [tokenizer(one)["input_ids"] for one in {said!r}]
+    with torch.no_grad():
+        more = {{"decoder_input_ids": ids_of(ids[0])}} if model.config.is_encoder_decoder else {{}}
+        last = model(ids_of(ids[0]), **more).last_hidden_state
+    return ids, [tokenizer.decode(one) for one in ids], last.flatten().tolist()
+
+ids_of = lambda ids: torch.tensor([ids])
+"""
+
+
+def test_a_base_whose_tokenizer_is_a_sentencepiece_model_is_imported_and_loads_alike(
+    door: Door, loader: Loader
+) -> None:
+    loader.run(SAVE.format(families=list(FAMILIES), said=SAID))
+    with Countersign(door.url, door.token(loader.world.engineer)) as registry:
+        for family, (name, options, config) in FAMILIES.items():
+            folder = loader.folder / "made" / family
+            (folder / name).write_bytes(trained(**options))
+            (folder / "tokenizer_config.json").write_text(json.dumps(config))
+            (folder / "consolidated.safetensors").write_bytes(b"x")
+            (folder / "original").mkdir()
+            added = registry.import_bundle("base", folder, f"{loader.world.team}/pieces-{family}", meta=BASE_META)
+            assert added.status == "registered"
+            assert {one.path for one in added.left_out} == {"consolidated.safetensors", "original"}
+            assert {one.path for one in registry.version(added.ref).files} >= {name, "tokenizer_config.json"}
+            ids, texts, _ = loader.run(f"""
+here, there = read("made/{family}"), read({added.ref.partition("@")[0]!r})
+assert here == there
+out = here""")
+            assert len({str(one) for one in ids}) == len(SAID)
+            assert SAID[0] in texts[0]
 
 
 def test_a_channel_that_moves_is_followed_at_the_next_load(door: Door, loader: Loader) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from registry.rules.bindings import differences, written
 from registry.rules.bundles import BaseFacts, base_facts
+from tests.assets.pieces import trained
 from tests.rules.bundle_files import Files, adapter_files, base_files, broken, declared, look
 
 TOKENIZER: dict[str, Any] = {
@@ -131,6 +132,49 @@ def test_with_a_whole_tokenizer_the_base_root_is_what_it_was() -> None:
     assert look("base", whole_base() | {"tokenizer_config.json": encoded(SETTINGS, eos_token="a")}).base_root == root
     none = {path: data for path, data in base_files().items() if path != "tokenizer.json"}
     assert look("base", none).base_root not in (root, None)
+
+
+def with_pieces(*others: str) -> Files:
+    """A base whose tokenizer is a SentencePiece model, with these other files of a whole one."""
+    files = {path: data for path, data in whole_base().items() if path != "tokenizer.json" or path in others}
+    return files | {"tokenizer.model": trained(model_type="bpe", normalization_rule_name="identity")}
+
+
+OTHER_PIECES = trained(model_type="char", normalization_rule_name="identity")
+
+
+@pytest.mark.parametrize("others", [(), ("tokenizer.json",)])
+def test_a_sentencepiece_model_is_bound_by_its_bytes(others: tuple[str, ...]) -> None:
+    bound = facts(with_pieces(*others))
+    own = {"tokenizer.model": with_pieces()["tokenizer.model"]}
+    assert broken(look("adapter", adapter_files() | own, bound)) == []
+    found = look("adapter", adapter_files() | {"tokenizer.model": OTHER_PIECES}, bound)
+    assert broken(found) == [("tokenizer.model", "tokenizer-mismatch")]
+    found = look("adapter", adapter_files() | {"spiece.model": OTHER_PIECES}, bound)
+    assert broken(found) == [("spiece.model", "tokenizer-mismatch")]
+
+
+def test_a_second_tokenizer_beside_the_whole_one_enters_the_base_root() -> None:
+    """Some engines read it instead; a base without one keeps the root it had."""
+    root = look("base", whole_base()).base_root
+    both = look("base", with_pieces("tokenizer.json"))
+    alone = look("base", with_pieces())
+    assert not both.defects
+    assert not alone.defects
+    table = json.dumps({"config": {}, "vocab": [], "version": 3}).encode()
+    roots = [root, both.base_root, alone.base_root, *(look("base", whole_base() | more).base_root for more in (
+        {"tokenizer.model": OTHER_PIECES}, {"spiece.model": OTHER_PIECES}, {"tekken.json": table},
+        {"preprocessor_config.json": b'{"do_resize":true}'}, {"preprocessor_config.json": b'{"do_resize":false}'},
+        {"processor_config.json": b'{"do_resize":false}'},
+    ))]  # fmt: skip
+    assert None not in roots
+    assert len(set(roots)) == len(roots)
+    assert look("base", whole_base() | {"preprocessor_config.json": b'{ "do_resize": true}'}).base_root == roots[6]
+
+
+def test_two_sentencepiece_models_are_one_too_many() -> None:
+    found = look("base", with_pieces() | {"spiece.model": OTHER_PIECES})
+    assert [(one.rule, one.file) for one in found.defects] == [("tokenizer-twice", "spiece.model")]
 
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)

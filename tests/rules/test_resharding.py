@@ -29,12 +29,19 @@ def arrays(draw: st.DrawFn) -> Arrays:
     return made
 
 
-def files_of(shards: list[Arrays], metadata: dict[str, str], pretty: int | None) -> Files:
+NUMBERED = (
+    "model-{:05}-of-{:05}.safetensors",
+    "model-{:05}-of-{:06}.safetensors",
+    "model.safetensors-{:05}-of-{:05}.safetensors",
+)
+
+
+def files_of(shards: list[Arrays], metadata: dict[str, str], pretty: int | None, numbered: str = NUMBERED[0]) -> Files:
     """A checkpoint's files, the index among them where there is more than one shard."""
     config = {"config.json": json.dumps(CONFIG, indent=pretty).encode()}
     if len(shards) == 1:
         return {**config, "model.safetensors": save(shards[0], metadata=metadata)}
-    names = [f"model-{number:05}-of-{len(shards):05}.safetensors" for number in range(1, len(shards) + 1)]
+    names = [numbered.format(number, len(shards)) for number in range(1, len(shards) + 1)]
     index = {"weight_map": {name: file for file, held in zip(names, shards, strict=True) for name in held}}
     return {
         **config, "model.safetensors.index.json": json.dumps(index).encode(),
@@ -55,7 +62,7 @@ def test_shards_names_order_and_metadata_leave_the_root_and_one_bit_does_not(
         {name: whole[name] for name in names[begin:end]} for begin, end in zip([0, *cuts], [*cuts, None], strict=True)
     ]
     metadata = data.draw(st.dictionaries(st.text("ab", max_size=3), st.text(max_size=5), max_size=2))
-    cut = look("checkpoint", files_of(shards, metadata, 2))
+    cut = look("checkpoint", files_of(shards, metadata, 2, data.draw(st.sampled_from(NUMBERED))))
     assert cut.defects == []
     assert (cut.tensor_root, cut.base_root) == (single.tensor_root, single.base_root)
     assert cut.manifest_digest != single.manifest_digest

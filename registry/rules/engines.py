@@ -90,7 +90,8 @@ def _bias(because: str) -> Callable[[Facts], str | None]:
 
 def _saved(because: str, spared: tuple[str, ...] = (), most: int = 0) -> Callable[[Facts], str | None]:
     def sees(facts: Facts) -> str | None:
-        brought = set(facts.get("modules_to_save") or ())
+        brought = {*(facts.get("modules_to_save") or ()), *(facts.get("embeddings") or ())}
+        brought |= {f"{facts['tokens']} tokens of its own"} if facts.get("tokens") else set()
         whole = sorted(brought if len(brought) > most else brought - set(spared))
         return f"it brings whole modules of its own ({', '.join(whole)}), {because}" if whole else None
 

@@ -44,7 +44,7 @@ CONFIG_CHANGES: list[tuple[dict[str, Any], str]] = [
     *(({"eva_config": value}, "config-value") for value in ("x", {"a": "b"}, {"a": [1]})),
     *(({"exclude_modules": value}, "config-value") for value in ("(a+)+b", ["a|b"], [1], {})),
     *(({"target_parameters": value}, "config-value") for value in ("(a+)+b", ["a.*"], {})),
-    *(({"layers_pattern": value, "layers_to_transform": [0]}, "config-value") for value in ("(a+)+b", ["a.b"], [1], 3)),
+    *(({"layers_pattern": value}, "config-value") for value in ("(a+)+b", ["a.b"], [1], 3)),
     *(({"trainable_token_indices": value}, "config-value")
       for value in ([-1], [1, 1], {"a|b": [1]}, {"a": [1], "b": [1]}, {"embed_tokens": "x"}, "all", [True])),
     *(({"alora_invocation_tokens": value}, "config-value") for value in ("x", [-1], ["a"])),

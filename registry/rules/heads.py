@@ -110,7 +110,7 @@ def view(values: Values, names: Iterable[str], shapes: Mapping[str, Shape], conf
     return _language_model(kind, under, inner, config) if headless else View(whole)
 
 
-def _of_body(firsts: Collection[str], under: str, inner: Mapping[str, Shape]) -> bool:
+def _of_body(firsts: set[str], under: str, inner: Mapping[str, Shape]) -> bool:
     """Does every tensor stand in the body without its outer name?"""
     return firsts <= {name.partition(".")[0] for name in inner} - {under}
 
@@ -164,7 +164,9 @@ def unsaved(fresh: Collection[str], brought: Collection[str]) -> list[Defect]:
     ) for name in sorted(fresh) if PREFIX + name not in brought]  # fmt: skip
 
 
-_EXPERT = re.compile(r"(.+)\.(?:mlp|block_sparse_moe)\.experts\.(\d+)\.(gate_proj|up_proj|down_proj|w1|w2|w3)\.weight")
+_EXPERT = re.compile(
+    r"(.+)\.(?:mlp|block_sparse_moe)\.experts\.([0-9]{1,4})\.(gate_proj|up_proj|down_proj|w1|w2|w3)\.weight"
+)
 _DOWN = ("down_proj", "w2")
 FUSED = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
 """Types that transformers 5 loads with all experts of a layer in two parameters, and saves one by one."""

@@ -237,7 +237,7 @@ def _tokens(values: Values, base: Anatomy, wanted: Wanted) -> None:
     if not said:
         return
     target, tokens = next(iter(said.items())) if isinstance(said, dict) else (None, said)
-    own = [name.removesuffix(".weight") for name in base.shapes if is_tokens(name.removesuffix(".weight"))]
+    own = [module for module in linear(base) if is_tokens(module)]
     named = own[:1] if target is None else [module for module in own if module.endswith(target)]
     if len(named) != 1 or (target is not None and target not in ends(named[0])):
         wanted.wrong(

@@ -21,11 +21,11 @@ from registry.rules.tensors import TensorInfo
 
 TENSOR_DTYPES = frozenset({"F32", "F16", "BF16"})
 BIND = "Bind the adapter to the base it was trained on, or train it again."
+# No longer than a defect's mend may be.
 RESOLVE = (
-    "Name what it matched: in the adapter's folder run python -c \"import json;from safetensors import safe_open as o;"
-    "f='adapter_config.json';c=json.load(open(f));c['target_modules']=sorted({k[17:].split('.lora_')[0] for k in "
-    "o('adapter_model.safetensors','pt').keys() if '.lora_' in k});c['exclude_modules']=c['layers_to_transform']="
-    "c['layers_pattern']=None;json.dump(c,open(f,'w'))\" (it names each module in full)."
+    "Name what it matched, in its folder: python -c \"import json,safetensors as s;f='adapter_config.json';c=json.load(open(f));"
+    "c.update(target_modules=[*{k[17:].split('.lora_')[0]for k in s.safe_open('adapter_model.safetensors','np').keys()}],"
+    "exclude_modules=[]);json.dump(c,open(f,'w'))\""
 )
 OTHER_BASE = (
     "Save the base it left (model.unload().save_pretrained(folder)), register that as a base, set init_lora_weights to "
@@ -81,7 +81,15 @@ def _check(method: Method, key: str, value: Any) -> Defect | None:
         if key == "init_lora_weights" and value == "loftq":
             return Defect(FILE, key, "init-unconverted", "it began as loftq, which changed the base's weights: it answers "
                           "rightly only on the base that was changed with it", OTHER_BASE)  # fmt: skip
-        if isinstance(value, str) and key in ("target_modules", "exclude_modules", "layers_pattern"):
+        if isinstance(value, str) and key == "layers_pattern":
+            return Defect(
+                FILE,
+                key,
+                "config-value",
+                f"{key} is the text {value[:80]!r}, which would be run as a regular expression",
+                "Name each module in full in target_modules, and set it and layers_to_transform to null.",
+            )
+        if isinstance(value, str) and key in ("target_modules", "exclude_modules"):
             return Defect(FILE, key, "config-value", f"{key} is the text {value[:80]!r}, which would be run as a regular "
                           "expression", RESOLVE)  # fmt: skip
         if key == "init_lora_weights" and str(value).startswith(CONVERTED):

@@ -94,6 +94,8 @@ def view(values: Values, names: Iterable[str], shapes: Mapping[str, Shape], conf
     task, under = values.get("task_type"), BODIES.get(kind)
     whole = anatomy(shapes, config)
     firsts = {name.removeprefix(PREFIX).partition(".")[0] for name in names if name.startswith(PREFIX)}
+    if under is None and task in CLASSES:
+        return _classifier(task, kind, "", {}, shapes, config)
     if under is None or not firsts:
         return View(whole)
     headless = not any(name.startswith(f"{under}.") for name in shapes)

@@ -40,13 +40,18 @@ CONFIG_CHANGES: list[tuple[dict[str, Any], str]] = [
     *(({"layers_to_transform": value}, "config-value") for value in ([-1], "1", [True], [10**6], 1.0)),
     *(({"task_type": value}, "config-value") for value in ("SEQUENCES", 1, ["CAUSAL_LM"])),
     *(({"init_lora_weights": value}, "config-value") for value in ("nonesuch", 1)),
-    *(({"init_lora_weights": value}, "init-unconverted") for value in ("pissa", "pissa_niter_16", "olora", "corda", "loftq")),
+    *(
+        ({"init_lora_weights": value}, "init-unconverted")
+        for value in ("pissa", "pissa_niter_16", "olora", "corda", "loftq")
+    ),
     *(({"eva_config": value}, "config-value") for value in ("x", {"a": "b"}, {"a": [1]})),
     *(({"exclude_modules": value}, "config-value") for value in ("(a+)+b", ["a|b"], [1], {})),
     *(({"target_parameters": value}, "config-value") for value in ("(a+)+b", ["a.*"], {})),
     *(({"layers_pattern": value}, "config-value") for value in ("(a+)+b", ["a.b"], [1], 3)),
-    *(({"trainable_token_indices": value}, "config-value")
-      for value in ([-1], [1, 1], {"a|b": [1]}, {"a": [1], "b": [1]}, {"embed_tokens": "x"}, "all", [True])),
+    *(
+        ({"trainable_token_indices": value}, "config-value")
+        for value in ([-1], [1, 1], {"a|b": [1]}, {"a": [1], "b": [1]}, {"embed_tokens": "x"}, "all", [True])
+    ),
     *(({"alora_invocation_tokens": value}, "config-value") for value in ("x", [-1], ["a"])),
     ({"runtime_config": {"other": 1}}, "config-value"),
     ({"auto_mapping": {"parent_library": "transformers.models.llama", "base_model_class": "a b"}}, "config-forbidden"),

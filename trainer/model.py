@@ -19,6 +19,7 @@ from registry.rules import adapters, documents
 from registry.rules.anatomies import Anatomy, anatomy
 from registry.rules.configs import FILE
 from registry.rules.files import ADAPTER_WEIGHTS
+from registry.rules.heads import View
 from registry.rules.recipes import Recipe
 from registry.rules.tensors import TensorInfo
 from trainer import bottleneck
@@ -86,7 +87,7 @@ def check_fit(folder: Path, body: Anatomy) -> adapters.Config:
         with safe_open(folder / ADAPTER_WEIGHTS, "pt") as weights:
             pieces = [(name, weights.get_slice(name)) for name in weights.keys()]  # noqa: SIM118 (it is no dict)
             tensors = [TensorInfo(name, piece.get_dtype(), tuple(piece.get_shape()), 0, 0) for name, piece in pieces]
-        defects = adapters.check_tensors(ADAPTER_WEIGHTS, config, tensors, body)
+        defects = adapters.fit(ADAPTER_WEIGHTS, config, tensors, View(body)).defects
     if config is None or defects:
         raise BundleRejected(defects)
     return config

@@ -178,10 +178,19 @@ class Worker:
                 tracker.close(status, wait=5.0)
 
     def _published_before(self, lease: Lease, work: TrainingWork) -> dict[int, dict[str, Any]]:
-        """The versions that an earlier attempt, on this machine or another, registered already; by step."""
+        """The versions that an earlier attempt, on this machine or another, registered already; by step.
+
+        A draft is none: registering it again says what it lacks. One that was discarded ends the run before it trains.
+        """
         found = {}
         for step, ref in work.published.items():
-            version = lease.patiently(lambda ref=ref: self._registry.version(ref))  # type: ignore[misc]
+            try:
+                version = lease.patiently(lambda ref=ref: self._registry.version(ref))  # type: ignore[misc]
+            except NotFound as gone:
+                raise Refused("output-discarded", f"What this training run made at step {step} was discarded while the run went "
+                              f"on. {gone}", "Queue the training again if its outcome is still wanted.") from None  # fmt: skip
+            if version.state == "draft":
+                continue
             found[int(step)] = {"step": int(step), "ref": ref, "manifest_digest": version.manifest_digest}
         return found
 

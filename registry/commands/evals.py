@@ -100,6 +100,7 @@ def queue(store: Store, actor: Actor, subject: str, suite: str) -> UUID:
         if version.state not in ("registered", "deprecated"):
             raise Refused("unfit-subject", f"{subject} is {version.state}.", "Evaluate a registered version.",
                           subject=subject)  # fmt: skip
+        evals.check_subject(version_node.ref, version.facts.get("loads_as"))
         waiting = table.active(tx.session, version.id, suite_version.id)
         if waiting is not None:
             tx.audit(f"eval-run:{waiting.id}", found=True)

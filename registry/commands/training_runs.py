@@ -102,7 +102,12 @@ def _check_report(tx: Tx, run: TrainingRun, attempt: int, report: dict[str, Any]
     if not sound:
         raise Invalid("bad-report", "The report's outputs must be a list of {step, ref, manifest_digest}.",
                       "Report every version that this training run registered.")  # fmt: skip
-    registered = versions.of_training_run(tx.session, run.id)
+    versions.must_stand(tx.session, run.id)
+    made = versions.of_training_run(tx.session, run.id)
+    if drafts := [ref for ref, _, state in made.values() if state == "draft"]:
+        raise Refused("output-incomplete", f"{', '.join(drafts)} stays a draft.", "Queue the training with what it lacks in "
+                      "its meta.", subject=f"training-run:{run.id}")  # fmt: skip
+    registered = {step: (ref, digest) for step, (ref, digest, _) in made.items()}
     told = {one["step"]: (one["ref"], one.get("manifest_digest")) for one in report["outputs"]}
     if told != registered or set(told) != set(run.recipe["publish_at"]):
         raise Refused("report-mismatch", "The outputs reported are not the versions this training run registered.",

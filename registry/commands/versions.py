@@ -282,6 +282,8 @@ def _draft(
         return version, node
     except NotFound:
         pass
+    if draft.training_run is not None:
+        versions.must_stand(tx.session, draft.training_run, draft.step)
     identity = uuid4()
     node = tx.add(Node(id=identity, kind=draft.kind, team=line.team, ref=f"{line.ref}@draft-{identity.hex[:8]}"))
     version = tx.add(Version(

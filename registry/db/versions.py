@@ -27,7 +27,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from registry.blobs import Blobs
 from registry.db import tombstones
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
-from registry.errors import Invalid, NotFound, Unverified
+from registry.errors import Invalid, NotFound, Refused, Unverified
 from registry.rules.refs import NAME, Ref, commit, parse_ref
 from registry.rules.tensors import File
 
@@ -262,14 +262,23 @@ def of_bytes(
     return recalled, next(same, None)
 
 
-def of_training_run(session: Session, run_id: UUID) -> dict[int | None, tuple[str, str]]:
-    """What a training run has registered so far: step -> (ref, manifest digest)."""
+def of_training_run(session: Session, run_id: UUID) -> dict[int | None, tuple[str, str, str]]:
+    """What a training run has registered so far, drafts and what was deleted too: step -> (ref, manifest digest, state)."""
     statement = (
-        select(Version.step, Node.ref, Version.manifest_digest)
+        select(Version.step, Node.ref, Version.manifest_digest, Version.state)
         .join(Node, Node.id == Version.id)
         .where(Version.training_run_id == run_id)
     )
-    return {row.step: (row.ref, row.manifest_digest) for row in session.execute(statement)}
+    return {row.step: (row.ref, row.manifest_digest, row.state) for row in session.execute(statement)}
+
+
+def must_stand(session: Session, run_id: UUID, step: int | None = None) -> None:
+    """Refused `output-discarded` when what a training run made (at this step, or at any) was deleted since."""
+    for made, (ref, _, state) in of_training_run(session, run_id).items():
+        if state == "deleted" and step in (None, made):
+            raise Refused("output-discarded", f"What this training run made at step {made}, {ref}, was discarded while the run "
+                          "went on.", "Queue the training again if its outcome is still wanted.",
+                          subject=f"training-run:{run_id}")  # fmt: skip
 
 
 def highest(session: Session, line_id: UUID) -> int:

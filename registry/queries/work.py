@@ -53,7 +53,7 @@ def _training(session: Session, run: TrainingRun) -> TrainingWork:
     blob = session.get_one(Blob, data.blob_id)
     ref = session.get_one(Node, data.id).ref.removeprefix("dataset:")
     dataset = InputView(ref, "dataset", data.record_root, [InputFile("rows.jsonl", blob.id, blob.size)])
-    published = {str(step): ref for step, (ref, _) in versions.of_training_run(session, run.id).items()}
+    published = {str(step): ref for step, (ref, _, _) in versions.of_training_run(session, run.id).items()}
     return TrainingWork(session.get_one(Line, run.line_id).ref, run.recipe, run.recipe_digest,
                         _version(session, run.base_version_id), dataset, published, dict(run.meta))  # fmt: skip
 

@@ -11,10 +11,18 @@ Shape = tuple[int, ...]
 EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "shared")
 """What architectures call the embedding of tokens; the first that stands there is it."""
 
+POSITIONS = ("wpe", "position_embeddings", "token_type_embeddings", "relative_attention_bias")
+"""Other embeddings, which are adapted as such."""
+
 HEAD = "lm_head"
+LABELS = -1
+"""Stands in a shape for the number of labels, which no base says."""
 
 INNER = {"gpt2": "transformer", "bloom": "transformer"}
 """Types whose published files name tensors as the inner model does; loaded for text, they stand under this name."""
+
+TRANSPOSED = ("gpt_oss",)
+"""Types whose fused experts keep their matrices as (in, out)."""
 
 TURNED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 """Types built of Conv1D, which keeps its matrix as (in, out)."""
@@ -25,7 +33,7 @@ class Anatomy:
     """`shapes` are of every tensor the loaded model has; the numbers are None where config.json does not say them.
 
     `key_values` is the width of one layer's keys (and of its values): heads that keep them times their size. `turned`
-    is a base of Conv1D modules.
+    is a base of Conv1D modules, `transposed` one whose experts are.
     """
 
     shapes: Mapping[str, Shape]
@@ -35,6 +43,7 @@ class Anatomy:
     key_value_heads: int | None
     key_values: int | None
     turned: bool = False
+    transposed: bool = False
 
     def modules(self) -> dict[str, dict[str, Shape]]:
         """Every module that holds a tensor, itself or further down, with the tensors it holds itself by their last name."""
@@ -61,41 +70,58 @@ def ends(name: str) -> list[str]:
 
 
 def anatomy(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> Anatomy:
-    """Read a base's shapes and its config.json, as transformers names its numbers (and PEFT 0.21 looks for them).
+    """A base's shapes as a language model loads them.
 
     A file of tied weights leaves the head out: it is the embedding once more, so it gets the embedding's shape.
+    """
+    outer = INNER.get(str(config.get("model_type")))
+    if outer is not None and not any(name.startswith(f"{outer}.") for name in shapes):
+        shapes = {name if name.startswith(HEAD) else f"{outer}.{name}": shape for name, shape in shapes.items()}
+    return bare(_with_head(shapes, _numbers(config)), config)
+
+
+def bare(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> Anatomy:
+    """These very shapes, and what its config.json says, as transformers names its numbers (and PEFT 0.21 looks for them).
+
     Models whose layers keep keys and values of different sizes have no one width of them.
     """
-    inner = config.get("text_config")
-    numbers = inner if isinstance(inner, dict) else config
+    numbers = _numbers(config)
 
     def number(*names: str) -> int | None:
         found = next((numbers[name] for name in names if numbers.get(name) is not None), None)
         return found if type(found) is int and found > 0 else None
 
-    width, heads = number("hidden_size", "n_embd", "d_model"), number("num_attention_heads", "n_head", "num_heads")
+    width = number("hidden_size", "n_embd", "d_model", "dim")
+    heads = number("num_attention_heads", "n_head", "num_heads")
     kept = number("num_key_value_heads") or heads
     size = number("head_dim")
     uneven = numbers.get("global_head_dim") is not None or numbers.get("per_layer_config") is not None
     if size is None and width and heads:
         size = width // heads
-    outer = INNER.get(str(config.get("model_type")))
-    if outer is not None and not any(name.startswith(f"{outer}.") for name in shapes):
-        shapes = {name if name.startswith(HEAD) else f"{outer}.{name}": shape for name, shape in shapes.items()}
     return Anatomy(
-        shapes=_with_head(shapes, numbers), turned=config.get("model_type") in TURNED,
+        shapes=shapes, turned=config.get("model_type") in TURNED, transposed=config.get("model_type") in TRANSPOSED,
         width=width, layers=number("num_hidden_layers", "num_layers", "n_layer"), heads=heads,
         key_value_heads=kept, key_values=None if uneven or not (kept and size) else kept * size,
     )  # fmt: skip
 
 
+def _numbers(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
+
+
 def _with_head(shapes: Mapping[str, Shape], numbers: Mapping[str, Any]) -> Mapping[str, Shape]:
     if f"{HEAD}.weight" in shapes or numbers.get("tie_word_embeddings", True) is False:
         return shapes
-    tied = next((shapes[name] for name in shapes if is_embedding(name.removesuffix(".weight"))), None)
+    tied = next((shapes[name] for name in shapes if is_tokens(name.removesuffix(".weight"))), None)
     return {**shapes, f"{HEAD}.weight": tied} if tied is not None else shapes
 
 
-def is_embedding(module: str) -> bool:
-    """Is it by its name the embedding of tokens, rather than a linear module?"""
+def is_tokens(module: str) -> bool:
+    """Is it by its name the embedding of tokens?"""
     return module.rpartition(".")[2] in EMBEDDINGS
+
+
+def is_embedding(module: str) -> bool:
+    """Is it by its name an embedding, rather than a linear module?"""
+    return module.rpartition(".")[2] in EMBEDDINGS + POSITIONS

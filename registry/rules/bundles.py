@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from registry.errors import BundleRejected, Defect, Invalid, Unverified
-from registry.rules import adapters, bindings, chat_templates
-from registry.rules.anatomies import anatomy
+from registry.rules import adapters, bindings, chat_templates, heads
 from registry.rules.bindings import WHOLLY, Texts
 from registry.rules.chat_templates import Judge
 from registry.rules.configs import FILE as CONFIG
@@ -322,8 +321,10 @@ def _inspect_adapter(
     facts |= adapters.facts_of(config) | {"trainable_parameters": facts["parameters"]}
     if base and ADAPTER_WEIGHTS in bundle.weights:
         tensors = bundle.weights[ADAPTER_WEIGHTS].tensors
-        body = anatomy(base.shapes, base.config)
-        bundle.defects.extend(adapters.check_tensors(ADAPTER_WEIGHTS, config, tensors, body))
+        seen = heads.view(config.values, [info.name for info in tensors], base.shapes, base.config)
+        fit = adapters.fit(ADAPTER_WEIGHTS, config, tensors, seen)
+        bundle.defects.extend(fit.defects)
+        facts |= fit.facts
     return facts, config
 
 

@@ -20,6 +20,9 @@ MAX_LAYER = 9999
 MAX_NAME = 512
 MODULE = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
 TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION")
+CLASSES = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+"""Tasks with a head of labels, which the adapter brings whole."""
+LIBRARY = re.compile(r"transformers(?:\.[a-z0-9_]+)+")
 
 Values = Mapping[str, Any]
 """A configuration read: every kept key of its method, defaults filled in, lists sorted."""
@@ -29,7 +32,8 @@ Values = Mapping[str, Any]
 class Key:
     """One key: what it must be (and in words), what it is when left out, and how it is written again.
 
-    A key that is not `kept` says how training began or with what it was saved; loading does not need it.
+    A key that is not `kept` says how training began or with what it was saved; loading does not need it. A `sparse` key is
+    written only where it says something.
     """
 
     holds: Callable[[Any], bool]
@@ -37,6 +41,7 @@ class Key:
     default: Any = None
     kept: bool = True
     write: Callable[[Any], Any] = lambda value: value
+    sparse: bool = False
 
 
 def is_int(low: int, high: int) -> Callable[[Any], bool]:
@@ -74,17 +79,62 @@ def is_names(value: Any) -> bool:
     return isinstance(value, list) and 0 < len(value) <= MAX_TARGETS and all(map(is_name, value))
 
 
+def is_optional(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Null, an empty list, or what `of` accepts."""
+    return lambda value: value is None or value == [] or of(value)
+
+
+def is_components(value: Any) -> bool:
+    """A name without dots, or a list of such."""
+    names = [value] if isinstance(value, str) else value
+    return is_names(names) and not any("." in name for name in names)
+
+
+def is_tokens(value: Any) -> bool:
+    """Different numbers of tokens, or an object from one embedding's name to them."""
+    if isinstance(value, dict):
+        return len(value) == 1 and all(map(is_name, value)) and all(map(is_tokens, value.values()))
+    index = is_int(0, 2**24)
+    return (
+        isinstance(value, list) and 0 < len(value) <= 65536 and all(map(index, value)) and len(set(value)) == len(value)
+    )
+
+
+def is_eva(value: Any) -> bool:
+    """How EVA began: a few settings, none of which is loaded."""
+    return value is None or (isinstance(value, dict) and len(value) <= 16
+                             and all(type(one) in (int, float, bool, type(None)) for one in value.values()))  # fmt: skip
+
+
+def is_import(value: Any) -> bool:
+    """A class of transformers by its name and module, as PEFT notes it where no task is set (Unsloth adds a mark)."""
+    return (
+        isinstance(value, dict) and value.keys() <= {"base_model_class", "parent_library", "unsloth_fixed"}
+        and isinstance(value.get("parent_library"), str) and LIBRARY.fullmatch(value["parent_library"]) is not None
+        and is_name(value.get("base_model_class")) and is_flag(value.get("unsloth_fixed", True))
+    )  # fmt: skip
+
+
 def is_layers(value: Any) -> bool:
     """Null, the number of a layer, or a list of them."""
     index = is_int(0, MAX_LAYER)
     return value is None or index(value) or (isinstance(value, list) and all(map(index, value)))
 
 
+ANYWHERE = ".*\\."
+"""What PEFT 0.21 itself writes before a name when it turns experts' modules into parameters; it matches as the name does."""
+
+
 def is_pattern(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """An object from names of modules to what `of` accepts, or null."""
-    return lambda value: value is None or (
-        isinstance(value, dict) and len(value) <= MAX_TARGETS and all(map(is_name, value)) and all(map(of, value.values()))
-    )  # fmt: skip
+
+    def holds(value: Any) -> bool:
+        if not isinstance(value, dict) or len(value) > MAX_TARGETS:
+            return value is None
+        names = [name.removeprefix(ANYWHERE) for name in value]
+        return len(set(names)) == len(names) and all(map(is_name, names)) and all(map(of, value.values()))
+
+    return holds
 
 
 def _sorted(value: Iterable[Any] | None) -> list[Any] | None:
@@ -97,7 +147,7 @@ def _layers(value: Any) -> list[int] | None:
 
 
 def _pattern(value: Any) -> dict[str, Any]:
-    return dict(sorted((value or {}).items()))
+    return dict(sorted((name.removeprefix(ANYWHERE), one) for name, one in (value or {}).items()))
 
 
 def _null(value: Any) -> None:
@@ -112,25 +162,37 @@ COMMON: dict[str, Key] = {
     "revision": Key(is_text, "a text or null", write=_null),
     "peft_version": Key(is_text, "a text", kept=False),
 }
-TARGETS = Key(is_names, "a list of module names; a text would be run as a regular expression", write=_sorted)
+ANY_TASK = Key(lambda value: value is None or value in TASKS + CLASSES, f"null or one of {', '.join(TASKS + CLASSES)}")
+_LIST = "a list of module names; a text would be run as a regular expression"
+TARGETS = Key(is_names, _LIST, write=_sorted)
+EXCLUDED = Key(is_optional(is_names), f"null or {_LIST}", write=_sorted, sparse=True)
 LAYERS = Key(is_layers, "null, a layer's number, or a list of them", write=_layers)
 SAVED = Key(
     lambda value: value is None or value == [] or (is_names(value) and len(value) <= MAX_SAVED),
     f"null or a list of at most {MAX_SAVED} exact module names; anything else would be run as regular expressions",
     write=_sorted,
 )  # fmt: skip
-STARTS = "true, false or gaussian"
+STARTS = (True, False, "gaussian", "orthogonal", "eva", "mica")
+"""Starts that leave the base's weights alone."""
 CONVERTED = ("pissa", "olora", "corda", "lora_ga")
 """Starts that move a part of the base's weights into the adapter; PEFT can write the outcome as plain LoRA."""
 
 LORA: dict[str, Key] = {
     **COMMON,
+    "task_type": ANY_TASK,
     "r": Key(is_int(1, MAX_RANK), f"an integer from 1 to {MAX_RANK}", 8),
     # PEFT writes a fraction when it converts a rank-stabilised start: alpha times the root of 2.
     "lora_alpha": Key(is_number(1e-3, 65536), "a number up to 65536", 8),
     "lora_dropout": Key(is_number(0, 1, below=True), "a number from 0 to below 1", 0.0),
-    "target_modules": TARGETS,
+    # Empty beside target_parameters only.
+    "target_modules": Key(is_optional(is_names), _LIST, write=lambda value: _sorted(value) or []),
+    "target_parameters": Key(is_optional(is_names), "null or a list of names of parameters", write=_sorted, sparse=True),
+    "exclude_modules": EXCLUDED,
     "layers_to_transform": LAYERS,
+    "layers_pattern": Key(
+        lambda value: value in (None, "", []) or is_components(value), "null or names without dots, such as layers",
+        write=lambda value: list(dict.fromkeys([value] if isinstance(value, str) else value)) if value else None, sparse=True,
+    ),
     "rank_pattern": Key(
         is_pattern(is_int(1, MAX_RANK)), f"an object from exact module names (no patterns) to ranks up to {MAX_RANK}",
         write=_pattern,
@@ -141,46 +203,60 @@ LORA: dict[str, Key] = {
     ),
     "modules_to_save": SAVED,
     "bias": Key(is_one_of("none", "all", "lora_only"), "none, all or lora_only", "none"),
+    "lora_bias": Key(is_flag, "true or false", False, sparse=True),
+    "trainable_token_indices": Key(
+        is_optional(is_tokens), "null, a list of numbers of tokens, or an object from one embedding's name to them",
+        write=lambda value: value or None, sparse=True,
+    ),
+    "alora_invocation_tokens": Key(
+        is_optional(lambda value: isinstance(value, list) and len(value) <= 4096 and all(map(is_int(0, 2**24), value))),
+        "null or a list of numbers of tokens", write=lambda value: value or None, sparse=True,
+    ),
     "use_dora": Key(is_flag, "true or false", False),
     "use_rslora": Key(is_flag, "true or false", False),
     "fan_in_fan_out": Key(is_flag, "true or false", False),
     # Where training started from is in the trained weights; PEFT would only draw numbers and overwrite them.
-    "init_lora_weights": Key(is_one_of(True, False, "gaussian"), STARTS, True, write=lambda _: True),
+    "init_lora_weights": Key(
+        is_one_of(*STARTS), f"true, false or one of {', '.join(map(str, STARTS[2:]))}", True, write=lambda _: True
+    ),
+    "eva_config": Key(is_eva, "null, or numbers and true or false under names", kept=False),
+    "runtime_config": Key(
+        lambda value: value is None or (isinstance(value, dict) and value.keys() <= {"ephemeral_gpu_offload"}),
+        "null or PEFT's own", kept=False,
+    ),
     "qalora_group_size": Key(is_int(1, 65536), "an integer", kept=False),
     "megatron_core": Key(
         is_one_of(None, "megatron.core"), "null or its default: it is a module to import", kept=False
     ),
 }  # fmt: skip
 IMPORTS = "it makes the loader import a class by name"
-PATTERN = "it is run as a regular expression"
 UNCHECKED = "its tensors cannot be checked yet"
 LORA_EMPTY: dict[str, str] = {
     "auto_mapping": IMPORTS,
-    "layers_pattern": PATTERN,
-    "exclude_modules": PATTERN,
     "megatron_config": IMPORTS,
     "loftq_config": "it changes the base's weights",
-    "eva_config": "it changes how loading initialises",
     "corda_config": "it names files that are unpickled",
     "lora_ga_config": "it names files that are unpickled",
     "layer_replication": "it builds another model than the base",
-    "target_parameters": "such tensors cannot be checked against the base yet",
-    "trainable_token_indices": "it changes the base's embedding",
-    "alora_invocation_tokens": "our engines do not serve it",
     "arrow_config": "it routes between several adapters",
     "kasa_config": UNCHECKED,
     "monteclora_config": UNCHECKED,
     "velora_config": UNCHECKED,
     "use_qalora": "its tensors have other shapes",
     "use_bdlora": "its tensors have other shapes",
-    "lora_bias": "it adds biases to the base's layers",
     "ensure_weight_tying": "it ties weights of the base",
+    # Of PEFT before 0.3.
+    "enable_lora": "its tensors have other shapes",
+    "merge_weights": "it was merged into the base",
 }
-"""Keys that PEFT 0.21 writes and that must stay at their empty default, each with the reason."""
+"""Keys that PEFT writes and that must stay at their empty default, each with the reason."""
 
 _STEP = is_int(0, 2**53 - 1)
+_PLAIN = ("target_parameters", "trainable_token_indices", "alora_invocation_tokens", "lora_bias")
+ADALORA_EMPTY = LORA_EMPTY | dict.fromkeys(_PLAIN, "PEFT has no such AdaLoRA")
 ADALORA: dict[str, Key] = {
-    **LORA,
+    **{key: entry for key, entry in LORA.items() if key not in _PLAIN},
+    "target_modules": TARGETS,
     "use_dora": Key(is_one_of(False), "false: PEFT has no such AdaLoRA", False),
     "use_rslora": Key(is_one_of(False), "false: it does nothing in AdaLoRA", False),
     "alpha_pattern": Key(lambda value: value is None or value == {}, "nothing: it does nothing in AdaLoRA", kept=False),
@@ -228,11 +304,14 @@ PROMPT_EMPTY = {
     "modules_to_save": "PEFT saves no whole modules beside a prompt",
     "tokenizer_kwargs": "it makes the loader run code that comes with a tokenizer",
 }
-NORM: dict[str, Key] = {**COMMON, "target_modules": TARGETS, "modules_to_save": SAVED}
 BEFT: dict[str, Key] = {
-    **NORM, "init_weights": Key(is_flag, "true or false", True, write=lambda _: True),
+    **COMMON, "task_type": ANY_TASK, "target_modules": TARGETS, "modules_to_save": SAVED,
+    "init_weights": Key(is_flag, "true or false", True, write=lambda _: True),
 }  # fmt: skip
-NORM_EMPTY = {"auto_mapping": IMPORTS, "exclude_modules": PATTERN}
+NORM: dict[str, Key] = {
+    **COMMON, "task_type": ANY_TASK, "target_modules": TARGETS, "modules_to_save": SAVED, "exclude_modules": EXCLUDED,
+}  # fmt: skip
+NORM_EMPTY = {"auto_mapping": IMPORTS}
 BOTTLENECK: dict[str, Key] = {
     **COMMON,
     "target_modules": TARGETS,

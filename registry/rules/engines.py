@@ -68,6 +68,7 @@ class Rule:
 ELSEWHERE = "Serve it with transformers, or merge it into a checkpoint and register that."
 ON_VLLM = "Serve it with vLLM or transformers, or merge it into a checkpoint and register that."
 IN_SILENCE = "it would be loaded without a word and answer wrongly"
+TRY = "Try it with this model before you rely on it."
 
 
 def _method(because: str) -> Callable[[Facts], str | None]:
@@ -90,7 +91,8 @@ def _bias(because: str) -> Callable[[Facts], str | None]:
 
 def _saved(because: str, spared: tuple[str, ...] = (), most: int = 0) -> Callable[[Facts], str | None]:
     def sees(facts: Facts) -> str | None:
-        brought = set(facts.get("modules_to_save") or ())
+        brought = {*(facts.get("modules_to_save") or ()), *(facts.get("embeddings") or ())}
+        brought |= {f"{facts['tokens']} tokens of its own"} if facts.get("tokens") else set()
         whole = sorted(brought if len(brought) > most else brought - set(spared))
         return f"it brings whole modules of its own ({', '.join(whole)}), {because}" if whole else None
 
@@ -132,6 +134,8 @@ FORBIDS: tuple[Rule, ...] = (
          _method("only LoRA's rank, alpha and A and B tensors are read"), ELSEWHERE),
     Rule("vllm", "dora", "vllm/lora/peft_helper.py _validate_features: use_dora",
          _variant("dora", "DoRA's magnitudes are not loaded"), ELSEWHERE),
+    Rule("vllm", "alora", "vllm/lora/peft_helper.py: no aLoRA",
+         _variant("alora", "LoRA that waits for its invocation tokens is not supported"), ELSEWHERE),
     Rule("vllm", "bias", "vllm/lora/peft_helper.py validate_legal: bias",
          _bias("and adapter biases are refused"), ELSEWHERE),
     Rule("vllm", "modules-to-save", "vllm/lora/peft_helper.py _validate_features; lora/lora_model.py from_lora_tensors",
@@ -170,13 +174,25 @@ CONDITIONS: tuple[Rule, ...] = (
     Rule("vllm", "embeddings", "vllm/lora/utils.py get_supported_lora_modules: embedding_modules of the model's class",
          lambda facts: _targets(frozenset(facts.get("targets") or ()) - {"embed_tokens", "lm_head"},
                                 "which only some models' classes take")(facts),
-         "Try it with this model before you rely on it."),
+         TRY),
     Rule("sglang", "targets", "srt/utils/common.py SUPPORTED_LORA_TARGET_MODULES",
          _targets(SGLANG_TARGETS, "which --lora-target-modules does not offer"),
-         "Try it with this model before you rely on it."),
+         TRY),
     Rule("tgi", "startup-only", "server models/__init__.py get_model_with_lora_adapters",
          lambda _: "TGI loads adapters only when it starts", "Name it in LORA_ADAPTERS and start TGI again."),
 )  # fmt: skip
+
+
+def _unread(engine: str, facts: Facts) -> list[Reason]:
+    """What an adapter may be that no engine's source was read for; the worst outcome is that the base answers."""
+    found = {}
+    if facts.get("loads_as") == "AutoModel":
+        found["loads-as"] = "its tensors are named as AutoModel names them, without the name of a model with a head"
+    if facts.get("parameters"):
+        found["parameters"] = f"it tunes parameters by themselves ({', '.join(facts['parameters'])})"
+    if "alora" in str(facts.get("variant")) and engine != "vllm":
+        found["alora"] = "it waits for its invocation tokens"
+    return [Reason(rule, f"{why}; whether {engine} takes that was not read", TRY) for rule, why in found.items()]
 
 
 def _rank(engine: str, facts: Facts, settings: Mapping[str, Any], needs: dict[str, Any]) -> list[Reason]:
@@ -206,12 +222,16 @@ def _adapter(
     """Why an engine cannot serve an adapter, and on what conditions it can."""
     no, unsure = ([Reason(rule.name, why, rule.mend) for rule in rules
                    if rule.engine == engine and (why := rule.sees(facts))] for rules in (FORBIDS, CONDITIONS))  # fmt: skip
+    if engine != "transformers":
+        unsure += _unread(engine, facts)
     if not facts.get("method"):
         unsure.append(Reason("method-unknown", "its method was not recorded",
                              "Register the adapter again to have it read."))  # fmt: skip
     if facts.get("method") in (None, "lora", "rslora", "dora"):
         for reason in _rank(engine, facts, settings, needs):
             (unsure if reason.rule == "rank-unknown" else no).append(reason)
+    if engine == "transformers" and facts.get("loads_as"):
+        needs["loads_as"] = facts["loads_as"]
     if engine == "sglang":
         needs["lora_target_modules"] = list(facts.get("targets") or ())
     # vllm/config/lora.py LoRADType; lora/ops/triton_ops/lora_shrink_op.py asserts it on GPUs, torch_ops does not.

@@ -21,6 +21,13 @@ def exact_match(output: str, expected: str) -> bool:
     return output.strip() == expected.strip()
 
 
+def check_subject(ref: str, loads_as: object) -> None:
+    """A suite asks for text: Refused `writes-no-text` where the version is loaded through a class that writes none."""
+    if loads_as not in (None, "AutoModelForCausalLM"):
+        raise Refused("writes-no-text", f"{ref} is loaded through {loads_as}, which answers with vectors or labels, and a suite "
+                      "compares text.", "Measure it with its own metric and register that with its meta.", subject=ref)  # fmt: skip
+
+
 METRICS: dict[str, Callable[[str, str], bool]] = {"exact_match": exact_match}
 
 

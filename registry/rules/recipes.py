@@ -51,7 +51,7 @@ METHODS: dict[str, Method] = {
         "lora", configs.LORA, ("r", "lora_alpha", "target_modules"), configs.LORA_EMPTY, predict_lora, "engines",
     ),
     "ADALORA": Method(
-        "adalora", configs.ADALORA, ("lora_alpha", "target_modules", "init_r", "total_step"), configs.LORA_EMPTY,
+        "adalora", configs.ADALORA, ("lora_alpha", "target_modules", "init_r", "total_step"), configs.ADALORA_EMPTY,
         predict_adalora,
     ),
     "PREFIX_TUNING": Method("prefix", configs.PREFIX, PROMPT_NEEDS, configs.PROMPT_EMPTY, predict_prefix),

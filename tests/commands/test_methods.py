@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from registry.blobs import Blobs
-from registry.commands import versions
+from registry.commands import evals, versions
 from registry.db.store import Store
-from registry.errors import BundleRejected
+from registry.errors import BundleRejected, Refused
 from registry.queries import pulls
 from registry.queries import versions as asked
 from registry.queries.verification import verify
@@ -111,6 +111,19 @@ def test_each_method_is_registered_rewritten_and_found_again(world: World, norme
         assert (add(world, again, normed).status, add(world, again, normed).ref) == ("found", added.ref)
     verified = verify(world.store, world.blobs, world.engineer.actor, added.ref)
     assert (verified.ok, verified.problems) == (True, [])
+
+
+def test_what_was_trained_through_the_body_alone_says_so_and_writes_no_text(world: World, normed: str) -> None:
+    stem = "base_model.model.layers.0.self_attn.q_proj"
+    raw = {"peft_type": "LORA", **LEAST["LORA"], "task_type": "FEATURE_EXTRACTION"}
+    tensors: dict[str, tuple[int, ...]] = {f"{stem}.lora_A.weight": (4, 8), f"{stem}.lora_B.weight": (8, 4)}
+    files = [put(world.blobs, "adapter_model.safetensors", safetensors(tensors)),
+             put(world.blobs, FILE, json.dumps(raw).encode())]  # fmt: skip
+    added = add(world, files, normed)
+    assert (added.status, seen(world, added.ref).facts["loads_as"]) == ("registered", "AutoModel")
+    with pytest.raises(Refused) as refusal:
+        evals.queue(world.store, world.engineer.actor, added.ref, world.suite)
+    assert refusal.value.kind == "writes-no-text"
 
 
 def test_a_pull_serves_what_was_written(world: World) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
 from registry.blobs import Blobs
-from registry.commands import recalls, versions, work
+from registry.commands import deletions, recalls, versions, work
 from registry.commands import training_runs as training
 from registry.db.store import Store
 from registry.errors import Conflict, Forbidden, Refused
@@ -117,3 +118,33 @@ def test_only_trainers_lease_and_only_their_teams_work(world: World) -> None:
     elsewhere = a_person(world.store, "trainer", team="elsewhere")
     assert work.lease(world.store, elsewhere.actor, "w", 60) is None
     assert work.lease(world.store, world.trainer.actor, "w", 60) is not None
+
+
+def test_a_draft_discarded_under_its_run_ends_it_and_says_so(world: World) -> None:
+    """Neither the attempt that goes on nor the next one is told to use a version that is gone."""
+    run = training.queue(world.store, world.engineer.actor, f"{world.team}/adapter", world.base.ref, world.dataset.ref, RECIPE,
+                         "legal", {})  # fmt: skip
+    trainer = world.trainer.actor
+    assert work.lease(world.store, trainer, "w", 60) == (run, 1)
+    made = replace(outputs(world, run, 1), meta={})
+    draft = versions.register(world.store, world.blobs, trainer, made)
+    assert draft.status == "draft"
+    with world.store.read(SYSTEM) as session:
+        asked = text("select recipe_digest from training_run where id = :run")
+        digest = session.execute(asked, {"run": run}).scalar_one()
+    report = {"run": str(run), "attempt": 1, "recipe_digest": digest,
+              "outputs": [{"step": 2, "ref": draft.ref, "manifest_digest": draft.digest}]}  # fmt: skip
+
+    def finish() -> str:
+        with pytest.raises(Refused) as refusal:
+            training.finish(
+                world.store, trainer, run, 1, report, *world.trainer.key.sign_document(report, "training-report")
+            )
+        return refusal.value.kind
+
+    assert finish() == "output-incomplete"
+    deletions.discard(world.store, world.engineer.actor, draft.ref, "not wanted")
+    with pytest.raises(Refused) as refusal:
+        versions.register(world.store, world.blobs, trainer, made)
+    assert (refusal.value.kind, draft.ref in str(refusal.value)) == ("output-discarded", True)
+    assert finish() == "output-discarded"

@@ -38,9 +38,24 @@ CONFIG_CHANGES: list[tuple[dict[str, Any], str]] = [
     *(({"peft_type": value}, "method-unsupported") for value in ("IA3", "XLORA", "lora", None, 1, ["LORA"])),
     *(({"bias": value}, "config-value") for value in ("some", True, None)),
     *(({"layers_to_transform": value}, "config-value") for value in ([-1], "1", [True], [10**6], 1.0)),
-    *(({"task_type": value}, "config-value") for value in ("SEQ_CLS", 1, ["CAUSAL_LM"])),
-    *(({"init_lora_weights": value}, "config-value") for value in ("loftq", "eva", 1)),
-    *(({"init_lora_weights": value}, "init-unconverted") for value in ("pissa", "pissa_niter_16", "olora", "corda")),
+    *(({"task_type": value}, "config-value") for value in ("SEQUENCES", 1, ["CAUSAL_LM"])),
+    *(({"init_lora_weights": value}, "config-value") for value in ("nonesuch", 1)),
+    *(
+        ({"init_lora_weights": value}, "init-unconverted")
+        for value in ("pissa", "pissa_niter_16", "olora", "corda", "loftq")
+    ),
+    *(({"eva_config": value}, "config-value") for value in ("x", {"a": "b"}, {"a": [1]})),
+    *(({"exclude_modules": value}, "config-value") for value in ("(a+)+b", ["a|b"], [1], {})),
+    *(({"target_parameters": value}, "config-value") for value in ("(a+)+b", ["a.*"], {})),
+    *(({"layers_pattern": value}, "config-value") for value in ("(a+)+b", ["a.b"], [1], 3)),
+    *(
+        ({"trainable_token_indices": value}, "config-value")
+        for value in ([-1], [1, 1], {"a|b": [1]}, {"a": [1], "b": [1]}, {"embed_tokens": "x"}, "all", [True])
+    ),
+    *(({"alora_invocation_tokens": value}, "config-value") for value in ("x", [-1], ["a"])),
+    ({"runtime_config": {"other": 1}}, "config-value"),
+    ({"auto_mapping": {"parent_library": "transformers.models.llama", "base_model_class": "a b"}}, "config-forbidden"),
+    ({"auto_mapping": {"parent_library": "os.transformers", "base_model_class": "x"}}, "config-forbidden"),
     *(({"lora_dropout": value}, "config-value") for value in (1, -0.1, "0", True)),
     *(({key: "yes"}, "config-value") for key in ("use_dora", "use_rslora", "fan_in_fan_out", "inference_mode")),
     ({"megatron_core": "os"}, "config-value"),
@@ -70,7 +85,12 @@ def test_a_configuration_needs_its_keys(base: BaseFacts, key: str) -> None:
     [{"use_rslora": True}, {"init_lora_weights": "gaussian"}, {"layers_to_transform": [0, 1]}, {"lora_dropout": 0.1},
      {"layers_to_transform": []}, {"task_type": None}, {"base_model_name_or_path": None},
      {"target_modules": ["self_attn.q_proj", "v_proj"]}, {"rank_pattern": {"v_proj": 4}}, {"rank_pattern": None},
-     {"alpha_pattern": {"layers.0.self_attn.q_proj": 1.5}}, {"modules_to_save": []}, {"bias": "all"}],
+     {"alpha_pattern": {"layers.0.self_attn.q_proj": 1.5}}, {"modules_to_save": []}, {"bias": "all"},
+     {"enable_lora": None, "merge_weights": False}, {"runtime_config": {"ephemeral_gpu_offload": False}},
+     {"init_lora_weights": "orthogonal"}, {"init_lora_weights": "eva", "eva_config": {"rho": 2.0, "whiten": False}},
+     {"exclude_modules": ["lm_head"]}, {"layers_pattern": ["layers"], "layers_to_transform": [0, 1]},
+     {"auto_mapping": {"base_model_class": "LlamaForCausalLM", "parent_library": "transformers.models.llama.modeling_llama",
+                       "unsloth_fixed": True}}],
 )  # fmt: skip
 def test_harmless_settings_are_accepted(base: BaseFacts, change: dict[str, Any]) -> None:
     assert look("adapter", adapter_files(**change), base).defects == []

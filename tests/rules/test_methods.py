@@ -17,6 +17,7 @@ from registry.rules.anatomies import anatomy
 from registry.rules.bundles import BaseFacts
 from registry.rules.configs import FILE
 from registry.rules.documents import canonical
+from registry.rules.heads import View
 from registry.rules.recipes import METHODS
 from tests.rules.bundle_files import LORA, Files, adapter_files, base_arrays, look, lora_arrays, tiny_base
 
@@ -65,7 +66,8 @@ def test_every_default_and_every_written_value_is_one_that_may_be_read(kind: str
     config, defects = adapters.read_config(json.loads(once))
     assert config is not None, defects
     assert adapters.written(config, "acme/tiny", "c" * 40) == once == canonical(json.loads(once))
-    assert set(json.loads(once)) == {"peft_type", *(key for key, entry in METHODS[kind].keys.items() if entry.kept)}
+    always = {key for key, entry in METHODS[kind].keys.items() if entry.kept and not entry.sparse}
+    assert set(json.loads(once)) == {"peft_type", *always}
 
 
 @pytest.mark.parametrize("kind", METHODS)
@@ -78,12 +80,12 @@ def test_what_must_stay_empty_is_refused_with_its_reason(kind: str) -> None:
 
 def test_all_that_is_wrong_is_said_at_once_and_by_name() -> None:
     _, defects = adapters.read_config({
-        **LORA, "r": 0, "lora_dropout": 2, "target_modules": "(a+)+b", "eva_config": {"rho": 2}, "some": 1,
+        **LORA, "r": 0, "lora_dropout": 2, "target_modules": "(a+)+b", "corda_config": {"rho": 2}, "some": 1,
         "init_lora_weights": "pissa", "rank_pattern": {".*": 4},
     })  # fmt: skip
     assert {(defect.where, defect.rule) for defect in defects} == {
         ("r", "config-value"), ("lora_dropout", "config-value"), ("target_modules", "config-value"),
-        ("eva_config", "config-forbidden"), ("some", "config-unknown"), ("init_lora_weights", "init-unconverted"),
+        ("corda_config", "config-forbidden"), ("some", "config-unknown"), ("init_lora_weights", "init-unconverted"),
         ("rank_pattern", "config-value"),
     }  # fmt: skip
 
@@ -255,7 +257,7 @@ def test_whatever_is_read_there_are_defects_or_a_form_that_reads_itself(raw: Any
     assert again is not None, defects
     assert adapters.written(again, None, None) == text
     adapters.facts_of(config)
-    adapters.check_tensors("x", config, [], BASE)
+    adapters.fit("x", config, [], View(BASE))
     patterns = [name for key in ("target_modules", "modules_to_save") for name in json.loads(text).get(key) or []]
     patterns += [name for key in ("rank_pattern", "alpha_pattern") for name in json.loads(text).get(key) or {}]
     assert all(re.fullmatch(r"[A-Za-z0-9_.]+", name) for name in patterns)

@@ -1,4 +1,4 @@
-"""What PEFT itself writes for every method the registry takes, on two tiny random models: Llama's Linear, GPT-2's Conv1D."""
+"""What PEFT itself writes for every method, on tiny random models: Llama's Linear, GPT-2's Conv1D, Mixtral's experts."""
 
 from __future__ import annotations
 
@@ -31,6 +31,19 @@ def llama(**changes: Any) -> Any:
 
 def gpt2(**changes: Any) -> Any:
     return _random(transformers.GPT2LMHeadModel, transformers.GPT2Config(**GPT2 | changes))
+
+
+def mixtral(**changes: Any) -> Any:
+    """Transformers 5 loads its experts in two parameters a layer, and saves them one by one."""
+    return _random(transformers.MixtralForCausalLM, transformers.MixtralConfig(num_local_experts=3, **LLAMA | changes))
+
+
+ALTERED: dict[Any, tuple[dict[str, Any], ...]] = {
+    llama: ({"hidden_size": 24, "head_dim": 6, "intermediate_size": 32}, {"num_hidden_layers": 2}),
+    mixtral: ({"hidden_size": 24, "head_dim": 6, "intermediate_size": 32}, {"num_hidden_layers": 2}),
+    gpt2: ({"n_embd": 24}, {"n_layer": 2}),
+}
+"""Other bases of each kind, which no adapter of it fits."""
 
 
 def _random(kind: Any, config: Any) -> Any:
@@ -76,6 +89,16 @@ CASES: dict[str, Callable[[], Case]] = {
     "lora-bias-only": lambda: Case(gpt2, _lora("c_attn", bias="lora_only", fan_in_fan_out=True)),
     "lora-modules": lambda: Case(llama, _lora("q_proj", modules_to_save=["lm_head", "model.norm"])),
     "lora-modules-conv1d": lambda: Case(gpt2, _lora("c_attn", "c_fc", modules_to_save=["h.2.mlp"], fan_in_fan_out=True)),
+    "lora-excluded": lambda: Case(llama, _lora("q_proj", "v_proj", exclude_modules=["layers.0.self_attn.q_proj"])),
+    "lora-under": lambda: Case(gpt2, _lora("c_attn", layers_to_transform=[2], layers_pattern="h", fan_in_fan_out=True)),
+    "lora-on-biases": lambda: Case(llama, _lora("q_proj", lora_bias=True)),
+    "lora-tokens": lambda: Case(llama, _lora("q_proj", trainable_token_indices=[5, 1])),
+    "lora-embedding": lambda: Case(llama, _lora("embed_tokens", "lm_head", "q_proj")),
+    "alora": lambda: Case(llama, _lora("q_proj", alora_invocation_tokens=[4, 1])),
+    "mica": lambda: Case(llama, _lora("q_proj", init_lora_weights="mica")),
+    # PEFT makes parameters of the names that transformers 4 had, and a pattern of its own.
+    "lora-experts": lambda: Case(mixtral, _lora("q_proj", "w1", "w2", "w3")),
+    "lora-parameter": lambda: Case(mixtral, _lora(target_parameters=["mlp.experts.down_proj"])),
     "pissa": lambda: Case(llama, _lora("q_proj", init_lora_weights="pissa"), "converted"),
     "pissa-rslora": lambda: Case(llama, _lora("q_proj", init_lora_weights="pissa_niter_4", use_rslora=True), "converted"),
     "adalora": lambda: Case(llama, peft.AdaLoraConfig(target_modules=["q_proj", "v_proj"], **ADALORA)),

@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 
 from registry.client import Countersign
 from registry.rules import adapters
-from registry.rules.bundles import BaseFacts, Inspected, base_facts
+from registry.rules.bundles import BaseFacts, Inspected, base_facts, inspect
 from registry.rules.configs import FILE
 from registry.rules.recipes import METHODS
 from tests.rules.bundle_files import Files, declared, look
@@ -135,11 +135,7 @@ def test_it_is_accepted_and_means_the_same_rewritten(
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_refused_on_a_base_that_was_altered(name: str, written: dict[str, Written], based: Based) -> None:
     one = written[name]
-    other: tuple[dict[str, Any], ...] = (
-        ({"hidden_size": 24, "head_dim": 6, "intermediate_size": 32}, {"num_hidden_layers": 2})
-        if one.make is llama else ({"n_embd": 24}, {"n_layer": 2})
-    )  # fmt: skip
-    for changes in other:
+    for changes in peft_outputs.ALTERED[one.make]:
         if name in ("lora-one-layer",) and "num_hidden_layers" in changes:
             continue  # it has nothing in the layer that is gone
         assert look("adapter", one.files, based(one.make, **changes)).defects, changes
@@ -149,7 +145,7 @@ def test_it_is_refused_on_a_base_that_was_altered(name: str, written: dict[str, 
 def test_each_tensor_is_where_it_must_be_and_as_large(name: str, written: dict[str, Written], based: Based) -> None:
     one = written[name]
     tensors = load(one.files[WEIGHTS])
-    first = min(tensors)
+    first = min(key for key in tensors if not key.endswith("base_layer.weight"))
     rest = {key: value for key, value in tensors.items() if key != first}
     wider = {**rest, first: tensors[first].repeat(2, axis=0)}
     facts = based(one.make)
@@ -170,17 +166,58 @@ def test_an_unconverted_start_is_refused_with_the_call_that_mends_it(tmp_path: P
     assert "path_initial_model_for_weight_conversion" in defect.mend
 
 
-def test_a_copy_of_the_bases_embedding_is_refused_and_its_lora_is_not(tmp_path: Path, based: Based) -> None:
-    """PEFT copies the embedding into the adapter when it is a target, unless it is told not to."""
-    for kept, path in ((True, tmp_path / "copied"), (False, tmp_path / "lean")):
-        config = peft.LoraConfig(r=4, task_type="CAUSAL_LM", target_modules=["embed_tokens", "q_proj"])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            peft.get_peft_model(llama(), config).save_pretrained(path, save_embedding_layers="auto" if kept else False)
-        found = look("adapter", _folder(path), based(llama))
-        assert bool(found.defects) is kept
-        for defect in found.defects:
-            assert (defect.rule, "save_embedding_layers=False" in defect.mend) == ("tensor-unexpected", True)
+def test_another_base_of_the_same_shapes_is_another_base(
+    written: dict[str, Written], based: Based, tmp_path: Path
+) -> None:
+    """One value changed: refused where the adapter or whoever adds it says what it was trained on."""
+    one, true = written["lora"], based(llama)
+    net = llama()
+    with torch.no_grad():
+        net.model.norm.weight[0] += 0.5
+    net.save_pretrained(tmp_path)
+    changed = base_facts(*declared(_folder(tmp_path)))
+    assert changed.shapes == true.shapes
+    assert changed.base_root != true.base_root
+    assert rules(look("adapter", one.files, changed, base_root=true.base_root)) == {("base", "base-mismatch")}
+    kept = look("adapter", one.files, true).rewritten
+    assert kept is not None
+    listed, read = declared(one.files | {FILE: kept})
+    found = inspect("adapter", listed, read, base=changed, meta={}, named=lambda name, revision: [true.base_root])
+    assert rules(found) == {("base_model_name_or_path", "base-mismatch")}
+
+
+def test_what_is_brought_of_an_embedding_is_a_high_risk_or_must_be_said(
+    written: dict[str, Written], based: Based, tmp_path: Path
+) -> None:
+    """PEFT copies the embedding into the adapter when it is a target; of one that is none, the mend is what it says."""
+    facts = look("adapter", written["lora-embedding"].files, based(llama)).facts
+    assert facts["embeddings"] == ["lm_head", "model.embed_tokens"]
+    assert sum(risk.startswith("high: it brings the base's whole ") for risk in facts["risks"]) == 2
+    config = peft.LoraConfig(r=4, task_type="CAUSAL_LM", target_modules=["q_proj"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peft.get_peft_model(llama(), config).save_pretrained(tmp_path, save_embedding_layers=True)
+    files = _folder(tmp_path)
+    found = look("adapter", files, based(llama))
+    assert {(defect.rule, "modules_to_save" in defect.mend) for defect in found.defects} == {
+        ("tensor-unexpected", True)
+    }
+    said = json.loads(files[FILE]) | {"modules_to_save": ["model.embed_tokens", "lm_head"]}
+    assert look("adapter", files | {FILE: json.dumps(said).encode()}, based(llama)).defects == []
+
+
+def test_a_text_that_would_be_run_is_refused_with_a_command_that_mends_it(tmp_path: Path, based: Based) -> None:
+    config = peft.LoraConfig(
+        r=4, task_type="CAUSAL_LM", target_modules=r".*self_attn\.(q|v)_proj", exclude_modules=".*0.*q_proj"
+    )
+    peft_outputs.write(peft_outputs.Case(llama, config), tmp_path)
+    found = look("adapter", _folder(tmp_path), based(llama))
+    assert rules(found) == {("target_modules", "config-value"), ("exclude_modules", "config-value")}
+    before = logits(peft.PeftModel.from_pretrained(llama(), tmp_path))
+    command = found.defects[0].mend.partition('python -c "')[2].partition('"')[0]
+    subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True, timeout=100)
+    assert look("adapter", _folder(tmp_path), based(llama)).defects == []
+    assert torch.equal(logits(peft.PeftModel.from_pretrained(llama(), tmp_path)), before)
 
 
 def test_a_base_may_be_published_without_its_outer_name(written: dict[str, Written], based: Based) -> None:

@@ -218,6 +218,28 @@ def _cmdline(entry: Path) -> bytes:
         return b""
 
 
+def test_an_output_discarded_meanwhile_ends_the_run_before_it_trains_again(
+    live: Live, nora: Countersign, unbroken: TrainingRunView, worker: Worker, tmp_path: Path
+) -> None:
+    """A first attempt left a draft, for its purpose was not said, and was lost; then somebody discarded the draft."""
+    run = nora.train("acme/regretted", "acme/tiny@v1", "acme/letters@v1", SHORT, "service", {})
+    nora.pull(unbroken.outputs[0], tmp_path / "made")
+    with Countersign(live.url, live.trainer) as lost:
+        taken = lost.lease("a worker that is lost")
+        assert taken is not None and taken.id == run.id
+        added = lost.add("adapter", tmp_path / "made", "acme/regretted", base="acme/tiny@v1", training_run=run.id,
+                         attempt=taken.attempt, step=6)  # fmt: skip
+        assert added.status == "draft"
+        nora.discard(added.ref, "not wanted")
+        lost.requeue(run.id, taken.attempt, "the worker goes")
+    worker.run(0.1, once=True)
+    after = nora.training_run(run.id)
+    assert (after.state, after.attempt, after.progress) == ("failed", 2, {})
+    assert after.error is not None
+    assert after.error.startswith("output-discarded: ")
+    assert added.ref in after.error
+
+
 def test_what_the_rows_do_not_allow_fails_with_its_name(nora: Countersign, worker: Worker) -> None:
     run = queue(nora, "cramped", {**SHORT, "max_length": 8})
     worker.run(0.1, once=True)

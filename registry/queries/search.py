@@ -77,13 +77,12 @@ def search(
         rows = found[:limit]
         if len(found) > limit:
             last = rows[-1].key
+        ids = [row.id for row in rows]
         counted = None
         if facets:
-            whole = cursor is None and last is None
-            counted = _facets(
-                session, actor, wanted.narrowed(ids=frozenset(row.id for row in rows)) if whole else wanted, reach
-            )
-        ids = [row.id for row in rows]
+            # A first page without a next holds all hits.
+            all_known = {} if cursor is not None or last is not None else {"ids": frozenset(ids)}
+            counted = _facets(session, actor, wanted.narrowed(**all_known), len(ids), reach)
         shown = {row.id: row for row in session.execute(SHOWN, {"ids": ids})}
         tagged = tags.of_versions(session, ids)
         measured: dict[Any, dict[str, float]] = {}
@@ -178,7 +177,7 @@ def _found(
     return found + more, last
 
 
-def _facets(session: Session, actor: Actor, wanted: Search, reach: Reach) -> FacetsView:
+def _facets(session: Session, actor: Actor, wanted: Search, shown: int, reach: Reach) -> FacetsView:
     """Values and counts among some hits; when there may be more of them every count is a lower bound and says so.
 
     Of tags the keys are counted; of a key asked for, its values too.
@@ -191,7 +190,8 @@ def _facets(session: Session, actor: Actor, wanted: Search, reach: Reach) -> Fac
     values: dict[str, list[FacetView]] = {facet: [] for facet in FACETS}
     for row in rows:
         values[SHOWN_AS.get(row.facet, row.facet)].append(FacetView(row.value, row.n, at_least))
-    return FacetsView(min(first.n, reach.counted), at_least, values)
+    total = min(first.n, reach.counted)
+    return FacetsView(max(total, shown) if at_least else total, at_least, values)
 
 
 def _hit(row: Any, deleted: bool, tagged: dict[str, str], measured: dict[str, float]) -> VersionHit:

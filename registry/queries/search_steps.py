@@ -136,7 +136,9 @@ def _termed(actor: Actor, wanted: Search, source: str, params: dict[str, Any]) -
         # and each of the era, or the planner might ask for the terms of all eras at once.
         params |= {f"t{number}": [term] for number, term in enumerate(params["terms"])}
         met = ["s.terms @> array['era:' || e.era]"]
-        met += [f"s.terms @> case when e.era >= 0 then cast(:t{at} as text[]) end" for at in range(len(params["terms"]))]
+        met += [
+            f"s.terms @> case when e.era >= 0 then cast(:t{at} as text[]) end" for at in range(len(params["terms"]))
+        ]
     if (teams := actor.teams()) is not None:
         met.append("s.terms && cast(:teams as text[])" if len(teams) != 1 else "s.terms @> cast(:teams as text[])")
         params["teams"] = [f"team:{team}" for team in sorted(teams)]

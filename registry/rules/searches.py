@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -112,6 +113,22 @@ def parse(
         _moment(until) if until else None,
         deleted or state == "deleted", *_sort(sort or "created"),
     )  # fmt: skip
+
+
+FILTERS = frozenset(parse.__kwdefaults__ or ())
+SEVERAL = frozenset({"tag", "metric"})
+
+
+def check_names(asked: Iterable[str], *others: str) -> None:
+    """Refuse filters that there are not, and one said twice that stands once: left out in silence, all would match."""
+    for name, times in Counter(asked).items():
+        if name not in FILTERS and name not in others:
+            raise Invalid(
+                "bad-filter", f"There is no filter '{name[:40]}'.", f"Use one of {', '.join(sorted(FILTERS))}."
+            )
+        if times > 1 and name not in SEVERAL:
+            raise Invalid("bad-filter", f"The filter '{name}' stands there {times} times.",
+                          "Say it once; only tag and metric may be repeated.")  # fmt: skip
 
 
 def _sort(text: str) -> tuple[str, str | None]:

@@ -134,7 +134,7 @@ def test_postgresql_refuses_what_the_rule_refuses(store: Store, world: World, ke
 def test_no_search_row_is_written_by_hand(store: Store, world: World) -> None:
     for statement in ("update version_search set team = 'x'", "delete from version_metric"):
         with as_app(store) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute(statement)  # type: ignore[arg-type]
+            connection.execute(statement)
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +270,9 @@ def test_mixed_filters_page_by_page_are_those_of_the_plain_rows(
             plainly = queries._resolved(session, actor, replace(wanted, metrics=(), sort_metric=None), reach)
         plainly = replace(plainly, metrics=wanted.metrics, sort_metric=wanted.sort_metric)
         met = [row for row in rows if row.team in teams and meets(row, plainly)]
-        expected, found, cursor = [row.ref for row in sorted_as(met, wanted.order)], [], None
+        expected = [row.ref for row in sorted_as(met, wanted.order)]
+        found: list[str] = []
+        cursor = None
         limit = dice.choice((7, 50, 200))
         for _ in range(60):
             page = queries.search(seeded, actor, wanted, cursor, limit, facets=cursor is None, reach=reach)

@@ -75,9 +75,10 @@ security definer set search_path = public, pg_temp as $$
 $$
 """
 REBUILD = f"""
--- All of them at once; some thirty times faster than one after the other.
+-- All of them at once, some thirty times faster than one after the other; in the order of birth, so that an era's rows
+-- lie side by side.
 create function search_rebuild() returns void language sql security definer set search_path = public, pg_temp as $$
-    {COPY.format(which="")};
+    {COPY.format(which="order by seq")};
     {ERAS.format(which="")};
 $$
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from registry.errors import Invalid
 from registry.rules.actors import Actor
 
 LONGEST = 200
+UNSENDABLE = re.compile("[\0\ud800-\udfff]")  # characters that JSON may hold and PostgreSQL no text
 
 
 def seen(actor: Actor, team: InstrumentedAttribute[str]) -> ColumnElement[bool]:
@@ -60,6 +62,6 @@ def key_in(cursor: str, *shape: type) -> list[Any]:
         key = None
     if not isinstance(key, list) or [type(part) for part in key] != list(shape):
         raise Invalid("bad-cursor", "That cursor is not one of this list.", "Begin again without a cursor.")
-    if any(part.bit_length() > 63 if isinstance(part, int) else "\0" in part for part in key):
+    if any(part.bit_length() > 63 if isinstance(part, int) else UNSENDABLE.search(part) for part in key):
         raise Invalid("bad-cursor", "That cursor is not one of this list.", "Begin again without a cursor.")
     return key

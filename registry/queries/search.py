@@ -1,14 +1,16 @@
-# ruff: noqa: S608 - only constants of this file and of the rules are put into SQL; every value is a parameter
-"""Search over versions, in three steps that each cost a bounded amount, however many versions there are.
+"""Search over versions: every step looks at a bounded number of rows, however many versions there are.
 
-1. A walk along the order asked for: what is common fills a page from the first rows.
-2. The term index, up to FEW hits: what is rare or absent is found whole and sorted.
-3. What is numerous but not new: the index asked for one era of births at a time, among those in which every term
-   occurs. In another order than that of birth the hits are sorted whole.
+1. A walk over the next versions in the order asked for: what is common fills a page from them.
+2. The term index, asked for one era of births at a time, newest first, among the eras in which every term occurs. In
+   the order of birth that is the page; in another order it is the page if these are few, sorted.
+3. In another order, what is numerous: a longer walk.
+
+A step that has looked at all it may and found no full page ends it there, short, with a cursor to go on from.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 from uuid import UUID
 
@@ -19,30 +21,14 @@ from registry.db import accounts, datasets, tags, versions
 from registry.db.store import Store
 from registry.errors import Invalid
 from registry.queries.pages import cursor_after, key_in, length
+from registry.queries.search_steps import ORDERS, REACH, Reach, statement
 from registry.rules.actors import Actor
-from registry.rules.searches import Search
+from registry.rules.searches import Bound, Search
 from registry.views.search import FacetsView, FacetView, VersionHit, VersionPage
 
-WALK = 1000
-FEW = CAP = 1000
-ERA = 12  # bits; the view search_row makes the terms
-MOST_HOLDERS = 5000
-UNPLACED = ("g:", "line:", "name:")  # terms whose eras are not kept
 FACETS = ("kind", "state", "team", "base", "domain", "licence", "method", "variant", "risk", "tag")
 SHOWN_AS = {"base-ref": "base"}
 MOST_VALUES = 20
-COLUMNS = "s.id, s.seq, s.line, s.number, s.deleted"
-
-# By sort: the order, what comes after a cursor's key, and the key's types.
-ORDERS: dict[str, tuple[str, str, tuple[type, ...]]] = {
-    "created": ("s.seq desc", "s.seq < :k0", (int,)),
-    "name": ("s.line, s.number, s.seq", "(s.line, s.number, s.seq) > (:k0, :k1, :k2)", (str, int, int)),
-    "highest": ("o.value desc, o.version_id desc",
-                "(o.value, o.version_id) < (cast(:k0 as float8), cast(:k1 as uuid))", (str, str)),
-    "lowest": ("o.value, o.version_id",
-               "(o.value, o.version_id) > (cast(:k0 as float8), cast(:k1 as uuid))", (str, str)),
-}  # fmt: skip
-
 SHOWN = text(
     "select v.id, n.ref, l.team || '/' || l.name as line, l.kind, l.team, v.number, v.state, v.manifest_digest, "
     "b.ref as base, l.domain, v.meta -> 'licence' as licence, v.facts -> 'method' as method, "
@@ -63,44 +49,48 @@ BETWEEN = text(
     "order by created_at limit 1000) a) as first, (select max(seq) from (select seq from version_search "
     "where created_at < cast(:until as timestamptz) order by created_at desc limit 1000) b) as last"
 )
-COUNTED = (
-    "with found as materialized ({found}), counted as (select f, split_part(f, ':', 1) as facet, count(*) as n, "
-    "row_number() over (partition by split_part(f, ':', 1) order by count(*) desc, f) as place "
-    "from (select id from found limit 1000) first join version_search s on s.id = first.id, unnest(s.facets) f "
-    "where f not like 'tag:%:%' or split_part(f, ':', 2) = any(:keys) group by f) "
-    "select '' as facet, '' as value, count(*) as n, 0 as place from found union all "
-    "select facet, substr(f, strpos(f, ':') + 1), n, place from counted where place <= :most order by facet, place"
+# Who has a metric on that side of a number, unless these are many.
+MEASURERS = (
+    "select case when count(*) <= :few then coalesce(array_agg(version_id), '{{}}') end from "
+    "(select version_id from version_metric where name = :name and value {relation} :value limit :few + 1) m"
 )
 
 
 def search(
-    store: Store, actor: Actor, wanted: Search, cursor: str | None = None, limit: int = 50, facets: bool = False
-) -> VersionPage:
-    """One page of the versions that meet every filter, of the teams the actor sees.
+    store: Store, actor: Actor, wanted: Search, cursor: str | None = None, limit: int = 50, facets: bool = False,
+    reach: Reach = REACH,
+) -> VersionPage:  # fmt: skip
+    """One page of the versions that meet every filter, of the teams the actor sees; short where `reach` ended it.
 
     Raises Invalid for a limit out of bounds or a cursor of another search, NotFound for a base or data set unknown.
     """
-    wanted_rows = length(limit) + 1
+    length(limit)
     mark = wanted.mark()
-    _, _, shape = ORDERS[wanted.order]
+    *_, shape = ORDERS[wanted.order]
     key = None if cursor is None else _key(cursor, mark, shape)
     with store.read(actor) as session:
         # The planner is kept from reading whole tables, and from one plan for all values: both hurt only at scale.
         session.execute(text("select set_config('enable_seqscan', 'off', true), "
                              "set_config('plan_cache_mode', 'force_custom_plan', true)"))  # fmt: skip
-        wanted = _resolved(session, actor, wanted)
-        found, common = _found(session, actor, wanted, key, wanted_rows)
-        rows, more = found[:limit], len(found) > limit
-        counted = _facets(session, actor, wanted, common) if facets else None
+        names, wanted = wanted.named_metrics(), _resolved(session, actor, wanted, reach)
+        found, last = _found(session, actor, wanted, key, limit + 1, reach)
+        rows = found[:limit]
+        if len(found) > limit:
+            last = rows[-1].key
         ids = [row.id for row in rows]
+        counted = None
+        if facets:
+            # A first page without a next holds all hits.
+            all_known = {} if cursor is not None or last is not None else {"ids": frozenset(ids)}
+            counted = _facets(session, actor, wanted.narrowed(**all_known), len(ids), reach)
         shown = {row.id: row for row in session.execute(SHOWN, {"ids": ids})}
         tagged = tags.of_versions(session, ids)
         measured: dict[Any, dict[str, float]] = {}
-        if names := wanted.named_metrics():
+        if names:
             for one in session.execute(MEASURED, {"ids": ids, "names": names}):
                 measured.setdefault(one.version_id, {})[one.name] = one.value
     items = [_hit(shown[row.id], row.deleted, tagged.get(row.id, {}), measured.get(row.id, {})) for row in rows]
-    return VersionPage(items, cursor_after((mark, *_key_of(rows[-1], wanted.order))) if more else None, counted)
+    return VersionPage(items, None if last is None else cursor_after((mark, *last)), counted)
 
 
 def _key(cursor: str, mark: str, shape: tuple[type, ...]) -> list[Any]:
@@ -109,7 +99,7 @@ def _key(cursor: str, mark: str, shape: tuple[type, ...]) -> list[Any]:
         raise Invalid("bad-cursor", "That cursor is of another search.", "Begin again without a cursor.")
     if shape == (str, str):
         try:
-            float(key[0]), UUID(key[1])
+            return [repr(float(key[0])), str(UUID(key[1]))]
         except ValueError:
             raise Invalid(
                 "bad-cursor", "That cursor is not one of this list.", "Begin again without a cursor."
@@ -117,13 +107,7 @@ def _key(cursor: str, mark: str, shape: tuple[type, ...]) -> list[Any]:
     return key
 
 
-def _key_of(row: Any, order: str) -> tuple[str | int, ...]:
-    if order == "created":
-        return (row.seq,)
-    return (row.line, row.number, row.seq) if order == "name" else (repr(row.value), str(row.version_id))
-
-
-def _resolved(session: Session, actor: Actor, wanted: Search) -> Search:
+def _resolved(session: Session, actor: Actor, wanted: Search, reach: Reach) -> Search:
     """A base, a data set, an account, a digest and moments as what the index knows; what is named must be there."""
     more: list[str] = []
     known: dict[str, Any] = {}
@@ -144,132 +128,70 @@ def _resolved(session: Session, actor: Actor, wanted: Search) -> Search:
     if (digest := wanted.digest) is not None:
         # g follows every hex digit.
         asked = {"low": f"sha256:{digest}", "high": f"sha256:{digest}g", "bare": digest, "end": digest + "g",
-                 "most": MOST_HOLDERS + 1}  # fmt: skip
+                 "most": reach.holders + 1}  # fmt: skip
         ids = list(session.scalars(HOLDERS, asked))
-        if len(ids) > MOST_HOLDERS:
-            raise Invalid("bad-filter", f"More than {MOST_HOLDERS:,} versions hold something whose digest begins so.",
+        if len(ids) > reach.holders:
+            raise Invalid("bad-filter", f"More than {reach.holders:,} versions hold something whose digest begins so.",
                           "Give more digits, or the digest of a manifest or a tensor root.")  # fmt: skip
-        known["ids"] = tuple(ids)
+        known["ids"] = frozenset(ids)
     if wanted.since is not None or wanted.until is not None:
         first, last = session.execute(BETWEEN, {"since": wanted.since, "until": wanted.until}).one()
         known["born"] = (first if wanted.since else None, last if wanted.until else None)
+    known["metrics"] = ()
+    for bound in (*wanted.metrics, *([Bound(wanted.sort_metric, ">=", -math.inf)] if wanted.sort_metric else ())):
+        asked = {"name": bound.name, "value": bound.value, "few": reach.few}  # one of five relations, by the rule
+        few = session.scalar(text(MEASURERS.format(relation=bound.relation)), asked)
+        if few is not None:
+            known["ids"] = known.get("ids", frozenset(few)) & frozenset(few)
+        elif bound in wanted.metrics:
+            known["metrics"] += (bound,)
     return wanted.narrowed(*more, **known)
 
 
-def statement(actor: Actor, wanted: Search, key: list[Any] | None, rows: int, step: str) -> tuple[str, dict[str, Any]]:
-    """The SQL of one step (walk, few, some, eras, whole) and its parameters; apart, so that a test can explain it."""
-    order, after, _ = ORDERS[wanted.order]
-    source, columns, params = "version_search s", COLUMNS, {"rows": rows, **_bounds(wanted)}
-    start = [f"s.seq {relation} :{name}" for name, relation in (("first", ">="), ("last", "<=")) if name in params]
-    if "owned" in params:
-        start.append("s.line > :owned and s.line < :beyond")
-    if key is not None:
-        start.append(after)
-        params |= {f"k{number}": part for number, part in enumerate(key)}
-    if wanted.sort_metric is not None:
-        source, columns = f"version_metric o join {source} on s.id = o.version_id", f"{COLUMNS}, o.value, o.version_id"
-        start.append("o.name = :sorted")
-    begins, met = " and ".join(start) or "true", _met(actor, wanted, step, params)
-    where = " and ".join(met) or "true"
-    if step == "walk":
-        params["walk"] = max(WALK, 2 * rows) if met else rows
-        inner = f"select {columns}, s.words, s.created_at, s.terms from {source} where {begins} order by {order} limit :walk"
-        return (f"select {columns.replace('o.', 's.')} from ({inner}) s where {where} "
-                f"order by {order.replace('o.', 's.')} limit :rows", params)  # fmt: skip
-    if step == "eras":
-        params |= {"from": key[0] if key is not None else params.get("last"), "to": params.get("first", 0)}
-        eras = "select generate_series(coalesce(cast(:from as bigint), (select max(seq) from version_search)) " \
-               f">> {ERA}, cast(:to as bigint) >> {ERA}, -1) as era"  # fmt: skip
-        if asked := [term for term in params["terms"] if not term.startswith(UNPLACED)]:
-            params |= {"asked": asked, "each": len(asked)}
-            eras = "select era from search_era where term = any(:asked) and era between cast(:to as bigint) " \
-                   f">> {ERA} and coalesce(cast(:from as bigint), {2**62}) >> {ERA} " \
-                   "group by era having count(distinct term) = :each order by era desc"  # fmt: skip
-        # A nested loop from the newest era on, which ends as soon as the page is full.
-        return (f"select found.* from ({eras}) e cross join lateral (select {columns} "
-                f"from {source} where {begins} and {where} order by {order} limit :rows) found limit :rows", params)  # fmt: skip
-    # Materialised, or the planner would walk the whole order in hope of an early end.
-    few = "" if step == "whole" else f" limit {FEW + 1}"
-    hits = f"with s as materialized (select {columns} from {source} where {begins} and {where}{few})"
-    if step == "some":
-        return f"{hits} select s.id from s", params
-    return f"{hits} select s.*, count(*) over () as n from s order by {order.replace('o.', 's.')} limit :rows", params
+def _found(
+    session: Session, actor: Actor, wanted: Search, key: list[Any] | None, rows: int, reach: Reach
+) -> tuple[list[Any], list[Any] | None]:
+    """The first rows after a key; and where the search ended, if it ended before it was sure of them."""
 
+    def ask(
+        source: str, after: list[Any] | None, most: int, rows: int, enough: int
+    ) -> tuple[list[Any], list[Any] | None, int]:
+        sql, params = statement(actor, wanted, after, source, most, enough, rows, reach.eras)
+        got = list(session.execute(text(sql), params))
+        return [row for row in got if row.id is not None], got[0].last, got[0].n
 
-def _bounds(wanted: Search) -> dict[str, Any]:
-    """Where in its order a search can begin and must end: moments by births, a team by the names it owns."""
-    bounds: dict[str, Any] = {name: value for name, value in zip(("first", "last"), wanted.born, strict=True)
-                              if value is not None}  # fmt: skip
-    team = next((term[5:] for term in wanted.terms if term.startswith("team:")), None)
-    if wanted.order == "name" and team is not None:
-        bounds |= {"owned": f"{team}/", "beyond": f"{team}0"}  # 0 follows the slash
-    return bounds
-
-
-def _met(actor: Actor, wanted: Search, step: str, params: dict[str, Any]) -> list[str]:
-    """The conditions every row must meet, their values put into `params`."""
-    met = [] if wanted.deleted else ["not s.deleted"]
-    if (teams := actor.teams()) is not None:
-        met.append("s.terms && cast(:teams as text[])" if len(teams) != 1 else "s.terms @> cast(:teams as text[])")
-        params["teams"] = [f"team:{team}" for team in sorted(teams)]
-    for number, word in enumerate(wanted.words):
-        met.append(f"s.words like :w{number}")
-        params[f"w{number}"] = f"%{word}%" if len(word) > 2 else f"% {word}%"
-    params["terms"] = [*wanted.terms, *(wanted.grams() if step != "walk" else ())]
-    if step == "eras":
-        met.append("s.terms @> (cast(:terms as text[]) || array['era:' || e.era])")
-    elif params["terms"]:
-        met.append("s.terms @> cast(:terms as text[])")
-    for moment, relation in (("since", ">="), ("until", "<")):
-        if (said := getattr(wanted, moment)) is not None:
-            met.append(f"s.created_at {relation} cast(:{moment} as timestamptz)")
-            params[moment] = said
-    for number, bound in enumerate(wanted.metrics):
-        where = f"m.name = :m{number} and m.value {bound.relation} :v{number}"  # one of five relations, by the rule
-        met.append(f"s.id in (select m.version_id from version_metric m where {where})" if step == "few"
-                   else f"exists (select 1 from version_metric m where m.version_id = s.id and {where})")  # fmt: skip
-        params |= {f"m{number}": bound.name, f"v{number}": bound.value}
     if wanted.ids is not None:
-        met.append("s.id = any(:ids)")
-        params["ids"] = list(wanted.ids)
-    if wanted.sort_metric is not None:
-        params["sorted"] = wanted.sort_metric
-    return met
+        known = len(wanted.ids) + 1
+        return ask("ids", key, known, rows, known)[0], None
+    found, last, _ = ask("walk", key, reach.walk, rows, rows)
+    if last is None:
+        return found, None
+    rest = rows - len(found)
+    if wanted.order == "created":
+        more, last, _ = ask("eras", last, reach.far, rest, rest)
+    else:
+        more, unsure, hits = ask("eras", last, reach.far, rest, reach.few + 1)
+        if hits <= reach.few and unsure is None:
+            return found + more, None
+        more, last, _ = ask("walk", last, reach.far, rest, rest)
+    return found + more, last
 
 
-def _found(session: Session, actor: Actor, wanted: Search, key: list[Any] | None, rows: int) -> tuple[list[Any], bool]:
-    """The first rows after a key, by the first step that is sure of them; and whether that was the walk."""
-
-    def ask(step: str) -> list[Any]:
-        sql, params = statement(actor, wanted, key, rows, step)
-        return list(session.execute(text(sql), params))
-
-    if wanted.ids is None:
-        found = ask("walk")
-        if len(found) >= rows or wanted.everything(actor):
-            return found, True
-    few = ask("few")
-    if not few or few[0].n <= FEW:
-        return few, False
-    return ask("eras" if wanted.order == "created" else "whole"), False
-
-
-def _facets(session: Session, actor: Actor, wanted: Search, common: bool) -> FacetsView:
-    """Values and counts among the first versions found; past the cap every count is a lower bound and says so.
+def _facets(session: Session, actor: Actor, wanted: Search, shown: int, reach: Reach) -> FacetsView:
+    """Values and counts among some hits; when there may be more of them every count is a lower bound and says so.
 
     Of tags the keys are counted; of a key asked for, its values too.
     """
     keys = [term[4:] for term in wanted.terms if term.startswith("tag:") and term.count(":") == 1]
-    for step in ("walk", "some") if common else ("some",):
-        sql, params = statement(actor, wanted, None, CAP + 1, step)
-        rows = list(session.execute(text(COUNTED.format(found=sql)), params | {"keys": keys, "most": MOST_VALUES}))
-        total = rows[0].n
-        if total > CAP or wanted.everything(actor):
-            break
+    source, most = ("eras", reach.few) if wanted.ids is None else ("ids", len(wanted.ids) + 1)
+    sql, params = statement(actor, wanted, None, source, most, reach.counted + 1, None, reach.eras)
+    first, *rows = session.execute(text(sql), params | {"keys": keys, "most_values": MOST_VALUES})
+    at_least = first.n > reach.counted or first.value is not None
     values: dict[str, list[FacetView]] = {facet: [] for facet in FACETS}
-    for row in rows[1:]:
-        values[SHOWN_AS.get(row.facet, row.facet)].append(FacetView(row.value, row.n, total > CAP))
-    return FacetsView(min(total, CAP), total > CAP, values)
+    for row in rows:
+        values[SHOWN_AS.get(row.facet, row.facet)].append(FacetView(row.value, row.n, at_least))
+    total = min(first.n, reach.counted)
+    return FacetsView(max(total, shown) if at_least else total, at_least, values)
 
 
 def _hit(row: Any, deleted: bool, tagged: dict[str, str], measured: dict[str, float]) -> VersionHit:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from registry.errors import Invalid
-from registry.rules.actors import Actor
 from registry.rules.refs import NAME, Ref, parse_ref
 from registry.rules.tags import LONGEST_VALUE, check_key
 
@@ -27,6 +27,7 @@ METRIC = re.compile(
 HEX = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
 MOST = 20
 LONGEST_WORD = 64
+MOST_THREES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Search:
     deleted: bool = False
     order: str = "created"
     sort_metric: str | None = None
-    ids: tuple[UUID, ...] | None = None
+    ids: frozenset[UUID] | None = None
     born: tuple[int | None, int | None] = (None, None)
 
     def mark(self) -> str:
@@ -69,15 +70,10 @@ class Search:
         return replace(self, terms=(*self.terms, *terms), **found)
 
     def grams(self) -> list[str]:
-        """The threes every match of the words must have: from within a word, but of two letters its beginning."""
+        """Threes every match of the words must have: from within a word, but of two letters its beginning; not all of many."""
         threes = [f"  {word}"[at : at + 3] for word in self.words
                   for at in (range(2, len(word)) if len(word) > 2 else range(len(word)))]  # fmt: skip
-        return [f"g:{three}" for three in dict.fromkeys(threes)]
-
-    def everything(self, actor: Actor) -> bool:
-        """Does this search leave nothing out that the actor could see?"""
-        return self.deleted and actor.teams() is None and not (
-            self.terms or self.words or self.metrics or self.digest or self.since or self.until)  # fmt: skip
+        return [f"g:{three}" for three in dict.fromkeys(threes)][:: len(threes) // MOST_THREES + 1]
 
     def named_metrics(self) -> list[str]:
         """The metrics this search speaks of, whose values its answer shows."""
@@ -117,6 +113,22 @@ def parse(
         _moment(until) if until else None,
         deleted or state == "deleted", *_sort(sort or "created"),
     )  # fmt: skip
+
+
+FILTERS = frozenset(parse.__kwdefaults__ or ())
+SEVERAL = frozenset({"tag", "metric"})
+
+
+def check_names(asked: Iterable[str], *others: str) -> None:
+    """Refuse filters that there are not, and one said twice that stands once: left out in silence, all would match."""
+    for name, times in Counter(asked).items():
+        if name not in FILTERS and name not in others:
+            raise Invalid(
+                "bad-filter", f"There is no filter '{name[:40]}'.", f"Use one of {', '.join(sorted(FILTERS))}."
+            )
+        if times > 1 and name not in SEVERAL:
+            raise Invalid("bad-filter", f"The filter '{name}' stands there {times} times.",
+                          "Say it once; only tag and metric may be repeated.")  # fmt: skip
 
 
 def _sort(text: str) -> tuple[str, str | None]:

@@ -48,7 +48,10 @@ class FacetsView:
 
 @dataclass(frozen=True, slots=True)
 class VersionPage:
-    """One page of versions; pass `next` as cursor with the very same filters."""
+    """One page of versions; pass `next` as cursor with the very same filters.
+
+    A page looks through a bounded number of versions: it may be short, even empty, and yet have a `next`.
+    """
 
     items: list[VersionHit]
     next: str | None

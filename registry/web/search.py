@@ -45,6 +45,7 @@ def search(
     several = {"tag": [*dict.fromkeys(filter(None, tag))], "metric": [*dict.fromkeys(filter(None, metric))]}
     page, error = None, None
     try:
+        searches.check_names((name for name, value in here.request.query_params.multi_items() if value), "cursor")
         wanted = searches.parse(**plain, **several, sort=sort)  # type: ignore[arg-type]  # texts and lists, each under its own name
         page = queries.search(here.store, here.actor, wanted, cursor or None, 50, True)
     except RegistryError as failure:

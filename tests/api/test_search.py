@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from uuid import UUID
 
 import pytest
 
 from registry.cli import main
 from registry.client import Countersign
 from registry.errors import NotFound
+from registry.rules import searches
 from tests.api.conftest import Door
 from tests.build import World
 
@@ -64,9 +67,21 @@ def test_the_command_line_shows_cuts_counts_and_says_there_is_more(
 
 
 @pytest.mark.parametrize("query", ["kind=x", "sort=x", "digest=%25", "metric=x", "tag=A", "limit=0", "cursor=x",
-                                   "base=x", "facets=perhaps", "q=%00", "since=yesterday", "sort=metric:", "by=%00"])  # fmt: skip
+                                   "base=x", "facets=perhaps", "q=%00", "since=yesterday", "sort=metric:", "by=%00",
+                                   "license=mit", "kind=base&kind=adapter", "limit=1&limit=2", "tag=a&Tag=b"])  # fmt: skip
 def test_a_wrong_filter_is_a_named_problem(door: Door, world: World, query: str) -> None:
     assert door.refused(world.engineer, "GET", f"/versions?{query}")[0] in (400, 422)
+
+
+@pytest.mark.parametrize(("sort", "key"), [
+    ("created", [2**63]), ("created", [1.5]), ("created", ["x"]), ("name", ["\ud800", 1, 1]), ("name", ["a\0", 1, 1]),
+    ("name", ["a", 1]), ("metric:accuracy", ["x", str(UUID(int=1))]), ("metric:accuracy", ["1", "x"]),
+])  # fmt: skip
+def test_a_cursor_made_up_for_a_search_is_refused(door: Door, world: World, sort: str, key: list[object]) -> None:
+    cursor = (
+        base64.urlsafe_b64encode(json.dumps([searches.parse(sort=sort).mark(), *key]).encode()).decode().rstrip("=")
+    )
+    assert door.refused(world.engineer, "GET", f"/versions?sort={sort}&cursor={cursor}")[1] == "bad-cursor"
 
 
 def test_who_may_not_tag_is_told(door: Door, world: World) -> None:

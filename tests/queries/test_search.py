@@ -19,7 +19,9 @@ from registry.commands import tags
 from registry.db.store import Store, open_engine
 from registry.errors import Forbidden, Invalid, NotFound, RegistryError
 from registry.queries import search as queries
+from registry.queries import search_steps as steps
 from registry.queries.folds import rebuild
+from registry.queries.search_steps import REACH, Reach
 from registry.rules import searches
 from registry.rules.actors import SYSTEM, Actor, Grant, Role
 from tests.benches.catalogue import seed
@@ -230,18 +232,118 @@ def test_whoever_asks_sees_and_counts_the_own_teams_alone(seeded: Store, rows: l
         assert {one.value for one in page.facets.values["team"]} <= set(teams)
 
 
+MIXED: list[dict[str, Any]] = [
+    {"q": "claims"}, {"q": "me"}, {"kind": "adapter"}, {"kind": "base"}, {"team": "archive"}, {"team": "t19"},
+    {"tag": ["topic:5"]}, {"tag": ["topic"]}, {"licence": "mit"}, {"domain": "health"}, {"metric": ["accuracy>=0.5"]},
+    {"metric": ["accuracy<0.02"]}, {"state": "recalled"}, {"state": "registered"}, {"method": "prefix"}, {"variant": "dora"},
+    {"since": "2024-06-01"}, {"name": "claims-llama-7"}, {"base": "archive/claims-smol-0"}, {"dataset": "t0/rows-0"},
+]  # fmt: skip
+SORTS = ("created", "name", "metric:accuracy", "metric:accuracy:lowest")
+SHORT = Reach(walk=30, few=40, far=90, eras=1, counted=25)
+
+
+def mixed(*filters: dict[str, Any]) -> dict[str, Any]:
+    """Several filters as one; of the same filter twice the last stands."""
+    return {name: value for one in filters for name, value in one.items()}
+
+
+@pytest.fixture(scope="module")
+def first_base(rows: list[Any]) -> str:
+    return str(min((row for row in rows if "kind:base" in row.terms), key=lambda row: row.seq).line)
+
+
+@pytest.mark.parametrize("chosen", range(12))
+def test_mixed_filters_page_by_page_are_those_of_the_plain_rows(
+    seeded: Store, rows: list[Any], first_base: str, chosen: int
+) -> None:
+    """Any filters in any order by anybody, to the last page: as far as ever, and with a reach that leaves pages short."""
+    dice = random.Random(chosen)
+    teams = dice.sample(sorted({row.team for row in rows}), 5) if chosen % 3 else sorted({row.team for row in rows})
+    actor = Actor(uuid4(), "chance", frozenset(Grant(Role.ENGINEER, team) for team in teams)) if chosen % 3 else SYSTEM
+    for reach in (REACH, SHORT):
+        filters = mixed(*dice.sample(MIXED, dice.choice((1, 2, 2, 3))), {"sort": dice.choice(SORTS)})
+        filters |= {"base": first_base} if "base" in filters else {}
+        wanted = searches.parse(**filters)
+        with seeded.read(SYSTEM) as session:
+            plainly = queries._resolved(session, actor, replace(wanted, metrics=(), sort_metric=None), reach)
+        plainly = replace(plainly, metrics=wanted.metrics, sort_metric=wanted.sort_metric)
+        met = [row for row in rows if row.team in teams and meets(row, plainly)]
+        expected = [row.ref for row in sorted_as(met, wanted.order)]
+        found: list[str] = []
+        cursor = None
+        limit = dice.choice((7, 50, 200))
+        for _ in range(60):
+            page = queries.search(seeded, actor, wanted, cursor, limit, facets=cursor is None, reach=reach)
+            if page.facets is not None:
+                assert page.facets.at_least or page.facets.total == len(expected), filters
+                assert page.facets.total <= len(expected), filters
+                counted = Counter(term for row in met for term in row.facets)
+                for facet, values in page.facets.values.items():
+                    for one in values:
+                        whole = counted[f"{'base-ref' if facet == 'base' else facet}:{one.value}"]
+                        assert (one.count <= whole) if one.at_least else (one.count == whole), filters
+            found, cursor = found + [one.ref for one in page.items], page.next
+            assert len(page.items) <= limit
+            if cursor is None:
+                break
+        assert found == expected[: len(found)], filters
+        assert cursor is not None or len(found) == len(expected), filters
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for one in plan.get("Plans", ()):
+        yield from nodes(one)
+
+
+def touched(session: Any, sql: str, params: dict[str, Any]) -> int:
+    """Rows of the searched tables that a statement looked at, hits or not."""
+    [[explained]] = session.execute(text(f"explain (analyze, format json, timing off) {sql}"), params).scalars()
+    return sum(
+        round(sum(one.get(what, 0) for what in ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck"))
+              * one["Actual Loops"])
+        for one in nodes(explained["Plan"]) if one.get("Relation Name") in ("version_search", "version_metric")
+    )  # fmt: skip
+
+
+def test_what_a_step_touches_is_bounded_however_many_there_are(seeded: Store, rows: list[Any], first_base: str) -> None:
+    """For every filter, every two and every order: not more rows than the step may look at, of five thousand.
+
+    Each candidate is one row, and one more of its metric for a bound or for the order. In the order of birth an era is
+    sorted whole, so there the bound is what the term index holds of the eras from which hits came.
+    """
+    most, page, dice = 100, 21, random.Random(3)
+    pairs = [mixed(one, other) for at, one in enumerate(MIXED) for other in MIXED[at:]]
+    with seeded.read(SYSTEM) as session:
+        session.execute(text("select set_config('enable_seqscan', 'off', true)"))
+        for number, filters in enumerate(pairs):
+            filters = filters | {"base": first_base} if "base" in filters else filters
+            wanted = searches.parse(**filters, sort=SORTS[number % 4])
+            wanted = queries._resolved(session, SYSTEM, wanted, Reach(few=0))
+            each = most * (1 + len(wanted.metrics) + (wanted.sort_metric is not None)) + 2 * page
+            for source, rows_asked in (("walk", page), ("eras", None)):
+                asked = steps.statement(SYSTEM, wanted, None, source, most, page, rows_asked, 256)
+                asked[1].update(keys=[], most_values=20)
+                assert touched(session, *asked) <= each, (source, filters, wanted.order)
+            if wanted.order == "created" and dice.random() < 0.5:
+                sql, params = steps.statement(SYSTEM, wanted, None, "eras", most, page, page, 256)
+                hits = [row.seq for row in session.execute(text(sql), params) if row.id is not None]
+                if len(hits) == page:
+                    terms = {*wanted.terms, *wanted.grams()}
+                    held = sum(terms <= set(row.terms) and row.seq >> 12 >= min(hits) >> 12 for row in rows)
+                    assert touched(session, sql, params) <= held + each, filters
+
+
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
 def test_no_search_reads_a_table_whole(seeded: Store, filters: dict[str, Any]) -> None:
     """Each step is explained as it would run among a hundred thousand: by an index, or along one from its end."""
     with seeded.read(SYSTEM) as session:
         session.execute(text("select set_config('enable_seqscan', 'off', true)"))
-        wanted = queries._resolved(session, SYSTEM, searches.parse(**filters))
-        for step in ("walk", "few", "some", "eras", "whole"):
-            if (step == "eras" and wanted.order != "created") or (step != "walk" and filters.keys() <= {"sort"}):
-                continue  # steps that such a search never takes
-            sql, params = queries.statement(SYSTEM, wanted, None, 51, step)
+        wanted = queries._resolved(session, SYSTEM, searches.parse(**filters), REACH)
+        for source in ("walk", "eras") if wanted.ids is None else ("ids",):
+            sql, params = steps.statement(SYSTEM, wanted, None, source, 5000, 51, 51, 256)
             plan = "\n".join(row[0] for row in session.execute(text(f"explain {sql}"), params))
-            assert "Seq Scan" not in plan, f"{step}\n{plan}"
+            assert "Seq Scan" not in plan, f"{source}\n{plan}"
     asked: list[str] = []
     note = lambda *said: asked.append(said[2])  # noqa: E731 - one expression, said where it is used
     event.listen(seeded.engine, "before_cursor_execute", note)
@@ -271,15 +373,14 @@ def test_the_search_rows_are_the_view_s(store: Store, world: World) -> None:
             assert connection.execute(statement).fetchone() == (0,)
 
 
-def test_bytes_held_by_too_many_are_said_so(seeded: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_held_by_too_many_are_said_so(seeded: Store) -> None:
     page = queries.search(seeded, SYSTEM, searches.parse(digest="000000"))
     with seeded.read(SYSTEM) as session:
         [digest, ref] = session.execute(text("select f.blob_id, n.ref from version_file f join node n on n.id = f.version_id "
                                              "limit 1")).one()  # fmt: skip
     assert [one.ref for one in queries.search(seeded, SYSTEM, searches.parse(digest=digest)).items] == [ref]
-    monkeypatch.setattr(queries, "MOST_HOLDERS", 0)
     with pytest.raises(Invalid, match="hold something"):
-        queries.search(seeded, SYSTEM, searches.parse(digest=digest))
+        queries.search(seeded, SYSTEM, searches.parse(digest=digest), reach=Reach(holders=0))
     assert len(page.items) < 20
 
 
@@ -299,5 +400,5 @@ def test_two_that_write_the_same_terms_at_once_wait_for_nobody(fresh_store: Stor
     assert len(eras) == 2
     assert len(set(eras)) == 1
     with fresh_store.read(SYSTEM) as session:
-        sql, params = queries.statement(SYSTEM, searches.parse(kind="base", team="own"), None, 51, "eras")
+        sql, params = steps.statement(SYSTEM, searches.parse(kind="base", team="own"), None, "eras", 5000, 51, 51, 256)
         assert len(session.execute(text(sql), params).all()) == 2

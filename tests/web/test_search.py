@@ -39,6 +39,8 @@ def test_a_search_is_narrowed_and_widened_by_its_links(console: Console, world: 
     page.goto("/search?digest=xyz&kind=adapter")
     expect(page.locator("#trouble")).to_contain_text("begins no digest")
     expect(page.locator("#f-digest")).to_have_value("xyz")
+    page.goto("/search?license=mit")
+    expect(page.locator("#trouble")).to_contain_text("There is no filter 'license'")
     with console.signed_in(a_person(console.store, "engineer", team="elsewhere-still")) as client:
         seen = client.get("/search").text
         assert world.team not in seen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from registry.api.rest.door import Caller, TheStore
 from registry.queries import search as queries
@@ -16,7 +16,7 @@ router = APIRouter(tags=["versions"])
 
 @router.get("/versions")
 def search(
-    store: TheStore, caller: Caller, q: str | None = None, name: str | None = None, kind: str | None = None,
+    store: TheStore, caller: Caller, request: Request, q: str | None = None, name: str | None = None, kind: str | None = None,
     team: str | None = None, tag: Annotated[list[str], Query()] = [], base: str | None = None,  # noqa: B006 - copied
     dataset: str | None = None, licence: str | None = None, domain: str | None = None, method: str | None = None,
     variant: str | None = None, risk: str | None = None, by: str | None = None, since: str | None = None,
@@ -24,7 +24,11 @@ def search(
     digest: str | None = None, deleted: bool = False, sort: str = "created", cursor: str | None = None,
     limit: int = 50, facets: bool = False,
 ) -> VersionPage:  # fmt: skip
-    """Versions that meet every filter, a page at a time; `tag` and `metric` may be given more than once."""
+    """Versions that meet every filter, a page at a time; `tag` and `metric` may be given more than once.
+
+    A page may be short, even empty, and have a `next`: a search looks through so many versions at a time.
+    """
+    searches.check_names((name for name, _ in request.query_params.multi_items()), "cursor", "limit", "facets")
     wanted = searches.parse(
         q=q, name=name, kind=kind, team=team, tag=tag, base=base, dataset=dataset, licence=licence, domain=domain,
         method=method, variant=variant, risk=risk, by=by, since=since, until=until, metric=metric, state=state,

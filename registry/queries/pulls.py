@@ -177,6 +177,7 @@ def _one(session: Session, actor: Actor, repo: Repo, revision: str) -> Pulled:
 def _named(session: Session, actor: Actor, repo: Repo, revision: str) -> list[tuple[Pulled, str | None]]:
     full = FULL.fullmatch(revision)
     name = full[1] if full else revision
+    name = "main" if name == "HEAD" else name  # git's word for it, and that of clients in JavaScript
     if name == "main" and repo.pinned is not None:
         return _judged(session, actor, repo, number=repo.pinned)
     if number := refs.VERSION.fullmatch(name):

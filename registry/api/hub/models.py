@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -10,11 +11,11 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from registry.api.hub import shapes
-from registry.api.hub.door import RESERVED, HubRoute, segments, unknown
-from registry.api.rest.door import Caller, TheBlobs, TheStore
+from registry.api.hub.door import RESERVED, Caller, HubRoute, first, read_only, segments, unknown
+from registry.api.rest.door import TheBlobs, TheStore
 from registry.blobs import Blobs
 from registry.db.store import Store
-from registry.errors import Forbidden, Invalid
+from registry.errors import Invalid
 from registry.queries import pulls
 from registry.rules.actors import Actor
 from registry.views.pulls import Pulled
@@ -67,31 +68,28 @@ def model(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) ->
     match rest:
         case []:
             return _info(request, blobs, pulls.revision(store, caller, team, name, "main"))
-        case ["revision", revision]:
-            return _info(request, blobs, pulls.revision(store, caller, team, name, revision))
-        case ["tree", revision, *path]:
-            found = pulls.revision(store, caller, team, name, revision)
-            asked = request.query_params
-            entries = shapes.tree(blobs, found, "/".join(path).strip("/"), _true(asked.get("recursive", "")))
-            if entries is None:
-                raise unknown(f"folder '{'/'.join(path)}' in {found.ref}", found.commit)
-            return _sliced(request, shapes.told(entries, found) if _true(asked.get("expand", "")) else entries, 1000)
+        case ["revision", *revision] if revision:
+            return _info(request, blobs, pulls.revision(store, caller, team, name, "/".join(revision)))
+        case ["tree", *inner] if inner:
+            look = partial(_tree, request, store, blobs, caller, team, name)
+            return first(inner, look)
         case ["refs"]:
             answer = shapes.refs(pulls.refs_of(store, caller, team, name))
             if _true(request.query_params.get("include_prs", "")):
                 answer["pullRequests"] = []
             return JSONResponse(answer)
-        case ["commits", revision]:
-            history = pulls.commits(store, caller, team, name, revision)
+        case ["commits", *revision] if revision:
+            history = pulls.commits(store, caller, team, name, "/".join(revision))
             formatted = "formatted" in shapes.properties(request.query_params)
-            return _sliced(request, [shapes.commit(one, formatted) for one in history], 100)
+            answer = _sliced(request, [shapes.commit(one, formatted) for one in history], 100)
+            answer.headers["X-Total-Count"] = str(len(history))
+            return answer
         case ["auth-check"]:
             pulls.repo(store, caller, team, name)
             return JSONResponse({})
         case ["auth-check", "write"]:
             pulls.repo(store, caller, team, name)
-            raise Forbidden("read-only", "Nothing can be written through the Hub's protocol.",
-                            "Use countersign adapter add, or the REST API.")  # fmt: skip
+            raise read_only()
     pulls.repo(store, caller, team, name)
     raise unknown(f"route '{'/'.join(rest)}' here")
 
@@ -100,8 +98,8 @@ def model(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) ->
 async def paths(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) -> Response:
     """`paths-info/{rev}`: those of the named paths that are there."""
     parts = segments(request)[2:]
-    if len(parts) != 4 or parts[2] != "paths-info":
-        raise unknown("way to write here; use countersign adapter add")
+    if len(parts) < 4 or parts[2] != "paths-info":
+        raise read_only()
     if parts[0] in RESERVED:
         raise pulls.no_repo("/".join(parts[:2]))
     body = await request.body()
@@ -125,10 +123,24 @@ async def paths(request: Request, store: TheStore, blobs: TheBlobs, caller: Call
 def _paths(
     store: Store, blobs: Blobs, caller: Actor, parts: list[str], wanted: list[str], wide: bool
 ) -> Response:  # fmt: skip
-    found = pulls.revision(store, caller, parts[0], parts[1], parts[3])
+    found = pulls.revision(store, caller, parts[0], parts[1], "/".join(parts[3:]))
     every = {entry["path"]: entry for entry in shapes.tree(blobs, found, "", True) or []}
     named = [every[one] for one in dict.fromkeys(path.strip("/") for path in wanted) if one in every]
     return JSONResponse(shapes.told(named, found) if wide else named)
+
+
+def _tree(
+    request: Request, store: Store, blobs: Blobs, caller: Actor, team: str, name: str, revision: str, path: list[str]
+) -> Response:  # fmt: skip
+    found, asked, under = (
+        pulls.revision(store, caller, team, name, revision),
+        request.query_params,
+        "/".join(path).strip("/"),
+    )
+    entries = shapes.tree(blobs, found, under, _true(asked.get("recursive", "")))
+    if entries is None:
+        raise unknown(f"folder '{under}' in {found.ref}", found.commit)
+    return _sliced(request, shapes.told(entries, found) if _true(asked.get("expand", "")) else entries, 1000)
 
 
 def _info(request: Request, blobs: Blobs, found: Pulled) -> Response:

@@ -18,7 +18,6 @@ from registry.api.rest.problems import STATUSES
 from registry.callers import actor_of
 from registry.errors import Forbidden, NotFound, RegistryError
 from registry.rules.actors import Actor
-from registry.rules.refs import ENVIRONMENTS
 
 PULLS = Counter("countersign_pulls", "Requests of the Hub dialect by outcome.", ["outcome"], registry=None)
 CODES = {"repo-unknown": "RepoNotFound", "revision-unknown": "RevisionNotFound", "entry-unknown": "EntryNotFound"}
@@ -108,6 +107,12 @@ def read_only() -> Forbidden:
                      "Use countersign adapter add, or the REST API.")  # fmt: skip
 
 
+def no_route(request: Request) -> NotFound:
+    """A question that only the Hub answers."""
+    return NotFound("route-unknown", f"There is nothing at {request.url.path[:200]}.",
+                    "Countersign answers the Hub's reading of models; docs/hub.md lists it.")  # fmt: skip
+
+
 def unknown(what: str, commit: str | None = None) -> NotFound:
     """A file or route that is not there; with the commit, clients remember the absence."""
     facts = {"commit": commit} if commit else {}
@@ -115,18 +120,16 @@ def unknown(what: str, commit: str | None = None) -> NotFound:
 
 
 def first(rest: list[str], look: Callable[[str, list[str]], T]) -> T:
-    """What `look` finds for a revision and the path after it; where nothing is, its refusal of the first reading.
+    """What `look` finds for a revision and the path after it; a full ref may come with its slashes unquoted.
 
-    Some clients send the slash within `production/beta` or `refs/heads/main` as it is. A path is then tried as part of
-    the revision only where no file has it.
+    `refs/heads/main` then is three segments, `refs/heads/production/beta` four. No other revision is guessed at: that
+    `production/beta` is a folder of `production` and no channel is what a client means that quotes.
     """
-    least, most = (3, 4) if rest[0] == "refs" else (1, 2 if rest[0] in ENVIRONMENTS else 1)
-    refusal: NotFound | None = None
-    for length in range(least, min(most, len(rest)) + 1):
-        try:
-            return look("/".join(rest[:length]), rest[length:])
-        except NotFound as error:
-            refusal = refusal or error
-    if refusal is None:
-        return look("/".join(rest), [])
-    raise refusal
+    if rest[0] != "refs" or len(rest) < 3:
+        return look(rest[0], rest[1:])
+    try:
+        return look("/".join(rest[:3]), rest[3:])
+    except NotFound:
+        if len(rest) == 3:
+            raise
+        return look("/".join(rest[:4]), rest[4:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -9,9 +11,10 @@ from urllib.parse import parse_qs, urlencode
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from registry.api.hub import shapes
-from registry.api.hub.door import RESERVED, Caller, HubRoute, first, read_only, segments, unknown
+from registry.api.hub.door import RESERVED, Caller, HubRoute, first, no_route, read_only, segments, unknown
 from registry.api.rest.door import TheBlobs, TheStore
 from registry.blobs import Blobs
 from registry.db.store import Store
@@ -22,6 +25,8 @@ from registry.views.pulls import Pulled
 
 router = APIRouter(prefix="/api", route_class=HubRoute)
 MOST_PATHS = 1000
+UNJUDGED = frozenset({"apps", "emissions_thresholds", "inference", "inference_provider", "num_parameters"})
+"""Filters of the Hub's that nothing here answers: to leave them aside would list what was not asked for."""
 
 
 @router.get("/whoami-v2")
@@ -36,20 +41,26 @@ def whoami(caller: Caller) -> dict[str, Any]:
 
 @router.get("/agent-harnesses")
 def harnesses() -> Response:
-    """Clients ask once a day; there is nothing to say."""
+    """Clients ask once a day, before they know their token; there is nothing to say."""
     raise unknown("list of agent harnesses")
 
 
 @router.get("/models")
 def models(
     request: Request, store: TheStore, caller: Caller, author: str | None = None, search: str | None = None,
-    sort: str = "", limit: int = 100, cursor: str = "",
+    sort: str = "", limit: str = "", cursor: str = "",
 ) -> Response:  # fmt: skip
     """Repositories whose main the caller may pull; `filter` takes tags: base, adapter, checkpoint, peft, license:..."""
     asked = request.query_params
+    if foreign := UNJUDGED & {key for key, value in asked.items() if value}:
+        raise Invalid(
+            "bad-filter",
+            f"There is no filter '{min(foreign)}' here.",
+            "Leave it out; docs/hub.md names those there are.",
+        )
     tags = {one for one in asked.getlist("filter") if one}
     full = _true(asked.get("full", "")) or "siblings" in shapes.properties(asked)
-    page, after = pulls.listed(store, caller, author, search, tags & shapes.KINDS, sort, cursor, min(max(limit, 1), 1000),
+    page, after = pulls.listed(store, caller, author, search, tags & shapes.KINDS, sort, cursor, _size(limit, 100),
                                files=full)  # fmt: skip
     rows = [shapes.info(one) for one in page if one.repo.partition("/")[0] not in RESERVED]
     if _true(asked.get("gated", "")) or asked.get("pipeline_tag", shapes.TASK) != shapes.TASK:
@@ -71,8 +82,7 @@ def model(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) ->
         case ["revision", *revision] if revision:
             return _info(request, blobs, pulls.revision(store, caller, team, name, "/".join(revision)))
         case ["tree", *inner] if inner:
-            look = partial(_tree, request, store, blobs, caller, team, name)
-            return first(inner, look)
+            return first(inner, partial(_tree, request, store, blobs, caller, team, name))
         case ["refs"]:
             answer = shapes.refs(pulls.refs_of(store, caller, team, name))
             if _true(request.query_params.get("include_prs", "")):
@@ -91,7 +101,7 @@ def model(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) ->
             pulls.repo(store, caller, team, name)
             raise read_only()
     pulls.repo(store, caller, team, name)
-    raise unknown(f"route '{'/'.join(rest)}' here")
+    raise no_route(request)
 
 
 @router.post("/models/{rest:path}")
@@ -102,16 +112,15 @@ async def paths(request: Request, store: TheStore, blobs: TheBlobs, caller: Call
         raise read_only()
     if parts[0] in RESERVED:
         raise pulls.no_repo("/".join(parts[:2]))
-    body = await request.body()
-    try:
-        if "json" in request.headers.get("content-type", ""):
-            given = await request.json()
-            given = given if isinstance(given, dict) else {}
-        else:
+    kind = request.headers.get("content-type", "")
+    given: Any = None
+    with suppress(ValueError, RecursionError, ClientDisconnect):  # what is none, or was cut, is none
+        body = await request.body()
+        if "json" in kind:
+            given = json.loads(body)
+        elif "multipart" not in kind:
             given = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=MOST_PATHS + 10)
-        wanted = given.get("paths", [])
-    except (ValueError, RecursionError):
-        given, wanted = {}, None
+    wanted = given.get("paths", []) if isinstance(given, dict) else None
     wanted = [wanted] if isinstance(wanted, str) else wanted
     if not isinstance(wanted, list) or len(wanted) > MOST_PATHS or not all(isinstance(one, str) for one in wanted):
         raise Invalid("bad-paths", "The field paths cannot be read.", f"Send up to {MOST_PATHS} paths as a form.")
@@ -132,11 +141,8 @@ def _paths(
 def _tree(
     request: Request, store: Store, blobs: Blobs, caller: Actor, team: str, name: str, revision: str, path: list[str]
 ) -> Response:  # fmt: skip
-    found, asked, under = (
-        pulls.revision(store, caller, team, name, revision),
-        request.query_params,
-        "/".join(path).strip("/"),
-    )
+    found, asked = pulls.revision(store, caller, team, name, revision), request.query_params
+    under = "/".join(path).strip("/")
     entries = shapes.tree(blobs, found, under, _true(asked.get("recursive", "")))
     if entries is None:
         raise unknown(f"folder '{under}' in {found.ref}", found.commit)

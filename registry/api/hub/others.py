@@ -9,14 +9,11 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Match
 from starlette.types import Scope
 
-from registry.api.hub.door import Caller, HubRoute, read_only, segments
+from registry.api.hub.door import Caller, HubRoute, no_route, read_only, segments
 from registry.errors import NotFound
 
-KINDS = frozenset({"datasets", "spaces", "kernels", "buckets", "collections", "papers"})
-GIT = (
-    "Countersign speaks no git. Pull with hf download, or clone nothing: docs/hub.md says how. "
-    "New versions come in by countersign adapter add.\n"
-)
+KINDS = frozenset({"datasets", "spaces", "kernels", "buckets"})
+GIT = "Countersign speaks no git: pull with hf download, and bring new versions by countersign adapter add.\n"
 
 
 class _Rest(HubRoute):
@@ -42,12 +39,9 @@ def api(request: Request, caller: Caller) -> Response:
     if request.method not in ("GET", "HEAD"):
         raise read_only()
     kind, *name = segments(request)[1:]
-    if kind in KINDS and name:
+    if kind in KINDS and len(name) > 1:
         raise _models_only(f"{kind.removesuffix('s')} '{'/'.join(name[:2])[:120]}'")
-    if kind in KINDS:
-        raise _models_only(f"list of {kind}")
-    raise NotFound("route-unknown", f"There is nothing at {request.url.path[:200]}.",
-                   "Countersign answers the Hub's reading of models; docs/hub.md lists it.")  # fmt: skip
+    raise no_route(request)
 
 
 @router.api_route("/{kind}/{ns}/{name}/resolve/{rest:path}", methods=["GET", "HEAD"])
@@ -60,7 +54,7 @@ def resolve(caller: Caller, kind: str, ns: str, name: str) -> Response:
 @router.api_route("/{ns}/{name}/git-{verb}", methods=["GET", "POST"])
 def git(request: Request) -> Response:
     """git and git-lfs, which show their users plain text and `message`; the same for every name, there or not."""
-    said: dict[str, Any] = {"status_code": 403, "headers": {"X-Error-Message": GIT.partition(". ")[0] + "."}}
+    said: dict[str, Any] = {"status_code": 403, "headers": {"X-Error-Message": GIT.strip()}}
     if "/info/lfs" in request.url.path:
         return JSONResponse({"message": GIT.strip()}, media_type="application/vnd.git-lfs+json", **said)
     return PlainTextResponse(GIT, **said)

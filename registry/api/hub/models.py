@@ -91,9 +91,9 @@ def model(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) ->
         case ["commits", *revision] if revision:
             history = pulls.commits(store, caller, team, name, "/".join(revision))
             formatted = "formatted" in shapes.properties(request.query_params)
-            answer = _sliced(request, [shapes.commit(one, formatted) for one in history], 100)
-            answer.headers["X-Total-Count"] = str(len(history))
-            return answer
+            page = _sliced(request, [shapes.commit(one, formatted) for one in history], 100)
+            page.headers["X-Total-Count"] = str(len(history))
+            return page
         case ["auth-check"]:
             pulls.repo(store, caller, team, name)
             return JSONResponse({})
@@ -159,7 +159,9 @@ def _true(text: str) -> bool:
 
 
 def _size(limit: str, usual: int) -> int:
-    return min(max(int(limit), 1), 1000) if limit.isascii() and limit.isdigit() and len(limit) < 9 else usual
+    if limit and not (limit.isascii() and limit.isdigit()):
+        raise Invalid("bad-limit", f"A page cannot have '{limit[:40]}' entries.", "Write limit as a number, 1 to 1000.")
+    return min(max(int(limit[:9]), 1), 1000) if limit else usual
 
 
 def _sliced(request: Request, rows: list[dict[str, Any]], usual: int) -> Response:

@@ -22,7 +22,7 @@ from registry.blobs import Blobs
 from registry.errors import Unavailable
 
 T = TypeVar("T")
-RANGE = re.compile(r"bytes=(?:([0-9]{1,40})-([0-9]{0,40})|-([0-9]{1,40}))")
+RANGE = re.compile(r"(?i:bytes)=(?:([0-9]{1,40})-([0-9]{0,40})|-([0-9]{1,40}))")
 BATCH = 1 << 20
 """Bytes handed to the disk at once; a sender has at most two batches in memory."""
 SENDERS = 8
@@ -183,29 +183,41 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
+def span(request: Request, size: int) -> tuple[int, int] | None:
+    """First byte and the one after the last of the range a GET asks for; None unless it asks for one alone.
+
+    Several ranges at once are not understood, and what is not understood gets the whole (RFC 9110, 14.2).
+    """
+    asked = RANGE.fullmatch(request.headers.get("range", "")) if request.method == "GET" else None
+    if asked is None:
+        return None
+    start, last, tail = asked.groups()
+    begin = int(start) if start else max(0, size - int(tail))
+    return begin, min(int(last) + 1, size) if last else size
+
+
 def answer(
     request: Request, blobs: Blobs, digest: str, size: int, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Give out published bytes as RFC 9110 asks: one range, If-Range, If-None-Match, HEAD; NotFound (`blob-missing`).
 
-    Several ranges at once are not understood, and what is not understood gets the whole.
+    A HEAD always gets all its headers, never a 304: what stands beside the bytes (the commit a channel names) may have
+    changed though they have not, and Rust's hf-hub keeps to the old commit on a 304.
     """
     etag = f'"{digest}"'
-    said = {"ETag": etag, "Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff", **(headers or {})}
+    said = {"ETag": etag, "Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "private, no-cache", "Vary": "Authorization", **(headers or {})}  # fmt: skip
+    if request.method == "HEAD":
+        return Response(None, 200, said | {"Content-Length": str(size)}, "application/octet-stream")
     known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
     if etag in known or known == ["*"]:
         return Response(None, 304, said)
     start, end, status = 0, size, 200
-    asked = RANGE.fullmatch(request.headers.get("range", "")) if request.method == "GET" else None  # RFC 9110, 14.2
+    asked = span(request, size)
     if asked and request.headers.get("if-range", etag) == etag:
-        first, last, tail = asked[1], asked[2], asked[3]
-        start = int(first) if first else max(0, size - int(tail))
-        end = min(int(last) + 1, size) if last else size
-        status = 206
+        (start, end), status = asked, 206
         if start >= end:
             return Response(None, 416, said | {"Content-Range": f"bytes */{size}"})
         said["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     said["Content-Length"] = str(end - start)
-    if request.method == "HEAD":
-        return Response(None, status, said, "application/octet-stream")
     return Pieces(blobs.stream(digest, start, end, PIECE if Pieces.readers < FEW else SMALLER), status, said)

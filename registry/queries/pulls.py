@@ -177,6 +177,7 @@ def _one(session: Session, actor: Actor, repo: Repo, revision: str) -> Pulled:
 def _named(session: Session, actor: Actor, repo: Repo, revision: str) -> list[tuple[Pulled, str | None]]:
     full = FULL.fullmatch(revision)
     name = full[1] if full else revision
+    name = "main" if name == "HEAD" else name  # git's word for it, and that of clients in JavaScript
     if name == "main" and repo.pinned is not None:
         return _judged(session, actor, repo, number=repo.pinned)
     if number := refs.VERSION.fullmatch(name):
@@ -191,7 +192,8 @@ def _named(session: Session, actor: Actor, repo: Repo, revision: str) -> list[tu
     for row in session.execute(CHANNELS, {"line": repo.line}).all():
         branch = _branch(row.environment, row.name)
         default = name == "main" and branch == row.environment and (within is None or row.environment in within)
-        if branch != name and not default:
+        # `production-beta` too: caches that keep refs as files cannot hold both `production` and `production/beta`.
+        if name not in (branch, branch.replace("/", "-", 1)) and not default:
             continue
         if row.killed:
             raise no_revision(revision, f"the channel {branch} was stopped and serves nothing")

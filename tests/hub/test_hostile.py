@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import secrets
 import socket
@@ -15,7 +16,8 @@ from registry.api.hub.door import RESERVED
 from registry.commands import recalls
 from tests.api.conftest import Door
 from tests.build import World, a_base, a_person, train
-from tests.hub.conftest import get
+from tests.gateway.served import until
+from tests.hub.conftest import get, raw
 
 PATHS = [
     "/{r}/resolve/v1/..%2f..%2fetc/passwd", "/{r}/resolve/%00/x", "/{r}/resolve/v1/%00", "/{r}/resolve/v1/%ff",
@@ -89,23 +91,6 @@ BODIES = st.sampled_from([
 ])  # fmt: skip
 
 
-def raw(
-    door: Door, token: str, method: str, target: str, headers: dict[str, str], body: bytes
-) -> tuple[int, bytes, bytes]:
-    """Status, head and body of a request whose target is sent as it stands: no client tidies it first."""
-    told = {"Host": "x", "Connection": "close", "Authorization": f"Bearer {token}", **headers}
-    if method == "POST":
-        told["Content-Length"] = str(len(body))
-    head = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in told.items()) + "\r\n"
-    answer = b""
-    with socket.create_connection(("127.0.0.1", int(door.url.rpartition(":")[2])), 20) as line:
-        line.sendall(head.encode("utf-8") + (body if method == "POST" else b""))
-        while piece := line.recv(65536):
-            answer += piece
-    top, _, rest = answer.partition(b"\r\n\r\n")
-    return int(top.split()[1]), top, rest
-
-
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(method=st.sampled_from(["GET", "HEAD", "POST"]), start=st.sampled_from(["", "/{team}/adapter/resolve", "/api/models",
        "/api/models/{team}/adapter", "/api/models/{team}/adapter/tree/v1", "/api/models/{team}/adapter/paths-info",
@@ -148,6 +133,41 @@ def test_conditions_and_odd_ranges(headers: dict[str, str], door: Door, served: 
     assert (answer.status_code, answer.content, answer.headers.get("content-range")) == expected
     head = get(door, token, place, method="HEAD", headers={"Range": "bytes=0-3"})
     assert (head.status_code, head.headers["content-length"]) == (200, str(size))
+
+
+def test_a_question_that_breaks_off_is_no_fault(
+    door: Door, served: World, caplog: pytest.LogCaptureFixture
+) -> None:  # fmt: skip
+    head = (f"POST /api/models/{served.team}/adapter/paths-info/v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+            f"Authorization: Bearer {door.token(served.engineer)}\r\n\r\npaths=README.md")  # fmt: skip
+    told = lambda: [line for line in door.client.get("/metrics").text.splitlines() if "bad-paths" in line]  # noqa: E731
+    before = told()
+    with socket.create_connection(("127.0.0.1", int(door.url.rpartition(":")[2])), 20) as line:
+        line.sendall(head.encode())
+    until(lambda: told() != before, "the question was heard")
+    assert "unexpected" not in caplog.text
+
+
+@pytest.mark.parametrize(("kind", "body"), [
+    ("application/json", b"null"), ("application/json", b"[]"), ("application/json", b'{"paths": {"a": 1}}'),
+    ("application/json", b'{"paths": [[["x"]]]}'), ("application/json", b"[" * 30000), ("application/json", b"\xff"),
+    ("application/x-www-form-urlencoded", "paths=x".encode("utf-16")), ("multipart/form-data; boundary=x", b"--x--"),
+    ("application/json", gzip.compress(b'{"paths": []}' + b" " * (1 << 24))),
+])  # fmt: skip
+def test_paths_that_are_none(kind: str, body: bytes, door: Door, served: World) -> None:
+    place, headers = (
+        f"/api/models/{served.team}/adapter/paths-info/v1",
+        {"Content-Type": kind, "Content-Encoding": "gzip"},
+    )
+    answer = get(door, door.token(served.engineer), place, method="POST", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["kind"]) == (422, "bad-paths")
+
+
+def test_methods_that_are_none(door: Door, served: World) -> None:
+    token, place = door.token(served.engineer), f"/{served.team}/adapter/resolve/v1/adapter_config.json"
+    for method in ("PUT", "DELETE", "OPTIONS", "TRACE", "get", "PROPFIND"):
+        status, head, _ = raw(door, token, method, place, {"X-HTTP-Method-Override": "GET"}, b"")
+        assert (status, b"allow: " in head) == (405, True)
 
 
 def test_many_paths_are_refused_before_they_are_read(door: Door, served: World) -> None:

@@ -2,12 +2,13 @@
 
 from fastapi import APIRouter
 
-from registry.api.hub import files, models
+from registry.api.hub import files, models, others
 
 
 def router() -> APIRouter:
-    """Both rooms: repositories under /api, and their files at the root."""
+    """Repositories under /api, their files at the root, and an answer to all else that clients ask of a Hub."""
     whole = APIRouter(include_in_schema=False)
     whole.include_router(models.router)
     whole.include_router(files.router)
+    whole.include_router(others.router)
     return whole

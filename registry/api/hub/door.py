@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from fastapi import Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from prometheus_client import Counter
 from starlette.routing import Match
 from starlette.types import Scope
 
+from registry.api.rest.door import bearer, store_of
 from registry.api.rest.problems import STATUSES
-from registry.errors import NotFound, RegistryError
+from registry.callers import actor_of
+from registry.errors import Forbidden, NotFound, RegistryError
+from registry.rules.actors import Actor
 
 PULLS = Counter("countersign_pulls", "Requests of the Hub dialect by outcome.", ["outcome"], registry=None)
 CODES = {"repo-unknown": "RepoNotFound", "revision-unknown": "RevisionNotFound", "entry-unknown": "EntryNotFound"}
@@ -22,6 +25,15 @@ CODES = {"repo-unknown": "RepoNotFound", "revision-unknown": "RevisionNotFound",
 RESERVED = frozenset({"adapters", "bases", "checkpoints", "deployments", "reviews", "audit", "settings", "static",
                       "login", "logout", "find", "problems", "api"})  # fmt: skip
 LONGEST = 1024
+T = TypeVar("T")
+
+
+def actor(request: Request) -> Actor:
+    """The caller behind his token, bare or after `hf_`: clients in JavaScript send no token that begins otherwise."""
+    return actor_of(store_of(request), bearer(request).removeprefix("hf_"), "rest", request.state.request_id)
+
+
+Caller = Annotated[Actor, Depends(actor)]
 
 
 def header(words: str) -> str:
@@ -65,9 +77,12 @@ class HubRoute(APIRoute):
         async def handler(request: Request) -> Response:
             try:
                 answer = await plain(request)
+                PULLS.labels("done").inc()
             except RegistryError as error:
-                return refused(error)
-            PULLS.labels("done").inc()
+                answer = refused(error)
+            # What is said depends on who asks and on the hour: no cache between may keep it for another.
+            answer.headers.setdefault("Cache-Control", "private, no-cache")
+            answer.headers["Vary"] = "Authorization"
             return answer
 
         return handler
@@ -86,7 +101,35 @@ def segments(request: Request) -> list[str]:
     return found
 
 
+def read_only() -> Forbidden:
+    """Whoever writes learns where; whether what he writes to is there, he does not."""
+    return Forbidden("read-only", "Nothing can be written through the Hub's protocol.",
+                     "Use countersign adapter add, or the REST API.")  # fmt: skip
+
+
+def no_route(request: Request) -> NotFound:
+    """A question that only the Hub answers."""
+    return NotFound("route-unknown", f"There is nothing at {request.url.path[:200]}.",
+                    "Countersign answers the Hub's reading of models; docs/hub.md lists it.")  # fmt: skip
+
+
 def unknown(what: str, commit: str | None = None) -> NotFound:
     """A file or route that is not there; with the commit, clients remember the absence."""
     facts = {"commit": commit} if commit else {}
     return NotFound("entry-unknown", f"There is no {what[:200]}.", "See /tree for the files there are.", **facts)
+
+
+def first(rest: list[str], look: Callable[[str, list[str]], T]) -> T:
+    """What `look` finds for a revision and the path after it; a full ref may come with its slashes unquoted.
+
+    `refs/heads/main` then is three segments, `refs/heads/production/beta` four. No other revision is guessed at: that
+    `production/beta` is a folder of `production` and no channel is what a client means that quotes.
+    """
+    if rest[0] != "refs" or len(rest) < 3:
+        return look(rest[0], rest[1:])
+    try:
+        return look("/".join(rest[:3]), rest[3:])
+    except NotFound:
+        if len(rest) == 3:
+            raise
+        return look("/".join(rest[:4]), rest[4:])

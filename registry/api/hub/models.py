@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from registry.api.hub import shapes
-from registry.api.hub.door import RESERVED, HubRoute, segments, unknown
-from registry.api.rest.door import Caller, TheBlobs, TheStore
+from registry.api.hub.door import RESERVED, Caller, HubRoute, first, no_route, read_only, segments, unknown
+from registry.api.rest.door import TheBlobs, TheStore
 from registry.blobs import Blobs
 from registry.db.store import Store
-from registry.errors import Forbidden, Invalid
+from registry.errors import Invalid
 from registry.queries import pulls
 from registry.rules.actors import Actor
 from registry.views.pulls import Pulled
 
 router = APIRouter(prefix="/api", route_class=HubRoute)
 MOST_PATHS = 1000
+UNJUDGED = frozenset({"apps", "emissions_thresholds", "inference", "inference_provider", "num_parameters"})
+"""Filters of the Hub's that nothing here answers: to leave them aside would list what was not asked for."""
 
 
 @router.get("/whoami-v2")
@@ -35,20 +41,26 @@ def whoami(caller: Caller) -> dict[str, Any]:
 
 @router.get("/agent-harnesses")
 def harnesses() -> Response:
-    """Clients ask once a day; there is nothing to say."""
+    """Clients ask once a day, before they know their token; there is nothing to say."""
     raise unknown("list of agent harnesses")
 
 
 @router.get("/models")
 def models(
     request: Request, store: TheStore, caller: Caller, author: str | None = None, search: str | None = None,
-    sort: str = "", limit: int = 100, cursor: str = "",
+    sort: str = "", limit: str = "", cursor: str = "",
 ) -> Response:  # fmt: skip
     """Repositories whose main the caller may pull; `filter` takes tags: base, adapter, checkpoint, peft, license:..."""
     asked = request.query_params
+    if foreign := UNJUDGED & {key for key, value in asked.items() if value}:
+        raise Invalid(
+            "bad-filter",
+            f"There is no filter '{min(foreign)}' here.",
+            "Leave it out; docs/hub.md names those there are.",
+        )
     tags = {one for one in asked.getlist("filter") if one}
     full = _true(asked.get("full", "")) or "siblings" in shapes.properties(asked)
-    page, after = pulls.listed(store, caller, author, search, tags & shapes.KINDS, sort, cursor, min(max(limit, 1), 1000),
+    page, after = pulls.listed(store, caller, author, search, tags & shapes.KINDS, sort, cursor, _size(limit, 100),
                                files=full)  # fmt: skip
     rows = [shapes.info(one) for one in page if one.repo.partition("/")[0] not in RESERVED]
     if _true(asked.get("gated", "")) or asked.get("pipeline_tag", shapes.TASK) != shapes.TASK:
@@ -67,53 +79,48 @@ def model(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) ->
     match rest:
         case []:
             return _info(request, blobs, pulls.revision(store, caller, team, name, "main"))
-        case ["revision", revision]:
-            return _info(request, blobs, pulls.revision(store, caller, team, name, revision))
-        case ["tree", revision, *path]:
-            found = pulls.revision(store, caller, team, name, revision)
-            asked = request.query_params
-            entries = shapes.tree(blobs, found, "/".join(path).strip("/"), _true(asked.get("recursive", "")))
-            if entries is None:
-                raise unknown(f"folder '{'/'.join(path)}' in {found.ref}", found.commit)
-            return _sliced(request, shapes.told(entries, found) if _true(asked.get("expand", "")) else entries, 1000)
+        case ["revision", *revision] if revision:
+            return _info(request, blobs, pulls.revision(store, caller, team, name, "/".join(revision)))
+        case ["tree", *inner] if inner:
+            return first(inner, partial(_tree, request, store, blobs, caller, team, name))
         case ["refs"]:
             answer = shapes.refs(pulls.refs_of(store, caller, team, name))
             if _true(request.query_params.get("include_prs", "")):
                 answer["pullRequests"] = []
             return JSONResponse(answer)
-        case ["commits", revision]:
-            history = pulls.commits(store, caller, team, name, revision)
+        case ["commits", *revision] if revision:
+            history = pulls.commits(store, caller, team, name, "/".join(revision))
             formatted = "formatted" in shapes.properties(request.query_params)
-            return _sliced(request, [shapes.commit(one, formatted) for one in history], 100)
+            page = _sliced(request, [shapes.commit(one, formatted) for one in history], 100)
+            page.headers["X-Total-Count"] = str(len(history))
+            return page
         case ["auth-check"]:
             pulls.repo(store, caller, team, name)
             return JSONResponse({})
         case ["auth-check", "write"]:
             pulls.repo(store, caller, team, name)
-            raise Forbidden("read-only", "Nothing can be written through the Hub's protocol.",
-                            "Use countersign adapter add, or the REST API.")  # fmt: skip
+            raise read_only()
     pulls.repo(store, caller, team, name)
-    raise unknown(f"route '{'/'.join(rest)}' here")
+    raise no_route(request)
 
 
 @router.post("/models/{rest:path}")
 async def paths(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) -> Response:
     """`paths-info/{rev}`: those of the named paths that are there."""
     parts = segments(request)[2:]
-    if len(parts) != 4 or parts[2] != "paths-info":
-        raise unknown("way to write here; use countersign adapter add")
+    if len(parts) < 4 or parts[2] != "paths-info":
+        raise read_only()
     if parts[0] in RESERVED:
         raise pulls.no_repo("/".join(parts[:2]))
-    body = await request.body()
-    try:
-        if "json" in request.headers.get("content-type", ""):
-            given = await request.json()
-            given = given if isinstance(given, dict) else {}
-        else:
+    kind = request.headers.get("content-type", "")
+    given: Any = None
+    with suppress(ValueError, RecursionError, ClientDisconnect):  # what is none, or was cut, is none
+        body = await request.body()
+        if "json" in kind:
+            given = json.loads(body)
+        elif "multipart" not in kind:
             given = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=MOST_PATHS + 10)
-        wanted = given.get("paths", [])
-    except (ValueError, RecursionError):
-        given, wanted = {}, None
+    wanted = given.get("paths", []) if isinstance(given, dict) else None
     wanted = [wanted] if isinstance(wanted, str) else wanted
     if not isinstance(wanted, list) or len(wanted) > MOST_PATHS or not all(isinstance(one, str) for one in wanted):
         raise Invalid("bad-paths", "The field paths cannot be read.", f"Send up to {MOST_PATHS} paths as a form.")
@@ -125,10 +132,21 @@ async def paths(request: Request, store: TheStore, blobs: TheBlobs, caller: Call
 def _paths(
     store: Store, blobs: Blobs, caller: Actor, parts: list[str], wanted: list[str], wide: bool
 ) -> Response:  # fmt: skip
-    found = pulls.revision(store, caller, parts[0], parts[1], parts[3])
+    found = pulls.revision(store, caller, parts[0], parts[1], "/".join(parts[3:]))
     every = {entry["path"]: entry for entry in shapes.tree(blobs, found, "", True) or []}
     named = [every[one] for one in dict.fromkeys(path.strip("/") for path in wanted) if one in every]
     return JSONResponse(shapes.told(named, found) if wide else named)
+
+
+def _tree(
+    request: Request, store: Store, blobs: Blobs, caller: Actor, team: str, name: str, revision: str, path: list[str]
+) -> Response:  # fmt: skip
+    found, asked = pulls.revision(store, caller, team, name, revision), request.query_params
+    under = "/".join(path).strip("/")
+    entries = shapes.tree(blobs, found, under, _true(asked.get("recursive", "")))
+    if entries is None:
+        raise unknown(f"folder '{under}' in {found.ref}", found.commit)
+    return _sliced(request, shapes.told(entries, found) if _true(asked.get("expand", "")) else entries, 1000)
 
 
 def _info(request: Request, blobs: Blobs, found: Pulled) -> Response:
@@ -141,7 +159,9 @@ def _true(text: str) -> bool:
 
 
 def _size(limit: str, usual: int) -> int:
-    return min(max(int(limit), 1), 1000) if limit.isascii() and limit.isdigit() and len(limit) < 9 else usual
+    if limit and not (limit.isascii() and limit.isdigit()):
+        raise Invalid("bad-limit", f"A page cannot have '{limit[:40]}' entries.", "Write limit as a number, 1 to 1000.")
+    return min(max(int(limit[:9]), 1), 1000) if limit else usual
 
 
 def _sliced(request: Request, rows: list[dict[str, Any]], usual: int) -> Response:

@@ -23,13 +23,18 @@ def blobs_of(request: Request) -> Blobs:
     return blobs
 
 
-def actor(request: Request) -> Actor:
-    """The caller behind `Authorization: Bearer`, or Unauthenticated."""
+def bearer(request: Request) -> str:
+    """The token of `Authorization: Bearer`, or Unauthenticated (`token-missing`)."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthenticated("token-missing", "This needs a token.",
                               "Send Authorization: Bearer <token>; make one with countersign token create.")  # fmt: skip
-    return actor_of(store_of(request), token, "rest", request.state.request_id)
+    return token.strip()
+
+
+def actor(request: Request) -> Actor:
+    """The caller behind `Authorization: Bearer`, or Unauthenticated."""
+    return actor_of(store_of(request), bearer(request), "rest", request.state.request_id)
 
 
 Caller = Annotated[Actor, Depends(actor)]

@@ -86,7 +86,9 @@ def install(app: FastAPI) -> None:
         if error.status_code == 413:
             return answer(request, TooLarge("body-too-large", "The body is too large.", "Send less, or upload a blob."))
         refused = Invalid("bad-method", f"{request.method} is not possible here.", "See /api/v1/openapi.json.")
-        return answer(request, refused, error.status_code)
+        said = answer(request, refused, error.status_code)
+        said.headers.update({name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"})
+        return said
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> JSONResponse:

@@ -1,0 +1,60 @@
+"""What the Hub has and Countersign has not: said in words its clients show, never as a page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Match
+from starlette.types import Scope
+
+from registry.api.hub.door import Caller, HubRoute, no_route, read_only, segments
+from registry.errors import NotFound
+
+KINDS = frozenset({"datasets", "spaces", "kernels", "buckets"})
+GIT = "Countersign speaks no git: pull with hf download, and bring new versions by countersign adapter add.\n"
+
+
+class _Rest(HubRoute):
+    """Leaves `/api/v1`, Countersign's own, to itself."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope.get("path", "").startswith("/api/v1"):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+router = APIRouter(route_class=_Rest)
+
+
+def _models_only(name: str) -> NotFound:
+    return NotFound("repo-unknown", f"There is no {name}: Countersign gives out models only.",
+                    "Data sets and the rest are asked for under /api/v1.")  # fmt: skip
+
+
+@router.api_route("/api/{rest:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
+def api(request: Request, caller: Caller) -> Response:
+    """A question, or a change, of the Hub's that is none of ours."""
+    if request.method not in ("GET", "HEAD"):
+        raise read_only()
+    kind, *name = segments(request)[1:]
+    if kind in KINDS and len(name) > 1:
+        raise _models_only(f"{kind.removesuffix('s')} '{'/'.join(name[:2])[:120]}'")
+    raise no_route(request)
+
+
+@router.api_route("/{kind}/{ns}/{name}/resolve/{rest:path}", methods=["GET", "HEAD"])
+def resolve(caller: Caller, kind: str, ns: str, name: str) -> Response:
+    """A file of what is no model."""
+    raise _models_only(f"{kind[:40]} repository '{ns[:60]}/{name[:60]}'")
+
+
+@router.api_route("/{ns}/{name}/info/{rest:path}", methods=["GET", "HEAD", "POST"])
+@router.api_route("/{ns}/{name}/git-{verb}", methods=["GET", "POST"])
+def git(request: Request) -> Response:
+    """git and git-lfs, which show their users plain text and `message`; the same for every name, there or not."""
+    said: dict[str, Any] = {"status_code": 403, "headers": {"X-Error-Message": GIT.strip()}}
+    if "/info/lfs" in request.url.path:
+        return JSONResponse({"message": GIT.strip()}, media_type="application/vnd.git-lfs+json", **said)
+    return PlainTextResponse(GIT, **said)

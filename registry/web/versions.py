@@ -13,6 +13,7 @@ from registry.errors import Forbidden, Invalid, NotFound, RegistryError, Unavail
 from registry.queries import chat_templates, evals, lineage, profiles, retention, training_runs, versions
 from registry.queries import tags as tag_queries
 from registry.rules.actions import Action
+from registry.rules.actors import Matter, may_read
 from registry.rules.chat_templates import own_of
 from registry.rules.refs import parse_line, parse_ref
 from registry.rules.rollouts import check_reason
@@ -125,7 +126,7 @@ def _version(here: Visit, shelf: Shelf, team: str, name: str, number: int, statu
         "eval_runs": evals.eval_runs(here.store, here.actor, subject=version.ref),
         "ties": ties(lineage.trace(here.store, here.actor, version.ref)),
         "chat": _template(here, version),
-        "keeping": retention.keeping(here.store, here.actor, version.id),
+        "keeping": retention.keeping(here.store, here.actor, version.id) if may_read(here.actor, Matter.KEEPING) else None,
         "bars_recall": needs(here, Action.RECALL, team), "error": None, "reason": "", "confirm": "",
         "tags": tag_queries.tags(here.store, here.actor, version.ref),
         "bars_tag": needs(here, Action.TAG_SET, team), "tag_error": None, "key": "", "value": "",

@@ -122,7 +122,6 @@ def test_no_step_goes_back_past_evidence(empty: str) -> None:
     migrate.upgrade(empty)
     settings = migrate.config(empty)
     steps = [step.revision for step in script().walk_revisions()]
-    undone = []
     for step, below in zip(steps, [*steps[1:], "base"], strict=True):
         if step in ONE_WAY:
             with pytest.raises(RuntimeError, match="cannot be undone"):
@@ -130,8 +129,7 @@ def test_no_step_goes_back_past_evidence(empty: str) -> None:
             assert migrate.current(empty) == step
             break
         command.downgrade(settings, below)
-        undone.append(step)
-    assert undone == []  # the newest migration is one of those that cannot be undone
+        assert migrate.current(empty) == below
     command.upgrade(settings, "head")
     for name in ONE_WAY:
         module = script().get_revision(name)

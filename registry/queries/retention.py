@@ -140,6 +140,13 @@ def keeping(store: Store, actor: Actor, ref: str | UUID) -> KeepingView:
         )  # fmt: skip
 
 
+def tombstone(store: Store, actor: Actor, node_id: UUID) -> TombstoneView | None:
+    """The tombstone over a thing, if it was deleted; for whoever has found it already: whose it is was judged there."""
+    with store.read(actor) as session:
+        stone = tombstones.find(session, node_id)
+        return None if stone is None else _tombstone(session, subjects.by_id(session, node_id).ref, stone)
+
+
 # Only teams that ever chose such a class are looked at: the functions below are asked version by version.
 DUE = text(
     """

@@ -60,11 +60,13 @@ def version_path(kind: str, ref: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a lineage edge: its name, what it is, and its page where it has one; the page's own thing has none."""
+    """One end of a lineage edge: its name, what it is, its page where it has one (the page's own thing has none), and
+    its state where that says that it is gone."""
 
     ref: str
     kind: str
     path: str | None
+    gone: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def ties(graph: LineageView) -> list[Tie]:
 
     def end(node: NodeView) -> End:
         path = version_path(node.kind, node.ref) if node.kind in BY_KIND and node.id != graph.focus else None
-        return End(node.ref, node.kind.replace("_", " "), path)
+        return End(node.ref, node.kind.replace("_", " "), path, node.state if node.state in versions.GONE else "")
 
     nodes = {node.id: node for node in graph.nodes}
     rows = [
@@ -115,7 +117,7 @@ def _version(here: Visit, shelf: Shelf, team: str, name: str, number: int, statu
     version = versions.version(here.store, here.actor, ref, gone=True)
     if version.kind != shelf.kind:
         raise NotFound("version-unknown", f"There is no {shelf.noun} {ref}.", f"See the list of {shelf.title.lower()}.")
-    training = None
+    training, stone = None, retention.tombstone(here.store, here.actor, version.id)
     if version.training_run:
         try:
             training = training_runs.training_run(here.store, here.actor, version.training_run)
@@ -125,7 +127,7 @@ def _version(here: Visit, shelf: Shelf, team: str, name: str, number: int, statu
         "shelf": shelf, "team": team, "name": name, "version": version, "training": training,
         "eval_runs": evals.eval_runs(here.store, here.actor, subject=version.ref),
         "ties": ties(lineage.trace(here.store, here.actor, version.ref)),
-        "chat": _template(here, version),
+        "chat": None if stone else _template(here, version), "stone": stone,
         "keeping": retention.keeping(here.store, here.actor, version.id) if may_read(here.actor, Matter.KEEPING) else None,
         "bars_recall": needs(here, Action.RECALL, team), "error": None, "reason": "", "confirm": "",
         "tags": tag_queries.tags(here.store, here.actor, version.ref),
@@ -138,7 +140,7 @@ def _version(here: Visit, shelf: Shelf, team: str, name: str, number: int, statu
 
 def _template(here: Visit, version: VersionView) -> ChatTemplateView | None:
     """A chat template of its own, compared for whoever decides; None where it has none, or nothing can render now."""
-    if own_of(version.facts) is None or version.state == "deleted":
+    if own_of(version.facts) is None:
         return None
     try:
         return chat_templates.chat_template(here.store, here.request.app.state.blobs, here.actor, version.ref)

@@ -16,5 +16,5 @@ sequencer the transparency log's single writer
 clock     time's door
 api web   machines' door, people's door
 client    the Python client; cli the command line on top of it; gateway the data plane
-verifier  the offline verifier, one file
+verifier  the offline verifier, with verifier_keeping beside it
 """

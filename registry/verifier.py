@@ -1,10 +1,11 @@
-"""Check an export pack of a Countersign audit log: offline, with nothing but this file and `cryptography`.
+"""Check an export pack of a Countersign audit log: offline, with this file, the one beside it and `cryptography`.
 
     python verifier.py PACK.zip --key log.pub
 
 It trusts the log's public key that you hold, no server and nothing in the pack. It recomputes the RFC 6962 roots,
 checks each tree head, and folds the entries into the rows they tell of: each vote must be a person's own signature over
-exactly the decision the log shows, each approval must rest on enough of them. Nobody signed `created_at` in pack.json.
+exactly the decision the log shows, each approval must rest on enough of them; verifier_keeping.py, beside this file,
+judges what was kept, held and deleted. Nobody signed `created_at` in pack.json.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from decimal import Decimal
 from functools import reduce
 from itertools import zip_longest
 from pathlib import Path
+from runpy import run_path
 from typing import Any, BinaryIO
 
 from cryptography.exceptions import InvalidSignature
@@ -40,14 +42,6 @@ FLAGS = 0x2 | 0x4 | 0x8 | 0x800  # compression level, sizes after the data, UTF-
 EVENT = {
     "v": int, "id": str, "at": str, "actor": str | None, "via": str, "action": str, "subject": str, "team": str | None,
     "outcome": str, "request": str, "facts": dict, "rows": list,
-}  # fmt: skip
-# Columns that never change once a row is there; nothing named is the whole row.
-FROZEN = {
-    "account": "kind", "line": "kind team name", "channel": "line_id environment name base_version_id",
-    "signing_key": "account_id public_key proof enrolled_at", "policy_version": "", "vote": "",
-    "review": "number version_id environment policy_version_id evidence evidence_root submitted_by",
-    "version": "line_id number manifest_digest tensor_root base_root base_version_id",
-    "route_generation": "channel_id generation kind stable_version_id candidate_version_id weight_bp valid_from",
 }  # fmt: skip
 NEXT = {"open": "approved rejected changes_requested withdrawn expired", "approved": "voided expired"}
 
@@ -158,7 +152,10 @@ class Fold:
     """The rows the entries tell of, rebuilt one entry after the other, each change held against what came before."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, dict[str, Row]] = {table: {} for table in FROZEN}
+        beside = run_path(str(Path(__file__).with_name("verifier_keeping.py")))
+        self.frozen, self.once = beside["FROZEN"], beside["ONCE"]
+        self.rows: dict[str, dict[str, Row]] = {table: {} for table in self.frozen}
+        self.keeping = beside["Keeping"](self.rows, need)
         self.events, self.keys = set[str](), set[str]()
         self.votes, self.valid = list[Row](), dict[str, list[Row]]()
         self.approved, self.generations = set[tuple[str, str]](), dict[str, int]()
@@ -191,11 +188,11 @@ class Fold:
             return [(old, new) for (name, _), (old, new) in changes.items() if name == table and new is not None]
 
         for (table, key), (old, new) in changes.items():
-            draft = table == "version" and old is not None and old["state"] == "draft"
+            draft = (table.endswith("version") and old and old.get("state") == "draft") or table == "version_file"
             need(new or table not in self.rows or draft, f"deletes {table} {key}")
             if old and new and not draft:
-                columns = FROZEN[table].split() or [*old, *new]
-                columns += [name for name in ("revoked_at", "valid_to") if old.get(name)]  # set once, for good
+                columns = self.frozen[table].split() or [*old, *new]
+                columns += [name for name in self.once if old.get(name)]  # set once, for good
                 need(all(old[name] == new[name] for name in columns), f"changes what is frozen of {table} {key}")
         for new in (new for old, new in of("signing_key") if old is None):
             self.enrol(event, new)
@@ -211,6 +208,7 @@ class Fold:
             need(digest(new["evidence"]) == new["evidence_root"], f"holds other evidence of review {new['number']}")
             if new["state"] == "approved" != state:
                 self.approve(new)
+        self.keeping.check(event, changes, of)
         for new in sorted((new for old, new in of("route_generation") if not old), key=lambda row: row["generation"]):
             self.route(new)
 
@@ -275,9 +273,9 @@ class Fold:
         need(generation == last + 1, f"adds generation {generation} of a channel after {last}")
         self.generations[channel["id"]] = generation
         for one in {route["stable_version_id"], route["candidate_version_id"]} - {None}:
-            where, fit = channel["environment"], self.rows["version"][one]["state"] != "recalled"
+            where, fit = channel["environment"], self.rows["version"][one]["state"] not in ("recalled", "deleted")
             need(fit and (one == channel["base_version_id"] or (one, where) in self.approved),
-                 f"routes traffic to version {one}, which is recalled or was never approved for {where}")  # fmt: skip
+                 f"routes traffic to version {one}, which is deleted, recalled or was never approved for {where}")  # fmt: skip
 
 
 def members(raw: BinaryIO, pack: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

@@ -217,7 +217,10 @@ def list_holds(over: str | None, everything: bool, as_json: bool) -> None:
     if as_json:
         emit(holds)
     else:
-        rows = [(one.number, one.over, one.case, one.placed_by, one.placed_at, one.lifted_at) for one in holds]
+        rows = [
+            (one.number, one.over, _withheld(one, one.case), one.placed_by, one.placed_at, one.lifted_at)
+            for one in holds
+        ]
         table(["Hold", "Over", "Case", "Placed by", "At", "Lifted"], rows, "No hold stands.")
 
 
@@ -237,13 +240,17 @@ def lift(number: int, reason: str, as_json: bool) -> None:
     _show_hold(lifted, as_json)
 
 
+def _withheld(one: HoldView, text: str | None) -> str:
+    return "(withheld)" if one.withheld else text or "(erased)"
+
+
 def _show_hold(one: HoldView, as_json: bool) -> None:
     if as_json:
         emit(one)
         return
     fields(f"Hold {one.number}  {state('withdrawn' if one.lifted_at else 'open')}", [
-        ("Over", one.over), ("Case", one.case), ("Placed by", one.placed_by), ("At", one.placed_at),
-        ("Because", one.reason), ("Lifted by", one.lifted_by), ("Lifted", one.lifted_at),
+        ("Over", one.over), ("Case", _withheld(one, one.case)), ("Placed by", one.placed_by), ("At", one.placed_at),
+        ("Because", _withheld(one, one.reason)), ("Lifted by", one.lifted_by), ("Lifted", one.lifted_at),
     ])  # fmt: skip
 
 

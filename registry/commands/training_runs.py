@@ -14,7 +14,7 @@ from registry.proof import canonical
 from registry.rules import recipes
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
-from registry.rules.refs import Ref, parse_line
+from registry.rules.refs import Ref, line_domain, parse_line
 
 
 def queue(
@@ -50,19 +50,25 @@ def queue(
         return run.id
 
 
-def _line(tx: Tx, ref: Ref, domain: str | None) -> Line:
+def _line(tx: Tx, ref: Ref, said: str | None) -> Line:
     try:
         line = versions.line(tx.session, ref, lock=True)
     except NotFound:
-        if not domain:
-            raise Invalid("domain-missing", f"{ref.line} is new: say for which business domain.",
-                          "Give --domain, for example --domain legal.") from None  # fmt: skip
         assert ref.team is not None and ref.name is not None
-        return tx.add(Line(id=uuid4(), kind="adapter", team=ref.team, name=ref.name, domain=domain,
+        line = tx.add(Line(id=uuid4(), kind="adapter", team=ref.team, name=ref.name, domain=_domain(ref, None, said),
                            created_by=tx.actor.account, created_at=tx.now))  # fmt: skip
     if line.kind != "adapter":
         raise Conflict("line-kind", f"{ref.line} is a {line.kind}, not an adapter.", "Use another name.")
+    line.domain = _domain(ref, line.domain, said)
     return line
+
+
+def _domain(ref: Ref, present: str | None, said: str | None) -> str:
+    domain = line_domain(present, said)
+    if domain is None:
+        raise Invalid("domain-missing", f"{ref.line} has no business domain yet: say for which one it is.",
+                      "Give --domain, for example --domain legal.")  # fmt: skip
+    return domain
 
 
 def finish(

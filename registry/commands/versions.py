@@ -96,7 +96,7 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
             tx.within(ref.team)
             if inspected.defects:
                 raise BundleRejected(inspected.defects, subject=draft.name)
-            line = _line(tx, ref, draft, _domain(meta))
+            line = _line(tx, ref, draft, meta.get("domain"))
             version, node = _draft(tx, blobs, line, draft, base, inspected, meta)
             if rewritten is not None:
                 senders.note(tx.session, actor, rewritten, whole=True)  # made for him, of what he sent
@@ -152,11 +152,6 @@ def _meta(store: Store, actor: Actor, draft: Draft) -> dict[str, Any]:
             with suppress(NotFound):  # the first of its line
                 domain = versions.line(session, parse_line(draft.name)).domain
     return {**said, **({"domain": domain} if domain else {})}
-
-
-def _domain(meta: dict[str, Any]) -> str | None:
-    said = meta.get("domain")
-    return said.strip()[:200] or None if isinstance(said, str) else None
 
 
 def _published(store: Store, blobs: Blobs, actor: Actor, files: list[File]) -> None:
@@ -246,16 +241,17 @@ def _came(draft: Draft) -> str:
     return documents.digest(bundles.manifest_of(draft.files))
 
 
-def _line(tx: Tx, ref: Ref, draft: Draft, domain: str | None) -> Line:
+def _line(tx: Tx, ref: Ref, draft: Draft, domain: object) -> Line:
     try:
         line = versions.new_or_old(tx.session, ref)
     except NotFound:
         assert ref.team is not None and ref.name is not None
         name = refs.check_new_line(ref.name)
-        return tx.add(Line(id=uuid4(), kind=draft.kind, team=ref.team, name=name, domain=domain,
-                           created_by=tx.actor.account, created_at=tx.now))  # fmt: skip
+        return tx.add(Line(id=uuid4(), kind=draft.kind, team=ref.team, name=name,
+                           domain=refs.line_domain(None, domain), created_by=tx.actor.account, created_at=tx.now))  # fmt: skip
     if line.kind != draft.kind:
         raise Conflict("line-kind", f"{ref.line} is of kind {line.kind}, not {draft.kind}.", "Use another name.")
+    line.domain = refs.line_domain(line.domain, domain)
     return line
 
 

@@ -15,7 +15,7 @@ from registry.queries.folds import rebuild as rebuild
 from registry.queries.log_checks import check as check
 from registry.queries.packs import export as export
 from registry.queries.pages import cursor_after, key_in, length, storable
-from registry.rules.actors import Actor, Role
+from registry.rules.actors import Actor, Matter, Role, may_read
 from registry.views.audit import EventPage, EventView, TreeHeadView
 
 
@@ -25,7 +25,8 @@ def events(
 ) -> EventPage:  # fmt: skip
     """One page of the log, newest first.
 
-    Auditors and administrators read all of it, everybody else what happened in the teams he sees and what he did.
+    Auditors and administrators read all of it, other people what happened in the teams they see and what they did, a
+    service what it did itself: holds and quotas are among the rest.
     """
     statement = (
         select(Event, Leaf.seq, Leaf.hash)
@@ -58,6 +59,8 @@ def events(
 def _readable(actor: Actor) -> ColumnElement[bool]:
     if actor.is_system or actor.holds(Role.ADMIN) or actor.holds(Role.AUDITOR):
         return true()
+    if not may_read(actor, Matter.KEEPING):
+        return Event.actor_id == actor.account
     teams = actor.teams()
     theirs = Event.team.is_not(None) if teams is None else Event.team.in_(teams)
     return or_(theirs, Event.actor_id == actor.account)

@@ -13,12 +13,11 @@ from sqlalchemy.orm import Session
 
 from registry.db.audit import Event, Leaf, TreeHead
 from registry.db.store import Store, utc
-from registry.errors import Conflict, Forbidden, Unverified
+from registry.errors import Conflict, Unverified
 from registry.proof import canonical, notes
-from registry.rules.actors import Actor, Role
+from registry.rules.actors import Actor, Matter, require_reader
 
 CHUNK = 500
-EXPORTERS = (Role.ADMIN, Role.AUDITOR, Role.REVIEWER)
 BORN = (1980, 1, 1, 0, 0, 0)  # of every member, the oldest a ZIP can say: the same log gives the same pack
 
 VOTES = text(
@@ -45,10 +44,7 @@ def export(store: Store, actor: Actor, log_key: str, out: BinaryIO) -> None:
     Raises Forbidden `role-missing`, Conflict `nothing-signed` while no tree head is signed, Unverified when the
     newest head is not of `log_key` or the log has a gap.
     """
-    if not actor.is_system and not any(actor.holds(role) for role in EXPORTERS):
-        roles = [role.value for role in EXPORTERS]
-        raise Forbidden("role-missing", f"{actor.name} may not export the log: it needs the role {', '.join(roles)}.",
-                        "Let somebody who holds one of them export it.", roles=roles)  # fmt: skip
+    require_reader(actor, Matter.LOG)
     with store.read(actor) as session, ZipFile(out, "w", ZIP_STORED) as pack:
         head = session.scalars(
             select(TreeHead).where(TreeHead.note.is_not(None)).order_by(TreeHead.size.desc()).limit(1)

@@ -19,10 +19,10 @@ from registry.db.retention import LegalHold, RetentionClass
 from registry.db.store import Store
 from registry.db.tombstones import Tombstone
 from registry.db.versions import Line, Node
-from registry.errors import Forbidden, NotFound
+from registry.errors import NotFound
 from registry.queries.pages import cursor_after, key_in, length, plain_ref
 from registry.rules import retention as rules
-from registry.rules.actors import Actor, Role
+from registry.rules.actors import Actor, Matter, may_read, require_reader
 from registry.rules.quotas import Limits, check_limits
 from registry.views.retention import (
     ClassView,
@@ -64,8 +64,11 @@ def holds(
 ) -> HoldPage:
     """One page of holds, newest first: those that stand (or all), of the teams the actor sees.
 
-    `over`: those that keep this one version or data set version, also by what derives from it.
+    `over`: those that keep this one version or data set version, also by what derives from it. The case and the reasons
+    are withheld from whoever neither places and lifts holds nor supervises it.
     """
+    require_reader(actor, Matter.KEEPING)
+    shown = may_read(actor, Matter.CASE)
     team: ColumnElement[str | None] = func.coalesce(Node.team, HeldLine.team, HeldData.team)
     statement = (
         select(LegalHold, Node.ref, HeldLine, HeldData)
@@ -88,9 +91,9 @@ def holds(
         found = session.execute(statement).all()
         rows = found[:limit]
         said = told(session, {one for row in rows for one in (
-            row[0].case_commitment, row[0].reason_commitment, row[0].lift_reason_commitment) if one})  # fmt: skip
+            row[0].case_commitment, row[0].reason_commitment, row[0].lift_reason_commitment) if one and shown})  # fmt: skip
         called = names(session, {one for row in rows for one in (row[0].placed_by, row[0].lifted_by)})
-    items = [_hold(row[0], row[1] or _line_name(row[2], row[3]), said, called) for row in rows]
+    items = [_hold(row[0], row[1] or _line_name(row[2], row[3]), said, called, not shown) for row in rows]
     return HoldPage(items, cursor_after((rows[-1][0].number,)) if len(found) > limit else None)
 
 
@@ -100,12 +103,14 @@ def _line_name(line: Line | None, dataset: Dataset | None) -> str:
     return f"{subjects.PREFIX}{dataset.team}/{dataset.name}" if dataset is not None else ""
 
 
-def _hold(hold: LegalHold, over: str, said: dict[str, str], called: dict[UUID | None, str]) -> HoldView:
+def _hold(
+    hold: LegalHold, over: str, said: dict[str, str], called: dict[UUID | None, str], withheld: bool
+) -> HoldView:  # fmt: skip
     return HoldView(
         number=hold.number, over=over, case=said.get(hold.case_commitment), reason=said.get(hold.reason_commitment),
         placed_by=called.get(hold.placed_by), placed_at=hold.placed_at,
         lifted_by=called.get(hold.lifted_by) if hold.lifted_by else None, lifted_at=hold.lifted_at,
-        lift_reason=said.get(hold.lift_reason_commitment or ""),
+        lift_reason=said.get(hold.lift_reason_commitment or ""), withheld=withheld,
     )  # fmt: skip
 
 
@@ -114,6 +119,7 @@ def keeping(store: Store, actor: Actor, ref: str | UUID) -> KeepingView:
 
     By its id only for whoever has found it already: whose it is was judged there.
     """
+    require_reader(actor, Matter.KEEPING)
     with store.read(actor) as session:
         subject = (
             subjects.by_id(session, ref) if isinstance(ref, UUID)
@@ -132,6 +138,13 @@ def keeping(store: Store, actor: Actor, ref: str | UUID) -> KeepingView:
                                                else one.what) for one in standing.needs],
             tombstone=None if stone is None else _tombstone(session, subject.ref, stone),
         )  # fmt: skip
+
+
+def tombstone(store: Store, actor: Actor, node_id: UUID) -> TombstoneView | None:
+    """The tombstone over a thing, if it was deleted; for whoever has found it already: whose it is was judged there."""
+    with store.read(actor) as session:
+        stone = tombstones.find(session, node_id)
+        return None if stone is None else _tombstone(session, subjects.by_id(session, node_id).ref, stone)
 
 
 # Only teams that ever chose such a class are looked at: the functions below are asked version by version.
@@ -153,6 +166,7 @@ DUE = text(
 
 def due(store: Store, actor: Actor, cursor: str | None = None, limit: int = 50) -> DuePage:
     """One page of what is due for deletion, oldest first; a person deletes it, never the clock."""
+    require_reader(actor, Matter.KEEPING)
     teams = actor.teams()
     params = {"after": key_in(cursor, int)[0] if cursor is not None else -1, "rows": length(limit) + 1,
               "teams": None if teams is None else sorted(teams)}  # fmt: skip
@@ -171,9 +185,7 @@ def _tombstone(session: Session, ref: str, stone: Tombstone) -> TombstoneView:
 
 def planned(store: Store, blobs: Blobs, actor: Actor, grace: timedelta) -> CollectionView:
     """What a collection would take now; nothing is touched. Administrators and auditors ask. At most 1,000 digests."""
-    if not (actor.is_system or actor.holds(Role.ADMIN) or actor.holds(Role.AUDITOR)):
-        raise Forbidden("role-missing", f"{actor.name} may not see what a collection would take: it needs the role admin "
-                        "or auditor.", "Ask an administrator.", roles=["admin", "auditor"])  # fmt: skip
+    require_reader(actor, Matter.COLLECTION)
     with store.read(actor) as session:
         plan = bytes_table.plan(session, blobs, bytes_table.moment(session) - grace)
     return CollectionView(
@@ -184,6 +196,7 @@ def planned(store: Store, blobs: Blobs, actor: Actor, grace: timedelta) -> Colle
 
 def quota(store: Store, actor: Actor, team: str) -> QuotaView:
     """What a team may use, and uses; a team the actor does not see is NotFound."""
+    require_reader(actor, Matter.QUOTA)
     check_limits(team, Limits())
     if not actor.sees(team):
         raise NotFound("unknown", "There is no such thing.", "Check the name; it may belong to a team you are not in.")
@@ -193,6 +206,7 @@ def quota(store: Store, actor: Actor, team: str) -> QuotaView:
 
 def quotas(store: Store, actor: Actor) -> list[QuotaView]:
     """Every team that has anything, or a quota, of those the actor sees."""
+    require_reader(actor, Matter.QUOTA)
     with store.read(actor) as session:
         found = session.scalars(
             text("select team from line union select team from dataset union select team from quota order by team")

@@ -70,6 +70,29 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
 UPLOADERS = frozenset({Role.ENGINEER, Role.TRAINER})
 """Who sends bytes; what they become is decided when it is registered."""
 
+PEOPLE = frozenset(Role) - SERVICE_ROLES
+
+
+class Matter(StrEnum):
+    """What a token that sees a team is not shown for that alone."""
+
+    KEEPING = "what is kept and held"
+    CASE = "the case and the reasons of a legal hold"
+    QUOTA = "what a team may use"
+    COLLECTION = "what a collection would take"
+    LOG = "the whole log as one file"
+
+
+# Whoever may be refused a deletion learns that a hold stands, over what, and since when; for whose case, only those who
+# place and lift it, and those who supervise them. A gateway and a trainer delete nothing and need none of it.
+READERS: dict[Matter, frozenset[Role]] = {
+    Matter.KEEPING: PEOPLE,
+    Matter.CASE: PERMISSIONS[Action.HOLD_PLACE] | PERMISSIONS[Action.HOLD_LIFT] | {Role.AUDITOR},
+    Matter.QUOTA: PEOPLE,
+    Matter.COLLECTION: frozenset({Role.ADMIN, Role.AUDITOR}),
+    Matter.LOG: frozenset({Role.ADMIN, Role.AUDITOR, Role.REVIEWER}),
+}
+
 # Reviewers judge across teams: their own team (compliance, risk) says for whom they speak, not what they may see.
 ACROSS_TEAMS = frozenset({Role.ADMIN, Role.REVIEWER, Role.AUDITOR})
 
@@ -147,6 +170,19 @@ def require(actor: Actor, action: Action, team: str | None, now: datetime) -> No
             f"{action.value} needs a fresh sign-in: this token was minted more than 12 hours ago.",
             "Ask for a new personal token (countersign token create) and try again.",
         )
+
+
+def may_read(actor: Actor, matter: Matter) -> bool:
+    """Does any role of the actor read this, in the teams it sees?"""
+    return actor.is_system or any(grant.role in READERS[matter] for grant in actor.grants)
+
+
+def require_reader(actor: Actor, matter: Matter) -> None:
+    """Raise Forbidden `role-missing`, naming the roles that read this, unless the actor holds one."""
+    if not may_read(actor, matter):
+        roles = sorted(role.value for role in READERS[matter])
+        raise Forbidden("role-missing", f"{actor.name} may not read {matter.value}: it needs the role "
+                        f"{' or '.join(roles)}.", "Let somebody who holds one of them look.", roles=roles)  # fmt: skip
 
 
 def check_bound(roles: list[Role], environment: str | None) -> str | None:

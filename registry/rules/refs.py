@@ -81,6 +81,11 @@ def check_new_line(name: str) -> str:
     return name
 
 
+def line_domain(present: str | None, said: object) -> str | None:
+    """The business domain of a line: said once, at its first add or when what began without one is completed, and kept."""
+    return present or (said.strip()[:200] or None if isinstance(said, str) else None)
+
+
 def check_channel(name: str) -> str:
     """A channel's name must not look like a version or a digest, or `team/name@v7` would have two meanings."""
     numbered = name.startswith("v") and name[1:].isdigit()

@@ -31,7 +31,10 @@ class SettingView:
 
 @dataclass(frozen=True, slots=True)
 class HoldView:
-    """A legal hold over a version, a line, a data set or one of its versions; lifted ones stay to be seen."""
+    """A legal hold over a version, a line, a data set or one of its versions; lifted ones stay to be seen.
+
+    `withheld`: its case and its reasons are not for this reader, and null for that; otherwise null was erased.
+    """
 
     number: int
     over: str
@@ -42,6 +45,7 @@ class HoldView:
     lifted_by: str | None = None
     lifted_at: datetime | None = None
     lift_reason: str | None = None
+    withheld: bool = False
 
 
 @dataclass(frozen=True, slots=True)

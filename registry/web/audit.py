@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from registry.errors import Invalid
-from registry.queries import audit, rollouts
+from registry.queries import audit, rollouts, versions
 from registry.rules.actions import Action
 from registry.rules.refs import ENVIRONMENTS
 from registry.web import words
@@ -40,7 +40,8 @@ def as_of(here: Here, at: str = "", environment: str = "production") -> Response
     except Invalid as why:
         error, status = why, 422
     rows = [] if error else rollouts.as_of(here.store, here.actor, asked, chosen)
+    fallen = versions.fallen(here.store, here.actor, [ref for each in rows for ref in (each.version, each.candidate)])
     return render(
-        here, "as_of.html", status, rows=rows, at=at, asked=asked, error=error, environment=chosen,
+        here, "as_of.html", status, rows=rows, fallen=fallen, at=at, asked=asked, error=error, environment=chosen,
         environments=ENVIRONMENTS,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from registry.errors import Invalid, NotFound, RegistryError
-from registry.queries import profiles, versions
+from registry.queries import profiles, retention, versions
 from registry.web.pages import Page, render
 from registry.web.versions import version_path
 from registry.web.visits import Here
@@ -28,8 +28,9 @@ def profile(here: Here, name: str, against: str = "") -> Response:
             trouble = error
     others = [each for each in profiles.profiles(here.store, here.actor, one.version) if each.id != one.id]
     compared = profiles.compare(here.store, blobs, here.actor, against, name) if against else None
-    kind = versions.version(here.store, here.actor, one.version).kind
+    version = versions.version(here.store, here.actor, one.version, gone=True)
     return render(
         here, "profile.html", one=one, prompt=prompt, trouble=trouble, others=others, compared=compared, against=against,
-        verdict=profiles.verdict(here.store, here.actor, one), version_page=version_path(kind, one.version),
+        verdict=profiles.verdict(here.store, here.actor, one), version_page=version_path(version.kind, one.version),
+        stone=retention.tombstone(here.store, here.actor, version.id),
     )  # fmt: skip

@@ -1,14 +1,16 @@
-"""What is kept and why: holds that stand, retention classes, and what teams use."""
+"""What is kept and why: holds that stand, retention classes, and what teams use; and what a person changes of it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form
 from fastapi.responses import Response
 
 from registry.commands import holds
-from registry.errors import NotFound, RegistryError
+from registry.commands import retention as commands
+from registry.errors import RegistryError
 from registry.queries import retention as queries
 from registry.rules.actions import Action
 from registry.rules.rollouts import check_reason
@@ -17,21 +19,41 @@ from registry.web.visits import Here, Posted, Visit
 
 router = APIRouter(route_class=Page, include_in_schema=False)
 
+OWN_HOLD = "You placed it, so another reviewer lifts it."
+# What each of the page's forms was filled with; a refusal gives it back.
+EMPTY: dict[str, Any] = {"over": "", "case": "", "lift": 0, "name": "", "retention": "", "reason": ""}
+
 
 def _page(here: Visit, cursor: str = "", everything: bool = False, status: int = 200, **typed: Any) -> Response:
-    shown: dict[str, Any] = {
-        "holds": queries.holds(here.store, here.actor, None, not everything, cursor or None), "cursor": cursor,
-        "everything": everything, "classes": queries.classes(here.store, here.actor),
-        "quotas": queries.quotas(here.store, here.actor), "bars_hold": needs(here, Action.HOLD_PLACE, None),
-        "error": None, "over": "", "case": "", "reason": "",
+    page = queries.holds(here.store, here.actor, None, not everything, cursor or None)
+    asked = EMPTY | {"failed": "", "error": None} | typed
+    lifted = next((one for one in page.items if one.number == asked["lift"]), None)
+    own = lifted is not None and lifted.placed_by == here.actor.name
+    shown = {
+        "holds": page, "cursor": cursor, "everything": everything, "lifted": lifted,
+        "classes": queries.classes(here.store, here.actor), "quotas": queries.quotas(here.store, here.actor),
+        "bars": {
+            "hold": needs(here, Action.HOLD_PLACE, None),
+            "lift": needs(here, Action.HOLD_LIFT, None) or (OWN_HOLD if own else ""),
+            "class": needs(here, Action.RETENTION_ASSIGN, None),
+        },
     }  # fmt: skip
-    return render(here, "retention.html", status, **(shown | typed))
+    return render(here, "retention.html", status, **(shown | asked))
+
+
+def _act(here: Visit, form: str, done: str, reason: str, act: Callable[[str], object], **typed: Any) -> Response:
+    """Run one command with its required reason; a refusal is shown beside the form it came from, the words kept."""
+    try:
+        act(check_reason(reason.replace("\r\n", "\n")))
+    except RegistryError as error:
+        return _page(here, status=STATUS[error.family], failed=form, error=error, reason=reason, **typed)
+    return sent("/retention", done)
 
 
 @router.get("/retention")
-def retention(here: Here, cursor: str = "", all: str = "", over: str = "") -> Response:
-    """Holds, classes and quotas on one page; `over` fills the form that places a hold."""
-    return _page(here, cursor, bool(all), over=over)
+def retention(here: Here, cursor: str = "", all: str = "", over: str = "", lift: int = 0, name: str = "") -> Response:
+    """Holds, classes and quotas on one page; `over`, `lift` and `name` each open a form that is filled with it."""
+    return _page(here, cursor, bool(all), over=over, lift=lift, name=name)
 
 
 @router.post("/retention/holds")
@@ -40,10 +62,24 @@ def place(
     reason: Annotated[str, Form()] = "",
 ) -> Response:  # fmt: skip
     """Place a legal hold."""
-    try:
-        holds.place(here.store, here.actor, over.strip(), case, check_reason(reason.replace("\r\n", "\n")))
-    except NotFound as error:
-        return _page(here, status=404, error=error, over=over, case=case, reason=reason)
-    except RegistryError as error:
-        return _page(here, status=STATUS[error.family], error=error, over=over, case=case, reason=reason)
-    return sent("/retention", "held")
+    return _act(here, "hold", "held", reason, lambda why: holds.place(here.store, here.actor, over.strip(), case, why),
+                over=over, case=case)  # fmt: skip
+
+
+@router.post("/retention/holds/{number}/lift")
+def lift(here: Posted, number: int, reason: Annotated[str, Form()] = "") -> Response:
+    """Lift a hold that another person placed."""
+    return _act(
+        here, "lift", "lifted", reason, lambda why: holds.lift(here.store, here.actor, number, why), lift=number
+    )
+
+
+@router.post("/retention/settings")
+def assign(
+    here: Posted, name: Annotated[str, Form()] = "", retention: Annotated[str, Form()] = "",
+    reason: Annotated[str, Form()] = "",
+) -> Response:  # fmt: skip
+    """Put a team, a line or a data set under a class."""
+    return _act(here, "class", "classed", reason,
+                lambda why: commands.assign(here.store, here.actor, name.strip(), retention, why),
+                name=name, retention=retention)  # fmt: skip

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from registry.commands import reviews as commands
 from registry.errors import Invalid, NotFound, RegistryError
-from registry.queries import accounts, reviews, versions
+from registry.queries import accounts, retention, reviews, versions
 from registry.rules.actions import Action
 from registry.rules.reviews import check_reason
 from registry.views.reviews import ReviewView
@@ -39,7 +39,10 @@ def queue(here: Here, state: str = "", cursor: str = "") -> Response:
     chosen = state if state in TABS else own
     page = reviews.reviews(here.store, here.actor, state=None if chosen == "all" else chosen, cursor=cursor or None)
     rows = [(review, passed(review.verdict), measures(review.verdict)) for review in page.items]
-    return render(here, "reviews.html", rows=rows, next=page.next, tabs=TABS, chosen=chosen, cursor=cursor)
+    fallen = versions.fallen(here.store, here.actor, [review.version for review in page.items])
+    return render(
+        here, "reviews.html", rows=rows, next=page.next, tabs=TABS, chosen=chosen, cursor=cursor, fallen=fallen
+    )  # fmt: skip
 
 
 def command_line(number: int, verdict: str, reason: str) -> str:
@@ -69,13 +72,14 @@ def bars_approval(outcome: str) -> str:
 
 def _show(here: Visit, number: int, status: int = 200, **typed: Any) -> Response:
     review = reviews.review(here.store, here.actor, number)
-    version = versions.version(here.store, here.actor, review.version)
+    version = versions.version(here.store, here.actor, review.version, gone=True)
     me = accounts.me(here.store, here.actor)
     barred = bars(here, review, me.name)
     draft = None if barred else reviews.draft(here.store, here.actor, number).decision
     shown: dict[str, Any] = {
         "review": review, "version": version, "measures": measures(review.verdict), "passed": passed(review.verdict),
         "version_path": version_path(version.kind, version.ref), "footing": footing(review.evidence),
+        "stone": retention.tombstone(here.store, here.actor, version.id),
         "outcomes": OUTCOMES, "barred": barred, "draft": json.dumps(draft) if draft else "", "me": me,
         "bars_approval": bars_approval(review.verdict.outcome),
         "key_ids": " ".join(key.id for key in me.keys if key.revoked_at is None),

@@ -86,7 +86,9 @@ def _show(
     none_ready = "" if choices else f"No other version is approved for {environment}."
     shown: dict[str, Any] = {
         "environment": environment, "team": team, "name": name, "line": line, "channel": channel, "present": present,
-        "history": newest_first, "choices": choices, "again": again,
+        "history": newest_first, "fallen": versions.fallen(
+            here.store, here.actor, [ref for each in history for ref in (each.version, each.candidate)]
+        ), "choices": choices, "again": again,
         "bars": {
             "canary": _first(
                 needs(here, Action.ROLLOUT_START, team),

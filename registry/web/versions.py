@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form
 from fastapi.responses import Response
 
-from registry.commands import recalls, tags
-from registry.errors import Forbidden, Invalid, NotFound, RegistryError, Unavailable, Unverified
+from registry.commands import deletions, recalls, tags
+from registry.db.store import Store
+from registry.errors import Forbidden, Invalid, NotFound, Refused, RegistryError, Unavailable, Unverified
 from registry.queries import chat_templates, evals, lineage, profiles, retention, training_runs, versions
 from registry.queries import tags as tag_queries
+from registry.rules import retention as rules
 from registry.rules.actions import Action
+from registry.rules.actors import Actor, Matter, may_read
 from registry.rules.chat_templates import own_of
 from registry.rules.refs import parse_line, parse_ref
 from registry.rules.rollouts import check_reason
 from registry.views.chat_templates import ChatTemplateView
 from registry.views.lineage import LineageView, NodeView
+from registry.views.retention import KeepingView
 from registry.views.versions import VersionView
+from registry.web import words
 from registry.web.pages import STATUS, Page, needs, render, sent
 from registry.web.visits import Here, Posted, Visit
 
@@ -59,11 +66,13 @@ def version_path(kind: str, ref: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a lineage edge: its name, what it is, and its page where it has one; the page's own thing has none."""
+    """One end of a lineage edge: its name, what it is, its page where it has one (the page's own thing has none), and
+    its state where that says that it is gone."""
 
     ref: str
     kind: str
     path: str | None
+    gone: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,7 @@ def ties(graph: LineageView) -> list[Tie]:
 
     def end(node: NodeView) -> End:
         path = version_path(node.kind, node.ref) if node.kind in BY_KIND and node.id != graph.focus else None
-        return End(node.ref, node.kind.replace("_", " "), path)
+        return End(node.ref, node.kind.replace("_", " "), path, node.state if node.state in versions.GONE else "")
 
     nodes = {node.id: node for node in graph.nodes}
     rows = [
@@ -114,7 +123,9 @@ def _version(here: Visit, shelf: Shelf, team: str, name: str, number: int, statu
     version = versions.version(here.store, here.actor, ref, gone=True)
     if version.kind != shelf.kind:
         raise NotFound("version-unknown", f"There is no {shelf.noun} {ref}.", f"See the list of {shelf.title.lower()}.")
-    training = None
+    may = may_read(here.actor, Matter.KEEPING)
+    keeping = retention.keeping(here.store, here.actor, version.id) if may else None
+    training, stone = None, retention.tombstone(here.store, here.actor, version.id)
     if version.training_run:
         try:
             training = training_runs.training_run(here.store, here.actor, version.training_run)
@@ -124,9 +135,10 @@ def _version(here: Visit, shelf: Shelf, team: str, name: str, number: int, statu
         "shelf": shelf, "team": team, "name": name, "version": version, "training": training,
         "eval_runs": evals.eval_runs(here.store, here.actor, subject=version.ref),
         "ties": ties(lineage.trace(here.store, here.actor, version.ref)),
-        "chat": _template(here, version),
-        "keeping": retention.keeping(here.store, here.actor, version.id),
+        "chat": None if stone else _template(here, version), "stone": stone,
+        "keeping": keeping,
         "bars_recall": needs(here, Action.RECALL, team), "error": None, "reason": "", "confirm": "",
+        "bars_delete": _bars_delete(here, team, keeping), "failed": "",
         "tags": tag_queries.tags(here.store, here.actor, version.ref),
         "bars_tag": needs(here, Action.TAG_SET, team), "tag_error": None, "key": "", "value": "",
         "engines": profiles.engines(here.store, here.actor, version.ref),
@@ -137,7 +149,7 @@ def _version(here: Visit, shelf: Shelf, team: str, name: str, number: int, statu
 
 def _template(here: Visit, version: VersionView) -> ChatTemplateView | None:
     """A chat template of its own, compared for whoever decides; None where it has none, or nothing can render now."""
-    if own_of(version.facts) is None or version.state == "deleted":
+    if own_of(version.facts) is None:
         return None
     try:
         return chat_templates.chat_template(here.store, here.request.app.state.blobs, here.actor, version.ref)
@@ -145,18 +157,36 @@ def _template(here: Visit, version: VersionView) -> ChatTemplateView | None:
         return None
 
 
-def _recall(here: Posted, shelf: Shelf, team: str, name: str, number: int, reason: str, confirm: str) -> Response:
+def _bars_delete(here: Visit, team: str, keeping: KeepingView | None) -> str:
+    """Why nobody may delete it now, or why this person may not; the command decides again, at the moment it acts."""
+    barred = needs(here, Action.VERSION_DELETE, team)
+    if barred or keeping is None:
+        return barred
+    try:
+        rules.check_free(rules.Standing(keeping.ref, keeping.state, holds=tuple(keeping.holds)))
+    except Refused as held:
+        return f"{held.detail} {held.mend}"
+    if keeping.kept_until is not None and keeping.kept_until > datetime.now(UTC):
+        return f"It is kept until {words.utc(keeping.kept_until)}: no class set later makes that time shorter."
+    return "It is still needed: see under Kept." if keeping.needs else ""
+
+
+def _end(
+    here: Posted, shelf: Shelf, team: str, name: str, number: int, reason: str, confirm: str, done: str,
+    end: Callable[[Store, Actor, str, str], object],
+) -> Response:  # fmt: skip
+    """Recall or delete, both for good: the reference typed again, a reason, and a refusal beside the form it came from."""
     ref = f"{team}/{name}@v{number}"
     try:
         if confirm.strip() != ref:
-            raise Invalid("not-confirmed", f"Type {ref} to confirm what is recalled.", "A recall cannot be taken back.")
-        recalls.recall(here.store, here.actor, ref, check_reason(reason.replace("\r\n", "\n")))
+            raise Invalid("not-confirmed", f"Type {ref} to confirm what is {done}.", "This cannot be taken back.")
+        end(here.store, here.actor, ref, check_reason(reason.replace("\r\n", "\n")))
     except NotFound:
         raise
     except RegistryError as error:
-        status = STATUS[error.family]
-        return _version(here, shelf, team, name, number, status, error=error, reason=reason, confirm=confirm)
-    return sent(f"/{shelf.path}/{team}/{name}/v/{number}", "recalled")
+        typed = {"failed": done, "error": error, "reason": reason, "confirm": confirm}
+        return _version(here, shelf, team, name, number, STATUS[error.family], **typed)
+    return sent(f"/{shelf.path}/{team}/{name}/v/{number}", done)
 
 
 def _tag(here: Posted, shelf: Shelf, team: str, name: str, number: int, key: str, value: str, remove: str) -> Response:
@@ -171,7 +201,7 @@ def _tag(here: Posted, shelf: Shelf, team: str, name: str, number: int, key: str
 
 
 def _mount(shelf: Shelf) -> None:
-    """The same five pages for each kind of line, under an address of its own."""
+    """The same pages and forms for each kind of line, under an address of its own."""
 
     @router.get(f"/{shelf.path}", name=f"{shelf.path}-list")
     def list_page(here: Here, q: str = "", team: str = "", cursor: str = "") -> Response:
@@ -190,7 +220,14 @@ def _mount(shelf: Shelf) -> None:
         here: Posted, team: str, name: str, number: int,
         reason: Annotated[str, Form()] = "", confirm: Annotated[str, Form()] = "",
     ) -> Response:  # fmt: skip
-        return _recall(here, shelf, team, name, number, reason, confirm)
+        return _end(here, shelf, team, name, number, reason, confirm, "recalled", recalls.recall)
+
+    @router.post(f"/{shelf.path}/{{team}}/{{name}}/v/{{number}}/delete", name=f"{shelf.path}-delete")
+    def delete(
+        here: Posted, team: str, name: str, number: int,
+        reason: Annotated[str, Form()] = "", confirm: Annotated[str, Form()] = "",
+    ) -> Response:  # fmt: skip
+        return _end(here, shelf, team, name, number, reason, confirm, "deleted", deletions.delete)
 
     @router.post(f"/{shelf.path}/{{team}}/{{name}}/v/{{number}}/tags", name=f"{shelf.path}-tag")
     def tag(

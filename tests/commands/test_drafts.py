@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from registry.blobs import Blobs
-from registry.commands import recalls, versions
+from registry.commands import datasets, recalls, training_runs, versions
 from registry.db.store import Store
+from registry.db.training_runs import by_id
 from registry.errors import Invalid, NotFound, Refused
+from registry.queries import folds, search
 from registry.queries import versions as asked
+from registry.rules import searches
 from registry.rules.actors import SYSTEM
 from registry.rules.tensors import File
 from tests.build import (
     ADAPTER_META,
     DATA_META,
+    RECIPE,
     World,
     a_base,
     a_dataset,
@@ -171,3 +176,61 @@ def test_a_line_s_domain_is_said_once(world: World) -> None:
     assert line.domain == "claims"
     assert add(world, adapter_files(world.blobs, 2), silent, base, "once").status == "registered"
     assert asked.version(world.store, world.engineer.actor, f"{world.team}/once@v2").meta["domain"] == "claims"
+
+
+def domain_of(world: World, name: str = "draft") -> str | None:
+    with world.store.read(SYSTEM) as session:
+        found: str | None = session.execute(
+            text("select domain from line where team = :team and name = :name"), {"team": world.team, "name": name}
+        ).scalar_one()
+        return found
+
+
+def in_domain(world: World, domain: str, **asked: Any) -> list[str]:
+    page = search.search(world.store, world.engineer.actor, searches.parse(domain=domain, team=world.team, **asked))
+    return [one.ref for one in page.items]
+
+
+def test_a_line_that_began_without_a_domain_gets_it_once(world: World) -> None:
+    files = adapter_files(world.blobs)
+    draft = add(world, files, ADAPTER_META, world.base.ref)
+    assert (draft.status, domain_of(world)) == ("draft", None)
+    other = add(world, adapter_files(world.blobs, 9), {**ADAPTER_META, "domain": "  "}, world.base.ref)
+    assert (other.status, domain_of(world)) == ("draft", None)
+    done = add(world, files, {**ADAPTER_META, "domain": " legal "}, world.base.ref)
+    assert (done.status, domain_of(world)) == ("registered", "legal")
+    # Every version of the line is found by it now, and the draft beside it needs it no more.
+    assert sorted(in_domain(world, "legal")) == sorted([done.ref, other.ref])
+    late = add(world, adapter_files(world.blobs, 9), ADAPTER_META, world.base.ref)
+    assert late.status == "registered"
+    # Said once: what comes later with another changes nothing of the line.
+    add(world, adapter_files(world.blobs, 10), {**ADAPTER_META, "domain": "retail"}, world.base.ref)
+    assert domain_of(world) == "legal"
+    with world.store.read(SYSTEM) as session:
+        assert folds.rebuild(session).problems == []
+
+
+def test_training_asks_for_the_domain_a_line_lacks(world: World) -> None:
+    add(world, adapter_files(world.blobs), ADAPTER_META, world.base.ref)
+    wanted = (world.store, world.engineer.actor, f"{world.team}/draft", world.base.ref, world.dataset.ref, RECIPE)
+    with pytest.raises(Invalid) as told:
+        training_runs.queue(*wanted, None, ADAPTER_META)
+    assert (told.value.kind, domain_of(world)) == ("domain-missing", None)
+    run = training_runs.queue(*wanted, "legal", ADAPTER_META)
+    assert domain_of(world) == "legal"
+    with world.store.read(SYSTEM) as session:
+        assert by_id(session, run).meta["domain"] == "legal"
+    training_runs.queue(*wanted, None, ADAPTER_META)
+
+
+def test_two_who_say_different_domains_at_once_agree_on_the_first(world: World) -> None:
+    files = [adapter_files(world.blobs, seed) for seed in (1, 2)]
+    add(world, adapter_files(world.blobs), ADAPTER_META, world.base.ref)
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(add, world, bundle, {**ADAPTER_META, "domain": domain}, world.base.ref)
+                for bundle, domain in zip(files, ("legal", "retail"), strict=True)]  # fmt: skip
+        assert [job.result().status for job in jobs] == ["registered", "registered"]
+    settled = domain_of(world)
+    assert settled in ("legal", "retail")
+    with world.store.read(SYSTEM) as session:
+        assert folds.rebuild(session).problems == []

@@ -236,7 +236,7 @@ def test_no_traffic_for_what_nobody_approved(judge: Judge, stable: str, candidat
 def test_no_traffic_for_what_is_recalled(judge: Judge) -> None:
     log = story()
     route(log, 4, "a v1")
-    judge.refuses(zipped(members(log, KEY)), "which is recalled or was never approved for production")
+    judge.refuses(zipped(members(log, KEY)), "which is deleted, recalled or was never approved for production")
 
 
 SPELLINGS: list[Callable[[bytes], bytes]] = [

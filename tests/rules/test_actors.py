@@ -10,7 +10,21 @@ import pytest
 
 from registry.errors import Forbidden, Invalid, Unauthenticated
 from registry.rules.actions import STEP_UP, Action
-from registry.rules.actors import FRESH, PERMISSIONS, SYSTEM, Actor, Grant, Role, allowed, parse_roles, require
+from registry.rules.actors import (
+    FRESH,
+    PERMISSIONS,
+    READERS,
+    SYSTEM,
+    Actor,
+    Grant,
+    Matter,
+    Role,
+    allowed,
+    may_read,
+    parse_roles,
+    require,
+    require_reader,
+)  # fmt: skip
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -54,10 +68,23 @@ draft:expire       . . . . . .
 blob:collect       x . . . . .
 quota:set          x . . . . .
 """
+# Who reads what seeing a team does not show by itself, in the same columns.
+READING = """
+keeping            x x x x . .
+case               x . x x . .
+quota              x x x x . .
+collection         x . . x . .
+log                x . x x . .
+"""
 COLUMNS = (Role.ADMIN, Role.ENGINEER, Role.REVIEWER, Role.AUDITOR, Role.TRAINER, Role.GATEWAY)
 EXPECTED = {
     (role, action): mark == "x"
     for action, *marks in (line.split() for line in TABLE.split("\n") if line)
+    for role, mark in zip(COLUMNS, marks, strict=True)
+}
+READS = {
+    (role, Matter[matter.upper()]): mark == "x"
+    for matter, *marks in (line.split() for line in READING.split("\n") if line)
     for role, mark in zip(COLUMNS, marks, strict=True)
 }
 
@@ -77,6 +104,20 @@ def test_the_table_names_every_role_and_action() -> None:
 def test_each_role_may_do_exactly_its_row(role: Role, action: Action, held_in: str | None) -> None:
     assert allowed(actor((role, held_in)), action, "legal") is EXPECTED[role, action]
     assert allowed(actor((role, held_in)), action, None) is EXPECTED[role, action]
+
+
+def test_each_role_reads_exactly_its_row() -> None:
+    assert set(READS) == set(product(Role, Matter))
+    assert set(READERS) == set(Matter)
+    for (role, matter), expected in READS.items():
+        someone = actor((role, "legal"))
+        assert may_read(someone, matter) is expected, (role, matter)
+        if not expected:
+            with pytest.raises(Forbidden, match="may not read") as told:
+                require_reader(someone, matter)
+            assert told.value.kind == "role-missing"
+            assert not may_read(actor(), matter)
+    assert all(may_read(SYSTEM, matter) for matter in Matter)
 
 
 @pytest.mark.parametrize(("role", "action"), list(product(Role, Action)))

@@ -163,7 +163,7 @@ def test_a_recall_asks_for_the_name_and_the_reason(console: Console, team: str, 
     page.click("button:has-text('Recall')")
     expect(page.locator("#trouble")).to_contain_text(f"Type {ref}")
     expect(page.locator("#recall-reason")).to_have_value("It repeated a customer's name.")
-    page.fill("#confirm", ref)
+    page.fill("#recall-confirm", ref)
     page.click("button:has-text('Recall')")
     expect(page.locator(".trouble")).to_contain_text("It repeated a customer's name.")
 

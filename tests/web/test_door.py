@@ -150,6 +150,10 @@ def forms(world: World) -> dict[str, dict[str, str]]:
         f"{channel}/promote": {"reason": "try"},
         f"{channel}/rollback": {"reason": "try"},
         f"/adapters/{world.team}/adapter/v/2/recall": {"reason": "try", "confirm": world.versions[-1]},
+        f"/adapters/{world.team}/adapter/v/2/delete": {"reason": "try", "confirm": world.versions[-1]},
+        "/retention/holds": {"over": f"{world.team}/adapter", "case": "Matter 1", "reason": "try"},
+        "/retention/holds/1/lift": {"reason": "try"},
+        "/retention/settings": {"name": world.team, "retention": "standard", "reason": "try"},
         "/settings/keys": {"label": "x", "public_key": "x", "proof": "x"},
         "/settings/theme": {"theme": "dark"},
         f"/adapters/{world.team}/adapter/v/1/tags": {"key": "topic", "value": "x"},
@@ -180,17 +184,17 @@ def test_no_form_acts_without_its_token_or_for_another_site(console: Console, qu
 
 
 def test_the_forms_listed_here_are_all_there_are(console: Console, quiet: World) -> None:
-    from registry.web import accounts, audit, rollouts, versions
+    from registry.web import accounts, audit, retention, rollouts, versions
     from registry.web import reviews as review_pages
 
     known = [re.compile(re.sub(r"\{[a-z]+\}", "[^/]+", route.path)) for room in
-             (accounts, audit, review_pages, rollouts, versions) for route in room.router.routes
+             (accounts, audit, retention, review_pages, rollouts, versions) for route in room.router.routes
              if "POST" in getattr(route, "methods", ()) and route.path != "/login"]  # fmt: skip
     covered = {pattern for pattern in known for path in forms(quiet) if pattern.fullmatch(path)}
     missing = {pattern.pattern for pattern in known} - {pattern.pattern for pattern in covered}
-    # Recall and tags are one handler each, mounted for each kind of line.
+    # Recall, delete and tags are one handler each, mounted for each kind of line.
     assert missing == {
-        f"/{shelf}/[^/]+/[^/]+/v/[^/]+/{act}" for shelf in ("checkpoints", "bases") for act in ("recall", "tags")
+        f"/{shelf}/[^/]+/[^/]+/v/[^/]+/{act}" for shelf in ("checkpoints", "bases") for act in ("recall", "delete", "tags")
     }
 
 

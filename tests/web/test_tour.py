@@ -54,7 +54,7 @@ def tour(console: Console) -> tuple[World, Person, list[str]]:
     deletions.delete(console.store, engineer, gone.ref, "Nobody wanted it.")
     hold = holds.place(console.store, world.compliance.actor, "tour/adapter", "Matter 5512", "An order of the court.")
     holds.lift(console.store, world.risk.actor, hold.number, "Settled.")
-    holds.place(console.store, world.compliance.actor, ref, "Matter 5513", "Another order.")
+    stands = holds.place(console.store, world.compliance.actor, ref, "Matter 5513", "Another order.")
     quotas.put(console.store, SYSTEM, "tour", Limits(10**9, 1000), "Enough for a tour.")
     tags.put(console.store, engineer, ref, "topic", "claims, and whatever else a long value says of them")
     prompts = [put(console.blobs, "prompt", text.encode()).sha256 for text in ("One word.\nNever guess.", "Two words.")]
@@ -64,7 +64,8 @@ def tour(console: Console) -> tuple[World, Person, list[str]]:
     }).id for one in prompts]  # fmt: skip
     console.sequence()
     pages = [f"/profiles/{defined[1]}?against={defined[0]}", "/search?team=tour&metric=exact_match%3E%3D0&tag=topic",
-             "/retention?all=1", "/adapters/tour/gone/v/1", "/reviews?state=all", f"/reviews/{world.review}",
+             "/retention?all=1", f"/retention?lift={stands.number}&name=tour&over=tour/tiny@v1",
+             "/adapters/tour/gone/v/1", "/reviews?state=all", f"/reviews/{world.review}",
              f"/reviews/{world.review - 1}", "/adapters", "/checkpoints", "/bases", "/adapters/tour/adapter",
              "/adapters/tour/adapter/v/2", "/bases/tour/tiny/v/1",
              "/deployments", "/deployments/production/tour/adapter/production", "/deployments/dev/tour/adapter/dev",
@@ -92,6 +93,7 @@ def test_every_page_is_accessible_fits_and_breaks_no_rule(
             if page.url.endswith("/login"):
                 watched.sign_in(console.token(person))
             page.goto(path)
+        page.evaluate("document.querySelectorAll('main details').forEach((folded) => { folded.open = true; })")
         found = Axe().run(page, options={"runOnly": WCAG}).response["violations"]
         assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found] == [], path
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} scrolls sideways"

@@ -64,6 +64,10 @@ def test_what_javascript_asks(door: Door, world: World) -> None:
     page = get(door, token, f"/api/models/{name}/commits/v3?limit=1")
     assert (page.headers["x-total-count"], len(page.json())) == ("3", 1)
     assert 'rel="next"' in page.headers["link"]
+    # Scripts ask by HEAD whether a repository is there.
+    for path, status in ((f"/api/models/{name}", 200), (f"/api/models/{name}/revision/v9", 404), ("/api/whoami-v2", 200)):
+        head = get(door, token, path, method="HEAD")
+        assert (head.status_code, head.content) == (status, b"")
 
 
 def test_such_a_token_opens_no_other_door(door: Door, world: World) -> None:

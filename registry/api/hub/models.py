@@ -65,7 +65,9 @@ def models(
     rows = [shapes.info(one) for one in page if one.repo.partition("/")[0] not in RESERVED]
     if _true(asked.get("gated", "")) or asked.get("pipeline_tag", shapes.TASK) != shapes.TASK:
         rows = []
-    rows = [one if full else {**one, "siblings": None} for one in rows if tags <= {*one["tags"]}]
+    card = full or _true(asked.get("cardData", "")) or "cardData" in shapes.properties(asked)
+    left = ({} if full else {"siblings": None}) | ({} if card else {"cardData": None})
+    rows = [one | left for one in rows if tags <= {*one["tags"]}]
     return _paged(request, [shapes.only(one, asked) for one in rows], after)
 
 

@@ -64,6 +64,14 @@ def test_what_javascript_asks(door: Door, world: World) -> None:
     page = get(door, token, f"/api/models/{name}/commits/v3?limit=1")
     assert (page.headers["x-total-count"], len(page.json())) == ("3", 1)
     assert 'rel="next"' in page.headers["link"]
+    # Scripts ask by HEAD whether a repository is there.
+    for path, status in (
+        (f"/api/models/{name}", 200),
+        (f"/api/models/{name}/revision/v9", 404),
+        ("/api/whoami-v2", 200),
+    ):
+        head = get(door, token, path, method="HEAD")
+        assert (head.status_code, head.content) == (status, b"")
 
 
 def test_such_a_token_opens_no_other_door(door: Door, world: World) -> None:
@@ -97,8 +105,8 @@ ABSENT = [
     ("GET", "/api/daily_papers", 404, None), ("GET", "/api/collections?owner=acme", 404, None),
     ("GET", "/api/users/ada/overview", 404, None), ("GET", "/api/models-tags-by-type", 404, None),
     ("GET", "/api/models/{name}/likers", 404, None), ("GET", "/api/models/{name}/discussions?p=0", 404, None),
-    ("GET", "/api/models/{name}/xet-read-token/v1", 404, None), ("GET", "/api/models?apps=vllm", 422, None),
-    ("GET", "/api/models?num_parameters=min:6B", 422, None), ("GET", "/api/models?limit=1.5", 422, None),
+    ("GET", "/api/models/{name}/xet-read-token/v1", 404, None), ("GET", "/api/models?apps=vllm", 400, None),
+    ("GET", "/api/models?num_parameters=min:6B", 400, None), ("GET", "/api/models?limit=1.5", 400, None),
     ("POST", "/api/repos/create", 403, None), ("DELETE", "/api/repos/delete", 403, None),
     ("POST", "/api/models/{name}/preupload/main", 403, None), ("POST", "/api/models/{name}/commit/main", 403, None),
     ("PUT", "/api/models/{name}/settings", 403, None), ("POST", "/api/validate-yaml", 403, None),

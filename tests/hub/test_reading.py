@@ -75,7 +75,14 @@ assert info.private and info.gated is False and info.library_name == "peft" and 
 assert info.created_at and info.last_modified and info.author == TEAM
 narrow = api.model_info(NAME, expand=["tags", "createdAt"])
 assert narrow.id == NAME and narrow.tags and narrow.siblings is None and narrow.sha is None
-assert api.model_info(NAME, securityStatus=True).security_repo_status is None
+assert api.model_info(NAME, securityStatus=True).security_repo_status == {{"scansDone": False, "filesWithIssues": []}}
+assert info.card_data.to_dict()["library_name"] == "peft" and api.model_info(NAME, expand="downloadsAllTime").downloads_all_time == 0
+for ask in (lambda: api.model_info(NAME, expand=["foo"]), lambda: list(api.list_models(expand=["foo"]))):
+    try:
+        ask(); said = None
+    except HfHubHTTPError as error:
+        said = error.response.status_code, "'foo'" in str(error)
+    assert said == (400, True), said
 step("info")
 
 # Tree, paths, files.
@@ -116,6 +123,7 @@ assert listed(author=TEAM, filter="license:apache-2.0") == [BASE] and listed(aut
 assert listed(author=TEAM, limit=1) == [NAME] and listed(author="nobody") == listed(author=TEAM, gated=True) == []
 assert listed(author=TEAM, sort="last_modified")[0] == NAME
 assert next(iter(api.list_models(author=TEAM))).siblings is None
+assert next(iter(api.list_models(author=TEAM, cardData=True))).card_data is not None
 assert len(next(iter(api.list_models(author=TEAM, full=True))).siblings) == 2
 step("lists")
 

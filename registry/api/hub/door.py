@@ -43,7 +43,7 @@ def header(words: str) -> str:
 
 def refused(error: RegistryError) -> Response:
     """The answer of an error; a RevisionNotFound is the only one that stops a client with a warm cache."""
-    status = STATUSES[error.family]
+    status = 400 if error.family == "invalid" else STATUSES[error.family]  # as the Hub: its clients then show the words
     headers = {"X-Error-Message": header(error.detail)}
     if code := CODES.get(error.kind):
         headers["X-Error-Code"] = code

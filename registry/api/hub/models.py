@@ -29,7 +29,7 @@ UNJUDGED = frozenset({"apps", "emissions_thresholds", "inference", "inference_pr
 """Filters of the Hub's that nothing here answers: to leave them aside would list what was not asked for."""
 
 
-@router.get("/whoami-v2")
+@router.api_route("/whoami-v2", methods=["GET", "HEAD"])
 def whoami(caller: Caller) -> dict[str, Any]:
     """Who the token is."""
     teams = sorted({grant.team for grant in caller.grants if grant.team})
@@ -39,13 +39,13 @@ def whoami(caller: Caller) -> dict[str, Any]:
             "auth": {"type": "access_token", "accessToken": token}}  # fmt: skip
 
 
-@router.get("/agent-harnesses")
+@router.api_route("/agent-harnesses", methods=["GET", "HEAD"])
 def harnesses() -> Response:
     """Clients ask once a day, before they know their token; there is nothing to say."""
     raise unknown("list of agent harnesses")
 
 
-@router.get("/models")
+@router.api_route("/models", methods=["GET", "HEAD"])
 def models(
     request: Request, store: TheStore, caller: Caller, author: str | None = None, search: str | None = None,
     sort: str = "", limit: str = "", cursor: str = "",
@@ -65,11 +65,13 @@ def models(
     rows = [shapes.info(one) for one in page if one.repo.partition("/")[0] not in RESERVED]
     if _true(asked.get("gated", "")) or asked.get("pipeline_tag", shapes.TASK) != shapes.TASK:
         rows = []
-    rows = [one if full else {**one, "siblings": None} for one in rows if tags <= {*one["tags"]}]
+    card = full or _true(asked.get("cardData", "")) or "cardData" in shapes.properties(asked)
+    left = ({} if full else {"siblings": None}) | ({} if card else {"cardData": None})
+    rows = [one | left for one in rows if tags <= {*one["tags"]}]
     return _paged(request, [shapes.only(one, asked) for one in rows], after)
 
 
-@router.get("/models/{rest:path}")
+@router.api_route("/models/{rest:path}", methods=["GET", "HEAD"])
 def model(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) -> Response:
     """Everything about one repository; the verb stands after its name."""
     parts = segments(request)[2:]

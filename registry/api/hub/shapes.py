@@ -10,11 +10,20 @@ from typing import Any
 from starlette.datastructures import QueryParams
 
 from registry.blobs import Blobs
+from registry.errors import Invalid
 from registry.views.pulls import Pulled, Refs
 from registry.views.versions import FileView
 
 KINDS = frozenset({"base", "adapter", "checkpoint"})
 TASK = "text-generation"
+EXPANDABLE = frozenset({
+    "author", "baseModels", "cardData", "childrenModelCount", "config", "createdAt", "disabled", "downloads", "downloadsAllTime",
+    "evalResults", "formatted", "gated", "gguf", "inference", "inferenceProviderMapping", "lastModified", "library_name",
+    "likes", "mask_token", "model-index", "pipeline_tag", "private", "providersMapping", "resourceGroup", "safetensors",
+    "securityStatus", "sha", "siblings", "spaces", "tags", "transformersInfo", "trendingScore", "usedStorage", "widgetData",
+    "xetEnabled",
+})  # fmt: skip
+"""What clients may want expanded; what of it there is nothing to say about here is left out of the answer."""
 REGULAR = 1 << 20
 """Text up to this size is an ordinary git file; all else stands as a pointer, named by its SHA-256."""
 
@@ -90,23 +99,33 @@ def info(found: Pulled, blobs: Blobs | None = None) -> dict[str, Any]:
     tags = [found.kind, library, "safetensors", TASK]
     if licence := found.meta.get("licence"):
         tags.append(f"license:{licence}")
+    card = {"library_name": library} | ({"license": licence} if licence else {})
     at = moment(found.created_at)
     return {
         "_id": str(found.id), "id": found.repo, "modelId": found.repo, "author": found.repo.partition("/")[0],
         "sha": found.commit, "private": True, "gated": False, "disabled": False, "tags": tags, "siblings": siblings,
-        "createdAt": at, "lastModified": at, "downloads": 0, "likes": 0, "spaces": [],
-        "library_name": library, "pipeline_tag": TASK,
+        "createdAt": at, "lastModified": at, "downloads": 0, "likes": 0, "trendingScore": 0,
+        "spaces": [], "cardData": card, "library_name": library, "pipeline_tag": TASK,
     }  # fmt: skip
 
 
 def properties(asked: QueryParams) -> set[str]:
-    """What a client wants expanded, in either spelling of a list."""
-    return {one for key in ("expand", "expand[]") for one in asked.getlist(key) if one.lower() not in ("true", "false")}
+    """What a client wants expanded, in either spelling of a list; Invalid (`bad-expand`) for what no Hub knows."""
+    wanted = {
+        one for key in ("expand", "expand[]") for one in asked.getlist(key) if one.lower() not in ("true", "false", "")
+    }
+    if unknown := wanted - EXPANDABLE:
+        raise Invalid("bad-expand", f"There is no property '{min(unknown)[:40]}' to expand.", "Leave it out.")
+    return wanted
 
 
 def only(answer: dict[str, Any], asked: QueryParams) -> dict[str, Any]:
     """The properties a client asked for by `expand`, beside the name; all of them when it named none."""
-    wanted = properties(asked)
+    wanted, answer = properties(asked), {**answer}
+    if "downloadsAllTime" in wanted:
+        answer["downloadsAllTime"] = 0
+    if asked.get("securityStatus", "").lower() in ("true", "1"):
+        answer["securityRepoStatus"] = {"scansDone": False, "filesWithIssues": []}
     return answer if not wanted else {key: value for key, value in answer.items() if key in wanted | {"_id", "id"}}
 
 

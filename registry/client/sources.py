@@ -17,7 +17,7 @@ from typing import Any
 from registry.errors import Invalid, Unverified
 from registry.rules.contents import REMOTE
 from registry.rules.documents import loads
-from registry.rules.files import ADAPTER, FULL, Kind, is_weights
+from registry.rules.files import ADAPTER, FULL, INDEX, Kind, is_weights
 from registry.views.imports import LeftOut
 
 SNAPSHOT = re.compile(r"models--(.+?)--(.+)/snapshots/([0-9a-f]{40})")
@@ -218,6 +218,9 @@ def _check_weights(kind: Kind, root: Path, source: Source) -> None:
             "no-weights", f"{root} holds its weights only as {other.path}: {other.why}.",
             "Load them with transformers and save them with save_pretrained (safetensors), then import that.",
         )  # fmt: skip
+    if any(inside == INDEX for _, inside in source.files):
+        raise Invalid("no-weights", f"{root} has the index of its weights, but none of the files that it names.",
+                      "Fetch the snapshot whole: its download was not finished.")  # fmt: skip
     inner = sorted(path.parent.name for path in root.glob("*/*.safetensors"))
     hint = f"Name the folder with the weights: {', '.join(dict.fromkeys(inner))}." if inner else "Name another folder."
     raise Invalid(

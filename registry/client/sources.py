@@ -17,7 +17,7 @@ from typing import Any
 from registry.errors import Invalid, Unverified
 from registry.rules.contents import REMOTE
 from registry.rules.documents import loads
-from registry.rules.files import ADAPTER, FULL, Kind, is_weights
+from registry.rules.files import ADAPTER, FULL, INDEX, Kind, is_weights
 from registry.views.imports import LeftOut
 
 SNAPSHOT = re.compile(r"models--(.+?)--(.+)/snapshots/([0-9a-f]{40})")
@@ -114,19 +114,31 @@ def without_code(source: Source, folder: Path) -> None:
     for number, (path, inside) in enumerate(source.files):
         if not inside.endswith("config.json") or path.stat().st_size > SETTINGS:
             continue
-        document = loads(path.read_bytes())
-        if not isinstance(document, dict) or REMOTE.isdisjoint(document):
+        found: list[str] = []
+        data = path.read_bytes()
+        plain = _plain(loads(data), "", found)
+        if not found:
             continue
-        found = sorted(REMOTE & set(document))
-        plain = {key: value for key, value in document.items() if key not in REMOTE}
+        claimed, digest = source.digests.pop(inside, None), hashlib.sha256(data).hexdigest()
+        if claimed not in (None, digest):  # what is sent in its place cannot be compared any more
+            raise damaged(path, str(claimed), digest)
         written = folder / inside
         written.write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", "utf-8")
         source.files[number] = (written, inside)
-        source.digests.pop(inside, None)
         changed += [f"{inside}: {key}" for key in found]
     source.left_out += [LeftOut(one, "names code; the architecture must be built into transformers") for one in changed]
     if changed:
         source.meta["changed"] = changed
+
+
+def _plain(node: Any, lead: str, found: list[str]) -> Any:
+    """Settings without the keys that name code, wherever they stand; which they were goes to `found`."""
+    if isinstance(node, list):
+        return [_plain(one, lead, found) for one in node]
+    if not isinstance(node, dict):
+        return node
+    found += [lead + key for key, value in node.items() if key in REMOTE and value]
+    return {key: _plain(value, f"{lead}{key}.", found) for key, value in node.items() if key not in REMOTE or not value}
 
 
 def _resolved(root: Path) -> Path:
@@ -218,6 +230,9 @@ def _check_weights(kind: Kind, root: Path, source: Source) -> None:
             "no-weights", f"{root} holds its weights only as {other.path}: {other.why}.",
             "Load them with transformers and save them with save_pretrained (safetensors), then import that.",
         )  # fmt: skip
+    if any(inside == INDEX for _, inside in source.files):
+        raise Invalid("no-weights", f"{root} has the index of its weights, but none of the files that it names.",
+                      "Fetch the snapshot whole: its download was not finished.")  # fmt: skip
     inner = sorted(path.parent.name for path in root.glob("*/*.safetensors"))
     hint = f"Name the folder with the weights: {', '.join(dict.fromkeys(inner))}." if inner else "Name another folder."
     raise Invalid(

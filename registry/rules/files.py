@@ -231,7 +231,8 @@ def _read_weights(bundle: Bundle, path: str, file: File) -> None:
 
 def _read_text(bundle: Bundle, path: str, file: File) -> None:
     def wrong(where: str, rule: str, detail: str, mend: str) -> None:
-        bundle.wrong(path, where, rule, detail, mend)
+        spare = f" Or do without it: import --leave-out {path}." if path in DOCS else ""
+        bundle.wrong(path, where, rule, detail, mend + spare)
 
     bundle.allowance.take(file.size)
     if path in STREAMED and not _held(bundle, file):

@@ -135,21 +135,25 @@ def _pieces(data: bytes, at: int, model: Model) -> int:
     what lies between text and score is looked at when all are read. Others are left to the reader of fields.
     """
     size, plain, scores, begun = len(data), model.plain.add, bytearray(), model.count
+    known, room = WITHOUT_KIND.get, MAX_PIECES - model.count
     while True:
         head = data[at : at + 4]
-        if (length := WITHOUT_KIND.get(head)) and model.count < MAX_PIECES:
+        if (length := known(head)) and room > 0:
             after = at + 4 + length
             plain(data[at + 4 : after])
-            scores += data[after : after + 5]
-            model.count += 1
             at = after + 5
+            scores += data[after:at]
+            room -= 1
         elif (length := WITH_KIND.get(head)) and data[at + length + 9 : at + length + 10] == b"\x18":
             after = at + 4 + length
+            model.count = MAX_PIECES - room
             model.add(data[at + 4 : after], int.from_bytes(data[after + 6 : after + 7]))
             scores += data[after : after + 5]
             at = after + 7
+            room -= 1
         else:
             break
+    model.count = MAX_PIECES - room
     if at > size or scores[::5] != b"\x15" * (model.count - begun):
         raise Unsound("pieces", "a piece is cut off, or has no score behind its text")
     del scores[::5]
@@ -173,8 +177,10 @@ def _check_whole(model: Model) -> None:
     algorithm, fallback = model.spec.get(MODEL_TYPE, UNIGRAM), bool(model.spec.get(BYTE_FALLBACK))
     if algorithm not in ALGORITHMS:
         raise Unsound("trainer_spec.model_type", f"it is {algorithm}, and there are four")
-    several = model.plain | model.reserved if algorithm == BPE else ()  # which keeps all of them in one table
-    if twice := model.count - (len(several) or len(model.plain) + len(model.reserved)):
+    twice = model.count - len(model.plain) - len(model.reserved)
+    if twice == 0 and algorithm == BPE:  # which keeps all of them in one table
+        twice = len(model.plain & model.reserved)
+    if twice:
         raise Unsound("pieces", f"{twice} pieces stand there more than once")
     if len(model.bytes) != (256 if fallback else 0):
         raise Unsound("trainer_spec.byte_fallback", f"it is {fallback}, and {len(model.bytes)} pieces stand for bytes")

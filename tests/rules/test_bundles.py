@@ -321,3 +321,5 @@ def test_what_to_do_with_a_folder_a_trainer_left_is_said_at_once() -> None:
     mends = {one.file: one.mend for one in look("base", base_files() | left).defects}
     assert set(mends) == set(left)
     assert all("import" in mend for mend in mends.values())
+    [card] = look("base", base_files() | {"README.md": b"![x](data:image/svg+xml;base64,AA)"}).defects
+    assert "--leave-out README.md" in card.mend

@@ -279,7 +279,7 @@ def facts_of(config: Config) -> dict[str, Any]:
         facts["targets"] = sorted({target.rpartition(".")[2] for target in targets})
     for fact, key in (("layers", "layers_to_transform"), ("virtual_tokens", "num_virtual_tokens"),
                       ("bottleneck_size", "bottleneck_size"), ("modules_to_save", "modules_to_save"),
-                      ("parameters", "target_parameters")):  # fmt: skip
+                      ("target_parameters", "target_parameters")):  # fmt: skip
         if values.get(key) is not None:
             facts[fact] = values[key]
     if config.method.serving == "in-process":

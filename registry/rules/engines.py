@@ -188,8 +188,8 @@ def _unread(engine: str, facts: Facts) -> list[Reason]:
     found = {}
     if facts.get("loads_as") == "AutoModel":
         found["loads-as"] = "its tensors are named as AutoModel names them, without the name of a model with a head"
-    if facts.get("parameters"):
-        found["parameters"] = f"it tunes parameters by themselves ({', '.join(facts['parameters'])})"
+    if facts.get("target_parameters"):
+        found["parameters"] = f"it tunes parameters by themselves ({', '.join(facts['target_parameters'])})"
     if "alora" in str(facts.get("variant")) and engine != "vllm":
         found["alora"] = "it waits for its invocation tokens"
     return [Reason(rule, f"{why}; whether {engine} takes that was not read", TRY) for rule, why in found.items()]

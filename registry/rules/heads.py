@@ -9,7 +9,7 @@ loaded: what was trained beside it counts only with that head, so the adapter mu
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,7 +83,7 @@ class View:
     defects: tuple[Defect, ...] = ()
 
 
-def view(values: Values, names: Iterable[str], shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> View:
+def view(values: Values, names: Collection[str], shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> View:
     """The one view of a base in which an adapter's tensors may stand; what contradicts that is a defect.
 
     `names` are of the adapter's tensors, `shapes` and `config` are the base's files.
@@ -92,8 +92,11 @@ def view(values: Values, names: Iterable[str], shapes: Mapping[str, Shape], conf
     if values.get("target_parameters"):
         shapes = fused(shapes, kind)
     task, under = values.get("task_type"), BODIES.get(kind)
-    whole = anatomy(shapes, config)
+    if kind == "gpt_neox" and not any(name.startswith(f"{PREFIX}embed_out.") for name in names):
+        # Transformers 5 loads the head under another name than it saves it.
+        shapes = {name.replace("embed_out.", f"{HEAD}."): shape for name, shape in shapes.items()}
     firsts = {name.removeprefix(PREFIX).partition(".")[0] for name in names if name.startswith(PREFIX)}
+    whole = anatomy(shapes, config)
     if under is None and task in CLASSES:
         return _classifier(task, kind, "", {}, shapes, config)
     if under is None or not firsts:
@@ -113,8 +116,8 @@ def view(values: Values, names: Iterable[str], shapes: Mapping[str, Shape], conf
 
 
 def _of_body(firsts: set[str], under: str, inner: Mapping[str, Shape]) -> bool:
-    """Does every tensor stand in the body without its outer name?"""
-    return firsts <= {name.partition(".")[0] for name in inner} - {under}
+    """Do its tensors stand in the body without its outer name? Names of both kinds are those of the whole."""
+    return under not in firsts and not firsts.isdisjoint(name.partition(".")[0] for name in inner)
 
 
 def _language_model(kind: str, under: str, inner: Mapping[str, Shape], config: Mapping[str, Any]) -> View:
@@ -175,18 +178,30 @@ FUSED = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
 
 
 def fused(shapes: Mapping[str, Shape], kind: str) -> Mapping[str, Shape]:
-    """A base's tensors as transformers 5 loads them: (experts, out, in), gates and ups in one."""
+    """A base's tensors as transformers 5 loads them: (experts, out, in), gates and ups in one.
+
+    Experts that are not all there, or not all alike, stay what they are.
+    """
     if kind not in FUSED:
         return shapes
     found: dict[str, Shape] = {}
+    parts: dict[str, dict[tuple[int, str], Shape]] = {}
     for name, shape in shapes.items():
-        match = _EXPERT.fullmatch(name)
-        if match is None:
+        if (match := _EXPERT.fullmatch(name)) is not None:
+            layer, index, part = match.groups()
+            one = "down_proj" if part in _DOWN else "gate_up_proj"
+            parts.setdefault(f"{layer}.mlp.experts.{one}", {})[int(index), part] = shape
+        else:
             found[name.replace(".block_sparse_moe.", ".mlp.")] = shape
-            continue
-        layer, index, part = match.groups()
-        down = part in _DOWN
-        key = f"{layer}.mlp.experts.{'down_proj' if down else 'gate_up_proj'}"
-        experts = max(int(index) + 1, found.get(key, (0,))[0])
-        found[key] = (experts, shape[0] if down else 2 * shape[0], shape[1])
+    for name, held in parts.items():
+        experts, kinds = {index for index, _ in held}, {part for _, part in held}
+        shape = next(iter(held.values()))
+        whole = experts == set(range(len(experts))) and len(held) == len(experts) * len(kinds)
+        if (
+            whole
+            and len(shape) == 2
+            and set(held.values()) == {shape}
+            and len(kinds) == (2 if name.endswith("up_proj") else 1)
+        ):
+            found[name] = (len(experts), len(kinds) * shape[0], shape[1])
     return found

@@ -206,7 +206,7 @@ def _parameters(values: Values, base: Anatomy, modules: Collection[str], wanted:
     A second one of the same module is wrapped around the first.
     """
     targets = values.get("target_parameters") or ()
-    found = matched(targets, None, [name for name, shape in base.shapes.items() if len(shape) in (2, 3)])
+    found = matched(targets, None, [name for name, shape in base.shapes.items() if targets and len(shape) in (2, 3)])
     held: dict[str, list[str]] = {}
     for target, names in found.items():
         if not names:

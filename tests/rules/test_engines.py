@@ -43,6 +43,10 @@ def test_a_plain_adapter() -> None:
     ({"modules_to_save": ["lm_head"]}, "modules-to-save", LORA_ONLY),
     ({"modules_to_save": ["score"]}, "modules-to-save", BOTH),
     ({"modules_to_save": ["score", "classifier"]}, "modules-to-save", LORA_ONLY),
+    ({"bias": "lora_bias"}, "bias", LORA_ONLY),
+    ({"tokens": 2}, "modules-to-save", LORA_ONLY),
+    ({"embeddings": ["lm_head"]}, "modules-to-save", LORA_ONLY),
+    ({"variant": "alora"}, "alora", {"vllm"}),
     ({"rank_pattern": {"q_proj": 4}}, "patterns", BOTH),
     ({"alpha_pattern": {"q_proj": 4}}, "patterns", BOTH),
     ({"targets": ["q_proj"]}, "attention-targets", {"sglang"}),
@@ -116,6 +120,12 @@ def test_what_was_not_read_is_said_and_not_guessed() -> None:
     assert asked("vllm", build="0.34.0").verdict == "conditional"
     assert rules(asked("vllm", targets=["lm_head"])) == {"embeddings"}
     assert rules(asked("sglang", targets=["c_attn"])) == {"targets"}
+    for facts, rule in (({"loads_as": "AutoModel"}, "loads-as"), ({"target_parameters": ["down_proj"]}, "parameters"),
+                        ({"variant": "alora"}, "alora")):  # fmt: skip
+        for engine in ("vllm", "sglang", "tgi"):
+            assert rule in rules(asked(engine, targets=["q_proj", "v_proj"], **facts))
+        assert asked("transformers", **facts).verdict == "yes"
+    assert asked("transformers", loads_as="AutoModel").needs == {"loads_as": "AutoModel"}
     unread = judge("vllm", kind="adapter", state="registered", facts={})
     assert (unread.verdict, rules(unread)) == ("conditional", {"method-unknown", "rank-unknown"})
     assert "architecture-unread" in rules(asked("vllm", kind="base", architecture="LlamaForCausalLM"))

@@ -110,6 +110,13 @@ def test_experts_are_fused_as_transformers_loads_them() -> None:
     assert heads.fused(shapes, "llama") == shapes
 
 
+def test_gpt_neox_calls_its_head_otherwise_once_it_is_loaded() -> None:
+    shapes: dict[str, Shape] = {"gpt_neox.embed_in.weight": (16, 8), "embed_out.weight": (16, 8)}
+    for name in ("lm_head", "embed_out"):
+        view = seen([f"{name}.lora_A.weight"], shapes, "CAUSAL_LM", model_type="gpt_neox", tie_word_embeddings=False)
+        assert view.body.shapes.keys() == {"gpt_neox.embed_in.weight", f"{name}.weight"}
+
+
 NAMES = st.sampled_from([*BODY, *UNDER, "lm_head.weight", "score.weight", "model.layers.0.mlp.experts.0.w1.weight", "x",
                          "model.layers.0.mlp.experts.gate_up_proj", "classifier.dense.weight", "model.wte.weight"])  # fmt: skip
 SIZES = st.lists(st.integers(LABELS, 9), max_size=4).map(tuple)

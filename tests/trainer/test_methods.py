@@ -116,6 +116,7 @@ def test_it_is_accepted_and_means_the_same_rewritten(
     one = written[name]
     found = look("adapter", one.files, based(one.make))
     assert found.defects == []
+    assert found.facts["parameters"] == found.facts["trainable_parameters"] > 0
     assert found.rewritten is not None
     config = json.loads(found.rewritten)
     assert (config["base_model_name_or_path"], config["revision"]) == ("acme/tiny", COMMIT)

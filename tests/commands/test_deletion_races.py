@@ -118,18 +118,23 @@ def consistent(world: World) -> None:
         assert session.execute(NEEDED, {"team": world.team}).all() == []
 
 
+def in_turn(world: World, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
+    """What each hears when the first has its locks and the second comes before its COMMIT."""
+    with held(world.store) as database:
+        one = started(first)
+        database.until_waiting(1)
+        other = started(second)
+        database.until_waiting(2)
+        database.release()
+    return one.result(20), other.result(20)
+
+
 @pytest.mark.parametrize("name", ACTS)
 def test_the_deletion_comes_first(world: World, name: str) -> None:
     make, act, hears, _ = ACTS[name]
     ref = make(world)
-    with held(world.store) as database:
-        deleted = started(lambda: delete(world, ref))
-        database.until_waiting(1)
-        other = started(lambda: act(world, ref))
-        database.until_waiting(2)
-        database.release()
-    assert not isinstance(deleted.result(20), RegistryError), deleted.result()
-    outcome = other.result(20)
+    deleted, outcome = in_turn(world, lambda: delete(world, ref), lambda: act(world, ref))
+    assert not isinstance(deleted, RegistryError), deleted
     if hears:
         assert isinstance(outcome, RegistryError), outcome
         assert outcome.kind in hears
@@ -140,14 +145,8 @@ def test_the_deletion_comes_first(world: World, name: str) -> None:
 def test_the_deletion_comes_second(world: World, name: str) -> None:
     make, act, _, hears = ACTS[name]
     ref = make(world)
-    with held(world.store) as database:
-        other = started(lambda: act(world, ref))
-        database.until_waiting(1)
-        deleted = started(lambda: delete(world, ref))
-        database.until_waiting(2)
-        database.release()
-    assert not isinstance(other.result(20), RegistryError), other.result()
-    outcome = deleted.result(20)
+    other, outcome = in_turn(world, lambda: act(world, ref), lambda: delete(world, ref))
+    assert not isinstance(other, RegistryError), other
     assert isinstance(outcome, RegistryError), outcome
     assert outcome.kind == hears
     consistent(world)

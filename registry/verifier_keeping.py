@@ -41,7 +41,8 @@ class Keeping:
 
     def check(self, event: Row, changes: Changes, of: Callable[[str], Images]) -> None:
         """Judge one entry, whose rows are folded already."""
-        for old, new in of("version") + of("dataset_version"):
+        versions = of("version") + of("dataset_version")
+        for old, new in versions:
             self.version(event, old, new)
         for _, new in of("lineage_edge"):
             self.heirs[new["parent_id"]].add(new["child_id"])
@@ -49,7 +50,7 @@ class Keeping:
             self.hold(event, old, new)
         for _, new in of("retention_setting"):
             self.setting(event, new)
-        states = {new["id"]: old and old["state"] for old, new in of("version") + of("dataset_version")}
+        states: dict[str, str | None] = {new["id"]: old["state"] if old else None for old, new in versions}
         for file in (old for (table, _), (old, _) in changes.items() if table == "version_file" and old):
             was = states.get(file["version_id"], self.thing(file["version_id"])["state"])
             self.need(was == "draft", f"takes {file['path']} away from version {file['version_id']}")

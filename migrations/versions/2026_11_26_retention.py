@@ -1,6 +1,6 @@
-"""A line's business domain is said once: at its first add, or later by whoever completes what began without one.
+"""A line's business domain is said once, at first or when what began without one is completed; bytes wait for holds.
 
-Must work beside the version of the code that is still running while it deploys: that never changes a line.
+Must work beside the version of the code that is still running while it deploys: that never changes a line, and collects as before.
 """
 
 from alembic import op
@@ -19,6 +19,16 @@ begin
     return null;
 end $$
 """
+# As before, but that it waits for a hold that is being placed: its own statement sees what was committed by then.
+COLLECTED = """
+create or replace function collected_unnamed() returns trigger language plpgsql as $$
+begin
+    {wait}if blob_is_named(new.id) then
+        raise exception 'the bytes % are named by a row', new.id using errcode = 'CS025';
+    end if;
+    return new;
+end $$
+"""
 FROZEN = "create trigger frozen before update on line for each row execute function only_these_change({})"
 
 
@@ -26,6 +36,7 @@ def upgrade() -> None:
     # Give up quickly rather than queue every writer behind a waiting lock.
     op.execute("SET LOCAL lock_timeout = '4s'")
     op.execute("SET LOCAL statement_timeout = '60s'")
+    op.execute(COLLECTED.format(wait="perform one_keeper();\n    "))
     op.execute(FOLLOW)
     op.execute("drop trigger frozen on line")
     op.execute(FROZEN.format("'domain'"))
@@ -45,3 +56,4 @@ def downgrade() -> None:
         op.execute(f"drop trigger {trigger} on line")
     op.execute(FROZEN.format(""))
     op.execute("drop function search_follow_line()")
+    op.execute(COLLECTED.format(wait=""))

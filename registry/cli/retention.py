@@ -10,47 +10,33 @@ from registry.cli.output import emit, fields, json_option, note, state, table
 from registry.cli.session import connect
 
 if TYPE_CHECKING:
-    from registry.views.retention import HoldView, QuotaView, TombstoneView
+    from registry.views.retention import HoldView, QuotaView
 
 REASON = click.option("--reason", required=True, help="Why, in a sentence; the log keeps its commitment.")
 
 
 def attach(group: click.Group, kind: str, example: str, prefix: str = "") -> None:
     """Give a kind's group its `delete` and its `discard`."""
+    _ending(group, "delete", prefix, "Delete a version that nothing holds, keeps or needs; its tombstone stays, and its "
+            "number never comes back.", f"{kind} delete {example}@v1 --reason 'Superseded'")  # fmt: skip
+    _ending(group, "discard", prefix, "Discard a draft, for good.",
+            f"{kind} discard {example}@draft-0a1b2c3d --reason 'A mistake'")  # fmt: skip
 
-    @group.command(
-        "delete",
-        help="Delete a version that nothing holds, keeps or needs; its tombstone stays, and its number never comes back."
-        f"\n\n\b\nExample:\n  countersign {kind} delete {example}@v1 --reason 'Superseded'",
-    )
+
+def _ending(group: click.Group, verb: str, prefix: str, says: str, example: str) -> None:
+    @group.command(verb, help=f"{says}\n\n\b\nExample:\n  countersign {example}")
     @click.argument("ref", metavar="REF")
     @REASON
     @json_option
-    def delete(ref: str, reason: str, as_json: bool) -> None:
+    def end(ref: str, reason: str, as_json: bool) -> None:
         with connect() as registry:
-            stone = registry.delete(prefix + ref.removeprefix(prefix), reason)
-        _show_stone(stone, as_json)
-
-    @group.command(
-        "discard",
-        help="Discard a draft, for good."
-        f"\n\n\b\nExample:\n  countersign {kind} discard {example}@draft-0a1b2c3d --reason 'A mistake'",
-    )
-    @click.argument("ref", metavar="REF")
-    @REASON
-    @json_option
-    def discard(ref: str, reason: str, as_json: bool) -> None:
-        with connect() as registry:
-            stone = registry.discard(prefix + ref.removeprefix(prefix), reason)
-        _show_stone(stone, as_json)
-
-
-def _show_stone(stone: TombstoneView, as_json: bool) -> None:
-    if as_json:
-        emit(stone)
-        return
-    fields(f"{stone.ref}  {state(stone.how)}", [("Was", stone.was), ("At", stone.at), ("By", stone.by),
-                                                ("Because", stone.reason)])  # fmt: skip
+            act = registry.delete if verb == "delete" else registry.discard
+            stone = act(prefix + ref.removeprefix(prefix), reason)
+        if as_json:
+            emit(stone)
+            return
+        fields(f"{stone.ref}  {state(stone.how)}", [("Was", stone.was), ("At", stone.at), ("By", stone.by),
+                                                    ("Because", stone.reason)])  # fmt: skip
 
 
 @click.group()

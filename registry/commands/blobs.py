@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from registry.blobs import Blobs
 from registry.db import blobs as table
-from registry.db import senders
+from registry.db import senders, tombstones
 from registry.db.store import Store, Tx
 from registry.errors import Conflict
 from registry.proof import canonical
@@ -84,6 +84,7 @@ def usable(store: Store, blobs: Blobs, actor: Actor, digest: str) -> bool:
 def _mark(store: Store, actor: Actor, planned: dict[str, int], before: datetime) -> dict[str, int]:
     """Say in one transaction that these bytes go, of those nobody is naming now; what was marked."""
     with suppress(Conflict), store.write(actor, Action.BLOB_COLLECT) as tx:
+        tombstones.one_at_a_time(tx.session)  # a hold that is being placed is seen, or comes after
         marked = {one: size for one, size in planned.items() if _marked(tx, one, before)}
         if not marked:
             raise Conflict("nothing-to-collect", "All of it is named again, or being named at this moment.")

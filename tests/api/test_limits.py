@@ -157,7 +157,12 @@ def test_the_largest_genuine_tokenizer_is_taken(server: Server, world: World) ->
 
 def test_names_are_refused_before_a_byte_is_sent(server: Server, world: World, tmp_path: Path) -> None:
     """With them all that is wrong with the contents; the registry keeps the refusal, and nothing else."""
-    files = sound() | {"model.bin": b"\x80\x02odd", "README.md": b"<script>odd</script>", "a" * 200: b"", "config.json": b"{"}
+    files = sound() | {
+        "model.bin": b"\x80\x02odd",
+        "README.md": b"<script>odd</script>",
+        "a" * 200: b"",
+        "config.json": b"{",
+    }
     for path, content in files.items():
         (tmp_path / path).write_bytes(content)
     with Countersign(str(server.client.base_url).removesuffix("/api/v1/"), server.token) as registry:
@@ -232,7 +237,9 @@ def test_large_requests_half_sent_are_bounded_together_and_hinder_no_small_one(s
         refused = server.client.post("/bases", json=large)
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
         assert server.add(world, sound(), "sound")[0].status_code in (200, 201)
-    until(lambda: server.client.post("/bases", json=large).json()["kind"] == "invalid-request", "there is room again", 60)
+    until(
+        lambda: server.client.post("/bases", json=large).json()["kind"] == "invalid-request", "there is room again", 60
+    )
 
 
 MANY: list[tuple[str, dict[str, Any]]] = [

@@ -175,6 +175,24 @@ def test_a_hold_keeps_the_bytes_of_what_was_deleted_before(alone: World) -> None
     assert collect(alone).digests == [weights.sha256]
 
 
+def test_a_hold_that_is_being_placed_is_waited_for(alone: World) -> None:
+    """Placed but not committed, then collected by somebody who cannot see it yet: what the holder was told stays true."""
+    ref = add(alone, 11)
+    weights, _ = bundle(alone, 11)
+    delete(alone, ref)
+    with held(alone.store) as database:
+        placed = started(lambda: holds.place(alone.store, alone.compliance.actor, ref, "Matter 2", "these very bytes"))
+        database.until_waiting(1)
+        collected = started(lambda: collect(alone))
+        database.until_waiting(2)
+        database.release()
+    number = placed.result(20).number
+    assert weights.sha256 not in collected.result(20).digests
+    assert alone.blobs.has(weights.sha256)
+    holds.lift(alone.store, alone.risk.actor, number, "settled")
+    assert collect(alone).digests == [weights.sha256]
+
+
 def test_only_administrators_collect(alone: World) -> None:
     for person in (alone.engineer, alone.compliance):
         with pytest.raises(Forbidden):

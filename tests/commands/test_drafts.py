@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from registry.blobs import Blobs
-from registry.commands import datasets, recalls, training_runs, versions
+from registry.commands import recalls, training_runs, versions
 from registry.db.store import Store
 from registry.db.training_runs import by_id
 from registry.errors import Invalid, NotFound, Refused

@@ -194,7 +194,9 @@ def test_the_forms_listed_here_are_all_there_are(console: Console, quiet: World)
     missing = {pattern.pattern for pattern in known} - {pattern.pattern for pattern in covered}
     # Recall, delete and tags are one handler each, mounted for each kind of line.
     assert missing == {
-        f"/{shelf}/[^/]+/[^/]+/v/[^/]+/{act}" for shelf in ("checkpoints", "bases") for act in ("recall", "delete", "tags")
+        f"/{shelf}/[^/]+/[^/]+/v/[^/]+/{act}"
+        for shelf in ("checkpoints", "bases")
+        for act in ("recall", "delete", "tags")
     }
 
 

@@ -17,10 +17,10 @@ router = APIRouter(tags=["versions"])
 @router.get("/versions")
 def search(
     store: TheStore, caller: Caller, q: str | None = None, name: str | None = None, kind: str | None = None,
-    team: str | None = None, tag: Annotated[list[str], Query()] = [], base: str | None = None,  # noqa: B006 - copied
+    team: str | None = None, tag: Annotated[list[str], Query()] = [], base: str | None = None,  # noqa: B006
     dataset: str | None = None, licence: str | None = None, domain: str | None = None, method: str | None = None,
     variant: str | None = None, risk: str | None = None, by: str | None = None, since: str | None = None,
-    until: str | None = None, metric: Annotated[list[str], Query()] = [], state: str | None = None,  # noqa: B006 - copied
+    until: str | None = None, metric: Annotated[list[str], Query()] = [], state: str | None = None,  # noqa: B006
     digest: str | None = None, deleted: bool = False, sort: str = "created", cursor: str | None = None,
     limit: int = 50, facets: bool = False,
 ) -> VersionPage:  # fmt: skip

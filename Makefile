@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m trainer.demo
 
-# Run the whole suite on an embedded PostgreSQL (or on the one COUNTERSIGN_DATABASE_URL names).
+# Run the whole suite on an embedded PostgreSQL (or on the one COUNTERSIGN_DATABASE_URL names), in the order of tests/conftest.py.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -50,7 +50,7 @@ def by_ref(session: Session, ref: str, *, teams: Collection[str] | None, gone: b
         except NotFound as neither:
             if neither.kind == "deleted":
                 raise
-            raise NotFound(neither.kind, f"There is no version and no data set version '{ref}'.",
+            raise NotFound("dataset-unknown", f"There is no version and no data set version '{ref}'.",
                            "See countersign adapter ls, countersign base ls and countersign dataset ls.") from None  # fmt: skip
     try:
         _dataset(session, wanted, teams, gone=True)

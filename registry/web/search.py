@@ -30,9 +30,9 @@ Several = Annotated[list[str], Query()]
 
 @router.get("/search")
 def search(
-    here: Here, q: str = "", kind: str = "", team: str = "", tag: Several = [], base: str = "", dataset: str = "",  # noqa: B006 - copied
+    here: Here, q: str = "", kind: str = "", team: str = "", tag: Several = [], base: str = "", dataset: str = "",  # noqa: B006
     licence: str = "", domain: str = "", method: str = "", variant: str = "", risk: str = "", by: str = "",
-    since: str = "", until: str = "", metric: Several = [], state: str = "", digest: str = "",  # noqa: B006 - copied
+    since: str = "", until: str = "", metric: Several = [], state: str = "", digest: str = "",  # noqa: B006
     sort: str = "created", cursor: str = "",
 ) -> Response:  # fmt: skip
     """The versions that meet every filter, and what they have in common; a filter that means nothing is said in place."""

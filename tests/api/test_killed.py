@@ -75,7 +75,7 @@ def test_an_upload_outlives_its_server(
     server: Server, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed in the middle, and when all bytes were sent: one call of the client brings it home."""
-    monkeypatch.setattr("registry.client.blobs.PAUSES", (0.3,) * 200)  # however slowly this machine starts a server
+    monkeypatch.setattr("registry.client.blobs.PAUSES", (0.3,) * 2000)  # however slowly this machine starts a server
     path, digest = a_file(tmp_path, 40)
     watch = Killing(server, [12 * MB, 40 * MB])
     with Countersign(server.url, token) as registry:

@@ -10,6 +10,8 @@ from tests.build import repository
 from tests.demo.drive import environment
 from tests.ports import free_port
 
+# It ends at the gate: MLflow and the engine, which take long to start, would have nothing to do.
+FEW = "stage.EXTRAS = ('trainer',)"
 # Two steps with next to no learning: the weights are an adapter's, the answers still the base's noise.
 WORSE = "recipes.TINY.update(steps=2, publish_at=[1, 2], save_every=1, learning_rate=1e-9)"
 WITHOUT = "demo.STEPS = tuple(step for step in demo.STEPS if step.__name__ != 'evaluation')"
@@ -17,7 +19,7 @@ WITHOUT = "demo.STEPS = tuple(step for step in demo.STEPS if step.__name__ != 'e
 
 def run(home: Path, *changes: str) -> subprocess.CompletedProcess[str]:
     program = "\n".join([
-        "import sys", "from trainer.demo import __main__ as demo", "from trainer.demo import recipes", *changes,
+        "import sys", "from trainer.demo import __main__ as demo", "from trainer.demo import recipes, stage", FEW, *changes,
         "sys.exit(demo.main())",
     ])  # fmt: skip
     return subprocess.run([sys.executable, "-c", program], cwd=repository(), env=environment(home, free_port()),

@@ -24,7 +24,7 @@ class Stage:
         self.cache = cache
         self.door, self.engine = Door(), SmallEngine(BASE.ref)
         self.registry_server, self.engine_server = Served(self.door.app), Served(self.engine.app)
-        self.http = httpx.Client(timeout=20.0)
+        self.http = httpx.Client(timeout=60.0)
         self.gateway: Gateway
         self._running: Served | None = None
 

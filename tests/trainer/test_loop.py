@@ -78,27 +78,33 @@ def test_killed_and_resumed_is_the_same_to_the_byte(
 ) -> None:
     """SIGKILL in mid-training, in a process of its own as the worker runs it, then once more to the end."""
     data = inputs.tiny_dataset(tiny)
-    (tmp_path / "job.json").write_text(json.dumps({
+    job = json.dumps({
         "kind": "training", "run": "a-run", "recipe": short_recipe().as_dict(), "adapter": "acme/letters",
         "base": {"ref": "acme/tiny@v1", "folder": str(base), "line": "acme/tiny", "commit": "c" * 40},
         "dataset": {"ref": "acme/letters@v1", "file": str(data), "root": Root(row.leaf for row in rows).text(),
                     "sha256": hashlib.sha256(data.read_bytes()).hexdigest()},
-    }))  # fmt: skip
-    command = [sys.executable, "-m", "trainer.job", str(tmp_path)]
+    })  # fmt: skip
     alike = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    first = subprocess.Popen(command, stderr=subprocess.PIPE, env=alike)
-    progress = tmp_path / "progress.jsonl"
-    while not (progress.exists() and '"step": 5' in progress.read_text()):
-        assert first.poll() is None, first.stderr and first.stderr.read().decode()
-        time.sleep(0.01)
-    os.kill(first.pid, signal.SIGKILL)
-    first.communicate()
-    assert not (tmp_path / "outcome.json").exists()
+    for attempt in range(20):  # on a busy machine it may be through before it is hit: then once more
+        work = tmp_path / str(attempt)
+        work.mkdir()
+        (work / "job.json").write_text(job)
+        command = [sys.executable, "-m", "trainer.job", str(work)]
+        first = subprocess.Popen(command, stderr=subprocess.PIPE, env=alike)
+        progress = work / "progress.jsonl"
+        while first.poll() is None and not (progress.exists() and '"step": 5' in progress.read_text()):
+            time.sleep(0.01)
+        first.kill()
+        _, said = first.communicate()
+        assert first.returncode in (0, -signal.SIGKILL), said.decode()
+        if not (work / "outcome.json").exists():
+            break
+    assert not (work / "outcome.json").exists()
     subprocess.run(command, check=True, capture_output=True, timeout=900, env=alike)
-    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    outcome = json.loads((work / "outcome.json").read_text())
     assert outcome["meters"]["loss_last"] == unbroken[1]["loss_last"]
     for step, weights in unbroken[0].items():
-        assert (tmp_path / "published" / f"step-{step}" / WEIGHTS).read_bytes() == weights
+        assert (work / "published" / f"step-{step}" / WEIGHTS).read_bytes() == weights
 
 
 def test_killed_after_the_last_save_only_publishes(

@@ -122,6 +122,18 @@ def test_a_wrong_digest_leaves_nothing(blobs: Blobs) -> None:
     assert everything(blobs) == 0
 
 
+def test_what_cannot_be_noted_is_not_published(blobs: Blobs) -> None:
+    def away(digest: str) -> None:
+        assert digest == DIGEST
+        raise Unavailable("database-away", "The database is away.", "Try again.")
+
+    with pytest.raises(Unavailable), blobs.incoming(DIGEST) as incoming:
+        for piece in pieces():
+            incoming.write(piece)
+        incoming.finish(away)
+    assert everything(blobs) == 0
+
+
 def test_a_body_over_the_limit_is_cut_off_early_and_leaves_nothing(blobs: Blobs) -> None:
     taken = 0
 

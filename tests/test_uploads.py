@@ -14,7 +14,7 @@ import pytest
 
 from registry import uploads as module
 from registry.blobs import Blobs, Stored
-from registry.errors import Conflict, Invalid, NotFound, TooLarge, Unverified
+from registry.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable, Unverified
 from registry.uploads import Uploads
 
 BYTES = os.urandom(64 << 10) * 300  # three parts of an object store
@@ -68,6 +68,27 @@ def test_another_process_goes_on_too(blobs: Blobs, uploads: Uploads) -> None:
     later = Uploads(blobs, LIMIT)
     assert send(later, later.offset(ME, DIGEST), len(BYTES), finish=True) == Stored(DIGEST, len(BYTES))
     assert blobs.verify(DIGEST)
+
+
+def test_what_cannot_be_noted_is_kept_and_not_shown(blobs: Blobs, uploads: Uploads) -> None:
+    """The database is away when the last byte came: none of them is sent again for that."""
+
+    def away(digest: str) -> None:
+        assert digest == DIGEST
+        assert not blobs.has(DIGEST)
+        raise Unavailable("database-away", "The database is away.", "Try again.")
+
+    with pytest.raises(Unavailable), uploads.sending(ME, DIGEST, 0, LIMIT) as sending:
+        sending.write(BYTES)
+        sending.finish(away)
+    assert not blobs.has(DIGEST)
+    assert uploads.offset(ME, DIGEST) == len(BYTES)
+    told: list[str] = []
+    with uploads.sending(ME, DIGEST, len(BYTES), LIMIT) as sending:
+        assert sending.finish(told.append) == Stored(DIGEST, len(BYTES))
+    assert told == [DIGEST]
+    assert blobs.verify(DIGEST)
+    assert nothing_is_left(blobs)
 
 
 def test_a_hasher_is_not_believed_about_a_file_others_wrote(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class Blobs(Transport):
     """The blob store's door. `on_bytes` hears every step in bytes; the steps of one file add up to its size."""
 
     def has_blob(self, sha256: str) -> bool:
-        """Are these bytes (64 hex digits) there already?"""
+        """Need these bytes (64 hex digits) not be sent? False also where they are there, but are not yours to name."""
         return self._patiently(lambda: self._has(sha256))
 
     def _has(self, sha256: str) -> bool:
@@ -96,7 +96,7 @@ class Blobs(Transport):
         sent, furthest, quiet, told, ours, again = _Sent(watch), -1, 0, 0, False, False
         while True:
             try:
-                if again and self._has(sha256):  # an answer was lost, not the bytes; or somebody else has sent them
+                if again and self._has(sha256):  # an answer was lost, not the bytes
                     sent.back_to(size)
                     return
                 offset = self._offset(sha256)

@@ -7,7 +7,7 @@ gives him nothing new. To all others they are not here at all: what they hear is
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import delete, func, select, text, tuple_, update
@@ -22,6 +22,8 @@ from registry.errors import Unverified
 from registry.rules import pulls
 from registry.rules.actors import Actor, Role
 
+YOUNG = timedelta(hours=1)
+"""Far less than a collection's grace; most who ask again do so at once, and then nothing is to be written."""
 Named = tuple[str, str, int | None]
 """What is to be named, as it is told to people; its hex SHA-256; its size in bytes, where that was said."""
 
@@ -122,6 +124,7 @@ def must_have(store: Store, blobs: Blobs, actor: Actor, wanted: Iterable[Named])
 
 
 def refresh(session: Session, actor: Actor, digest: str) -> None:
-    """What somebody has sent and asks for again stays his: he is about to name it."""
+    """What somebody has sent and asks for again stays his: he is about to name it. A young note is left as it is."""
     mine = (BlobSender.id == digest, BlobSender.account_id == actor.account)
-    session.execute(update(BlobSender).where(*mine).values(at=func.clock_timestamp()))
+    old = BlobSender.at < func.clock_timestamp() - YOUNG
+    session.execute(update(BlobSender).where(*mine, old).values(at=func.clock_timestamp()))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -11,8 +13,10 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from registry.blobs import Blobs
 from registry.client import Countersign, Progress
@@ -21,7 +25,9 @@ from registry.db.store import Store
 from registry.errors import Unavailable
 from registry.rules.actors import SYSTEM
 from tests.api.server import Server, serving
-from tests.build import a_person
+from tests.build import BASE_META, a_person, safetensors
+from tests.commands.test_races import started
+from tests.db.around import held
 
 MB = 1 << 20
 
@@ -158,3 +164,50 @@ def test_a_full_disk_is_named_and_the_upload_goes_on_once_there_is_room(
         registry.put_file(path)
         registry.put_file(small)
     assert blobs(server).verify(digest)
+
+
+def a_base_folder(folder: Path) -> Path:
+    folder.mkdir()
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    (folder / "model.safetensors").write_bytes(
+        safetensors({"model.embed_tokens.weight": (64, 64)}, secrets.randbelow(99))
+    )
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": {}}))
+    return folder
+
+
+def test_a_server_killed_between_the_last_byte_and_the_row(
+    server: Server, token: str, store: Store, tmp_path: Path
+) -> None:
+    """First with all bytes sent and nothing asked, then with the rows written and not committed: nothing is to be seen,
+    and the same command again registers it."""
+    folder, name = a_base_folder(tmp_path / "base"), f"killed/base-{secrets.token_hex(4)}"
+
+    def add() -> Any:
+        with Countersign(server.url, token) as registry:
+            return registry.add("base", folder, name, meta=BASE_META)
+
+    def named() -> int:
+        with store.read(SYSTEM) as session:
+            rows = session.execute(text("select count(*) from line where team || '/' || name = :name"), {"name": name})
+            return int(rows.scalar_one())
+
+    with Countersign(server.url, token) as registry:
+        sent = [registry.put_file(path) for path in sorted(folder.iterdir())]
+    server.kill()
+    assert named() == 0
+    server.start()
+    with Countersign(server.url, token) as registry:
+        assert all(registry.has_blob(one.sha256) for one in sent)  # what was sent is known as his, by a new process too
+    with held(store) as database:
+        adding = started(add)
+        database.until_waiting(1)
+        server.kill()
+        outcome = adding.result(60)
+        assert isinstance(outcome, Unavailable), outcome
+    assert named() == 0
+    server.start()
+    again = add()
+    assert (again.ref, again.status, named()) == (f"{name}@v1", "registered", 1)
+    assert all(blobs(server).verify(one.sha256) for one in sent)

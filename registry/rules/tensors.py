@@ -21,6 +21,8 @@ from registry.rules.defects import Defects
 from registry.rules.documents import Allowance, Root, canonical, loads
 
 MAX_HEADER = 4 << 20
+HEADER_COST = 3
+"""Bytes of texts that a byte of a header counts for, as it costs."""
 MAX_TENSORS = 20_000
 MAX_METADATA = 64 << 10
 MAX_HEADER_VALUES = 700_000
@@ -28,6 +30,8 @@ MAX_HEADER_VALUES = 700_000
 MAX_RANK = 8
 MAX_DIMENSION = 2**40
 CHUNK = 4 << 20
+MAX_PARTS = 24
+"""Parts of a name between its dots: half as many again as the deepest name we know of has."""
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,512}")
 ENTRY = re.compile(
     r'"([A-Za-z0-9_.-]{1,512})":\{"dtype":"([A-Z0-9_]+)","shape":\[((?:[1-9][0-9]{0,12}(?:,[1-9][0-9]{0,12}){0,7})?)\],'
@@ -164,7 +168,7 @@ def _header_bytes(file: File, read: Read, allowance: Allowance, wrong: Wrong) ->
     if 8 + length > file.size:
         wrong("header", "header-truncated", f"the header claims {length} bytes, the file has {file.size} in all")
         return None
-    allowance.take(length)
+    allowance.take(HEADER_COST * length)
     data = fetch(file, read, 8, length)
     if not data.startswith(b"{"):
         wrong("header", "header-start", f"the header starts with {data[:1]!r}, not with '{{'")
@@ -212,7 +216,7 @@ def _sound(data: bytes, size: int) -> tuple[TensorInfo, ...] | None:
             known = shapes[dtype, written] = shape, math.prod(shape) * DTYPES[dtype]
         shape, wanted = known
         before, at = at, at + wanted
-        if begin != last or end != str(at):
+        if begin != last or end != str(at) or name.count(".") >= MAX_PARTS:
             return None
         last = end
         length += FIXED + len(name) + len(dtype) + len(written) + len(begin) + len(end)
@@ -270,6 +274,8 @@ def _tensor(name: str, entry: Any, origin: int, wrong: Wrong) -> TensorInfo | No
     if not NAME.fullmatch(name):
         wrong(where, "tensor-name", f"the name {name[:80]!r} has other characters than letters, digits, '.', '_', '-'",
               "Rename the tensor.")  # fmt: skip
+    elif name.count(".") >= MAX_PARTS:
+        wrong(where, "tensor-name", f"the name has more than {MAX_PARTS} parts", "Rename the tensor.")
     if not isinstance(entry, dict) or set(entry) != FIELDS:
         found = sorted(entry) if isinstance(entry, dict) else type(entry).__name__
         wrong(where, "tensor-fields", f"exactly {sorted(FIELDS)} are wanted, found {str(found)[:200]}")

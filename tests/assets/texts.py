@@ -117,7 +117,9 @@ CASES["chat_template.jinja: escape sequence"] = changed(
 CASES["chat_template.jinja: pickle of protocol 0"] = changed(
     "chat_template.jinja", OLD_PICKLES["pickle of protocol 0"], ("foreign-content", "")
 )
-CASES["vocab.txt: pickle of protocol 0"] = changed("vocab.txt", OLD_PICKLES["pickle of protocol 0"], ("foreign-content", ""))
+CASES["vocab.txt: pickle of protocol 0"] = changed(
+    "vocab.txt", OLD_PICKLES["pickle of protocol 0"], ("foreign-content", "")
+)
 CASES["README.md: safetensors"] = changed("README.md", raw(GOOD), ("hidden-character", "character 1"))
 for _name, _text in {
     "card as the Hub has them": CARD,

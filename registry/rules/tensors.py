@@ -21,8 +21,7 @@ from registry.rules.defects import Defects
 from registry.rules.documents import Allowance, Root, canonical, loads
 
 MAX_HEADER = 4 << 20
-HEADER_COST = 3
-"""Bytes of texts that a byte of a header counts for, as it costs."""
+HEADER_COST = 3  # bytes of texts that a byte of a header counts for
 MAX_TENSORS = 20_000
 MAX_METADATA = 64 << 10
 MAX_HEADER_VALUES = 700_000
@@ -206,7 +205,6 @@ def _sound(data: bytes, size: int) -> tuple[TensorInfo, ...] | None:
         return None
     origin, at, last = 8 + len(data), 0, "0"
     shapes: dict[tuple[str, str], tuple[tuple[int, ...], int]] = {}
-    new = tuple.__new__  # what NamedTuple's own does at twice the cost
     tensors, length = [], start
     for name, dtype, written, begin, end, _ in found:
         if (known := shapes.get((dtype, written))) is None:
@@ -220,7 +218,7 @@ def _sound(data: bytes, size: int) -> tuple[TensorInfo, ...] | None:
             return None
         last = end
         length += FIXED + len(name) + len(dtype) + len(written) + len(begin) + len(end)
-        tensors.append(new(TensorInfo, (name, dtype, shape, origin + before, origin + at)))
+        tensors.append(tuple.__new__(TensorInfo, (name, dtype, shape, origin + before, origin + at)))
     # Nothing stood between the entries, before them or after them, and each name stands once.
     if not 0 < len(found) <= MAX_TENSORS or length != len(text) or origin + at != size:
         return None

@@ -52,6 +52,11 @@ class Room:
         finally:
             held.keep(0)
 
+    @property
+    def waiting(self) -> int:
+        """How many stand in line."""
+        return len(self._line)
+
     def _wait(self, held: Held) -> None:
         until = time.monotonic() + self._patience
         with self._changed:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 Shape = tuple[int, ...]
@@ -59,14 +60,17 @@ class Anatomy:
 
 def inside(name: str) -> list[str]:
     """The modules around a name, from the outermost, and the name itself."""
-    parts = name.split(".")
-    return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+    return [*(name[: at - 1] for at in _parts(name)), name]
 
 
 def ends(name: str) -> list[str]:
     """The name in full and every end of it that begins a module's name, from the longest."""
-    parts = name.split(".")
-    return [".".join(parts[cut:]) for cut in range(len(parts))]
+    return [name, *(name[at:] for at in _parts(name))]
+
+
+def _parts(name: str) -> Iterator[int]:
+    """Where each part but the first begins."""
+    return accumulate(len(part) + 1 for part in name.split(".")[:-1])
 
 
 def anatomy(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> Anatomy:

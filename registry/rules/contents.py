@@ -65,6 +65,10 @@ ONNX = re.compile(rb"\x08[\x01-\x1f](?:\x12|\x1a|\x22|\x2a|\x3a)")
 PROTOBUF = "a protocol buffer, such as a SentencePiece model"
 SENTENCEPIECE = re.compile(rb"\x0a[\x05-\x40]\x0a[\x01-\x40].{1,64}\x15", re.DOTALL)
 ACTS = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX"})
+ARGUMENTS = frozenset({"TUPLE", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"})
+CALLS = frozenset({"REDUCE", "NEWOBJ", "NEWOBJ_EX"})
+MAKES = frozenset({"OBJ"})
+"""Opcodes that call what was named before: with arguments, or with what stands above a mark."""
 MAX_OPCODES = 10_000
 """No prose reads as so many; a pickle may have a million."""
 NAMED = re.compile(r"[\w.]+ [\w.]+")
@@ -98,10 +102,11 @@ ACTIVE = re.compile(
 MAX_TAGS = 20_000
 FRONT = re.compile(r"---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.MULTILINE | re.DOTALL)
 YAML_ACT = re.compile(
-    r"^[ \t]*(?:-[ \t]+){0,4}(?:[^\s:#]+:[ \t]+)?"
-    r"(!!?[A-Za-z][\w./:-]*(?:[ \t\r]|$)|[&*][\w.-]+[ \t\r]*$|&[\w.-]+[ \t]|<<[ \t]*:)",
+    r"(?:^[ \t]*|[-?:][ \t]+|[\[{,][ \t]*)"
+    r"((?:!(?:<[^>\n]{1,200}>|!?[A-Za-z][\w./:!-]*)|&(?!\w{1,30};)[^\s,\[\]{}]+|\*[\w.-]+)(?=[\s,\]}]|\Z)|<<[ \t]*:|%TAG[ \t])",
     re.MULTILINE,
 )
+"""Where a value or a key begins, in a block or within brackets; an entity of HTML is no anchor."""
 
 REMOTE = frozenset({"auto_map", "trust_remote_code", "custom_pipelines", "custom_generate", "kernel_config", "use_kernels",
                     "use_pretrained_backbone"})  # fmt: skip
@@ -152,12 +157,20 @@ def is_old_pickle(data: bytes) -> bool:
     """
     import pickletools  # costs 10 ms, and only texts are asked
 
-    acts = False
+    acts = marked = given = False
     try:
         for count, (opcode, argument, at) in enumerate(pickletools.genops(data)):
             if count > MAX_OPCODES:
                 return True
-            acts = acts or (opcode.name in ACTS and (argument is None or NAMED.fullmatch(argument) is not None))
+            # What is called before the opcodes end in nonsense is called all the same.
+            if acts and ((opcode.name in MAKES and marked) or (opcode.name in CALLS and given)):
+                return True
+            named = argument is not None and NAMED.fullmatch(str(argument)) is not None
+            if opcode.name == "INST" and marked and named:
+                return True
+            acts = acts or (opcode.name in ACTS and (argument is None or named))
+            marked = marked or opcode.name == "MARK"
+            given = given or opcode.name in ARGUMENTS
             if opcode.name == "STOP":
                 return acts or (at is not None and at > 1 and not data[at + 1 :].strip())
     except Exception:  # whatever the reader of opcodes says to what is no pickle

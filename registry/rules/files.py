@@ -247,6 +247,9 @@ def _read_text(bundle: Bundle, path: str, file: File) -> None:
             _read_pieces(bundle, path, file)
             return
         if path in TABLES:
+            if is_old_pickle(fetch(file, bundle.read, 0, min(file.size, PIECE))):
+                wrong("", "foreign-content", f"whatever its name says, it is {PICKLE}", "Remove it.")
+                return
             check_tokens(path, _texts(_pieces(bundle, file)), wrong)
             return
         data = fetch(file, bundle.read, 0, file.size)
@@ -265,10 +268,10 @@ def _read_text(bundle: Bundle, path: str, file: File) -> None:
     elif path.endswith(".json"):
         # Of an adapter's configuration every key is judged by its method's row, so that its own say what is wrong below them.
         check_document(path, document, wrong, deep=path != CONFIG)
-    elif path not in DOCS:
-        check_plain(document, wrong)
     elif is_old_pickle(data):
         wrong("", "foreign-content", f"whatever its name says, it is {PICKLE}", "Remove it.")
+    elif path not in DOCS:
+        check_plain(document, wrong)
     else:
         check_prose(document, wrong)
     if path in KEPT and (isinstance(document, str | dict) or path == INDEX):

@@ -53,6 +53,7 @@ def matched(
 ) -> dict[str, list[str]]:
     """The modules that each target names, in full or by their end, after the choice of layers."""
     found: dict[str, list[str]] = {target: [] for target in targets}
+    layers = None if layers is None else frozenset(layers)
     for module in modules:
         exact = module in found
         for tail in ends(module):
@@ -82,7 +83,7 @@ def adapted(values: Values, modules: Iterable[str], wanted: Wanted, kind: str) -
 
 def _is_inside(module: str, saved: Collection[str]) -> bool:
     """Is it, or anything around it, named by one of these in full or by its end?"""
-    return any(end in saved for around in inside(module) for end in ends(around))
+    return any(name in module and f".{name}." in f".{module}." for name in saved)
 
 
 def save_whole(values: Values, base: Anatomy, wanted: Wanted) -> None:
@@ -94,7 +95,7 @@ def save_whole(values: Values, base: Anatomy, wanted: Wanted) -> None:
     found: dict[str, set[str]] = {name: set() for name in names}
     loose: dict[str, str] = {}
     for module in base.modules() if names else ():
-        exact = [end for end in ends(module) if end in found]
+        exact = [end for end in ends(module) if end in found] if module.endswith(names) else []
         for name in exact:
             found[name].add(module)
         if module.endswith(names):

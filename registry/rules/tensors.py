@@ -21,6 +21,7 @@ from registry.rules.defects import Defects
 from registry.rules.documents import Allowance, Root, canonical, loads
 
 MAX_HEADER = 4 << 20
+HEADER_COST = 3  # bytes of texts that a byte of a header counts for
 MAX_TENSORS = 20_000
 MAX_METADATA = 64 << 10
 MAX_HEADER_VALUES = 700_000
@@ -28,6 +29,8 @@ MAX_HEADER_VALUES = 700_000
 MAX_RANK = 8
 MAX_DIMENSION = 2**40
 CHUNK = 4 << 20
+MAX_PARTS = 24
+"""Parts of a name between its dots: half as many again as the deepest name we know of has."""
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,512}")
 ENTRY = re.compile(
     r'"([A-Za-z0-9_.-]{1,512})":\{"dtype":"([A-Z0-9_]+)","shape":\[((?:[1-9][0-9]{0,12}(?:,[1-9][0-9]{0,12}){0,7})?)\],'
@@ -164,7 +167,7 @@ def _header_bytes(file: File, read: Read, allowance: Allowance, wrong: Wrong) ->
     if 8 + length > file.size:
         wrong("header", "header-truncated", f"the header claims {length} bytes, the file has {file.size} in all")
         return None
-    allowance.take(length)
+    allowance.take(HEADER_COST * length)
     data = fetch(file, read, 8, length)
     if not data.startswith(b"{"):
         wrong("header", "header-start", f"the header starts with {data[:1]!r}, not with '{{'")
@@ -202,7 +205,6 @@ def _sound(data: bytes, size: int) -> tuple[TensorInfo, ...] | None:
         return None
     origin, at, last = 8 + len(data), 0, "0"
     shapes: dict[tuple[str, str], tuple[tuple[int, ...], int]] = {}
-    new = tuple.__new__  # what NamedTuple's own does at twice the cost
     tensors, length = [], start
     for name, dtype, written, begin, end, _ in found:
         if (known := shapes.get((dtype, written))) is None:
@@ -212,11 +214,11 @@ def _sound(data: bytes, size: int) -> tuple[TensorInfo, ...] | None:
             known = shapes[dtype, written] = shape, math.prod(shape) * DTYPES[dtype]
         shape, wanted = known
         before, at = at, at + wanted
-        if begin != last or end != str(at):
+        if begin != last or end != str(at) or name.count(".") >= MAX_PARTS:
             return None
         last = end
         length += FIXED + len(name) + len(dtype) + len(written) + len(begin) + len(end)
-        tensors.append(new(TensorInfo, (name, dtype, shape, origin + before, origin + at)))
+        tensors.append(tuple.__new__(TensorInfo, (name, dtype, shape, origin + before, origin + at)))
     # Nothing stood between the entries, before them or after them, and each name stands once.
     if not 0 < len(found) <= MAX_TENSORS or length != len(text) or origin + at != size:
         return None
@@ -270,6 +272,8 @@ def _tensor(name: str, entry: Any, origin: int, wrong: Wrong) -> TensorInfo | No
     if not NAME.fullmatch(name):
         wrong(where, "tensor-name", f"the name {name[:80]!r} has other characters than letters, digits, '.', '_', '-'",
               "Rename the tensor.")  # fmt: skip
+    elif name.count(".") >= MAX_PARTS:
+        wrong(where, "tensor-name", f"the name has more than {MAX_PARTS} parts", "Rename the tensor.")
     if not isinstance(entry, dict) or set(entry) != FIELDS:
         found = sorted(entry) if isinstance(entry, dict) else type(entry).__name__
         wrong(where, "tensor-fields", f"exactly {sorted(FIELDS)} are wanted, found {str(found)[:200]}")

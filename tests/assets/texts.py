@@ -57,6 +57,9 @@ OLD_PICKLES = {
     "pickle of protocol 0, text before": b"(S'Read me'\n0c__none__\nnothing\n(tR.",
     "pickle of protocol 0, an instance": b"(i__none__\nnothing\n.",
     "pickle of protocol 0, no more than data": b"(lp0\nI1\naI2\na.",
+    "pickle of protocol 0 that calls, then breaks": b"c__none__\nnothing\n(tR\nThe rest is prose.\n",
+    "pickle of protocol 0, an instance, then prose": b"(S'Read me'\ni__none__\nnothing\nThe rest is prose.\n",
+    "pickle of protocol 0, an object, then prose": b"(c__none__\nnothing\noThe rest is prose.\n",
     "pickle of protocol 1": b"}q\0(X\x01\0\0\0aK\x01u.",
 }
 CASES: dict[str, Case] = {}
@@ -95,6 +98,16 @@ PROSE: dict[str, tuple[bytes, str, str]] = {
     "page in a link": (b"[terms](data:text/html;base64,PHNjcmlwdD4=)", "active-content", ""),
     "refresh": (b"# A model\n<meta http-equiv=refresh content=0>", "active-content", ""),
     "object in the front matter": (b"---\nlicense: !!python/name:os.system\n---\nA model", "active-content", "front matter"),
+    "object in brackets in the front matter": (
+        b"---\ntags: [!!python/name:os.system ]\n---\nA model", "active-content", "front matter"),
+    "object by its whole tag in the front matter": (
+        b"---\nlicense: !<tag:yaml.org,2002:python/name:os.system> ''\n---\nA model", "active-content", "front matter"),
+    "object as a key in the front matter": (b"---\n? !!python/name:os.system\n: x\n---\nA model", "active-content", "front matter"),
+    "object under another handle in the front matter": (
+        b"---\n%TAG ! tag:yaml.org,2002:\nlicense: !python/name:os.system\n---\nA model", "active-content", "front matter"),
+    "bomb in brackets in the front matter": (b"---\na: {b: &x [1], c: *x}\n---\nA model", "active-content", "front matter"),
+    "bomb under a key of words in the front matter": (
+        b"---\na b: &x [1]\nc d: [*x, *x]\n---\nA model", "active-content", "front matter"),
     "bomb in the front matter": (b"---\na: &a [x]\nb: *a\n---\nA model", "active-content", "front matter"),
 }  # fmt: skip
 for _name, (_content, _rule, _where) in PROSE.items():
@@ -103,10 +116,17 @@ CASES["NOTICE: change of direction"] = changed("NOTICE", "a\u202eb".encode(), ("
 CASES["chat_template.jinja: escape sequence"] = changed(
     "chat_template.jinja", b"\x1b[1m", ("hidden-character", "character 0")
 )
+CASES["chat_template.jinja: pickle of protocol 0"] = changed(
+    "chat_template.jinja", OLD_PICKLES["pickle of protocol 0"], ("foreign-content", "")
+)
+CASES["vocab.txt: pickle of protocol 0"] = changed(
+    "vocab.txt", OLD_PICKLES["pickle of protocol 0"], ("foreign-content", "")
+)
 CASES["README.md: safetensors"] = changed("README.md", raw(GOOD), ("hidden-character", "character 1"))
 for _name, _text in {
     "card as the Hub has them": CARD,
     "text that begins with an opcode": "countersign\nis a registry.\n",
+    "text whose first lines are words": "carbon\ncopy\nto Rob: (see there)\n",
     "text that begins like GGUF": "GGUF versions are elsewhere.\n",
     "no text at all": "",
     "example of code": "A model.\n\n```python\nimport os\n```\n",

@@ -72,6 +72,7 @@ BAD: dict[str, Row] = {
     "empty name": (one(name=""), [("tensor-name", "(empty name)")], "accepts"),
     "path as a name": (one(name="../../etc/passwd"), [("tensor-name", "../../etc/passwd")], "accepts"),
     "NUL in a name": (one(name="a\0b"), [("tensor-name", "a\\x00b")], "accepts"),
+    "name of 25 parts": (one(name="a" + ".b" * 24), [("tensor-name", "a" + ".b" * 24)], "accepts"),
     "line break in a name": (one(name="a\nb"), [("tensor-name", "a\\nb")], "accepts"),
     "change of direction in a name": (one(name="a\u202eb"), [("tensor-name", "a\\u202eb")], "accepts"),
     "long name": (one(name="a" * 513), [("tensor-name", "a" * 120)], "accepts"),

@@ -76,6 +76,10 @@ def pieces(count: int, more: bytes = b"") -> bytes:
     """A SentencePiece model of so many pieces, which ends with these bytes in place of what belongs there."""
     texts = (f"{n:x}".encode() for n in range(count))
     return b"".join(b"\n%c\n%c%b\x15\0\0\0\0" % (len(text) + 7, len(text), text) for text in texts) + more
+def _ending() -> bytes:
+    """Weights whose last bytes say again and again that a ZIP archive ends there."""
+    ends = b"PK\x05\x06" * (18 << 10)
+    return packed({"a": entry(0, len(ends), dtype="U8", shape=[len(ends)])}, ends)
 
 
 def _files() -> Files:
@@ -104,6 +108,12 @@ WORST: dict[str, tuple[Callable[[], Files], str]] = {
     "twelve shards of 20,000 tensors": (lambda: shards(12, header(20_000, "model.layers.{}.weight")), "header-json"),
     "1,000 shards": (lambda: shards(1000, header(1, "a{}")), "duplicate-tensor"),
     "393,216 pieces and one more": (lambda: sound() | {"tokenizer.model": pieces(393_217)}, "sentencepiece"),
+    "200 shards of 4 MiB of header": (
+        lambda: shards(200, packed(None, bytes(8), raw=filled(b"x", 4 << 20, b'{"a":"', b'"}'))), "header-json"),
+    "1,000 shards that end as archives": (lambda: shards(1000, _ending()), "foreign-content"),
+    "8 MiB of numbers of 4,000 digits": (
+        lambda: sound() | {"model.safetensors.index.json": filled(b"1" * 4000 + b",", 8 << 20, b'{"weight_map":[')},
+        "bad-json"),
     "1,024 files": (_files, "file-not-allowed"),
     "index of 8 MiB": (
         lambda: sound() | {"model.safetensors.index.json": filled(b"[],", 8 << 20)}, "bad-json"),

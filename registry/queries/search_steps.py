@@ -98,7 +98,7 @@ def statement(
             params |= {"owned": f"{team}/", "beyond": f"{team}0"}
         if sorting:
             table = f"version_metric o join {table} on s.id = o.version_id"
-            begins.append("o.name = :sorted")
+            begins += ["o.name = :sorted", *(one for one in met if one.startswith("o.value "))]
         inner = (f"select {columns}, s.terms{sorting.replace('s.', 'o.')} from {table} "
                  f"where {' and '.join(begins) or 'true'} order by {order} limit :most")  # fmt: skip
     else:
@@ -175,7 +175,8 @@ def _met(wanted: Search, params: dict[str, Any]) -> list[str]:
     if wanted.ids is not None:
         params["ids"] = list(wanted.ids)
     for number, bound in enumerate(wanted.metrics):
-        # One of five relations, by the rule.
-        met.append(f"{VALUE.format(name=f'm{number}')} {bound.relation} :v{number}")
+        # One of five relations, by the rule; the value in the order asked for is at hand.
+        value = "o.value" if bound.name == wanted.sort_metric else VALUE.format(name=f"m{number}")
+        met.append(f"{value} {bound.relation} :v{number}")
         params |= {f"m{number}": bound.name, f"v{number}": bound.value}
     return met

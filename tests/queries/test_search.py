@@ -309,6 +309,21 @@ def test_what_a_step_touches_is_bounded_however_many_there_are(seeded: Store, ro
                     assert rows_of(explained(session, sql, params), tables) <= held + each, filters
 
 
+@pytest.mark.parametrize("team", ["t19", "t7"])
+def test_by_name_nobody_walks_through_other_teams(seeded: Store, rows: list[Any], team: str) -> None:
+    """Names begin with the team: who sees a team or two finds them at once, wherever they lie."""
+    actor = Actor(uuid4(), "chance", frozenset(Grant(Role.ENGINEER, one) for one in (team, "t11")))
+    for who, teams, wanted in (
+        (actor, {team, "t11"}, searches.parse(sort="name")),
+        (actor, {team}, searches.parse(sort="name", team=team)),
+        (SYSTEM, {team}, searches.parse(sort="name", team=team)),
+    ):
+        page = queries.search(seeded, who, wanted, reach=Reach(walk=51, few=1, far=1))
+        mine = sorted_as([row for row in rows if row.team in teams], "name")
+        assert [one.ref for one in page.items] == [row.ref for row in mine[:50]]
+        assert page.next is not None
+
+
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
 def test_no_search_reads_a_table_whole(seeded: Store, filters: dict[str, Any]) -> None:
     """Each step is explained as it would run among a hundred thousand: by an index, or along one from its end."""
@@ -327,16 +342,22 @@ def test_no_search_reads_a_table_whole(seeded: Store, filters: dict[str, Any]) -
     assert len(asked) <= 11
 
 
-def test_what_is_added_meanwhile_shifts_no_page(fresh_store: Store, blobs: Blobs) -> None:
+@pytest.mark.parametrize("reach", [REACH, Reach(walk=1, few=1, far=1, eras=1)], ids=["usual", "short"])
+def test_what_is_added_meanwhile_shifts_no_page(fresh_store: Store, blobs: Blobs, reach: Reach) -> None:
     world = a_world(fresh_store, blobs, "own")
     train(world)
     for sort in ("created", "name"):
-        wanted = searches.parse(sort=sort)
+        wanted = searches.parse(sort=sort, kind="adapter")
         before = [one.ref for one in queries.search(fresh_store, world.engineer.actor, wanted).items]
-        page = queries.search(fresh_store, world.engineer.actor, wanted, limit=1)
+        assert len(before) > 1
+        page = queries.search(fresh_store, world.engineer.actor, wanted, limit=1, reach=reach)
+        found = list(page.items)
         train(world, seed=len(sort))
-        rest = queries.search(fresh_store, world.engineer.actor, wanted, page.next).items
-        assert [one.ref for one in [*page.items, *rest] if one.ref in before] == before
+        while page.next is not None:
+            page = queries.search(fresh_store, world.engineer.actor, wanted, page.next, 1, reach=reach)
+            found += page.items
+        assert [one.ref for one in found if one.ref in before] == before
+        assert len({one.ref for one in found}) == len(found)
 
 
 def test_the_search_rows_are_the_view_s(store: Store, world: World) -> None:

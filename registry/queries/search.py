@@ -166,14 +166,15 @@ def _found(
     found, last, _ = ask("walk", key, reach.walk, rows, rows)
     if last is None:
         return found, None
-    rest = rows - len(found)
+    # What is asked of a metric is one look-up more for each candidate.
+    rest, far = rows - len(found), reach.far // (1 + len(wanted.named_metrics()))
     if wanted.order == "created":
-        more, last, _ = ask("eras", last, reach.far, rest, rest)
+        more, last, _ = ask("eras", last, far, rest, rest)
     else:
-        more, unsure, hits = ask("eras", last, reach.far, rest, reach.few + 1)
+        more, unsure, hits = ask("eras", last, far, rest, reach.few + 1)
         if hits <= reach.few and unsure is None:
             return found + more, None
-        more, last, _ = ask("walk", last, reach.far, rest, rest)
+        more, last, _ = ask("walk", last, far, rest, rest)
     return found + more, last
 
 

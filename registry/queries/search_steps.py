@@ -90,17 +90,19 @@ def statement(
         sorting = ", s.value, s.version_id"
     if source == "walk":
         met, table = terms + met, "version_search s"
-        if wanted.order == "name" and (
-            team := next((one[5:] for one in wanted.terms if one.startswith("team:")), None)
-        ):
-            # A team's names lie together; 0 follows the slash.
-            begins.append("s.line > :owned and s.line < :beyond")
-            params |= {"owned": f"{team}/", "beyond": f"{team}0"}
         if sorting:
             table = f"version_metric o join {table} on s.id = o.version_id"
-            begins.append("o.name = :sorted")
-        inner = (f"select {columns}, s.terms{sorting.replace('s.', 'o.')} from {table} "
-                 f"where {' and '.join(begins) or 'true'} order by {order} limit :most")  # fmt: skip
+            begins += ["o.name = :sorted", *(one for one in met if one.startswith("o.value "))]
+        walked = f"select {columns}, s.terms{sorting.replace('s.', 'o.')} from {table}"
+        owners = _owners(actor, wanted)
+        if wanted.order == "name" and owners is not None:
+            # A team's names lie together: one stretch after the other, and nothing between them; 0 follows the slash.
+            params["owners"] = [f"{team}/" for team in owners]
+            begins += ["s.line > w.own", "s.line < rtrim(w.own, '/') || '0'"]
+            inner = (f"select f.* from unnest(cast(:owners as text[])) w(own) cross join lateral ({walked} "
+                     f"where {' and '.join(begins)} order by {order} limit :most) f limit :most")  # fmt: skip
+        else:
+            inner = f"{walked} where {' and '.join(begins) or 'true'} order by {order} limit :most"
     else:
         if sorting:
             columns += f", {VALUE.format(name='sorted')} as value, s.id as version_id"
@@ -125,6 +127,13 @@ def statement(
     if rows is None:
         return found + COUNTED, params
     return found + PAGE.format(key=placed.replace("o.", "s."), order=order.replace("o.", "s.")), params
+
+
+def _owners(actor: Actor, wanted: Search) -> list[str] | None:
+    """The only teams whose versions can be hits, in the order of their names with the slash; None for any."""
+    asked, seen = [term[5:] for term in wanted.terms if term.startswith("team:")], actor.teams()
+    owners = asked or (None if seen is None else list(seen))
+    return None if owners is None else sorted(owners, key=lambda team: f"{team}/")
 
 
 def _termed(actor: Actor, wanted: Search, source: str, params: dict[str, Any]) -> list[str]:
@@ -175,7 +184,8 @@ def _met(wanted: Search, params: dict[str, Any]) -> list[str]:
     if wanted.ids is not None:
         params["ids"] = list(wanted.ids)
     for number, bound in enumerate(wanted.metrics):
-        # One of five relations, by the rule.
-        met.append(f"{VALUE.format(name=f'm{number}')} {bound.relation} :v{number}")
+        # One of five relations, by the rule; the value in the order asked for is at hand.
+        value = "o.value" if bound.name == wanted.sort_metric else VALUE.format(name=f"m{number}")
+        met.append(f"{value} {bound.relation} :v{number}")
         params |= {f"m{number}": bound.name, f"v{number}": bound.value}
     return met

@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -119,13 +119,11 @@ FILTERS = frozenset(parse.__kwdefaults__ or ())
 SEVERAL = frozenset({"tag", "metric"})
 
 
-def check_names(asked: Iterable[str], *others: str) -> None:
-    """Refuse filters that there are not, and one said twice that stands once: left out in silence, all would match."""
+def check_names(asked: Iterable[str], known: Set[str]) -> None:
+    """Refuse a filter that is not known, and one said twice that stands once: left out in silence, all would match."""
     for name, times in Counter(asked).items():
-        if name not in FILTERS and name not in others:
-            raise Invalid(
-                "bad-filter", f"There is no filter '{name[:40]}'.", f"Use one of {', '.join(sorted(FILTERS))}."
-            )
+        if name not in known:
+            raise Invalid("bad-filter", f"There is no filter '{name[:40]}'.", f"Use one of {', '.join(sorted(known))}.")
         if times > 1 and name not in SEVERAL:
             raise Invalid("bad-filter", f"The filter '{name}' stands there {times} times.",
                           "Say it once; only tag and metric may be repeated.")  # fmt: skip

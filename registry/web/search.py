@@ -24,6 +24,7 @@ LABELS = {
     "by": "Added by", "since": "Since", "until": "Before", "digest": "Digest begins",
 }  # fmt: skip
 FACETS = ("kind", "state", "team", "base", "domain", "licence", "method", "variant", "risk", "tag")
+KNOWN = {*LABELS, "sort", "cursor"}
 MOST_VALUES = 8
 Several = Annotated[list[str], Query()]
 
@@ -45,7 +46,7 @@ def search(
     several = {"tag": [*dict.fromkeys(filter(None, tag))], "metric": [*dict.fromkeys(filter(None, metric))]}
     page, error = None, None
     try:
-        searches.check_names((name for name, value in here.request.query_params.multi_items() if value), "cursor")
+        searches.check_names((name for name, value in here.request.query_params.multi_items() if value), KNOWN)
         wanted = searches.parse(**plain, **several, sort=sort)  # type: ignore[arg-type]  # texts and lists, each under its own name
         page = queries.search(here.store, here.actor, wanted, cursor or None, 50, True)
     except RegistryError as failure:

@@ -6,6 +6,8 @@ makes them. Every choice is drawn from a digest of the row's own number, so the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 
 # What is put in, and in this order; triggers are off meanwhile, for they would write each search row several times.
@@ -63,6 +65,25 @@ insert into version_metric (version_id, name, value) select id, 'accuracy', pg_t
 insert into version_metric (version_id, name, value) select id, 'exact_match', pg_temp.draw(i, 'match', 10000) / 10000.0
  from seeded where pg_temp.draw(i, 'matched', 200) = 0;
 """
+
+# Filters that find something here, alone and by two.
+MIXED: list[dict[str, Any]] = [
+    {"q": "claims"}, {"q": "me"}, {"kind": "adapter"}, {"kind": "base"}, {"team": "archive"}, {"team": "t19"},
+    {"tag": ["topic:5"]}, {"tag": ["topic"]}, {"licence": "mit"}, {"domain": "health"}, {"metric": ["accuracy>=0.5"]},
+    {"metric": ["accuracy<0.02"]}, {"state": "recalled"}, {"state": "registered"}, {"method": "prefix"}, {"variant": "dora"},
+    {"since": "2024-06-01"}, {"name": "claims-llama-7"}, {"base": "archive/claims-smol-0"}, {"dataset": "t0/rows-0"},
+]  # fmt: skip
+SORTS = ("created", "name", "metric:accuracy", "metric:accuracy:lowest")
+
+
+def mixed(*filters: dict[str, Any]) -> dict[str, Any]:
+    """Several filters as one; of the same filter twice the last stands."""
+    return {name: value for one in filters for name, value in one.items()}
+
+
+def pairs() -> list[dict[str, Any]]:
+    """Every filter by itself and with every other."""
+    return [mixed(one, other) for at, one in enumerate(MIXED) for other in MIXED[at:]]
 
 
 def seed(url: str, count: int) -> None:

@@ -27,11 +27,14 @@ from registry.queries import search as queries
 from registry.rules import searches
 from registry.rules.actors import SYSTEM
 from registry.settings import load
-from tests.benches.catalogue import seed
+from tests.benches.catalogue import SORTS, pairs, seed
+from tests.benches.rows import looked_at
 from tests.database import open_databases
 from tests.gateway.served import Served
 
 BOUND = 50.0  # milliseconds a page
+# Rows and 8 kB pages that one page with its facets looks at, among however many versions: what its steps may look at.
+MOST_ROWS, MOST_PAGES = 60_000, 40_000
 PAGES = 20
 FILTERS: dict[str, dict[str, Any]] = {
     "everything": {},
@@ -111,6 +114,21 @@ def row(name: str, took: list[list[float]]) -> bool:
     return medians[-1] <= BOUND
 
 
+def counted(stores: list[Store], sizes: list[int]) -> None:
+    """Print the most that any filter or any two, in any order, look at: counted in the plans, so the same on any machine."""
+    most = [(0, 0) for _ in stores]
+    searched = [filters | {"sort": sort} for filters in pairs() for sort in SORTS[:3]]
+    for filters in searched:
+        filters |= {"base": "FIRST"} if "base" in filters else {}
+        for at, store in enumerate(stores):
+            rows, pages = looked_at(store, searches.parse(**asked(store, filters)), facets=True)
+            most[at] = (max(most[at][0], rows), max(most[at][1], pages))
+    for size, (rows, pages) in zip(sizes, most, strict=True):
+        kept = rows <= MOST_ROWS and pages <= MOST_PAGES
+        print(f"search: {len(searched)} filters, pairs and orders at {size:,}: at most {rows:,} rows and {pages:,} pages looked at "
+              f"(bound {MOST_ROWS:,} and {MOST_PAGES:,}){'' if kept else '   ABOVE'}")  # fmt: skip
+
+
 def run() -> None:
     """Print every filter's page at each size; COUNTERSIGN_BENCH_VERSIONS names the sizes, COUNTERSIGN_BENCH_PAGES the pages."""
     sizes = [int(one) for one in os.environ.get("COUNTERSIGN_BENCH_VERSIONS", "1000 10000 100000").split()]
@@ -159,4 +177,5 @@ def run() -> None:
                 for _ in range(pages):
                     timed(partial(queries.search, store, SYSTEM, wanted_one, cursor), into)
             kept.append(row(name, took))
+        counted(stores, sizes)
     print(f"search: {sum(kept)} of {len(kept)} figures within {BOUND:.0f} ms")

@@ -24,7 +24,8 @@ from registry.queries.folds import rebuild
 from registry.queries.search_steps import REACH, Reach
 from registry.rules import searches
 from registry.rules.actors import SYSTEM, Actor, Grant, Role
-from tests.benches.catalogue import seed
+from tests.benches.catalogue import MIXED, SORTS, mixed, pairs, seed
+from tests.benches.rows import explained, rows_of
 from tests.build import World, a_base, a_person, a_world, evaluate, train
 from tests.db.around import as_app, as_owner, cause, plain_url
 
@@ -232,19 +233,7 @@ def test_whoever_asks_sees_and_counts_the_own_teams_alone(seeded: Store, rows: l
         assert {one.value for one in page.facets.values["team"]} <= set(teams)
 
 
-MIXED: list[dict[str, Any]] = [
-    {"q": "claims"}, {"q": "me"}, {"kind": "adapter"}, {"kind": "base"}, {"team": "archive"}, {"team": "t19"},
-    {"tag": ["topic:5"]}, {"tag": ["topic"]}, {"licence": "mit"}, {"domain": "health"}, {"metric": ["accuracy>=0.5"]},
-    {"metric": ["accuracy<0.02"]}, {"state": "recalled"}, {"state": "registered"}, {"method": "prefix"}, {"variant": "dora"},
-    {"since": "2024-06-01"}, {"name": "claims-llama-7"}, {"base": "archive/claims-smol-0"}, {"dataset": "t0/rows-0"},
-]  # fmt: skip
-SORTS = ("created", "name", "metric:accuracy", "metric:accuracy:lowest")
 SHORT = Reach(walk=30, few=40, far=90, eras=1, counted=25)
-
-
-def mixed(*filters: dict[str, Any]) -> dict[str, Any]:
-    """Several filters as one; of the same filter twice the last stands."""
-    return {name: value for one in filters for name, value in one.items()}
 
 
 @pytest.fixture(scope="module")
@@ -290,33 +279,17 @@ def test_mixed_filters_page_by_page_are_those_of_the_plain_rows(
         assert cursor is not None or len(found) == len(expected), filters
 
 
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for one in plan.get("Plans", ()):
-        yield from nodes(one)
-
-
-def touched(session: Any, sql: str, params: dict[str, Any]) -> int:
-    """Rows of the searched tables that a statement looked at, hits or not."""
-    [[explained]] = session.execute(text(f"explain (analyze, format json, timing off) {sql}"), params).scalars()
-    return sum(
-        round(sum(one.get(what, 0) for what in ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck"))
-              * one["Actual Loops"])
-        for one in nodes(explained["Plan"]) if one.get("Relation Name") in ("version_search", "version_metric")
-    )  # fmt: skip
-
-
 def test_what_a_step_touches_is_bounded_however_many_there_are(seeded: Store, rows: list[Any], first_base: str) -> None:
     """For every filter, every two and every order: not more rows than the step may look at, of five thousand.
 
     Each candidate is one row, and one more of its metric for a bound or for the order. In the order of birth an era is
     sorted whole, so there the bound is what the term index holds of the eras from which hits came.
     """
+    tables = ("version_search", "version_metric")
     most, page, dice = 100, 21, random.Random(3)
-    pairs = [mixed(one, other) for at, one in enumerate(MIXED) for other in MIXED[at:]]
     with seeded.read(SYSTEM) as session:
         session.execute(text("select set_config('enable_seqscan', 'off', true)"))
-        for number, filters in enumerate(pairs):
+        for number, filters in enumerate(pairs()):
             filters = filters | {"base": first_base} if "base" in filters else filters
             wanted = searches.parse(**filters, sort=SORTS[number % 4])
             wanted = queries._resolved(session, SYSTEM, wanted, Reach(few=0))
@@ -324,14 +297,29 @@ def test_what_a_step_touches_is_bounded_however_many_there_are(seeded: Store, ro
             for source, rows_asked in (("walk", page), ("eras", None)):
                 asked = steps.statement(SYSTEM, wanted, None, source, most, page, rows_asked, 256)
                 asked[1].update(keys=[], most_values=20)
-                assert touched(session, *asked) <= each, (source, filters, wanted.order)
+                assert rows_of(explained(session, *asked), tables) <= each, (source, filters, wanted.order)
             if wanted.order == "created" and dice.random() < 0.5:
                 sql, params = steps.statement(SYSTEM, wanted, None, "eras", most, page, page, 256)
                 hits = [row.seq for row in session.execute(text(sql), params) if row.id is not None]
                 if len(hits) == page:
                     terms = {*wanted.terms, *wanted.grams()}
                     held = sum(terms <= set(row.terms) and row.seq >> 12 >= min(hits) >> 12 for row in rows)
-                    assert touched(session, sql, params) <= held + each, filters
+                    assert rows_of(explained(session, sql, params), tables) <= held + each, filters
+
+
+@pytest.mark.parametrize("team", ["t19", "t7"])
+def test_by_name_nobody_walks_through_other_teams(seeded: Store, rows: list[Any], team: str) -> None:
+    """Names begin with the team: who sees a team or two finds them at once, wherever they lie."""
+    actor = Actor(uuid4(), "chance", frozenset(Grant(Role.ENGINEER, one) for one in (team, "t11")))
+    for who, teams, wanted in (
+        (actor, {team, "t11"}, searches.parse(sort="name")),
+        (actor, {team}, searches.parse(sort="name", team=team)),
+        (SYSTEM, {team}, searches.parse(sort="name", team=team)),
+    ):
+        page = queries.search(seeded, who, wanted, reach=Reach(walk=51, few=1, far=1))
+        mine = sorted_as([row for row in rows if row.team in teams], "name")
+        assert [one.ref for one in page.items] == [row.ref for row in mine[:50]]
+        assert page.next is not None
 
 
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
@@ -352,16 +340,22 @@ def test_no_search_reads_a_table_whole(seeded: Store, filters: dict[str, Any]) -
     assert len(asked) <= 11
 
 
-def test_what_is_added_meanwhile_shifts_no_page(fresh_store: Store, blobs: Blobs) -> None:
+@pytest.mark.parametrize("reach", [REACH, Reach(walk=1, few=1, far=1, eras=1)], ids=["usual", "short"])
+def test_what_is_added_meanwhile_shifts_no_page(fresh_store: Store, blobs: Blobs, reach: Reach) -> None:
     world = a_world(fresh_store, blobs, "own")
     train(world)
     for sort in ("created", "name"):
-        wanted = searches.parse(sort=sort)
+        wanted = searches.parse(sort=sort, kind="adapter")
         before = [one.ref for one in queries.search(fresh_store, world.engineer.actor, wanted).items]
-        page = queries.search(fresh_store, world.engineer.actor, wanted, limit=1)
+        assert len(before) > 1
+        page = queries.search(fresh_store, world.engineer.actor, wanted, limit=1, reach=reach)
+        found = list(page.items)
         train(world, seed=len(sort))
-        rest = queries.search(fresh_store, world.engineer.actor, wanted, page.next).items
-        assert [one.ref for one in [*page.items, *rest] if one.ref in before] == before
+        while page.next is not None:
+            page = queries.search(fresh_store, world.engineer.actor, wanted, page.next, 1, reach=reach)
+            found += page.items
+        assert [one.ref for one in found if one.ref in before] == before
+        assert len({one.ref for one in found}) == len(found)
 
 
 def test_the_search_rows_are_the_view_s(store: Store, world: World) -> None:

@@ -12,6 +12,7 @@ from registry.rules import searches
 from registry.views.search import VersionPage
 
 router = APIRouter(tags=["versions"])
+KNOWN = searches.FILTERS | {"cursor", "limit", "facets"}
 
 
 @router.get("/versions")
@@ -28,7 +29,7 @@ def search(
 
     A page may be short, even empty, and have a `next`: a search looks through so many versions at a time.
     """
-    searches.check_names((name for name, _ in request.query_params.multi_items()), "cursor", "limit", "facets")
+    searches.check_names((name for name, _ in request.query_params.multi_items()), KNOWN)
     wanted = searches.parse(
         q=q, name=name, kind=kind, team=team, tag=tag, base=base, dataset=dataset, licence=licence, domain=domain,
         method=method, variant=variant, risk=risk, by=by, since=since, until=until, metric=metric, state=state,

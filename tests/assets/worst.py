@@ -76,6 +76,8 @@ def pieces(count: int, more: bytes = b"") -> bytes:
     """A SentencePiece model of so many pieces, which ends with these bytes in place of what belongs there."""
     texts = (f"{n:x}".encode() for n in range(count))
     return b"".join(b"\n%c\n%c%b\x15\0\0\0\0" % (len(text) + 7, len(text), text) for text in texts) + more
+
+
 def _ending() -> bytes:
     """Weights whose last bytes say again and again that a ZIP archive ends there."""
     ends = b"PK\x05\x06" * (18 << 10)

@@ -1,11 +1,11 @@
-"""Check an export pack of a Countersign audit log: offline, with this file, the one beside it and `cryptography`.
+"""Check an export pack of a Countersign audit log: offline, with nothing but this file and `cryptography`.
 
     python verifier.py PACK.zip --key log.pub
 
-It trusts the log's public key that you hold, no server and nothing in the pack. It recomputes the RFC 6962 roots,
-checks each tree head, and folds the entries into the rows they tell of: each vote must be a person's own signature over
-exactly the decision the log shows, each approval must rest on enough of them; verifier_keeping.py, beside this file,
-judges what was kept, held and deleted. Nobody signed `created_at` in pack.json.
+It trusts the log's public key that you hold, no server and nothing in the pack. It recomputes the RFC 6962 roots, checks
+each tree head, and folds the entries into the rows they tell of: each vote must be a person's own signature over exactly
+the decision the log shows, each approval must rest on enough of them, and what was held or deleted is judged by
+verifier_keeping.py, which must lie beside it for that. Nobody signed `created_at` in pack.json.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import struct
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from functools import reduce
 from itertools import zip_longest
@@ -39,9 +40,14 @@ TREE_HEAD = re.compile(r"(([^\n]+)\n([0-9]+)\n([^\n]+)\n)\n— ([^\n ]+) ([^\n]+
 MAX_LINE, MAX_TOTAL, MAX_RATIO = 1 << 24, 1 << 36, 200  # bytes, bytes; honest packs shrink some tens of times
 FLAGS = 0x2 | 0x4 | 0x8 | 0x800  # compression level, sizes after the data, UTF-8 names; above all not encryption
 
-EVENT = {
-    "v": int, "id": str, "at": str, "actor": str | None, "via": str, "action": str, "subject": str, "team": str | None,
-    "outcome": str, "request": str, "facts": dict, "rows": list,
+EVENT = {"v": int, **dict.fromkeys(("id", "at", "via", "action", "subject", "outcome", "request"), str),
+         "actor": str | None, "team": str | None, "facts": dict, "rows": list}  # fmt: skip
+FROZEN = {  # columns that never change once a row is there, beside those set once; nothing named is the whole row
+    "account": "kind", "line": "kind team name", "channel": "line_id environment name base_version_id",
+    "signing_key": "account_id public_key proof enrolled_at", "policy_version": "", "vote": "",
+    "review": "number version_id environment policy_version_id evidence evidence_root submitted_by",
+    "version": "line_id number manifest_digest tensor_root base_root base_version_id",
+    "route_generation": "channel_id generation kind stable_version_id candidate_version_id weight_bp valid_from",
 }  # fmt: skip
 NEXT = {"open": "approved rejected changes_requested withdrawn expired", "approved": "voided expired"}
 
@@ -77,13 +83,11 @@ def _number(value: float) -> str:
 
 def parse(data: bytes, name: str = "") -> Any:
     """The JSON value of canonical bytes: a key given twice, a blank, NaN, any other spelling would not come back."""
-    try:
+    with suppress(ValueError, RecursionError):
         value = json.loads(data.decode(), parse_int=lambda text: int(text) if len(text) < 16 else float(text))
-        same = canonical(value).encode() == data
-    except (ValueError, RecursionError):
-        same = False
-    need(same, f"{name}is not canonical JSON (RFC 8785)")
-    return value
+        if canonical(value).encode() == data:
+            return value
+    raise Bad(f"{name}is not canonical JSON (RFC 8785)")
 
 
 def digest(value: Any) -> str:
@@ -97,11 +101,10 @@ def unbase64(text: str) -> bytes:
 
 
 def signed(public: bytes, message: bytes, signature: bytes) -> bool:
-    try:
+    with suppress(InvalidSignature, ValueError):
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
+        return True
+    return False
 
 
 def signed_document(key: Row, document: Any, context: str, signature: str) -> bool:
@@ -152,13 +155,13 @@ class Fold:
     """The rows the entries tell of, rebuilt one entry after the other, each change held against what came before."""
 
     def __init__(self) -> None:
-        beside = run_path(str(Path(__file__).with_name("verifier_keeping.py")))
-        self.frozen, self.once = beside["FROZEN"], beside["ONCE"]
+        beside = Path(__file__).with_name("verifier_keeping.py")
+        second = run_path(str(beside)) if beside.exists() else {}
+        self.frozen = FROZEN | second.get("FROZEN", {})
         self.rows: dict[str, dict[str, Row]] = {table: {} for table in self.frozen}
-        self.keeping = beside["Keeping"](self.rows, need)
-        self.events, self.keys = set[str](), set[str]()
-        self.votes, self.valid = list[Row](), dict[str, list[Row]]()
-        self.approved, self.generations = set[tuple[str, str]](), dict[str, int]()
+        self.keeping = second["Keeping"](self.rows, need) if second else None
+        self.events, self.keys, self.approved = set[str](), set[str](), set[tuple[str, str]]()
+        self.votes, self.valid, self.generations = list[Row](), dict[str, list[Row]](), dict[str, int]()
 
     def take(self, event: Any) -> None:
         """Fold one entry; Bad says what is wrong with it. Its rows are taken all the same, for later entries' sake."""
@@ -176,11 +179,9 @@ class Fold:
             proper = row is None if change["op"] == "delete" else change["op"] == "put" and row["id"] == key
             need(proper and len(change) == 4 and (table, key) not in changes, f"holds no single image of {table} {key}")
             held = self.rows.get(table, {})
-            changes[table, key] = held.get(key), row
-            held.pop(key, None)
-            if row is not None:
-                held[key] = row
-                self.votes += [row] if table == "vote" else []
+            changes[table, key] = held.pop(key, None), row
+            held |= {key: row} if row else {}
+            self.votes += [row] if row and table == "vote" else []
         self.check(event, changes)
 
     def check(self, event: Row, changes: Changes) -> None:
@@ -191,8 +192,8 @@ class Fold:
             draft = (table.endswith("version") and old and old.get("state") == "draft") or table == "version_file"
             need(new or table not in self.rows or draft, f"deletes {table} {key}")
             if old and new and not draft:
-                columns = self.frozen[table].split() or [*old, *new]
-                columns += [name for name in self.once if old.get(name)]  # set once, for good
+                once = filter(old.get, ("revoked_at", "valid_to", "registered_at", "lifted_at", "lifted_by"))
+                columns = [*(self.frozen[table].split() or [*old, *new]), *once]
                 need(all(old[name] == new[name] for name in columns), f"changes what is frozen of {table} {key}")
         for new in (new for old, new in of("signing_key") if old is None):
             self.enrol(event, new)
@@ -208,7 +209,11 @@ class Fold:
             need(digest(new["evidence"]) == new["evidence_root"], f"holds other evidence of review {new['number']}")
             if new["state"] == "approved" != state:
                 self.approve(new)
-        self.keeping.check(event, changes, of)
+        kept = {table for table, _ in changes} & {"tombstone", "legal_hold", "retention_setting"}
+        gone = any(new and (new.get("state") == "deleted" or new.get("collected_at")) for _, new in changes.values())
+        need(self.keeping or not (kept or gone), "wants verifier_keeping.py beside this file: it holds or deletes")
+        if self.keeping:
+            self.keeping.check(event, changes, of)
         for new in sorted((new for old, new in of("route_generation") if not old), key=lambda row: row["generation"]):
             self.route(new)
 
@@ -242,20 +247,17 @@ class Fold:
         version = versions[review["version_id"]]
         line, base = self.rows["line"][version["line_id"]], versions.get(version["base_version_id"])
         expected = {
-            "v": 1, "review": review["number"], "version_id": version["id"],
-            "manifest_digest": version["manifest_digest"], "tensor_root": version["tensor_root"],
-            "environment": review["environment"], "evidence_root": review["evidence_root"],
+            **{name: version[name] for name in ("manifest_digest", "tensor_root")}, "version_id": version["id"],
+            **{name: review[name] for name in ("environment", "evidence_root")}, "review": review["number"], "v": 1,
+            **{name: vote[name] for name in ("team", "verdict", "reason_commitment")}, "account": voter,
             "policy": f"{policy['environment']}-v{policy['number']}", "policy_digest": policy["digest"],
-            "account": voter, "team": vote["team"], "verdict": vote["verdict"],
-            "reason_commitment": vote["reason_commitment"],
             "version": f"{line['team']}/{line['name']}@v{version['number']}",
         }  # fmt: skip
         need(decision.keys() == {*expected, "base_root", "use_case"}, f"{name} over unknown or missing fields")
         wrong = sorted(one for one in expected if canonical(decision[one]) != canonical(expected[one]))
         need(not wrong, f"{name} whose signed decision differs from the log in {', '.join(wrong)}")
         need(policy["environment"] == review["environment"], f"{name} under the policy of another environment")
-        roots = [version["base_root"], base["base_root"]] if base else [version["base_root"], None]
-        need(decision["base_root"] in roots, f"{name} over another base")
+        need(decision["base_root"] in (version["base_root"], base and base["base_root"]), f"{name} over another base")
 
     def approve(self, review: Row) -> None:
         quorum = self.rows["policy_version"][review["policy_version_id"]]["rules"]["quorum"]

@@ -15,19 +15,12 @@ Row = dict[str, Any]
 Changes = dict[tuple[str, str], tuple[Row | None, Row | None]]  # of one entry: (table, key): the row before and after
 Images = list[tuple[Row | None, Row]]  # of one table in one entry: the row before and after
 
-# Columns that never change once a row is there; nothing named is the whole row.
+# Columns that never change once a row is there, as in verifier.py; nothing named is the whole row.
 FROZEN = {
-    "account": "kind", "line": "kind team name", "channel": "line_id environment name base_version_id",
-    "signing_key": "account_id public_key proof enrolled_at", "policy_version": "", "vote": "",
-    "review": "number version_id environment policy_version_id evidence evidence_root submitted_by",
-    "version": "line_id number manifest_digest tensor_root base_root base_version_id",
-    "route_generation": "channel_id generation kind stable_version_id candidate_version_id weight_bp valid_from",
     "tombstone": "", "retention_class": "", "retention_setting": "", "role_grant": "", "lineage_edge": "",
-    "dataset": "", "version_file": "",
+    "dataset": "", "version_file": "", "dataset_version": "dataset_id number blob_id created_at",
     "legal_hold": "number node_id line_id dataset_id case_commitment reason_commitment placed_by placed_at",
-    "dataset_version": "dataset_id number blob_id created_at",
 }  # fmt: skip
-ONCE = ("revoked_at", "valid_to", "registered_at", "lifted_at", "lifted_by")  # set once, for good
 GONE = ("deleted", "recalled")
 EVERYWHERE = {"name": "standard", "keep_days": 184, "counted_from": "service"}  # where nobody said another
 

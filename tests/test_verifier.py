@@ -94,13 +94,8 @@ def test_an_archive_written_to_a_pipe_stays_valid(judge: Judge) -> None:
     assert judge(bytes(pipe.bytes))["ok"]
 
 
-def test_it_runs_as_two_copied_files_and_as_one_refuses(judge: Judge, tmp_path: Path) -> None:
+def test_it_runs_as_one_copied_file(judge: Judge, tmp_path: Path) -> None:
     copy = shutil.copy(verifier.__file__, tmp_path / "check.py")
-    (tmp_path / "whole.zip").write_bytes(zipped(honest()))
-    alone = subprocess.run([sys.executable, "-I", copy, tmp_path / "whole.zip", "--key", judge.key],
-                           cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
-    assert (alone.returncode, alone.stderr, "verifier_keeping.py" in alone.stdout) == (8, "", True)
-    shutil.copy(Path(verifier.__file__).with_name("verifier_keeping.py"), tmp_path)
     (tmp_path / "pack.zip").write_bytes(zipped(honest()))
     (tmp_path / "bad.zip").write_bytes(b"PK, or so it says")
     for pack, code, said in (("pack.zip", 0, "VALID.\n20 entries read, 2 votes"), ("bad.zip", 8, "NOT VALID: The")):

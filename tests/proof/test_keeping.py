@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from datetime import timedelta
@@ -16,10 +19,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from registry import verifier
 from registry.blobs import Blobs
 from registry.commands import blobs as collecting
-from registry.commands import datasets, deletions, holds, recalls, retention, versions
-from registry.db import migrate
+from registry.commands import deletions, holds, recalls, retention, versions
 from registry.db.store import Store, open_engine
 from registry.proof import canonical
 from registry.rules.actors import SYSTEM
@@ -34,6 +37,8 @@ from tests.build import (
     install_classes,
     install_policies,
     put,
+    register,
+    register_rows,
 )
 from tests.database import Databases
 from tests.proof.judging import KEY, Judge
@@ -54,8 +59,7 @@ def judge(tmp_path: Path) -> Judge:
 def real(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Event]]:
     """The entries of a team that held, let go, deleted, recalled, discarded, collected and registered again."""
     name = f"kept_{secrets.token_hex(4)}"
-    url = databases.create(name)
-    migrate.upgrade(url)
+    url = databases.migrated(name)
     store, blobs = Store(open_engine(url, "countersign_app")), Blobs(tmp_path_factory.mktemp("kept").as_uri())
     install_policies(store)
     install_classes(store)
@@ -67,7 +71,7 @@ def real(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
     def add(line: str, seed: int, base: str = world.base.ref, **meta: Any) -> str:
         draft = versions.Draft("adapter", f"acme/{line}", adapter_files(blobs, seed), meta, base)
-        return versions.register(store, blobs, engineer, draft).ref
+        return register(store, blobs, engineer, draft).ref
 
     whole = {**ADAPTER_META, "domain": "legal"}
     other = a_base(store, blobs, world.engineer, "acme", "other", seed=3)
@@ -87,7 +91,7 @@ def real(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iter
     recalls.recall(store, engineer, fallen, "It told a name.")
     deletions.delete(store, engineer, fallen, "And its bytes.")
     file = put(blobs, "rows.jsonl", dataset_bytes(train=7))
-    rows = datasets.register(store, blobs, world.data_owner.actor, "acme/more", file.sha256, file.size, DATA_META)
+    rows = register_rows(store, blobs, world.data_owner.actor, "acme/more", file.sha256, file.size, DATA_META)
     deletions.delete(store, engineer, f"dataset:{rows.ref}", "Not wanted.")
     collecting.collect(store, blobs, SYSTEM, timedelta(0))
     add("held", 1, **whole)
@@ -232,6 +236,29 @@ def test_the_real_log_is_valid(judge: Judge, real: list[Event]) -> None:
     assert judge(pack(real))["problems"] == []
     acts = [event["action"] for event in real]
     assert (acts.count("version:delete"), acts.count("blob:collect")) == (6, 1)
+
+
+@pytest.mark.database
+def test_a_copied_file_alone_leaves_no_deletion_unjudged(judge: Judge, real: list[Event], tmp_path: Path) -> None:
+    """Without the second file it says what it wants; with it beside, all is judged. Up to the first hold it needs none."""
+    copy = shutil.copy(verifier.__file__, tmp_path / "check.py")
+
+    def said(entries: list[Event]) -> tuple[int, str]:
+        (tmp_path / "one.zip").write_bytes(pack(entries))
+        asked = [sys.executable, "-I", copy, tmp_path / "one.zip", "--key", judge.key, "--json"]
+        done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True)
+        assert done.stderr == ""
+        return done.returncode, " ".join(json.loads(done.stdout)["problems"])
+
+    first = of(real, "retention:assign")
+    assert said(real[:first]) == (0, "")
+    code, problems = said(real)
+    wanting = [number for number in range(len(real)) if f"Entry {number} wants verifier_keeping.py" in problems]
+    acts = [real[number]["action"] for number in wanting]
+    kept = ("retention:assign", "hold:place", "hold:lift", "version:delete", "draft:discard", "blob:collect")
+    assert (code, acts) == (8, [event["action"] for event in real if event["action"] in kept])
+    shutil.copy(Path(verifier.__file__).with_name("verifier_keeping.py"), tmp_path)
+    assert said(real) == (0, "")
 
 
 @pytest.mark.database

@@ -18,8 +18,8 @@ from registry.rules.contents import Wrong
 
 MAX_BYTES = 8 << 20
 """Gemma 3's 262,144 pieces take 4.7 MB."""
-MAX_PIECES = 393_216
-"""As many as a tokenizer.json may have."""
+MAX_PIECES = 280_000
+"""Gemma's 262,144 are the most of any family; more, beside a tokenizer.json as large, would cost a second to judge."""
 MAX_PIECE = 1024
 """Bytes of one piece; Gemma's longest are runs of blanks of 93."""
 MAX_FIELDS = 50_000
@@ -131,7 +131,7 @@ def _check(data: bytes) -> None:
 def _pieces(data: bytes, at: int, model: Model) -> int:
     """Read the pieces that follow, as long as they are written as every writer writes them; where something else stands.
 
-    There are up to 393,216, so a step a piece, and no more than that: a piece is known by its first four bytes, and
+    There are up to 280,000, so a step a piece, and no more than that: a piece is known by its first four bytes, and
     what lies between text and score is looked at when all are read. Others are left to the reader of fields.
     """
     size, plain, scores, begun = len(data), model.plain.add, bytearray(), model.count

@@ -60,15 +60,15 @@ def _everything() -> Files:
     """Every large file at its limit at once."""
     return sound() | {
         "tokenizer.json": filled(b'"aaaaaaaaaaaaaaaaaaaaaaaa",', MOST),
-        "tokenizer.model": pieces(393_216), "tekken.json": filled(b"0,", LARGE, b'{"vocab":[', b"0]}"),
+        "tokenizer.model": pieces(280_000), "tekken.json": filled(b"0,", LARGE, b'{"vocab":[', b"0]}"),
         "vocab.json": filled(b'"bbbbbbbbbbbbbbbbbb",', MEDIUM, b'{"a":[', b"0]}"),
         "merges.txt": b"ab cd\n" * (MEDIUM // 6),
         "vocab.txt": b"abcdefghijklmno\n" * (MEDIUM // 16),
         "tokenizer_config.json": filled(b'{"a":1},', 4 << 20),
-        "model.safetensors.index.json": filled(b'"x":"y",', 8 << 20, b'{"weight_map":{', b'"z":1}}'),
+        "model.safetensors.index.json": filled(b'"x":"y",', 12 << 20, b'{"weight_map":{', b'"z":1}}'),
         **{name: filled(b"[1],", 1 << 20) for name in ("config.json", "generation_config.json", "special_tokens_map.json")},
-        "README.md": b"`a``" * (1 << 18), "LICENSE": b"<a " * 80_000, "NOTICE": b"- " * (1 << 17),
-        "LICENSE.md": b"](" * (1 << 17), "LICENSE.txt": b"N" * (1 << 18), "NOTICE.txt": b"---\n" * (1 << 16),
+        "README.md": b"`a``" * (1 << 18), "LICENSE": b"<a " * 43_000, "NOTICE": b"- " * (1 << 16),
+        "LICENSE.md": b"](" * (1 << 16), "LICENSE.txt": b"N" * (1 << 17), "NOTICE.txt": b"---\n" * (1 << 15),
     }  # fmt: skip
 
 
@@ -82,6 +82,19 @@ def _ending() -> bytes:
     """Weights whose last bytes say again and again that a ZIP archive ends there."""
     ends = b"PK\x05\x06" * (18 << 10)
     return packed({"a": entry(0, len(ends), dtype="U8", shape=[len(ends)])}, ends)
+
+
+def _beside() -> Files:
+    """A genuine tokenizer of the largest size, and beside it every other table at its limit, each right in itself."""
+    rest = _everything()
+    return sound() | {
+        "tokenizer.json": like_gemma(),
+        "x.py": b"1",
+        **{
+            name: rest[name]
+            for name in ("tokenizer.model", "merges.txt", "vocab.txt", "README.md", "LICENSE", "NOTICE", "LICENSE.md")
+        },
+    }
 
 
 def _files() -> Files:
@@ -109,15 +122,16 @@ WORST: dict[str, tuple[Callable[[], Files], str]] = {
         lambda: sound() | {WEIGHTS: packed(None, bytes(8), raw=filled(b"[],", 4 << 20, b'{"a":['))}, "header-json"),
     "twelve shards of 20,000 tensors": (lambda: shards(12, header(20_000, "model.layers.{}.weight")), "header-json"),
     "1,000 shards": (lambda: shards(1000, header(1, "a{}")), "duplicate-tensor"),
-    "393,216 pieces and one more": (lambda: sound() | {"tokenizer.model": pieces(393_217)}, "sentencepiece"),
+    "280,000 pieces and one more": (lambda: sound() | {"tokenizer.model": pieces(280_001)}, "sentencepiece"),
     "200 shards of 4 MiB of header": (
         lambda: shards(200, packed(None, bytes(8), raw=filled(b"x", 4 << 20, b'{"a":"', b'"}'))), "header-json"),
     "1,000 shards that end as archives": (lambda: shards(1000, _ending()), "foreign-content"),
-    "8 MiB of numbers of 4,000 digits": (
-        lambda: sound() | {"model.safetensors.index.json": filled(b"1" * 4000 + b",", 8 << 20, b'{"weight_map":[')},
+    "12 MiB of numbers of 4,000 digits": (
+        lambda: sound() | {"model.safetensors.index.json": filled(b"1" * 4000 + b",", 12 << 20, b'{"weight_map":[')},
         "bad-json"),
+    "Gemma and all tables beside it": (_beside, "file-not-allowed"),
     "1,024 files": (_files, "file-not-allowed"),
-    "index of 8 MiB": (
-        lambda: sound() | {"model.safetensors.index.json": filled(b"[],", 8 << 20)}, "bad-json"),
+    "index of 12 MiB": (
+        lambda: sound() | {"model.safetensors.index.json": filled(b"[],", 12 << 20)}, "bad-json"),
     "every large file at once": (_everything, "bad-json"),
 }  # fmt: skip

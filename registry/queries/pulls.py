@@ -39,6 +39,8 @@ VERSIONS = text(
           and (cast(:digest as text) is null or v.manifest_digest like :digest)
           and (cast(:id as uuid) is null or v.id = :id)
           and (cast(:ref as text) is null or n.ref = :ref)
+          and (cast(:blob as text) is null
+               or v.id in (select f.version_id from version_file f where f.blob_id = :blob))
           -- Bytes deleted and registered again are one commit id: it names the version that stands, or went last.
           and not (v.state = 'deleted' and exists (
               select from version o where o.line_id = v.line_id and o.manifest_digest = v.manifest_digest
@@ -68,9 +70,9 @@ CHANNELS = text(
 )
 
 HOLDERS = text(
-    "select v.id, v.line_id, l.team, l.name, l.kind from version_file f join version v on v.id = f.version_id "
+    "select distinct l.id, l.team, l.name, l.kind from version_file f join version v on v.id = f.version_id "
     "join line l on l.id = v.line_id where f.blob_id = :blob and (:everywhere or l.team = any(:teams)) "
-    "order by v.created_at desc limit 1000"
+    "order by l.team, l.name"
 )
 # What else names bytes: data, the items of suites, answers, prompts.
 BESIDE = text(
@@ -138,7 +140,7 @@ def check_bytes(store: Store, actor: Actor, digest: str) -> None:
         if not holders and not beside and senders.sent(session, actor, digest):
             return
         for row in holders:
-            for _, refusal in _judged(session, actor, Repo(row.line_id, row.team, row.name, row.kind), id=row.id):
+            for _, refusal in _judged(session, actor, Repo(row.id, row.team, row.name, row.kind), blob=digest):
                 if refusal is None:
                     return
                 why = why or refusal
@@ -147,7 +149,7 @@ def check_bytes(store: Store, actor: Actor, digest: str) -> None:
 
 
 def _judged(session: Session, actor: Actor, repo: Repo, **only: Any) -> list[tuple[Pulled, str | None]]:
-    given = {"number": None, "digest": None, "id": None, "ref": None, **only}
+    given = {"number": None, "digest": None, "id": None, "ref": None, "blob": None, **only}
     rows = session.execute(VERSIONS, {"line": repo.line, **given}).all()
     reasons = _recall_reasons(session, [row.id for row in rows if row.state == "recalled"])
     called = names(session, {row.created_by for row in rows})

@@ -25,6 +25,8 @@ from registry.views.pulls import Pulled
 
 router = APIRouter(prefix="/api", route_class=HubRoute)
 MOST_PATHS = 1000
+PAGE = 100
+"""Repositories of one page, whatever is asked: each is judged for the caller, and clients follow the link to the next."""
 UNJUDGED = frozenset({"apps", "emissions_thresholds", "inference", "inference_provider", "num_parameters"})
 """Filters of the Hub's that nothing here answers: to leave them aside would list what was not asked for."""
 
@@ -60,8 +62,8 @@ def models(
         )
     tags = {one for one in asked.getlist("filter") if one}
     full = _true(asked.get("full", "")) or "siblings" in shapes.properties(asked)
-    page, after = pulls.listed(store, caller, author, search, tags & shapes.KINDS, sort, cursor, _size(limit, 100),
-                               files=full)  # fmt: skip
+    page, after = pulls.listed(store, caller, author, search, tags & shapes.KINDS, sort, cursor,
+                               min(_size(limit, PAGE), PAGE), files=full)  # fmt: skip
     rows = [shapes.info(one) for one in page if one.repo.partition("/")[0] not in RESERVED]
     if _true(asked.get("gated", "")) or asked.get("pipeline_tag", shapes.TASK) != shapes.TASK:
         rows = []

@@ -216,6 +216,16 @@ def test_parts_of_another_size_are_refused_before_they_are_spread(
     assert peak < 100 << 20
 
 
+def test_more_scales_than_are_held_are_unchecked_and_not_false() -> None:
+    """The largest models in the finest groups are genuine; nobody says that they are not their base's."""
+    values = np.ones((2049, 2048), np.float16)
+    found = verdict(
+        bundle(save({"a.weight": np.ones(values.shape, np.int8), "a.weight_scale": values})),
+        bundle(save({"a.weight": values})),
+    )
+    assert (found.defects, found.grade) == ((), "claimed")
+
+
 def test_bytes_that_are_gone_are_no_verdict() -> None:
     listed, _ = declared(bundle(BASE))
 

@@ -38,9 +38,9 @@ def cut(door: Door, *requests: Callable[[], httpx.Response]) -> list[httpx.Respo
 
 def test_a_command_cut_off_is_503_and_leaves_nothing(door: Door, world: World, admin: Person) -> None:
     door.token(admin)
-    before = rows(door)
     team, name = world.team, f"c{secrets.token_hex(3)}"
     upload = door.upload(world.engineer, f'{{"prompt": "{name}", "completion": "x"}}\n'.encode())
+    before = rows(door)
     asked: list[tuple[Person, str, Any]] = [
         (world.engineer, "/canaries", {"ref": world.versions[-1], "environment": "production", "share_bp": 100, "channel": name}),
         (world.engineer, "/recalls", {"ref": world.versions[0], "reason": "unfit"}),

@@ -61,7 +61,7 @@ def test_no_policy_no_template_and_the_refusal_is_recorded(world: World) -> None
     draft = versions.Draft(
         "adapter", f"{world.team}/bare", adapter_files(world.blobs, 6), ADAPTER_META, shown.base, "legal"
     )
-    bare = versions.register(world.store, world.blobs, world.engineer.actor, draft).ref
+    bare = register(world.store, world.blobs, world.engineer.actor, draft).ref
     below = chat_templates.chat_template(world.store, world.blobs, world.engineer.actor, bare)
     assert (below.source, below.base_digest) == (None, shown.base_digest)
     assert [(one.in_version, one.in_base, one.diff) for one in below.templates] == [(False, True, [])]

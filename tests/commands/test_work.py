@@ -127,7 +127,7 @@ def test_a_draft_discarded_under_its_run_ends_it_and_says_so(world: World) -> No
     trainer = world.trainer.actor
     assert work.lease(world.store, trainer, "w", 60) == (run, 1)
     made = replace(outputs(world, run, 1), meta={})
-    draft = versions.register(world.store, world.blobs, trainer, made)
+    draft = register(world.store, world.blobs, trainer, made)
     assert draft.status == "draft"
     with world.store.read(SYSTEM) as session:
         asked = text("select recipe_digest from training_run where id = :run")
@@ -145,6 +145,6 @@ def test_a_draft_discarded_under_its_run_ends_it_and_says_so(world: World) -> No
     assert finish() == "output-incomplete"
     deletions.discard(world.store, world.engineer.actor, draft.ref, "not wanted")
     with pytest.raises(Refused) as refusal:
-        versions.register(world.store, world.blobs, trainer, made)
+        register(world.store, world.blobs, trainer, made)
     assert (refusal.value.kind, draft.ref in str(refusal.value)) == ("output-discarded", True)
     assert finish() == "output-discarded"

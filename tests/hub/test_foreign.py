@@ -12,7 +12,7 @@ import pytest
 
 from registry.commands import recalls, rollouts, versions
 from tests.api.conftest import Door
-from tests.build import ADAPTER_META, World, adapter_files, put, train
+from tests.build import ADAPTER_META, World, adapter_files, put, register, train
 from tests.hub.conftest import Run, get
 
 WEIGHTS = "adapter_model.safetensors"
@@ -24,7 +24,7 @@ def world(door: Door, served: World) -> World:
     files = adapter_files(door.blobs, 91)
     card = put(door.blobs, "README.md", b"---\nlicense: apache-2.0\n---\n# Claims\n")
     draft = versions.Draft("adapter", f"{served.team}/adapter", [*files, card], ADAPTER_META, served.base.ref, "legal")
-    versions.register(door.store, door.blobs, served.engineer.actor, draft)
+    register(door.store, door.blobs, served.engineer.actor, draft)
     rollouts.start(door.store, served.engineer.actor, f"{served.team}/adapter@v2", "production", "blue", 500, "try")
     rollouts.promote(door.store, served.engineer.actor, f"{served.team}/adapter", "production", "blue", "well")
     return served

@@ -140,7 +140,7 @@ def test_a_question_that_breaks_off_is_no_fault(
 ) -> None:  # fmt: skip
     head = (f"POST /api/models/{served.team}/adapter/paths-info/v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
             f"Authorization: Bearer {door.token(served.engineer)}\r\n\r\npaths=README.md")  # fmt: skip
-    told = lambda: [line for line in door.client.get("/metrics").text.splitlines() if "bad-paths" in line]  # noqa: E731
+    told = lambda: [line for line in door.client.get("/metrics").text.splitlines() if '"POST",status="503"' in line]  # noqa: E731
     before = told()
     with socket.create_connection(("127.0.0.1", int(door.url.rpartition(":")[2])), 20) as line:
         line.sendall(head.encode())

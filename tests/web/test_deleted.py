@@ -11,7 +11,19 @@ import pytest
 from registry.commands import blobs as collecting
 from registry.commands import deletions, profiles, recalls, retention, rollouts, tags, versions
 from registry.rules.actors import SYSTEM
-from tests.build import ADAPTER_META, Person, World, a_base, a_person, a_world, adapter_files, approved, put
+from tests.build import (
+    ADAPTER_META,
+    Person,
+    World,
+    a_base,
+    a_person,
+    a_world,
+    adapter_files,
+    approved,
+    put,
+    register,
+    sent,
+)
 from tests.web.conftest import Console
 
 LINK = re.compile(r'<a [^>]*href="(/[^"#]*)"')
@@ -28,10 +40,11 @@ def gone(console: Console) -> tuple[World, Person, str]:
 
     def add(name: str, seed: int, base: str, **meta: str) -> str:
         draft = versions.Draft("adapter", f"{team}/{name}", adapter_files(blobs, seed), meta, base)
-        return versions.register(store, blobs, engineer, draft).ref
+        return register(store, blobs, engineer, draft).ref
 
     served = approved(world)
     prompts = [put(blobs, "prompt", text.encode()).sha256 for text in (f"One word, {team}.", f"Two words, {team}.")]
+    sent(store, engineer, *prompts)
     for prompt in prompts:
         parts = {"engine": "vllm", "build": "0.33.0", "system_prompt": f"sha256:{prompt}", "decoding": {}}
         profiles.define(store, blobs, engineer, served, parts)

@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 from registry.commands import holds, retention, versions
 from registry.queries import retention as kept
 from registry.rules.actors import FRESH, SYSTEM
-from tests.build import ADAPTER_META, World, a_person, a_world, adapter_files
+from tests.build import ADAPTER_META, World, a_person, a_world, adapter_files, register
 from tests.web.conftest import Console, Watched, form_token
 
 Open = Callable[..., Watched]
@@ -35,7 +35,7 @@ def add(world: World, name: str, seed: int) -> str:
     """A registered adapter; the path of its page."""
     draft = versions.Draft("adapter", f"{world.team}/{name}", adapter_files(world.blobs, seed),
                            {**ADAPTER_META, "domain": "legal"}, world.base.ref)  # fmt: skip
-    line, _, number = versions.register(world.store, world.blobs, world.engineer.actor, draft).ref.partition("@v")
+    line, _, number = register(world.store, world.blobs, world.engineer.actor, draft).ref.partition("@v")
     return f"/adapters/{line}/v/{number}"
 
 

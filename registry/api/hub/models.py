@@ -11,7 +11,6 @@ from urllib.parse import parse_qs, urlencode
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 
 from registry.api.hub import shapes
 from registry.api.hub.door import RESERVED, Caller, HubRoute, first, no_route, read_only, segments, unknown
@@ -118,7 +117,7 @@ async def paths(request: Request, store: TheStore, blobs: TheBlobs, caller: Call
         raise pulls.no_repo("/".join(parts[:2]))
     kind = request.headers.get("content-type", "")
     given: Any = None
-    with suppress(ValueError, RecursionError, ClientDisconnect):  # what is none, or was cut, is none
+    with suppress(ValueError, RecursionError):  # what is none, is none
         body = await request.body()
         if "json" in kind:
             given = json.loads(body)

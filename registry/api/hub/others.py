@@ -17,10 +17,10 @@ GIT = "Countersign speaks no git: pull with hf download, and bring new versions 
 
 
 class _Rest(HubRoute):
-    """Leaves `/api/v1`, Countersign's own, to itself."""
+    """Leaves `/api/v1`, Countersign's own, and MLflow's `/api/2.0` to themselves."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope.get("path", "").startswith("/api/v1"):
+        if scope.get("path", "").startswith(("/api/v1", "/api/2.0")):
             return Match.NONE, {}
         return super().matches(scope)
 

@@ -23,7 +23,8 @@ create function search_grams(words text) returns text[] language sql immutable a
 $$
 """
 
-# The era is a term, so that the index itself can look at one stretch of births at a time (4,096 of them).
+# Every list has one order, whatever the plan: a row then is its copy's, or it is not. The era is a term, so that the index
+# itself can look at one stretch of births at a time (4,096 of them).
 ROWS = """
 create view search_row as
 select v.id, v.created_at, l.team, l.team || '/' || l.name as line, coalesce(v.number, 0) as number, n.seq,
@@ -32,7 +33,8 @@ select v.id, v.created_at, l.team, l.team || '/' || l.name as line, coalesce(v.n
     || case when v.created_by is null then '{}' else array['by:' || v.created_by] end
     || coalesce((select array['base:' || b.id, 'base:' || split_part(b.ref, '@', 1)]
                  from node b where b.id = v.base_version_id), '{}')
-    || coalesce((select array_agg('dataset:' || d.id) || array_agg('dataset:' || split_part(substr(d.ref, 9), '@', 1))
+    || coalesce((select array_agg('dataset:' || d.id order by d.id)
+                     || array_agg('dataset:' || split_part(substr(d.ref, 9), '@', 1) order by d.id)
                  from lineage_edge e join node d on d.id = e.parent_id
                  where e.child_id = v.id and e.relation = 'tuned_on'), '{}')
     || search_grams(w.words) as terms
@@ -52,14 +54,15 @@ lateral (select array['kind:' || l.kind, 'state:' || v.state, 'team:' || l.team]
         case when jsonb_typeof(v.facts -> 'risks') = 'array' then v.facts -> 'risks' else '[]' end) one
         where jsonb_typeof(one) = 'string'), '{}')
     || coalesce((select array['base-ref:' || b.ref] from node b where b.id = v.base_version_id), '{}')
-    || coalesce((select array_agg('tag:' || t.key) || array_agg('tag:' || t.key || ':' || t.value)
+    || coalesce((select array_agg('tag:' || t.key order by t.key)
+                     || array_agg('tag:' || t.key || ':' || t.value order by t.key)
                  from version_tag t where t.version_id = v.id and t.value is not null), '{}') as facets) f
 """
 
 COPY = """insert into version_search (id, created_at, team, line, number, seq, deleted, words, facets, terms)
     select id, created_at, team, line, number, seq, deleted, words, facets, terms from search_row {which}
-    on conflict (id) do update set number = excluded.number, seq = excluded.seq, deleted = excluded.deleted,
-        words = excluded.words, facets = excluded.facets, terms = excluded.terms"""
+    on conflict (id) do update set created_at = excluded.created_at, number = excluded.number, seq = excluded.seq,
+        deleted = excluded.deleted, words = excluded.words, facets = excluded.facets, terms = excluded.terms"""
 
 # Written when this transaction sees no such row, and never waited for: two of a kind do no harm, a deadlock would.
 ERAS = """insert into search_era (term, era) select distinct term, s.seq >> 12 from version_search s, unnest(s.terms) as unnest(term)

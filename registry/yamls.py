@@ -14,7 +14,7 @@ import yaml
 
 class _Strict(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # so in PyYAML's stubs
         if getattr(event, "anchor", None):
             raise ValueError(
                 f"line {event.start_mark.line + 1} has an anchor or an alias, &{event.anchor}: write it out"

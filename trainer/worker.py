@@ -185,7 +185,7 @@ class Worker:
         found = {}
         for step, ref in work.published.items():
             try:
-                version = lease.patiently(lambda ref=ref: self._registry.version(ref))  # type: ignore[misc]
+                version = lease.patiently(lambda ref=ref: self._registry.version(ref))  # type: ignore[misc]  # as below
             except NotFound as gone:
                 raise Refused("output-discarded", f"What this training run made at step {step} was discarded while the run went "
                               f"on. {gone}", "Queue the training again if its outcome is still wanted.") from None  # fmt: skip

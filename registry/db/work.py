@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from registry.db.evals import EvalRun
@@ -43,7 +44,7 @@ def take_queued(session: Session, teams: Collection[str] | None) -> tuple[Run, s
     return min(waiting, key=lambda pair: pair[0].created_at) if waiting else None
 
 
-def _queued(teams: Collection[str] | None):  # type: ignore[no-untyped-def]  # a Select of two columns, longer to write than to read
+def _queued(teams: Collection[str] | None) -> Iterator[Select[Any, str]]:
     training = select(TrainingRun, Line.team).join(Line, Line.id == TrainingRun.line_id)
     evaluation = (
         select(EvalRun, Line.team)

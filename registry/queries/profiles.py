@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import unified_diff
 from uuid import UUID
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from registry.blobs import Blobs
@@ -105,14 +105,14 @@ def _prompt(blobs: Blobs, one: ProfileView) -> PromptView:
     return PromptView(one.digest, digest, check_prompt(bare, blobs.read(bare, 0, MAX_PROMPT + 1)))
 
 
-def _views(session: Session, actor: Actor, which: object) -> list[ProfileView]:
+def _views(session: Session, actor: Actor, which: ColumnElement[bool]) -> list[ProfileView]:
     rows = session.execute(
         select(ServingProfile, Node.ref, BaseNode.ref)
         .join(Version, Version.id == ServingProfile.version_id)
         .join(Line, Line.id == Version.line_id)
         .join(Node, Node.id == Version.id)
         .outerjoin(BaseNode, BaseNode.id == ServingProfile.base_version_id)
-        .where(which, seen(actor, Line.team))  # type: ignore[arg-type]  # whatever condition the caller made
+        .where(which, seen(actor, Line.team))
         .order_by(ServingProfile.created_at, ServingProfile.id)
     ).all()
     called = names(session, {row[0].created_by for row in rows})

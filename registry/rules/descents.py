@@ -155,10 +155,11 @@ def _step(name: str, original: TensorInfo, child: Mapping[str, Placed]) -> Step 
         return Step(name, "cast", {"weight": weight})
     if dtype == "U8":
         held = {key[len(name) + 1 :]: one for key, one in child.items() if key.startswith(f"{name}.")}
-        states = [key for key in held if STATE.fullmatch(key)]
+        states = [found for key in held if (found := STATE.fullmatch(key))]
         if len(states) == 1 and {"absmax", "quant_map"} <= set(held):
-            return Step(name, f"bitsandbytes-{STATE.fullmatch(states[0])[1]}",  # type: ignore[index]  # it matched above
-                        {"weight": weight, "state": held.pop(states[0]), **held})  # fmt: skip
+            return Step(
+                name, f"bitsandbytes-{states[0][1]}", {"weight": weight, "state": held.pop(states[0][0]), **held}
+            )
     if dtype == "I8" and shape == original.shape and f"{stem}.SCB" in child:
         held = {"weight": weight, "scale": child[f"{stem}.SCB"]}
         if f"{stem}.weight_format" in child:

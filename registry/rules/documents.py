@@ -106,7 +106,10 @@ class Strict:
         table = dict(pairs)
         if len(table) != len(pairs):
             seen: set[str] = set()
-            self.twice.extend(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # None is meant
+            for key, _ in pairs:
+                if key in seen:
+                    self.twice.append(key)
+                seen.add(key)
         return table
 
     @staticmethod

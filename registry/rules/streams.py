@@ -70,7 +70,7 @@ class _Reader:
         self._waste, self._singles = WASTE, SINGLES
 
     def _scanner(self, hooks: dict[str, Any]) -> Any:
-        return json.JSONDecoder(**hooks).scan_once  # type: ignore[attr-defined]
+        return json.JSONDecoder(**hooks).scan_once  # type: ignore[attr-defined]  # typeshed leaves it out
 
     def _odd(self, read: Callable[[str], Any]) -> Callable[[str], Any]:
         """Count the numbers that have to be looked at one by one."""

@@ -31,9 +31,9 @@ Several = Annotated[list[str], Query()]
 
 @router.get("/search")
 def search(
-    here: Here, q: str = "", kind: str = "", team: str = "", tag: Several = [], base: str = "", dataset: str = "",  # noqa: B006
+    here: Here, q: str = "", kind: str = "", team: str = "", tag: Several = [], base: str = "", dataset: str = "",  # noqa: B006 - copied
     licence: str = "", domain: str = "", method: str = "", variant: str = "", risk: str = "", by: str = "",
-    since: str = "", until: str = "", metric: Several = [], state: str = "", digest: str = "",  # noqa: B006
+    since: str = "", until: str = "", metric: Several = [], state: str = "", digest: str = "",  # noqa: B006 - copied
     sort: str = "created", cursor: str = "",
 ) -> Response:  # fmt: skip
     """The versions that meet every filter, and what they have in common; a filter that means nothing is said in place."""

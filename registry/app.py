@@ -18,17 +18,17 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry import web
-from registry.api import hub, rest
+from registry.api import hub, problems, rest
 from registry.api.bytes import Body
 from registry.api.hub.door import PULLS
-from registry.api.rest import problems
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
+from registry.blobs.uploads import Uploads
 from registry.callers import actor_of
 from registry.commands import accounts, policies, retention, tokens
 from registry.db import migrate as migrations
 from registry.db.store import Store, open_engine
 from registry.errors import Conflict, RegistryError, TooLarge, Unauthenticated, Unavailable
-from registry.home import write_private
+from registry.postgres.home import write_private
 from registry.proof import notes
 from registry.proof.keys import SigningKey
 from registry.queries import metrics
@@ -37,7 +37,6 @@ from registry.rules.actors import SYSTEM
 from registry.rules.retention import BUILT_IN
 from registry.sequencer import Sequencer, Witness
 from registry.settings import Settings
-from registry.uploads import Uploads
 
 VERSION = "0.1.0"
 ADMIN_DAYS = 365

@@ -7,7 +7,7 @@ import signal
 import threading
 
 from registry import jobs, log
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.db.store import Store
 from registry.sequencer import Sequencer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from procrastinate import App, PsycopgConnector
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import blobs as collecting
 from registry.commands import deletions, reviews, work
 from registry.db.store import Store

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from registry.blobs import Blobs
+from registry.artifacts.methods import adapters
+from registry.artifacts.weights.tensors import File
+from registry.blobs.store import Blobs
 from registry.commands import accounts, datasets, evals, keys, policies, retention, reviews, use_cases, versions, work
 from registry.commands import blobs as sending
 from registry.commands import training_runs as training
@@ -21,11 +23,10 @@ from registry.db.store import Store
 from registry.proof.keys import SigningKey
 from registry.queries import reviews as asked
 from registry.queries import work as leased
-from registry.rules import adapters, refs
+from registry.rules import refs
 from registry.rules.actors import SYSTEM, Actor, Grant, Role
 from registry.rules.retention import BUILT_IN
 from registry.rules.reviews import commitment
-from registry.rules.tensors import File
 from registry.views.versions import AddedView
 
 RECIPE = {

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.db.store import Store, open_engine
 from tests.database import Databases, open_databases
 from tests.s3 import ObjectStorage, serving

@@ -19,7 +19,8 @@ from uuid import UUID
 
 import obstore
 
-from registry import blobs, drafts, uploads
+from registry.blobs import drafts, uploads
+from registry.blobs import store as blobs
 
 DATA = b"a" * 300_000 + b"b" * 300_000
 PIECE = uploads.PART = 256 << 10  # so that this is several parts of an object store

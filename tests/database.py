@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import create_engine, make_url, text
 
 from registry.db import migrate
-from registry.embedded import Cluster
+from registry.postgres.cluster import Cluster
 
 
 class Databases(ABC):

@@ -17,15 +17,15 @@ from uuid import UUID
 
 from sqlalchemy import event, text
 
-from registry import drafts
-from registry.blobs import Blobs
+from registry.artifacts.weights.tensors import File
+from registry.blobs import drafts
+from registry.blobs.store import Blobs
+from registry.blobs.uploads import Uploads
 from registry.commands import blobs as sending
 from registry.commands import versions
 from registry.db.store import Store, open_engine
 from registry.errors import NotFound
 from registry.rules.actors import SYSTEM, Actor, Grant, Role
-from registry.rules.tensors import File
-from registry.uploads import Uploads
 from tests.build import ADAPTER_META, adapter_files, put
 from tests.crashes import CHANGES, alone
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from sqlalchemy import text
 
 from registry import clock
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import training_runs as training
 from registry.commands import work
 from registry.db.store import Store

@@ -20,7 +20,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from registry.db import migrate
-from registry.embedded import Cluster
+from registry.postgres.cluster import Cluster
 from registry.settings import PREFIX, Settings
 
 REPOSITORY = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ from typing import Any
 import click
 import pytest
 
-from registry.api.rest.problems import STATUSES
+from registry.api.problems import STATUSES
 from registry.cli import root
 from registry.cli.errors import EXITS
 from registry.errors import Invalid

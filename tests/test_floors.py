@@ -39,7 +39,7 @@ def test_every_floor_holds() -> None:
 
 def test_no_file_is_too_long() -> None:
     lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
-    assert {name: length for name, length in lengths.items() if length > 400} == {}
+    assert {name: length for name, length in lengths.items() if length > 500} == {}
 
 
 def test_every_file_has_a_name_that_says_something() -> None:
@@ -62,7 +62,7 @@ def test_sql_lives_in_db_and_queries() -> None:
     words = {"select", "insert", "delete", "update", "text"}
     found = []
     for path in OURS:
-        if name_of(path).startswith(("registry/db/", "registry/queries/", "registry/embedded.py")):
+        if name_of(path).startswith(("registry/db/", "registry/queries/", "registry/postgres/")):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom) and "sqlalchemy" in ast.unparse(node):
@@ -76,7 +76,7 @@ def test_sql_lives_in_db_and_queries() -> None:
 
 def test_only_composition_roots_read_settings_and_the_environment() -> None:
     roots = ("registry/app.py", "registry/clock.py", "registry/__main__.py", "registry/cli/", "registry/gateway/", "trainer/",
-             "registry/settings.py", "registry/client/", "registry/embedded.py", "registry/quarters.py", "registry/home.py",
+             "registry/settings.py", "registry/client/", "registry/postgres/",
              "registry/verifier.py", "registry/api/rest/", "registry/web/")  # fmt: skip
     found = []
     for path in OURS:

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from registry import verifier
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import recalls, rollouts
 from registry.db.store import Store, open_engine
-from registry.proof import canonical, merkle, notes
+from registry.documents import canonical
+from registry.proof import merkle, notes
 from registry.proof.keys import SigningKey
 from registry.queries import audit
 from registry.rules.actors import SYSTEM

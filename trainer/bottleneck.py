@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from registry.rules import adapters
-from registry.rules.anatomies import Anatomy
-from registry.rules.configs import FILE
-from registry.rules.files import ADAPTER_WEIGHTS
-from registry.rules.lora import PREFIX
+from registry.artifacts.bundles.files import ADAPTER_WEIGHTS
+from registry.artifacts.methods import adapters
+from registry.artifacts.methods.anatomies import Anatomy
+from registry.artifacts.methods.configs import FILE
+from registry.artifacts.methods.lora import PREFIX
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu, "tanh": torch.tanh,

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from registry.client import Countersign
+from registry.documents import canonical
 from registry.errors import Unverified
-from registry.rules import documents
 
 
 class Wanted(Protocol):
@@ -49,7 +49,7 @@ class Cache:
         wanted = sorted(files, key=lambda file: file.path)
         manifest = [{"path": file.path, "sha256": file.sha256, "size": file.size} for file in wanted]
         blobs = [self.file(file.sha256) for file in wanted]
-        final = self._folders / documents.digest(manifest).removeprefix("sha256:")
+        final = self._folders / canonical.digest(manifest).removeprefix("sha256:")
         part = final.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
         for file, blob in zip(wanted, blobs, strict=True):

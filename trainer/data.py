@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from registry.artifacts.datasets.rows import TRAIN, Row, sound_rows
+from registry.artifacts.weights.tensors import File
 from registry.errors import Invalid, Unverified
-from registry.rules.datasets import TRAIN, Row, sound_rows
-from registry.rules.documents import Root
-from registry.rules.tensors import File
+from registry.proof.merkle import Frontier
 
 IGNORED = -100  # the label that the loss of transformers skips
 
@@ -39,7 +39,7 @@ def read_rows(path: Path, sha256: str, record_root: str) -> list[Row]:
             return file.read(length)
 
     rows = list(sound_rows(File(path.name, sha256, path.stat().st_size), read))
-    found = Root(row.leaf for row in rows).text()
+    found = Frontier(row.leaf for row in rows).text()
     if found != record_root:
         raise Unverified(
             "record-root-mismatch", f"The rows at hand have the record root {found}, but {record_root} was leased.",

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from registry.artifacts.datasets.rows import Item
 from registry.errors import Invalid
-from registry.rules.datasets import Item
 from trainer import data, memory
 
 BATCH = 16

@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
+from registry.artifacts.datasets.rows import decode_items
 from registry.errors import RegistryError
 from registry.rules import recipes
-from registry.rules.datasets import decode_items
 from trainer import data, device, evaluate, loop, model, pack
 from trainer.exits import STOPPED
 

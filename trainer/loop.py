@@ -22,8 +22,8 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from registry.artifacts.datasets.rows import Row
 from registry.errors import Refused
-from registry.rules.datasets import Row
 from registry.rules.recipes import Recipe
 from trainer import data, memory, model
 from trainer.device import Device, be_deterministic

@@ -14,14 +14,15 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
+from registry.artifacts.bundles.files import ADAPTER_WEIGHTS
+from registry.artifacts.methods import adapters
+from registry.artifacts.methods.anatomies import Anatomy, anatomy
+from registry.artifacts.methods.configs import FILE
+from registry.artifacts.methods.heads import View
+from registry.artifacts.weights.tensors import TensorInfo
+from registry.documents import strict_json
 from registry.errors import BundleRejected, Invalid
-from registry.rules import adapters, documents
-from registry.rules.anatomies import Anatomy, anatomy
-from registry.rules.configs import FILE
-from registry.rules.files import ADAPTER_WEIGHTS
-from registry.rules.heads import View
 from registry.rules.recipes import Recipe
-from registry.rules.tensors import TensorInfo
 from trainer import bottleneck
 from trainer.device import Device
 
@@ -82,7 +83,7 @@ def check_fit(folder: Path, body: Anatomy) -> adapters.Config:
     PEFT would drop a tensor that has no place with a warning, and vLLM 0.32 was seen to load an adapter of another
     width without a word; the base would then answer in the adapter's name. Raises BundleRejected.
     """
-    config, defects = adapters.read_config(documents.loads((folder / FILE).read_bytes()))
+    config, defects = adapters.read_config(strict_json.loads((folder / FILE).read_bytes()))
     if config is not None:
         with safe_open(folder / ADAPTER_WEIGHTS, "pt") as weights:
             pieces = [(name, weights.get_slice(name)) for name in weights.keys()]  # noqa: SIM118 (it is no dict)

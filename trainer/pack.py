@@ -11,17 +11,18 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from registry.artifacts.bundles.files import ADAPTER_WEIGHTS
+from registry.artifacts.methods import adapters
+from registry.artifacts.methods.configs import FILE
+from registry.documents import canonical, strict_json
 from registry.errors import BundleRejected
-from registry.rules import adapters, documents
-from registry.rules.configs import FILE
-from registry.rules.files import ADAPTER_WEIGHTS
 from registry.rules.recipes import Recipe
 
 
 def clean_config(written: bytes, line: str, commit: str) -> bytes:
     """PEFT's adapter_config.json as it is registered on a base's line at a commit; BundleRejected names what is no key
     of a supported method."""
-    config, defects = adapters.read_config(documents.loads(written))
+    config, defects = adapters.read_config(strict_json.loads(written))
     if config is None:
         raise BundleRejected(defects)
     return adapters.written(config, line, commit)
@@ -44,7 +45,7 @@ def card(run: str, adapter: str, base_ref: str, dataset_ref: str, recipe: Recipe
         ("Template", recipe.template),
         ("Precision", recipe.dtype),
         ("Seed", recipe.seed),
-        ("Recipe", f"`{recipe.digest()}`"),
+        ("Recipe", f"`{canonical.digest(recipe.as_dict())}`"),
         ("Training run", f"`{run}`"),
     )
     head = f"---\nbase_model: {base_ref}\nlibrary_name: peft\ntags:\n- lora\n---\n\n# {adapter}\n\n"

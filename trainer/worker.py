@@ -20,15 +20,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from registry.artifacts.bundles import judge
+from registry.artifacts.datasets.rows import decode_items
+from registry.artifacts.datasets.samples import expected_answers, read_samples
+from registry.artifacts.tokenizers.chat_templates import Judge
+from registry.artifacts.weights.tensors import File, Read
 from registry.client import Countersign
 from registry.client.blobs import hash_file
 from registry.client.versions import bundle_files
+from registry.documents import canonical
 from registry.errors import BundleRejected, Conflict, Fault, NotFound, Refused, RegistryError, Unavailable, Unverified
 from registry.proof.keys import SigningKey
-from registry.rules import bundles, documents, evals, recipes, refs
-from registry.rules.chat_templates import Judge
-from registry.rules.datasets import decode_items
-from registry.rules.tensors import File, Read
+from registry.rules import evals, recipes, refs
 from registry.views.training_runs import EvalWork, InputView, TrainingWork, WorkView
 from trainer import tracking
 from trainer.cache import Cache
@@ -143,7 +146,7 @@ class Worker:
 
     def _train(self, lease: Lease, work: TrainingWork, folder: Path) -> None:
         recipe = recipes.parse(work.recipe)
-        if recipe.digest() != work.recipe_digest:
+        if canonical.digest(recipe.as_dict()) != work.recipe_digest:
             raise Unverified("recipe-digest-mismatch", "The recipe leased is not the one its digest names.",
                              "Update the trainer, or ask for the training again.")  # fmt: skip
         rows = lease.patiently(lambda: self._cache.file(work.dataset.files[0].sha256))
@@ -196,7 +199,7 @@ class Worker:
 
     def _register(
         self, lease: Lease, work: TrainingWork, folder: Path, recipe: recipes.Recipe, outputs: dict[int, dict[str, Any]],
-        below: bundles.BaseFacts,
+        below: judge.BaseFacts,
     ) -> None:  # fmt: skip
         """Register every published step that the registry does not have yet, and that its rules take.
 
@@ -273,7 +276,7 @@ class Worker:
         }, tracking.Untracked())  # fmt: skip
         samples = folder / "samples.jsonl"
         sent = lease.patiently(lambda: self._registry.put_file(samples))
-        scores = evals.score(samples.read_bytes(), decode_items(items.read_bytes()), work.metric)
+        scores = evals.score(read_samples(samples.read_bytes()), expected_answers(decode_items(items.read_bytes())), work.metric)
         report = {
             "run": str(lease.work.id), "attempt": lease.work.attempt, "suite_digest": work.suite_digest,
             "subject_root": subject_root, "base_root": base_root, "samples_sha256": sent.sha256,
@@ -282,11 +285,11 @@ class Worker:
         }  # fmt: skip
         self._finish(lease, report, lambda document: self._key.sign_document(document, "eval-report"))
 
-    def _below(self, base: InputView) -> bundles.BaseFacts:
+    def _below(self, base: InputView) -> judge.BaseFacts:
         """What the adapter is trained on, as it is registered: an adapter's configuration names it by line and commit."""
         files = [File(file.path, file.sha256, file.size) for file in base.files]
-        commit = refs.commit(documents.digest(bundles.manifest_of(files)))
-        facts = bundles.base_facts(files, self._read, base_root=base.root)
+        commit = refs.commit(canonical.digest(judge.manifest_of(files)))
+        facts = judge.base_facts(files, self._read, base_root=base.root)
         return replace(facts, line=refs.parse_ref(base.ref).line, commit=commit)
 
     def _read(self, sha256: str, start: int, length: int) -> bytes:
@@ -313,7 +316,7 @@ def _topic(lease: Lease, work: TrainingWork, recipe: recipes.Recipe) -> tracking
     )  # fmt: skip
 
 
-def _sound(folder: Path, below: bundles.BaseFacts) -> str:
+def _sound(folder: Path, below: judge.BaseFacts) -> str:
     """The digest a bundle is registered under, from the bytes on this disk; BundleRejected when the rules refuse it."""
     files, paths = [], {}
     for path, inside in bundle_files(folder):
@@ -326,7 +329,7 @@ def _sound(folder: Path, below: bundles.BaseFacts) -> str:
             file.seek(start)
             return file.read(length)
 
-    seen = bundles.inspect("adapter", files, read, base=below, meta={})
+    seen = judge.inspect("adapter", files, read, base=below, meta={})
     if seen.defects:
         raise BundleRejected(seen.defects)
     return seen.manifest_digest
@@ -342,12 +345,12 @@ def roots(subject: InputView, base: InputView | None, read: Read) -> tuple[str, 
     below = None
     if base is not None:
         files = _files(base)
-        under = bundles.inspect("base", files, read, base=None, meta={})
+        under = judge.inspect("base", files, read, base=None, meta={})
         if not under.is_base(base.root):
             raise _other_root(base.ref, under.base_root, base.root)
-        below = bundles.base_facts(files, read, base_root=base.root)
-    kind: bundles.Kind = "adapter" if base else "base"
-    seen = bundles.inspect(kind, _files(subject), read, base=below, meta={}, judge=REGISTERED)
+        below = judge.base_facts(files, read, base_root=base.root)
+    kind: judge.Kind = "adapter" if base else "base"
+    seen = judge.inspect(kind, _files(subject), read, base=below, meta={}, judge=REGISTERED)
     same = seen.tensor_root == subject.root if base else seen.is_base(subject.root)
     if seen.tensor_root is None or seen.base_root is None or not same:
         raise _other_root(subject.ref, seen.tensor_root if base else seen.base_root, subject.root)
@@ -355,7 +358,7 @@ def roots(subject: InputView, base: InputView | None, read: Read) -> tuple[str, 
 
 
 def _files(leased: InputView) -> list[File]:
-    return bundles.without_docs([File(file.path, file.sha256, file.size) for file in leased.files])
+    return judge.without_docs([File(file.path, file.sha256, file.size) for file in leased.files])
 
 
 def _other_root(ref: str, found: str | None, leased: str) -> Unverified:

@@ -18,7 +18,7 @@ from anyio.lowlevel import RunVar
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.errors import Unavailable
 
 T = TypeVar("T")

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from registry.cli import retention
+from registry.cli.added import FILE, refusal_as_document, show_added
 from registry.cli.output import emit, fields, json_option, state, table
 from registry.cli.session import connect, document
-from registry.cli.versions import FILE, refusal_as_document, show_added
 
 
 @click.group()

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from registry.cli.added import FILE, refusal_as_document, show_added
 from registry.cli.output import emit, json_option, note, table
 from registry.cli.session import connect, document
 
 if TYPE_CHECKING:
     from registry.client import Progress
     from registry.client.sources import Source
-
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def quantised_option(kind: str) -> Callable[[Any], Any]:
@@ -53,7 +52,6 @@ def attach(group: click.Group, kind: Literal["base", "adapter", "checkpoint"], e
         leave_out: tuple[str, ...], without_code: bool, mlflow: str | None, as_json: bool, quantised_of: str | None = None,
     ) -> None:  # fmt: skip
         from registry.cli.progress import bar
-        from registry.cli.versions import refusal_as_document, show_added  # it builds its groups with this module
 
         known = document(meta)
         with ExitStack() as stack:

@@ -112,7 +112,7 @@ def _at_rest(home: Path | None) -> Iterator[Settings]:
             "no-database", f"{settings.home} has no database of its own, and COUNTERSIGN_DATABASE_URL names no other.",
             "Name the --home that `countersign up` was given, or set COUNTERSIGN_DATABASE_URL.",
         )  # fmt: skip
-    from registry.embedded import Cluster
+    from registry.postgres.cluster import Cluster
 
     with Cluster(settings.home) as cluster:
         yield load(

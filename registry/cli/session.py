@@ -97,10 +97,10 @@ def document(path: Path | None) -> Mapping[str, Any]:
     """A YAML (or JSON) file that holds a mapping. No file is an empty mapping."""
     if path is None:
         return {}
-    from registry import yamls
+    from registry.documents import strict_yaml
 
     try:
-        loaded = yamls.loads(path.read_text(encoding="utf-8"))
+        loaded = strict_yaml.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise Invalid("bad-yaml", f"{path} is not YAML with one meaning: {str(error)[:300]}.",
                       "Mend the file, or write it as JSON.") from error  # fmt: skip

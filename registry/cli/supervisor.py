@@ -17,9 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from registry.embedded import Cluster
 from registry.errors import Unavailable
-from registry.quarters import die_with_parent, undisturbed
+from registry.postgres.cluster import Cluster
+from registry.postgres.directories import die_with_parent, undisturbed
 
 MARK = "COUNTERSIGN_CHILD_OF"
 TICK_SECONDS = 0.2

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from registry.cli.added import FILE
 from registry.cli.following import follow
 from registry.cli.output import emit, fields, json_option, state, table
 from registry.cli.session import connect, document
-from registry.cli.versions import FILE
 
 if TYPE_CHECKING:
     from registry.views.training_runs import TrainingRunView

@@ -25,10 +25,10 @@ import click
 
 from registry import log
 from registry.cli.supervisor import Child, Supervisor, last_line, log_of, sweep
-from registry.embedded import Cluster
 from registry.errors import Conflict, Invalid, Unavailable
-from registry.home import Lock, claim, write_private
-from registry.quarters import undisturbed
+from registry.postgres.cluster import Cluster
+from registry.postgres.directories import undisturbed
+from registry.postgres.home import Lock, claim, write_private
 from registry.settings import PREFIX, Settings, load
 
 READY_SECONDS = 120.0

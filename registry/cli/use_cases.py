@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from registry.cli.added import FILE
 from registry.cli.output import emit, fields, json_option, table
 from registry.cli.session import connect, document
-from registry.cli.versions import FILE
 
 
 @click.group()

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from registry.cli import chat_templates, imports, retention, tags
+from registry.cli.added import FILE, refusal_as_document, show_added
 from registry.cli.output import emit, fields, json_option, state, table
 from registry.cli.session import connect, document
-from registry.errors import BundleRejected, Unverified
+from registry.errors import Unverified
 
 if TYPE_CHECKING:
-    from registry.views.imports import ImportedView
-    from registry.views.versions import AddedView, VerifiedView, VersionView
+    from registry.views.versions import VerifiedView, VersionView
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def _group(kind: Literal["base", "adapter", "checkpoint"], title: str, example: str) -> click.Group:
@@ -124,32 +123,6 @@ def verify(ref: str, as_json: bool) -> None:
       countersign verify acme/claims@v3
     """
     _verify(ref, as_json)
-
-
-class refusal_as_document:  # noqa: N801 - reads as the `with` it is for
-    """Around an `add`: a refused bundle is also the answer of this command, so with --json it goes to stdout."""
-
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if self.as_json and isinstance(error, BundleRejected):
-            emit({
-                "ref": None, "digest": None, "root": None, "status": "refused", "findings": [], "defects": error.defects
-            })  # fmt: skip
-
-
-def show_added(added: AddedView | ImportedView, as_json: bool) -> None:
-    """What an `add` did; a draft lists what a person must still supply."""
-    if as_json:
-        emit(added)
-        return
-    fields(f"{added.ref}  {state(added.status)}", [("Digest", added.digest), ("Root", added.root)])
-    if added.findings:
-        click.echo("Still missing:")
-        table(["Field", "Why", "What to do"], [(one.field, one.detail, one.mend) for one in added.findings])
 
 
 def _show_version(version: VersionView) -> None:

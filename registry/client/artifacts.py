@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from registry.artifacts.bundles.files import ADAPTER_WEIGHTS, Kind, is_weights
 from registry.client.blobs import OnBytes
 from registry.errors import Invalid, NotFound, Unavailable
-from registry.rules.files import ADAPTER_WEIGHTS, Kind, is_weights
 
 RUN = re.compile(r"mlflow:([A-Za-z0-9_-]{1,64})(?:/(.+))?")
 MAX_FOLDERS = 200

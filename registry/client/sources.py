@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from registry.artifacts.bundles.files import ADAPTER, FULL, INDEX, Kind, is_weights
+from registry.artifacts.contents import REMOTE
+from registry.documents.strict_json import loads
 from registry.errors import Invalid, Unverified
-from registry.rules.contents import REMOTE
-from registry.rules.documents import loads
-from registry.rules.files import ADAPTER, FULL, INDEX, Kind, is_weights
 from registry.views.imports import LeftOut
 
 SNAPSHOT = re.compile(r"models--(.+?)--(.+)/snapshots/([0-9a-f]{40})")

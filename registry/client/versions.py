@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from uuid import UUID
 
+from registry.artifacts.bundles.files import read_bundle
+from registry.artifacts.bundles.judge import by_name
+from registry.artifacts.weights.tensors import File
 from registry.client.blobs import Blobs, OnBytes, Progress, hash_file
 from registry.client.transport import SLOW, ref_path
 from registry.errors import BundleRejected, Defect, Invalid, Unverified
-from registry.rules.bundles import by_name
-from registry.rules.files import read_bundle
-from registry.rules.tensors import File
 from registry.views.chat_templates import ChatTemplateView
 from registry.views.versions import AddedView, LinePage, LineView, VerifiedView, VersionView
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.db import blobs as table
 from registry.db import senders, tombstones
 from registry.db.store import Store, Tx
+from registry.documents import canonical
 from registry.errors import Conflict
-from registry.proof import canonical
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
 from registry.views.retention import CollectionView

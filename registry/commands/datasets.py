@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from registry.blobs import Blobs
+from registry.artifacts.datasets import rows
+from registry.artifacts.weights.tensors import File
+from registry.blobs.store import Blobs
 from registry.db import datasets as table
 from registry.db import quotas, senders, versions
 from registry.db.datasets import Dataset, DatasetVersion
 from registry.db.store import Store
 from registry.db.versions import Node
 from registry.errors import BundleRejected, Refused
-from registry.rules import datasets
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
 from registry.rules.refs import parse_line
-from registry.rules.tensors import File
 from registry.views.versions import AddedView, FindingView
 
 
@@ -31,7 +31,7 @@ def register(
     assert ref.team is not None and ref.name is not None
     store.check(actor, Action.DATASET_REGISTER, ref.team)
     senders.must_have(store, blobs, actor, [("The rows", sha256, size)])
-    scan = datasets.inspect(File("rows.jsonl", sha256, size), blobs.read, meta)
+    scan = rows.inspect(File("rows.jsonl", sha256, size), blobs.read, meta)
     views = [FindingView(one.field, one.detail, one.mend) for one in scan.findings]
     if not scan.defects and (found := _found(store, actor, name, sha256)):
         return found

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID, uuid4
 
-from registry.blobs import Blobs
+from registry.artifacts.datasets import rows
+from registry.artifacts.datasets.samples import expected_answers, read_samples
+from registry.artifacts.weights.tensors import File
+from registry.blobs.store import Blobs
 from registry.db import datasets, senders, training_runs, versions
 from registry.db import evals as table
 from registry.db.evals import EvalMetric, EvalRun, EvalSuite, EvalSuiteVersion
@@ -13,14 +16,12 @@ from registry.db.lineage import LineageEdge
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease
 from registry.db.versions import Node
+from registry.documents import canonical
 from registry.errors import Invalid, NotFound, Refused, TooLarge, Unverified
-from registry.proof import canonical
-from registry.rules import datasets as rows
 from registry.rules import evals
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
 from registry.rules.refs import parse_line
-from registry.rules.tensors import File
 
 SAMPLES_LIMIT = 256 << 20
 
@@ -133,7 +134,7 @@ def finish(
     if blobs.size(samples_sha256) > SAMPLES_LIMIT:
         raise TooLarge("samples-too-large", "The samples are larger than 256 MiB.", "Use a smaller suite.")
     with store.judging(actor, Action.EVAL_FINISH, None):
-        scores = evals.score(b"".join(blobs.stream(samples_sha256)), items, suite.metric)
+        scores = evals.score(read_samples(b"".join(blobs.stream(samples_sha256))), expected_answers(items), suite.metric)
     right = scores.correct
     with store.write(actor, Action.EVAL_FINISH) as tx:
         run = table.run_by_id(tx.session, run_id, lock=True)

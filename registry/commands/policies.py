@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from registry import yamls
 from registry.db import policies
 from registry.db.policies import PolicyVersion
 from registry.db.store import Store
+from registry.documents import canonical, strict_yaml
 from registry.errors import Conflict, Invalid
-from registry.proof import canonical
 from registry.rules import policies as rules
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
@@ -21,7 +20,7 @@ def publish(store: Store, actor: Actor, text: str, *, only_first: bool = False) 
     Raises Invalid for YAML or rules that do not parse, Conflict when the same rules are in force already.
     """
     try:
-        document = yamls.loads(text)
+        document = strict_yaml.loads(text)
     except ValueError as error:
         raise Invalid(
             "bad-policy", f"The policy is not YAML with one meaning: {str(error)[:200]}", "Mend the file."

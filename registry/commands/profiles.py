@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.db import profiles as table
 from registry.db import senders, versions
 from registry.db.profiles import ServingProfile
 from registry.db.store import Store
+from registry.documents import canonical
 from registry.errors import Refused
-from registry.proof import canonical
 from registry.rules import profiles
 from registry.rules.actions import Action
 from registry.rules.actors import Actor

@@ -7,13 +7,14 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.db import accounts, evidence, policies, reviews, use_cases, versions
 from registry.db.accounts import Account, SigningKey
 from registry.db.reviews import Review, Vote
 from registry.db.store import Store, Tx
+from registry.documents import canonical
 from registry.errors import Conflict, Forbidden, Invalid, NotFound, Refused, Unverified
-from registry.proof import canonical, keys
+from registry.proof import keys
 from registry.rules import gates
 from registry.rules import policies as policy_rules
 from registry.rules import reviews as rules

@@ -9,8 +9,8 @@ from registry.db import datasets, training_runs, versions
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease, TrainingRun
 from registry.db.versions import Line
+from registry.documents import canonical
 from registry.errors import Conflict, Invalid, NotFound, Refused
-from registry.proof import canonical
 from registry.rules import recipes
 from registry.rules.actions import Action
 from registry.rules.actors import Actor

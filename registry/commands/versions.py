@@ -8,23 +8,26 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
-from registry import sandbox
-from registry.blobs import Blobs
+from registry.artifacts.bundles import judge
+from registry.artifacts.bundles.judge import BaseFacts, Inspected, Kind
+from registry.artifacts.bundles.memory import JUDGING
+from registry.artifacts.quantised import quantisations
+from registry.artifacts.tokenizers import sandbox
+from registry.artifacts.tokenizers.chat_templates import Judge
+from registry.artifacts.weights import digests
+from registry.artifacts.weights.tensors import File, TensorInfo, Weighed
+from registry.blobs.store import Blobs
 from registry.db import datasets, policies, quotas, senders, training_runs, versions
 from registry.db.lineage import LineageEdge
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease, TrainingRun
 from registry.db.versions import Line, Node, Version, VersionFile
+from registry.documents import canonical
 from registry.errors import BundleRejected, Conflict, Invalid, NotFound, Refused, Unverified
-from registry.rooms import JUDGING
-from registry.rules import bundles, documents, refs
+from registry.rules import refs
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
-from registry.rules.bundles import BaseFacts, Inspected, Kind
-from registry.rules.chat_templates import Judge
 from registry.rules.refs import Ref, parse_line
-from registry.rules.tensors import File, TensorInfo, Weighed
-from registry.stats import quantisations, weights
 from registry.views.versions import AddedView, FindingView
 
 
@@ -54,7 +57,7 @@ class _Base:
 
     def facts(self, blobs: Blobs) -> BaseFacts:
         """What an adapter is held against, read from the bytes."""
-        facts = bundles.base_facts(self.files, blobs.read, base_root=self.root)
+        facts = judge.base_facts(self.files, blobs.read, base_root=self.root)
         return replace(facts, line=self.line, commit=self.commit)
 
 
@@ -72,7 +75,7 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
     except Unverified:
         # A client asks before it sends: what is wrong by its name alone is said without the bytes.
         with store.judging(actor, Action.VERSION_REGISTER, ref.team):
-            if defects := bundles.by_name(draft.kind, draft.files):
+            if defects := judge.by_name(draft.kind, draft.files):
                 raise BundleRejected(defects, subject=draft.name) from None
         raise
     with store.judging(actor, Action.VERSION_REGISTER, ref.team):
@@ -121,17 +124,17 @@ def _inspected(
     store: Store, blobs: Blobs, actor: Actor, draft: Draft, base: _Base | None, meta: dict[str, Any]
 ) -> Inspected:
     """Judge the bundle where there is room for it; while its weights are read others may be judged beside it."""
-    reading, kept = bundles.footprint(draft.kind, draft.files, blobs.read)
-    below = 0 if base is None else bundles.footprint("base", base.files, blobs.read)[0]
+    reading, kept = judge.footprint(draft.kind, draft.files, blobs.read)
+    below = 0 if base is None else judge.footprint("base", base.files, blobs.read)[0]
     with JUDGING.take(below + reading) as held:
         facts = None if base is None else base.facts(blobs)
-        weigh = weights.weigh(blobs.read)
+        weigh = digests.weigh(blobs.read)
 
         def aside(file: File, tensors: Sequence[TensorInfo]) -> Weighed:
             held.keep(below + kept)
             return weigh(file, tensors)
 
-        return bundles.inspect(draft.kind, draft.files, blobs.read, base=facts, meta=meta, weigh=aside,
+        return judge.inspect(draft.kind, draft.files, blobs.read, base=facts, meta=meta, weigh=aside,
                                named=_named(store, actor), judge=_judge(store, actor))  # fmt: skip
 
 
@@ -170,7 +173,7 @@ def _base(store: Store, actor: Actor, draft: Draft) -> _Base | None:
         return _Base(version.id, files, version.base_root, line.ref, refs.commit(version.manifest_digest))
 
 
-def _named(store: Store, actor: Actor) -> bundles.Named:
+def _named(store: Store, actor: Actor) -> judge.Named:
     """Look up what an adapter's configuration calls its base, among the bases its uploader may see."""
 
     def named(name: str, revision: str | None) -> list[str]:
@@ -238,7 +241,7 @@ def _found(store: Store, actor: Actor, ref: Ref, draft: Draft, inspected: Inspec
 
 def _came(draft: Draft) -> str:
     """The digest of the manifest as it was sent, before a configuration was written anew."""
-    return documents.digest(bundles.manifest_of(draft.files))
+    return canonical.digest(judge.manifest_of(draft.files))
 
 
 def _line(tx: Tx, ref: Ref, draft: Draft, domain: object) -> Line:

@@ -11,7 +11,7 @@ from itertools import islice
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.db.senders import BlobSender
 from registry.db.table import Table
 from registry.db.versions import Blob

@@ -7,7 +7,12 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from registry.blobs import Blobs
+from registry.artifacts.datasets import rows
+from registry.artifacts.datasets.rows import Item
+from registry.artifacts.datasets.samples import expected_answers, read_samples
+from registry.artifacts.tokenizers import chat_templates
+from registry.artifacts.weights.tensors import File
+from registry.blobs.store import Blobs
 from registry.db import evals, lineage, versions
 from registry.db.datasets import DatasetVersion
 from registry.db.evals import EvalRun, EvalSuiteVersion
@@ -15,12 +20,8 @@ from registry.db.policies import PolicyVersion
 from registry.db.training_runs import TrainingRun
 from registry.db.use_cases import UseCase
 from registry.db.versions import Node, Version
-from registry.proof import canonical
-from registry.rules import chat_templates
-from registry.rules import datasets as rows
+from registry.documents import canonical
 from registry.rules import evals as rules
-from registry.rules.datasets import Item
-from registry.rules.tensors import File
 
 
 def gather(
@@ -91,7 +92,7 @@ def _paired(
 
 def _scores(blobs: Blobs, run: EvalRun, items: tuple[Item, ...], metric: str) -> rules.Scores:
     assert run.samples_blob_id is not None
-    return rules.score(b"".join(blobs.stream(run.samples_blob_id)), items, metric)
+    return rules.score(read_samples(b"".join(blobs.stream(run.samples_blob_id))), expected_answers(items), metric)
 
 
 def _contamination(blobs: Blobs, data: list[DatasetVersion], items: tuple[Item, ...]) -> dict[str, Any] | None:

@@ -14,10 +14,10 @@ from sqlalchemy import delete, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from registry.blobs import Blobs
+from registry.blobs.drafts import check
+from registry.blobs.store import Blobs
 from registry.db.store import Store
 from registry.db.table import Moment, Table
-from registry.drafts import check
 from registry.errors import Unverified
 from registry.rules import pulls
 from registry.rules.actors import Actor, Role

@@ -23,8 +23,8 @@ from registry import log
 from registry.db.audit import Event, EventRow
 from registry.db.refusals import named
 from registry.db.table import Table
+from registry.documents import canonical
 from registry.errors import BundleRejected, Fault, Forbidden, NotFound, Refused, RegistryError, Unavailable, Unverified
-from registry.proof import canonical
 from registry.rules.actions import Action
 from registry.rules.actors import Actor, require
 

@@ -24,12 +24,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from registry.blobs import Blobs
+from registry.artifacts.weights.tensors import File
+from registry.blobs.store import Blobs
 from registry.db import tombstones
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
 from registry.errors import Invalid, NotFound, Refused, Unverified
 from registry.rules.refs import NAME, Ref, commit, parse_ref
-from registry.rules.tensors import File
 
 KINDS = ("base", "adapter", "checkpoint")
 STATES = ("draft", "registered", "deprecated", "recalled", "deleted")

@@ -9,8 +9,8 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
+from registry.documents.strict_json import loads
 from registry.errors import Invalid, TooLarge, Unavailable
-from registry.rules.documents import loads
 
 MAX_BODY = 1 << 20
 BODY_TIME = 30.0

@@ -12,8 +12,8 @@ from threading import Lock
 
 from registry.client import Countersign
 from registry.client.blobs import hash_file
+from registry.documents.canonical import digest
 from registry.errors import Conflict, Unverified
-from registry.rules.documents import digest
 from registry.views.rollouts import ArmView
 
 

@@ -17,8 +17,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from registry.documents import canonical
 from registry.errors import Conflict, Invalid, NotFound, RegistryError
-from registry.proof import canonical
 
 Context = Literal["decision", "enrol", "training-report", "eval-report"]
 """What a signature may be for; each context is signed over a different message."""

@@ -7,7 +7,7 @@ follows RFC 9162, 2.1.3.2 and 2.1.4.2, which describe the same trees with fewer 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from registry.errors import Invalid
 
@@ -28,9 +28,15 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 class Frontier:
     """The roots of the full subtrees of a growing tree, largest first: all that appending and the root need."""
 
-    def __init__(self) -> None:
+    def __init__(self, entries: Iterable[bytes] = ()) -> None:
         self.size = 0
         self._peaks: list[bytes] = []
+        for entry in entries:
+            self.add(entry)
+
+    def add(self, entry: bytes) -> None:
+        """Add one entry by its data (not its hash)."""
+        self.append(leaf_hash(entry))
 
     def append(self, leaf: bytes) -> None:
         """Add one leaf hash; O(1) on average, as a binary counter carries."""
@@ -49,6 +55,10 @@ class Frontier:
         for peak in reversed(self._peaks[:-1]):
             node = node_hash(peak, node)
         return node
+
+    def text(self) -> str:
+        """The root as `sha256:<hex>`."""
+        return f"sha256:{self.root().hex()}"
 
     def dump(self) -> list[bytes]:
         """The subtree roots, largest first; with `size` they restore the frontier."""

@@ -9,16 +9,17 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from registry import sandbox
-from registry.blobs import Blobs
+from registry.artifacts.bundles.files import MAX_TEXT
+from registry.artifacts.tokenizers import chat_templates as rules
+from registry.artifacts.tokenizers import sandbox
+from registry.artifacts.tokenizers.chat_templates import Templates
+from registry.blobs.store import Blobs
 from registry.db import policies, versions
 from registry.db.store import Store
+from registry.documents import canonical
+from registry.documents.strict_json import loads
 from registry.errors import RegistryError
-from registry.rules import chat_templates as rules
 from registry.rules.actors import Actor
-from registry.rules.chat_templates import Templates
-from registry.rules.documents import canonical, loads
-from registry.rules.files import MAX_TEXT
 from registry.views.chat_templates import ChatTemplateView, GoldenView, TemplateDiffView
 
 READ = (rules.FILE, rules.SETTINGS, "special_tokens_map.json")
@@ -82,7 +83,7 @@ class _Asked:
 
     def __init__(self, own: Templates, base: Templates | None, tokens: dict[str, str]) -> None:
         self.work: Callable[[], Compared] = lambda: sandbox.compare(own, base, tokens)
-        self.key = canonical([own.texts, base.texts if base else None, tokens])
+        self.key = canonical.encode([own.texts, base.texts if base else None, tokens])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Asked) and other.key == self.key

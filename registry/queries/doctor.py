@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.db.store import Store
 from registry.db.versions import Blob
 from registry.queries import audit

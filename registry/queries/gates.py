@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.db import evidence, policies, use_cases, versions
 from registry.db.store import Store
 from registry.rules import gates

@@ -14,8 +14,9 @@ from registry.db.accounts import SigningKey
 from registry.db.audit import Event, EventPending, Leaf, TreeHead
 from registry.db.reviews import Review, Vote
 from registry.db.store import Store, plain
+from registry.documents import canonical
 from registry.errors import Invalid, Unverified
-from registry.proof import canonical, keys, merkle, notes
+from registry.proof import keys, merkle, notes
 from registry.queries.problems import Problems
 from registry.rules.actors import Actor
 from registry.views.audit import LogCheckView

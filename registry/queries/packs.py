@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 
 from registry.db.audit import Event, Leaf, TreeHead
 from registry.db.store import Store, utc
+from registry.documents import canonical
 from registry.errors import Conflict, Unverified
-from registry.proof import canonical, notes
+from registry.proof import notes
 from registry.rules.actors import Actor, Matter, require_reader
 
 CHUNK = 500

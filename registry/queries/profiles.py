@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.db import versions as table
 from registry.db.accounts import names
 from registry.db.profiles import ServingProfile

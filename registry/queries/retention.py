@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.orm import Session, aliased
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.db import blobs as bytes_table
 from registry.db import quotas as quota_table
 from registry.db import retention as table

@@ -17,8 +17,8 @@ from registry.db.rollouts import Channel, Rollout, RouteGeneration, Stood, stabl
 from registry.db.store import Store
 from registry.db.use_cases import UseCase
 from registry.db.versions import Line, Node, Version
+from registry.documents import canonical
 from registry.errors import Invalid, NotFound, Refused
-from registry.proof import canonical
 from registry.queries.pages import seen, storable
 from registry.queries.versions import files_of
 from registry.rules.actors import Actor

@@ -8,22 +8,25 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from registry import sandbox
-from registry.blobs import Blobs
+from registry.artifacts.bundles import judge as bundles
+from registry.artifacts.bundles.files import TOKENIZER, is_weights
+from registry.artifacts.bundles.judge import BaseFacts, Inspected, Kind
+from registry.artifacts.bundles.memory import JUDGING
+from registry.artifacts.datasets import rows
+from registry.artifacts.quantised import quantisations
+from registry.artifacts.tokenizers import sandbox
+from registry.artifacts.tokenizers.chat_templates import Judge, own_of
+from registry.artifacts.weights import digests
+from registry.artifacts.weights.tensors import File
+from registry.blobs.store import Blobs
 from registry.db import datasets as dataset_table
 from registry.db import versions
 from registry.db.store import Store
 from registry.db.versions import Line, Node, Version
+from registry.documents import canonical
 from registry.errors import BundleRejected, Defect, NotFound, RegistryError, Unavailable
-from registry.proof import canonical
-from registry.rooms import JUDGING
-from registry.rules import bundles, datasets, refs
+from registry.rules import refs
 from registry.rules.actors import Actor
-from registry.rules.bundles import BaseFacts, Inspected, Kind
-from registry.rules.chat_templates import Judge, own_of
-from registry.rules.files import TOKENIZER, is_weights
-from registry.rules.tensors import File
-from registry.stats import quantisations, weights
 from registry.views.versions import CheckView, VerifiedView
 
 ABOUT_BYTES = frozenset({"bytes-changed", "bytes-missing", "bytes-short", "bytes-more"})
@@ -97,7 +100,7 @@ def _version(store: Store, blobs: Blobs, actor: Actor, ref: str) -> VerifiedView
     with JUDGING.take(below + own):
         facts = _base(checks, blobs, base, base_files)
         inspected = bundles.inspect(
-            kind, files, blobs.read, base=facts, meta=version.meta, weigh=weights.weigh(blobs.read), judge=judge
+            kind, files, blobs.read, base=facts, meta=version.meta, weigh=digests.weigh(blobs.read), judge=judge
         )
     _files(checks, blobs, kind, files, inspected)
     manifest = canonical.digest([{"path": f.path, "sha256": f.sha256, "size": f.size} for f in files])
@@ -229,7 +232,7 @@ def _dataset(store: Store, blobs: Blobs, actor: Actor, ref: str) -> VerifiedView
     if checks.problems:
         checks.skip("record root", "it cannot be worked out without the rows")
     else:
-        root = datasets.inspect(file, blobs.read, kept.meta).record_root
+        root = rows.inspect(file, blobs.read, kept.meta).record_root
         checks.same("record root", root, kept.record_root)
     name = node.ref.removeprefix("dataset:")
     return VerifiedView(name, not checks.problems, 1, file.size, f"sha256:{kept.blob_id}", root, checks.problems,

@@ -7,13 +7,11 @@ the same items are compared item by item, which needs far fewer items than compa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
 from registry.errors import Invalid, Refused
-from registry.rules.datasets import Item
-from registry.rules.documents import loads
 
 
 def exact_match(output: str, expected: str) -> bool:
@@ -57,47 +55,29 @@ class Paired:
     neither: int
 
 
-def score(samples: bytes, items: Sequence[Item], metric: str = "exact_match") -> Scores:
-    """Judge every output of a samples file (JSON Lines of `item` and `output`) against the suite's own answers.
+def score(answers: Iterable[tuple[str, str]], expected: Mapping[str, str], metric: str = "exact_match") -> Scores:
+    """Judge every answer (item id, output) against the suite's own answers, `expected` by item id.
 
-    Raises Invalid for an unknown metric or a malformed line, Refused for an item that is unknown, answered twice or not
-    answered at all: a rate over a chosen part of the suite is not the suite's rate.
+    Raises Invalid for an unknown metric, Refused for an item that is unknown, answered twice or not answered at all: a
+    rate over a chosen part of the suite is not the suite's rate.
     """
     if metric not in METRICS:
         raise Invalid("unknown-metric", f"There is no metric '{metric[:40]}'.", f"Use one of {', '.join(METRICS)}.")
     outputs: dict[str, str] = {}
-    wanted = {item.id for item in items}
-    for number, line in enumerate(samples.removesuffix(b"\n").split(b"\n"), 1):
-        item, output = _sample(number, line)
-        if item not in wanted:
+    for number, (item, output) in enumerate(answers, 1):
+        if item not in expected:
             raise Refused("sample-unknown-item", f"Line {number} of the samples answers '{item[:40]}', which the suite "
                           "does not ask.", "Run the frozen suite as it is.")  # fmt: skip
         if item in outputs:
             raise Refused("sample-duplicate-item", f"Line {number} of the samples answers {item} a second time.",
                           "Give one output an item.")  # fmt: skip
         outputs[item] = output
-    if missing := [item.id for item in items if item.id not in outputs]:
+    if missing := [item for item in expected if item not in outputs]:
         raise Refused(
-            "sample-missing-item", f"{len(missing)} of {len(items)} items are not answered, the first is {missing[0]}.",
+            "sample-missing-item", f"{len(missing)} of {len(expected)} items are not answered, the first is {missing[0]}.",
             "Run every item of the suite.", missing=missing[:20],
         )  # fmt: skip
-    return Scores({item.id: METRICS[metric](outputs[item.id], item.expected) for item in items})
-
-
-def _sample(number: int, line: bytes) -> tuple[str, str]:
-    try:
-        record = loads(line, depth=1)
-    except Invalid as error:
-        record = error.detail
-    if not isinstance(record, dict) or set(record) != {"item", "output"}:
-        why = record if isinstance(record, str) else "it is no object of item and output"
-        raise Invalid("samples-malformed", f"Line {number} of the samples cannot be read: {why}.",
-                      'Write {"item": id, "output": text} a line.')  # fmt: skip
-    item, output = record["item"], record["output"]
-    if not isinstance(item, str) or not isinstance(output, str):
-        raise Invalid("samples-malformed", f"Line {number} of the samples: item and output must be texts.",
-                      'Write {"item": id, "output": text} a line.')  # fmt: skip
-    return item, output
+    return Scores({item: METRICS[metric](outputs[item], answer) for item, answer in expected.items()})
 
 
 def pair(adapter: Mapping[str, bool], base: Mapping[str, bool]) -> Paired:

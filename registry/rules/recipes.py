@@ -1,6 +1,4 @@
-"""The methods of tuning that are known, and recipes: how to train, checked once and frozen.
-
-`METHODS` is the one table of what an adapter may be: the registry registers by it, the trainer packs by it.
+"""Recipes: how to train, checked once and frozen.
 
 A recipe is hashed, signed into the training report and run again years later, so it holds decided numbers only, and
 its defaults are filled in before it is hashed: a default that changes later changes no recipe of the past.
@@ -16,54 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.errors import Invalid
-from registry.rules import configs, documents
-from registry.rules.anatomies import Anatomy
-from registry.rules.configs import MAX_RANK, Key, Values
-from registry.rules.lora import Wanted, predict_adalora, predict_lora
-from registry.rules.tunings import predict_beft, predict_bottleneck, predict_norm, predict_prefix, predict_prompt
 
 MODULE = re.compile(r"[A-Za-z0-9_]+")
 MAX_STEPS = 1_000_000
+MAX_RANK = 512
+"""The largest LoRA rank that can be trained; `artifacts.methods.configs` accepts no larger one."""
 MAX_PUBLISHED = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """One kind of adapter: what its configuration holds, and which tensors follow from that on a base.
-
-    `keys` are all the keys it may have, `required` those it must; `empty` are keys that PEFT writes and that must say
-    nothing, each with the reason. `serving` is `engines` where engines of others load it too, `peft` where only PEFT
-    does, `in-process` where only Countersign's own trainer does.
-    """
-
-    name: str
-    keys: Mapping[str, Key]
-    required: tuple[str, ...]
-    empty: Mapping[str, str]
-    predict: Callable[[Values, Anatomy], Wanted]
-    serving: str = "peft"
-
-
-PROMPT_NEEDS = ("num_virtual_tokens", "token_dim", "num_layers", "num_attention_heads")
-METHODS: dict[str, Method] = {
-    # rsLoRA, DoRA, biases, patterns, whole modules and converted PiSSA are settings of LoRA.
-    "LORA": Method(
-        "lora", configs.LORA, ("r", "lora_alpha", "target_modules"), configs.LORA_EMPTY, predict_lora, "engines",
-    ),
-    "ADALORA": Method(
-        "adalora", configs.ADALORA, ("lora_alpha", "target_modules", "init_r", "total_step"), configs.ADALORA_EMPTY,
-        predict_adalora,
-    ),
-    "PREFIX_TUNING": Method("prefix", configs.PREFIX, PROMPT_NEEDS, configs.PROMPT_EMPTY, predict_prefix),
-    "PROMPT_TUNING": Method("prompt", configs.PROMPT, PROMPT_NEEDS, configs.PROMPT_EMPTY, predict_prompt),
-    "LN_TUNING": Method("norm", configs.NORM, ("target_modules",), configs.NORM_EMPTY, predict_norm),
-    "BEFT": Method("bias", configs.BEFT, ("target_modules",), configs.NORM_EMPTY, predict_beft),
-    # PEFT has no bottleneck adapters; the format is ours (docs/decisions/0017).
-    "BOTTLENECK": Method(
-        "bottleneck", configs.BOTTLENECK, ("target_modules", "bottleneck_size"), {}, predict_bottleneck, "in-process",
-    ),
-}  # fmt: skip
-"""PEFT's type -> the method. Any other type is refused by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +52,6 @@ class Recipe:
         """The recipe as JSON: what is stored, signed and hashed; `parse` reads it back to an equal recipe."""
         listed = dataclasses.asdict(self)
         return {key: list(value) if isinstance(value, tuple) else value for key, value in listed.items()}
-
-    def digest(self) -> str:
-        """`sha256:<hex>` of the canonical document, defaults included."""
-        return documents.digest(self.as_dict())
 
 
 def _int(low: int, high: int) -> Callable[[Any], bool]:

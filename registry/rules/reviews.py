@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from registry.errors import Invalid, Refused
-from registry.rules.documents import sha256_hex
 from registry.rules.policies import Quorum
 
 VERDICTS = ("approve", "reject", "request_changes")
@@ -25,7 +25,7 @@ class Ballot:
 
 def commitment(salt: bytes, reason: str) -> str:
     """What a signed decision holds of its reason, so that the text can be erased and the signature stays good."""
-    return "sha256:" + sha256_hex(salt + reason.encode())
+    return "sha256:" + hashlib.sha256(salt + reason.encode()).hexdigest()
 
 
 def check_verdict(verdict: str) -> str:

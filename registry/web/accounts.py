@@ -9,12 +9,13 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import Response
 
 from registry import callers
+from registry.api.problems import STATUSES
 from registry.commands import keys
 from registry.errors import Invalid, NotFound, RegistryError, Unauthenticated
 from registry.queries import accounts
 from registry.rules.actors import Role
 from registry.rules.refs import parse_ref
-from registry.web.pages import STATUS, THEMES, Page, html, render, sent
+from registry.web.pages import THEMES, Page, html, render, sent
 from registry.web.versions import path_of
 from registry.web.visits import (
     Here,
@@ -61,7 +62,7 @@ def sign_in(
             raise Unauthenticated("token-missing", "Paste a token.", "")
         secret = callers.open_session(store, token.strip())
     except RegistryError as error:
-        return _sign_in_form(request, local_path(destination), error, STATUS[error.family])
+        return _sign_in_form(request, local_path(destination), error, STATUSES[error.family])
     former = request.cookies.get(cookie_name(request))
     if former:
         callers.close_session(store, former)
@@ -106,7 +107,7 @@ def enroll(
             )  # fmt: skip
         keys.enroll(here.store, here.actor, public_key, label.strip() or "browser", proof)
     except RegistryError as error:
-        return _settings(here, STATUS[error.family], error, label)
+        return _settings(here, STATUSES[error.family], error, label)
     return sent("/settings", "enrolled")
 
 

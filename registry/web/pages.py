@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
 
+from registry.api.problems import STATUSES
 from registry.errors import Fault, Forbidden, NotFound, RegistryError, Unauthenticated
 from registry.queries import audit as log_queries
 from registry.rules.actions import Action
@@ -25,11 +26,6 @@ from registry.web.visits import Visit, check_posted, request_id, sign_in_path
 log = logging.getLogger(__name__)
 
 # How each family of refusals is answered; the sentences come from the error itself.
-STATUS = {
-    "invalid": 422, "too-large": 413, "unauthenticated": 401, "forbidden": 403, "not-found": 404, "conflict": 409,
-    "refused": 409, "rejected": 422, "unverified": 422, "unavailable": 503, "fault": 500,
-}  # fmt: skip
-
 # What just happened, by the word a redirect carries; a fixed list, so that a link cannot put words in our mouth.
 DONE = {
     "signed": "Your decision is signed and in the log.",
@@ -105,7 +101,7 @@ def refusal(request: Request, error: RegistryError) -> Response:
         return RedirectResponse(sign_in_path(request), status_code=303)
     here: Visit | None = getattr(request.state, "visit", None)
     context = {"here": here, "log_size": None, "done": "", "error": error, "request_id": request_id(request)}
-    answer = html(request, "error.html", STATUS[error.family], context)
+    answer = html(request, "error.html", STATUSES[error.family], context)
     if error.family == "unavailable":
         answer.headers["retry-after"] = "2"
     return answer

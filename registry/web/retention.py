@@ -8,13 +8,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form
 from fastapi.responses import Response
 
+from registry.api.problems import STATUSES
 from registry.commands import holds
 from registry.commands import retention as commands
 from registry.errors import RegistryError
 from registry.queries import retention as queries
 from registry.rules.actions import Action
 from registry.rules.rollouts import check_reason
-from registry.web.pages import STATUS, Page, needs, render, sent
+from registry.web.pages import Page, needs, render, sent
 from registry.web.visits import Here, Posted, Visit
 
 router = APIRouter(route_class=Page, include_in_schema=False)
@@ -46,7 +47,7 @@ def _act(here: Visit, form: str, done: str, reason: str, act: Callable[[str], ob
     try:
         act(check_reason(reason.replace("\r\n", "\n")))
     except RegistryError as error:
-        return _page(here, status=STATUS[error.family], failed=form, error=error, reason=reason, **typed)
+        return _page(here, status=STATUSES[error.family], failed=form, error=error, reason=reason, **typed)
     return sent("/retention", done)
 
 

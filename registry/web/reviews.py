@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form
 from fastapi.responses import Response
 
+from registry.api.problems import STATUSES
 from registry.commands import reviews as commands
 from registry.errors import Invalid, NotFound, RegistryError
 from registry.queries import accounts, retention, reviews, versions
@@ -16,7 +17,7 @@ from registry.rules.actions import Action
 from registry.rules.reviews import check_reason
 from registry.views.reviews import ReviewView
 from registry.web.gates import footing, measures, passed
-from registry.web.pages import STATUS, Page, needs, render, sent
+from registry.web.pages import Page, needs, render, sent
 from registry.web.versions import version_path
 from registry.web.visits import Here, Posted, Visit
 
@@ -136,5 +137,5 @@ def decide(
     except NotFound:
         raise
     except RegistryError as error:
-        return _show(here, number, STATUS[error.family], error=error, **typed)
+        return _show(here, number, STATUSES[error.family], error=error, **typed)
     return sent(f"/reviews/{number}", "signed")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form
 from fastapi.responses import Response
 
+from registry.api.problems import STATUSES
 from registry.commands import rollouts as commands
 from registry.errors import Invalid, NotFound, RegistryError
 from registry.queries import rollouts, versions
@@ -18,7 +19,7 @@ from registry.rules.refs import ENVIRONMENTS, check_environment, parse_line
 from registry.rules.rollouts import check_reason
 from registry.views.rollouts import ChannelView, GenerationView
 from registry.views.versions import VersionView
-from registry.web.pages import STATUS, Page, needs, render, sent
+from registry.web.pages import Page, needs, render, sent
 from registry.web.visits import Here, Posted, Visit
 
 router = APIRouter(route_class=Page, include_in_schema=False)
@@ -139,7 +140,7 @@ def _act(
         act(check_reason(reason.replace("\r\n", "\n")))
     except RegistryError as error:
         kept = {"failed": form, "error": error, "reason": reason} | typed
-        return _show(here, environment, team, name, channel, STATUS[error.family], **kept)
+        return _show(here, environment, team, name, channel, STATUSES[error.family], **kept)
     return sent(f"/deployments/{environment}/{team}/{name}/{channel}", done)
 
 

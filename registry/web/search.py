@@ -8,10 +8,11 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
+from registry.api.problems import STATUSES
 from registry.errors import RegistryError
 from registry.queries import search as queries
 from registry.rules import searches
-from registry.web.pages import STATUS, Page, render
+from registry.web.pages import Page, render
 from registry.web.versions import version_path
 from registry.web.visits import Here
 
@@ -66,7 +67,7 @@ def search(
              for value in (several[name] if name in several else [plain[name]]) if value]  # fmt: skip
     measured = wanted.named_metrics() if page is not None else []
     return render(
-        here, "search.html", 200 if error is None else STATUS[error.family], page=page, error=error, asked=plain | several,
+        here, "search.html", 200 if error is None else STATUSES[error.family], page=page, error=error, asked=plain | several,
         sort=sort, cursor=cursor, address=address, chips=chips, labels=LABELS, facets=FACETS, kinds=searches.KINDS,
         states=searches.STATES, most_values=MOST_VALUES, measured=measured, path_of=version_path,
     )  # fmt: skip

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form
 from fastapi.responses import Response
 
+from registry.api.problems import STATUSES
+from registry.artifacts.tokenizers.chat_templates import own_of
 from registry.commands import deletions, recalls, tags
 from registry.db.store import Store
 from registry.errors import Forbidden, Invalid, NotFound, Refused, RegistryError, Unavailable, Unverified
@@ -18,7 +20,6 @@ from registry.queries import tags as tag_queries
 from registry.rules import retention as rules
 from registry.rules.actions import Action
 from registry.rules.actors import Actor, Matter, may_read
-from registry.rules.chat_templates import own_of
 from registry.rules.refs import parse_line, parse_ref
 from registry.rules.rollouts import check_reason
 from registry.views.chat_templates import ChatTemplateView
@@ -26,7 +27,7 @@ from registry.views.lineage import LineageView, NodeView
 from registry.views.retention import KeepingView
 from registry.views.versions import VersionView
 from registry.web import words
-from registry.web.pages import STATUS, Page, needs, render, sent
+from registry.web.pages import Page, needs, render, sent
 from registry.web.visits import Here, Posted, Visit
 
 router = APIRouter(route_class=Page, include_in_schema=False)
@@ -185,7 +186,7 @@ def _end(
         raise
     except RegistryError as error:
         typed = {"failed": done, "error": error, "reason": reason, "confirm": confirm}
-        return _version(here, shelf, team, name, number, STATUS[error.family], **typed)
+        return _version(here, shelf, team, name, number, STATUSES[error.family], **typed)
     return sent(f"/{shelf.path}/{team}/{name}/v/{number}", done)
 
 
@@ -196,7 +197,7 @@ def _tag(here: Posted, shelf: Shelf, team: str, name: str, number: int, key: str
     except RegistryError as error:
         if error.kind in ("version-unknown", "line-unknown"):
             raise
-        return _version(here, shelf, team, name, number, STATUS[error.family], tag_error=error, key=key, value=value)
+        return _version(here, shelf, team, name, number, STATUSES[error.family], tag_error=error, key=key, value=value)
     return sent(f"/{shelf.path}/{team}/{name}/v/{number}", "untagged" if remove else "tagged")
 
 

@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 
 from registry.app import create_app, open_sequencer
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import tokens
 from registry.db.store import Store
 from registry.rules.actors import SYSTEM

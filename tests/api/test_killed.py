@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.client import Countersign, Progress
 from registry.commands import tokens
 from registry.db.store import Store

@@ -57,7 +57,7 @@ def test_an_upload_may_come_in_pieces(door: Door, world: World) -> None:
 
 def test_the_server_may_be_started_again_in_between(door: Door, world: World, databases: object) -> None:
     """Nothing of an upload is in its memory: another application on the same store goes on."""
-    from registry.uploads import Uploads
+    from registry.blobs.uploads import Uploads
 
     data = os.urandom(100_000)
     patch(door, world, data, 0, data[:60_000], Upload_Complete="?0")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.client import Countersign
 from registry.commands import tokens
 from registry.db import migrate

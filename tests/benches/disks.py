@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
+from registry.blobs.uploads import Uploads
 from registry.errors import Unavailable
-from registry.uploads import Uploads
 from tests.build import repository
 from tests.crashes import ACCOUNT, DATA, DIGEST
 
@@ -28,7 +28,7 @@ import sys
 from registry.errors import Unavailable
 from tests.crashes import ACCOUNT, DIGEST, put, upload
 from registry.blobs import Blobs
-from registry.uploads import Uploads
+from registry.blobs.uploads import Uploads
 store = Blobs(sys.argv[1])
 try:
     {"put": put, "upload": upload}[sys.argv[2]](store)

@@ -6,10 +6,10 @@ import gc
 import os
 import time
 
-from registry.rules.bundles import inspect
+from registry.artifacts.bundles.judge import inspect
+from tests.artifacts.bundle_files import declared
 from tests.assets.cases import Files, sound
 from tests.assets.worst import WORST, like_gemma
-from tests.rules.bundle_files import declared
 
 
 def run() -> None:

@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-from registry.blobs import Blobs
+from registry.artifacts.weights.tensors import File
+from registry.blobs.store import Blobs
 from registry.commands import tokens, versions
 from registry.db import migrate
 from registry.db.store import Store, open_engine
 from registry.rules.actors import SYSTEM
-from registry.rules.tensors import File
 from tests.benches.blobs import _free, peak, running
 from tests.build import BASE_META, MODULE, Person, a_person, install_policies, put, register, repository
 from tests.database import open_databases

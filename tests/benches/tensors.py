@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from registry.blobs import Blobs
-from registry.rules.tensors import File, parse_header
-from registry.stats.weights import weigh
+from registry.artifacts.weights.digests import weigh
+from registry.artifacts.weights.tensors import File, parse_header
+from registry.blobs.store import Blobs
 from tests.benches import RUNS
 
 MEGABYTES = int(os.environ.get("COUNTERSIGN_BENCH_MB", "1024"))

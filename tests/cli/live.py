@@ -13,7 +13,7 @@ from pathlib import Path
 import uvicorn
 
 from registry.app import create_app, open_sequencer, prepare
-from registry.home import claim
+from registry.postgres.home import claim
 from registry.sequencer import Sequencer
 from registry.settings import Settings
 

@@ -20,8 +20,8 @@ import pytest
 
 from registry.cli import supervisor as supervising
 from registry.cli.supervisor import MARK, Child, Supervisor, last_line, log_of, strays, sweep
-from registry.embedded import Cluster
-from registry.home import claim
+from registry.postgres.cluster import Cluster
+from registry.postgres.home import claim
 from tests.gateway.served import until
 from tests.ports import free_port
 

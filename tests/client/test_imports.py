@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from registry.artifacts.bundles.files import Kind
 from registry.client.artifacts import parse
 from registry.client.sources import choose, without_code
 from registry.errors import Invalid, RegistryError, Unverified
-from registry.rules.files import Kind
 from tests.cli.test_main_job import write_adapter, write_base
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

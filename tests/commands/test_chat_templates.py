@@ -6,7 +6,7 @@ from importlib import resources
 
 import pytest
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import policies, reviews, versions
 from registry.db.store import Store
 from registry.errors import BundleRejected, Refused

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from registry.blobs import Blobs
+from registry.artifacts.weights.tensors import File
+from registry.blobs.store import Blobs
 from registry.commands import blobs as collecting
 from registry.commands import deletions, holds, quotas, retention, versions
 from registry.db.store import Store, open_engine
@@ -21,7 +22,6 @@ from registry.queries import retention as asked
 from registry.queries.folds import rebuild
 from registry.rules.actors import SYSTEM
 from registry.rules.quotas import Limits
-from registry.rules.tensors import File
 from tests.build import (
     ADAPTER_META,
     World,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import deletions, evals, holds, recalls, retention, reviews, rollouts, tags, versions
 from registry.db.store import Store
 from registry.errors import Conflict, Forbidden, Invalid, NotFound, Refused

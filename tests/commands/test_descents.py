@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from safetensors.numpy import load, save
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import profiles, recalls, versions
 from registry.db import profiles as table
 from registry.db import versions as rows

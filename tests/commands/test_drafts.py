@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from registry.blobs import Blobs
+from registry.artifacts.weights.tensors import File
+from registry.blobs.store import Blobs
 from registry.commands import recalls, training_runs, versions
 from registry.db.store import Store
 from registry.db.training_runs import by_id
@@ -18,7 +19,6 @@ from registry.queries import folds, search
 from registry.queries import versions as asked
 from registry.rules import searches
 from registry.rules.actors import SYSTEM
-from registry.rules.tensors import File
 from tests.build import (
     ADAPTER_META,
     DATA_META,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import blobs as collecting
 from registry.db.store import Store
 from registry.queries.folds import rebuild

@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
-from registry.blobs import Blobs
+from registry.artifacts.methods.anatomies import anatomy
+from registry.artifacts.methods.configs import FILE
+from registry.artifacts.weights.tensors import File
+from registry.blobs.store import Blobs
 from registry.commands import evals, versions
 from registry.db.store import Store
 from registry.errors import BundleRejected, Refused
 from registry.queries import pulls
 from registry.queries import versions as asked
 from registry.queries.verification import verify
-from registry.rules.anatomies import anatomy
-from registry.rules.configs import FILE
 from registry.rules.refs import commit
-from registry.rules.tensors import File
 from registry.views.versions import AddedView, VersionView
+from tests.artifacts.methods.test_methods import LEAST, read
 from tests.build import (
     ADAPTER_META,
     BASE_META,
@@ -32,7 +33,6 @@ from tests.build import (
     register,
     safetensors,
 )
-from tests.rules.test_methods import LEAST, read
 
 META = {**ADAPTER_META, "domain": "legal"}
 SHAPES: dict[str, tuple[int, ...]] = {"model.layers.0.self_attn.q_proj.weight": (8, 8), "model.norm.weight": (8,)}

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import profiles, recalls, versions
 from registry.db import versions as table
 from registry.db.store import Store

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import recalls, rollouts, versions, work
 from registry.commands import training_runs as training
 from registry.db.store import Store

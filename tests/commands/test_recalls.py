@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import policies, recalls, rollouts
 from registry.db.store import Store
 from registry.errors import Invalid, NotFound, Refused

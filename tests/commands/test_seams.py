@@ -11,18 +11,20 @@ from typing import Any
 import psycopg
 import pytest
 
-from registry.blobs import Blobs
+from registry.artifacts.bundles import judge
+from registry.artifacts.weights.tensors import File
+from registry.blobs.store import Blobs
 from registry.commands import blobs as collecting
 from registry.commands import datasets, recalls, versions, work
 from registry.commands import training_runs as training
 from registry.db.store import Store
+from registry.documents import canonical
 from registry.errors import NotFound, Refused
 from registry.queries import pulls, search
 from registry.queries import versions as asked
-from registry.rules import bundles, documents, searches
+from registry.rules import searches
 from registry.rules.actors import SYSTEM
 from registry.rules.refs import commit
-from registry.rules.tensors import File
 from tests.build import (
     ADAPTER_META,
     DATA_META,
@@ -58,7 +60,7 @@ def from_before(world: World, ref: str, files: Sequence[File]) -> None:
         done = connection.execute(
             "update version set manifest_digest = %s, facts = facts - 'unbound_manifest' - 'uploaded_config' "
             "where id = (select id from node where ref = %s)",
-            [documents.digest(bundles.manifest_of(files)), ref],
+            [canonical.digest(judge.manifest_of(files)), ref],
         )
         assert done.rowcount == 1
         connection.execute("alter table version enable trigger user")

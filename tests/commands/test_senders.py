@@ -13,7 +13,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import event, text
 
-from registry.blobs import Blobs
+from registry.artifacts.weights.tensors import File
+from registry.blobs.store import Blobs
 from registry.commands import blobs as collecting
 from registry.commands import datasets, deletions, evals, profiles, recalls, retention, versions
 from registry.db import blobs as collected
@@ -22,7 +23,6 @@ from registry.db.store import Store, open_engine
 from registry.errors import NotFound, RegistryError, Unverified
 from registry.queries import pulls
 from registry.rules.actors import SYSTEM, Actor, Grant, Role
-from registry.rules.tensors import File
 from tests.build import (
     ADAPTER_META,
     DATA_META,

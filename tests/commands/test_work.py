@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import deletions, recalls, versions, work
 from registry.commands import training_runs as training
 from registry.db.store import Store

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import recalls, rollouts, tokens, versions
 from registry.db.store import Store
 from registry.rules.actors import SYSTEM

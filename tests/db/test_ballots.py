@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import accounts, reviews, versions
 from registry.db.store import Store
-from registry.proof import canonical
+from registry.documents import canonical
 from registry.queries import reviews as asked
 from registry.rules.actors import SYSTEM
 from tests.build import ADAPTER_META, Person, a_person, a_world, adapter_files, register

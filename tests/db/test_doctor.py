@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import blobs as collecting
 from registry.commands import (
     deletions,

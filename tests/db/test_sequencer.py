@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from registry import verifier
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.db import sequence
 from registry.db.store import Store, open_engine
 from registry.errors import Conflict, Fault, Unverified

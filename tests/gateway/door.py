@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from registry.rules.documents import digest
+from registry.documents.canonical import digest
 from registry.views.rollouts import ArmView, RoutingEntry, RoutingView
 from registry.views.versions import FileView
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from registry.client import Countersign
+from registry.documents.canonical import digest
 from registry.errors import Unverified
 from registry.gateway.cache import Cache, inside
-from registry.rules.documents import digest
 from registry.views.rollouts import ArmView
 from registry.views.versions import FileView
 from tests.gateway.door import TOKEN, Door

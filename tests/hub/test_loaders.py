@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from registry.artifacts.weights.tensors import File
 from registry.client import Countersign
 from registry.commands import recalls, rollouts, tokens, versions
 from registry.rules.actors import SYSTEM
 from registry.rules.refs import commit
-from registry.rules.tensors import File
 from tests.api.conftest import Door
 from tests.assets.pieces import trained
 from tests.build import BASE_META, World, a_person, a_world, approved, put, register

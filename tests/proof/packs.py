@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid5
 
-from registry.proof import canonical, merkle, notes
+from registry.documents import canonical
+from registry.proof import merkle, notes
 from registry.proof.keys import SigningKey
 
 ORIGIN = "countersign.local/7f3a"

@@ -7,7 +7,7 @@ import json
 import random
 import zipfile
 
-from registry.proof import canonical
+from registry.documents import canonical
 from tests.proof.judging import HEADS, KEY, Judge, honest, redeclared
 from tests.proof.packs import members, story, zipped
 

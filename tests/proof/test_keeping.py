@@ -20,11 +20,11 @@ import pytest
 from sqlalchemy import text
 
 from registry import verifier
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import blobs as collecting
 from registry.commands import deletions, holds, recalls, retention, versions
 from registry.db.store import Store, open_engine
-from registry.proof import canonical
+from registry.documents import canonical
 from registry.rules.actors import SYSTEM
 from tests.build import (
     ADAPTER_META,

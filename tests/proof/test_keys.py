@@ -10,8 +10,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
+from registry.documents import canonical
 from registry.errors import Conflict, Invalid, NotFound
-from registry.proof import canonical, keys
+from registry.proof import keys
 from tests.proof import vectors
 
 

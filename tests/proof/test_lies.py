@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from registry import verifier
-from registry.proof import canonical
+from registry.documents import canonical
 from tests.proof.judging import HEADS, KEY, Judge
 from tests.proof.packs import (
     POLICY,

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import event
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import rollouts
 from registry.db.store import Store
 from registry.rules.actors import Actor, Grant, Role

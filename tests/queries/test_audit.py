@@ -14,7 +14,7 @@ from zipfile import ZIP_STORED, ZipFile
 import pytest
 from sqlalchemy import create_engine, text
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.db.store import Store, open_engine
 from registry.db.table import Table
 from registry.errors import Conflict, Forbidden, Invalid, Unverified

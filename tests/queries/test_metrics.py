@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import evals, rollouts, training_runs, work
 from registry.db.store import Store
 from registry.queries.metrics import numbers

@@ -7,7 +7,7 @@ import secrets
 import pytest
 from sqlalchemy import text
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.db.store import Store
 from registry.errors import Forbidden, Invalid, NotFound
 from registry.queries import reviews as asked

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import recalls, rollouts
 from registry.db.store import Store
 from registry.errors import Invalid, NotFound

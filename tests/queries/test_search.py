@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from sqlalchemy import event, text
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import tags
 from registry.db.store import Store, open_engine
 from registry.errors import Forbidden, Invalid, NotFound, RegistryError

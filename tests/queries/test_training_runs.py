@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import training_runs, work
 from registry.db.store import Store
 from registry.errors import Invalid, NotFound

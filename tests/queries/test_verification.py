@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.db import versions as rows
 from registry.db.store import Store
 from registry.queries.verification import verify

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import recalls, versions
 from registry.db.store import Store
 from registry.errors import Invalid, NotFound

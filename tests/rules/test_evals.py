@@ -9,11 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from registry.artifacts.datasets.rows import Item, item_id
+from registry.artifacts.datasets.samples import expected_answers, read_samples
 from registry.errors import Invalid, Refused
-from registry.rules.datasets import Item, item_id
-from registry.rules.evals import Paired, difference, mcnemar, pair, score, wilson
+from registry.rules import evals
+from registry.rules.evals import Paired, Scores, difference, mcnemar, pair, wilson
 
 ITEMS = [Item(item_id(q, a), q, a) for q, a in (("q1", "Permissive"), ("q2", "Copyleft"), ("q3", " Public Domain\n"))]
+
+
+def score(data: bytes, items: list[Item], metric: str = "exact_match") -> Scores:
+    return evals.score(read_samples(data), expected_answers(items), metric)
 
 
 def samples(*outputs: tuple[str, object]) -> bytes:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from registry.documents.canonical import digest
 from registry.errors import Invalid
-from registry.rules.documents import digest
 from registry.rules.gates import Contamination, Superiority, judge
 from registry.rules.policies import Policy, Quorum, as_rules, parse
 from registry.rules.refs import ENVIRONMENTS

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from registry.documents import canonical
 from registry.errors import Invalid
-from registry.proof import canonical
 from registry.rules.engines import ENGINES
 from registry.rules.profiles import BUILD, DTYPES, KEYS, QUANTISATIONS, differences, parse
 

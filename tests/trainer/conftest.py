@@ -13,10 +13,10 @@ import torch
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+from registry.artifacts.datasets.rows import Item, Row, sound_rows, suite_items
+from registry.artifacts.weights.tensors import File
 from registry.client import Countersign
-from registry.rules.datasets import Item, Row, sound_rows, suite_items
 from registry.rules.recipes import Recipe, parse
-from registry.rules.tensors import File
 from tests.database import Databases
 from tests.trainer.live import Live
 from trainer import device, job

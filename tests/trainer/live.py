@@ -10,7 +10,7 @@ import uvicorn
 
 from registry.app import create_app, prepare
 from registry.client import Countersign
-from registry.home import claim
+from registry.postgres.home import claim
 from registry.settings import Settings
 from tests.ports import free_port
 

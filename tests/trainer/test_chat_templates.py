@@ -10,12 +10,12 @@ import pytest
 import trl
 from transformers import AutoTokenizer
 
-from registry import sandbox
+from registry.artifacts.bundles.judge import base_facts, inspect
+from registry.artifacts.tokenizers import sandbox
+from registry.artifacts.tokenizers.chat_templates import GOLDEN, HIDDEN
+from registry.artifacts.weights.tensors import File
 from registry.client.sources import choose
-from registry.rules.bundles import base_facts, inspect
-from registry.rules.chat_templates import GOLDEN, HIDDEN
-from registry.rules.documents import sha256_hex
-from registry.rules.tensors import File
+from registry.documents.canonical import sha256_hex
 
 TEMPLATES = {path.stem: path for path in sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))}
 RENDERED = ("llama3_1", "qwen3", "gemma3", "phi3", "deepseekv3", "gptoss", "cohere", "qwen3_training")
@@ -53,7 +53,7 @@ def test_they_render_as_transformers_renders_them(base: Path, name: str) -> None
 
 def test_a_tokenizer_saved_beside_an_adapter_is_its_base_s_until_it_is_changed(base: Path, tmp_path: Path) -> None:
     """What PEFT's trainers leave: the tokenizer they loaded, saved again next to the adapter."""
-    from tests.rules.bundle_files import adapter_files
+    from tests.artifacts.bundle_files import adapter_files
 
     folder = tmp_path / "output"
     tokenizer = AutoTokenizer.from_pretrained(base)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from registry.artifacts.datasets.rows import Row
 from registry.errors import Invalid, Unverified
-from registry.rules.datasets import Row
-from registry.rules.documents import Root
+from registry.proof.merkle import Frontier
 from trainer import data, model
 
 
@@ -104,7 +104,7 @@ def test_rows_other_than_those_leased_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a", "completion": "b"}\n')
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    root = Root([b'{"completion":"b","prompt":"a"}']).text()
+    root = Frontier([b'{"completion":"b","prompt":"a"}']).text()
     [found] = data.read_rows(path, sha256, root)
     assert (found.prompt, found.completion, found.split) == ("a", "b", "train")
     path.write_text('{"prompt": "a", "completion": "B"}\n')

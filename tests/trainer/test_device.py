@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from registry.proof import canonical
+from registry.documents import canonical
 from trainer import device, memory, model
 from trainer.device import Device
 

@@ -17,9 +17,9 @@ import peft
 import pytest
 from fastapi.testclient import TestClient
 
+from registry.artifacts.datasets.rows import Item
 from registry.client import Countersign
 from registry.errors import Unavailable
-from registry.rules.datasets import Item
 from tests.gateway.served import until
 from tests.ports import free_port
 from tests.trainer.conftest import short_recipe

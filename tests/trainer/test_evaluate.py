@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from registry.artifacts.bundles.judge import base_facts, inspect
+from registry.artifacts.datasets.rows import Item
+from registry.artifacts.datasets.samples import expected_answers, read_samples
+from registry.artifacts.weights.tensors import File
 from registry.errors import BundleRejected, Invalid
 from registry.rules import evals, recipes
-from registry.rules.bundles import base_facts, inspect
-from registry.rules.datasets import Item
-from registry.rules.tensors import File
 from trainer import evaluate, loop, model, pack
 from trainer.demo.recipes import SMOLLM2, TINY
 from trainer.device import Device
@@ -81,7 +82,7 @@ def test_the_tiny_recipe_beats_the_base_beyond_doubt_and_its_bundle_is_sound(
         )  # fmt: skip
         assert meters["items"] == len(items) >= 60
         assert [json.loads(line)["item"] for line in into.read_text().splitlines()] == [item.id for item in items]
-        return evals.score(into.read_bytes(), items)
+        return evals.score(read_samples(into.read_bytes()), expected_answers(items))
 
     before, half, after = score(None), score(tmp_path / "step-24"), score(tmp_path / "step-48")
     assert before.correct / before.n < 0.05

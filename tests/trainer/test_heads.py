@@ -16,10 +16,10 @@ import transformers
 from safetensors.numpy import load, save
 from transformers.models.auto import modeling_auto
 
-from registry.rules.bundles import BaseFacts, base_facts
-from registry.rules.configs import FILE
-from registry.rules.heads import BODIES, DECODERS
-from tests.rules.bundle_files import Files, declared, look
+from registry.artifacts.bundles.judge import BaseFacts, base_facts
+from registry.artifacts.methods.configs import FILE
+from registry.artifacts.methods.heads import BODIES, DECODERS
+from tests.artifacts.bundle_files import Files, declared, look
 from tests.trainer.peft_outputs import GPT2, LLAMA, TOKENS
 
 WEIGHTS = "adapter_model.safetensors"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from registry.artifacts.datasets.rows import inspect
+from registry.artifacts.weights.tensors import File
 from registry.errors import Unverified
-from registry.rules.datasets import inspect
-from registry.rules.tensors import File
 from trainer.demo import inputs
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from registry.artifacts.datasets.rows import Row
 from registry.errors import Invalid, Refused
-from registry.rules.datasets import Row
-from registry.rules.documents import Root
+from registry.proof.merkle import Frontier
 from tests.trainer.conftest import short_recipe
 from trainer import loop
 from trainer.demo import inputs
@@ -81,7 +81,7 @@ def test_killed_and_resumed_is_the_same_to_the_byte(
     job = json.dumps({
         "kind": "training", "run": "a-run", "recipe": short_recipe().as_dict(), "adapter": "acme/letters",
         "base": {"ref": "acme/tiny@v1", "folder": str(base), "line": "acme/tiny", "commit": "c" * 40},
-        "dataset": {"ref": "acme/letters@v1", "file": str(data), "root": Root(row.leaf for row in rows).text(),
+        "dataset": {"ref": "acme/letters@v1", "file": str(data), "root": Frontier(row.leaf for row in rows).text(),
                     "sha256": hashlib.sha256(data.read_bytes()).hexdigest()},
     })  # fmt: skip
     alike = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}

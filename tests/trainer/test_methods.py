@@ -17,12 +17,12 @@ import pytest
 import torch
 from safetensors.numpy import load, save
 
+from registry.artifacts.bundles.judge import BaseFacts, Inspected, base_facts, inspect
+from registry.artifacts.methods import adapters
+from registry.artifacts.methods.configs import FILE
+from registry.artifacts.methods.table import METHODS
 from registry.client import Countersign
-from registry.rules import adapters
-from registry.rules.bundles import BaseFacts, Inspected, base_facts, inspect
-from registry.rules.configs import FILE
-from registry.rules.recipes import METHODS
-from tests.rules.bundle_files import Files, declared, look
+from tests.artifacts.bundle_files import Files, declared, look
 from tests.trainer import peft_outputs
 from tests.trainer.live import Live
 from tests.trainer.peft_outputs import CASES, gpt2, llama, logits

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from registry.documents import canonical
 from registry.errors import BundleRejected
-from registry.rules.documents import canonical
-from tests.rules.bundle_files import LORA
+from tests.artifacts.bundle_files import LORA
 from tests.trainer.conftest import short_recipe
 from trainer import pack
 
@@ -42,7 +42,7 @@ def test_only_what_the_weights_are_is_kept(written: Path, tmp_path: Path) -> Non
     assert config["inference_mode"] is True
     assert set(config) < set(WRITTEN)
     assert b"/srv/" not in text
-    assert pack.clean_config(text, **BASE) == text == canonical(config)
+    assert pack.clean_config(text, **BASE) == text == canonical.encode(config)
 
 
 @pytest.mark.parametrize("change", [{"a_key_of_tomorrow": 1}, {"peft_type": "IA3"}, {"init_lora_weights": "pissa"}])
@@ -73,7 +73,7 @@ def test_the_card_states_facts_and_the_recipe_it_can_be_checked_by() -> None:
         "321 tokens",
         "`a-run`",
         "layers 0 to 1",
-        recipe.digest(),
+        canonical.digest(recipe.as_dict()),
     ):
         assert fact in text
     assert text.startswith("---\nbase_model: acme/tiny@v1\n")

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import profiles, versions
 from registry.db.store import Store
 from registry.errors import Refused

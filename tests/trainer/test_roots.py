@@ -8,13 +8,13 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from registry.blobs import Blobs
+from registry.artifacts.bundles import judge
+from registry.blobs.store import Blobs
 from registry.commands import versions
 from registry.db import versions as table
 from registry.db.store import Store
 from registry.errors import Unverified
 from registry.queries import verification
-from registry.rules import bundles
 from registry.rules.actors import SYSTEM
 from registry.views.training_runs import InputFile, InputView
 from tests.build import BASE_META, World, a_world, adapter_files, put, register, safetensors
@@ -56,7 +56,7 @@ def test_a_base_keeps_the_root_it_was_registered_with(world: World) -> None:
     ]
     draft = versions.Draft("base", f"{world.team}/old", files, BASE_META)
     ref = register(world.store, world.blobs, world.engineer.actor, draft).ref
-    seen = bundles.inspect("base", files, world.blobs.read, base=None, meta=BASE_META)
+    seen = judge.inspect("base", files, world.blobs.read, base=None, meta=BASE_META)
     assert seen.former_base_root not in (None, seen.base_root)
     with psycopg.connect(plain_url(world.store)) as connection:
         connection.execute("alter table version disable trigger user")

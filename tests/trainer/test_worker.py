@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+from registry.artifacts.datasets.rows import Item
 from registry.client import Countersign
 from registry.commands import work as leases
 from registry.errors import Conflict
-from registry.rules.datasets import Item
 from registry.views.training_runs import TrainingRunView
 from tests.gateway.served import until
 from tests.trainer.live import Live

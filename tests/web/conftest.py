@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from registry.app import create_app, open_sequencer, private
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.commands import tokens
 from registry.db.store import Store
 from registry.rules.actors import SYSTEM

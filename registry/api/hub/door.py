@@ -13,8 +13,8 @@ from prometheus_client import Counter
 from starlette.routing import Match
 from starlette.types import Scope
 
-from registry.api.rest.door import bearer, store_of
-from registry.api.rest.problems import STATUSES
+from registry.api.door import bearer, store_of
+from registry.api.problems import STATUSES
 from registry.callers import actor_of
 from registry.errors import Forbidden, NotFound, RegistryError
 from registry.rules.actors import Actor

@@ -7,9 +7,9 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 
 from registry.api import bytes as pieces
+from registry.api.door import TheBlobs, TheStore
 from registry.api.hub import shapes
 from registry.api.hub.door import Caller, HubRoute, first, segments, unknown
-from registry.api.rest.door import TheBlobs, TheStore
 from registry.db.store import Store
 from registry.queries import pulls
 from registry.rules.actors import Actor

@@ -12,10 +12,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from registry.api.door import TheBlobs, TheStore
 from registry.api.hub import shapes
 from registry.api.hub.door import RESERVED, Caller, HubRoute, first, no_route, read_only, segments, unknown
-from registry.api.rest.door import TheBlobs, TheStore
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.db.store import Store
 from registry.errors import Invalid
 from registry.queries import pulls

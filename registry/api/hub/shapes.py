@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.datastructures import QueryParams
 
-from registry.blobs import Blobs
+from registry.blobs.store import Blobs
 from registry.errors import Invalid
 from registry.views.pulls import Pulled, Refs
 from registry.views.versions import FileView

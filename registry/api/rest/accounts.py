@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from registry.api.rest.door import Caller, TheStore
+from registry.api.door import Caller, TheStore
 from registry.api.rest.schemas import NewAccount, NewKey, NewToken
 from registry.commands import accounts as commands
 from registry.commands import keys, tokens

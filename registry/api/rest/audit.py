@@ -9,7 +9,7 @@ from typing import BinaryIO, cast
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from registry.api.rest.door import Caller, TheStore
+from registry.api.door import Caller, TheStore
 from registry.errors import NotFound
 from registry.queries import audit as queries
 from registry.views.audit import EventPage, LogCheckView, TreeHeadView

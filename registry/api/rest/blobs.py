@@ -7,10 +7,10 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from registry.api import bytes as pieces
-from registry.api.rest.door import Caller, TheBlobs, TheStore
-from registry.blobs import Blobs
+from registry.api.door import Caller, TheBlobs, TheStore
+from registry.blobs.drafts import HEX
+from registry.blobs.store import Blobs
 from registry.commands import blobs as commands
-from registry.drafts import HEX
 from registry.errors import Forbidden, Invalid, NotFound, RegistryError, TooLarge
 from registry.queries import pulls
 from registry.rules.actors import UPLOADERS, Actor

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter
 
-from registry.api.rest.door import Caller, TheBlobs, TheStore
+from registry.api.door import Caller, TheBlobs, TheStore
 from registry.api.rest.schemas import NewEvalRun, NewSuite
 from registry.commands import evals as commands
 from registry.queries import evals as queries

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from registry.api.rest.door import Caller, TheStore
+from registry.api.door import Caller, TheStore
 from registry.queries import lineage as queries
 from registry.views.lineage import LineageView
 

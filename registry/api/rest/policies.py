@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from registry.api.rest.door import Caller, TheStore
+from registry.api.door import Caller, TheStore
 from registry.api.rest.schemas import NewPolicy
 from registry.commands import policies as commands
 from registry.queries import policies as queries

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from registry.api.rest.door import Caller, TheBlobs, TheStore
+from registry.api.door import Caller, TheBlobs, TheStore
 from registry.api.rest.schemas import NewProfile
 from registry.commands import profiles as commands
 from registry.queries import profiles as queries

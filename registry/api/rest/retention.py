@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from registry.api.rest.door import Caller, TheBlobs, TheStore
+from registry.api.door import Caller, TheBlobs, TheStore
 from registry.api.rest.schemas import (
     NewClass,
     NewCollection,

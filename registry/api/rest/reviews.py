@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from registry.api.rest.door import Caller, TheBlobs, TheStore
+from registry.api.door import Caller, TheBlobs, TheStore
 from registry.api.rest.schemas import NewReview, NewVote, Reason
 from registry.commands import reviews as commands
 from registry.queries import reviews as queries

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from fastapi import APIRouter, Request, Response
 
-from registry.api.rest.door import Caller, TheStore
+from registry.api.door import Caller, TheStore
 from registry.api.rest.schemas import NewCanary, NewPromotion, NewRecall, NewRollback
 from registry.commands import recalls
 from registry.commands import rollouts as commands

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from registry.api.rest.door import Caller, TheStore
+from registry.api.door import Caller, TheStore
 from registry.queries import search as queries
 from registry.rules import searches
 from registry.views.search import VersionPage

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter
 
-from registry.api.rest.door import Caller, TheStore
+from registry.api.door import Caller, TheStore
 from registry.api.rest.schemas import NewTrainingRun
 from registry.commands import training_runs as commands
 from registry.queries import training_runs as queries

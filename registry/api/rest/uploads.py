@@ -16,12 +16,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from registry.api import bytes as pieces
+from registry.api.door import Caller, TheBlobs, TheStore
 from registry.api.rest.blobs import declared, digest_of, may_upload
-from registry.api.rest.door import Caller, TheBlobs, TheStore
+from registry.blobs.uploads import Uploads
 from registry.commands import blobs as commands
 from registry.errors import Invalid, RegistryError
 from registry.rules.actors import Actor
-from registry.uploads import Uploads
 
 router = APIRouter(tags=["blobs"])
 OFFSET = re.compile(r"[0-9]{1,15}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from registry.api.rest.door import Caller, TheStore
+from registry.api.door import Caller, TheStore
 from registry.api.rest.schemas import NewUseCase
 from registry.commands import use_cases as commands
 from registry.queries import use_cases as queries

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from registry.api.rest.door import Caller, TheBlobs, TheStore
+from registry.api.door import Caller, TheBlobs, TheStore
 from registry.api.rest.schemas import NewVersion
-from registry.blobs import Blobs
+from registry.artifacts.bundles.judge import Kind
+from registry.artifacts.weights.tensors import File
+from registry.blobs.store import Blobs
 from registry.commands import versions as commands
 from registry.db.store import Store
 from registry.queries import verification
 from registry.queries import versions as queries
 from registry.rules.actors import Actor
-from registry.rules.bundles import Kind
-from registry.rules.tensors import File
 from registry.views.versions import AddedView, LinePage, VerifiedView, VersionView
 
 router = APIRouter(tags=["versions"])

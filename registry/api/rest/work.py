@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
-from registry.api.rest.door import Caller, TheBlobs, TheStore
+from registry.api.door import Caller, TheBlobs, TheStore
 from registry.api.rest.schemas import Beat, Failed, Finished, GivenBack, Worker
 from registry.commands import evals, training_runs
 from registry.commands import work as commands

@@ -1,0 +1,42 @@
+"""What every route starts with: who is calling, and the parts it may use."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from registry.blobs.store import Blobs
+from registry.callers import actor_of
+from registry.db.store import Store
+from registry.errors import Unauthenticated
+from registry.rules.actors import Actor
+
+
+def store_of(request: Request) -> Store:
+    store: Store = request.app.state.store
+    return store
+
+
+def blobs_of(request: Request) -> Blobs:
+    blobs: Blobs = request.app.state.blobs
+    return blobs
+
+
+def bearer(request: Request) -> str:
+    """The token of `Authorization: Bearer`, or Unauthenticated (`token-missing`)."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthenticated("token-missing", "This needs a token.",
+                              "Send Authorization: Bearer <token>; make one with countersign token create.")  # fmt: skip
+    return token.strip()
+
+
+def actor(request: Request) -> Actor:
+    """The caller behind `Authorization: Bearer`, or Unauthenticated."""
+    return actor_of(store_of(request), bearer(request), "rest", request.state.request_id)
+
+
+Caller = Annotated[Actor, Depends(actor)]
+TheStore = Annotated[Store, Depends(store_of)]
+TheBlobs = Annotated[Blobs, Depends(blobs_of)]

@@ -1,0 +1,1 @@
+"""What a thing is, read from its bytes: bundles, weights, methods, tokenizers, data sets. Decides nothing."""

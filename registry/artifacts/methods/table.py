@@ -1,0 +1,60 @@
+"""The methods of tuning that are known.
+
+`METHODS` is the one table of what an adapter may be: the registry registers by it, the trainer packs by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from registry.artifacts.methods import configs
+from registry.artifacts.methods.anatomies import Anatomy
+from registry.artifacts.methods.configs import Key, Values
+from registry.artifacts.methods.lora import Wanted, predict_adalora, predict_lora
+from registry.artifacts.methods.tunings import (
+    predict_beft,
+    predict_bottleneck,
+    predict_norm,
+    predict_prefix,
+    predict_prompt,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One kind of adapter: what its configuration holds, and which tensors follow from that on a base.
+
+    `keys` are all the keys it may have, `required` those it must; `empty` are keys that PEFT writes and that must say
+    nothing, each with the reason. `serving` is `engines` where engines of others load it too, `peft` where only PEFT
+    does, `in-process` where only Countersign's own trainer does.
+    """
+
+    name: str
+    keys: Mapping[str, Key]
+    required: tuple[str, ...]
+    empty: Mapping[str, str]
+    predict: Callable[[Values, Anatomy], Wanted]
+    serving: str = "peft"
+
+
+PROMPT_NEEDS = ("num_virtual_tokens", "token_dim", "num_layers", "num_attention_heads")
+METHODS: dict[str, Method] = {
+    # rsLoRA, DoRA, biases, patterns, whole modules and converted PiSSA are settings of LoRA.
+    "LORA": Method(
+        "lora", configs.LORA, ("r", "lora_alpha", "target_modules"), configs.LORA_EMPTY, predict_lora, "engines",
+    ),
+    "ADALORA": Method(
+        "adalora", configs.ADALORA, ("lora_alpha", "target_modules", "init_r", "total_step"), configs.ADALORA_EMPTY,
+        predict_adalora,
+    ),
+    "PREFIX_TUNING": Method("prefix", configs.PREFIX, PROMPT_NEEDS, configs.PROMPT_EMPTY, predict_prefix),
+    "PROMPT_TUNING": Method("prompt", configs.PROMPT, PROMPT_NEEDS, configs.PROMPT_EMPTY, predict_prompt),
+    "LN_TUNING": Method("norm", configs.NORM, ("target_modules",), configs.NORM_EMPTY, predict_norm),
+    "BEFT": Method("bias", configs.BEFT, ("target_modules",), configs.NORM_EMPTY, predict_beft),
+    # PEFT has no bottleneck adapters; the format is ours (docs/decisions/0017).
+    "BOTTLENECK": Method(
+        "bottleneck", configs.BOTTLENECK, ("target_modules", "bottleneck_size"), {}, predict_bottleneck, "in-process",
+    ),
+}  # fmt: skip
+"""PEFT's type -> the method. Any other type is refused by name."""

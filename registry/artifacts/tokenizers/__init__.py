@@ -1,0 +1,1 @@
+"""Tokenizers and chat templates: read strictly, compared with those of the base."""

@@ -1,0 +1,1 @@
+"""Documents: one strict JSON, one strict YAML, one canonical form."""

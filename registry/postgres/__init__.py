@@ -1,0 +1,1 @@
+"""The embedded PostgreSQL of `countersign up`, its directories, and the home directory."""

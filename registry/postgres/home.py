@@ -1,0 +1,75 @@
+"""The directory `countersign up` lives in: claimed by a marker, private where it must be.
+
+Layout (0755)::
+
+    .countersign        the marker: this directory is ours
+    log.pub             the public key of the audit log
+    private/  0700      keys, tokens, blobs, the passwords of the database roles
+    postgres/ 0755      the embedded PostgreSQL (cluster.py)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from registry.errors import Conflict
+
+MARKER = ".countersign"
+
+
+def claim(home: Path) -> None:
+    """Make `home` ours or refuse: it must be new, empty, or carry our marker.
+
+    Raises Conflict `home-not-ours`, so that a mistyped --home never mixes our files with somebody else's.
+    """
+    mend = "Choose another --home: a new directory, an empty one, or one made by countersign up."
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if home.stat().st_uid != os.geteuid():
+            raise Conflict("home-not-ours", f"{home} belongs to another user.", mend)
+        if not (home / MARKER).is_file():
+            if any(home.iterdir()):
+                raise Conflict("home-not-ours", f"{home} is not empty and was not made by countersign.", mend)
+            (home / MARKER).write_text("countersign-home/1\n")
+        home.chmod(0o755)
+        (home / "private").mkdir(mode=0o700, exist_ok=True)
+        (home / "private").chmod(0o700)
+    except OSError as error:
+        raise Conflict("home-not-ours", f"{home} cannot be used: {error.strerror}.", mend) from error
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a 0600 file at once: a reader, or a crash, sees the old content or the new, never a part."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+class Lock:
+    """An advisory lock on a file, free again when its holder dies; `wait=False` refuses with Conflict `home-in-use`."""
+
+    def __init__(self, path: Path, wait: bool = True) -> None:
+        self.path = path
+        self.wait = wait
+
+    def __enter__(self) -> Lock:
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | (0 if self.wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            os.close(self._file)
+            raise Conflict(
+                "home-in-use",
+                f"Another countersign up is running on {self.path.parent.parent}.",
+                "Stop it first, or choose another --home.",
+            ) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)

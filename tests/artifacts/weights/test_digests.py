@@ -1,0 +1,100 @@
+"""The fast weigher says what the plain one says, and both what numpy says of each number."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.artifacts.weights import digests
+from registry.artifacts.weights import tensors as rules
+from registry.artifacts.weights.tensors import DTYPES, EXPONENTS, File, TensorInfo, parse_header, weigh_plain
+from registry.errors import Unverified
+from tests.artifacts.weights.test_tensors import save, stored
+
+FLOATS = sorted({*EXPONENTS, "F8_E4M3", "F8_E5M2"})
+
+
+def of_bytes(dtype: str, data: bytes) -> tuple[File, list[TensorInfo], rules.Read]:
+    """A file of a seven byte head and one tensor with these bytes; no header is parsed when weighing."""
+    [file], read = stored(b"*" * 7 + data)
+    return file, [TensorInfo("t", dtype, (len(data) // DTYPES[dtype],), 7, 7 + len(data))], read
+
+
+@given(dtype=st.sampled_from(sorted(DTYPES)), data=st.binary(max_size=400), chunk=st.sampled_from([8, 16, 64, 4 << 20]))
+def test_both_weighers_agree_on_any_bytes(dtype: str, data: bytes, chunk: int) -> None:
+    size = DTYPES[dtype]
+    file, infos, read = of_bytes(dtype, data[: len(data) // size * size])
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (rules, digests):
+            patch.setattr(module, "CHUNK", chunk)
+        patch.setattr(digests, "BLOCK", 16)
+        assert digests.weigh(read)(file, infos) == weigh_plain(read)(file, infos)
+
+
+@pytest.mark.parametrize(("dtype", "view"), [("F64", np.float64), ("F32", np.float32), ("F16", np.float16)])
+def test_every_kind_of_bits_is_judged_as_numpy_judges_it(dtype: str, view: type) -> None:
+    """All 65,536 upper halves, with the rest of the number empty and full."""
+    size = DTYPES[dtype]
+    for rest in (b"\0", b"\1", b"\xff"):
+        tail = rest * (size - 2)
+        for first in range(256):
+            data = b"".join(tail + bytes((second, first)) for second in range(256))
+            expected = not bool(np.isfinite(np.frombuffer(data, view)).all())
+            assert rules.holds_nonfinite(dtype, data) == digests.holds_nonfinite(dtype, data) == expected, (first, rest)
+
+
+def test_bfloat16_is_the_upper_half_of_a_float() -> None:
+    for first in range(256):
+        for second in range(256):
+            data = bytes((second, first))
+            expected = not bool(np.isfinite(np.frombuffer(b"\0\0" + data, np.float32))[0])
+            assert rules.holds_nonfinite("BF16", data) == digests.holds_nonfinite("BF16", data) == expected
+
+
+def test_eight_bit_floats() -> None:
+    """E4M3: only 0x7f and 0xff are NaN, nothing is infinite. E5M2: exponent 31, as in IEEE 754."""
+    for byte in range(256):
+        one = bytes((byte,))
+        assert digests.holds_nonfinite("F8_E4M3", one) == (byte & 0x7F == 0x7F)
+        assert digests.holds_nonfinite("F8_E5M2", one) == (byte >> 2 & 31 == 31)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("place", ["first", "last", "before a piece ends", "after a piece ends"])
+def test_one_bad_number_is_found_wherever_it_hides(dtype: str, place: str) -> None:
+    size, chunk = DTYPES[dtype], digests.CHUNK
+    data = bytearray(chunk + 1000 * size)
+    at = {"first": 0, "last": len(data) - size, "before a piece ends": chunk - size, "after a piece ends": chunk}[place]
+    data[at : at + size] = b"\xff" * size
+    file, infos, read = of_bytes(dtype, bytes(data))
+    assert digests.weigh(read)(file, infos).nonfinite == ("t",)
+    assert weigh_plain(read)(file, infos).nonfinite == ("t",)
+
+
+def test_integers_of_any_bits_are_numbers() -> None:
+    for dtype in sorted(DTYPES.keys() - set(FLOATS)):
+        assert not digests.holds_nonfinite(dtype, b"\xff" * 64)
+
+
+def test_a_real_file_is_weighed_whole() -> None:
+    content = save({"a": np.ones((3, 5), np.float32), "b": np.array([1.0, np.nan], np.float64), "c": np.arange(9)})
+    [file], read = stored(content)
+    weighed = digests.weigh(read)(file, parse_header(file, read).tensors)
+    assert weighed.sha256 == file.sha256
+    assert set(weighed.leaves) == {"a", "b", "c"}
+    assert weighed.nonfinite == ("b",)
+
+
+def test_bytes_that_end_early_are_told_and_no_thread_stays() -> None:
+    file, infos, read = of_bytes("F32", bytes(64))
+    before = threading.active_count()
+    short = [TensorInfo("t", "F32", (32,), 7, 7 + 128)]
+    with pytest.raises(Unverified) as told:
+        digests.weigh(read)(file, short)
+    assert told.value.kind == "bytes-short"
+    assert threading.active_count() == before
+    assert infos

@@ -1,4 +1,6 @@
-"""Runs migrations: one transaction a migration, under an advisory lock, so that two deployments cannot race."""
+"""Runs migrations: one transaction a migration, under an advisory lock, so that two deployments
+cannot race.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def _url() -> str:
         or os.environ.get("COUNTERSIGN_DATABASE_URL")
     )
     if not url:
-        raise SystemExit("No database: set COUNTERSIGN_DATABASE_URL, or run countersign migrate --home DIR.")
+        raise SystemExit(
+            "No database: set COUNTERSIGN_DATABASE_URL, or run countersign migrate --home DIR."
+        )
     return str(url)
 
 
@@ -31,8 +35,13 @@ def mine(_object: object, name: str | None, kind: str, _reflected: bool, _other:
 
 
 def offline() -> None:
-    context.configure(url="postgresql+psycopg://", literal_binds=True, target_metadata=Table.metadata,
-                      transaction_per_migration=True, dialect_opts={"paramstyle": "named"})  # fmt: skip
+    context.configure(
+        url="postgresql+psycopg://",
+        literal_binds=True,
+        target_metadata=Table.metadata,
+        transaction_per_migration=True,
+        dialect_opts={"paramstyle": "named"},
+    )
     with context.begin_transaction():
         context.run_migrations()
 
@@ -43,8 +52,13 @@ def online() -> None:
         connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": LOCK})
         connection.commit()
         try:
-            context.configure(connection=connection, target_metadata=Table.metadata, include_object=mine,
-                              transaction_per_migration=True, compare_server_default=False)  # fmt: skip
+            context.configure(
+                connection=connection,
+                target_metadata=Table.metadata,
+                include_object=mine,
+                transaction_per_migration=True,
+                compare_server_default=False,
+            )
             with context.begin_transaction():
                 context.run_migrations()
         finally:

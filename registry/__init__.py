@@ -1,4 +1,5 @@
-"""Countersign's service: it keeps adapters, proves where they came from, and decides with people what may ship.
+"""Countersign's service: it keeps adapters, proves where they came from, and decides with people
+what may ship.
 
 rules       decides what is allowed: pure, standard library only
 artifacts   says what a thing is: bundles, weights, methods, tokenizers, data sets

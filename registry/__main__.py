@@ -1,4 +1,6 @@
-"""`python -m registry`: the command line; `api` and `clock` are the processes `countersign up` supervises."""
+"""`python -m registry`: the command line; `api` and `clock` are the processes `countersign up`
+supervises.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,10 @@ import sys
 from contextlib import suppress
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of mallopt(3): how much may lie free before it is given back, and from how many bytes on each is had by itself. Batches
-of uploads (1 MiB) stay below: had from the system one by one they were measured at half the speed."""
+"""Of mallopt(3): how much may lie free before it is given back, and from how many bytes on each is
+had by itself. Batches of uploads (1 MiB) stay below: had from the system one by one they were
+measured at half the speed.
+"""
 
 
 def serve_api() -> int:
@@ -23,18 +27,27 @@ def serve_api() -> int:
     settings = Settings()
     log.configure(settings.log_level)
     app = create_app(settings)
-    # What is here now stays: were it looked through at each collection, parsing a stranger's JSON would cost double.
+    # What is here now stays: were it looked through at each collection, parsing a stranger's JSON
+    # would cost double.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
     _give_memory_back()
-    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, access_log=False,
-                timeout_graceful_shutdown=5, server_header=False)  # fmt: skip
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        server_header=False,
+    )
     return 0
 
 
 def _give_memory_back() -> None:
-    """Have what was large go back to the system once it is free: glibc would keep it, for each of 40 threads apart.
+    """Have what was large go back to the system once it is free: glibc would keep it, for each of
+    40 threads apart.
 
     Other C libraries know no such setting, and have no such habit.
     """

@@ -13,7 +13,13 @@ from typing import Any
 from uuid import uuid4
 
 from fastapi import FastAPI, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,7 +49,9 @@ ADMIN_DAYS = 365
 UNFINISHED_FILES = 2  # of the largest size allowed: what one account may leave half-sent
 MODEST = 64 << 10
 ROOM = {"modest": 8 << 20, "large": 16 << 20}
-"""Bytes of the bodies that are held at once: those that say they have at most MODEST, and the larger ones."""
+"""Bytes of the bodies that are held at once: those that say they have at most MODEST, and the
+larger ones.
+"""
 STREAMED = {"PUT": "/api/v1/blobs/", "PATCH": "/api/v1/uploads/"}
 
 
@@ -66,8 +74,11 @@ def open_store(settings: Settings, role: str = "countersign_app") -> Store:
     url = settings.sequencer_database_url if role == "countersign_sequencer" else None
     url = url or settings.database_url
     if url is None:
-        raise Unavailable("database-missing", "No database is configured.",
-                          "Set COUNTERSIGN_DATABASE_URL, or run countersign up.")  # fmt: skip
+        raise Unavailable(
+            "database-missing",
+            "No database is configured.",
+            "Set COUNTERSIGN_DATABASE_URL, or run countersign up.",
+        )
     return Store(open_engine(url, role))
 
 
@@ -77,7 +88,9 @@ def open_blobs(settings: Settings) -> Blobs:
 
 
 def log_key(settings: Settings) -> tuple[SigningKey, str]:
-    """The log's signing key and origin, made at the first start; the public half is pinned beside it."""
+    """The log's signing key and origin, made at the first start; the public half is pinned beside
+    it.
+    """
     private(settings)
     path = settings.log_key_file
     name = path.with_suffix(".origin")
@@ -96,26 +109,38 @@ def log_key(settings: Settings) -> tuple[SigningKey, str]:
 def open_sequencer(settings: Settings) -> Sequencer:
     """The log's single writer, with its witness file outside the database."""
     key, origin = log_key(settings)
-    return Sequencer(open_store(settings, "countersign_sequencer"), key, origin,
-                     Witness(private(settings) / "tree-heads.log"))  # fmt: skip
+    return Sequencer(
+        open_store(settings, "countersign_sequencer"),
+        key,
+        origin,
+        Witness(private(settings) / "tree-heads.log"),
+    )
 
 
 def migrate(settings: Settings) -> str:
     """Bring the database to the code's schema; the revision afterwards."""
     url = settings.migrate_database_url or settings.database_url
     if url is None:
-        raise Unavailable("database-missing", "No database is configured.", "Set COUNTERSIGN_DATABASE_URL.")
+        raise Unavailable(
+            "database-missing", "No database is configured.", "Set COUNTERSIGN_DATABASE_URL."
+        )
     return migrations.upgrade(url)
 
 
 def prepare(settings: Settings) -> Prepared:
-    """Migrate, make the log key, install the built-in policies, and see that there is an administrator's token."""
+    """Migrate, make the log key, install the built-in policies, and see that there is an
+    administrator's token.
+    """
     migrate(settings)
     log_key(settings)
     store = open_store(settings)
     try:
         for name in ("dev", "staging", "production"):
-            policy = resources.files("registry").joinpath(f"policies/{name}.yaml").read_text(encoding="utf-8")
+            policy = (
+                resources.files("registry")
+                .joinpath(f"policies/{name}.yaml")
+                .read_text(encoding="utf-8")
+            )
             with suppress(Conflict):  # another start was faster
                 policies.publish(store, SYSTEM, policy, only_first=True)
         standing = {one.name for one in kept.classes(store, SYSTEM)}
@@ -129,7 +154,9 @@ def prepare(settings: Settings) -> Prepared:
 
 
 def service_token(settings: Settings, account: str, role: str) -> str:
-    """A token for a child process, kept under private/tokens and minted again a day before it expires."""
+    """A token for a child process, kept under private/tokens and minted again a day before it
+    expires.
+    """
     folder = private(settings) / "tokens"
     folder.mkdir(mode=0o700, exist_ok=True)
     store = open_store(settings)
@@ -140,7 +167,9 @@ def service_token(settings: Settings, account: str, role: str) -> str:
 
 
 def _kept_token(store: Store, path: Path, account: str, role: str, days: int) -> str:
-    """The token in the file while it is good for another day, else a new one: a lost file is no lost registry."""
+    """The token in the file while it is good for another day, else a new one: a lost file is no
+    lost registry.
+    """
     if path.exists():
         kept = path.read_text().strip()
         try:
@@ -157,7 +186,9 @@ def _kept_token(store: Store, path: Path, account: str, role: str, days: int) ->
 
 
 def doctor(settings: Settings) -> dict[str, Any]:
-    """Rebuild the governed tables from the events and compare; check the log; look for missing bytes."""
+    """Rebuild the governed tables from the events and compare; check the log; look for missing
+    bytes.
+    """
     from registry.queries import doctor as examine
 
     store, blobs = open_store(settings), open_blobs(settings)
@@ -170,8 +201,14 @@ def doctor(settings: Settings) -> dict[str, Any]:
 
 def create_app(settings: Settings) -> FastAPI:
     """The HTTP application: REST, the console, health and metrics."""
-    app = FastAPI(title="Countersign", version=VERSION, openapi_url="/api/v1/openapi.json", docs_url=None,
-                  redoc_url=None, description="Registry and governance service for LLM adapters.")  # fmt: skip
+    app = FastAPI(
+        title="Countersign",
+        version=VERSION,
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        description="Registry and governance service for LLM adapters.",
+    )
     key, origin = log_key(settings)
     app.state.settings = settings
     app.state.store = open_store(settings)
@@ -189,15 +226,21 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _bound(app: FastAPI, settings: Settings) -> None:
-    """A request id for everything, one log line, and a limit on every body that is not a streamed blob."""
-    seconds = Histogram("countersign_http_seconds", "Time of one request.", ["method", "status"], registry=None)
+    """A request id for everything, one log line, and a limit on every body that is not a streamed
+    blob.
+    """
+    seconds = Histogram(
+        "countersign_http_seconds", "Time of one request.", ["method", "status"], registry=None
+    )
     app.state.seconds = seconds
 
     app.add_middleware(_Around, settings=settings, seconds=seconds)
 
 
 class _Around:
-    """Plain ASGI: the framework's own kind of middleware hands every piece of every body through two more tasks."""
+    """Plain ASGI: the framework's own kind of middleware hands every piece of every body through
+    two more tasks.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings, seconds: Histogram) -> None:
         self._app, self._settings, self._seconds = app, settings, seconds
@@ -234,14 +277,23 @@ class _Around:
             self._seconds.labels(request.method, str(status)).observe(time.perf_counter() - started)
 
     async def _whole(self, request: Request, length: int, send: Send) -> None:
-        """Take a body before anything else is done for it, so that the bodies of all requests together are bounded."""
+        """Take a body before anything else is done for it, so that the bodies of all requests
+        together are bounded.
+        """
         part = "modest" if length <= MODEST else "large"
         if self._room[part] < length:
-            raise Unavailable("bodies-busy", "Too many large requests are being sent at the same time.",
-                              "Send it again in a few seconds.", retry_after=2, sent=False)  # fmt: skip
+            raise Unavailable(
+                "bodies-busy",
+                "Too many large requests are being sent at the same time.",
+                "Send it again in a few seconds.",
+                retry_after=2,
+                sent=False,
+            )
         self._room[part] -= length
         try:
-            body = [{"type": "http.request", "body": await Body(request).whole(), "more_body": False}]
+            body = [
+                {"type": "http.request", "body": await Body(request).whole(), "more_body": False}
+            ]
 
             async def receive() -> Message:
                 return body.pop() if body else await request.receive()
@@ -251,16 +303,23 @@ class _Around:
             self._room[part] += length
 
     def _bound(self, request: Request) -> int:
-        """The length of a body that is taken whole; TooLarge for more than is taken. A streamed one has none here."""
+        """The length of a body that is taken whole; TooLarge for more than is taken. A streamed one
+        has none here.
+        """
         most, length = self._settings.max_json_bytes, request.headers.get("content-length", "")
         streamed = STREAMED.get(request.method)
         if streamed and request.url.path.startswith(streamed):
             return 0
         if length.isdecimal() and int(length) > most:
-            raise TooLarge("body-too-large", f"A body may have at most {most} bytes.",
-                           "Upload files as blobs; send less here.")  # fmt: skip
+            raise TooLarge(
+                "body-too-large",
+                f"A body may have at most {most} bytes.",
+                "Upload files as blobs; send less here.",
+            )
         if "chunked" in request.headers.get("transfer-encoding", "").lower():
-            raise TooLarge("length-missing", "A body here must say its length.", "Send Content-Length.")
+            raise TooLarge(
+                "length-missing", "A body here must say its length.", "Send Content-Length."
+            )
         return int(length) if length.isdecimal() else 0
 
 
@@ -281,7 +340,11 @@ def _operations(app: FastAPI) -> None:
         """Prometheus text: what the registry holds and how it answers."""
         collected = CollectorRegistry()
         for name, value in asdict(metrics.numbers(request.app.state.store)).items():
-            Gauge(f"countersign_{name}", f"{name.replace('_', ' ').capitalize()} now.", registry=collected).set(value)
+            Gauge(
+                f"countersign_{name}",
+                f"{name.replace('_', ' ').capitalize()} now.",
+                registry=collected,
+            ).set(value)
         collected.register(request.app.state.seconds)
         collected.register(PULLS)
         return Response(generate_latest(collected), media_type=CONTENT_TYPE_LATEST)

@@ -14,7 +14,11 @@ from registry.rules.actors import SYSTEM, Actor, Grant, Role
 
 IDLE = timedelta(minutes=30)
 LONGEST = timedelta(hours=12)
-UNKNOWN = ("token-unknown", "This token is unknown or was revoked.", "Ask for a new one (countersign token create).")
+UNKNOWN = (
+    "token-unknown",
+    "This token is unknown or was revoked.",
+    "Ask for a new one (countersign token create).",
+)
 
 
 def _actor(found: table.Caller, via: str, request_id: str) -> Actor:
@@ -25,24 +29,36 @@ def _actor(found: table.Caller, via: str, request_id: str) -> Actor:
         for scope in found.token.scopes
         if (scope["role"], scope["team"]) in held
     )
-    return Actor(account=found.token.account_id, name=found.name, grants=grants, via=via,
-                 signed_in=found.token.created_at, request_id=request_id)  # fmt: skip
+    return Actor(
+        account=found.token.account_id,
+        name=found.name,
+        grants=grants,
+        via=via,
+        signed_in=found.token.created_at,
+        request_id=request_id,
+    )
 
 
 def _usable(token: Token, now: datetime) -> None:
     if token.revoked_at is not None:
         raise Unauthenticated(*UNKNOWN)
     if token.expires_at <= now:
-        raise Unauthenticated("token-expired", "This token has expired.",
-                              "Ask for a new one (countersign token create).")  # fmt: skip
+        raise Unauthenticated(
+            "token-expired",
+            "This token has expired.",
+            "Ask for a new one (countersign token create).",
+        )
 
 
 def actor_of(store: Store, token: str, via: str, request_id: str) -> Actor:
-    """The actor behind a bearer token; Unauthenticated when it is malformed, unknown, revoked or expired."""
+    """The actor behind a bearer token; Unauthenticated when it is malformed, unknown, revoked or
+    expired.
+    """
     secret = tokens.parse(token)
     with store.read(SYSTEM) as session:
         found = table.by_token(session, secret.id)
-        # Compared in constant time, though 256 random bits cannot be guessed byte by byte through a hash anyway.
+        # Compared in constant time, though 256 random bits cannot be guessed byte by byte through a
+        # hash anyway.
         if found is None or not secrets.compare_digest(found.token.secret_hash, secret.hash):
             raise Unauthenticated(*UNKNOWN)
         _usable(found.token, found.now)
@@ -60,7 +76,9 @@ def open_session(store: Store, token: str) -> str:
 
 
 def session_actor(store: Store, cookie: str, request_id: str) -> Actor:
-    """The actor behind a console session; Unauthenticated after 30 idle minutes or 12 hours, or when its token ended."""
+    """The actor behind a console session; Unauthenticated after 30 idle minutes or 12 hours, or
+    when its token ended.
+    """
     with store.upkeep("see a session") as session:
         found = table.by_session(session, tokens.fingerprint(cookie), IDLE, LONGEST)
         if found is None:

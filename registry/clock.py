@@ -13,7 +13,9 @@ from registry.sequencer import Sequencer
 
 
 def run(url: str, store: Store, blobs: Blobs, sequencer: Sequencer) -> int:
-    """Run both until SIGTERM; the exit status is 8 when the log was found forked, so that nobody overlooks it."""
+    """Run both until SIGTERM; the exit status is 8 when the log was found forked, so that nobody
+    overlooks it.
+    """
     stop = threading.Event()
     failed: list[BaseException] = []
 
@@ -28,7 +30,9 @@ def run(url: str, store: Store, blobs: Blobs, sequencer: Sequencer) -> int:
     thread.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    worker = threading.Thread(target=_work, args=(url, store, blobs, stop), name="jobs", daemon=True)
+    worker = threading.Thread(
+        target=_work, args=(url, store, blobs, stop), name="jobs", daemon=True
+    )
     worker.start()
     stop.wait()
     thread.join(timeout=10)
@@ -43,7 +47,9 @@ def _work(url: str, store: Store, blobs: Blobs, stop: threading.Event) -> None:
         app = jobs.build(url, store, blobs)
         async with app.open_async():
             task = asyncio.create_task(
-                app.run_worker_async(install_signal_handlers=False, delete_jobs="successful", concurrency=2)
+                app.run_worker_async(
+                    install_signal_handlers=False, delete_jobs="successful", concurrency=2
+                )
             )
             while not stop.is_set() and not task.done():
                 await asyncio.sleep(0.5)

@@ -21,7 +21,9 @@ from typing import Any
 
 
 class RegistryError(Exception):
-    """One refusal: a stable `kind`, what and why in `detail`, what to do in `mend`, and facts for machines."""
+    """One refusal: a stable `kind`, what and why in `detail`, what to do in `mend`, and facts for
+    machines.
+    """
 
     family = "fault"
 
@@ -127,6 +129,15 @@ class Fault(RegistryError):
 FAMILIES: dict[str, type[RegistryError]] = {
     cls.family: cls
     for cls in (
-        Invalid, TooLarge, Unauthenticated, Forbidden, NotFound, Conflict, Refused, Unverified, Unavailable, Fault,
+        Invalid,
+        TooLarge,
+        Unauthenticated,
+        Forbidden,
+        NotFound,
+        Conflict,
+        Refused,
+        Unverified,
+        Unavailable,
+        Fault,
     )
-}  # fmt: skip
+}

@@ -15,10 +15,15 @@ QUEUE = "default"
 
 def build(url: str, store: Store, blobs: Blobs) -> App:
     """The app of a worker: jobs only wake, what is to be done is read from the governed rows."""
-    connector = PsycopgConnector(conninfo=url.replace("postgresql+psycopg://", "postgresql://"), max_size=4, kwargs={
-        "options": "-c role=countersign_app -c search_path=procrastinate,public -c TimeZone=UTC",
-        "application_name": "countersign_clock",
-    })  # fmt: skip
+    connector = PsycopgConnector(
+        conninfo=url.replace("postgresql+psycopg://", "postgresql://"),
+        max_size=4,
+        kwargs={
+            "options": "-c role=countersign_app -c search_path=procrastinate,public -c "
+            "TimeZone=UTC",
+            "application_name": "countersign_clock",
+        },
+    )
     app = App(connector=connector)
 
     @app.task(name="requeue_lost", queue=QUEUE)
@@ -37,7 +42,8 @@ def build(url: str, store: Store, blobs: Blobs) -> App:
     def collect_blobs(timestamp: int | None = None) -> int:
         return collecting.collect(store, blobs, SYSTEM).removed
 
-    # The periodic runs are the safety net: a job deferred with its lease usually woke somebody long before.
+    # The periodic runs are the safety net: a job deferred with its lease usually woke somebody long
+    # before.
     app.periodic(cron="* * * * *", periodic_id="requeue_lost")(requeue_lost)
     app.periodic(cron="* * * * *", periodic_id="expire_approvals")(expire_approvals)
     app.periodic(cron="7 * * * *", periodic_id="expire_drafts")(expire_drafts)

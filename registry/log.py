@@ -1,8 +1,9 @@
 """What the service says about itself: JSON lines on stderr, or one short line each on a terminal.
 
-Who and what a line is about travels in context variables, so that no function passes a logger around. Every command
-ends in exactly one canonical line (`command_line`), by which an operator finds a request id. Tokens and passwords
-are masked on the way out: not logging them is the rule, masking is the net below it.
+Who and what a line is about travels in context variables, so that no function passes a logger
+around. Every command ends in exactly one canonical line (`command_line`), by which an operator
+finds a request id. Tokens and passwords are masked on the way out: not logging them is the rule,
+masking is the net below it.
 """
 
 from __future__ import annotations
@@ -27,17 +28,28 @@ COMMANDS = logging.getLogger("registry.command")
 
 
 def configure(level: str = "info") -> None:
-    """Send everything logged to stderr, once; call it first in a process, and start uvicorn with log_config=None."""
+    """Send everything logged to stderr, once; call it first in a process, and start uvicorn with
+    log_config=None.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Line() if sys.stderr.isatty() else JsonLine())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
-    for chatty in ("httpx", "httpcore", "alembic.runtime.plugins"):  # they say nothing an operator needs
+    for chatty in (
+        "httpx",
+        "httpcore",
+        "alembic.runtime.plugins",
+    ):  # they say nothing an operator needs
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 def command_line(
-    action: str, actor: str | None, subject: str | None, outcome: str, ms: float, request_id: str | None
+    action: str,
+    actor: str | None,
+    subject: str | None,
+    outcome: str,
+    ms: float,
+    request_id: str | None,
 ) -> None:
     """Write the one canonical line of a command; outcome is `done`, or the kind of its refusal."""
     fields = {
@@ -58,7 +70,9 @@ def mask(text: str) -> str:
 
 
 class JsonLine(logging.Formatter):
-    """One JSON object a line: at, level, logger, message, then what is known of request, actor, action and command."""
+    """One JSON object a line: at, level, logger, message, then what is known of request, actor,
+    action and command.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -77,8 +91,13 @@ class Line(logging.Formatter):
     """The same for a person: time, level, message, and the fields that hold something."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{name}={value}" for name, value in _fields(record).items() if value is not None)
-        head = f"{_at(record).astimezone():%H:%M:%S} {record.levelname.lower():<7} {record.getMessage()}"
+        fields = " ".join(
+            f"{name}={value}" for name, value in _fields(record).items() if value is not None
+        )
+        head = (
+            f"{_at(record).astimezone():%H:%M:%S} {record.levelname.lower():<7} "
+            f"{record.getMessage()}"
+        )
         trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
         return mask(f"{head}  {fields}".rstrip() + trace)
 

@@ -1,8 +1,9 @@
-"""The transparency log's single writer: pending events -> leaves -> tree head, and only after COMMIT a signature.
+"""The transparency log's single writer: pending events -> leaves -> tree head, and only after
+COMMIT a signature.
 
-A signature must never cover a tree that a crash can undo, so the note is made when the leaves are durable; and it is
-made only for a tree that extends the newest one held outside the database, so that a restored backup or a rewritten
-history is never signed.
+A signature must never cover a tree that a crash can undo, so the note is made when the leaves are
+durable; and it is made only for a tree that extends the newest one held outside the database, so
+that a restored backup or a rewritten history is never signed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Witness:
     path: Path
 
     def newest(self) -> tuple[int, bytes] | None:
-        """(size, root) of the last note in the file; what a power cut tore off is no note, and is passed over."""
+        """(size, root) of the last note in the file; what a power cut tore off is no note, and is
+        passed over.
+        """
         if not self.path.exists():
             return None
         for block in reversed(self.path.read_text().split(END)):
@@ -55,7 +58,9 @@ class Witness:
 
 
 class Sequencer:
-    """Numbers events, hashes them into the log, and signs its heads; one at a time, by a session lock."""
+    """Numbers events, hashes them into the log, and signs its heads; one at a time, by a session
+    lock.
+    """
 
     def __init__(self, store: Store, key: SigningKey, origin: str, witness: Witness) -> None:
         self.store = store
@@ -64,7 +69,9 @@ class Sequencer:
         self.witness = witness
 
     def guard(self) -> None:
-        """Refuse to go on when the database no longer contains what was signed: Unverified `log-forked`."""
+        """Refuse to go on when the database no longer contains what was signed: Unverified
+        `log-forked`.
+        """
         known = self.witness.newest()
         if known is None:
             return
@@ -76,28 +83,40 @@ class Sequencer:
                     "log-forked",
                     f"The database does not contain the log that was signed at {size} entries "
                     f"(it holds {len(held)}, or their root differs).",
-                    f"An older backup was restored or history was changed. Nothing is signed; compare with {self.witness.path}.",
-                )  # fmt: skip
+                    "An older backup was restored or history was changed. Nothing is signed; "
+                    f"compare with {self.witness.path}.",
+                )
 
     def step(self) -> int:
-        """Sequence one batch, then sign the newest head that is not signed yet; how many events were numbered."""
+        """Sequence one batch, then sign the newest head that is not signed yet; how many events
+        were numbered.
+        """
         with self.store.upkeep("sequence events") as session:
             done = sequence.number_pending(session, BATCH)
         self.sign()
         return done
 
     def sign(self) -> None:
-        """Sign the newest committed head, publish it outside the database first, then note it in its row."""
+        """Sign the newest committed head, publish it outside the database first, then note it in
+        its row.
+        """
         with self.store.upkeep("sign the tree head") as session:
             head = sequence.newest_head(session)
             if head is None or head.note is not None:
                 return
             known = self.witness.newest()
             root = bytes.fromhex(head.root.removeprefix("sha256:"))
-            if known is not None and (known[0] > head.size or (known[0] == head.size and known[1] != root)):
-                raise Unverified("log-forked", "A larger or different tree head was signed before.",
-                                 f"Nothing is signed; compare with {self.witness.path}.")  # fmt: skip
-            note = notes.sign_note(notes.checkpoint_text(self.origin, head.size, root), self.origin, self.key)
+            if known is not None and (
+                known[0] > head.size or (known[0] == head.size and known[1] != root)
+            ):
+                raise Unverified(
+                    "log-forked",
+                    "A larger or different tree head was signed before.",
+                    f"Nothing is signed; compare with {self.witness.path}.",
+                )
+            note = notes.sign_note(
+                notes.checkpoint_text(self.origin, head.size, root), self.origin, self.key
+            )
             if known is None or known[0] < head.size:
                 self.witness.add(note)
             head.note = note

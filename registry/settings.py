@@ -1,6 +1,7 @@
 """What an operator can set, and the only reader of the environment for it: COUNTERSIGN_<FIELD>.
 
-Composition roots (app, clock, cli.up, gateway) read it once and hand values on; nothing else imports it.
+Composition roots (app, clock, cli.up, gateway) read it once and hand values on; nothing else
+imports it.
 """
 
 from __future__ import annotations
@@ -20,26 +21,35 @@ Directory = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolu
 
 
 class Settings(BaseSettings):
-    """Frozen; every field has a default, so that `countersign up` needs none. Build it with `load`."""
+    """Frozen; every field has a default, so that `countersign up` needs none. Build it with
+    `load`.
+    """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="ignore"
+    )
 
     home: Directory = Field(
         default=Path("~/.countersign"),
         validate_default=True,
-        description="Where keys, tokens and, unless set otherwise, blobs and the database are kept.",
+        description="Where keys, tokens and, unless set otherwise, blobs and the database are "
+        "kept.",
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
-    port: int = Field(default=8080, ge=1, le=65535, description="The port of the API and the console.")
+    port: int = Field(
+        default=8080, ge=1, le=65535, description="The port of the API and the console."
+    )
     database_url: str | None = Field(
         default=None,
         repr=False,
-        description="PostgreSQL 15 to 18 for the application, as a SQLAlchemy URL; unset, up runs one of its own.",
+        description="PostgreSQL 15 to 18 for the application, as a SQLAlchemy URL; unset, up runs "
+        "one of its own.",
     )
     migrate_database_url: str | None = Field(
         default_factory=lambda data: data["database_url"],
         repr=False,
-        description="The same database as the owner of the tables, for migrations; default database_url.",
+        description="The same database as the owner of the tables, for migrations; default "
+        "database_url.",
     )
     sequencer_database_url: str | None = Field(
         default_factory=lambda data: data["database_url"],
@@ -49,18 +59,30 @@ class Settings(BaseSettings):
     blob_url: str = Field(
         default_factory=lambda data: (data["home"] / "private" / "blobs").as_uri(),
         repr=False,
-        description="Where bytes go: file:///, s3://, gs:// or az://; default private/blobs in home.",
+        description="Where bytes go: file:///, s3://, gs:// or az://; default private/blobs in "
+        "home.",
     )
     log_key_file: Directory = Field(
         default_factory=lambda data: data["home"] / "private" / "log.key",
         description="The audit log's signing key; default private/log.key in home.",
     )
-    mlflow_url: str | None = Field(default=None, description="An MLflow server to link training runs to.")
-    public_url: str | None = Field(default=None, description="The address people use, if a proxy stands before us.")
-    max_json_bytes: int = Field(default=1 << 20, ge=1024, description="The largest JSON body taken, in bytes.")
-    max_blob_bytes: int = Field(default=64 << 30, ge=1024, description="The largest single file taken, in bytes.")
+    mlflow_url: str | None = Field(
+        default=None, description="An MLflow server to link training runs to."
+    )
+    public_url: str | None = Field(
+        default=None, description="The address people use, if a proxy stands before us."
+    )
+    max_json_bytes: int = Field(
+        default=1 << 20, ge=1024, description="The largest JSON body taken, in bytes."
+    )
+    max_blob_bytes: int = Field(
+        default=64 << 30, ge=1024, description="The largest single file taken, in bytes."
+    )
     lease_seconds: int = Field(
-        default=60, ge=5, le=3600, description="How long a trainer may be silent before its work goes to another."
+        default=60,
+        ge=5,
+        le=3600,
+        description="How long a trainer may be silent before its work goes to another.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least level that is logged."
@@ -78,7 +100,8 @@ class Settings(BaseSettings):
 
 
 def load(**given: Any) -> Settings:
-    """Read the environment and the secret files; `given` (None counts as not given) goes before both.
+    """Read the environment and the secret files; `given` (None counts as not given) goes before
+    both.
 
     Raises Invalid `bad-setting` that names the variable, without its value: it may be a password.
     """
@@ -87,5 +110,9 @@ def load(**given: Any) -> Settings:
         return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **told)
     except ValidationError as error:
         wrong = [entry for entry in error.errors() if entry["type"] != "default_factory_not_called"]
-        text = "; ".join(f"{PREFIX}{str(entry['loc'][0]).upper()}: {entry['msg']}" for entry in wrong)
-        raise Invalid("bad-setting", f"{text}.", "The README lists every setting with its meaning.") from None
+        text = "; ".join(
+            f"{PREFIX}{str(entry['loc'][0]).upper()}: {entry['msg']}" for entry in wrong
+        )
+        raise Invalid(
+            "bad-setting", f"{text}.", "The README lists every setting with its meaning."
+        ) from None

@@ -1,4 +1,5 @@
-"""`make bench`: the figures of docs/performance.md, each beside what it is held against, in one run.
+"""`make bench`: the figures of docs/performance.md, each beside what it is held against, in one
+run.
 
 Ratios of medians are what counts: machines are noisy. Nothing here is a test.
 """
@@ -30,8 +31,11 @@ from tests.build import install_policies, repository
 from tests.database import open_databases
 
 # A table without triggers: what PostgreSQL itself asks for one durable row.
-PLAIN = text("insert into personal select 'sha256:' || encode(sha256(gen_random_uuid()::text::bytea), 'hex'), 'bench', "
-             "'', 'x'")  # fmt: skip
+PLAIN = text(
+    "insert into personal select 'sha256:' || encode(sha256(gen_random_uuid()::text::bytea), "
+    "'hex'), 'bench', "
+    "'', 'x'"
+)
 WRITES = 400
 
 
@@ -40,9 +44,28 @@ def ready() -> None:
     with tempfile.TemporaryDirectory(prefix="cs") as home:
         for which in ("first start to /readyz, initdb and all", "second start to /readyz"):
             began = time.perf_counter()
-            bare = {name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")}
-            up = subprocess.Popen([sys.executable, "-m", "registry", "up", "--home", home, "--port", "18999", "--json"],
-                                  cwd=repository(), env=bare, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+            bare = {
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith("COUNTERSIGN_")
+            }
+            up = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "registry",
+                    "up",
+                    "--home",
+                    home,
+                    "--port",
+                    "18999",
+                    "--json",
+                ],
+                cwd=repository(),
+                env=bare,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
             assert up.stdout is not None
             json.loads(up.stdout.readline())
             print(f"{which:<44}{time.perf_counter() - began:>9.1f} s    bound 15 s")
@@ -55,7 +78,9 @@ def log(store: Store, sequencer: Sequencer) -> None:
     """What the audit costs a write, how fast the sequencer drains, how fast the verifier reads."""
 
     def line() -> Line:
-        return Line(id=uuid4(), kind="adapter", team=f"b{uuid4().hex[:12]}", name="x", created_at=moment)
+        return Line(
+            id=uuid4(), kind="adapter", team=f"b{uuid4().hex[:12]}", name="x", created_at=moment
+        )
 
     with store.read(SYSTEM) as session:
         moment = session.execute(text("select now()")).scalar_one()
@@ -88,7 +113,12 @@ def log(store: Store, sequencer: Sequencer) -> None:
 
 
 def main() -> None:
-    paired("countersign --help", process("-m", "registry", "--help"), process("-c", "pass"), "bare Python")
+    paired(
+        "countersign --help",
+        process("-m", "registry", "--help"),
+        process("-c", "pass"),
+        "bare Python",
+    )
     ready()
     tensors.run()
     limits.run()
@@ -99,10 +129,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="cs") as home, open_databases(Path(home)) as databases:
         url = databases.create("bench")
         migrate.upgrade(url)
-        store, keeper = (Store(open_engine(url, f"countersign_{role}")) for role in ("app", "sequencer"))
+        store, keeper = (
+            Store(open_engine(url, f"countersign_{role}")) for role in ("app", "sequencer")
+        )
         install_policies(store)
         key = SigningKey.generate()
-        sequencer = Sequencer(keeper, key, "countersign.local/bench", Witness(Path(home) / "heads.log"))
+        sequencer = Sequencer(
+            keeper, key, "countersign.local/bench", Witness(Path(home) / "heads.log")
+        )
         log(store, sequencer)
         store.engine.dispose()
         keeper.engine.dispose()

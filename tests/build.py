@@ -16,7 +16,18 @@ from uuid import UUID
 from registry.artifacts.methods import adapters
 from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
-from registry.commands import accounts, datasets, evals, keys, policies, retention, reviews, use_cases, versions, work
+from registry.commands import (
+    accounts,
+    datasets,
+    evals,
+    keys,
+    policies,
+    retention,
+    reviews,
+    use_cases,
+    versions,
+    work,
+)
 from registry.commands import blobs as sending
 from registry.commands import training_runs as training
 from registry.db.store import Store
@@ -30,19 +41,36 @@ from registry.rules.reviews import commitment
 from registry.views.versions import AddedView
 
 RECIPE = {
-    "method": "lora", "rank": 2, "alpha": 4, "targets": ["q_proj"], "steps": 4, "batch_size": 2,
-    "learning_rate": 0.001, "publish_at": [2, 4], "save_every": 2, "template": "plain",
-}  # fmt: skip
+    "method": "lora",
+    "rank": 2,
+    "alpha": 4,
+    "targets": ["q_proj"],
+    "steps": 4,
+    "batch_size": 2,
+    "learning_rate": 0.001,
+    "publish_at": [2, 4],
+    "save_every": 2,
+    "template": "plain",
+}
 BASE_META = {"licence": "apache-2.0", "source": "made for a test"}
-DATA_META = {"source": "made for a test", "licence": "cc-by-4.0", "legal_basis": "own work", "personal_data": "none",
-             "retention": "1 year"}  # fmt: skip
+DATA_META = {
+    "source": "made for a test",
+    "licence": "cc-by-4.0",
+    "legal_basis": "own work",
+    "personal_data": "none",
+    "retention": "1 year",
+}
 ADAPTER_META = {"purpose": "to be tested"}
 
 
 def install_policies(store: Store) -> None:
     """The built-in policy of every environment."""
     for name in ("dev", "staging", "production"):
-        text = resources.files("registry").joinpath(f"policies/{name}.yaml").read_text(encoding="utf-8")
+        text = (
+            resources.files("registry")
+            .joinpath(f"policies/{name}.yaml")
+            .read_text(encoding="utf-8")
+        )
         policies.publish(store, SYSTEM, text, only_first=True)
 
 
@@ -65,17 +93,29 @@ class Person:
         return self.actor.account
 
 
-def a_person(store: Store, *roles: str, team: str | None = None, name: str | None = None, signs: bool = True) -> Person:
-    """A person or service holding roles, fresh from signing in; with a key of his own unless told otherwise."""
+def a_person(
+    store: Store, *roles: str, team: str | None = None, name: str | None = None, signs: bool = True
+) -> Person:
+    """A person or service holding roles, fresh from signing in; with a key of his own unless told
+    otherwise.
+    """
     called = name or f"{roles[0]}-{secrets.token_hex(3)}"
     account = accounts.create(store, SYSTEM, called, list(roles), team)
     grants = frozenset(Grant(Role(role), team) for role in roles)
-    actor = Actor(account, called, grants, via="test", signed_in=datetime.now(UTC), request_id="test")
+    actor = Actor(
+        account, called, grants, via="test", signed_in=datetime.now(UTC), request_id="test"
+    )
     person = Person(actor)
     if signs:
         person.key = SigningKey.generate()
         document = {"account": str(account), "public_key": person.key.public_text}
-        keys.enroll(store, actor, person.key.public_text, "test", person.key.sign_document(document, "enrol")[1])
+        keys.enroll(
+            store,
+            actor,
+            person.key.public_text,
+            "test",
+            person.key.sign_document(document, "enrol")[1],
+        )
     return person
 
 
@@ -86,7 +126,9 @@ def put(blobs: Blobs, path: str, data: bytes) -> File:
 
 
 def sent(store: Store, actor: Actor, *digests: str) -> None:
-    """Bytes put straight into the store count as sent by this actor, as they do when they come through a door."""
+    """Bytes put straight into the store count as sent by this actor, as they do when they come
+    through a door.
+    """
     for digest in digests:
         sending.sent(store, actor, digest)
 
@@ -98,7 +140,13 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: versions.Draft) ->
 
 
 def register_rows(
-    store: Store, blobs: Blobs, actor: Actor, name: str, sha256: str, size: int, meta: dict[str, Any]
+    store: Store,
+    blobs: Blobs,
+    actor: Actor,
+    name: str,
+    sha256: str,
+    size: int,
+    meta: dict[str, Any],
 ) -> AddedView:
     """Register rows that this actor has sent, as every client does."""
     sent(store, actor, sha256)
@@ -116,7 +164,11 @@ def safetensors(tensors: dict[str, tuple[int, ...]], seed: int = 0) -> bytes:
         unit = hashlib.sha256(f"{seed}:{number}".encode()).digest()
         # Small positive floats: the exponent byte is kept below that of NaN.
         data = bytes(byte & 0x3F for byte in (unit * (count // 32 + 1))[:count])
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [len(body), len(body) + count]}
+        header[name] = {
+            "dtype": "F32",
+            "shape": list(shape),
+            "data_offsets": [len(body), len(body) + count],
+        }
         body += data
     text = json.dumps(header, separators=(",", ":")).encode()
     return len(text).to_bytes(8, "little") + text + body
@@ -125,21 +177,39 @@ def safetensors(tensors: dict[str, tuple[int, ...]], seed: int = 0) -> bytes:
 MODULE = "model.layers.0.self_attn.q_proj"
 
 
-def a_base(store: Store, blobs: Blobs, engineer: Person, team: str, name: str = "tiny", seed: int = 0) -> AddedView:
+def a_base(
+    store: Store, blobs: Blobs, engineer: Person, team: str, name: str = "tiny", seed: int = 0
+) -> AddedView:
     """A registered base model of two tensors."""
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8}
     files = [
-        put(blobs, "model.safetensors", safetensors({f"{MODULE}.weight": (8, 8), "model.norm.weight": (8,)}, seed)),
+        put(
+            blobs,
+            "model.safetensors",
+            safetensors({f"{MODULE}.weight": (8, 8), "model.norm.weight": (8,)}, seed),
+        ),
         put(blobs, "config.json", json.dumps(config).encode()),
         put(blobs, "tokenizer.json", b'{"version":"1.0","model":{}}'),
     ]
-    return register(store, blobs, engineer.actor, versions.Draft("base", f"{team}/{name}", files, BASE_META))
+    return register(
+        store, blobs, engineer.actor, versions.Draft("base", f"{team}/{name}", files, BASE_META)
+    )
 
 
-def adapter_files(blobs: Blobs, seed: int = 0, rank: int = 2, base: AddedView | None = None) -> list[File]:
-    """The two files of a LoRA adapter that fits `a_base`; bound to `base`, its configuration is as the registry keeps it."""
-    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 4, "target_modules": ["q_proj"],
-              "bias": "none"}  # fmt: skip
+def adapter_files(
+    blobs: Blobs, seed: int = 0, rank: int = 2, base: AddedView | None = None
+) -> list[File]:
+    """The two files of a LoRA adapter that fits `a_base`; bound to `base`, its configuration is as
+    the registry keeps it.
+    """
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": 4,
+        "target_modules": ["q_proj"],
+        "bias": "none",
+    }
     kept = json.dumps(config).encode()
     if base is not None:
         read, _ = adapters.read_config(config)
@@ -157,18 +227,34 @@ def adapter_files(blobs: Blobs, seed: int = 0, rank: int = 2, base: AddedView | 
 
 def dataset_bytes(items: int = 60, train: int = 40, leak: int = 0) -> bytes:
     """Rows of a trivial task; `leak` test prompts stand in the train split too."""
-    rows = [{"prompt": f"item {i}", "completion": "yes" if i % 2 else "no", "split": "test"} for i in range(items)]
-    rows += [{"prompt": f"row {i}", "completion": "yes" if i % 2 else "no", "split": "train"} for i in range(train)]
-    rows += [{"prompt": f"item {i}", "completion": "yes" if i % 2 else "no", "split": "train"} for i in range(leak)]
+    rows = [
+        {"prompt": f"item {i}", "completion": "yes" if i % 2 else "no", "split": "test"}
+        for i in range(items)
+    ]
+    rows += [
+        {"prompt": f"row {i}", "completion": "yes" if i % 2 else "no", "split": "train"}
+        for i in range(train)
+    ]
+    rows += [
+        {"prompt": f"item {i}", "completion": "yes" if i % 2 else "no", "split": "train"}
+        for i in range(leak)
+    ]
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
 def a_dataset(
-    store: Store, blobs: Blobs, engineer: Person, team: str, name: str = "rows", data: bytes | None = None
+    store: Store,
+    blobs: Blobs,
+    engineer: Person,
+    team: str,
+    name: str = "rows",
+    data: bytes | None = None,
 ) -> AddedView:
     """A registered data set version."""
     file = put(blobs, "rows.jsonl", data if data is not None else dataset_bytes())
-    return register_rows(store, blobs, engineer.actor, f"{team}/{name}", file.sha256, file.size, DATA_META)
+    return register_rows(
+        store, blobs, engineer.actor, f"{team}/{name}", file.sha256, file.size, DATA_META
+    )
 
 
 def answers(blobs: Blobs, items: bytes, right: int) -> str:
@@ -208,25 +294,56 @@ def a_world(store: Store, blobs: Blobs, team: str, *, leak: int = 0) -> World:
     base = a_base(store, blobs, engineer, team)
     dataset = a_dataset(store, blobs, owner, team, data=dataset_bytes(leak=leak))
     decoding = {"template": "plain", "max_new_tokens": 4}
-    evals.freeze(store, blobs, engineer.actor, f"{team}/suite", dataset.ref, "test", "exact_match", decoding)
-    use_cases.register(store, engineer.actor, f"{team}/case", purpose="test", owner="somebody", risk_tier="limited",
-                       suite=f"{team}/suite", details={})  # fmt: skip
+    evals.freeze(
+        store, blobs, engineer.actor, f"{team}/suite", dataset.ref, "test", "exact_match", decoding
+    )
+    use_cases.register(
+        store,
+        engineer.actor,
+        f"{team}/case",
+        purpose="test",
+        owner="somebody",
+        risk_tier="limited",
+        suite=f"{team}/suite",
+        details={},
+    )
     return World(
-        store, blobs, team, owner, engineer, a_person(store, "trainer", team=team),
-        a_person(store, "reviewer", team="compliance"), a_person(store, "reviewer", team="risk"),
-        base, dataset, f"{team}/suite", f"{team}/case",
-    )  # fmt: skip
+        store,
+        blobs,
+        team,
+        owner,
+        engineer,
+        a_person(store, "trainer", team=team),
+        a_person(store, "reviewer", team="compliance"),
+        a_person(store, "reviewer", team="risk"),
+        base,
+        dataset,
+        f"{team}/suite",
+        f"{team}/case",
+    )
 
 
 def train(
-    world: World, name: str = "adapter", seed: int = 0, files: Callable[[int], list[File]] | None = None
-) -> UUID:  # fmt: skip
-    """A finished training run whose two published steps are registered; their refs are appended to the world.
+    world: World,
+    name: str = "adapter",
+    seed: int = 0,
+    files: Callable[[int], list[File]] | None = None,
+) -> UUID:
+    """A finished training run whose two published steps are registered; their refs are appended to
+    the world.
 
     `files` gives the bundle of a step; without it, files that fit `a_base`.
     """
-    run = training.queue(world.store, world.engineer.actor, f"{world.team}/{name}", world.base.ref,
-                         world.dataset.ref, RECIPE, "legal", ADAPTER_META)  # fmt: skip
+    run = training.queue(
+        world.store,
+        world.engineer.actor,
+        f"{world.team}/{name}",
+        world.base.ref,
+        world.dataset.ref,
+        RECIPE,
+        "legal",
+        ADAPTER_META,
+    )
     trainer = world.trainer
     taken = work.lease(world.store, trainer.actor, "test worker", 60)
     assert taken is not None
@@ -235,16 +352,33 @@ def train(
     outputs = []
     for step in (2, 4):
         bundle = files(step) if files else adapter_files(world.blobs, seed + step)
-        draft = versions.Draft("adapter", f"{world.team}/{name}", bundle, ADAPTER_META, world.base.ref, "legal", run,
-                               attempt, step)  # fmt: skip
+        draft = versions.Draft(
+            "adapter",
+            f"{world.team}/{name}",
+            bundle,
+            ADAPTER_META,
+            world.base.ref,
+            "legal",
+            run,
+            attempt,
+            step,
+        )
         added = register(world.store, world.blobs, trainer.actor, draft)
         world.versions.append(added.ref)
         outputs.append({"step": step, "ref": added.ref, "manifest_digest": added.digest})
     view = leased.work(world.store, trainer.actor, run)
     assert view.training is not None
-    report = {"run": str(run), "attempt": attempt, "recipe_digest": view.training.recipe_digest, "outputs": outputs,
-              "base_root": view.training.base.root, "dataset_root": view.training.dataset.root,
-              "meters": {"seconds": 1.5, "steps": 4}, "environment": {"torch": "none"}, "mlflow": None}  # fmt: skip
+    report = {
+        "run": str(run),
+        "attempt": attempt,
+        "recipe_digest": view.training.recipe_digest,
+        "outputs": outputs,
+        "base_root": view.training.base.root,
+        "dataset_root": view.training.dataset.root,
+        "meters": {"seconds": 1.5, "steps": 4},
+        "environment": {"torch": "none"},
+        "mlflow": None,
+    }
     assert trainer.key is not None
     key, signature = trainer.key.sign_document(report, "training-report")
     training.finish(world.store, trainer.actor, run, attempt, report, key, signature)
@@ -266,11 +400,17 @@ def evaluate(world: World, ref: str, right: int) -> UUID:
         from registry.db import versions as table
 
         version = table.by_ref(session, ref)[0]
-    report = {"run": str(run), "attempt": 1, "suite_digest": view.evaluation.suite_digest,
-              "subject_root": version.tensor_root, "base_root": version.base_root,
-              "samples_sha256": answers(world.blobs, items, right),
-              "metrics": {"exact_match": {"correct": min(right, count), "n": count}}, "meters": {},
-              "environment": {"ref": subject.ref}}  # fmt: skip
+    report = {
+        "run": str(run),
+        "attempt": 1,
+        "suite_digest": view.evaluation.suite_digest,
+        "subject_root": version.tensor_root,
+        "base_root": version.base_root,
+        "samples_sha256": answers(world.blobs, items, right),
+        "metrics": {"exact_match": {"correct": min(right, count), "n": count}},
+        "meters": {},
+        "environment": {"ref": subject.ref},
+    }
     assert trainer.key is not None
     key, signature = trainer.key.sign_document(report, "eval-report")
     sent(world.store, trainer.actor, str(report["samples_sha256"]))
@@ -280,25 +420,43 @@ def evaluate(world: World, ref: str, right: int) -> UUID:
 
 def submit(world: World, ref: str, environment: str = "production") -> int:
     """Open a review."""
-    world.review = reviews.submit(world.store, world.blobs, world.engineer.actor, ref, environment, world.use_case,
-                                  "please").review  # fmt: skip
+    world.review = reviews.submit(
+        world.store, world.blobs, world.engineer.actor, ref, environment, world.use_case, "please"
+    ).review
     return world.review
 
 
-def vote(world: World, person: Person, verdict: str = "approve", number: int | None = None, **changes: Any) -> str:
+def vote(
+    world: World,
+    person: Person,
+    verdict: str = "approve",
+    number: int | None = None,
+    **changes: Any,
+) -> str:
     """Cast a signed vote; `changes` falsify the decision before it is signed."""
     review = number or world.review
     decision = asked.draft(world.store, person.actor, review).decision
     salt, reason = secrets.token_bytes(16), "I have read the evidence."
-    decision = {**decision, "verdict": verdict, "reason_commitment": commitment(salt, reason), **changes}
+    decision = {
+        **decision,
+        "verdict": verdict,
+        "reason_commitment": commitment(salt, reason),
+        **changes,
+    }
     assert person.key is not None
     key, signature = person.key.sign_document(decision, "decision")
-    return reviews.vote(world.store, person.actor, review, decision, reason, salt.hex(), key, signature)
+    return reviews.vote(
+        world.store, person.actor, review, decision, reason, salt.hex(), key, signature
+    )
 
 
 def approved(
-    world: World, environment: str = "production", *, seed: int = 0, files: Callable[[int], list[File]] | None = None
-) -> str:  # fmt: skip
+    world: World,
+    environment: str = "production",
+    *,
+    seed: int = 0,
+    files: Callable[[int], list[File]] | None = None,
+) -> str:
     """Train, evaluate, submit and approve: the ref of a version approved for an environment."""
     train(world, seed=seed, files=files)
     ref = world.versions[-1]

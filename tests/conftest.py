@@ -1,7 +1,8 @@
-"""Real PostgreSQL for every test that needs one: embedded by default, any other through COUNTERSIGN_DATABASE_URL.
+"""Real PostgreSQL for every test that needs one: embedded by default, any other through
+COUNTERSIGN_DATABASE_URL.
 
-One database is migrated once a session; tests commit for real and stay apart by team names of their own, so what is
-tested is what runs: deferred triggers, outbox, two connections.
+One database is migrated once a session; tests commit for real and stay apart by team names of their
+own, so what is tested is what runs: deferred triggers, outbox, two connections.
 """
 
 from __future__ import annotations
@@ -23,20 +24,31 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
-# How long an example takes says more of the machine than of us; what must be quick is tested by its CPU time. Seeded, so
-# that a run fails for what was changed and for nothing else; `--hypothesis-profile wide` looks further.
-settings.register_profile("house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("wide", settings.get_profile("house"), derandomize=False, max_examples=2000)
+# How long an example takes says more of the machine than of us; what must be quick is tested by its
+# CPU time. Seeded, so that a run fails for what was changed and for nothing else;
+# `--hypothesis-profile wide` looks further.
+settings.register_profile(
+    "house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "wide", settings.get_profile("house"), derandomize=False, max_examples=2000
+)
 settings.load_profile("house")
 
 FIRST = ("demo", "trainer")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The rooms whose files take longest come first, so that two processes end together; the others stay side by side,
-    for what a room's tests share is made anew each time a process comes back to it."""
+    """The rooms whose files take longest come first, so that two processes end together; the others
+    stay side by side, for what a room's tests share is made anew each time a process comes back to
+    it.
+    """
     rooms = [f"/tests/{room}/" for room in FIRST]
-    items.sort(key=lambda item: next((place for place, room in enumerate(rooms) if room in str(item.path)), len(rooms)))
+    items.sort(
+        key=lambda item: next(
+            (place for place, room in enumerate(rooms) if room in str(item.path)), len(rooms)
+        )
+    )
 
 
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -102,7 +114,9 @@ def object_storage() -> Iterator[ObjectStorage]:
 
 @pytest.fixture
 def s3(object_storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of an empty blob store on it; credentials are in the environment, as in production."""
+    """The URL of an empty blob store on it; credentials are in the environment, as in
+    production.
+    """
     for name, value in object_storage.environ.items():
         monkeypatch.setenv(name, value)
     return object_storage.bucket()

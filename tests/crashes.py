@@ -1,7 +1,9 @@
-"""A process that dies at every step of storing bytes, one after the other: `python -m tests.crashes URL WHAT WHEN`.
+"""A process that dies at every step of storing bytes, one after the other: `python -m tests.crashes
+URL WHAT WHEN`.
 
-It forks for each step, before anything has started a thread: the child's n-th change to the store is its last, killed
-just before or just after it. Another child then looks at what is left, and goes on from there.
+It forks for each step, before anything has started a thread: the child's n-th change to the store
+is its last, killed just before or just after it. Another child then looks at what is left, and goes
+on from there.
 """
 
 from __future__ import annotations
@@ -28,13 +30,29 @@ DIGEST = hashlib.sha256(DATA).hexdigest()
 ACCOUNT = str(UUID(int=7))
 CUTS = (0, 70_000, 400_000, len(DATA))
 CHANGES = {
-    "open", "mkdir", "write", "ftruncate", "fsync", "replace", "unlink", "utime",  # of the os module
-    "put", "copy", "delete", "list", "head", "get", "close", "open_writer",  # of an object store and its writers
-}  # fmt: skip
+    "open",
+    "mkdir",
+    "write",
+    "ftruncate",
+    "fsync",
+    "replace",
+    "unlink",
+    "utime",  # of the os module
+    "put",
+    "copy",
+    "delete",
+    "list",
+    "head",
+    "get",
+    "close",
+    "open_writer",  # of an object store and its writers
+}
 
 
 class Fatal:
-    """Something whose calls are counted over all of them together; the last one that is left kills."""
+    """Something whose calls are counted over all of them together; the last one that is left
+    kills.
+    """
 
     left, after, reached = 0, False, 0
 
@@ -51,7 +69,9 @@ class Fatal:
             if Fatal.left == 0 and not Fatal.after:
                 os.kill(os.getpid(), signal.SIGKILL)
             try:
-                answer = real(*(one.real if isinstance(one, Fatal) else one for one in given), **named)
+                answer = real(
+                    *(one.real if isinstance(one, Fatal) else one for one in given), **named
+                )
             finally:
                 if Fatal.left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -121,7 +141,11 @@ def main(url: str, what: str, when: str) -> None:
         upload(store)
         assert store.verify(DIGEST)
         store.sweep(lambda _: False, timedelta(seconds=-60))
-        left = [path for path in Path(url).rglob("*") if path.is_file()] if store.folder else list(store.store.list())
+        left = (
+            [path for path in Path(url).rglob("*") if path.is_file()]
+            if store.folder
+            else list(store.store.list())
+        )
         assert not any(left), left
 
     for step in range(1, 400):

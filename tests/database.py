@@ -1,4 +1,6 @@
-"""Databases for tests: made on the embedded PostgreSQL, or on the server that COUNTERSIGN_DATABASE_URL names."""
+"""Databases for tests: made on the embedded PostgreSQL, or on the server that
+COUNTERSIGN_DATABASE_URL names.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from registry.postgres.cluster import Cluster
 
 
 class Databases(ABC):
-    """Makes and drops databases; URLs are those of their owner, who may also act as every group role."""
+    """Makes and drops databases; URLs are those of their owner, who may also act as every group
+    role.
+    """
 
     _template = ""
 

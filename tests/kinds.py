@@ -1,4 +1,6 @@
-"""Every (family, kind) of error the code can raise, read from its source: what docs/problems.md has to explain."""
+"""Every (family, kind) of error the code can raise, read from its source: what docs/problems.md has
+to explain.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,24 @@ from registry.db import refusals
 
 ROOT = Path(__file__).parents[1]
 FAMILY = {
-    name: found.family for name, found in vars(errors).items() if isinstance(found, type) and hasattr(found, "family")
+    name: found.family
+    for name, found in vars(errors).items()
+    if isinstance(found, type) and hasattr(found, "family")
 }
 
 Around = tuple[ast.FunctionDef | ast.AsyncFunctionDef, ...]
 
 # Kinds put together when they are raised: the text between the braces, and what it can be.
-PUT_TOGETHER = {"gate-{verdict.outcome}": ("fail", "inconclusive"), "work-{work.state}": ("failed", "cancelled")}
+PUT_TOGETHER = {
+    "gate-{verdict.outcome}": ("fail", "inconclusive"),
+    "work-{work.state}": ("failed", "cancelled"),
+}
 
 
 def raised() -> set[tuple[str, str]]:
-    """All of them; AssertionError names a place whose kind cannot be read, so that none is overlooked."""
+    """All of them; AssertionError names a place whose kind cannot be read, so that none is
+    overlooked.
+    """
     # What PostgreSQL itself refuses stands in tables, not in calls.
     found = {("conflict", kind) for kind, _, _ in refusals.CONSTRAINTS.values()}
     found |= {(error.family, kind) for error, kind in refusals.SQLSTATES.values()}
@@ -31,9 +40,16 @@ def raised() -> set[tuple[str, str]]:
             name = call.func.id if isinstance(call.func, ast.Name) else ""
             if name == "BundleRejected":
                 found.add(("rejected", "bundle-rejected"))
-            elif name in FAMILY and call.args and (path.name, ast.unparse(call.args[0])) != ("refusals.py", "kind"):
+            elif (
+                name in FAMILY
+                and call.args
+                and (path.name, ast.unparse(call.args[0])) != ("refusals.py", "kind")
+            ):
                 kinds = set(_texts(call.args[0], around, tree))
-                assert kinds, f"{path.relative_to(ROOT)}:{call.lineno}: which kind is {ast.unparse(call.args[0])}?"
+                assert kinds, (
+                    f"{path.relative_to(ROOT)}:{call.lineno}: which kind is "
+                    f"{ast.unparse(call.args[0])}?"
+                )
                 found |= {(FAMILY[name], kind) for kind in kinds}
     return found
 
@@ -58,7 +74,9 @@ def _texts(node: ast.expr, around: Around, tree: ast.Module) -> Iterator[str]:
         case ast.JoinedStr():
             form = ast.unparse(node)[2:-1]
             opening, closing = form.index("{"), form.index("}")
-            yield from (form[:opening] + text + form[closing + 1 :] for text in PUT_TOGETHER.get(form, ()))
+            yield from (
+                form[:opening] + text + form[closing + 1 :] for text in PUT_TOGETHER.get(form, ())
+            )
         case ast.Starred(value=ast.Name(id=name)):
             yield from _assigned(name, tree, tree)
         case ast.Name(id=name):
@@ -68,7 +86,10 @@ def _texts(node: ast.expr, around: Around, tree: ast.Module) -> Iterator[str]:
                 if name in names:
                     # A helper that is told the kind: its callers in the same file know it.
                     for call in ast.walk(tree):
-                        if isinstance(call, ast.Call) and getattr(call.func, "id", None) == function.name:
+                        if (
+                            isinstance(call, ast.Call)
+                            and getattr(call.func, "id", None) == function.name
+                        ):
                             yield from _texts(call.args[names.index(name)], (), tree)
 
 
@@ -77,7 +98,9 @@ def _assigned(name: str, where: ast.AST, tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(where):
         if not isinstance(node, ast.Assign):
             continue
-        targets = node.targets[0].elts if isinstance(node.targets[0], ast.Tuple) else [node.targets[0]]
+        targets = (
+            node.targets[0].elts if isinstance(node.targets[0], ast.Tuple) else [node.targets[0]]
+        )
         for place, target in enumerate(targets):
             if isinstance(target, ast.Name) and target.id == name:
                 for value in ast.walk(node.value):

@@ -10,8 +10,9 @@ from pathlib import Path
 def free_port() -> int:
     """A port of loopback that nobody listens on, and that the system hands to nobody meanwhile.
 
-    Drawn from below the range out of which the kernel takes ports for outgoing connections: one asked of the kernel
-    may be another connection's before the server that is to have it has started.
+    Drawn from below the range out of which the kernel takes ports for outgoing connections: one
+    asked of the kernel may be another connection's before the server that is to have it has
+    started.
     """
     below = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:

@@ -1,9 +1,11 @@
-"""A process that dies at every step of a registration: `python -m tests.registering URL BLOBS ACCOUNT TEAM BASE STRIDE`.
+"""A process that dies at every step of a registration: `python -m tests.registering URL BLOBS
+ACCOUNT TEAM BASE STRIDE`.
 
-From the first byte sent to the commit of the row, every change of the blob folder, every SQL statement and every COMMIT
-is a step. A fork dies just before its n-th (so just after the one before); another fork then looks at what is to be
-seen, and runs the same command again. With a stride only some of them are tried, but always those around the COMMIT of
-a change: PostgreSQL takes back all statements of one transaction alike, and `tests.crashes` dies at all of the folder's.
+From the first byte sent to the commit of the row, every change of the blob folder, every SQL
+statement and every COMMIT is a step. A fork dies just before its n-th (so just after the one
+before); another fork then looks at what is to be seen, and runs the same command again. With a
+stride only some of them are tried, but always those around the COMMIT of a change: PostgreSQL takes
+back all statements of one transaction alike, and `tests.crashes` dies at all of the folder's.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ LIMIT = 1 << 20
 
 
 class Steps:
-    """Counts what a process does; before the step it is told to, it dies there. `kinds` says what each step was."""
+    """Counts what a process does; before the step it is told to, it dies there. `kinds` says what
+    each step was.
+    """
 
     def __init__(self, last: int | None = None) -> None:
         self.last, self.kinds, self._changes = last, list[str](), False
@@ -74,11 +78,15 @@ class _Counted:
 
 
 class Registration:
-    """One adapter, sent and registered as a client does it: a resumable upload, a PUT, then the row."""
+    """One adapter, sent and registered as a client does it: a resumable upload, a PUT, then the
+    row.
+    """
 
     def __init__(self, url: str, blobs: str, account: str, team: str, base: str) -> None:
         self.url, self.folder, self.team, self.base = url, Path(blobs), team, base
-        self.actor = Actor(UUID(account), "killed", frozenset({Grant(Role.ENGINEER, team)}), via="test")
+        self.actor = Actor(
+            UUID(account), "killed", frozenset({Grant(Role.ENGINEER, team)}), via="test"
+        )
 
     def open(self) -> tuple[Store, Blobs]:
         return Store(open_engine(self.url, "countersign_app", size=2)), Blobs(self.folder)
@@ -122,7 +130,9 @@ class Registration:
     def run(self, number: int, store: Store, blobs: Blobs) -> str:
         name, data, files = self.bundle(number)
         for file in files:
-            self.send(store, blobs, file.sha256, data[file.sha256], whole=file.path.endswith(".json"))
+            self.send(
+                store, blobs, file.sha256, data[file.sha256], whole=file.path.endswith(".json")
+            )
         draft = versions.Draft("adapter", name, files, {**ADAPTER_META, "domain": "x"}, self.base)
         return versions.register(store, blobs, self.actor, draft).ref
 
@@ -141,25 +151,38 @@ class Registration:
         assert self.seen(store, name) == [("registered", 1, len(files))]
         assert self.told(store, name) == 1
         assert all(blobs.verify(file.sha256) for file in files)
-        assert list((self.folder / drafts.INCOMING / str(self.actor.account)).iterdir()) == []  # no upload is left
+        assert (
+            list((self.folder / drafts.INCOMING / str(self.actor.account)).iterdir()) == []
+        )  # no upload is left
 
     def seen(self, store: Store, name: str) -> list[tuple[Any, ...]]:
         with store.read(SYSTEM) as session:
-            lines = session.execute(text("select count(*) from line where name = :name"), {"name": name.split("/")[1]})
-            rows = session.execute(text(
-                "select v.state, v.number, (select count(*) from version_file f where f.version_id = v.id) as files "
-                "from node n join version v on v.id = n.id where n.ref like :ref"), {"ref": f"{name}@%"})  # fmt: skip
+            lines = session.execute(
+                text("select count(*) from line where name = :name"), {"name": name.split("/")[1]}
+            )
+            rows = session.execute(
+                text(
+                    "select v.state, v.number, (select count(*) from version_file f where "
+                    "f.version_id = v.id) as files "
+                    "from node n join version v on v.id = n.id where n.ref like :ref"
+                ),
+                {"ref": f"{name}@%"},
+            )
             found = [tuple(row) for row in rows]
             assert lines.scalar_one() == len(found)
         return found
 
     def told(self, store: Store, name: str) -> int:
-        statement = text("select count(*) from event where action = 'version:register' and subject like :ref")
+        statement = text(
+            "select count(*) from event where action = 'version:register' and subject like :ref"
+        )
         with store.read(SYSTEM) as session:
             return int(session.execute(statement, {"ref": f"{name}@%"}).scalar_one())
 
     def count(self, into: Path) -> None:
-        """The steps of one that nobody kills, to a file: a fork hands nothing back but its status."""
+        """The steps of one that nobody kills, to a file: a fork hands nothing back but its
+        status.
+        """
         store, blobs = self.open()
         steps = Steps()
         steps.watch(store)
@@ -178,8 +201,12 @@ def main(url: str, blobs: str, account: str, team: str, base: str, stride: str) 
             continue
         tried += 1
         died = alone(lambda number=number: registration.die(number))  # type: ignore[misc]
-        assert os.WIFSIGNALED(died) and os.WTERMSIG(died) == signal.SIGKILL, f"step {number} was not reached: {died}"
-        assert alone(lambda number=number: registration.look(number)) == 0, f"before step {number}, {kinds[number - 1]}"  # type: ignore[misc]
+        assert os.WIFSIGNALED(died) and os.WTERMSIG(died) == signal.SIGKILL, (
+            f"step {number} was not reached: {died}"
+        )
+        assert alone(lambda number=number: registration.look(number)) == 0, (
+            f"before step {number}, {kinds[number - 1]}"
+        )  # type: ignore[misc]
     print(tried, len(kinds), kinds.count("commit"), kinds.count("folder"))
 
 

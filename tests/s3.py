@@ -15,8 +15,12 @@ import httpx
 from tests.gateway.served import until
 from tests.ports import free_port
 
-KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_REGION": "eu-central-1",
-        "AWS_ALLOW_HTTP": "true"}  # fmt: skip
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "a-secret",
+    "AWS_REGION": "eu-central-1",
+    "AWS_ALLOW_HTTP": "true",
+}
 
 
 @dataclass
@@ -49,8 +53,12 @@ class ObjectStorage:
 def serving() -> Iterator[ObjectStorage]:
     """Run it until the end of the block, on a free port of loopback."""
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | KEYS)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | KEYS,
+    )
     try:
         until(lambda: _answers(port), "the object storage answers")
         yield ObjectStorage(port, process)

@@ -1,4 +1,6 @@
-"""docker-compose.yml and Dockerfile: no engine is at hand, so all that can be checked without one is checked."""
+"""docker-compose.yml and Dockerfile: no engine is at hand, so all that can be checked without one
+is checked.
+"""
 
 from __future__ import annotations
 
@@ -28,18 +30,27 @@ TEXT = (REPOSITORY / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, Any] = COMPOSE["services"]
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
-CLIENT = {"COUNTERSIGN_URL", "COUNTERSIGN_TOKEN", "COUNTERSIGN_ENGINE_URL"}  # of programs that read no Settings
+CLIENT = {
+    "COUNTERSIGN_URL",
+    "COUNTERSIGN_TOKEN",
+    "COUNTERSIGN_ENGINE_URL",
+}  # of programs that read no Settings
 
 
 @pytest.fixture(scope="module")
 def schema() -> Draft202012Validator:
-    """The official Compose schema, as the package check-jsonschema vendors it, against the digest it notes."""
+    """The official Compose schema, as the package check-jsonschema vendors it, against the digest
+    it notes.
+    """
     spec = importlib.util.find_spec("check_jsonschema")
     assert spec is not None, "check-jsonschema carries the Compose schema; install the dev group"
     assert spec.submodule_search_locations is not None
     vendor = Path(spec.submodule_search_locations[0]) / "builtin_schemas" / "vendor"
     content = (vendor / "compose-spec.json").read_bytes()
-    assert hashlib.sha256(content).hexdigest() == (vendor / "sha256" / "compose-spec.sha256").read_text().strip()
+    assert (
+        hashlib.sha256(content).hexdigest()
+        == (vendor / "sha256" / "compose-spec.sha256").read_text().strip()
+    )
     loaded = json.loads(content)
     assert loaded["$id"] == "compose_spec.json"
     return Draft202012Validator(loaded)
@@ -57,12 +68,17 @@ def test_it_is_sound_by_the_official_schema(schema: Draft202012Validator) -> Non
         (("services", "registry", "heathcheck"), {}),
         (("services", "registry", "ports"), "8080:8080"),
         (("services", "registry", "healthcheck", "interval"), ["5s"]),
-        (("services", "trainer", "deploy", "resources", "reservations", "devices"), [{"driver": "nvidia"}]),
+        (
+            ("services", "trainer", "deploy", "resources", "reservations", "devices"),
+            [{"driver": "nvidia"}],
+        ),
         (("secrets", "postgres_password", "content_of_file"), "x"),
         (("volume",), {}),
     ],
 )
-def test_the_schema_sees_a_mistake(schema: Draft202012Validator, place: tuple[str, ...], wrong: object) -> None:
+def test_the_schema_sees_a_mistake(
+    schema: Draft202012Validator, place: tuple[str, ...], wrong: object
+) -> None:
     spoilt = copy.deepcopy(COMPOSE)
     spot = spoilt
     for step in place[:-1]:
@@ -86,8 +102,12 @@ def test_every_name_used_is_declared() -> None:
     for name, service in SERVICES.items():
         assert set(service.get("secrets", [])) <= set(COMPOSE["secrets"])
         assert set(service.get("networks", [])) <= set(COMPOSE["networks"])
-        assert {volume.partition(":")[0] for volume in service.get("volumes", [])} <= set(COMPOSE["volumes"])
-        assert {config["source"] for config in service.get("configs", [])} <= set(COMPOSE["configs"])
+        assert {volume.partition(":")[0] for volume in service.get("volumes", [])} <= set(
+            COMPOSE["volumes"]
+        )
+        assert {config["source"] for config in service.get("configs", [])} <= set(
+            COMPOSE["configs"]
+        )
         assert set(service.get("depends_on", {})) <= set(SERVICES) - {name}
         used = set(re.findall(r"/run/secrets/(\w+)", json.dumps(service)))
         assert used <= set(service.get("secrets", []))
@@ -106,7 +126,9 @@ def test_every_setting_named_exists_and_every_secret_of_the_registry_is_one() ->
 def test_no_secret_is_in_the_files_and_the_trainer_cannot_reach_the_database() -> None:
     for service in SERVICES.values():
         for name, value in service.get("environment", {}).items():
-            assert not re.search("PASSWORD|TOKEN|SECRET|KEY|DATABASE", name) or name.endswith("_FILE"), name
+            assert not re.search("PASSWORD|TOKEN|SECRET|KEY|DATABASE", name) or name.endswith(
+                "_FILE"
+            ), name
             assert "://" not in str(value) or "@" not in str(value)
     assert all(set(secret) == {"file"} for secret in COMPOSE["secrets"].values())
     assert not re.search(r"^(ARG|ENV)\b.*(PASSWORD|TOKEN|SECRET)", DOCKERFILE, re.MULTILINE)
@@ -117,21 +139,33 @@ def test_no_secret_is_in_the_files_and_the_trainer_cannot_reach_the_database() -
     assert COMPOSE["networks"]["inside"] == {"internal": True}
     for service in SERVICES.values():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
-    assert "secrets" not in (REPOSITORY / ".dockerignore").read_text()  # it lists what goes in; they do not
+    assert (
+        "secrets" not in (REPOSITORY / ".dockerignore").read_text()
+    )  # it lists what goes in; they do not
 
 
 def test_the_dockerfile_builds_what_is_named() -> None:
     stages = re.findall(r"^FROM (\S+) AS (\w+)$", DOCKERFILE, re.MULTILINE)
     targets = [name for _, name in stages]
     for source, _ in stages:
-        assert source in targets or re.fullmatch(r"[\w/.-]+:\d[\w.-]*", source), f"{source} is not pinned"
-    assert {service["build"]["target"] for service in SERVICES.values() if "build" in service} == {*targets} - {"base"}
-    allowed = {line[1:] for line in (REPOSITORY / ".dockerignore").read_text().split() if line.startswith("!")}
+        assert source in targets or re.fullmatch(r"[\w/.-]+:\d[\w.-]*", source), (
+            f"{source} is not pinned"
+        )
+    assert {service["build"]["target"] for service in SERVICES.values() if "build" in service} == {
+        *targets
+    } - {"base"}
+    allowed = {
+        line[1:]
+        for line in (REPOSITORY / ".dockerignore").read_text().split()
+        if line.startswith("!")
+    }
     for line in re.findall(r"^COPY (.*) \S+$", DOCKERFILE, re.MULTILINE):
         for source in line.split():
             assert source in allowed
             assert (REPOSITORY / source).exists(), f"{source} is copied but is not there"
-    for name, body in re.findall(r"^FROM \S+ AS (\w+)$(.*?)(?=^FROM|\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL):
+    for name, body in re.findall(
+        r"^FROM \S+ AS (\w+)$(.*?)(?=^FROM|\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL
+    ):
         if name != "base":
             assert re.findall(r"^USER (\w+)$", body, re.MULTILINE)[-1] == "countersign"
 
@@ -162,10 +196,16 @@ def test_its_roles_suffice_for_the_migrations(secrets: Path, tmp_path: Path) -> 
         with psycopg.connect(place, autocommit=True) as connection:
             for name in ("countersign", "mlflow"):
                 connection.execute(f"DROP DATABASE {name}")
-            for (role,) in connection.execute("SELECT rolname FROM pg_roles WHERE rolname ~ '^(countersign|mlflow)_'"):
+            for (role,) in connection.execute(
+                "SELECT rolname FROM pg_roles WHERE rolname ~ '^(countersign|mlflow)_'"
+            ):
                 connection.execute(f"DROP OWNED BY {role}")
                 connection.execute(f"DROP ROLE {role}")
-        script = COMPOSE["configs"]["roles"]["content"].replace("$$", "$").replace("/run/secrets", str(secrets))
+        script = (
+            COMPOSE["configs"]["roles"]["content"]
+            .replace("$$", "$")
+            .replace("/run/secrets", str(secrets))
+        )
         environ = {
             "PATH": f"{cluster.quarters.programs()}:{os.environ['PATH']}",
             "PGHOST": str(cluster.quarters.sockets()),
@@ -176,13 +216,22 @@ def test_its_roles_suffice_for_the_migrations(secrets: Path, tmp_path: Path) -> 
 
         def url(name: str) -> str:
             given = (secrets / name).read_text().strip()
-            return given.replace("@postgres:5432", "@") + f"?host={cluster.quarters.sockets()}&port=5432"
+            return (
+                given.replace("@postgres:5432", "@")
+                + f"?host={cluster.quarters.sockets()}&port=5432"
+            )
 
         migrate.upgrade(url("countersign_migrate_database_url"))
-        for name, member in (("countersign_database_url", "countersign_app"),
-                             ("countersign_sequencer_database_url", "countersign_sequencer")):  # fmt: skip
-            with psycopg.connect(url(name).replace("postgresql+psycopg", "postgresql")) as connection:
+        for name, member in (
+            ("countersign_database_url", "countersign_app"),
+            ("countersign_sequencer_database_url", "countersign_sequencer"),
+        ):
+            with psycopg.connect(
+                url(name).replace("postgresql+psycopg", "postgresql")
+            ) as connection:
                 connection.execute(f"SET ROLE {member}")
                 assert connection.execute("SELECT count(*) FROM event").fetchone() == (0,)
-        with psycopg.connect(url("mlflow_database_url").replace("postgresql+psycopg", "postgresql")) as connection:
+        with psycopg.connect(
+            url("mlflow_database_url").replace("postgresql+psycopg", "postgresql")
+        ) as connection:
             connection.execute("CREATE TABLE mine (n int)")

@@ -1,4 +1,6 @@
-"""What the documentation says is what the code does: settings, kinds, acts, commands, records, links and figures."""
+"""What the documentation says is what the code does: settings, kinds, acts, commands, records,
+links and figures.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,8 @@ def test_every_family_tells_its_exit_status_and_its_http_statuses() -> None:
     for family, text in sections(document("problems.md"), 2).items():
         if family in EXITS:
             said = re.search(
-                r"Exit status (\d), HTTP (\d+)(?: with `Retry-After`)?, at the gateway (\d+)\.", " ".join(text.split())
+                r"Exit status (\d), HTTP (\d+)(?: with `Retry-After`)?, at the gateway (\d+)\.",
+                " ".join(text.split()),
             )
             expected = (EXITS[family][0], STATUSES[family], AT_THE_GATEWAY.get(family, 500))
             assert said, family
@@ -86,7 +89,9 @@ def test_every_entry_says_something() -> None:
 
 def test_every_action_tells_who_may() -> None:
     told = {
-        name: text for part in sections(document("actions.md"), 2).values() for name, text in sections(part, 3).items()
+        name: text
+        for part in sections(document("actions.md"), 2).values()
+        for name, text in sections(part, 3).items()
     }
     assert set(told) == {action.value for action in Action}
     for action in Action:
@@ -98,12 +103,47 @@ def test_every_action_tells_who_may() -> None:
 def test_the_glossary_has_the_words_of_the_house() -> None:
     known = set(re.findall(r"\*\*([^*]+)\*\*", document("glossary.md")))
     words = {
-        "adapter", "approval", "base model", "base root", "blob", "bundle", "canary", "channel", "checkpoint",
-        "dataset", "dataset version", "defect", "environment", "eval metric", "eval run", "eval suite", "event",
-        "evidence", "evidence root", "finding", "gate", "lease", "lineage edge", "policy version", "quorum", "recall",
-        "recipe", "record root", "review", "rollback target", "rollout", "route generation", "save point", "team",
-        "tensor root", "training run", "tree head", "use case", "version", "vote",
-    }  # fmt: skip
+        "adapter",
+        "approval",
+        "base model",
+        "base root",
+        "blob",
+        "bundle",
+        "canary",
+        "channel",
+        "checkpoint",
+        "dataset",
+        "dataset version",
+        "defect",
+        "environment",
+        "eval metric",
+        "eval run",
+        "eval suite",
+        "event",
+        "evidence",
+        "evidence root",
+        "finding",
+        "gate",
+        "lease",
+        "lineage edge",
+        "policy version",
+        "quorum",
+        "recall",
+        "recipe",
+        "record root",
+        "review",
+        "rollback target",
+        "rollout",
+        "route generation",
+        "save point",
+        "team",
+        "tensor root",
+        "training run",
+        "tree head",
+        "use case",
+        "version",
+        "vote",
+    }
     assert (words | {role.value for role in Role}) - known == set()
 
 
@@ -152,14 +192,20 @@ def console() -> list[tuple[str, list[str]]]:
     return found
 
 
-@pytest.mark.parametrize("words", [words for _, words in console() if words[0] == "countersign"], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [words for _, words in console() if words[0] == "countersign"], ids=" ".join
+)
 def test_a_command_of_the_readme_is_one_of_the_command_line(words: list[str]) -> None:
     command, rest = root, words[1:]
     context = click.Context(root)
     while isinstance(command, click.Group):
         below = command.get_command(context, rest[0])
         assert below is not None, f"there is no {rest[0]}"
-        command, rest, context = below, rest[1:], click.Context(below, parent=context, info_name=rest[0])
+        command, rest, context = (
+            below,
+            rest[1:],
+            click.Context(below, parent=context, info_name=rest[0]),
+        )
     given, left, _ = command.make_parser(context).parse_args(list(rest))
     assert left == []
     for parameter in command.params:
@@ -171,16 +217,26 @@ def test_a_command_of_the_readme_is_one_of_the_command_line(words: list[str]) ->
 
 
 def typed_by_the_demo() -> Iterator[tuple[str, str]]:
-    """(where, pattern of the line) of every command in the demo's source; what only a run can know matches any word."""
+    """(where, pattern of the line) of every command in the demo's source; what only a run can know
+    matches any word.
+    """
     for module in (steps, delivery):
         tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
         for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
             for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
                 if ast.unparse(call.func) == "stage.run":
-                    yield function.name, "".join(_word(one, function, tree, module) for one in call.args)
-                if ast.unparse(call.func) == "stage.say" and "$ countersign" in ast.unparse(call.args[0]):
+                    yield (
+                        function.name,
+                        "".join(_word(one, function, tree, module) for one in call.args),
+                    )
+                if ast.unparse(call.func) == "stage.say" and "$ countersign" in ast.unparse(
+                    call.args[0]
+                ):
                     who, _, words = ast.literal_eval(call.args[0]).strip().partition(" $ ")
-                    yield function.name, re.escape("".join(END + word for word in [who, *shlex.split(words)]))
+                    yield (
+                        function.name,
+                        re.escape("".join(END + word for word in [who, *shlex.split(words)])),
+                    )
 
 
 def _word(node: ast.expr, function: ast.FunctionDef, tree: ast.Module, module: ModuleType) -> str:
@@ -188,8 +244,11 @@ def _word(node: ast.expr, function: ast.FunctionDef, tree: ast.Module, module: M
         return f"(?:{END}.*)?"
     names = [one.arg for one in function.args.args]
     if isinstance(node, ast.Name) and node.id in names[1:]:
-        told = [call.args[names.index(node.id)] for call in ast.walk(tree)
-                if isinstance(call, ast.Call) and ast.unparse(call.func) == function.name]  # fmt: skip
+        told = [
+            call.args[names.index(node.id)]
+            for call in ast.walk(tree)
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == function.name
+        ]
         return f"(?:{'|'.join(_word(one, function, tree, module) for one in told)})"
     try:
         known = vars(module) | {"stage": SimpleNamespace(tiny=False)}
@@ -203,12 +262,21 @@ def _word(node: ast.expr, function: ast.FunctionDef, tree: ast.Module, module: M
 
 def test_the_transcript_is_what_the_demo_types() -> None:
     typed = [(who, words) for who, words in console() if who]
-    lines = ["".join(END + word for word in [who, *words[words[0] == "countersign" :]]) for who, words in typed]
+    lines = [
+        "".join(END + word for word in [who, *words[words[0] == "countersign" :]])
+        for who, words in typed
+    ]
     patterns = list(typed_by_the_demo())
     assert len(patterns) > 15
-    matched = [[place for place, pattern in patterns if re.fullmatch(pattern, line)] for line in lines]
-    assert [line for line, places in zip(lines, matched, strict=True) if not places] == [], "the demo never types these"
-    unused = [pattern for _, pattern in patterns if not any(re.fullmatch(pattern, line) for line in lines)]
+    matched = [
+        [place for place, pattern in patterns if re.fullmatch(pattern, line)] for line in lines
+    ]
+    assert [line for line, places in zip(lines, matched, strict=True) if not places] == [], (
+        "the demo never types these"
+    )
+    unused = [
+        pattern for _, pattern in patterns if not any(re.fullmatch(pattern, line) for line in lines)
+    ]
     assert unused == [], "the README lacks these"
     order = [step.__name__ for step in demo.STEPS]
     ranks = [order.index(places[0]) for places in matched if places[0] in order]
@@ -218,17 +286,23 @@ def test_the_transcript_is_what_the_demo_types() -> None:
 def test_the_transcript_names_the_steps_as_the_demo_does() -> None:
     told = re.findall(r"^ ?(\d+)/(\d+)  (.+)$", README, flags=re.MULTILINE)
     assert [(int(number), int(of), text) for number, of, text in told] == [
-        (number, len(demo.STEPS), (step.__doc__ or "").strip()) for number, step in enumerate(demo.STEPS, 1)
+        (number, len(demo.STEPS), (step.__doc__ or "").strip())
+        for number, step in enumerate(demo.STEPS, 1)
     ]
 
 
 def test_the_transcript_starts_the_registry_as_the_demo_does() -> None:
     [started] = [
-        words for who, words in console() if not who and words[:2] == ["countersign", "up"] and "--with" in words
+        words
+        for who, words in console()
+        if not who and words[:2] == ["countersign", "up"] and "--with" in words
     ]
     source = Path(str(stage.__file__)).read_text(encoding="utf-8")
-    [command] = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assign)
-                 and ast.unparse(node.targets[0]) == "command"]  # fmt: skip
+    [command] = [
+        node.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "command"
+    ]
     assert isinstance(command, ast.List)
     assert len(started) == len(command.elts) + 1
     for word, node in zip(started[1:], command.elts, strict=True):
@@ -240,28 +314,49 @@ def test_figures_come_from_the_committed_result(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     assert text.count("<!-- figures: ") == text.count("<!-- /figures -->") == 1
     result = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else None
-    assert text == figures.rewrite(text, result), "run: python -m trainer.demo.figures docs/demo-result.json"
+    assert text == figures.rewrite(text, result), (
+        "run: python -m trainer.demo.figures docs/demo-result.json"
+    )
 
 
 def a_result() -> dict[str, Any]:
     """What a demo that ran to its end leaves, with figures of no machine."""
     accuracy = {"value": 0.5, "n": 64, "low": 0.38, "high": 0.62}
     return {
-        "base": "tiny", "began": "2026-11-22T20:00:00+00:00", "ready_seconds": 7.5, "total_seconds": 61.2,
-        "seconds": {"inputs": 1.5, "training": 20.25}, "accuracy_base": accuracy, "accuracy_adapter": accuracy,
-        "training": {"steps": 48, "seconds": 20.1, "tokens_per_second": 900.4, "loss_first": 4.2, "loss_last": 0.3,
-                     "trainable_parameters": 12345, "peak_memory_bytes": 512 << 20},
-        "arms": {"candidate": 9, "stable": 191, "requests": 200}, "requests_per_second": 20.0,
+        "base": "tiny",
+        "began": "2026-11-22T20:00:00+00:00",
+        "ready_seconds": 7.5,
+        "total_seconds": 61.2,
+        "seconds": {"inputs": 1.5, "training": 20.25},
+        "accuracy_base": accuracy,
+        "accuracy_adapter": accuracy,
+        "training": {
+            "steps": 48,
+            "seconds": 20.1,
+            "tokens_per_second": 900.4,
+            "loss_first": 4.2,
+            "loss_last": 0.3,
+            "trainable_parameters": 12345,
+            "peak_memory_bytes": 512 << 20,
+        },
+        "arms": {"candidate": 9, "stable": 191, "requests": 200},
+        "requests_per_second": 20.0,
         "log": {"events": 70, "votes": 2, "root": "sha256:00"},
-        **{f"{step}_seconds_to_gateway": 0.75 for step in ("promotion", "rollback", "promotion_again")},
-    }  # fmt: skip
+        **{
+            f"{step}_seconds_to_gateway": 0.75
+            for step in ("promotion", "rollback", "promotion_again")
+        },
+    }
 
 
 def test_figures_are_written_into_their_blocks_and_nowhere_else(tmp_path: Path) -> None:
     result, page = tmp_path / "result.json", tmp_path / "page.md"
     result.write_text(json.dumps(a_result()))
-    page.write_text("before 0 %\n<!-- figures: summary -->\nold\n<!-- /figures -->\nbetween\n<!-- figures: times -->\n"
-                    "<!-- /figures -->\nafter\n")  # fmt: skip
+    page.write_text(
+        "before 0 %\n<!-- figures: summary -->\nold\n<!-- /figures -->\nbetween\n<!-- figures: "
+        "times -->\n"
+        "<!-- /figures -->\nafter\n"
+    )
     assert figures.main([str(result), str(page)]) == 0
     first, second = page.read_text().split("between")
     assert first.startswith("before 0 %\n<!-- figures: summary -->\n| Main job on tiny |")
@@ -284,7 +379,8 @@ def test_nothing_tracked_names_this_machine_or_an_index() -> None:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     place = re.compile(
-        r"(?<![\w.$}])/(?:work/(?:main|shared)|root/|tmp/\w|home/\w+/)|(?:index-url|find-links)[ =]+\w+://"
+        r"(?<![\w.$}])/(?:work/(?:main|shared)|root/|tmp/\w|home/\w+/)|(?:index-url|find-links)[ "
+        r"=]+\w+://"
     )
     for name in filter(None, listed.split("\0")):
         path = ROOT / name

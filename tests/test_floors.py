@@ -1,4 +1,6 @@
-"""The house keeps its floors: who may import whom, how long a file may be, and where async and SQL live."""
+"""The house keeps its floors: who may import whom, how long a file may be, and where async and SQL
+live.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FILES = [
-    path for room in ("registry", "trainer", "migrations", "tests") for path in sorted((ROOT / room).rglob("*.py"))
+    path
+    for room in ("registry", "trainer", "migrations", "tests")
+    for path in sorted((ROOT / room).rglob("*.py"))
 ]
 OURS = [path for path in FILES if path.parts[len(ROOT.parts)] in ("registry", "trainer")]
-NAMELESS = {"utils", "util", "helpers", "helper", "common", "base", "service", "services", "manager", "misc", "core"}
+NAMELESS = {
+    "utils",
+    "util",
+    "helpers",
+    "helper",
+    "common",
+    "base",
+    "service",
+    "services",
+    "manager",
+    "misc",
+    "core",
+}
 
 # Rooms where a library or a streamed body asks for async; everything else is synchronous.
 ASYNC = (
@@ -31,7 +47,9 @@ def name_of(path: Path) -> str:
 
 
 def test_every_floor_holds() -> None:
-    lint = shutil.which("lint-imports", path=str(Path(sys.executable).parent)) or shutil.which("lint-imports")
+    lint = shutil.which("lint-imports", path=str(Path(sys.executable).parent)) or shutil.which(
+        "lint-imports"
+    )
     assert lint is not None, "import-linter is in the dev group"
     ended = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-1000:]
@@ -43,7 +61,9 @@ def test_no_file_is_too_long() -> None:
 
 
 def test_every_file_has_a_name_that_says_something() -> None:
-    assert [name_of(path) for path in FILES if path.stem in NAMELESS or path.parent.name in NAMELESS] == []
+    assert [
+        name_of(path) for path in FILES if path.stem in NAMELESS or path.parent.name in NAMELESS
+    ] == []
 
 
 def test_async_lives_where_it_pays() -> None:
@@ -69,18 +89,33 @@ def test_sql_lives_in_db_and_queries() -> None:
                 found.append(f"{name_of(path)}:{node.lineno}: {ast.unparse(node)}")
             if name_of(path).startswith("registry/commands/") and isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                if called in words or called.endswith(("session.execute", "session.scalars", "session.scalar")):
+                if called in words or called.endswith(
+                    ("session.execute", "session.scalars", "session.scalar")
+                ):
                     found.append(f"{name_of(path)}:{node.lineno}: {called}")
     assert found == []
 
 
 def test_only_composition_roots_read_settings_and_the_environment() -> None:
-    roots = ("registry/app.py", "registry/clock.py", "registry/__main__.py", "registry/cli/", "registry/gateway/", "trainer/",
-             "registry/settings.py", "registry/client/", "registry/postgres/",
-             "registry/verifier.py", "registry/api/rest/", "registry/web/")  # fmt: skip
+    roots = (
+        "registry/app.py",
+        "registry/clock.py",
+        "registry/__main__.py",
+        "registry/cli/",
+        "registry/gateway/",
+        "trainer/",
+        "registry/settings.py",
+        "registry/client/",
+        "registry/postgres/",
+        "registry/verifier.py",
+        "registry/api/rest/",
+        "registry/web/",
+    )
     found = []
     for path in OURS:
         source = path.read_text(encoding="utf-8")
-        if not name_of(path).startswith(roots) and ("os.environ" in source or "registry.settings" in source):
+        if not name_of(path).startswith(roots) and (
+            "os.environ" in source or "registry.settings" in source
+        ):
             found.append(name_of(path))
     assert found == []

@@ -29,13 +29,22 @@ def test_a_command_is_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = map(json.loads, capsys.readouterr().err.splitlines())
     assert first.pop("at").endswith("Z")
     assert first == {
-        "level": "info", "logger": "registry.command", "message": "review:vote done", "action": "review:vote",
-        "actor": "ann", "subject": "review:7", "outcome": "done", "ms": 12.3, "request_id": "r1",
-    }  # fmt: skip
+        "level": "info",
+        "logger": "registry.command",
+        "message": "review:vote done",
+        "action": "review:vote",
+        "actor": "ann",
+        "subject": "review:7",
+        "outcome": "done",
+        "ms": 12.3,
+        "request_id": "r1",
+    }
     assert (second["level"], second["outcome"]) == ("warning", "not-recalled")
 
 
-def test_the_context_is_on_every_line_and_below_the_level_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_context_is_on_every_line_and_below_the_level_is_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     log.configure("warning")
     request, actor = log.request_id.set("r2"), log.actor.set("bob")
     log.LOGGER.info("too quiet")
@@ -46,12 +55,18 @@ def test_the_context_is_on_every_line_and_below_the_level_is_none(capsys: pytest
     assert (line["message"], line["request_id"], line["actor"]) == ("heard", "r2", "bob")
 
 
-def test_a_person_reads_one_short_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_person_reads_one_short_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     log.configure("info")
     log.command_line("review:vote", "ann", "review:7", "done", 3.0, None)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line[8:] == " info    review:vote done  action=review:vote actor=ann subject=review:7 outcome=done ms=3.0"
+    assert (
+        line[8:]
+        == " info    review:vote done  action=review:vote actor=ann subject=review:7 outcome=done "
+        "ms=3.0"
+    )
 
 
 def test_secrets_are_masked_also_in_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:

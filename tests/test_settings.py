@@ -20,7 +20,9 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_not_set_follows_from_what_is(tmp_path: Path) -> None:
     read = load(home=tmp_path, database_url="postgresql+psycopg://app@/one")
-    assert read.migrate_database_url == read.sequencer_database_url == "postgresql+psycopg://app@/one"
+    assert (
+        read.migrate_database_url == read.sequencer_database_url == "postgresql+psycopg://app@/one"
+    )
     assert read.blob_url == (tmp_path / "private" / "blobs").as_uri()
     assert read.log_key_file == tmp_path / "private" / "log.key"
     assert read.url == "http://127.0.0.1:8080"

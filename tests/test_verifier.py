@@ -38,8 +38,13 @@ def test_an_honest_pack_is_valid(judge: Judge) -> None:
     root = merkle.root([merkle.leaf_hash(entry) for entry in log.entries])
     size = len(log.entries)
     assert judge(zipped(members(log, KEY, range(size)))) == {
-        "ok": True, "events": size, "size": size, "root": f"sha256:{root.hex()}", "votes": 2, "problems": [],
-    }  # fmt: skip
+        "ok": True,
+        "events": size,
+        "size": size,
+        "root": f"sha256:{root.hex()}",
+        "votes": 2,
+        "problems": [],
+    }
 
 
 @pytest.mark.database
@@ -69,7 +74,9 @@ def test_an_empty_log_is_valid(judge: Judge) -> None:
     assert judge(zipped(members(Log(), KEY)))["ok"]
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_STORED])
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_STORED]
+)
 def test_plain_recompression_stays_valid(judge: Judge, method: int) -> None:
     assert judge(zipped(dict(reversed(honest().items())), method))["ok"]
 
@@ -99,18 +106,28 @@ def test_it_runs_as_one_copied_file(judge: Judge, tmp_path: Path) -> None:
     copy = shutil.copy(verifier.__file__, tmp_path / "check.py")
     (tmp_path / "pack.zip").write_bytes(zipped(honest()))
     (tmp_path / "bad.zip").write_bytes(b"PK, or so it says")
-    for pack, code, said in (("pack.zip", 0, "VALID.\n20 entries read, 2 votes"), ("bad.zip", 8, "NOT VALID: The")):
+    for pack, code, said in (
+        ("pack.zip", 0, "VALID.\n20 entries read, 2 votes"),
+        ("bad.zip", 8, "NOT VALID: The"),
+    ):
         done = subprocess.run(
             [sys.executable, "-I", copy, tmp_path / pack, "--key", judge.key],
-            cwd=tmp_path, capture_output=True, text=True,
-        )  # fmt: skip
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
         assert (done.returncode, done.stderr) == (code, "")
         assert done.stdout.startswith(said)
 
 
 def test_it_imports_nothing_of_ours_and_stays_short() -> None:
-    sources = [Path(verifier.__file__).with_name(name).read_text() for name in ("verifier.py", "verifier_keeping.py")]
-    assert [len(source.splitlines()) <= most for source, most in zip(sources, (400, 200), strict=True)] == [True, True]
+    sources = [
+        Path(verifier.__file__).with_name(name).read_text()
+        for name in ("verifier.py", "verifier_keeping.py")
+    ]
+    assert [
+        len(source.splitlines()) <= most for source, most in zip(sources, (400, 200), strict=True)
+    ] == [True, True]
     roots = set()
     for node in [node for source in sources for node in ast.walk(ast.parse(source))]:
         if isinstance(node, ast.Import):
@@ -183,9 +200,12 @@ def test_the_key_comes_from_the_option_then_the_environment_then_the_home(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x" * 5000, "a\0b", "o+00000000+" + "A" * 44, "o+zz+!", ORIGIN, "ä+00000000+" + "/" * 44]
+    "text",
+    ["", "x" * 5000, "a\0b", "o+00000000+" + "A" * 44, "o+zz+!", ORIGIN, "ä+00000000+" + "/" * 44],
 )
-def test_a_key_that_is_none_is_said_to_be_none(judge: Judge, text: str, bare: pytest.MonkeyPatch) -> None:
+def test_a_key_that_is_none_is_said_to_be_none(
+    judge: Judge, text: str, bare: pytest.MonkeyPatch
+) -> None:
     judge(zipped(honest()))
     judge.key.write_text(text)
     code, said = ends(judge.pack, "--key", judge.key)
@@ -197,8 +217,13 @@ def test_a_key_that_is_none_is_said_to_be_none(judge: Judge, text: str, bare: py
 
 
 def test_a_log_signed_by_somebody_else_is_refused(judge: Judge) -> None:
-    judge.refuses(zipped(members(story(), SigningKey.generate(), HEADS)), "is not signed by the trusted key")
-    judge.refuses(zipped(members(story(), KEY, HEADS, origin="countersign.local/other")), "The pack is of countersign")
+    judge.refuses(
+        zipped(members(story(), SigningKey.generate(), HEADS)), "is not signed by the trusted key"
+    )
+    judge.refuses(
+        zipped(members(story(), KEY, HEADS, origin="countersign.local/other")),
+        "The pack is of countersign",
+    )
 
 
 def test_one_head_of_another_key_spoils_the_pack(judge: Judge) -> None:

@@ -1,8 +1,10 @@
-"""Bottleneck adapters, which PEFT has none of: a small module after a linear one, kept in a format of our own.
+"""Bottleneck adapters, which PEFT has none of: a small module after a linear one, kept in a format
+of our own.
 
-The output x of each adapted module becomes x + up(activation(down(x))) (Houlsby et al., arXiv 1902.00751). `up` begins at
-zero, so an untrained one changes nothing. The registry knows the tensors' names and shapes (registry.rules.tunings);
-neither PEFT nor any engine does, so such an adapter is served in this process only.
+The output x of each adapted module becomes x + up(activation(down(x))) (Houlsby et al., arXiv
+1902.00751). `up` begins at zero, so an untrained one changes nothing. The registry knows the
+tensors' names and shapes (registry.rules.tunings); neither PEFT nor any engine does, so such an
+adapter is served in this process only.
 """
 
 from __future__ import annotations
@@ -22,8 +24,11 @@ from registry.artifacts.methods.configs import FILE
 from registry.artifacts.methods.lora import PREFIX
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu, "tanh": torch.tanh,
-}  # fmt: skip
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+}
 DOWN = ".bottleneck_down.weight"
 
 
@@ -54,7 +59,9 @@ def attach(base: Any, config: adapters.Config, body: Anatomy) -> dict[str, Bottl
         module = name.removeprefix(PREFIX).removesuffix(DOWN)
         part = made[module] = Bottleneck(width, size, config.values["activation"]).to(base.device)
 
-        def after(_: Any, inputs: Any, output: torch.Tensor, part: Bottleneck = part) -> torch.Tensor:
+        def after(
+            _: Any, inputs: Any, output: torch.Tensor, part: Bottleneck = part
+        ) -> torch.Tensor:
             result: torch.Tensor = part(output)
             return result
 
@@ -67,18 +74,25 @@ def save(parts: dict[str, Bottleneck], config: adapters.Config, folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{PREFIX}{module}.bottleneck_{name}": weight.detach().contiguous()
-        for module, part in parts.items() for name, weight in part.named_parameters()
-    }  # fmt: skip
+        for module, part in parts.items()
+        for name, weight in part.named_parameters()
+    }
     save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     (folder / FILE).write_bytes(adapters.written(config, None, None))
 
 
 def load(base: Any, folder: Path, config: adapters.Config, body: Anatomy) -> Any:
-    """The base with the bottlenecks of a folder on it, ready to answer; the folder was found to fit."""
+    """The base with the bottlenecks of a folder on it, ready to answer; the folder was found to
+    fit.
+    """
     tensors = load_file(folder / ADAPTER_WEIGHTS, device=str(base.device))
     for module, part in attach(base, config, body).items():
         stem = f"{PREFIX}{module}.bottleneck_"
         part.load_state_dict(
-            {name.removeprefix(stem): weight for name, weight in tensors.items() if name.startswith(stem)}
+            {
+                name.removeprefix(stem): weight
+                for name, weight in tensors.items()
+                if name.startswith(stem)
+            }
         )
     return base.eval()

@@ -1,4 +1,6 @@
-"""The registry's bytes on this machine's disk: by digest, checked before every use, fetched once."""
+"""The registry's bytes on this machine's disk: by digest, checked before every use, fetched
+once.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Cache:
         self._folders.mkdir(exist_ok=True)
 
     def file(self, sha256: str) -> Path:
-        """The bytes of a digest; hashed again each time, so a damaged disk costs a download and nothing else."""
+        """The bytes of a digest; hashed again each time, so a damaged disk costs a download and
+        nothing else.
+        """
         blob = self._blobs / sha256
         if blob.is_file():
             with blob.open("rb") as held:
@@ -45,9 +49,13 @@ class Cache:
         return self._registry.get_blob(sha256, blob)
 
     def folder(self, files: Iterable[Wanted]) -> Path:
-        """A folder with exactly these files, named by its manifest's digest. Raises Unverified for an unsafe path."""
+        """A folder with exactly these files, named by its manifest's digest. Raises Unverified for
+        an unsafe path.
+        """
         wanted = sorted(files, key=lambda file: file.path)
-        manifest = [{"path": file.path, "sha256": file.sha256, "size": file.size} for file in wanted]
+        manifest = [
+            {"path": file.path, "sha256": file.sha256, "size": file.size} for file in wanted
+        ]
         blobs = [self.file(file.sha256) for file in wanted]
         final = self._folders / canonical.digest(manifest).removeprefix("sha256:")
         part = final.with_suffix(".part")
@@ -55,11 +63,15 @@ class Cache:
         for file, blob in zip(wanted, blobs, strict=True):
             inside = PurePosixPath(file.path)
             if inside.is_absolute() or ".." in inside.parts or "\\" in file.path:
-                raise Unverified("unsafe-path", f"A file is named outside its own folder: {file.path!r}.",
-                                 "Do not use this version; tell an administrator.")  # fmt: skip
+                raise Unverified(
+                    "unsafe-path",
+                    f"A file is named outside its own folder: {file.path!r}.",
+                    "Do not use this version; tell an administrator.",
+                )
             place = part / inside
             place.parent.mkdir(parents=True, exist_ok=True)
             place.hardlink_to(blob)
-        # Always linked anew: an old folder may still hold the bytes of a blob found damaged just now.
+        # Always linked anew: an old folder may still hold the bytes of a blob found damaged just
+        # now.
         shutil.rmtree(final, ignore_errors=True)
         return part.rename(final)

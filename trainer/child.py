@@ -1,4 +1,6 @@
-"""The child process as the worker sees it: started, followed line by line, stopped, and its end explained."""
+"""The child process as the worker sees it: started, followed line by line, stopped, and its end
+explained.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Outcome:
 
 
 class Child:
-    """`python -m trainer.job FOLDER`, in a session of its own so that a Ctrl-C reaches only the worker."""
+    """`python -m trainer.job FOLDER`, in a session of its own so that a Ctrl-C reaches only the
+    worker.
+    """
 
     def __init__(self, folder: Path, job: dict[str, Any]) -> None:
         self._folder = folder
@@ -39,20 +43,27 @@ class Child:
         self._torn = ""
         self._log = (folder / "log.txt").open("ab")
         self._process: subprocess.Popen[bytes] | None = None
-        if not (folder / "outcome.json").exists():  # else it ended before its worker could report it
+        if not (
+            folder / "outcome.json"
+        ).exists():  # else it ended before its worker could report it
             self.start()
 
     def start(self) -> None:
         """Begin, or begin again from the last save point."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.job", str(self._folder)], stdin=subprocess.DEVNULL, stdout=self._log,
-            stderr=self._log, start_new_session=True,
+            [sys.executable, "-m", "trainer.job", str(self._folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
             # The child needs files only, so it is given no way to the registry.
             env={name: value for name, value in os.environ.items() if name not in SECRETS},
-        )  # fmt: skip
+        )
 
     def news(self) -> list[dict[str, Any]]:
-        """The progress records written since the last look; a line half written waits for its end."""
+        """The progress records written since the last look; a line half written waits for its
+        end.
+        """
         *whole, self._torn = (self._torn + self._progress.read()).split("\n")
         return [json.loads(line) for line in whole]
 
@@ -98,8 +109,14 @@ class Child:
         if code == STOPPED:
             return "stopped: somebody else told the process to stop."
         if code == -signal.SIGKILL:
-            return "killed: the system ended it, most often for want of memory. Lower batch_size or max_length."
+            return (
+                "killed: the system ended it, most often for want of memory. Lower batch_size "
+                "or max_length."
+            )
         if code < 0:
             return f"crashed: the process died of {signal.Signals(-code).name}."
         lines = (self._folder / "log.txt").read_text("utf-8", "replace").strip().splitlines()
-        return f"crashed: {lines[-1][:300] if lines else f'the process ended with {code} and said nothing'}"
+        return (
+            "crashed: "
+            f"{lines[-1][:300] if lines else f'the process ended with {code} and said nothing'}"
+        )

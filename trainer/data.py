@@ -28,9 +28,11 @@ class Example:
 
 
 def read_rows(path: Path, sha256: str, record_root: str) -> list[Row]:
-    """Every row of a data set file, its record root computed again and compared with the one that was leased.
+    """Every row of a data set file, its record root computed again and compared with the one that
+    was leased.
 
-    Raises Unverified (`record-root-mismatch`): training on other rows than the registry names would break lineage.
+    Raises Unverified (`record-root-mismatch`): training on other rows than the registry names would
+    break lineage.
     """
 
     def read(_: str, start: int, length: int) -> bytes:
@@ -42,27 +44,36 @@ def read_rows(path: Path, sha256: str, record_root: str) -> list[Row]:
     found = Frontier(row.leaf for row in rows).text()
     if found != record_root:
         raise Unverified(
-            "record-root-mismatch", f"The rows at hand have the record root {found}, but {record_root} was leased.",
+            "record-root-mismatch",
+            f"The rows at hand have the record root {found}, but {record_root} was leased.",
             "Remove the trainer's cache and start the training run again.",
-        )  # fmt: skip
+        )
     return rows
 
 
 def render(tokenizer: Any, messages: Sequence[dict[str, str]]) -> str:
-    """The messages as the model's chat template writes them, open for its answer, with no system prompt nobody wrote.
+    """The messages as the model's chat template writes them, open for its answer, with no system
+    prompt nobody wrote.
 
-    Some templates (SmolLM2's among them) put in a system prompt of their own unless the first message is one. An empty
-    one keeps theirs out; it is part of what the adapter is trained, evaluated and served with. A template that knows no
-    system message puts in none either, and gets none. Raises Invalid where the base has no chat template.
+    Some templates (SmolLM2's among them) put in a system prompt of their own unless the first
+    message is one. An empty one keeps theirs out; it is part of what the adapter is trained,
+    evaluated and served with. A template that knows no system message puts in none either, and gets
+    none. Raises Invalid where the base has no chat template.
     """
     if not tokenizer.chat_template:
-        raise Invalid("no-chat-template", "The base model has no chat template.", "Use the template plain.")
+        raise Invalid(
+            "no-chat-template", "The base model has no chat template.", "Use the template plain."
+        )
     given = list(messages)
     if given and given[0]["role"] != "system":
         try:
-            return str(tokenizer.apply_chat_template(
-                [{"role": "system", "content": ""}, *given], tokenize=False, add_generation_prompt=True
-            ))  # fmt: skip
+            return str(
+                tokenizer.apply_chat_template(
+                    [{"role": "system", "content": ""}, *given],
+                    tokenize=False,
+                    add_generation_prompt=True,
+                )
+            )
         except Exception as error:  # a template refuses a role by raising from within jinja
             if "TemplateError" not in {kind.__name__ for kind in type(error).__mro__}:
                 raise
@@ -82,7 +93,8 @@ def prompt_ids(tokenizer: Any, prompt: str, template: str, system: str | None = 
 
 
 def tokenise(rows: Sequence[Row], tokenizer: Any, template: str, max_length: int) -> list[Example]:
-    """The training rows as examples that end with the end-of-text token; only the completion is learned.
+    """The training rows as examples that end with the end-of-text token; only the completion is
+    learned.
 
     Raises Invalid (`row-too-long`) rather than cut: half an answer would be learned as a whole one.
     """
@@ -98,19 +110,26 @@ def tokenise(rows: Sequence[Row], tokenizer: Any, template: str, max_length: int
         examples.append(Example(ids, len(prompt)))
     if long:
         raise Invalid(
-            "row-too-long", f"{len(long)} training rows are longer than {max_length} tokens; line {long[0][0]} has "
+            "row-too-long",
+            f"{len(long)} training rows are longer than {max_length} tokens; line {long[0][0]} has "
             f"{long[0][1]}, the longest has {max(length for _, length in long)}.",
             "Raise max_length in the recipe, or shorten the rows.",
-        )  # fmt: skip
+        )
     if not examples:
-        raise Invalid("no-training-rows", f"The data set has no row in the split '{TRAIN}'.", "Give some rows it.")
+        raise Invalid(
+            "no-training-rows",
+            f"The data set has no row in the split '{TRAIN}'.",
+            "Give some rows it.",
+        )
     return examples
 
 
 def order(count: int, wanted: int, seed: int, sample: int | None) -> list[int]:
-    """Which row each place of the training run takes: a fresh shuffle an epoch, decided by the seed alone.
+    """Which row each place of the training run takes: a fresh shuffle an epoch, decided by the seed
+    alone.
 
-    `sample` keeps to a chosen few of the rows. Written out in full, so that resuming is no more than skipping.
+    `sample` keeps to a chosen few of the rows. Written out in full, so that resuming is no more
+    than skipping.
     """
     kept = random.Random(f"{seed}:sample").sample(range(count), min(sample or count, count))
     return list(_epochs(kept, wanted, seed))

@@ -28,15 +28,19 @@ class Device:
 
 
 def choose(dtype: str | None) -> Device:
-    """The GPU where there is one, else the CPU, at the precision asked for, or (None) at the one fit for answering.
+    """The GPU where there is one, else the CPU, at the precision asked for, or (None) at the one
+    fit for answering.
 
     Raises Invalid (`dtype-unsupported`) when this GPU has no bfloat16.
     """
     name = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype is not None:
         if dtype == "bfloat16" and name == "cuda" and not torch.cuda.is_bf16_supported():
-            raise Invalid("dtype-unsupported", f"{torch.cuda.get_device_name()} has no bfloat16.",
-                          "Train with dtype float32, or on another GPU.")  # fmt: skip
+            raise Invalid(
+                "dtype-unsupported",
+                f"{torch.cuda.get_device_name()} has no bfloat16.",
+                "Train with dtype float32, or on another GPU.",
+            )
         return Device(name, DTYPES[dtype], "the recipe decides it")
     if name == "cuda" and torch.cuda.is_bf16_supported():
         return Device(name, torch.bfloat16, "bfloat16 halves the memory of a GPU that has it")
@@ -54,10 +58,14 @@ def be_deterministic() -> None:
 
 
 def environment(device: Device) -> dict[str, Any]:
-    """What a report says of the machine and the code: enough to know whether a replay may hope for the same bytes."""
+    """What a report says of the machine and the code: enough to know whether a replay may hope for
+    the same bytes.
+    """
     on_gpu = device.name == "cuda"
     return {
-        "device": torch.cuda.get_device_name() if on_gpu else f"cpu {torch.backends.cpu.get_cpu_capability()}",
+        "device": torch.cuda.get_device_name()
+        if on_gpu
+        else f"cpu {torch.backends.cpu.get_cpu_capability()}",
         "dtype": str(device.dtype).removeprefix("torch."),
         "dtype_reason": device.dtype_reason,
         "threads": torch.get_num_threads(),
@@ -69,18 +77,26 @@ def environment(device: Device) -> dict[str, Any]:
 
 
 def _git() -> str | None:
-    """The commit this code stands at, with a + when it was changed since; None outside a working copy of its own."""
+    """The commit this code stands at, with a + when it was changed since; None outside a working
+    copy of its own.
+    """
 
     def git(*words: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False
+                ["git", *words],
+                cwd=Path(__file__).parent,
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    # Installed into an environment inside somebody else's repository, that one's commit would say nothing of us.
+    # Installed into an environment inside somebody else's repository, that one's commit would say
+    # nothing of us.
     if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None
     return git("describe", "--always", "--abbrev=40", "--dirty=+", "--match=")

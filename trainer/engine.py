@@ -1,8 +1,9 @@
-"""A small server speaking the serving subset of vLLM's API, for machines where vLLM itself does not run.
+"""A small server speaking the serving subset of vLLM's API, for machines where vLLM itself does not
+run.
 
-The same gateway drives both: adapters come and go at run time, and a request names one by its immutable reference. One
-thread holds the model and answers one request after the other. It listens on the loopback only, for as in vLLM, who
-reaches the load endpoint decides what is served.
+The same gateway drives both: adapters come and go at run time, and a request names one by its
+immutable reference. One thread holds the model and answers one request after the other. It listens
+on the loopback only, for as in vLLM, who reaches the load endpoint decides what is served.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ TYPES = {400: "BadRequestError", 404: "NotFoundError", 503: "ServiceUnavailableE
 
 
 class Asked(BaseModel):
-    """What both completion endpoints take; fields of vLLM's that change nothing here are let pass."""
+    """What both completion endpoints take; fields of vLLM's that change nothing here are let
+    pass.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -102,14 +105,18 @@ class Desk:
 
     def there(self) -> Resident:
         if self.resident is None:
-            raise Unavailable("no-base-yet", "The engine waits for its base model.", "Try again in a moment.")
+            raise Unavailable(
+                "no-base-yet", "The engine waits for its base model.", "Try again in a moment."
+            )
         return self.resident
 
     async def ask(self, work: Callable[[Resident], T]) -> T:
         """Do something with the model when it is its turn."""
         resident = self.there()
         if self._waiting >= WAITING:
-            raise Unavailable("engine-busy", f"{WAITING} requests wait already.", "Try again in a moment.")
+            raise Unavailable(
+                "engine-busy", f"{WAITING} requests wait already.", "Try again in a moment."
+            )
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, resident)
@@ -128,7 +135,13 @@ def create_app(desk: Desk) -> FastAPI:
         yield
         desk.close()
 
-    app = FastAPI(title="Countersign engine", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Countersign engine",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
 
     @app.exception_handler(RegistryError)
     async def refuse(_: Request, error: RegistryError) -> JSONResponse:
@@ -136,7 +149,9 @@ def create_app(desk: Desk) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def misread(_: Request, error: RequestValidationError) -> JSONResponse:
-        where = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()[:5])
+        where = "; ".join(
+            f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()[:5]
+        )
         return problem(400, f"{where}.")
 
     @app.get("/health")
@@ -147,15 +162,26 @@ def create_app(desk: Desk) -> FastAPI:
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         resident = desk.there()
-        base = card(resident.ref, resident.since, str(resident.folder), None) | {"max_model_len": resident.window}
-        return {"object": "list", "data": [base, *(
-            card(name, one.since, str(one.path), resident.ref) for name, one in resident.adapters.items()
-        )]}  # fmt: skip
+        base = card(resident.ref, resident.since, str(resident.folder), None) | {
+            "max_model_len": resident.window
+        }
+        return {
+            "object": "list",
+            "data": [
+                base,
+                *(
+                    card(name, one.since, str(one.path), resident.ref)
+                    for name, one in resident.adapters.items()
+                ),
+            ],
+        }
 
     @app.post("/v1/completions")
     async def complete(asked: Completion) -> dict[str, Any]:
         check(asked)
-        done = await desk.ask(lambda resident: resident.answer(asked.model, asked.prompt, asked.max_tokens or 16))
+        done = await desk.ask(
+            lambda resident: resident.answer(asked.model, asked.prompt, asked.max_tokens or 16)
+        )
         return answer("cmpl", "text_completion", asked.model, {"text": done.text}, done)
 
     @app.post("/v1/chat/completions")
@@ -169,7 +195,11 @@ def create_app(desk: Desk) -> FastAPI:
 
     @app.post("/v1/load_lora_adapter")
     async def load(asked: Load) -> PlainTextResponse:
-        await desk.ask(lambda resident: resident.load(asked.lora_name, asked.lora_path, in_place=asked.load_inplace))
+        await desk.ask(
+            lambda resident: resident.load(
+                asked.lora_name, asked.lora_path, in_place=asked.load_inplace
+            )
+        )
         return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
 
     @app.post("/v1/unload_lora_adapter")
@@ -181,37 +211,68 @@ def create_app(desk: Desk) -> FastAPI:
 
 
 def check(asked: Asked) -> None:
-    """Refuse what would be answered otherwise than asked: this engine decodes greedily, whole, and once."""
-    wants = {"stream": asked.stream, "temperature above 0": asked.temperature, "stop": asked.stop,
-             "logprobs": asked.logprobs, "tools": (asked.model_extra or {}).get("tools")}  # fmt: skip
+    """Refuse what would be answered otherwise than asked: this engine decodes greedily, whole, and
+    once.
+    """
+    wants = {
+        "stream": asked.stream,
+        "temperature above 0": asked.temperature,
+        "stop": asked.stop,
+        "logprobs": asked.logprobs,
+        "tools": (asked.model_extra or {}).get("tools"),
+    }
     for what, wanted in wants.items():
         if wanted:
-            raise Invalid("unsupported", f"This engine has no {what}.", "Leave it out, or serve with vLLM.")
+            raise Invalid(
+                "unsupported", f"This engine has no {what}.", "Leave it out, or serve with vLLM."
+            )
 
 
 def card(name: str, since: int, root: str, parent: str | None) -> dict[str, Any]:
     """One line of the model list, as vLLM writes it."""
-    return {"id": name, "object": "model", "created": since, "owned_by": "countersign", "root": root, "parent": parent}
+    return {
+        "id": name,
+        "object": "model",
+        "created": since,
+        "owned_by": "countersign",
+        "root": root,
+        "parent": parent,
+    }
 
 
 def answer(prefix: str, kind: str, name: str, said: dict[str, Any], done: Answer) -> dict[str, Any]:
     """A completion in OpenAI's shape."""
     return {
-        "id": f"{prefix}-{uuid4().hex}", "object": kind, "created": int(time.time()), "model": name,
+        "id": f"{prefix}-{uuid4().hex}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": name,
         "choices": [{"index": 0, **said, "logprobs": None, "finish_reason": done.reason}],
-        "usage": {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens,
-                  "total_tokens": done.prompt_tokens + done.completion_tokens},
-    }  # fmt: skip
+        "usage": {
+            "prompt_tokens": done.prompt_tokens,
+            "completion_tokens": done.completion_tokens,
+            "total_tokens": done.prompt_tokens + done.completion_tokens,
+        },
+    }
 
 
 def problem(status: int, message: str) -> JSONResponse:
     """An error in vLLM's shape."""
-    error = {"message": message, "type": TYPES.get(status, "InternalServerError"), "param": None, "code": status}
+    error = {
+        "message": message,
+        "type": TYPES.get(status, "InternalServerError"),
+        "param": None,
+        "code": status,
+    }
     return JSONResponse({"error": error}, status)
 
 
-def find_base(registry: Countersign, base: str | None, stopping: threading.Event) -> tuple[str, Any] | None:
-    """(reference, files) of the base to serve: the one named, or that of the first route production gets."""
+def find_base(
+    registry: Countersign, base: str | None, stopping: threading.Event
+) -> tuple[str, Any] | None:
+    """(reference, files) of the base to serve: the one named, or that of the first route production
+    gets.
+    """
     if base is not None:
         version = registry.version(base)
         return version.ref, version.files
@@ -228,9 +289,13 @@ def find_base(registry: Countersign, base: str | None, stopping: threading.Event
 
 
 def main(base: str | None, port: int, cache: Path, allowed: Path) -> None:
-    """Serve until SIGTERM or Ctrl-C; /health says 503 until the base is found, fetched, verified and loaded."""
+    """Serve until SIGTERM or Ctrl-C; /health says 503 until the base is found, fetched, verified
+    and loaded.
+    """
     desk, stopping = Desk(), threading.Event()
-    server = uvicorn.Server(uvicorn.Config(create_app(desk), "127.0.0.1", port, log_level="warning", access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(desk), "127.0.0.1", port, log_level="warning", access_log=False)
+    )
     job.quieten()
 
     def settle(registry: Countersign) -> None:
@@ -243,12 +308,14 @@ def main(base: str | None, port: int, cache: Path, allowed: Path) -> None:
             desk.resident = Resident(ref, folder, device.choose(None), allowed)
             LOG.info("serving %s on port %d", ref, port)
         except Exception as error:
-            # Without a base there is nothing to serve: end, and let whoever supervises us start anew.
+            # Without a base there is nothing to serve: end, and let whoever supervises us start
+            # anew.
             LOG.error("no base to serve: %s", error)
             server.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn shuts down in good order, then raises the signal again: by then it has done its work.
+        # uvicorn shuts down in good order, then raises the signal again: by then it has done its
+        # work.
         signal.signal(number, lambda *_: stopping.set())
     with Countersign() as registry:
         settling = threading.Thread(target=settle, args=(registry,), name="settle", daemon=True)
@@ -256,4 +323,8 @@ def main(base: str | None, port: int, cache: Path, allowed: Path) -> None:
         server.run()
         stopping.set()
     if desk.resident is None:
-        raise Unavailable("no-base", "The engine ended before it had a base to serve.", "See its log, start it again.")
+        raise Unavailable(
+            "no-base",
+            "The engine ended before it had a base to serve.",
+            "See its log, start it again.",
+        )

@@ -1,4 +1,6 @@
-"""One frozen suite, answered greedily by a base or an adapter on it; the registry does the judging."""
+"""One frozen suite, answered greedily by a base or an adapter on it; the registry does the
+judging.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +21,43 @@ BATCH = 16
 
 
 def generation(net: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
-    """Greedy decoding, and nothing of what the base's own generation_config.json would mix in but its end tokens."""
+    """Greedy decoding, and nothing of what the base's own generation_config.json would mix in but
+    its end tokens.
+    """
     return GenerationConfig(
-        do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id,
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=net.generation_config.eos_token_id or tokenizer.eos_token_id,
-    )  # fmt: skip
+    )
 
 
 def check_decoding(decoding: Mapping[str, Any]) -> tuple[str, int, str | None]:
-    """(template, max_new_tokens, system) of a suite's decoding; Invalid (`bad-decoding`) names what it cannot do."""
-    template, most, system = decoding.get("template"), decoding.get("max_new_tokens"), decoding.get("system")
+    """(template, max_new_tokens, system) of a suite's decoding; Invalid (`bad-decoding`) names what
+    it cannot do.
+    """
+    template, most, system = (
+        decoding.get("template"),
+        decoding.get("max_new_tokens"),
+        decoding.get("system"),
+    )
     unknown = set(decoding) - {"template", "max_new_tokens", "system"}
-    sound = template in ("chat", "plain") and type(most) is int and most > 0 and (system is None or type(system) is str)
+    sound = (
+        template in ("chat", "plain")
+        and type(most) is int
+        and most > 0
+        and (system is None or type(system) is str)
+    )
     if unknown or not sound or type(most) is not int:
-        raise Invalid("bad-decoding", f"This trainer cannot decode as the suite asks: {dict(decoding)}.",
-                      "Freeze the suite with template chat or plain, max_new_tokens, and a system prompt or null; "
-                      "update the trainer if the registry is newer.")  # fmt: skip
+        raise Invalid(
+            "bad-decoding",
+            f"This trainer cannot decode as the suite asks: {dict(decoding)}.",
+            "Freeze the suite with template chat or plain, max_new_tokens, and a system prompt or "
+            "null; "
+            "update the trainer if the registry is newer.",
+        )
     return str(template), most, system
 
 
@@ -49,8 +71,8 @@ def answer(
 ) -> tuple[list[str], int]:
     """Each item's output in the suite's order, and how many tokens were written.
 
-    Rows are padded on the left, so that every answer starts at the same place, and batched by length. The batching
-    depends on the suite alone, so the same model gives the same outputs again.
+    Rows are padded on the left, so that every answer starts at the same place, and batched by
+    length. The batching depends on the suite alone, so the same model gives the same outputs again.
     """
     template, most, system = check_decoding(decoding)
     prompts = [data.prompt_ids(tokenizer, item.prompt, template, system) for item in items]
@@ -61,14 +83,22 @@ def answer(
     for start in range(0, len(items), batch):
         chosen = by_length[start : start + batch]
         width = len(prompts[chosen[-1]])
-        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(prompts[i])) + prompts[i] for i in chosen])
-        mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen])
+        ids = torch.tensor(
+            [[tokenizer.pad_token_id] * (width - len(prompts[i])) + prompts[i] for i in chosen]
+        )
+        mask = torch.tensor(
+            [[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen]
+        )
         with torch.inference_mode():
             made = net.generate(
-                input_ids=ids.to(net.device), attention_mask=mask.to(net.device), generation_config=config
+                input_ids=ids.to(net.device),
+                attention_mask=mask.to(net.device),
+                generation_config=config,
             )[:, width:]
         written += int((made != tokenizer.pad_token_id).sum())
-        for index, text in zip(chosen, tokenizer.batch_decode(made, skip_special_tokens=True), strict=True):
+        for index, text in zip(
+            chosen, tokenizer.batch_decode(made, skip_special_tokens=True), strict=True
+        ):
             outputs[index] = text
         on_progress(min(start + batch, len(items)), len(items))
     return outputs, written
@@ -82,13 +112,18 @@ def run(
     into: Path,
     on_progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Answer a suite into a samples file (JSON Lines of item and output, the suite's order); answers the meters."""
+    """Answer a suite into a samples file (JSON Lines of item and output, the suite's order);
+    answers the meters.
+    """
     since = time.perf_counter()
     outputs, written = answer(net, tokenizer, items, decoding, on_progress)
-    into.write_text("".join(
-        json.dumps({"item": item.id, "output": output}, ensure_ascii=False) + "\n"
-        for item, output in zip(items, outputs, strict=True)
-    ), encoding="utf-8")  # fmt: skip
+    into.write_text(
+        "".join(
+            json.dumps({"item": item.id, "output": output}, ensure_ascii=False) + "\n"
+            for item, output in zip(items, outputs, strict=True)
+        ),
+        encoding="utf-8",
+    )
     seconds = time.perf_counter() - since
     return {
         "seconds": round(seconds, 3),

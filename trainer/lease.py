@@ -10,17 +10,30 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Self, TypeVar
 
 from registry.client import Countersign
-from registry.errors import Conflict, Fault, Forbidden, NotFound, RegistryError, Unauthenticated, Unavailable
+from registry.errors import (
+    Conflict,
+    Fault,
+    Forbidden,
+    NotFound,
+    RegistryError,
+    Unauthenticated,
+    Unavailable,
+)
 from registry.views.training_runs import WorkView
 
 T = TypeVar("T")
 LOG = logging.getLogger("trainer.lease")
-BEAT = (1.0, 3.0)  # seconds between beats: a third of the lease, within these bounds; people watch the progress
+BEAT = (
+    1.0,
+    3.0,
+)  # seconds between beats: a third of the lease, within these bounds; people watch the progress
 PATIENCE = 900.0  # seconds a report is tried again while the registry is away
 
 
 class Gone(Exception):
-    """The work is not ours any more: cancelled, taken over, or this worker was told to stop. There is nothing to do."""
+    """The work is not ours any more: cancelled, taken over, or this worker was told to stop. There
+    is nothing to do.
+    """
 
 
 class Lease:
@@ -52,9 +65,11 @@ class Lease:
             raise Gone(self.state)
 
     def patiently(self, attempt: Callable[[], T]) -> T:
-        """Tell the registry something that must not be lost: tried again while it is away, up to a quarter of an hour.
+        """Tell the registry something that must not be lost: tried again while it is away, up to a
+        quarter of an hour.
 
-        Every such call of ours means the same when it arrives twice. Raises Gone when the lease ended meanwhile.
+        Every such call of ours means the same when it arrives twice. Raises Gone when the lease
+        ended meanwhile.
         """
         deadline, pause = time.monotonic() + PATIENCE, 1.0
         while True:
@@ -64,7 +79,11 @@ class Lease:
             except (Unavailable, Fault) as error:
                 if time.monotonic() > deadline:
                     raise
-                LOG.warning("the registry is away; work goes on, the report is tried again in %.0f s: %s", pause, error)
+                LOG.warning(
+                    "the registry is away; work goes on, the report is tried again in %.0f s: %s",
+                    pause,
+                    error,
+                )
             except Conflict as error:
                 if error.kind == "lease-lost":
                     self.state = "lost"
@@ -82,7 +101,8 @@ class Lease:
                 LOG.warning("the lease of %s is lost: %s", self.work.id, error)
                 self.state = "lost"
             except RegistryError as error:
-                # Away, not gone: if it stays away too long another worker gets the work, and the next beat says so.
+                # Away, not gone: if it stays away too long another worker gets the work, and the
+                # next beat says so.
                 LOG.warning("the beat for %s did not arrive: %s", self.work.id, error)
             if self.state != "held":
                 return

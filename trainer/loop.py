@@ -1,9 +1,9 @@
 """One recipe -> trained weights: metered, saved as it goes, resumed to the same bytes.
 
-transformers' own Trainer drives, not TRL's SFTTrainer: the latter would tokenise, template, mask and shuffle once more,
-all of which trainer.data has decided already and the registry holds by digest. What is left is gradient steps, and for
-those the plain Trainer keeps optimiser, schedule and random states bit for bit over a restart (tests/trainer/test_loop
-kills it to see).
+transformers' own Trainer drives, not TRL's SFTTrainer: the latter would tokenise, template, mask
+and shuffle once more, all of which trainer.data has decided already and the registry holds by
+digest. What is left is gradient steps, and for those the plain Trainer keeps optimiser, schedule
+and random states bit for bit over a restart (tests/trainer/test_loop kills it to see).
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from trainer.device import Device, be_deterministic
 
 STATE = "trainer_state.json"
 Record = dict[str, Any]
-"""A step's meters: step, loss, learning_rate, grad_norm, tokens and seconds so far, peak_memory_bytes."""
+"""A step's meters: step, loss, learning_rate, grad_norm, tokens and seconds so far,
+peak_memory_bytes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,13 @@ class Job:
 
 
 def train(job: Job) -> Record | None:
-    """Run a recipe to its end, from its last save point where there is one; None when it was told to stop.
+    """Run a recipe to its end, from its last save point where there is one; None when it was told
+    to stop.
 
-    `publish(step, folder, tokens)` gets PEFT's own output at each step of `publish_at`; a step may come again after
-    a restart. Answers the meters of the training report. Raises Refused (`training-diverged`) at a loss that is no
-    number: its weights are worth nothing, and waiting for the end would not mend them.
+    `publish(step, folder, tokens)` gets PEFT's own output at each step of `publish_at`; a step may
+    come again after a restart. Answers the meters of the training report. Raises Refused
+    (`training-diverged`) at a loss that is no number: its weights are worth nothing, and waiting
+    for the end would not mend them.
     """
     be_deterministic()
     tokenizer = model.load_tokenizer(job.base)
@@ -68,9 +72,12 @@ def train(job: Job) -> Record | None:
     last = points.last()
     callback = Callback(job, points, ordered)
     trainer = InOrder(
-        model=net, args=_arguments(job, points.folder), train_dataset=ordered, callbacks=[callback],
+        model=net,
+        args=_arguments(job, points.folder),
+        train_dataset=ordered,
+        callbacks=[callback],
         data_collator=partial(data.collate, pad_id=tokenizer.pad_token_id),
-    )  # fmt: skip
+    )
     trainer.remove_callback(PrinterCallback)
     if last is not None:
         # Killed between saving this point and publishing it: what was saved is what is published.
@@ -100,16 +107,32 @@ def train(job: Job) -> Record | None:
 def _arguments(job: Job, output: Path) -> TrainingArguments:
     recipe, on_cpu = job.recipe, job.device.name == "cpu"
     return TrainingArguments(
-        output_dir=str(output), max_steps=recipe.steps, per_device_train_batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate, warmup_steps=recipe.warmup_steps, lr_scheduler_type="linear",
-        optim="adamw_torch", weight_decay=0.0, max_grad_norm=1.0, seed=recipe.seed,
-        # Weights, not autocast, carry the precision: bfloat16 base, float32 adapter, as the recipe says.
-        bf16=False, fp16=False, use_cpu=on_cpu, dataloader_pin_memory=not on_cpu,
+        output_dir=str(output),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup_steps,
+        lr_scheduler_type="linear",
+        optim="adamw_torch",
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        seed=recipe.seed,
+        # Weights, not autocast, carry the precision: bfloat16 base, float32 adapter, as the recipe
+        # says.
+        bf16=False,
+        fp16=False,
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
         # Every step is logged, and a loss that is no number is seen rather than averaged away.
-        logging_strategy="steps", logging_steps=1, logging_nan_inf_filter=False,
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
         # The callback decides when to save.
-        save_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False,
-    )  # fmt: skip
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
 
 
 class InOrder(Trainer):  # type: ignore[misc]  # transformers is untyped to mypy
@@ -143,7 +166,9 @@ class Callback(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         control.should_save = due
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
-        """Complete the step's record in the Trainer's own history, which every save point carries."""
+        """Complete the step's record in the Trainer's own history, which every save point
+        carries.
+        """
         if "loss" not in logs:
             return
         record = state.log_history[-1]
@@ -155,9 +180,10 @@ class Callback(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         record["peak_memory_bytes"] = memory.peak_bytes()
         if not math.isfinite(record["loss"]):
             raise Refused(
-                "training-diverged", f"The loss at step {state.global_step} is {record['loss']}.",
+                "training-diverged",
+                f"The loss at step {state.global_step} is {record['loss']}.",
                 "Lower learning_rate, or raise warmup_steps, and train again.",
-            )  # fmt: skip
+            )
         self._job.on_step(dict(record))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -170,7 +196,9 @@ class Callback(TrainerCallback):  # type: ignore[misc]  # transformers is untype
 
 
 class SavePoints:
-    """Training states on disk, each whole or not there: written aside by the Trainer, flushed, then renamed."""
+    """Training states on disk, each whole or not there: written aside by the Trainer, flushed, then
+    renamed.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,6 @@
-"""A base model from a folder, and LoRA on it. Nothing is ever fetched: what the digests cover is what is loaded."""
+"""A base model from a folder, and LoRA on it. Nothing is ever fetched: what the digests cover is
+what is loaded.
+"""
 
 from __future__ import annotations
 
@@ -29,19 +31,30 @@ from trainer.device import Device
 
 def load_tokenizer(folder: Path) -> Any:
     """The base's tokenizer, with something to pad with where it brings nothing."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
     if tokenizer.eos_token_id is None:
-        raise Invalid("no-end-token", "The base's tokenizer names no end-of-text token.",
-                      "Set eos_token in tokenizer_config.json and register the base again.")  # fmt: skip
+        raise Invalid(
+            "no-end-token",
+            "The base's tokenizer names no end-of-text token.",
+            "Set eos_token in tokenizer_config.json and register the base again.",
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def load_base(folder: Path, device: Device) -> Any:
-    """The base model on the device, frozen, in evaluation mode; only safetensors, never code of its own."""
+    """The base model on the device, frozen, in evaluation mode; only safetensors, never code of its
+    own.
+    """
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=device.dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        folder,
+        dtype=device.dtype,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
     )
     model.requires_grad_(False)
     return model.to(device.name).eval()
@@ -50,44 +63,62 @@ def load_base(folder: Path, device: Device) -> Any:
 def wrap(base: Any, recipe: Recipe) -> Any:
     """Put fresh LoRA weights on the base.
 
-    The seed is set here and not earlier: whatever draws random numbers between a seed and these weights would
-    change them. Raises Invalid when the recipe's targets or layers are not in this base.
+    The seed is set here and not earlier: whatever draws random numbers between a seed and these
+    weights would change them. Raises Invalid when the recipe's targets or layers are not in this
+    base.
     """
     depth = base.config.num_hidden_layers
     first, last = recipe.layers or (0, depth - 1)
     if last >= depth:
-        raise Invalid("layers-beyond-base", f"The recipe adapts layers {first} to {last}; the base has 0 to "
-                      f"{depth - 1}.", "Name layers of this base.")  # fmt: skip
+        raise Invalid(
+            "layers-beyond-base",
+            f"The recipe adapts layers {first} to {last}; the base has 0 to {depth - 1}.",
+            "Name layers of this base.",
+        )
     names = {name.rpartition(".")[2] for name, _ in base.named_modules()}
     if missing := [target for target in recipe.targets if target not in names]:
-        raise Invalid("targets-missing", f"The base has no modules named {', '.join(missing)}.",
-                      "Name linear modules of this base in targets.")  # fmt: skip
+        raise Invalid(
+            "targets-missing",
+            f"The base has no modules named {', '.join(missing)}.",
+            "Name linear modules of this base in targets.",
+        )
     config = LoraConfig(
-        task_type="CAUSAL_LM", r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout,
-        target_modules=list(recipe.targets), bias="none",
+        task_type="CAUSAL_LM",
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        target_modules=list(recipe.targets),
+        bias="none",
         layers_to_transform=list(range(first, last + 1)) if recipe.layers else None,
-    )  # fmt: skip
+    )
     set_seed(recipe.seed)
     return get_peft_model(base, config)
 
 
 def anatomy_of(base: Any) -> Anatomy:
-    """What adapters are held against; taken before any adapter is on the base, for PEFT renames what it wraps."""
+    """What adapters are held against; taken before any adapter is on the base, for PEFT renames
+    what it wraps.
+    """
     shapes = {name: tuple(weight.shape) for name, weight in base.named_parameters()}
     return anatomy(shapes, base.config.to_dict())
 
 
 def check_fit(folder: Path, body: Anatomy) -> adapters.Config:
-    """Hold an adapter's own files against a base, by the rules the registry registers it under, before it is loaded.
+    """Hold an adapter's own files against a base, by the rules the registry registers it under,
+    before it is loaded.
 
-    PEFT would drop a tensor that has no place with a warning, and vLLM 0.32 was seen to load an adapter of another
-    width without a word; the base would then answer in the adapter's name. Raises BundleRejected.
+    PEFT would drop a tensor that has no place with a warning, and vLLM 0.32 was seen to load an
+    adapter of another width without a word; the base would then answer in the adapter's name.
+    Raises BundleRejected.
     """
     config, defects = adapters.read_config(strict_json.loads((folder / FILE).read_bytes()))
     if config is not None:
         with safe_open(folder / ADAPTER_WEIGHTS, "pt") as weights:
             pieces = [(name, weights.get_slice(name)) for name in weights.keys()]  # noqa: SIM118 (it is no dict)
-            tensors = [TensorInfo(name, piece.get_dtype(), tuple(piece.get_shape()), 0, 0) for name, piece in pieces]
+            tensors = [
+                TensorInfo(name, piece.get_dtype(), tuple(piece.get_shape()), 0, 0)
+                for name, piece in pieces
+            ]
         defects = adapters.fit(ADAPTER_WEIGHTS, config, tensors, View(body)).defects
     if config is None or defects:
         raise BundleRejected(defects)
@@ -95,7 +126,9 @@ def check_fit(folder: Path, body: Anatomy) -> adapters.Config:
 
 
 def adapted(base: Any, folder: Path) -> Any:
-    """The base with a trained adapter on it, ready to answer; raises BundleRejected when it does not fit."""
+    """The base with a trained adapter on it, ready to answer; raises BundleRejected when it does
+    not fit.
+    """
     body = anatomy_of(base)
     config = check_fit(folder, body)
     if config.method.serving == "in-process":

@@ -29,7 +29,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One adapter in memory: the folder it came from, and its slot, for PEFT takes no dots in a name."""
+    """One adapter in memory: the folder it came from, and its slot, for PEFT takes no dots in a
+    name.
+    """
 
     path: Path
     slot: str
@@ -52,30 +54,49 @@ class Resident:
         self.window = int(getattr(self._net.config, "max_position_embeddings", 1 << 20))
 
     def load(self, name: str, path: str, *, in_place: bool = False) -> None:
-        """Put an adapter's folder under a name; with `in_place` the name may be taken, and changes its weights.
+        """Put an adapter's folder under a name; with `in_place` the name may be taken, and changes
+        its weights.
 
         Raises NotFound (`path-missing`), Invalid (`path-outside`, `name-taken`, `bad-adapter`).
         """
         if name == self.ref or (name in self.adapters and not in_place):
-            raise Invalid("name-taken", f"'{name}' has already been loaded.", "Unload it first, or set load_inplace.")
+            raise Invalid(
+                "name-taken",
+                f"'{name}' has already been loaded.",
+                "Unload it first, or set load_inplace.",
+            )
         folder = Path(path).resolve()
         if not folder.is_relative_to(self._allowed):
-            raise Invalid("path-outside", "Adapters are loaded from under the allowed folder only.",
-                          "Start the engine with --allow naming the folder that holds them.")  # fmt: skip
+            raise Invalid(
+                "path-outside",
+                "Adapters are loaded from under the allowed folder only.",
+                "Start the engine with --allow naming the folder that holds them.",
+            )
         if not folder.is_dir():
-            raise NotFound("path-missing", f"There is no folder {path}.", "Name a folder that exists.")
+            raise NotFound(
+                "path-missing", f"There is no folder {path}.", "Name a folder that exists."
+            )
         try:
             config = model.check_fit(folder, self._body)
         except BundleRejected as error:
-            raise Invalid("bad-adapter", f"It is no adapter for {self.ref}: {error.defects[0].detail}.",
-                          "Use it with the base it was trained on.") from error  # fmt: skip
+            raise Invalid(
+                "bad-adapter",
+                f"It is no adapter for {self.ref}: {error.defects[0].detail}.",
+                "Use it with the base it was trained on.",
+            ) from error
         except (OSError, SafetensorError, RegistryError) as error:
-            raise Invalid("bad-adapter", f"The folder holds no sound adapter: {error}.", "Pull it again.") from error
+            raise Invalid(
+                "bad-adapter", f"The folder holds no sound adapter: {error}.", "Pull it again."
+            ) from error
         if config.method.name != "lora" or config.values["bias"] != "none":
-            # Its biases would overwrite the base's for every other name; prompts stand beside no other adapter.
+            # Its biases would overwrite the base's for every other name; prompts stand beside no
+            # other adapter.
             what = "bias" if config.method.name == "lora" else config.method.name
-            raise Invalid("bad-adapter", f"This engine serves LoRA without biases, not {what}.",
-                          "Evaluate it by a suite; to serve it, use transformers and PEFT.")  # fmt: skip
+            raise Invalid(
+                "bad-adapter",
+                f"This engine serves LoRA without biases, not {what}.",
+                "Evaluate it by a suite; to serve it, use transformers and PEFT.",
+            )
         slot = f"slot{next(self._slots)}"
         if isinstance(self._net, PeftModel):
             self._net.load_adapter(str(folder), slot, local_files_only=True)
@@ -90,13 +111,17 @@ class Resident:
     def unload(self, name: str) -> None:
         """Drop an adapter and its memory; NotFound when it is not there."""
         if name not in self.adapters:
-            raise NotFound("adapter-missing", f"The adapter '{name}' is not loaded.", "See GET /v1/models.")
+            raise NotFound(
+                "adapter-missing", f"The adapter '{name}' is not loaded.", "See GET /v1/models."
+            )
         loaded = self.adapters[name]
         self.adapters = {other: one for other, one in self.adapters.items() if other != name}
         self._free(loaded)
 
     def _free(self, gone: Loaded) -> None:
-        """Give an adapter's memory back; PEFT cannot lose the one that is on, so another is put on, or none is left."""
+        """Give an adapter's memory back; PEFT cannot lose the one that is on, so another is put on,
+        or none is left.
+        """
         if self.adapters:
             self._net.set_adapter(next(iter(self.adapters.values())).slot)
             self._net.delete_adapter(gone.slot)
@@ -113,21 +138,30 @@ class Resident:
     def answer(self, name: str, prompt: str | list[dict[str, str]], most: int) -> Answer:
         """The greedy continuation by the base or one adapter, at most `most` tokens.
 
-        Raises NotFound (`model-missing`) for a name that is not loaded, Invalid (`too-long`) past the base's window.
+        Raises NotFound (`model-missing`) for a name that is not loaded, Invalid (`too-long`) past
+        the base's window.
         """
         if name != self.ref and name not in self.adapters:
-            raise NotFound("model-missing", f"The model '{name}' does not exist.", "See GET /v1/models.")
+            raise NotFound(
+                "model-missing", f"The model '{name}' does not exist.", "See GET /v1/models."
+            )
         ids = self.read(prompt)
         if not ids:
             raise Invalid("empty-prompt", "The prompt has no token.", "Ask something.")
         if len(ids) + most > self.window:
-            raise Invalid("too-long", f"The model reads {self.window} tokens at most; {len(ids)} were sent and {most} "
-                          "asked for.", "Shorten the prompt, or ask for fewer.")  # fmt: skip
+            raise Invalid(
+                "too-long",
+                f"The model reads {self.window} tokens at most; {len(ids)} were sent and {most} "
+                "asked for.",
+                "Shorten the prompt, or ask for fewer.",
+            )
         config = evaluate.generation(self._net, self._tokenizer, most)
         tokens = torch.tensor([ids], device=self._net.device)
         ask: dict[str, Any] = {
-            "input_ids": tokens, "attention_mask": torch.ones_like(tokens), "generation_config": config
-        }  # fmt: skip
+            "input_ids": tokens,
+            "attention_mask": torch.ones_like(tokens),
+            "generation_config": config,
+        }
         with torch.inference_mode():
             if name in self.adapters:
                 self._net.set_adapter(self.adapters[name].slot)
@@ -138,7 +172,9 @@ class Resident:
             else:
                 made = self._net.generate(**ask)
         written = made[0, len(ids) :].tolist()
-        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        ends = (
+            config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        )
         reason = "stop" if written and written[-1] in ends else "length"
         text = self._tokenizer.decode(written, skip_special_tokens=True)
         return Answer(text, len(ids), len(written), reason)

@@ -1,8 +1,9 @@
 """MLflow, told from the side: what it misses is lost to MLflow only, never to the training run.
 
-Everything goes through one thread of the worker, which does not train itself. MLflow's server takes long to start and
-may be away at any time, so the thread retries for a while, then gives up with one warning. PostgreSQL is the truth.
-The import alone was measured at 1.5 s of CPU, so it too happens in that thread and only where there is a server.
+Everything goes through one thread of the worker, which does not train itself. MLflow's server takes
+long to start and may be away at any time, so the thread retries for a while, then gives up with one
+warning. PostgreSQL is the truth. The import alone was measured at 1.5 s of CPU, so it too happens
+in that thread and only where there is a server.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 LOG = logging.getLogger("trainer.tracking")
-PATIENCE = 90.0  # seconds without any answer before giving up; MLflow's own server was measured to start in 17
+# seconds without any answer before giving up; MLflow's own server was measured to start in 17
+PATIENCE = 90.0
 CHEAP = 64 << 20  # bytes of an adapter that are worth a second copy in MLflow's store
 DIGEST_LIMIT = 36  # MLflow refuses longer data set digests; the whole one stands in a tag
 CONTEXT = "mlflow.data.context"
@@ -29,7 +31,9 @@ RUN = "countersign.training_run"
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What is tracked: one experiment a base and domain, one MLflow run an attempt of a training run."""
+    """What is tracked: one experiment a base and domain, one MLflow run an attempt of a training
+    run.
+    """
 
     experiment: str
     training_run: str
@@ -52,7 +56,9 @@ class Tracker(Protocol):
     """What the worker tells of a training run."""
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None: ...
-    def close(self, status: str, artifacts: Path | None = None, wait: float = 20.0) -> Link | None: ...
+    def close(
+        self, status: str, artifacts: Path | None = None, wait: float = 20.0
+    ) -> Link | None: ...
 
 
 class Untracked:
@@ -67,7 +73,9 @@ class Untracked:
 
 
 def track(url: str | None, topic: Topic) -> Tracker:
-    """Begin to tell the MLflow server at `url` of a training run, or (None) nobody. Returns at once, never raises."""
+    """Begin to tell the MLflow server at `url` of a training run, or (None) nobody. Returns at
+    once, never raises.
+    """
     return MLflow(url, topic) if url else Untracked()
 
 
@@ -102,7 +110,9 @@ class MLflow:
             self._told.put(_Step(step, dict(metrics)))
 
     def close(self, status: str, artifacts: Path | None = None, wait: float = 20.0) -> Link | None:
-        """Tell that it is over (FINISHED, FAILED or KILLED), waiting `wait` seconds at most; its address if any."""
+        """Tell that it is over (FINISHED, FAILED or KILLED), waiting `wait` seconds at most; its
+        address if any.
+        """
         self._told.put(_End(status, artifacts))
         self._thread.join(wait)
         self._given_up.set()
@@ -114,7 +124,9 @@ class MLflow:
         except Exception as error:
             if not self._given_up.is_set():
                 why = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-                LOG.warning("MLflow at %s is given up for %s: %s", self._url, self._topic.training_run, why)
+                LOG.warning(
+                    "MLflow at %s is given up for %s: %s", self._url, self._topic.training_run, why
+                )
             self._given_up.set()
 
     def _tell(self) -> None:
@@ -127,8 +139,12 @@ class MLflow:
             news = [self._told.get()]
             while len(news) < 100 and not self._told.empty():
                 news.append(self._told.get())
-            metrics = [Metric(name, float(value), one.at, one.step) for one in news if isinstance(one, _Step)
-                       for name, value in one.metrics.items()]  # fmt: skip
+            metrics = [
+                Metric(name, float(value), one.at, one.step)
+                for one in news
+                if isinstance(one, _Step)
+                for name, value in one.metrics.items()
+            ]
             if metrics:
                 self._patiently(lambda batch=metrics: client.log_batch(run_id, metrics=batch))  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
             for end in news:
@@ -140,14 +156,18 @@ class MLflow:
 
     def _client(self) -> Any:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # our own patience is the one that counts
+        os.environ.setdefault(
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"
+        )  # our own patience is the one that counts
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self._url)
 
     def _open(self, client: Any) -> tuple[str, str]:
-        """Find this attempt's MLflow run, or make it with its params, tags and data set; (experiment, run)."""
+        """Find this attempt's MLflow run, or make it with its params, tags and data set;
+        (experiment, run).
+        """
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
         topic = self._topic
@@ -161,16 +181,27 @@ class MLflow:
             name = f"{topic.training_run[:8]} attempt {topic.attempt}"
             tags = {RUN: topic.training_run, ATTEMPT: str(topic.attempt)}
             run_id = client.create_run(experiment, tags=tags, run_name=name).info.run_id
-        # Said again on taking it up, for the first time may have been cut short; the same twice is once.
+        # Said again on taking it up, for the first time may have been cut short; the same twice is
+        # once.
         client.log_batch(
-            run_id, params=[Param(key, str(value)) for key, value in topic.params.items()],
-            tags=[RunTag(key, value) for key, value in {**topic.tags, "dataset_root": topic.dataset_root}.items()],
-        )  # fmt: skip
+            run_id,
+            params=[Param(key, str(value)) for key, value in topic.params.items()],
+            tags=[
+                RunTag(key, value)
+                for key, value in {**topic.tags, "dataset_root": topic.dataset_root}.items()
+            ],
+        )
         digest = topic.dataset_root.removeprefix("sha256:")[:DIGEST_LIMIT]
         source = f'{{"ref": "{topic.dataset}", "record_root": "{topic.dataset_root}"}}'
-        client.log_inputs(run_id, datasets=[
-            DatasetInput(Dataset(topic.dataset, digest, "countersign", source), [InputTag(CONTEXT, "train")])
-        ])  # fmt: skip
+        client.log_inputs(
+            run_id,
+            datasets=[
+                DatasetInput(
+                    Dataset(topic.dataset, digest, "countersign", source),
+                    [InputTag(CONTEXT, "train")],
+                )
+            ],
+        )
         return experiment, run_id
 
     def _patiently(self, attempt: Callable[[], T]) -> T:

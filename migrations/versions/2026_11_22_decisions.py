@@ -257,14 +257,22 @@ def upgrade() -> None:
         "create trigger guarded before insert or update of state on version for each row "
         "when (new.state = 'registered') execute function registration_guard()"
     )
-    op.execute("create trigger opened before insert on review for each row execute function review_guard()")
-    op.execute("create trigger guarded before insert on vote for each row execute function vote_guard()")
+    op.execute(
+        "create trigger opened before insert on review for each row execute function review_guard()"
+    )
+    op.execute(
+        "create trigger guarded before insert on vote for each row execute function vote_guard()"
+    )
     op.execute(
         "create trigger guarded before insert or update of state on review for each row "
         "when (new.state = 'approved') execute function quorum_guard()"
     )
-    op.execute("create trigger guarded before insert on route_generation for each row execute function route_guard()")
-    op.execute("create trigger guarded before insert on rollout for each row execute function rollout_guard()")
+    op.execute(
+        "create trigger guarded before insert on route_generation for each row execute function route_guard()"
+    )
+    op.execute(
+        "create trigger guarded before insert on rollout for each row execute function rollout_guard()"
+    )
     op.execute(
         "create constraint trigger followed after insert or update of valid_to on route_generation "
         "deferrable initially deferred for each row when (new.valid_to is not null) "
@@ -279,4 +287,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     # Votes and routes made without these guards could not be trusted afterwards.
-    raise RuntimeError("This migration cannot be undone: it guards decisions. Restore a backup instead.")
+    raise RuntimeError(
+        "This migration cannot be undone: it guards decisions. Restore a backup instead."
+    )

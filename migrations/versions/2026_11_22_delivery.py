@@ -28,13 +28,21 @@ def upgrade() -> None:
         sa.Column("use_case_id", sa.Uuid(), nullable=False),
         sa.Column("base_version_id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("environment in ('dev', 'staging', 'production')", name=op.f("ck_channel_environment")),
+        sa.CheckConstraint(
+            "environment in ('dev', 'staging', 'production')", name=op.f("ck_channel_environment")
+        ),
         sa.CheckConstraint("name !~ '^(v[0-9]+$|v0|sha256|draft-)'", name=op.f("ck_channel_name")),
-        sa.ForeignKeyConstraint(["base_version_id"], ["version.id"], name=op.f("fk_channel_base_version_id")),
+        sa.ForeignKeyConstraint(
+            ["base_version_id"], ["version.id"], name=op.f("fk_channel_base_version_id")
+        ),
         sa.ForeignKeyConstraint(["line_id"], ["line.id"], name=op.f("fk_channel_line_id")),
-        sa.ForeignKeyConstraint(["use_case_id"], ["use_case.id"], name=op.f("fk_channel_use_case_id")),
+        sa.ForeignKeyConstraint(
+            ["use_case_id"], ["use_case.id"], name=op.f("fk_channel_use_case_id")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_channel")),
-        sa.UniqueConstraint("line_id", "environment", "name", name=op.f("uq_channel_line_id_environment_name")),
+        sa.UniqueConstraint(
+            "line_id", "environment", "name", name=op.f("uq_channel_line_id_environment_name")
+        ),
     )
     op.create_table(
         "rollout",
@@ -64,7 +72,9 @@ def upgrade() -> None:
         sa.CheckConstraint("weight_bp between 0 and 10000", name=op.f("ck_rollout_weight")),
         sa.ForeignKeyConstraint(["channel_id"], ["channel.id"], name=op.f("fk_rollout_channel_id")),
         sa.ForeignKeyConstraint(["review_id"], ["review.id"], name=op.f("fk_rollout_review_id")),
-        sa.ForeignKeyConstraint(["rollback_target_id"], ["version.id"], name=op.f("fk_rollout_rollback_target_id")),
+        sa.ForeignKeyConstraint(
+            ["rollback_target_id"], ["version.id"], name=op.f("fk_rollout_rollback_target_id")
+        ),
         sa.ForeignKeyConstraint(["version_id"], ["version.id"], name=op.f("fk_rollout_version_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rollout")),
     )
@@ -74,7 +84,9 @@ def upgrade() -> None:
         "rollout",
         ["channel_id"],
         unique=True,
-        postgresql_where=sa.text("state in ('pending', 'shadowing', 'canary', 'paused', 'inconclusive', 'promoting')"),
+        postgresql_where=sa.text(
+            "state in ('pending', 'shadowing', 'canary', 'paused', 'inconclusive', 'promoting')"
+        ),
     )
     op.create_table(
         "route_generation",
@@ -99,25 +111,43 @@ def upgrade() -> None:
             name="ex_route_generation_range",
         ),
         sa.CheckConstraint(
-            "kind in ('canary', 'promote', 'rollback', 'recall')", name=op.f("ck_route_generation_kind")
+            "kind in ('canary', 'promote', 'rollback', 'recall')",
+            name=op.f("ck_route_generation_kind"),
         ),
         sa.CheckConstraint(
-            "(candidate_version_id is null) = (weight_bp = 0)", name=op.f("ck_route_generation_candidate_weight")
+            "(candidate_version_id is null) = (weight_bp = 0)",
+            name=op.f("ck_route_generation_candidate_weight"),
         ),
         sa.CheckConstraint("generation > 0", name=op.f("ck_route_generation_generation")),
-        sa.CheckConstraint("not killed or candidate_version_id is null", name=op.f("ck_route_generation_killed")),
-        sa.CheckConstraint("valid_to is null or valid_to > valid_from", name=op.f("ck_route_generation_range")),
-        sa.CheckConstraint("weight_bp between 0 and 10000", name=op.f("ck_route_generation_weight")),
-        sa.ForeignKeyConstraint(
-            ["candidate_version_id"], ["version.id"], name=op.f("fk_route_generation_candidate_version_id")
+        sa.CheckConstraint(
+            "not killed or candidate_version_id is null", name=op.f("ck_route_generation_killed")
         ),
-        sa.ForeignKeyConstraint(["channel_id"], ["channel.id"], name=op.f("fk_route_generation_channel_id")),
-        sa.ForeignKeyConstraint(["rollout_id"], ["rollout.id"], name=op.f("fk_route_generation_rollout_id")),
+        sa.CheckConstraint(
+            "valid_to is null or valid_to > valid_from", name=op.f("ck_route_generation_range")
+        ),
+        sa.CheckConstraint(
+            "weight_bp between 0 and 10000", name=op.f("ck_route_generation_weight")
+        ),
         sa.ForeignKeyConstraint(
-            ["stable_version_id"], ["version.id"], name=op.f("fk_route_generation_stable_version_id")
+            ["candidate_version_id"],
+            ["version.id"],
+            name=op.f("fk_route_generation_candidate_version_id"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["channel_id"], ["channel.id"], name=op.f("fk_route_generation_channel_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["rollout_id"], ["rollout.id"], name=op.f("fk_route_generation_rollout_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["stable_version_id"],
+            ["version.id"],
+            name=op.f("fk_route_generation_stable_version_id"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_route_generation")),
-        sa.UniqueConstraint("channel_id", "generation", name=op.f("uq_route_generation_channel_id_generation")),
+        sa.UniqueConstraint(
+            "channel_id", "generation", name=op.f("uq_route_generation_channel_id_generation")
+        ),
     )
     op.create_index(
         "ix_route_generation_candidate",

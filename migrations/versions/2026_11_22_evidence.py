@@ -41,19 +41,33 @@ def upgrade() -> None:
         sa.Column("blob_id", sa.Text(), nullable=False),
         sa.Column("created_by", sa.Uuid(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("digest ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_eval_suite_version_digest")),
+        sa.CheckConstraint(
+            "digest ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_eval_suite_version_digest")
+        ),
         sa.CheckConstraint("items > 0", name=op.f("ck_eval_suite_version_items")),
-        sa.ForeignKeyConstraint(["blob_id"], ["blob.id"], name=op.f("fk_eval_suite_version_blob_id")),
         sa.ForeignKeyConstraint(
-            ["dataset_version_id"], ["dataset_version.id"], name=op.f("fk_eval_suite_version_dataset_version_id")
+            ["blob_id"], ["blob.id"], name=op.f("fk_eval_suite_version_blob_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["dataset_version_id"],
+            ["dataset_version.id"],
+            name=op.f("fk_eval_suite_version_dataset_version_id"),
         ),
         sa.ForeignKeyConstraint(["id"], ["node.id"], name=op.f("fk_eval_suite_version_id")),
-        sa.ForeignKeyConstraint(["suite_id"], ["eval_suite.id"], name=op.f("fk_eval_suite_version_suite_id")),
+        sa.ForeignKeyConstraint(
+            ["suite_id"], ["eval_suite.id"], name=op.f("fk_eval_suite_version_suite_id")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_eval_suite_version")),
-        sa.UniqueConstraint("suite_id", "digest", name=op.f("uq_eval_suite_version_suite_id_digest")),
-        sa.UniqueConstraint("suite_id", "number", name=op.f("uq_eval_suite_version_suite_id_number")),
+        sa.UniqueConstraint(
+            "suite_id", "digest", name=op.f("uq_eval_suite_version_suite_id_digest")
+        ),
+        sa.UniqueConstraint(
+            "suite_id", "number", name=op.f("uq_eval_suite_version_suite_id_number")
+        ),
     )
-    op.create_index(op.f("ix_eval_suite_version_suite_id"), "eval_suite_version", ["suite_id"], unique=False)
+    op.create_index(
+        op.f("ix_eval_suite_version_suite_id"), "eval_suite_version", ["suite_id"], unique=False
+    )
     op.create_table(
         "eval_run",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -71,26 +85,43 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("(state = 'succeeded') = (report is not null)", name=op.f("ck_eval_run_reported")),
         sa.CheckConstraint(
-            "state in ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name=op.f("ck_eval_run_state")
+            "(state = 'succeeded') = (report is not null)", name=op.f("ck_eval_run_reported")
+        ),
+        sa.CheckConstraint(
+            "state in ('queued', 'running', 'succeeded', 'failed', 'cancelled')",
+            name=op.f("ck_eval_run_state"),
         ),
         sa.CheckConstraint(
             "report is null or (report_key is not null and samples_blob_id is not null)",
             name=op.f("ck_eval_run_signed"),
         ),
         sa.ForeignKeyConstraint(["id"], ["node.id"], name=op.f("fk_eval_run_id")),
-        sa.ForeignKeyConstraint(["report_key"], ["signing_key.id"], name=op.f("fk_eval_run_report_key")),
-        sa.ForeignKeyConstraint(["samples_blob_id"], ["blob.id"], name=op.f("fk_eval_run_samples_blob_id")),
-        sa.ForeignKeyConstraint(["subject_id"], ["version.id"], name=op.f("fk_eval_run_subject_id")),
         sa.ForeignKeyConstraint(
-            ["suite_version_id"], ["eval_suite_version.id"], name=op.f("fk_eval_run_suite_version_id")
+            ["report_key"], ["signing_key.id"], name=op.f("fk_eval_run_report_key")
         ),
-        sa.ForeignKeyConstraint(["trainer_id"], ["account.id"], name=op.f("fk_eval_run_trainer_id")),
+        sa.ForeignKeyConstraint(
+            ["samples_blob_id"], ["blob.id"], name=op.f("fk_eval_run_samples_blob_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["subject_id"], ["version.id"], name=op.f("fk_eval_run_subject_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["suite_version_id"],
+            ["eval_suite_version.id"],
+            name=op.f("fk_eval_run_suite_version_id"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["trainer_id"], ["account.id"], name=op.f("fk_eval_run_trainer_id")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_eval_run")),
     )
     op.create_index(
-        "ix_eval_run_queued", "eval_run", ["created_at"], unique=False, postgresql_where=sa.text("state = 'queued'")
+        "ix_eval_run_queued",
+        "eval_run",
+        ["created_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'queued'"),
     )
     op.create_index(op.f("ix_eval_run_subject_id"), "eval_run", ["subject_id"], unique=False)
     op.create_index(
@@ -110,8 +141,12 @@ def upgrade() -> None:
         sa.Column("ci_low", sa.Double(), nullable=False),
         sa.Column("ci_high", sa.Double(), nullable=False),
         sa.Column("higher_is_better", sa.Boolean(), nullable=False),
-        sa.CheckConstraint("n > 0 and ci_low <= value and value <= ci_high", name=op.f("ck_eval_metric_interval")),
-        sa.ForeignKeyConstraint(["eval_run_id"], ["eval_run.id"], name=op.f("fk_eval_metric_eval_run_id")),
+        sa.CheckConstraint(
+            "n > 0 and ci_low <= value and value <= ci_high", name=op.f("ck_eval_metric_interval")
+        ),
+        sa.ForeignKeyConstraint(
+            ["eval_run_id"], ["eval_run.id"], name=op.f("fk_eval_metric_eval_run_id")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_eval_metric")),
         sa.UniqueConstraint("eval_run_id", "name", name=op.f("uq_eval_metric_eval_run_id_name")),
     )
@@ -127,7 +162,9 @@ def upgrade() -> None:
         sa.Column("details", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("created_by", sa.Uuid(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("risk_tier in ('minimal', 'limited', 'high')", name=op.f("ck_use_case_risk_tier")),
+        sa.CheckConstraint(
+            "risk_tier in ('minimal', 'limited', 'high')", name=op.f("ck_use_case_risk_tier")
+        ),
         sa.ForeignKeyConstraint(["suite_id"], ["eval_suite.id"], name=op.f("fk_use_case_suite_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_use_case")),
         sa.UniqueConstraint("team", "name", name=op.f("uq_use_case_team_name")),
@@ -142,13 +179,18 @@ def upgrade() -> None:
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("published_by", sa.Uuid(), nullable=True),
         sa.Column("published_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("digest ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_policy_version_digest")),
         sa.CheckConstraint(
-            "environment in ('dev', 'staging', 'production')", name=op.f("ck_policy_version_environment")
+            "digest ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_policy_version_digest")
+        ),
+        sa.CheckConstraint(
+            "environment in ('dev', 'staging', 'production')",
+            name=op.f("ck_policy_version_environment"),
         ),
         sa.CheckConstraint("number > 0", name=op.f("ck_policy_version_number")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_policy_version")),
-        sa.UniqueConstraint("environment", "number", name=op.f("uq_policy_version_environment_number")),
+        sa.UniqueConstraint(
+            "environment", "number", name=op.f("uq_policy_version_environment_number")
+        ),
     )
     op.create_table(
         "review",
@@ -167,17 +209,31 @@ def upgrade() -> None:
         sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("(state = 'open') = (decided_at is null)", name=op.f("ck_review_decided")),
-        sa.CheckConstraint("environment in ('dev', 'staging', 'production')", name=op.f("ck_review_environment")),
-        sa.CheckConstraint("evidence_root ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_review_evidence")),
-        sa.CheckConstraint("state <> 'approved' or expires_at is not null", name=op.f("ck_review_approval_expires")),
+        sa.CheckConstraint(
+            "(state = 'open') = (decided_at is null)", name=op.f("ck_review_decided")
+        ),
+        sa.CheckConstraint(
+            "environment in ('dev', 'staging', 'production')", name=op.f("ck_review_environment")
+        ),
+        sa.CheckConstraint(
+            "evidence_root ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_review_evidence")
+        ),
+        sa.CheckConstraint(
+            "state <> 'approved' or expires_at is not null", name=op.f("ck_review_approval_expires")
+        ),
         sa.CheckConstraint(
             "state in ('open', 'approved', 'rejected', 'changes_requested', 'withdrawn', 'expired', 'voided')",
             name=op.f("ck_review_state"),
         ),
-        sa.ForeignKeyConstraint(["policy_version_id"], ["policy_version.id"], name=op.f("fk_review_policy_version_id")),
-        sa.ForeignKeyConstraint(["submitted_by"], ["account.id"], name=op.f("fk_review_submitted_by")),
-        sa.ForeignKeyConstraint(["use_case_id"], ["use_case.id"], name=op.f("fk_review_use_case_id")),
+        sa.ForeignKeyConstraint(
+            ["policy_version_id"], ["policy_version.id"], name=op.f("fk_review_policy_version_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["submitted_by"], ["account.id"], name=op.f("fk_review_submitted_by")
+        ),
+        sa.ForeignKeyConstraint(
+            ["use_case_id"], ["use_case.id"], name=op.f("fk_review_use_case_id")
+        ),
         sa.ForeignKeyConstraint(["version_id"], ["version.id"], name=op.f("fk_review_version_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_review")),
         sa.UniqueConstraint("number", name=op.f("uq_review_number")),
@@ -203,9 +259,15 @@ def upgrade() -> None:
         sa.Column("signature", sa.Text(), nullable=False),
         sa.Column("key_id", sa.Text(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("decision_digest ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_vote_decision")),
-        sa.CheckConstraint("reason_commitment ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_vote_reason")),
-        sa.CheckConstraint("verdict in ('approve', 'reject', 'request_changes')", name=op.f("ck_vote_verdict")),
+        sa.CheckConstraint(
+            "decision_digest ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_vote_decision")
+        ),
+        sa.CheckConstraint(
+            "reason_commitment ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_vote_reason")
+        ),
+        sa.CheckConstraint(
+            "verdict in ('approve', 'reject', 'request_changes')", name=op.f("ck_vote_verdict")
+        ),
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_vote_account_id")),
         sa.ForeignKeyConstraint(["key_id"], ["signing_key.id"], name=op.f("fk_vote_key_id")),
         sa.ForeignKeyConstraint(["review_id"], ["review.id"], name=op.f("fk_vote_review_id")),

@@ -11,25 +11,78 @@ branch_labels = None
 depends_on = None
 
 GOVERNED = (
-    "account", "role_grant", "token", "signing_key", "node", "line", "blob", "dataset", "dataset_version",
-    "training_run", "version", "version_file", "lineage_edge", "eval_suite", "eval_suite_version", "eval_run",
-    "eval_metric", "use_case", "policy_version", "review", "vote", "channel", "rollout", "route_generation", "recall",
-)  # fmt: skip
-
+    "account",
+    "role_grant",
+    "token",
+    "signing_key",
+    "node",
+    "line",
+    "blob",
+    "dataset",
+    "dataset_version",
+    "training_run",
+    "version",
+    "version_file",
+    "lineage_edge",
+    "eval_suite",
+    "eval_suite_version",
+    "eval_run",
+    "eval_metric",
+    "use_case",
+    "policy_version",
+    "review",
+    "vote",
+    "channel",
+    "rollout",
+    "route_generation",
+    "recall",
+)
 # Table -> the columns that may still change after birth; all others are history. Versions are further below.
 MUTABLE: dict[str, tuple[str, ...]] = {
-    "account": (), "role_grant": (), "token": ("revoked_at",), "signing_key": ("revoked_at",), "node": ("ref", "seq"),
-    "line": (), "blob": (), "dataset": (), "lineage_edge": (), "eval_suite": (), "eval_suite_version": (),
-    "eval_metric": (), "use_case": (), "policy_version": (), "vote": (), "channel": (), "recall": (),
+    "account": (),
+    "role_grant": (),
+    "token": ("revoked_at",),
+    "signing_key": ("revoked_at",),
+    "node": ("ref", "seq"),
+    "line": (),
+    "blob": (),
+    "dataset": (),
+    "lineage_edge": (),
+    "eval_suite": (),
+    "eval_suite_version": (),
+    "eval_metric": (),
+    "use_case": (),
+    "policy_version": (),
+    "vote": (),
+    "channel": (),
+    "recall": (),
     "review": ("state", "decided_at", "expires_at"),
     "rollout": ("state", "weight_bp", "ended_at"),
     "route_generation": ("valid_to",),
-    "training_run": ("state", "attempt", "trainer_id", "report", "report_key", "report_signature", "error",
-                     "started_at", "finished_at"),
-    "eval_run": ("state", "attempt", "trainer_id", "report", "report_key", "report_signature", "samples_blob_id",
-                 "error", "started_at", "finished_at"),
-}  # fmt: skip
-
+    "training_run": (
+        "state",
+        "attempt",
+        "trainer_id",
+        "report",
+        "report_key",
+        "report_signature",
+        "error",
+        "started_at",
+        "finished_at",
+    ),
+    "eval_run": (
+        "state",
+        "attempt",
+        "trainer_id",
+        "report",
+        "report_key",
+        "report_signature",
+        "samples_blob_id",
+        "error",
+        "started_at",
+        "finished_at",
+    ),
+}
 # Table -> when its row has come to rest, and the columns that may change even then. What ended stays as it ended:
 # no token is un-revoked, no range re-opened, no approval prolonged, no report exchanged.
 SETTLED: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -48,34 +101,68 @@ SETTLED: dict[str, tuple[str, tuple[str, ...]]] = {
 
 TRANSITIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "version": (
-        ("", "draft"), ("draft", "registered"), ("registered", "deprecated"),
-        ("draft", "recalled"), ("registered", "recalled"), ("deprecated", "recalled"),
+        ("", "draft"),
+        ("draft", "registered"),
+        ("registered", "deprecated"),
+        ("draft", "recalled"),
+        ("registered", "recalled"),
+        ("deprecated", "recalled"),
     ),
     "dataset_version": (
-        ("", "draft"), ("draft", "registered"), ("registered", "deprecated"),
-        ("draft", "recalled"), ("registered", "recalled"), ("deprecated", "recalled"),
+        ("", "draft"),
+        ("draft", "registered"),
+        ("registered", "deprecated"),
+        ("draft", "recalled"),
+        ("registered", "recalled"),
+        ("deprecated", "recalled"),
     ),
     "review": (
-        ("", "open"), ("open", "approved"), ("open", "rejected"), ("open", "changes_requested"),
-        ("open", "withdrawn"), ("open", "expired"), ("approved", "voided"), ("approved", "expired"),
+        ("", "open"),
+        ("open", "approved"),
+        ("open", "rejected"),
+        ("open", "changes_requested"),
+        ("open", "withdrawn"),
+        ("open", "expired"),
+        ("approved", "voided"),
+        ("approved", "expired"),
     ),
     "training_run": (
-        ("", "queued"), ("queued", "running"), ("running", "queued"), ("running", "succeeded"),
-        ("running", "failed"), ("running", "cancelled"), ("queued", "cancelled"),
+        ("", "queued"),
+        ("queued", "running"),
+        ("running", "queued"),
+        ("running", "succeeded"),
+        ("running", "failed"),
+        ("running", "cancelled"),
+        ("queued", "cancelled"),
     ),
     "eval_run": (
-        ("", "queued"), ("queued", "running"), ("running", "queued"), ("running", "succeeded"),
-        ("running", "failed"), ("running", "cancelled"), ("queued", "cancelled"),
+        ("", "queued"),
+        ("queued", "running"),
+        ("running", "queued"),
+        ("running", "succeeded"),
+        ("running", "failed"),
+        ("running", "cancelled"),
+        ("queued", "cancelled"),
     ),
     "rollout": (
-        ("", "pending"), ("pending", "shadowing"), ("pending", "canary"), ("shadowing", "canary"),
-        ("canary", "paused"), ("paused", "canary"), ("canary", "inconclusive"), ("inconclusive", "canary"),
-        ("canary", "promoting"), ("inconclusive", "promoting"), ("promoting", "succeeded"),
-        *((state, end) for state in ("pending", "shadowing", "canary", "paused", "inconclusive", "promoting")
-          for end in ("aborted", "rolled_back", "expired", "superseded")),
+        ("", "pending"),
+        ("pending", "shadowing"),
+        ("pending", "canary"),
+        ("shadowing", "canary"),
+        ("canary", "paused"),
+        ("paused", "canary"),
+        ("canary", "inconclusive"),
+        ("inconclusive", "canary"),
+        ("canary", "promoting"),
+        ("inconclusive", "promoting"),
+        ("promoting", "succeeded"),
+        *(
+            (state, end)
+            for state in ("pending", "shadowing", "canary", "paused", "inconclusive", "promoting")
+            for end in ("aborted", "rolled_back", "expired", "superseded")
+        ),
     ),
-}  # fmt: skip
-
+}
 FUNCTIONS = """
 -- At COMMIT: a governed row may have changed only beside an event of this very transaction that names it.
 create function require_event() returns trigger language plpgsql as $$
@@ -193,7 +280,9 @@ def upgrade() -> None:
             f"create trigger stepped before insert or update of state on {table} "
             "for each row execute function legal_transition()"
         )
-    op.execute("create trigger queued after insert on event for each row execute function queue_event()")
+    op.execute(
+        "create trigger queued after insert on event for each row execute function queue_event()"
+    )
     for table in ("event", "event_row", "leaf"):
         op.execute(
             f"create trigger append_only before update or delete or truncate on {table} "
@@ -211,4 +300,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     # Without these guards the log would no longer prove anything; going back would destroy evidence.
-    raise RuntimeError("This migration cannot be undone: it guards the audit log. Restore a backup instead.")
+    raise RuntimeError(
+        "This migration cannot be undone: it guards the audit log. Restore a backup instead."
+    )

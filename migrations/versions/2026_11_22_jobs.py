@@ -25,7 +25,9 @@ def upgrade() -> None:
         op.get_bind().connection.driver_connection.execute(schema)
     op.execute("set local search_path to public")
     op.execute("grant usage on schema procrastinate to countersign_app")
-    op.execute("grant select, insert, update, delete on all tables in schema procrastinate to countersign_app")
+    op.execute(
+        "grant select, insert, update, delete on all tables in schema procrastinate to countersign_app"
+    )
     op.execute("grant usage on all sequences in schema procrastinate to countersign_app")
 
 

@@ -87,11 +87,17 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("salt", sa.LargeBinary(), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
-        sa.CheckConstraint("commitment ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_personal_commitment")),
+        sa.CheckConstraint(
+            "commitment ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_personal_commitment")
+        ),
         sa.PrimaryKeyConstraint("commitment", name=op.f("pk_personal")),
     )
     op.create_index(
-        "uq_personal_account_name", "personal", ["value"], unique=True, postgresql_where=sa.text("kind = 'account'")
+        "uq_personal_account_name",
+        "personal",
+        ["value"],
+        unique=True,
+        postgresql_where=sa.text("kind = 'account'"),
     )
 
 

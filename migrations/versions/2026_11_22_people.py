@@ -24,7 +24,9 @@ def upgrade() -> None:
         sa.Column("name_commitment", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint("kind in ('person', 'service')", name=op.f("ck_account_kind")),
-        sa.CheckConstraint("name_commitment ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_account_commitment")),
+        sa.CheckConstraint(
+            "name_commitment ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_account_commitment")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_account")),
         sa.UniqueConstraint("name_commitment", name=op.f("uq_account_name_commitment")),
     )
@@ -39,7 +41,9 @@ def upgrade() -> None:
             "role in ('admin', 'engineer', 'reviewer', 'auditor', 'trainer', 'gateway')",
             name=op.f("ck_role_grant_role"),
         ),
-        sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_role_grant_account_id")),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["account.id"], name=op.f("fk_role_grant_account_id")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_role_grant")),
         sa.UniqueConstraint(
             "account_id",
@@ -60,7 +64,8 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "expires_at > created_at and expires_at <= created_at + interval '366 days'", name=op.f("ck_token_expiry")
+            "expires_at > created_at and expires_at <= created_at + interval '366 days'",
+            name=op.f("ck_token_expiry"),
         ),
         sa.CheckConstraint("secret_hash ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_token_hash")),
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_token_account_id")),
@@ -78,7 +83,9 @@ def upgrade() -> None:
         sa.Column("enrolled_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("id ~ '^[0-9a-f]{16}$'", name=op.f("ck_signing_key_id")),
-        sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_signing_key_account_id")),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["account.id"], name=op.f("fk_signing_key_account_id")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_signing_key")),
         sa.UniqueConstraint("public_key", name=op.f("uq_signing_key_public_key")),
     )

@@ -13,10 +13,32 @@ depends_on = None
 GROUPS = ("countersign_app", "countersign_sequencer", "countersign_reader")
 
 CHANGED_BY_APP = (
-    "account", "role_grant", "token", "signing_key", "node", "line", "blob", "dataset", "dataset_version",
-    "training_run", "version", "version_file", "lineage_edge", "eval_suite", "eval_suite_version", "eval_run",
-    "eval_metric", "use_case", "policy_version", "review", "vote", "channel", "rollout", "route_generation", "recall",
-)  # fmt: skip
+    "account",
+    "role_grant",
+    "token",
+    "signing_key",
+    "node",
+    "line",
+    "blob",
+    "dataset",
+    "dataset_version",
+    "training_run",
+    "version",
+    "version_file",
+    "lineage_edge",
+    "eval_suite",
+    "eval_suite_version",
+    "eval_run",
+    "eval_metric",
+    "use_case",
+    "policy_version",
+    "review",
+    "vote",
+    "channel",
+    "rollout",
+    "route_generation",
+    "recall",
+)
 
 
 def upgrade() -> None:
@@ -54,7 +76,9 @@ def upgrade() -> None:
     op.execute("grant select on all tables in schema public to countersign_app")
     op.execute(f"grant insert, update on {', '.join(CHANGED_BY_APP)} to countersign_app")
     # Not txid: which transaction wrote an event is PostgreSQL's to say. Not event_pending: a trigger fills it.
-    op.execute("grant insert (id, at, actor_id, action, subject, team, outcome, entry) on event to countersign_app")
+    op.execute(
+        "grant insert (id, at, actor_id, action, subject, team, outcome, entry) on event to countersign_app"
+    )
     op.execute("grant insert (table_name, row_key, event_id) on event_row to countersign_app")
     # Erasure deletes personal text; nothing ever changes it.
     op.execute("grant insert, delete on personal to countersign_app")

@@ -55,21 +55,39 @@ def upgrade() -> None:
         sa.Column("document", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("created_by", sa.Uuid(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("engine in ('vllm', 'sglang', 'tgi', 'transformers')",
-                           name=op.f("ck_serving_profile_engine")),
-        sa.CheckConstraint("digest ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_serving_profile_digest")),
-        sa.CheckConstraint("document ->> 'engine' is not distinct from engine",
-                           name=op.f("ck_serving_profile_document")),
-        sa.CheckConstraint("document ->> 'system_prompt' is not distinct from 'sha256:' || system_prompt_id",
-                           name=op.f("ck_serving_profile_prompt")),
-        sa.ForeignKeyConstraint(["version_id"], ["version.id"], name=op.f("fk_serving_profile_version_id")),
-        sa.ForeignKeyConstraint(["base_version_id"], ["version.id"], name=op.f("fk_serving_profile_base_version_id")),
-        sa.ForeignKeyConstraint(["system_prompt_id"], ["blob.id"], name=op.f("fk_serving_profile_system_prompt_id")),
+        sa.CheckConstraint(
+            "engine in ('vllm', 'sglang', 'tgi', 'transformers')",
+            name=op.f("ck_serving_profile_engine"),
+        ),
+        sa.CheckConstraint(
+            "digest ~ '^sha256:[0-9a-f]{64}$'", name=op.f("ck_serving_profile_digest")
+        ),
+        sa.CheckConstraint(
+            "document ->> 'engine' is not distinct from engine",
+            name=op.f("ck_serving_profile_document"),
+        ),
+        sa.CheckConstraint(
+            "document ->> 'system_prompt' is not distinct from 'sha256:' || system_prompt_id",
+            name=op.f("ck_serving_profile_prompt"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["version_id"], ["version.id"], name=op.f("fk_serving_profile_version_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["base_version_id"], ["version.id"], name=op.f("fk_serving_profile_base_version_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["system_prompt_id"], ["blob.id"], name=op.f("fk_serving_profile_system_prompt_id")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_serving_profile")),
-        sa.UniqueConstraint("version_id", "digest", name=op.f("uq_serving_profile_version_id_digest")),
-    )  # fmt: skip
+        sa.UniqueConstraint(
+            "version_id", "digest", name=op.f("uq_serving_profile_version_id_digest")
+        ),
+    )
     for column in ("base_version_id", "system_prompt_id"):
-        op.create_index(op.f(f"ix_serving_profile_{column}"), "serving_profile", [column], unique=False)
+        op.create_index(
+            op.f(f"ix_serving_profile_{column}"), "serving_profile", [column], unique=False
+        )
     op.execute("grant select, insert on serving_profile to countersign_app")
     op.execute("grant select on serving_profile to countersign_reader")
     op.execute(OF_REGISTERED_ONLY)
@@ -81,11 +99,15 @@ def upgrade() -> None:
         "create constraint trigger audited after insert or update or delete on serving_profile "
         "deferrable initially deferred for each row execute function require_event()"
     )
-    op.execute("create trigger kept before delete on serving_profile for each row execute function never_deleted()")
+    op.execute(
+        "create trigger kept before delete on serving_profile for each row execute function never_deleted()"
+    )
     op.execute(
         "create trigger frozen before update on serving_profile for each row execute function only_these_change()"
     )
 
 
 def downgrade() -> None:
-    raise RuntimeError("This migration cannot be undone: the log tells of serving profiles. Restore a backup instead.")
+    raise RuntimeError(
+        "This migration cannot be undone: the log tells of serving profiles. Restore a backup instead."
+    )

@@ -96,8 +96,12 @@ def upgrade() -> None:
             "'recalled', 'revoked', 'verified', 'signed', 'rejected', 'deprecated', 'registered', 'draft')",
             name=op.f("ck_version_tag_reserved"),
         ),
-        sa.CheckConstraint("value is null or length(value) between 1 and 256", name=op.f("ck_version_tag_value")),
-        sa.ForeignKeyConstraint(["version_id"], ["version.id"], name=op.f("fk_version_tag_version_id")),
+        sa.CheckConstraint(
+            "value is null or length(value) between 1 and 256", name=op.f("ck_version_tag_value")
+        ),
+        sa.ForeignKeyConstraint(
+            ["version_id"], ["version.id"], name=op.f("fk_version_tag_version_id")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_version_tag")),
         sa.UniqueConstraint("version_id", "key", name=op.f("uq_version_tag_version_id_key")),
     )
@@ -110,52 +114,81 @@ def upgrade() -> None:
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("deleted", sa.Boolean(), nullable=False),
         sa.Column("terms", postgresql.ARRAY(sa.Text()), nullable=False),
-        sa.ForeignKeyConstraint(["id"], ["version.id"], name=op.f("fk_version_search_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["id"], ["version.id"], name=op.f("fk_version_search_id"), ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_version_search")),
     )
-    op.create_index("ix_version_search_created", "version_search", ["created_at", "id"], unique=False)
-    op.create_index("ix_version_search_line", "version_search", ["line", "number", "id"], unique=False)
     op.create_index(
-        "ix_version_search_terms", "version_search", ["terms"], unique=False, postgresql_using="gin",
+        "ix_version_search_created", "version_search", ["created_at", "id"], unique=False
+    )
+    op.create_index(
+        "ix_version_search_line", "version_search", ["line", "number", "id"], unique=False
+    )
+    op.create_index(
+        "ix_version_search_terms",
+        "version_search",
+        ["terms"],
+        unique=False,
+        postgresql_using="gin",
         postgresql_with={"fastupdate": "off"},
-    )  # fmt: skip
+    )
     op.create_table(
         "version_metric",
         sa.Column("version_id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("value", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["version_id"], ["version.id"], name=op.f("fk_version_metric_version_id"), ondelete="CASCADE"
+            ["version_id"],
+            ["version.id"],
+            name=op.f("fk_version_metric_version_id"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("version_id", "name", name=op.f("pk_version_metric")),
     )
-    op.create_index("ix_version_metric_name", "version_metric", ["name", "value", "version_id"], unique=False)
+    op.create_index(
+        "ix_version_metric_name", "version_metric", ["name", "value", "version_id"], unique=False
+    )
     for function in FUNCTIONS:
         op.execute(function)
     op.execute(
         "create constraint trigger audited after insert or update or delete on version_tag "
         "deferrable initially deferred for each row execute function require_event()"
     )
-    op.execute("create trigger kept before delete on version_tag for each row execute function never_deleted()")
+    op.execute(
+        "create trigger kept before delete on version_tag for each row execute function never_deleted()"
+    )
     op.execute(
         "create trigger frozen before update on version_tag "
         "for each row execute function only_these_change('value', 'set_by', 'set_at')"
     )
-    for table, column in (("version", "id"), ("version_tag", "version_id"), ("lineage_edge", "child_id")):
+    for table, column in (
+        ("version", "id"),
+        ("version_tag", "version_id"),
+        ("lineage_edge", "child_id"),
+    ):
         op.execute(
             f"create trigger searchable after insert or update on {table} "
             f"for each row execute function search_follow('{column}')"
         )
-    op.execute("create trigger searchable after insert on eval_metric for each row execute function search_follow()")
+    op.execute(
+        "create trigger searchable after insert on eval_metric for each row execute function search_follow()"
+    )
     op.execute(
         "create trigger searchable after update of state on eval_run for each row "
         "when (new.state = 'succeeded') execute function search_follow()"
     )
-    op.execute("grant select on version_tag, version_search, version_metric to countersign_app, countersign_reader")
+    op.execute(
+        "grant select on version_tag, version_search, version_metric to countersign_app, countersign_reader"
+    )
     op.execute("grant insert, update on version_tag to countersign_app")
     op.execute("select search_refresh(id) from version")
-    op.execute("select search_measure(subject_id) from (select distinct subject_id from eval_run) measured")
+    op.execute(
+        "select search_measure(subject_id) from (select distinct subject_id from eval_run) measured"
+    )
 
 
 def downgrade() -> None:
-    raise RuntimeError("This migration cannot be undone: the log tells of tags. Restore a backup instead.")
+    raise RuntimeError(
+        "This migration cannot be undone: the log tells of tags. Restore a backup instead."
+    )

@@ -12,10 +12,12 @@ branch_labels = None
 depends_on = None
 
 NAMERS = (
-    ("version_file", "blob_id"), ("dataset_version", "blob_id"), ("eval_suite_version", "blob_id"),
-    ("eval_run", "samples_blob_id"), ("serving_profile", "system_prompt_id"),
-)  # fmt: skip
-
+    ("version_file", "blob_id"),
+    ("dataset_version", "blob_id"),
+    ("eval_suite_version", "blob_id"),
+    ("eval_run", "samples_blob_id"),
+    ("serving_profile", "system_prompt_id"),
+)
 FUNCTIONS = (
     """
 -- Does any row still need these bytes? Every foreign key to blob counts, also one that comes later: only of versions
@@ -140,4 +142,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise RuntimeError("This migration cannot be undone: the log tells of deletions. Restore a backup instead.")
+    raise RuntimeError(
+        "This migration cannot be undone: the log tells of deletions. Restore a backup instead."
+    )

@@ -27,4 +27,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise RuntimeError("cannot be undone: under the code before, a token bound to one environment would pull for all")
+    raise RuntimeError(
+        "cannot be undone: under the code before, a token bound to one environment would pull for all"
+    )

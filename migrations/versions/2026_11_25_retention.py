@@ -12,7 +12,12 @@ branch_labels = None
 depends_on = None
 
 NEW = ("retention_class", "retention_setting", "legal_hold", "tombstone", "quota")
-STEPS = (("draft", "deleted"), ("registered", "deleted"), ("deprecated", "deleted"), ("deleted", "recalled"))
+STEPS = (
+    ("draft", "deleted"),
+    ("registered", "deleted"),
+    ("deprecated", "deleted"),
+    ("deleted", "recalled"),
+)
 
 
 def upgrade() -> None:
@@ -31,12 +36,17 @@ def upgrade() -> None:
         sa.Column("defined_by", sa.Uuid(), nullable=True),
         sa.Column("defined_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint("after in ('may-go', 'due')", name=op.f("ck_retention_class_after")),
-        sa.CheckConstraint("counted_from in ('registration', 'service')", name=op.f("ck_retention_class_counted_from")),
-        sa.CheckConstraint("keep_days between 0 and 36500 and draft_days between 1 and 3650",
-                           name=op.f("ck_retention_class_days")),
+        sa.CheckConstraint(
+            "counted_from in ('registration', 'service')",
+            name=op.f("ck_retention_class_counted_from"),
+        ),
+        sa.CheckConstraint(
+            "keep_days between 0 and 36500 and draft_days between 1 and 3650",
+            name=op.f("ck_retention_class_days"),
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_retention_class")),
         sa.UniqueConstraint("name", name=op.f("uq_retention_class_name")),
-    )  # fmt: skip
+    )
     op.create_table(
         "retention_setting",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -49,13 +59,21 @@ def upgrade() -> None:
         sa.Column("set_by", sa.Uuid(), nullable=False),
         sa.Column("set_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint("kind in ('line', 'dataset')", name=op.f("ck_retention_setting_kind")),
-        sa.CheckConstraint("(kind is null) = (name is null)", name=op.f("ck_retention_setting_scope")),
-        sa.ForeignKeyConstraint(["class_id"], ["retention_class.id"], name=op.f("fk_retention_setting_class_id")),
-        sa.ForeignKeyConstraint(["set_by"], ["account.id"], name=op.f("fk_retention_setting_set_by")),
+        sa.CheckConstraint(
+            "(kind is null) = (name is null)", name=op.f("ck_retention_setting_scope")
+        ),
+        sa.ForeignKeyConstraint(
+            ["class_id"], ["retention_class.id"], name=op.f("fk_retention_setting_class_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["set_by"], ["account.id"], name=op.f("fk_retention_setting_set_by")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_retention_setting")),
         sa.UniqueConstraint("number", name=op.f("uq_retention_setting_number")),
     )
-    op.create_index("ix_retention_setting_scope", "retention_setting", ["team", "kind", "name"], unique=False)
+    op.create_index(
+        "ix_retention_setting_scope", "retention_setting", ["team", "kind", "name"], unique=False
+    )
     op.create_table(
         "legal_hold",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -70,20 +88,35 @@ def upgrade() -> None:
         sa.Column("lifted_by", sa.Uuid(), nullable=True),
         sa.Column("lifted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lift_reason_commitment", sa.Text(), nullable=True),
-        sa.CheckConstraint("num_nonnulls(node_id, line_id, dataset_id) = 1", name=op.f("ck_legal_hold_one_thing")),
-        sa.CheckConstraint("num_nonnulls(lifted_by, lifted_at, lift_reason_commitment) in (0, 3)",
-                           name=op.f("ck_legal_hold_lifted")),
+        sa.CheckConstraint(
+            "num_nonnulls(node_id, line_id, dataset_id) = 1", name=op.f("ck_legal_hold_one_thing")
+        ),
+        sa.CheckConstraint(
+            "num_nonnulls(lifted_by, lifted_at, lift_reason_commitment) in (0, 3)",
+            name=op.f("ck_legal_hold_lifted"),
+        ),
         sa.CheckConstraint("lifted_by <> placed_by", name=op.f("ck_legal_hold_four_eyes")),
-        sa.ForeignKeyConstraint(["dataset_id"], ["dataset.id"], name=op.f("fk_legal_hold_dataset_id")),
-        sa.ForeignKeyConstraint(["lifted_by"], ["account.id"], name=op.f("fk_legal_hold_lifted_by")),
+        sa.ForeignKeyConstraint(
+            ["dataset_id"], ["dataset.id"], name=op.f("fk_legal_hold_dataset_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["lifted_by"], ["account.id"], name=op.f("fk_legal_hold_lifted_by")
+        ),
         sa.ForeignKeyConstraint(["line_id"], ["line.id"], name=op.f("fk_legal_hold_line_id")),
         sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_legal_hold_node_id")),
-        sa.ForeignKeyConstraint(["placed_by"], ["account.id"], name=op.f("fk_legal_hold_placed_by")),
+        sa.ForeignKeyConstraint(
+            ["placed_by"], ["account.id"], name=op.f("fk_legal_hold_placed_by")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_legal_hold")),
         sa.UniqueConstraint("number", name=op.f("uq_legal_hold_number")),
-    )  # fmt: skip
-    op.create_index("ix_legal_hold_standing", "legal_hold", ["number"], unique=False,
-                    postgresql_where=sa.text("lifted_at is null"))  # fmt: skip
+    )
+    op.create_index(
+        "ix_legal_hold_standing",
+        "legal_hold",
+        ["number"],
+        unique=False,
+        postgresql_where=sa.text("lifted_at is null"),
+    )
     op.create_table(
         "tombstone",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -92,8 +125,13 @@ def upgrade() -> None:
         sa.Column("reason_commitment", sa.Text(), nullable=False),
         sa.Column("deleted_by", sa.Uuid(), nullable=True),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("how in ('deleted', 'discarded', 'expired')", name=op.f("ck_tombstone_how")),
-        sa.CheckConstraint("was in ('draft', 'registered', 'deprecated', 'recalled')", name=op.f("ck_tombstone_was")),
+        sa.CheckConstraint(
+            "how in ('deleted', 'discarded', 'expired')", name=op.f("ck_tombstone_how")
+        ),
+        sa.CheckConstraint(
+            "was in ('draft', 'registered', 'deprecated', 'recalled')",
+            name=op.f("ck_tombstone_was"),
+        ),
         sa.ForeignKeyConstraint(["id"], ["node.id"], name=op.f("fk_tombstone_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tombstone")),
     )
@@ -123,7 +161,10 @@ def upgrade() -> None:
 
 def _states() -> None:
     """A new state, `deleted`: bytes may be registered again, numbers never."""
-    for table, of in (("version", ("line_id", "manifest_digest")), ("dataset_version", ("dataset_id", "blob_id"))):
+    for table, of in (
+        ("version", ("line_id", "manifest_digest")),
+        ("dataset_version", ("dataset_id", "blob_id")),
+    ):
         listed = "'draft', 'registered', 'deprecated', 'recalled', 'deleted'"
         checks = {
             "state": f"state in ({listed})",
@@ -134,17 +175,27 @@ def _states() -> None:
         # Each says more than the one it takes the place of, within one transaction: no client sees it missing, and the
         # lock it needs is waited for no longer than the time-outs above.
         for name, said in checks.items():
-            op.execute(f"-- squawk-ignore ban-drop-constraint\nalter table {table} drop constraint ck_{table}_{name}")
-            op.execute("-- squawk-ignore constraint-missing-not-valid\n"
-                       f"alter table {table} add constraint ck_{table}_{name} check ({said})")  # fmt: skip
+            op.execute(
+                f"-- squawk-ignore ban-drop-constraint\nalter table {table} drop constraint ck_{table}_{name}"
+            )
+            op.execute(
+                "-- squawk-ignore constraint-missing-not-valid\n"
+                f"alter table {table} add constraint ck_{table}_{name} check ({said})"
+            )
         unique = f"uq_{table}_{of[0]}_{of[1]}"
-        op.execute(f"-- squawk-ignore ban-drop-constraint\nalter table {table} drop constraint {unique}")
-        op.execute("-- squawk-ignore require-concurrent-index-creation\n"
-                   f"create unique index {unique} on {table} ({', '.join(of)}) "
-                   "where state in ('draft', 'registered', 'deprecated')")  # fmt: skip
+        op.execute(
+            f"-- squawk-ignore ban-drop-constraint\nalter table {table} drop constraint {unique}"
+        )
+        op.execute(
+            "-- squawk-ignore require-concurrent-index-creation\n"
+            f"create unique index {unique} on {table} ({', '.join(of)}) "
+            "where state in ('draft', 'registered', 'deprecated')"
+        )
         rows = ", ".join(f"('{table}', '{old}', '{new}')" for old, new in STEPS)
         op.execute(f"insert into transition values {rows}")
 
 
 def downgrade() -> None:
-    raise RuntimeError("This migration cannot be undone: the log tells of deletions. Restore a backup instead.")
+    raise RuntimeError(
+        "This migration cannot be undone: the log tells of deletions. Restore a backup instead."
+    )

@@ -12,9 +12,12 @@ depends_on = None
 
 # Table -> the columns that may still change after birth.
 NEW = {
-    "retention_class": (), "retention_setting": (), "tombstone": (), "quota": (),
+    "retention_class": (),
+    "retention_setting": (),
+    "tombstone": (),
+    "quota": (),
     "legal_hold": ("lifted_at", "lifted_by", "lift_reason_commitment"),
-}  # fmt: skip
+}
 FUNCTIONS = (
     """
 -- Deletions and new holds go one at a time: each sees all that the ones before it did.
@@ -267,7 +270,9 @@ def upgrade() -> None:
     _triggers()
     for function in AMENDED:
         op.execute(
-            "do $$ begin execute replace(replace(pg_get_functiondef('" + function + "'::regprocedure), "
+            "do $$ begin execute replace(replace(pg_get_functiondef('"
+            + function
+            + "'::regprocedure), "
             "'(''draft'', ''recalled'')', '(''draft'', ''recalled'', ''deleted'')'), "
             "'for share) = ''recalled''', 'for share) in (''recalled'', ''deleted'')'); end $$"
         )
@@ -279,7 +284,9 @@ def _triggers() -> None:
             f"create constraint trigger audited after insert or update or delete on {table} "
             "deferrable initially deferred for each row execute function require_event()"
         )
-        op.execute(f"create trigger kept before delete on {table} for each row execute function never_deleted()")
+        op.execute(
+            f"create trigger kept before delete on {table} for each row execute function never_deleted()"
+        )
         arguments = ", ".join(f"'{column}'" for column in columns)
         op.execute(
             f"create trigger frozen before update on {table} for each row execute function only_these_change({arguments})"
@@ -294,8 +301,12 @@ def _triggers() -> None:
     op.execute(
         "create trigger guarded before insert on retention_setting for each row execute function setting_guard()"
     )
-    op.execute("create trigger guarded before insert on tombstone for each row execute function may_be_deleted()")
-    op.execute("create trigger forgotten after insert on tombstone for each row execute function search_forget('id')")
+    op.execute(
+        "create trigger guarded before insert on tombstone for each row execute function may_be_deleted()"
+    )
+    op.execute(
+        "create trigger forgotten after insert on tombstone for each row execute function search_forget('id')"
+    )
     op.execute(
         "create constraint trigger complete after insert on tombstone deferrable initially deferred "
         "for each row execute function burial_is_complete()"
@@ -309,7 +320,9 @@ def _triggers() -> None:
         "create trigger anew before insert or update of state on version for each row "
         "when (new.state in ('draft', 'registered')) execute function not_recalled_bytes()"
     )
-    op.execute("create trigger anew before insert on dataset_version for each row execute function not_recalled_rows()")
+    op.execute(
+        "create trigger anew before insert on dataset_version for each row execute function not_recalled_rows()"
+    )
     op.execute(
         "create trigger guarded before insert on training_run for each row "
         "execute function on_what_stands('base_version_id', 'dataset_version_id')"
@@ -320,4 +333,6 @@ def _triggers() -> None:
 
 
 def downgrade() -> None:
-    raise RuntimeError("This migration cannot be undone: the log tells of deletions. Restore a backup instead.")
+    raise RuntimeError(
+        "This migration cannot be undone: the log tells of deletions. Restore a backup instead."
+    )

@@ -14,7 +14,9 @@ depends_on = None
 def upgrade() -> None:
     # Give up quickly rather than queue every writer behind a waiting lock.
     op.execute("SET LOCAL lock_timeout = '4s'")
-    op.execute("SET LOCAL statement_timeout = '900s'")  # a hundred thousand versions take about a minute
+    op.execute(
+        "SET LOCAL statement_timeout = '900s'"
+    )  # a hundred thousand versions take about a minute
     op.execute("select search_rebuild()")
 
 

@@ -13,10 +13,12 @@ branch_labels = None
 depends_on = None
 
 NAMERS = (
-    ("version_file", "blob_id"), ("dataset_version", "blob_id"), ("eval_suite_version", "blob_id"),
-    ("eval_run", "samples_blob_id"), ("serving_profile", "system_prompt_id"),
-)  # fmt: skip
-
+    ("version_file", "blob_id"),
+    ("dataset_version", "blob_id"),
+    ("eval_suite_version", "blob_id"),
+    ("eval_run", "samples_blob_id"),
+    ("serving_profile", "system_prompt_id"),
+)
 FUNCTIONS = (
     """
 -- The teams whose rows name these bytes, but for one thing's own rows. A new foreign key to blob is to be added here.

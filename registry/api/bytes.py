@@ -1,7 +1,9 @@
-"""Bytes through a door, in pieces: taken from a slow sender, given to a slow reader, never held whole.
+"""Bytes through a door, in pieces: taken from a slow sender, given to a slow reader, never held
+whole.
 
-Event loop and disk work at the same time: while a thread hashes and writes one batch the next is received, and while
-one piece is sent the next is read. No thread waits for the network, so slow ones hold nothing but their connection.
+Event loop and disk work at the same time: while a thread hashes and writes one batch the next is
+received, and while one piece is sent the next is read. No thread waits for the network, so slow
+ones hold nothing but their connection.
 """
 
 from __future__ import annotations
@@ -26,11 +28,15 @@ RANGE = re.compile(r"(?i:bytes)=(?:([0-9]{1,40})-([0-9]{0,40})|-([0-9]{1,40}))")
 BATCH = 1 << 20
 """Bytes handed to the disk at once; a sender has at most two batches in memory."""
 SENDERS = 8
-"""So many senders get whole batches; of twice as many each gets half a one, and so on, so that a crowd fits in memory."""
+"""So many senders get whole batches; of twice as many each gets half a one, and so on, so that a
+crowd fits in memory.
+"""
 PIECE = 256 << 10
 """Bytes read at once for a reader, who has at most two pieces in memory."""
 FEW, SMALLER = 32, 64 << 10
-"""So many readers get whole pieces; those that come to them get smaller ones, so that a crowd fits in memory too."""
+"""So many readers get whole pieces; those that come to them get smaller ones, so that a crowd fits
+in memory too.
+"""
 AT_ONCE = 64
 """Bodies taken at the same time; more senders wait for their turn."""
 WAIT = 30.0
@@ -56,7 +62,9 @@ def turn() -> CapacityLimiter:
 
 
 async def in_thread(work: Callable[..., T], *given: Any) -> T:
-    """Blocking work, in threads that answer nothing else: senders never wait for those who ask, nor the reverse."""
+    """Blocking work, in threads that answer nothing else: senders never wait for those who ask, nor
+    the reverse.
+    """
     return await anyio.to_thread.run_sync(work, *given, limiter=_of_this_loop(_threads, AT_ONCE))
 
 
@@ -72,7 +80,9 @@ class Body:
         message = await self._receive()
         if message["type"] != "http.request":
             self._more = False
-            raise Unavailable("upload-broken", "The upload broke off.", "Send it again; nothing of it is visible.")
+            raise Unavailable(
+                "upload-broken", "The upload broke off.", "Send it again; nothing of it is visible."
+            )
         self._more = message.get("more_body", False)
         piece: bytes = message.get("body", b"")
         return piece
@@ -83,7 +93,8 @@ class Body:
     async def take(self, write: Callable[[bytes], None]) -> None:
         """Hand it on to `write`, in order and in batches, in a thread.
 
-        Whatever came is handed on, also before Unavailable (`upload-broken`, `body-too-slow`) says the rest did not.
+        Whatever came is handed on, also before Unavailable (`upload-broken`, `body-too-slow`) says
+        the rest did not.
         """
         writing: asyncio.Task[None] | None = None
         why: Unavailable | None = None
@@ -99,8 +110,11 @@ class Body:
                             size += len(pieces[-1])
                 except TimeoutError:
                     if size < LEAST:
-                        why = Unavailable("body-too-slow", f"Fewer than {LEAST} bytes came in {WAIT:.0f} seconds.",
-                                          "Send it again, over a better line.")  # fmt: skip
+                        why = Unavailable(
+                            "body-too-slow",
+                            f"Fewer than {LEAST} bytes came in {WAIT:.0f} seconds.",
+                            "Send it again, over a better line.",
+                        )
                 except Unavailable as error:
                     why = error
                 if writing is not None:
@@ -120,19 +134,26 @@ class Body:
             raise why
 
     async def whole(self) -> bytes:
-        """All of it at once, for a body whose length is known to be modest; Unavailable as in `take`."""
+        """All of it at once, for a body whose length is known to be modest; Unavailable as in
+        `take`.
+        """
         pieces: list[bytes] = []
         try:
             async with asyncio.timeout(WAIT):
                 while self._left():
                     pieces.append(await self._piece())
         except TimeoutError:
-            raise Unavailable("body-too-slow", f"The body did not come in {WAIT:.0f} seconds.",
-                              "Send it again, over a better line.") from None  # fmt: skip
+            raise Unavailable(
+                "body-too-slow",
+                f"The body did not come in {WAIT:.0f} seconds.",
+                "Send it again, over a better line.",
+            ) from None
         return b"".join(pieces)
 
     async def drain(self, most: int = 16 << 20, seconds: float = 5.0) -> None:
-        """Let a refused sender finish a body that is nearly through, so that he hears the answer."""
+        """Let a refused sender finish a body that is nearly through, so that he hears the
+        answer.
+        """
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(seconds):
                 while self._more and most > 0:
@@ -144,7 +165,9 @@ def _joined(write: Callable[[bytes], None], pieces: list[bytes]) -> None:
 
 
 class Pieces(Response):
-    """Bytes from a blocking source, the next piece read while this one is sent; ends early when nobody listens."""
+    """Bytes from a blocking source, the next piece read while this one is sent; ends early when
+    nobody listens.
+    """
 
     readers = 0
 
@@ -160,7 +183,9 @@ class Pieces(Response):
             Pieces.readers -= 1
 
     async def _give(self, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send(
+            {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        )
         gone = asyncio.create_task(_until_gone(receive))
         ahead = self._next()
         try:
@@ -184,9 +209,11 @@ async def _until_gone(receive: Receive) -> None:
 
 
 def span(request: Request, size: int) -> tuple[int, int] | None:
-    """First byte and the one after the last of the range a GET asks for; None unless it asks for one alone.
+    """First byte and the one after the last of the range a GET asks for; None unless it asks for
+    one alone.
 
-    Several ranges at once are not understood, and what is not understood gets the whole (RFC 9110, 14.2).
+    Several ranges at once are not understood, and what is not understood gets the whole (RFC 9110,
+    14.2).
     """
     asked = RANGE.fullmatch(request.headers.get("range", "")) if request.method == "GET" else None
     if asked is None:
@@ -199,17 +226,28 @@ def span(request: Request, size: int) -> tuple[int, int] | None:
 def answer(
     request: Request, blobs: Blobs, digest: str, size: int, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Give out published bytes as RFC 9110 asks: one range, If-Range, If-None-Match, HEAD; NotFound (`blob-missing`).
+    """Give out published bytes as RFC 9110 asks: one range, If-Range, If-None-Match, HEAD; NotFound
+    (`blob-missing`).
 
-    A HEAD always gets all its headers, never a 304: what stands beside the bytes (the commit a channel names) may have
-    changed though they have not, and Rust's hf-hub keeps to the old commit on a 304.
+    A HEAD always gets all its headers, never a 304: what stands beside the bytes (the commit a
+    channel names) may have changed though they have not, and Rust's hf-hub keeps to the old commit
+    on a 304.
     """
     etag = f'"{digest}"'
-    said = {"ETag": etag, "Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff",
-            "Cache-Control": "private, no-cache", "Vary": "Authorization", **(headers or {})}  # fmt: skip
+    said = {
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "private, no-cache",
+        "Vary": "Authorization",
+        **(headers or {}),
+    }
     if request.method == "HEAD":
         return Response(None, 200, said | {"Content-Length": str(size)}, "application/octet-stream")
-    known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
+    known = [
+        one.strip().removeprefix("W/")
+        for one in request.headers.get("if-none-match", "").split(",")
+    ]
     if etag in known or known == ["*"]:
         return Response(None, 304, said)
     start, end, status = 0, size, 200
@@ -220,4 +258,6 @@ def answer(
             return Response(None, 416, said | {"Content-Range": f"bytes */{size}"})
         said["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     said["Content-Length"] = str(end - start)
-    return Pieces(blobs.stream(digest, start, end, PIECE if Pieces.readers < FEW else SMALLER), status, said)
+    return Pieces(
+        blobs.stream(digest, start, end, PIECE if Pieces.readers < FEW else SMALLER), status, said
+    )

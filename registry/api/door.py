@@ -27,8 +27,11 @@ def bearer(request: Request) -> str:
     """The token of `Authorization: Bearer`, or Unauthenticated (`token-missing`)."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise Unauthenticated("token-missing", "This needs a token.",
-                              "Send Authorization: Bearer <token>; make one with countersign token create.")  # fmt: skip
+        raise Unauthenticated(
+            "token-missing",
+            "This needs a token.",
+            "Send Authorization: Bearer <token>; make one with countersign token create.",
+        )
     return token.strip()
 
 

@@ -14,24 +14,47 @@ from registry import log
 from registry.errors import BundleRejected, Fault, Invalid, NotFound, RegistryError, TooLarge
 
 STATUSES = {
-    "invalid": 422, "too-large": 413, "unauthenticated": 401, "forbidden": 403, "not-found": 404, "conflict": 409,
-    "refused": 409, "rejected": 422, "unverified": 422, "unavailable": 503, "fault": 500,
-}  # fmt: skip
+    "invalid": 422,
+    "too-large": 413,
+    "unauthenticated": 401,
+    "forbidden": 403,
+    "not-found": 404,
+    "conflict": 409,
+    "refused": 409,
+    "rejected": 422,
+    "unverified": 422,
+    "unavailable": 503,
+    "fault": 500,
+}
 TITLES = {
-    "invalid": "The request is wrong", "too-large": "Too large", "unauthenticated": "Not signed in",
-    "forbidden": "Not allowed", "not-found": "Not found", "conflict": "The state is another", "refused": "Refused",
-    "rejected": "The bundle was refused", "unverified": "Verification failed", "unavailable": "Away for the moment",
+    "invalid": "The request is wrong",
+    "too-large": "Too large",
+    "unauthenticated": "Not signed in",
+    "forbidden": "Not allowed",
+    "not-found": "Not found",
+    "conflict": "The state is another",
+    "refused": "Refused",
+    "rejected": "The bundle was refused",
+    "unverified": "Verification failed",
+    "unavailable": "Away for the moment",
     "fault": "Our fault",
-}  # fmt: skip
+}
 
 
 def body(error: RegistryError, request_id: str, path: str, status: int) -> dict[str, Any]:
     """The problem document of an error."""
     document: dict[str, Any] = {
-        "type": f"/problems/{error.kind}", "title": TITLES[error.family], "status": status,
-        "detail": error.detail, "mend": error.mend, "family": error.family, "kind": error.kind, "instance": path[:1000],
-        "request_id": request_id, "facts": error.facts,
-    }  # fmt: skip
+        "type": f"/problems/{error.kind}",
+        "title": TITLES[error.family],
+        "status": status,
+        "detail": error.detail,
+        "mend": error.mend,
+        "family": error.family,
+        "kind": error.kind,
+        "instance": path[:1000],
+        "request_id": request_id,
+        "facts": error.facts,
+    }
     if isinstance(error, BundleRejected):
         document["defects"] = [asdict(defect) for defect in error.defects]
     return document
@@ -53,9 +76,13 @@ def answer(request: Request, error: RegistryError, status: int | None = None) ->
 
 
 def unexpected(request: Request, error: Exception) -> JSONResponse:
-    """The answer to what nobody foresaw: the log tells all of it, the caller nothing but its request id."""
+    """The answer to what nobody foresaw: the log tells all of it, the caller nothing but its
+    request id.
+    """
     log.LOGGER.error("unexpected error", exc_info=error)
-    return answer(request, Fault("fault", "Something went wrong on our side.", "Report the request id."))
+    return answer(
+        request, Fault("fault", "Something went wrong on our side.", "Report the request id.")
+    )
 
 
 def install(app: FastAPI) -> None:
@@ -70,24 +97,53 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         wrong = "; ".join(
-            f"{'.'.join(str(part) for part in one['loc'] if part != 'body') or 'body'}: {one['msg']}"
+            f"{'.'.join(str(part) for part in one['loc'] if part != 'body') or 'body'}: "
+            f"{one['msg']}"
             for one in error.errors()[:10]
         )
-        return answer(request, Invalid("invalid-request", f"The request is wrong: {wrong}", "Mend these fields."))
+        return answer(
+            request,
+            Invalid("invalid-request", f"The request is wrong: {wrong}", "Mend these fields."),
+        )
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 404:
-            return answer(request, NotFound("route-unknown", f"There is nothing at {request.url.path[:200]}.",
-                                            "See /api/v1/openapi.json."))  # fmt: skip
+            return answer(
+                request,
+                NotFound(
+                    "route-unknown",
+                    f"There is nothing at {request.url.path[:200]}.",
+                    "See /api/v1/openapi.json.",
+                ),
+            )
         if error.status_code == 400:
-            return answer(request, Invalid("bad-body", "The body cannot be read as JSON in UTF-8.",
-                                           "Send one JSON object, not nested deeper than 32 levels."))  # fmt: skip
+            return answer(
+                request,
+                Invalid(
+                    "bad-body",
+                    "The body cannot be read as JSON in UTF-8.",
+                    "Send one JSON object, not nested deeper than 32 levels.",
+                ),
+            )
         if error.status_code == 413:
-            return answer(request, TooLarge("body-too-large", "The body is too large.", "Send less, or upload a blob."))
-        refused = Invalid("bad-method", f"{request.method} is not possible here.", "See /api/v1/openapi.json.")
+            return answer(
+                request,
+                TooLarge(
+                    "body-too-large", "The body is too large.", "Send less, or upload a blob."
+                ),
+            )
+        refused = Invalid(
+            "bad-method", f"{request.method} is not possible here.", "See /api/v1/openapi.json."
+        )
         said = answer(request, refused, error.status_code)
-        said.headers.update({name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"})
+        said.headers.update(
+            {
+                name: value
+                for name, value in (error.headers or {}).items()
+                if name.lower() == "allow"
+            }
+        )
         return said
 
     @app.exception_handler(Exception)

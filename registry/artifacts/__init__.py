@@ -1,1 +1,3 @@
-"""What a thing is, read from its bytes: bundles, weights, methods, tokenizers, data sets. Decides nothing."""
+"""What a thing is, read from its bytes: bundles, weights, methods, tokenizers, data sets. Decides
+nothing.
+"""

@@ -1,4 +1,6 @@
-"""What is wrong with a bundle, told whole but bounded: a hostile bundle must not make its refusal the attack."""
+"""What is wrong with a bundle, told whole but bounded: a hostile bundle must not make its refusal
+the attack.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,13 @@ WIDTHS = {"file": 200, "where": 200, "detail": 600, "mend": 300}
 
 
 def shown(text: str, most: int) -> str:
-    """A text as it may be shown: cut, and without what steers a terminal, hides, or turns the direction of writing."""
+    """A text as it may be shown: cut, and without what steers a terminal, hides, or turns the
+    direction of writing.
+    """
     if not text.isprintable():
         text = "".join(
-            letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text[:most]
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+            for letter in text[:most]
         )
     return text if len(text) <= most else text[: most - 1] + "…"
 
@@ -44,13 +49,23 @@ class Defects(list[Defect]):
                 self._rest.setdefault(rule, Counter()).update(files)
 
     def told(self) -> list[Defect]:
-        """The defects, and where there are more than can be told one by one, a last one that counts the rest."""
+        """The defects, and where there are more than can be told one by one, a last one that counts
+        the rest.
+        """
         if not self._rest:
             return list(self)
         count = sum(files.total() for files in self._rest.values())
         groups = [
-            f"{files.total()} x {rule} in {len(files)} files" if len(files) > 1 else f"{files.total()} x {rule} in {file}"
-            for rule, files in sorted(self._rest.items()) for file in list(files)[:1]
-        ]  # fmt: skip
+            f"{files.total()} x {rule} in {len(files)} files"
+            if len(files) > 1
+            else f"{files.total()} x {rule} in {file}"
+            for rule, files in sorted(self._rest.items())
+            for file in list(files)[:1]
+        ]
         detail = f"{count} more defects are not listed: {'; '.join(groups)}"
-        return [*self, Defect("", "", "more-defects", shown(detail, 4000), "Mend those listed, and add it again.")]
+        return [
+            *self,
+            Defect(
+                "", "", "more-defects", shown(detail, 4000), "Mend those listed, and add it again."
+            ),
+        ]

@@ -1,7 +1,7 @@
 """Bytes on their way in: a temporary file or object that becomes a published blob, or nothing.
 
-A draft's bytes are durable before their name is: a file system may reorder the two, and a crash at any step may leave
-an orphan, but never a digest over other bytes.
+A draft's bytes are durable before their name is: a file system may reorder the two, and a crash at
+any step may leave an orphan, but never a digest over other bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Draft(Protocol):
-    """Bytes on their way in: written, then published under their digest, and in any case discarded at the end."""
+    """Bytes on their way in: written, then published under their digest, and in any case discarded
+    at the end.
+    """
 
     def write(self, data: bytes) -> None: ...
 
@@ -41,7 +43,9 @@ class Draft(Protocol):
 
 
 class FileDraft:
-    """A temporary file; one that is given its path may be closed and opened again later, by one writer at a time."""
+    """A temporary file; one that is given its path may be closed and opened again later, by one
+    writer at a time.
+    """
 
     def __init__(self, folder: Path, path: Path | None = None) -> None:
         """Open the draft; Conflict (`upload-busy`) while another has the same path open."""
@@ -58,8 +62,8 @@ class FileDraft:
     def _claim(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Somebody may have published or removed the file between our opening it and our lock on it: what we hold
-            # would then be a blob, or nothing.
+            # Somebody may have published or removed the file between our opening it and our lock on
+            # it: what we hold would then be a blob, or nothing.
             if not _same(self._file, self._path):
                 raise BlockingIOError
             self.found = os.fstat(self._file)
@@ -121,7 +125,8 @@ class FileDraft:
         try:
             os.fsync(self._file)
         except OSError:
-            # The next fsync would succeed, over pages that never reached the disk: these bytes are not to be trusted.
+            # The next fsync would succeed, over pages that never reached the disk: these bytes are
+            # not to be trusted.
             self._unlink()
             raise
 
@@ -138,13 +143,17 @@ class FileDraft:
 
 
 class ObjectDraft:
-    """A temporary object, copied to its place inside the store; content-addressed, so a second copy changes nothing."""
+    """A temporary object, copied to its place inside the store; content-addressed, so a second copy
+    changes nothing.
+    """
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._path = f"{INCOMING}/{uuid4().hex}"
         with named():
-            self._writer = obstore.open_writer(store, self._path, buffer_size=PART, max_concurrency=4)
+            self._writer = obstore.open_writer(
+                store, self._path, buffer_size=PART, max_concurrency=4
+            )
 
     def write(self, data: bytes) -> None:
         self._writer.write(data)
@@ -163,12 +172,18 @@ class ObjectDraft:
 def check(digest: str) -> str:
     """The digest itself, 64 lower-case hex digits; Invalid (`bad-digest`) otherwise."""
     if not HEX.fullmatch(digest):
-        raise Invalid("bad-digest", f"'{digest[:80]}' is no digest.", "Send 64 lower-case hex digits of a SHA-256.")
+        raise Invalid(
+            "bad-digest",
+            f"'{digest[:80]}' is no digest.",
+            "Send 64 lower-case hex digits of a SHA-256.",
+        )
     return digest
 
 
 def place(digest: str) -> str:
-    """Where published bytes lie, below the store's root: names that senders choose never touch the file system."""
+    """Where published bytes lie, below the store's root: names that senders choose never touch the
+    file system.
+    """
     check(digest)
     return f"{PUBLISHED}/{digest[:2]}/{digest[2:4]}/{digest}"
 
@@ -177,10 +192,12 @@ def agreed(found: str, expect: str | None) -> str:
     """The digest found, unless another one was named: Unverified (`digest-mismatch`)."""
     if expect is not None and found != expect:
         raise Unverified(
-            "digest-mismatch", f"The bytes sent have the digest {found}, not {expect}.",
+            "digest-mismatch",
+            f"The bytes sent have the digest {found}, not {expect}.",
             "The file changed or was damaged on its way: hash it again and send it again.",
-            expected=expect, found=found,
-        )  # fmt: skip
+            expected=expect,
+            found=found,
+        )
     return found
 
 
@@ -191,9 +208,10 @@ def missing(digest: str) -> NotFound:
 
 def busy() -> Conflict:
     return Conflict(
-        "upload-busy", "Another request of this account is sending these very bytes.",
+        "upload-busy",
+        "Another request of this account is sending these very bytes.",
         "Wait until it ends, then ask for the offset and go on from there.",
-    )  # fmt: skip
+    )
 
 
 def make_private(folder: Path) -> None:
@@ -237,7 +255,9 @@ def touch(path: Path) -> bool:
 
 @contextmanager
 def named(digest: str = "") -> Iterator[None]:
-    """Give the storage's own errors our names: a blob gone in between is NotFound, all else Unavailable."""
+    """Give the storage's own errors our names: a blob gone in between is NotFound, all else
+    Unavailable.
+    """
     try:
         yield
     except RegistryError:
@@ -252,8 +272,18 @@ def named(digest: str = "") -> Iterator[None]:
 
 def _away(error: Exception) -> Unavailable:
     if isinstance(error, OSError) and error.errno in FULL:
-        return Unavailable("blobs-full", "The blob store is full; nothing of this became visible.",
-                           "Free some space or ask an administrator to, then send it again.")  # fmt: skip
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition("\n")[0]
-    return Unavailable("blobs-unreachable", f"The blob store cannot be used: {reason[:200]}.",
-                       "Try again; if it stays so, see its disk, network and credentials.")  # fmt: skip
+        return Unavailable(
+            "blobs-full",
+            "The blob store is full; nothing of this became visible.",
+            "Free some space or ask an administrator to, then send it again.",
+        )
+    reason = (
+        error.strerror
+        if isinstance(error, OSError) and error.strerror
+        else str(error).partition("\n")[0]
+    )
+    return Unavailable(
+        "blobs-unreachable",
+        f"The blob store cannot be used: {reason[:200]}.",
+        "Try again; if it stays so, see its disk, network and credentials.",
+    )

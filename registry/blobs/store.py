@@ -1,8 +1,8 @@
 """Content-addressed bytes in a local folder, in memory, or in S3, GCS or Azure, chosen by URL.
 
-Bytes come before rows: they are hashed while they stream into a temporary object, made durable, and only then
-published under `sha256/ab/cd/<hex>`. A crash at any step leaves at most an orphan, which `sweep` removes; whatever is
-visible under a digest is whole. Memory is constant, whatever the size.
+Bytes come before rows: they are hashed while they stream into a temporary object, made durable, and
+only then published under `sha256/ab/cd/<hex>`. A crash at any step leaves at most an orphan, which
+`sweep` removes; whatever is visible under a digest is whole. Memory is constant, whatever the size.
 """
 
 from __future__ import annotations
@@ -17,9 +17,17 @@ from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store, from_url
+from obstore.store import (
+    AzureStore,
+    GCSStore,
+    LocalStore,
+    MemoryStore,
+    ObjectStore,
+    S3Store,
+    from_url,
+)
 
-from registry.blobs.drafts import (  # fmt: skip
+from registry.blobs.drafts import (
     HEX,
     INCOMING,
     PUBLISHED,
@@ -49,7 +57,9 @@ class Stored:
 
 
 class Incoming:
-    """Bytes on their way in, hashed as they come; `finish` publishes them, and whatever else ends it removes them."""
+    """Bytes on their way in, hashed as they come; `finish` publishes them, and whatever else ends
+    it removes them.
+    """
 
     def __init__(self, blobs: Blobs, draft: Draft, expect: str | None, limit: int | None) -> None:
         self._blobs, self._draft, self._expect, self._limit = blobs, draft, expect, limit
@@ -59,7 +69,8 @@ class Incoming:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The bytes are published or refused by now; a temporary object that will not go is the sweep's.
+        # The bytes are published or refused by now; a temporary object that will not go is the
+        # sweep's.
         with suppress(BaseError, OSError):
             self._draft.discard()
 
@@ -73,7 +84,8 @@ class Incoming:
     def finish(self, proven: Callable[[str], None] | None = None) -> Stored:
         """Publish them; Unverified (`digest-mismatch`) when they are not what was expected.
 
-        `proven` hears the digest once it is known and before anything is published; what it raises stops that.
+        `proven` hears the digest once it is known and before anything is published; what it raises
+        stops that.
         """
         stored = Stored(agreed(self._hasher.hexdigest(), self._expect), self._size)
         if proven is not None:
@@ -83,10 +95,14 @@ class Incoming:
 
 
 class Blobs:
-    """The blob store at one URL: `file:///...` (or a plain path), `memory:///`, `s3://`, `gs://`, `az://`."""
+    """The blob store at one URL: `file:///...` (or a plain path), `memory:///`, `s3://`, `gs://`,
+    `az://`.
+    """
 
     def __init__(self, url: str | Path) -> None:
-        """Open the store; a local folder is made, private to its owner. Invalid (`bad-blob-url`) names a wrong URL."""
+        """Open the store; a local folder is made, private to its owner. Invalid (`bad-blob-url`)
+        names a wrong URL.
+        """
         self._folder = _local_folder(url)
         self._store: ObjectStore
         with named():
@@ -107,11 +123,13 @@ class Blobs:
         """The store itself, for what is on its way in."""
         return self._store
 
-    def put(self, chunks: Iterable[bytes], expect: str | None = None, limit: int | None = None) -> Stored:
+    def put(
+        self, chunks: Iterable[bytes], expect: str | None = None, limit: int | None = None
+    ) -> Stored:
         """Store the bytes and say what they are; nothing becomes visible unless all is well.
 
-        `expect` is the hex digest they must have (Unverified `digest-mismatch`), `limit` the most bytes taken
-        (TooLarge `body-too-large`). Bytes already there are not written again.
+        `expect` is the hex digest they must have (Unverified `digest-mismatch`), `limit` the most
+        bytes taken (TooLarge `body-too-large`). Bytes already there are not written again.
         """
         with self.incoming(expect, limit) as incoming:
             for chunk in chunks:
@@ -119,7 +137,9 @@ class Blobs:
             return incoming.finish()
 
     def incoming(self, expect: str | None = None, limit: int | None = None) -> Incoming:
-        """The same, for whoever has the bytes piece by piece: a context that leaves nothing behind unless finished."""
+        """The same, for whoever has the bytes piece by piece: a context that leaves nothing behind
+        unless finished.
+        """
         if expect is not None:
             check(expect)
         draft: Draft = ObjectDraft(self._store) if self._folder is None else FileDraft(self._folder)
@@ -133,11 +153,15 @@ class Blobs:
 
     @property
     def notes_use(self) -> bool:
-        """Does `has` leave a note that bytes were asked for? A local folder does, an object store does not."""
+        """Does `has` leave a note that bytes were asked for? A local folder does, an object store
+        does not.
+        """
         return self._folder is not None
 
     def has(self, digest: str) -> bool:
-        """Are these bytes here? In a local folder they count as used just now: a row may be about to name them."""
+        """Are these bytes here? In a local folder they count as used just now: a row may be about
+        to name them.
+        """
         with named():
             if self._folder is None:
                 return self._find(digest) is not None
@@ -152,13 +176,18 @@ class Blobs:
         return found
 
     def read(self, digest: str, start: int, length: int) -> bytes:
-        """At most `length` bytes from `start`: fewer only at the end, none past it; NotFound (`blob-missing`)."""
+        """At most `length` bytes from `start`: fewer only at the end, none past it; NotFound
+        (`blob-missing`).
+        """
         return b"".join(self.stream(digest, start, start + length, max(length, CHUNK)))
 
-    def stream(self, digest: str, start: int = 0, end: int | None = None, chunk: int = CHUNK) -> Iterator[bytes]:
+    def stream(
+        self, digest: str, start: int = 0, end: int | None = None, chunk: int = CHUNK
+    ) -> Iterator[bytes]:
         """The bytes from `start` up to `end`, in pieces of about `chunk` bytes.
 
-        NotFound (`blob-missing`) comes from this very call, not from the first piece: a door has sent no header yet.
+        NotFound (`blob-missing`) comes from this very call, not from the first piece: a door has
+        sent no header yet.
         """
         size = self.size(digest)
         end = size if end is None else min(end, size)
@@ -168,7 +197,8 @@ class Blobs:
 
     def _pieces(self, digest: str, start: int, end: int, chunk: int) -> Iterator[bytes]:
         if self._folder is not None:
-            # Straight from the file: the same bytes through the object store's layers were measured at nine times the time.
+            # Straight from the file: the same bytes through the object store's layers were measured
+            # at nine times the time.
             with named(digest), (self._folder / place(digest)).open("rb", buffering=0) as file:
                 file.seek(start)
                 while start < end and (piece := file.read(min(chunk, end - start))):
@@ -181,7 +211,8 @@ class Blobs:
                 yield bytes(piece)
 
     def presign(self, digest: str, seconds: int) -> str | None:
-        """An address at which an object store itself gives out these bytes for a while; None where there is none.
+        """An address at which an object store itself gives out these bytes for a while; None where
+        there is none.
 
         Made here from the credentials, without asking the store.
         """
@@ -191,17 +222,21 @@ class Blobs:
             return obstore.sign(self._store, "GET", place(digest), timedelta(seconds=seconds))
 
     def verify(self, digest: str) -> bool:
-        """Do the stored bytes still have their digest? Reads all of them; NotFound (`blob-missing`)."""
+        """Do the stored bytes still have their digest? Reads all of them; NotFound
+        (`blob-missing`).
+        """
         hasher = hashlib.sha256()
         for piece in self.stream(digest):
             hasher.update(piece)
         return hasher.hexdigest() == digest
 
     def sweep(self, referenced: Callable[[str], bool], older_than: timedelta) -> int:
-        """Remove what no row names and what crashed uploads left, if older than that; how many objects went.
+        """Remove what no row names and what crashed uploads left, if older than that; how many
+        objects went.
 
-        `older_than` must exceed the time from an upload to the row that names it. Only a local folder notes when
-        bytes were asked for again; on an object store an old orphan may go while somebody is about to reuse it.
+        `older_than` must exceed the time from an upload to the row that names it. Only a local
+        folder notes when bytes were asked for again; on an object store an old orphan may go while
+        somebody is about to reuse it.
         """
         before = datetime.now(UTC) - older_than
         with named():
@@ -209,8 +244,11 @@ class Blobs:
             newest: dict[str, datetime] = {}
             for path, moment in incoming.items():
                 newest[_upload(path)] = max(moment, newest.get(_upload(path), moment))
-            # An upload goes as a whole, its last part first: cut short, the sweep leaves a shorter one without a gap.
-            gone = [path for path in sorted(incoming, reverse=True) if newest[_upload(path)] < before]
+            # An upload goes as a whole, its last part first: cut short, the sweep leaves a shorter
+            # one without a gap.
+            gone = [
+                path for path in sorted(incoming, reverse=True) if newest[_upload(path)] < before
+            ]
             gone += [
                 path
                 for path, moment in self._listed(PUBLISHED)
@@ -219,16 +257,20 @@ class Blobs:
             return sum(self._remove(path, before) for path in gone)
 
     def remove(self, digest: str, unless_since: datetime) -> bool:
-        """Remove published bytes unless they were put or asked for (`has`) since a moment; did they go?
+        """Remove published bytes unless they were put or asked for (`has`) since a moment; did they
+        go?
 
-        Whoever is about to name them in a row asks first, so what is in use at that moment stays. On an object store,
-        which notes no asking, only a new copy counts. Bytes that are not here are no error: a second try may come.
+        Whoever is about to name them in a row asks first, so what is in use at that moment stays.
+        On an object store, which notes no asking, only a new copy counts. Bytes that are not here
+        are no error: a second try may come.
         """
         with named():
             return self._remove(place(digest), unless_since)
 
     def published(self) -> Iterator[tuple[str, int, datetime]]:
-        """Every digest that is here, with its size and when it was last put or, in a local folder, asked for."""
+        """Every digest that is here, with its size and when it was last put or, in a local folder,
+        asked for.
+        """
         with named():
             for batch in self._store.list(PUBLISHED):
                 for found in batch:
@@ -266,9 +308,11 @@ def within(size: int, limit: int | None) -> int:
     """The size itself, unless it is more than the limit: TooLarge (`body-too-large`)."""
     if limit is not None and size > limit:
         raise TooLarge(
-            "body-too-large", f"More than the {limit} bytes allowed were sent.",
-            "Send a smaller file, or ask an administrator to raise the limit.", limit=limit,
-        )  # fmt: skip
+            "body-too-large",
+            f"More than the {limit} bytes allowed were sent.",
+            "Send a smaller file, or ask an administrator to raise the limit.",
+            limit=limit,
+        )
     return size
 
 
@@ -293,7 +337,9 @@ def _object_store(url: str) -> ObjectStore:
     if scheme not in CLOUDS:
         raise _bad_url(url)
     try:
-        return from_url(url, retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=20)})
+        return from_url(
+            url, retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=20)}
+        )
     except (BaseError, ValueError, TypeError) as error:
         raise _bad_url(url) from error
 
@@ -301,7 +347,9 @@ def _object_store(url: str) -> ObjectStore:
 def _bad_url(url: str) -> Invalid:
     shown = url.partition("://")[0]  # the rest may hold a password
     return Invalid(
-        "bad-blob-url", f"The blob store's URL ({shown[:20]}://...) cannot be used.",
-        "Use file:///folder, memory:///, s3://bucket/prefix, gs://bucket/prefix or az://account/container/prefix; "
+        "bad-blob-url",
+        f"The blob store's URL ({shown[:20]}://...) cannot be used.",
+        "Use file:///folder, memory:///, s3://bucket/prefix, gs://bucket/prefix or "
+        "az://account/container/prefix; "
         "credentials come from the environment.",
-    )  # fmt: skip
+    )

@@ -1,9 +1,11 @@
-"""Unfinished uploads: an account's bytes kept where a connection broke, until the rest of them comes.
+"""Unfinished uploads: an account's bytes kept where a connection broke, until the rest of them
+comes.
 
-An upload is named by its account and by the digest its bytes will have, so whoever sends the same file again goes on
-by himself, and nobody can name another's. Nothing of it is visible before the digest over all of it agrees. In a
-folder it is one file that grows; on an object store, whose objects do not grow, it is a row of parts named by their
-offset, each made only where there is none, so that two senders can never mix their bytes.
+An upload is named by its account and by the digest its bytes will have, so whoever sends the same
+file again goes on by himself, and nobody can name another's. Nothing of it is visible before the
+digest over all of it agrees. In a folder it is one file that grows; on an object store, whose
+objects do not grow, it is a row of parts named by their offset, each made only where there is none,
+so that two senders can never mix their bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ MOST = 32
 LIFE = timedelta(days=1)
 """How long an upload may lie untouched before it makes room for the account's next."""
 REMEMBERED = 256
-"""Hashers kept of uploads that nobody is sending at the moment, so that they need not be read again."""
+"""Hashers kept of uploads that nobody is sending at the moment, so that they need not be read
+again.
+"""
 
 Known = tuple[tuple[int, int, int], "hashlib._Hash"]
 """A file as it was left, and the hasher over all of it."""
@@ -56,7 +60,13 @@ class Sending:
     """An upload open for its one sender."""
 
     def __init__(self, blobs: Blobs, upload: Upload, digest: str, limit: int, room: int) -> None:
-        self._blobs, self._upload, self._digest, self._limit, self._room = blobs, upload, digest, limit, room
+        self._blobs, self._upload, self._digest, self._limit, self._room = (
+            blobs,
+            upload,
+            digest,
+            limit,
+            room,
+        )
         self.done = False
 
     @property
@@ -65,8 +75,9 @@ class Sending:
         return self._upload.size
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes; TooLarge `body-too-large` past the limit of a file, `unfinished-uploads` past the
-        account's room."""
+        """Take the next bytes; TooLarge `body-too-large` past the limit of a file,
+        `unfinished-uploads` past the account's room.
+        """
         size = self._upload.size + len(data)
         try:
             within(size, self._limit)
@@ -74,13 +85,17 @@ class Sending:
             self._give_up()
             raise
         if size > self._room:
-            raise _crowded(f"would hold {size} bytes in this upload where {self._room} are left to it")
+            raise _crowded(
+                f"would hold {size} bytes in this upload where {self._room} are left to it"
+            )
         with named():
             self._upload.write(data)
 
     def finish(self, proven: Proven = None) -> Stored:
-        """Publish the whole; when the digest is another (Unverified `digest-mismatch`) all of it is given up, for
-        nobody can tell which bytes are wrong. `proven` hears the digest before that; should it raise, all is kept."""
+        """Publish the whole; when the digest is another (Unverified `digest-mismatch`) all of it is
+        given up, for nobody can tell which bytes are wrong. `proven` hears the digest before that;
+        should it raise, all is kept.
+        """
         try:
             with named():
                 stored = self._upload.publish(self._blobs, self._digest, proven)
@@ -107,7 +122,9 @@ class Sending:
 
 
 class Uploads:
-    """All unfinished uploads of one blob store; `most_bytes` is what one account may leave unfinished in all."""
+    """All unfinished uploads of one blob store; `most_bytes` is what one account may leave
+    unfinished in all.
+    """
 
     def __init__(self, blobs: Blobs, most_bytes: int) -> None:
         self._blobs, self._most_bytes = blobs, most_bytes
@@ -119,15 +136,21 @@ class Uploads:
         """How many bytes are here; NotFound (`upload-missing`) when none are."""
         found = self._unfinished(account).get(check(digest))
         if found is None:
-            raise NotFound("upload-missing", f"You have no unfinished upload of sha256:{digest}.", "Begin at offset 0.")
+            raise NotFound(
+                "upload-missing",
+                f"You have no unfinished upload of sha256:{digest}.",
+                "Begin at offset 0.",
+            )
         return found[0]
 
     @contextmanager
     def sending(self, account: str, digest: str, offset: int, limit: int) -> Iterator[Sending]:
-        """The upload, for one sender who goes on at `offset`; what he sent is kept when he breaks off.
+        """The upload, for one sender who goes on at `offset`; what he sent is kept when he breaks
+        off.
 
-        Raises Conflict (`upload-offset`, with the right one; `upload-busy`), and TooLarge (`unfinished-uploads`) when
-        the account has left too many. `limit` is the most bytes of one file.
+        Raises Conflict (`upload-offset`, with the right one; `upload-busy`), and TooLarge
+        (`unfinished-uploads`) when the account has left too many. `limit` is the most bytes of one
+        file.
         """
         path = f"{INCOMING}/{_account(account)}/{check(digest)}"
         with self._alone(path):
@@ -145,7 +168,9 @@ class Uploads:
                 self._remember(path, upload)
 
     def discard(self, account: str, digest: str) -> None:
-        """Give an upload up; NotFound (`upload-missing`), Conflict (`upload-busy`) while it is being sent."""
+        """Give an upload up; NotFound (`upload-missing`), Conflict (`upload-busy`) while it is
+        being sent.
+        """
         path = f"{INCOMING}/{_account(account)}/{check(digest)}"
         with self._alone(path):
             self.offset(account, digest)
@@ -154,7 +179,9 @@ class Uploads:
 
     def _room(self, account: str, digest: str) -> int:
         """How large this upload may grow; the account's own forgotten ones make room first."""
-        others = {name: found for name, found in self._unfinished(account).items() if name != digest}
+        others = {
+            name: found for name, found in self._unfinished(account).items() if name != digest
+        }
         if len(others) >= MOST:
             old = datetime.now(UTC) - LIFE
             for name in [name for name, found in others.items() if found[1] < old]:
@@ -175,15 +202,23 @@ class Uploads:
                 for path in folder.iterdir() if folder.is_dir() else ():
                     with suppress(FileNotFoundError):
                         there = path.stat()
-                        found[path.name] = there.st_size, datetime.fromtimestamp(there.st_mtime, UTC)
+                        found[path.name] = (
+                            there.st_size,
+                            datetime.fromtimestamp(there.st_mtime, UTC),
+                        )
                 return found
             parts: dict[str, list[tuple[int, int, datetime]]] = {}
             for batch in self._blobs.store.list(prefix):
                 for one in batch:
                     name, start = one["path"].split("/")[-2:]
-                    parts.setdefault(name, []).append((int(start), one["size"], one["last_modified"]))
+                    parts.setdefault(name, []).append(
+                        (int(start), one["size"], one["last_modified"])
+                    )
         for name, row in parts.items():
-            found[name] = _reached([(start, size) for start, size, _ in row]), max(moment for *_, moment in row)
+            found[name] = (
+                _reached([(start, size) for start, size, _ in row]),
+                max(moment for *_, moment in row),
+            )
         return found
 
     @contextmanager
@@ -215,14 +250,20 @@ class Uploads:
 
 
 class _File:
-    """A file that grows. Its hasher is kept while the process lives; after a restart the file is read again."""
+    """A file that grows. Its hasher is kept while the process lives; after a restart the file is
+    read again.
+    """
 
     def __init__(self, folder: Path, path: Path, known: Known | None) -> None:
         self._draft = FileDraft(folder, path)
         self.left: tuple[int, int, int] | None = None
         try:
             self.size = self._draft.size()
-            self.hasher = known[1] if known and known[0] == self._draft.identity(found=True) else self._draft.hashed()
+            self.hasher = (
+                known[1]
+                if known and known[0] == self._draft.identity(found=True)
+                else self._draft.hashed()
+            )
         except BaseException:
             self._draft.keep()
             raise
@@ -251,13 +292,17 @@ class _File:
 
 
 class _Parts:
-    """A row of objects named by their offset: each is whole or not there, and the first to make one has made it."""
+    """A row of objects named by their offset: each is whole or not there, and the first to make one
+    has made it.
+    """
 
     def __init__(self, store: ObjectStore, path: str) -> None:
         self._store, self._path = store, path
         there = self._listed()
         self._rows = list(_chain(there))
-        for start, _ in set(there) - set(self._rows):  # behind a gap, which a sweep that was cut short may leave
+        for start, _ in set(there) - set(
+            self._rows
+        ):  # behind a gap, which a sweep that was cut short may leave
             self._store.delete(f"{path}/{start:020d}")
         self._written = _reached(self._rows)
         self._wait: list[bytes] = []
@@ -281,20 +326,27 @@ class _Parts:
         self.size = self._written
         if data:
             try:
-                self._store.put(f"{self._path}/{self._written:020d}", data, mode="create", use_multipart=False)
+                self._store.put(
+                    f"{self._path}/{self._written:020d}", data, mode="create", use_multipart=False
+                )
             except AlreadyExistsError:
-                raise busy() from None  # another registry on the same store was faster: its bytes stand, ours do not
+                # another registry on the same store was faster: its bytes stand, ours do not
+                raise busy() from None
             self._rows.append((self._written, len(data)))
             self._written += len(data)
             self.size = self._written
 
     def publish(self, blobs: Blobs, digest: str, proven: Proven) -> Stored:
-        """Put the parts together, hashed as they come back: what is published is what the store holds."""
+        """Put the parts together, hashed as they come back: what is published is what the store
+        holds.
+        """
         self._flush()
         hasher, draft = hashlib.sha256(), ObjectDraft(self._store)
         try:
             for start, _ in _chain(self._rows):
-                for piece in self._store.get(f"{self._path}/{start:020d}").stream(min_chunk_size=1 << 20):
+                for piece in self._store.get(f"{self._path}/{start:020d}").stream(
+                    min_chunk_size=1 << 20
+                ):
                     hasher.update(piece)
                     draft.write(bytes(piece))
             stored = Stored(agreed(hasher.hexdigest(), digest), self._written)
@@ -313,7 +365,8 @@ class _Parts:
 
     def drop(self) -> None:
         self._wait = []
-        # The last first: should this be cut short, what is left is a shorter upload and not one with a hole.
+        # The last first: should this be cut short, what is left is a shorter upload and not one
+        # with a hole.
         for start, _ in sorted(self._rows, reverse=True):
             with suppress(FileNotFoundError):
                 self._store.delete(f"{self._path}/{start:020d}")
@@ -335,19 +388,26 @@ def _reached(rows: list[tuple[int, int]]) -> int:
 
 def _account(account: str) -> str:
     if not ACCOUNT.fullmatch(account):
-        raise Invalid("bad-account", "An upload belongs to an account.", "Sign in with an account's token.")
+        raise Invalid(
+            "bad-account", "An upload belongs to an account.", "Sign in with an account's token."
+        )
     return account
 
 
 def wrong_offset(digest: str, asked: int, right: int) -> Conflict:
     return Conflict(
-        "upload-offset", f"The upload of sha256:{digest} stands at {right} bytes, not at {asked}.",
-        f"Send the bytes from {right} on, with Upload-Offset: {right}.", offset=right,
-    )  # fmt: skip
+        "upload-offset",
+        f"The upload of sha256:{digest} stands at {right} bytes, not at {asked}.",
+        f"Send the bytes from {right} on, with Upload-Offset: {right}.",
+        offset=right,
+    )
 
 
 def _crowded(what: str) -> TooLarge:
     return TooLarge(
-        "unfinished-uploads", f"Your account {what}.",
-        "Finish them or give them up (DELETE /api/v1/uploads/<sha256>); forgotten ones go after a day.", retry_after=3600,
-    )  # fmt: skip
+        "unfinished-uploads",
+        f"Your account {what}.",
+        "Finish them or give them up (DELETE /api/v1/uploads/<sha256>); forgotten ones go after a "
+        "day.",
+        retry_after=3600,
+    )

@@ -1,6 +1,8 @@
-"""The command line: one verb a line here, each in the file of its noun, loaded only when it is called.
+"""The command line: one verb a line here, each in the file of its noun, loaded only when it is
+called.
 
-Nothing here may import more than click and the standard library: `countersign --help` must answer at once.
+Nothing here may import more than click and the standard library: `countersign --help` must answer
+at once.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from typing import Any, NoReturn
 
 import click
 
-# verb -> (where the command is, its help in one line); a test compares the lines with the commands themselves.
+# verb -> (where the command is, its help in one line); a test compares the lines with the commands
+# themselves.
 VERBS: dict[str, tuple[str, str]] = {
     "up": ("up:up", "Start PostgreSQL, migrate, and serve the API, the console and the clock."),
     "login": ("accounts:login", "Sign in to a registry and remember it."),
@@ -33,23 +36,38 @@ VERBS: dict[str, tuple[str, str]] = {
     "canary": ("rollouts:canary", "Give an approved version a share of the traffic."),
     "promote": ("rollouts:promote", "Make the canary of a channel its stable version."),
     "rollback": ("rollouts:rollback", "Take the last step of a channel back, at once."),
-    "recall": ("rollouts:recall", "Order a thing and all that derives from it out of service, for good."),
+    "recall": (
+        "rollouts:recall",
+        "Order a thing and all that derives from it out of service, for good.",
+    ),
     "status": ("rollouts:status", "Show what serves where."),
     "history": ("rollouts:history", "Show every generation of a channel."),
-    "search": ("search:search", "Find versions by name, tag, base, data set, licence, metric, state or digest."),
+    "search": (
+        "search:search",
+        "Find versions by name, tag, base, data set, licence, metric, state or digest.",
+    ),
     "lineage": ("lineage:lineage", "Show where a thing comes from and what derives from it."),
     "verify": ("versions:verify", "Read every byte of a thing again and compare all digests."),
     "audit": ("audit:audit", "The audit log: read, check, ask for a moment, export."),
     "policy": ("policies:policy", "Policies: list, show."),
-    "retention": ("retention:retention", "How long things are kept: classes, and what keeps one thing."),
+    "retention": (
+        "retention:retention",
+        "How long things are kept: classes, and what keeps one thing.",
+    ),
     "hold": ("retention:hold", "Legal holds: place, list, lift."),
     "quota": ("retention:quota", "Quotas: what teams may use, and use."),
-    "gc": ("retention:gc", "Collect bytes that no version needs any more; the clock does it every night."),
+    "gc": (
+        "retention:gc",
+        "Collect bytes that no version needs any more; the clock does it every night.",
+    ),
     "token": ("accounts:token", "Tokens: create, list, revoke."),
     "people": ("accounts:people", "People and services."),
     "gateway": ("processes:gateway", "Run a gateway: the data plane beside an engine."),
     "migrate": ("processes:migrate", "Bring the database to this version's schema."),
-    "doctor": ("processes:doctor", "Check a registry at rest: rebuild the tables from the log and compare."),
+    "doctor": (
+        "processes:doctor",
+        "Check a registry at rest: rebuild the tables from the log and compare.",
+    ),
 }
 
 
@@ -82,8 +100,17 @@ def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.group(
+    cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version.",
+)
 @click.pass_context
 def root(ctx: click.Context) -> None:
     """Countersign keeps adapters, proves where they come from, and ships none on one signature.
@@ -102,7 +129,9 @@ def root(ctx: click.Context) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit with its code; every failure is told in three lines, or as a problem object."""
+    """Run one command and exit with its code; every failure is told in three lines, or as a problem
+    object.
+    """
     from registry.cli.errors import INTERRUPTED, exit_code, report
     from registry.errors import Fault, Invalid, RegistryError
 
@@ -119,21 +148,29 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if not as_json:
             error.show()
             sys.exit(error.exit_code)
-        failure: RegistryError = Invalid("usage", error.format_message(), "Add --help to the command.")
+        failure: RegistryError = Invalid(
+            "usage", error.format_message(), "Add --help to the command."
+        )
     except RegistryError as error:
         failure = error
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains while it ends
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or the interpreter complains while it ends
         sys.exit(1)
     except OSError as error:
         failure = Invalid(
-            "file", f"{error.filename or 'A file'}: {error.strerror}.", "Check the path and its permissions."
+            "file",
+            f"{error.filename or 'A file'}: {error.strerror}.",
+            "Check the path and its permissions.",
         )
     except Exception as error:
         if os.environ.get("COUNTERSIGN_TRACEBACK"):
             raise
         failure = Fault(
-            "bug", f"{type(error).__name__}: {error}", "Report it with what COUNTERSIGN_TRACEBACK=1 prints."
+            "bug",
+            f"{type(error).__name__}: {error}",
+            "Report it with what COUNTERSIGN_TRACEBACK=1 prints.",
         )
     report(failure, as_json)
     sys.exit(exit_code(failure))

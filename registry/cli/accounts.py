@@ -36,14 +36,18 @@ def login(url: str, token_stdin: bool, as_json: bool) -> None:
     elif sys.stdin.isatty():
         token = click.prompt("Token", hide_input=True, err=True).strip()
     else:
-        raise click.UsageError("There is no terminal to ask on: give --token-stdin and the token on standard input.")
+        raise click.UsageError(
+            "There is no terminal to ask on: give --token-stdin and the token on standard input."
+        )
     with connect(url, token) as registry:
         me = registry.me()
     path = remember(url, token)
     if as_json:
         emit({"url": url.rstrip("/"), "account": me.name, "file": str(path)})
     else:
-        click.echo(f"Signed in to {url.rstrip('/')} as {me.name} ({_grants(me.grants)}); kept in {path}.")
+        click.echo(
+            f"Signed in to {url.rstrip('/')} as {me.name} ({_grants(me.grants)}); kept in {path}."
+        )
 
 
 @click.group()
@@ -57,8 +61,17 @@ def key() -> None:
 
 
 @key.command("enroll")
-@click.option("--label", default=platform.node, show_default="this machine's name", help="What to call the key.")
-@click.option("--key-file", type=click.Path(path_type=Path, dir_okay=False), help="Where the private key lies.")
+@click.option(
+    "--label",
+    default=platform.node,
+    show_default="this machine's name",
+    help="What to call the key.",
+)
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the private key lies.",
+)
 @json_option
 def enroll(label: str, key_file: Path | None, as_json: bool) -> None:
     """Enrol your Ed25519 key, making it first where there is none.
@@ -78,12 +91,15 @@ def enroll(label: str, key_file: Path | None, as_json: bool) -> None:
         mine.save(path)
         note(f"Made a signing key at {path}; keep it to yourself.")
     with connect() as registry:
-        enrolled = registry.enroll_key(mine.public_text, label, lambda document: mine.sign_document(document, "enrol"))
+        enrolled = registry.enroll_key(
+            mine.public_text, label, lambda document: mine.sign_document(document, "enrol")
+        )
     if as_json:
         emit(enrolled)
     else:
         fields(
-            f"Enrolled key {enrolled.id}", [("Account", enrolled.account), ("Label", enrolled.label), ("File", path)]
+            f"Enrolled key {enrolled.id}",
+            [("Account", enrolled.account), ("Label", enrolled.label), ("File", path)],
         )
 
 
@@ -116,21 +132,44 @@ def token() -> None:
 
 
 @token.command("create")
-@click.option("--account", required=True, help="The person or service the token speaks for; made if missing.")
-@click.option("--role", "roles", required=True, multiple=True, type=click.Choice([role.value for role in Role]))
-@click.option("--team", help="The one team the roles hold in; all teams without it.")
-@click.option("--days", default=30, show_default=True, type=click.IntRange(min=1), help="How long the token lives.")
 @click.option(
-    "--environment", type=click.Choice(ENVIRONMENTS), help="For a gateway: the one environment it may pull for."
+    "--account", required=True, help="The person or service the token speaks for; made if missing."
 )
 @click.option(
-    "--home", type=click.Path(path_type=Path, file_okay=False), help="The home of a running `countersign up`."
+    "--role",
+    "roles",
+    required=True,
+    multiple=True,
+    type=click.Choice([role.value for role in Role]),
+)
+@click.option("--team", help="The one team the roles hold in; all teams without it.")
+@click.option(
+    "--days",
+    default=30,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How long the token lives.",
+)
+@click.option(
+    "--environment",
+    type=click.Choice(ENVIRONMENTS),
+    help="For a gateway: the one environment it may pull for.",
+)
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The home of a running `countersign up`.",
 )
 @json_option
 def create(
-    account: str, roles: tuple[str, ...], team: str | None, days: int, environment: str | None, home: Path | None,
+    account: str,
+    roles: tuple[str, ...],
+    team: str | None,
+    days: int,
+    environment: str | None,
+    home: Path | None,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Mint a token, shown this once, and make its account if it is missing.
 
     \b
@@ -165,7 +204,10 @@ def list_tokens(as_json: bool) -> None:
     if as_json:
         emit(tokens)
     else:
-        rows = [(one.id, one.account, _grants(one.grants), one.expires_at, one.revoked_at) for one in tokens]
+        rows = [
+            (one.id, one.account, _grants(one.grants), one.expires_at, one.revoked_at)
+            for one in tokens
+        ]
         table(["Token", "Account", "Roles", "Expires", "Revoked"], rows)
 
 
@@ -211,7 +253,10 @@ def list_people(as_json: bool) -> None:
     if as_json:
         emit(accounts)
     else:
-        rows = [(one.name, one.kind, _grants(one.grants), [k.id for k in one.keys], one.created_at) for one in accounts]
+        rows = [
+            (one.name, one.kind, _grants(one.grants), [k.id for k in one.keys], one.created_at)
+            for one in accounts
+        ]
         table(["Name", "Kind", "Roles", "Keys", "Since"], rows)
 
 
@@ -227,12 +272,19 @@ def _grants(grants: list[GrantView]) -> str:
 
 def _holds(registry: Countersign, account: str, roles: tuple[str, ...], team: str | None) -> bool:
     """Whether the account is there and holds all of this already."""
-    held = {(grant.role, grant.team) for one in registry.accounts() if one.name == account for grant in one.grants}
+    held = {
+        (grant.role, grant.team)
+        for one in registry.accounts()
+        if one.name == account
+        for grant in one.grants
+    }
     return {(role, team) for role in roles} <= held
 
 
 def _admin_of(home: Path | None) -> tuple[str, str]:
-    """The running registry of a home and its administrator's token: for whoever may read its private files."""
+    """The running registry of a home and its administrator's token: for whoever may read its
+    private files.
+    """
     if home is None:
         from registry.settings import load
 
@@ -243,9 +295,13 @@ def _admin_of(home: Path | None) -> tuple[str, str]:
             continue
         if name == "url" and files["admin.token"].exists():
             raise Unavailable(
-                "not-running", f"No registry is running on {home}.", f"Start it: countersign up --home {home}."
+                "not-running",
+                f"No registry is running on {home}.",
+                f"Start it: countersign up --home {home}.",
             )
         raise Invalid(
-            "not-a-home", f"{home} is not the home of a registry.", "Name the --home given to countersign up."
+            "not-a-home",
+            f"{home} is not the home of a registry.",
+            "Name the --home given to countersign up.",
         )
     return files["url"].read_text().strip(), files["admin.token"].read_text().strip()

@@ -18,7 +18,9 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class refusal_as_document:  # noqa: N801 - reads as the `with` it is for
-    """Around an `add`: a refused bundle is also the answer of this command, so with --json it goes to stdout."""
+    """Around an `add`: a refused bundle is also the answer of this command, so with --json it goes
+    to stdout.
+    """
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
@@ -27,9 +29,16 @@ class refusal_as_document:  # noqa: N801 - reads as the `with` it is for
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if self.as_json and isinstance(error, BundleRejected):
-            emit({
-                "ref": None, "digest": None, "root": None, "status": "refused", "findings": [], "defects": error.defects
-            })  # fmt: skip
+            emit(
+                {
+                    "ref": None,
+                    "digest": None,
+                    "root": None,
+                    "status": "refused",
+                    "findings": [],
+                    "defects": error.defects,
+                }
+            )
 
 
 def show_added(added: AddedView | ImportedView, as_json: bool) -> None:
@@ -40,4 +49,7 @@ def show_added(added: AddedView | ImportedView, as_json: bool) -> None:
     fields(f"{added.ref}  {state(added.status)}", [("Digest", added.digest), ("Root", added.root)])
     if added.findings:
         click.echo("Still missing:")
-        table(["Field", "Why", "What to do"], [(one.field, one.detail, one.mend) for one in added.findings])
+        table(
+            ["Field", "Why", "What to do"],
+            [(one.field, one.detail, one.mend) for one in added.findings],
+        )

@@ -18,7 +18,9 @@ class Moment(click.ParamType[datetime]):
 
     name = "time"
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
@@ -53,7 +55,10 @@ def log(action: str | None, subject: str | None, limit: int, as_json: bool) -> N
     if as_json:
         emit(events)
     else:
-        rows = [(one.seq, one.at, one.actor, one.action, one.subject, state(one.outcome)) for one in events]
+        rows = [
+            (one.seq, one.at, one.actor, one.action, one.subject, state(one.outcome))
+            for one in events
+        ]
         table(["Seq", "At", "Actor", "Action", "Subject", "Outcome"], rows)
 
 
@@ -71,15 +76,23 @@ def verify(as_json: bool) -> None:
     if as_json:
         emit(check)
     else:
-        fields(f"Log  {state('valid' if check.ok else 'broken')}", [
-            ("Events", check.events), ("In the tree", check.size), ("Root", check.root), ("Tree heads", check.heads),
-            ("Votes", check.votes),
-        ])  # fmt: skip
+        fields(
+            f"Log  {state('valid' if check.ok else 'broken')}",
+            [
+                ("Events", check.events),
+                ("In the tree", check.size),
+                ("Root", check.root),
+                ("Tree heads", check.heads),
+                ("Votes", check.votes),
+            ],
+        )
     if not check.ok:
         raise Unverified(
-            "log-broken", f"The log does not check out: {'; '.join(check.problems)}.",
-            "Export it at once, keep the pack, and tell the auditor.", problems=check.problems,
-        )  # fmt: skip
+            "log-broken",
+            f"The log does not check out: {'; '.join(check.problems)}.",
+            "Export it at once, keep the pack, and tell the auditor.",
+            problems=check.problems,
+        )
 
 
 @audit.command("as-of")
@@ -99,16 +112,40 @@ def as_of(moment: datetime, environment: str, as_json: bool) -> None:
         emit(standing)
     else:
         rows = [
-            (one.adapter, one.channel, one.generation, one.version, one.candidate, percent(one.weight_bp), one.since,
-             one.review, one.approved_by)
+            (
+                one.adapter,
+                one.channel,
+                one.generation,
+                one.version,
+                one.candidate,
+                percent(one.weight_bp),
+                one.since,
+                one.review,
+                one.approved_by,
+            )
             for one in standing
-        ]  # fmt: skip
-        heads = ["Adapter", "Channel", "Generation", "Stable", "Candidate", "Share", "Since", "Review", "Approved by"]
+        ]
+        heads = [
+            "Adapter",
+            "Channel",
+            "Generation",
+            "Stable",
+            "Candidate",
+            "Share",
+            "Since",
+            "Review",
+            "Approved by",
+        ]
         table(heads, rows, "Nothing served then.")
 
 
 @audit.command("export")
-@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The zip to write.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The zip to write.",
+)
 @json_option
 def export(out: Path, as_json: bool) -> None:
     """Write the evidence pack, for `countersign-verify` to check without any server.
@@ -124,7 +161,8 @@ def export(out: Path, as_json: bool) -> None:
     else:
         click.echo(f"Wrote {out} ({out.stat().st_size:,} bytes).")
         note(
-            f"Check it offline with the log's public key, from the registry's home: countersign-verify {out} --key log.pub"
+            "Check it offline with the log's public key, from the registry's home: "
+            f"countersign-verify {out} --key log.pub"
         )
 
 

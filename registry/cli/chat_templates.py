@@ -1,4 +1,6 @@
-"""`template`, the same verb for base models, adapters and checkpoints: what a chat template says, and what it changes."""
+"""`template`, the same verb for base models, adapters and checkpoints: what a chat template says,
+and what it changes.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,15 @@ if TYPE_CHECKING:
     from registry.views.chat_templates import ChatTemplateView, RenderedView
 
 
-def attach(group: click.Group, kind: Literal["base", "adapter", "checkpoint"], example: str) -> None:
+def attach(
+    group: click.Group, kind: Literal["base", "adapter", "checkpoint"], example: str
+) -> None:
     """Give a kind's group its `template`."""
 
     @group.command(
         "template",
-        help="Show a version's chat template: how it differs from its base's, and conversations under both."
+        help="Show a version's chat template: how it differs from its base's, and conversations "
+        "under both."
         f"\n\n\b\nExample:\n  countersign {kind} template {example}@v1",
     )
     @click.argument("ref", metavar="REF")
@@ -33,10 +38,17 @@ def attach(group: click.Group, kind: Literal["base", "adapter", "checkpoint"], e
 
 
 def _show(found: ChatTemplateView) -> None:
-    fields(found.ref, [
-        ("Chat template", _standing(found)), ("Stands in", found.source), ("Digest", found.digest), ("Base", found.base),
-        ("Base's digest", found.base_digest), ("Own ones allowed in", found.allowed_in or None),
-    ])  # fmt: skip
+    fields(
+        found.ref,
+        [
+            ("Chat template", _standing(found)),
+            ("Stands in", found.source),
+            ("Digest", found.digest),
+            ("Base", found.base),
+            ("Base's digest", found.base_digest),
+            ("Own ones allowed in", found.allowed_in or None),
+        ],
+    )
     for concern in found.concerns:
         click.echo(f"! {concern}")
     for one in found.templates:

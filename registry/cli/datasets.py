@@ -27,8 +27,12 @@ retention.attach(dataset, "dataset", "acme/notices", "dataset:")
 
 @dataset.command("add")
 @click.argument("file", metavar="FILE", type=FILE)
-@click.option("--name", required=True, metavar="team/name", help="The data set this is a version of.")
-@click.option("--meta", type=FILE, help="Source, licence, legal basis, personal data, retention, as YAML.")
+@click.option(
+    "--name", required=True, metavar="team/name", help="The data set this is a version of."
+)
+@click.option(
+    "--meta", type=FILE, help="Source, licence, legal basis, personal data, retention, as YAML."
+)
 @json_option
 def add(file: Path, name: str, meta: Path | None, as_json: bool) -> None:
     """Send a JSON Lines file and register it as a version; what is missing is listed as findings.
@@ -40,7 +44,11 @@ def add(file: Path, name: str, meta: Path | None, as_json: bool) -> None:
     from registry.cli.progress import bar
 
     known, size = document(meta), file.stat().st_size
-    with connect() as registry, refusal_as_document(as_json), bar(f"Sending {file}", size, as_json) as step:
+    with (
+        connect() as registry,
+        refusal_as_document(as_json),
+        bar(f"Sending {file}", size, as_json) as step,
+    ):
         added = registry.add_dataset(file, name, known, on_bytes=step)
     show_added(added, as_json)
 
@@ -59,7 +67,10 @@ def list_datasets(as_json: bool) -> None:
     if as_json:
         emit(datasets)
     else:
-        rows = [(one.ref, state(one.state), one.rows, one.splits, one.created_by, one.created_at) for one in datasets]
+        rows = [
+            (one.ref, state(one.state), one.rows, one.splits, one.created_by, one.created_at)
+            for one in datasets
+        ]
         table(["Version", "State", "Rows", "Splits", "By", "Since"], rows)
 
 
@@ -78,9 +89,18 @@ def show(ref: str, as_json: bool) -> None:
     if as_json:
         emit(one)
         return
-    fields(f"{one.ref}  {state(one.state)}", [
-        ("Record root", one.record_root), ("SHA-256", one.sha256), ("Bytes", one.size), ("Rows", one.rows),
-        ("Splits", one.splits), ("Duplicate rows", one.duplicates), ("In two splits", one.overlap),
-        ("Made by", one.created_by), ("Since", one.created_at),
-        *((f"meta {name}", value) for name, value in one.meta.items()),
-    ])  # fmt: skip
+    fields(
+        f"{one.ref}  {state(one.state)}",
+        [
+            ("Record root", one.record_root),
+            ("SHA-256", one.sha256),
+            ("Bytes", one.size),
+            ("Rows", one.rows),
+            ("Splits", one.splits),
+            ("Duplicate rows", one.duplicates),
+            ("In two splits", one.overlap),
+            ("Made by", one.created_by),
+            ("Since", one.created_at),
+            *((f"meta {name}", value) for name, value in one.meta.items()),
+        ],
+    )

@@ -1,4 +1,6 @@
-"""The command line's one table of refusals: exit codes, three lines for people, a problem object for machines."""
+"""The command line's one table of refusals: exit codes, three lines for people, a problem object
+for machines.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ EXITS: dict[str, tuple[int, str]] = {
 
 
 def exit_code(error: RegistryError) -> int:
-    """0 ok, 1 fault, 2 usage, 3 refused, 4 auth, 5 not found, 6 conflict, 7 unreachable, 8 does not verify."""
+    """0 ok, 1 fault, 2 usage, 3 refused, 4 auth, 5 not found, 6 conflict, 7 unreachable, 8 does not
+    verify.
+    """
     return EXITS[error.family][0]
 
 
@@ -40,24 +44,37 @@ def report(error: RegistryError, as_json: bool) -> None:
         click.echo(json.dumps(problem(error), ensure_ascii=False), err=True)
         return
     what = click.style(f"✗ {EXITS[error.family][1]} ({error.kind})", fg="red")
-    click.echo(what, err=True, color=False if os.environ.get("NO_COLOR") else None)  # the command's context is gone
+    click.echo(
+        what, err=True, color=False if os.environ.get("NO_COLOR") else None
+    )  # the command's context is gone
     click.echo(f"  {error.detail}", err=True)
     if error.mend:
         click.echo(f"  {error.mend}", err=True)
     if isinstance(error, BundleRejected):
         for defect in error.defects:
             where = f" {defect.where}" if defect.where else ""
-            click.echo(f"  - {defect.file}{where}: {defect.detail} ({defect.rule})\n    {defect.mend}", err=True)
+            click.echo(
+                f"  - {defect.file}{where}: {defect.detail} ({defect.rule})\n    {defect.mend}",
+                err=True,
+            )
 
 
 def problem(error: RegistryError) -> dict[str, Any]:
-    """The error as an RFC 9457 object, as the REST door words it, with the exit code in place of a status."""
+    """The error as an RFC 9457 object, as the REST door words it, with the exit code in place of a
+    status.
+    """
     facts = dict(error.facts)
     document: dict[str, Any] = {
-        "type": f"/problems/{error.kind}", "title": EXITS[error.family][1], "detail": error.detail, "mend": error.mend,
-        "family": error.family, "kind": error.kind, "request_id": facts.pop("request_id", None), "facts": facts,
+        "type": f"/problems/{error.kind}",
+        "title": EXITS[error.family][1],
+        "detail": error.detail,
+        "mend": error.mend,
+        "family": error.family,
+        "kind": error.kind,
+        "request_id": facts.pop("request_id", None),
+        "facts": facts,
         "exit_code": exit_code(error),
-    }  # fmt: skip
+    }
     if isinstance(error, BundleRejected):
         document["defects"] = [asdict(defect) for defect in error.defects]
     return document

@@ -36,7 +36,9 @@ def suite() -> None:
 
 @suite.command("add")
 @click.argument("name", metavar="team/name")
-@click.option("--dataset", required=True, metavar="REF", help="The data set version its items come from.")
+@click.option(
+    "--dataset", required=True, metavar="REF", help="The data set version its items come from."
+)
 @click.option("--split", required=True, help="The split its items come from.")
 @click.option("--metric", default="exact_match", show_default=True)
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=16, show_default=True)
@@ -44,9 +46,15 @@ def suite() -> None:
 @click.option("--system", help="The system prompt; none without it.")
 @json_option
 def add_suite(
-    name: str, dataset: str, split: str, metric: str, max_new_tokens: int, template: str, system: str | None,
+    name: str,
+    dataset: str,
+    split: str,
+    metric: str,
+    max_new_tokens: int,
+    template: str,
+    system: str | None,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Freeze one split of a data set as an eval suite.
 
     \b
@@ -59,8 +67,16 @@ def add_suite(
     if as_json:
         emit(made)
     else:
-        fields(made.ref, [("Digest", made.digest), ("Items", made.items), ("Metric", made.metric),
-                          ("Data set", made.dataset), ("Split", made.split)])  # fmt: skip
+        fields(
+            made.ref,
+            [
+                ("Digest", made.digest),
+                ("Items", made.items),
+                ("Metric", made.metric),
+                ("Data set", made.dataset),
+                ("Split", made.split),
+            ],
+        )
 
 
 @suite.command("ls")
@@ -77,14 +93,19 @@ def list_suites(as_json: bool) -> None:
     if as_json:
         emit(suites)
     else:
-        rows = [(one.ref, one.items, one.metric, one.dataset, one.split, one.created_at) for one in suites]
+        rows = [
+            (one.ref, one.items, one.metric, one.dataset, one.split, one.created_at)
+            for one in suites
+        ]
         table(["Suite", "Items", "Metric", "Data set", "Split", "Since"], rows)
 
 
 @evaluation.command("run")
 @click.argument("ref", metavar="REF")
 @click.option("--suite", "suite_ref", required=True, metavar="REF", help="The frozen suite to run.")
-@click.option("--follow", "following", is_flag=True, help="Wait for its end; exit 1 unless it succeeds.")
+@click.option(
+    "--follow", "following", is_flag=True, help="Wait for its end; exit 1 unless it succeeds."
+)
 @json_option
 def run_eval(ref: str, suite_ref: str, following: bool, as_json: bool) -> None:
     """Queue an eval run; a worker takes it up.
@@ -129,7 +150,10 @@ def list_evals(subject: str | None, as_json: bool) -> None:
     if as_json:
         emit(runs)
     else:
-        rows = [(one.id, one.subject, one.suite, state(one.state), [_metric(m) for m in one.metrics]) for one in runs]
+        rows = [
+            (one.id, one.subject, one.suite, state(one.state), [_metric(m) for m in one.metrics])
+            for one in runs
+        ]
         table(["Eval run", "Subject", "Suite", "State", "Metrics"], rows)
 
 
@@ -137,10 +161,15 @@ def _show(run: EvalRunView, as_json: bool) -> None:
     if as_json:
         emit(run)
         return
-    fields(f"Eval run {run.id}  {state(run.state)}", [
-        ("Subject", run.subject), ("Suite", run.suite), *((one.name, _metric(one)) for one in run.metrics),
-        ("Error", run.error),
-    ])  # fmt: skip
+    fields(
+        f"Eval run {run.id}  {state(run.state)}",
+        [
+            ("Subject", run.subject),
+            ("Suite", run.suite),
+            *((one.name, _metric(one)) for one in run.metrics),
+            ("Error", run.error),
+        ],
+    )
 
 
 def _metric(one: MetricView) -> str:

@@ -1,4 +1,6 @@
-"""Follow queued work to its end: one bar on stderr, one line a change where there is no terminal."""
+"""Follow queued work to its end: one bar on stderr, one line a change where there is no
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,11 @@ def follow(label: str, look: Callable[[], Followed]) -> Followed:
     if sys.stderr.isatty():
         note("")
     if work.state != "succeeded":
-        raise Fault(f"work-{work.state}", f"{label}: {work.error or work.state}.", "Mend the cause and queue it again.")
+        raise Fault(
+            f"work-{work.state}",
+            f"{label}: {work.error or work.state}.",
+            "Mend the cause and queue it again.",
+        )
     return work
 
 

@@ -25,12 +25,23 @@ def lineage(ref: str, as_json: bool) -> None:
         return
     nodes = {node.id: node for node in graph.nodes}
     click.echo(f"{nodes[graph.focus].ref}  {state(nodes[graph.focus].state)}")
-    edges = sorted(graph.edges, key=lambda edge: (nodes[edge.child].depth, nodes[edge.child].ref, edge.relation))
+    edges = sorted(
+        graph.edges,
+        key=lambda edge: (nodes[edge.child].depth, nodes[edge.child].ref, edge.relation),
+    )
     rows = [
-        (nodes[edge.child].ref, edge.relation.replace("_", " "), nodes[edge.parent].ref, nodes[edge.parent].kind,
-         state(nodes[edge.parent].state), edge.grade)
+        (
+            nodes[edge.child].ref,
+            edge.relation.replace("_", " "),
+            nodes[edge.parent].ref,
+            nodes[edge.parent].kind,
+            state(nodes[edge.parent].state),
+            edge.grade,
+        )
         for edge in edges
-    ]  # fmt: skip
+    ]
     table(
-        ["Thing", "Relation", "Parent", "Kind", "State", "Grade"], rows, "It stands on nothing, nothing stands on it."
+        ["Thing", "Relation", "Parent", "Kind", "State", "Grade"],
+        rows,
+        "It stands on nothing, nothing stands on it.",
     )

@@ -1,4 +1,6 @@
-"""How answers look: one JSON document, or borderless tables with a glyph and a word for every state."""
+"""How answers look: one JSON document, or borderless tables with a glyph and a word for every
+state.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +16,48 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 # A state is told by its glyph and its word; colour only repeats it.
 LOOKS: dict[str, tuple[str, str | None]] = {
-    "draft": ("○", None), "registered": ("●", None), "deprecated": ("–", None), "recalled": ("✗", "red"),
-    "deleted": ("–", None), "discarded": ("–", None), "found": ("●", None), "refused": ("✗", "red"), "done": ("✓", "green"),
-    "open": ("○", None), "approved": ("✓", "green"), "rejected": ("✗", "red"), "changes_requested": ("↺", "yellow"),
-    "withdrawn": ("–", None), "expired": ("–", "yellow"), "voided": ("✗", "red"),
-    "queued": ("○", None), "running": ("◆", "cyan"), "succeeded": ("✓", "green"), "failed": ("✗", "red"),
+    "draft": ("○", None),
+    "registered": ("●", None),
+    "deprecated": ("–", None),
+    "recalled": ("✗", "red"),
+    "deleted": ("–", None),
+    "discarded": ("–", None),
+    "found": ("●", None),
+    "refused": ("✗", "red"),
+    "done": ("✓", "green"),
+    "open": ("○", None),
+    "approved": ("✓", "green"),
+    "rejected": ("✗", "red"),
+    "changes_requested": ("↺", "yellow"),
+    "withdrawn": ("–", None),
+    "expired": ("–", "yellow"),
+    "voided": ("✗", "red"),
+    "queued": ("○", None),
+    "running": ("◆", "cyan"),
+    "succeeded": ("✓", "green"),
+    "failed": ("✗", "red"),
     "cancelled": ("–", None),
-    "pass": ("✓", "green"), "fail": ("✗", "red"), "inconclusive": ("?", "yellow"),
-    "serving": ("■", "green"), "canary": ("◆", "cyan"), "stopped": ("✗", "red"),
-    "ok": ("✓", "green"), "fault": ("✗", "red"), "skipped": ("–", "yellow"),
-    "valid": ("✓", "green"), "broken": ("✗", "red"), "current": ("●", "green"), "superseded": ("–", None),
-}  # fmt: skip
+    "pass": ("✓", "green"),
+    "fail": ("✗", "red"),
+    "inconclusive": ("?", "yellow"),
+    "serving": ("■", "green"),
+    "canary": ("◆", "cyan"),
+    "stopped": ("✗", "red"),
+    "ok": ("✓", "green"),
+    "fault": ("✗", "red"),
+    "skipped": ("–", "yellow"),
+    "valid": ("✓", "green"),
+    "broken": ("✗", "red"),
+    "current": ("●", "green"),
+    "superseded": ("–", None),
+}
 
 
 def json_option(command: Command) -> Command:
     """--json, the same on every command."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
+    )(command)
 
 
 def emit(value: Any) -> None:
@@ -81,15 +109,23 @@ def percent(basis_points: int) -> str:
     return f"{basis_points / 100:g} %"
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], empty: str = "Nothing here yet.") -> None:
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[Any]], empty: str = "Nothing here yet."
+) -> None:
     """Aligned columns without borders; when there are no rows, one sentence on stderr."""
     if not rows:
         note(empty)
         return
     texts = [[cell(value) for value in row] for row in rows]
-    widths = [max(len(click.unstyle(row[column])) for row in [heads, *texts]) for column in range(len(heads))]
+    widths = [
+        max(len(click.unstyle(row[column])) for row in [heads, *texts])
+        for column in range(len(heads))
+    ]
     for row in ([click.style(head, bold=True) for head in heads], *texts):
-        padded = [text + " " * (width - len(click.unstyle(text))) for text, width in zip(row, widths, strict=True)]
+        padded = [
+            text + " " * (width - len(click.unstyle(text)))
+            for text, width in zip(row, widths, strict=True)
+        ]
         click.echo("  ".join(padded).rstrip())
 
 

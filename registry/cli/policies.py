@@ -34,7 +34,13 @@ def list_policies(as_json: bool) -> None:
         emit(policies)
     else:
         rows = [
-            (one.ref, one.environment, state("current" if one.current else "superseded"), one.digest, one.published_at)
+            (
+                one.ref,
+                one.environment,
+                state("current" if one.current else "superseded"),
+                one.digest,
+                one.published_at,
+            )
             for one in policies
         ]
         table(["Policy", "Environment", "State", "Digest", "Published"], rows)
@@ -51,15 +57,26 @@ def show(ref: str, as_json: bool) -> None:
       countersign policy show production
     """
     with connect() as registry:
-        found = [one for one in registry.policies() if ref == one.ref or (one.current and ref == one.environment)]
+        found = [
+            one
+            for one in registry.policies()
+            if ref == one.ref or (one.current and ref == one.environment)
+        ]
     if not found:
-        raise NotFound("not-found", f"There is no policy '{ref}'.", "List them: countersign policy ls.")
+        raise NotFound(
+            "not-found", f"There is no policy '{ref}'.", "List them: countersign policy ls."
+        )
     one = found[0]
     if as_json:
         emit(one)
         return
-    fields(f"{one.ref}  {state('current' if one.current else 'superseded')}", [
-        ("Environment", one.environment), ("Digest", one.digest), ("Published by", one.published_by),
-        ("Published", one.published_at),
-    ])  # fmt: skip
+    fields(
+        f"{one.ref}  {state('current' if one.current else 'superseded')}",
+        [
+            ("Environment", one.environment),
+            ("Digest", one.digest),
+            ("Published by", one.published_by),
+            ("Published", one.published_at),
+        ],
+    )
     click.echo(one.text, nl=not one.text.endswith("\n"))

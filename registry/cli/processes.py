@@ -26,11 +26,27 @@ def _cache() -> Path:
 
 @click.command()
 @click.option("--engine", required=True, metavar="URL", help="The engine it asks.")
-@click.option("--environment", default="production", show_default=True, type=ENVIRONMENT, help="Whose routes it obeys.")
+@click.option(
+    "--environment",
+    default="production",
+    show_default=True,
+    type=ENVIRONMENT,
+    help="Whose routes it obeys.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", required=True, type=click.IntRange(0, 65535), help="The port to listen on; 0 takes a free one.")
-@click.option("--cache", type=FOLDER, default=_cache, show_default="~/.cache/countersign/gateway",
-              help="Where it keeps the files of what it serves.")  # fmt: skip
+@click.option(
+    "--port",
+    required=True,
+    type=click.IntRange(0, 65535),
+    help="The port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--cache",
+    type=FOLDER,
+    default=_cache,
+    show_default="~/.cache/countersign/gateway",
+    help="Where it keeps the files of what it serves.",
+)
 def gateway(engine: str, environment: str, host: str, port: int, cache: Path) -> None:
     """Run a gateway: the data plane beside an engine.
 
@@ -44,7 +60,11 @@ def gateway(engine: str, environment: str, host: str, port: int, cache: Path) ->
 
 
 @click.command()
-@click.option("--home", type=FOLDER, help="The home of a registry with a database of its own; default ~/.countersign.")
+@click.option(
+    "--home",
+    type=FOLDER,
+    help="The home of a registry with a database of its own; default ~/.countersign.",
+)
 @json_option
 def migrate(home: Path | None, as_json: bool) -> None:
     """Bring the database to this version's schema.
@@ -77,30 +97,40 @@ def doctor(home: Path | None, as_json: bool) -> None:
 
     with _at_rest(home) as settings:
         if not settings.log_key_file.is_file():
-            # Made at the first start; with a new one every tree head of this registry would look forged.
+            # Made at the first start; with a new one every tree head of this registry would look
+            # forged.
             raise NotFound(
-                "log-key-missing", f"There is no log key at {settings.log_key_file}.",
+                "log-key-missing",
+                f"There is no log key at {settings.log_key_file}.",
                 "Name the --home that `countersign up` was given, or set COUNTERSIGN_LOG_KEY_FILE.",
-            )  # fmt: skip
+            )
         report = app.doctor(settings)
     if as_json:
         emit(report)
     else:
         rows = report["rows"]
-        fields(f"Registry  {state('valid' if report['ok'] else 'broken')}", [
-            ("Events", report["events"]), ("In the tree", report["tree_size"]),
-            ("Rows rebuilt", f"{sum(rows.values()):,} in {len(rows)} tables"),
-        ])  # fmt: skip
+        fields(
+            f"Registry  {state('valid' if report['ok'] else 'broken')}",
+            [
+                ("Events", report["events"]),
+                ("In the tree", report["tree_size"]),
+                ("Rows rebuilt", f"{sum(rows.values()):,} in {len(rows)} tables"),
+            ],
+        )
     if not report["ok"]:
         raise Unverified(
-            "registry-broken", f"The registry does not check out: {'; '.join(report['problems'])}.",
-            "Export the log at once, then restore from a backup taken before.", problems=report["problems"],
-        )  # fmt: skip
+            "registry-broken",
+            f"The registry does not check out: {'; '.join(report['problems'])}.",
+            "Export the log at once, then restore from a backup taken before.",
+            problems=report["problems"],
+        )
 
 
 @contextmanager
 def _at_rest(home: Path | None) -> Iterator[Settings]:
-    """The settings with a database that answers: the one named, else the home's own, started for as long as needed."""
+    """The settings with a database that answers: the one named, else the home's own, started for as
+    long as needed.
+    """
     from registry.settings import load
 
     settings = load(home=home)
@@ -109,13 +139,17 @@ def _at_rest(home: Path | None) -> Iterator[Settings]:
         return
     if not (settings.private / "postgres.json").is_file():
         raise NotFound(
-            "no-database", f"{settings.home} has no database of its own, and COUNTERSIGN_DATABASE_URL names no other.",
+            "no-database",
+            f"{settings.home} has no database of its own, and COUNTERSIGN_DATABASE_URL names no "
+            "other.",
             "Name the --home that `countersign up` was given, or set COUNTERSIGN_DATABASE_URL.",
-        )  # fmt: skip
+        )
     from registry.postgres.cluster import Cluster
 
     with Cluster(settings.home) as cluster:
         yield load(
-            home=home, database_url=cluster.url("app"), migrate_database_url=cluster.url("owner"),
+            home=home,
+            database_url=cluster.url("app"),
+            migrate_database_url=cluster.url("owner"),
             sequencer_database_url=cluster.url("sequencer"),
-        )  # fmt: skip
+        )

@@ -27,25 +27,51 @@ def profile() -> None:
 @click.option("--build", required=True, help="The engine's release.")
 @click.option("--dtype", help="bfloat16 (the default), float16 or float32.")
 @click.option("--quantisation", help="How the engine quantises the weights.")
-@click.option("--system-prompt", type=FILE, help="A file whose text stands before every conversation.")
+@click.option(
+    "--system-prompt", type=FILE, help="A file whose text stands before every conversation."
+)
 @click.option("--decoding", type=FILE, help="Temperature, top_p, max_tokens, stop, seed, as YAML.")
 @click.option("--retrieval-index", metavar="sha256:...", help="The digest of the retrieval index.")
-@click.option("--policy-check", multiple=True, metavar="sha256:...", help="The digest of a policy check; repeatable.")
-@click.option("--served-base", metavar="REF", help="A verified quantisation of the base, to serve on instead.")
+@click.option(
+    "--policy-check",
+    multiple=True,
+    metavar="sha256:...",
+    help="The digest of a policy check; repeatable.",
+)
+@click.option(
+    "--served-base", metavar="REF", help="A verified quantisation of the base, to serve on instead."
+)
 @json_option
 def add(
-    ref: str, engine: str, build: str, dtype: str | None, quantisation: str | None, system_prompt: Path | None,
-    decoding: Path | None, retrieval_index: str | None, policy_check: tuple[str, ...], served_base: str | None,
+    ref: str,
+    engine: str,
+    build: str,
+    dtype: str | None,
+    quantisation: str | None,
+    system_prompt: Path | None,
+    decoding: Path | None,
+    retrieval_index: str | None,
+    policy_check: tuple[str, ...],
+    served_base: str | None,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Freeze one way to serve a version; a change of any part is a new profile.
 
     \b
     Example:
       countersign profile add acme/claims@v3 --engine vllm --build 0.32.0
     """
-    parts = {"engine": engine, "build": build, "decoding": document(decoding), "policy_checks": list(policy_check)}
-    for key, value in (("dtype", dtype), ("quantisation", quantisation), ("retrieval_index", retrieval_index)):
+    parts = {
+        "engine": engine,
+        "build": build,
+        "decoding": document(decoding),
+        "policy_checks": list(policy_check),
+    }
+    for key, value in (
+        ("dtype", dtype),
+        ("quantisation", quantisation),
+        ("retrieval_index", retrieval_index),
+    ):
         if value is not None:
             parts[key] = value
     with connect() as registry:
@@ -73,7 +99,10 @@ def list_profiles(ref: str, as_json: bool) -> None:
     if as_json:
         emit(found)
     else:
-        rows = [(one.digest, one.engine, one.build, one.base, one.created_by, one.created_at) for one in found]
+        rows = [
+            (one.digest, one.engine, one.build, one.base, one.created_by, one.created_at)
+            for one in found
+        ]
         table(["Profile", "Engine", "Build", "Base", "By", "Since"], rows)
 
 
@@ -89,15 +118,28 @@ def show(name: str, as_json: bool) -> None:
     """
     with connect() as registry:
         one = registry.profile(name)
-        prompt = registry.system_prompt(name).text if one.document["system_prompt"] and not as_json else None
+        prompt = (
+            registry.system_prompt(name).text
+            if one.document["system_prompt"] and not as_json
+            else None
+        )
     if as_json:
         emit(one)
         return
-    fields(one.digest, [
-        ("Of", one.version), ("On base", one.base), ("Made by", one.created_by), ("Since", one.created_at),
-        *((key.replace("_", " ").capitalize(), value) for key, value in one.document.items()
-          if key not in ("version", "base", "format") and value not in (None, [], {})),
-    ])  # fmt: skip
+    fields(
+        one.digest,
+        [
+            ("Of", one.version),
+            ("On base", one.base),
+            ("Made by", one.created_by),
+            ("Since", one.created_at),
+            *(
+                (key.replace("_", " ").capitalize(), value)
+                for key, value in one.document.items()
+                if key not in ("version", "base", "format") and value not in (None, [], {})
+            ),
+        ],
+    )
     if prompt is not None:
         click.echo(f"\n{prompt}")
 
@@ -118,8 +160,11 @@ def diff(before: str, after: str, as_json: bool) -> None:
     if as_json:
         emit(found)
         return
-    table(["Part", "Before", "After"], [(one.part, one.before, one.after) for one in found.differences],
-          "They are the same profile.")  # fmt: skip
+    table(
+        ["Part", "Before", "After"],
+        [(one.part, one.before, one.after) for one in found.differences],
+        "They are the same profile.",
+    )
     if found.prompt:
         click.echo("\n" + "\n".join(found.prompt))
 
@@ -139,6 +184,8 @@ def engines(ref: str, as_json: bool) -> None:
     if as_json:
         emit(verdicts)
     else:
-        rows = [(one.engine, one.verdict, "; ".join(each.detail for each in one.reasons), one.needs)
-                for one in verdicts]  # fmt: skip
+        rows = [
+            (one.engine, one.verdict, "; ".join(each.detail for each in one.reasons), one.needs)
+            for one in verdicts
+        ]
         table(["Engine", "Verdict", "Why", "Needs"], rows)

@@ -21,7 +21,9 @@ UNITS = ("B", "kB", "MB", "GB", "TB")
 
 @contextmanager
 def bar(label: str, size: int, as_json: bool) -> Iterator[Progress]:
-    """Whoever sends `size` bytes tells this how far he is; where nobody looks it is one plain line, or none at all."""
+    """Whoever sends `size` bytes tells this how far he is; where nobody looks it is one plain line,
+    or none at all.
+    """
     if as_json:
         yield Progress()
         return
@@ -39,10 +41,16 @@ def bar(label: str, size: int, as_json: bool) -> Iterator[Progress]:
 
 
 class Bar(Progress):
-    """One line that is drawn over: what is done, how fast, how long it will take, and what need not be sent."""
+    """One line that is drawn over: what is done, how fast, how long it will take, and what need not
+    be sent.
+    """
 
     def __init__(
-        self, label: str, size: int, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+        self,
+        label: str,
+        size: int,
+        write: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
         self._label, self._size, self._write, self._clock = label, size, write, clock
@@ -97,7 +105,10 @@ class Bar(Progress):
         done = self._hashed if self._doing == "hashing" else self._done
         part = min(done / self._size, 1.0) if self._size else 1.0
         full = int(part * WIDTH)
-        text = f"[{'#' * full}{'-' * (WIDTH - full)}] {part:>4.0%}  {human(done)} of {human(self._size)}"
+        text = (
+            f"[{'#' * full}{'-' * (WIDTH - full)}] {part:>4.0%}  {human(done)} of "
+            f"{human(self._size)}"
+        )
         took, came = moment - self._began, done - self._before
         if self._doing in ("hashing", "sending") and took > 1.0 and came > 0:
             left = max(self._size - done, 0) * took / came
@@ -105,7 +116,13 @@ class Bar(Progress):
         if self._doing not in ("", "sending"):
             text += f"  {self._doing}"
         room = shutil.get_terminal_size().columns - len(text) - 3
-        label = self._label if len(self._label) <= room else f"…{self._label[-max(room - 1, 0) :]}" if room > 8 else ""
+        label = (
+            self._label
+            if len(self._label) <= room
+            else f"…{self._label[-max(room - 1, 0) :]}"
+            if room > 8
+            else ""
+        )
         self._write(f"\r\033[K{label}  {text}" if label else f"\r\033[K{text}")
 
 
@@ -120,4 +137,6 @@ def human(size: float) -> str:
 
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+    return (
+        f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+    )

@@ -1,4 +1,6 @@
-"""Keeping and letting go: `retention`, `hold`, `quota`, `gc`; and `delete` and `discard` for every kind of thing."""
+"""Keeping and letting go: `retention`, `hold`, `quota`, `gc`; and `delete` and `discard` for every
+kind of thing.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,28 @@ from registry.cli.session import connect
 if TYPE_CHECKING:
     from registry.views.retention import HoldView, QuotaView
 
-REASON = click.option("--reason", required=True, help="Why, in a sentence; the log keeps its commitment.")
+REASON = click.option(
+    "--reason", required=True, help="Why, in a sentence; the log keeps its commitment."
+)
 
 
 def attach(group: click.Group, kind: str, example: str, prefix: str = "") -> None:
     """Give a kind's group its `delete` and its `discard`."""
-    _ending(group, "delete", prefix, "Delete a version that nothing holds, keeps or needs; its tombstone stays, and its "
-            "number never comes back.", f"{kind} delete {example}@v1 --reason 'Superseded'")  # fmt: skip
-    _ending(group, "discard", prefix, "Discard a draft, for good.",
-            f"{kind} discard {example}@draft-0a1b2c3d --reason 'A mistake'")  # fmt: skip
+    _ending(
+        group,
+        "delete",
+        prefix,
+        "Delete a version that nothing holds, keeps or needs; its tombstone stays, and its "
+        "number never comes back.",
+        f"{kind} delete {example}@v1 --reason 'Superseded'",
+    )
+    _ending(
+        group,
+        "discard",
+        prefix,
+        "Discard a draft, for good.",
+        f"{kind} discard {example}@draft-0a1b2c3d --reason 'A mistake'",
+    )
 
 
 def _ending(group: click.Group, verb: str, prefix: str, says: str, example: str) -> None:
@@ -35,8 +50,10 @@ def _ending(group: click.Group, verb: str, prefix: str, says: str, example: str)
         if as_json:
             emit(stone)
             return
-        fields(f"{stone.ref}  {state(stone.how)}", [("Was", stone.was), ("At", stone.at), ("By", stone.by),
-                                                    ("Because", stone.reason)])  # fmt: skip
+        fields(
+            f"{stone.ref}  {state(stone.how)}",
+            [("Was", stone.was), ("At", stone.at), ("By", stone.by), ("Because", stone.reason)],
+        )
 
 
 @click.group()
@@ -63,21 +80,45 @@ def list_classes(as_json: bool) -> None:
     if as_json:
         emit(classes)
     else:
-        rows = [(one.name, one.keep_days, one.counted_from, one.after, one.draft_days, one.reason) for one in classes]
+        rows = [
+            (one.name, one.keep_days, one.counted_from, one.after, one.draft_days, one.reason)
+            for one in classes
+        ]
         table(["Class", "Days", "Counted from", "Then", "Days of a draft", "Because"], rows)
 
 
 @retention.command("add")
 @click.argument("name", metavar="NAME")
-@click.option("--days", required=True, type=click.IntRange(0, 36500), help="Days to keep a version at the least.")
-@click.option("--from", "counted_from", type=click.Choice(["registration", "service"]), default="service",
-              help="From when the days count: registration, or the last time of service.")  # fmt: skip
-@click.option("--after", type=click.Choice(["may-go", "due"]), default="may-go",
-              help="What comes then: a person may delete it, or it is also listed as due.")  # fmt: skip
-@click.option("--draft-days", type=click.IntRange(1, 3650), default=30, help="Days until a draft is discarded.")
+@click.option(
+    "--days",
+    required=True,
+    type=click.IntRange(0, 36500),
+    help="Days to keep a version at the least.",
+)
+@click.option(
+    "--from",
+    "counted_from",
+    type=click.Choice(["registration", "service"]),
+    default="service",
+    help="From when the days count: registration, or the last time of service.",
+)
+@click.option(
+    "--after",
+    type=click.Choice(["may-go", "due"]),
+    default="may-go",
+    help="What comes then: a person may delete it, or it is also listed as due.",
+)
+@click.option(
+    "--draft-days",
+    type=click.IntRange(1, 3650),
+    default=30,
+    help="Days until a draft is discarded.",
+)
 @REASON
 @json_option
-def add_class(name: str, days: int, counted_from: str, after: str, draft_days: int, reason: str, as_json: bool) -> None:
+def add_class(
+    name: str, days: int, counted_from: str, after: str, draft_days: int, reason: str, as_json: bool
+) -> None:
     """Define a class; its terms never change.
 
     \b
@@ -86,19 +127,29 @@ def add_class(name: str, days: int, counted_from: str, after: str, draft_days: i
     """
     from registry.rules.retention import Terms
 
-    terms = Terms(name, days, "registration" if counted_from == "registration" else "service",
-                  "due" if after == "due" else "may-go", draft_days)  # fmt: skip
+    terms = Terms(
+        name,
+        days,
+        "registration" if counted_from == "registration" else "service",
+        "due" if after == "due" else "may-go",
+        draft_days,
+    )
     with connect() as registry:
         made = registry.define_retention(terms, reason)
     if as_json:
         emit(made)
     else:
-        fields(made.name, [("Days", made.keep_days), ("Counted from", made.counted_from), ("Then", made.after)])
+        fields(
+            made.name,
+            [("Days", made.keep_days), ("Counted from", made.counted_from), ("Then", made.after)],
+        )
 
 
 @retention.command("set")
 @click.argument("name", metavar="team[/name]")
-@click.option("--class", "retention_class", required=True, metavar="CLASS", help="The class it comes under.")
+@click.option(
+    "--class", "retention_class", required=True, metavar="CLASS", help="The class it comes under."
+)
 @REASON
 @json_option
 def set_class(name: str, retention_class: str, reason: str, as_json: bool) -> None:
@@ -134,7 +185,11 @@ def list_due(as_json: bool) -> None:
     if as_json:
         emit(found)
     else:
-        table(["Version", "Kept until"], [(one.ref, one.kept_until) for one in found], "Nothing is due.")
+        table(
+            ["Version", "Kept until"],
+            [(one.ref, one.kept_until) for one in found],
+            "Nothing is due.",
+        )
 
 
 @retention.command("show")
@@ -153,11 +208,25 @@ def show(ref: str, as_json: bool) -> None:
         emit(kept)
         return
     stone = kept.tombstone
-    fields(f"{kept.ref}  {state(kept.state)}", [
-        ("Classes", kept.classes), ("Kept until", kept.kept_until), ("Holds", kept.holds), ("Needed", kept.needs),
-        ("Due for deletion", "yes" if kept.due else "no"),
-        *([] if stone is None else [(stone.how.capitalize(), stone.at), ("By", stone.by), ("Because", stone.reason)]),
-    ])  # fmt: skip
+    fields(
+        f"{kept.ref}  {state(kept.state)}",
+        [
+            ("Classes", kept.classes),
+            ("Kept until", kept.kept_until),
+            ("Holds", kept.holds),
+            ("Needed", kept.needs),
+            ("Due for deletion", "yes" if kept.due else "no"),
+            *(
+                []
+                if stone is None
+                else [
+                    (stone.how.capitalize(), stone.at),
+                    ("By", stone.by),
+                    ("Because", stone.reason),
+                ]
+            ),
+        ],
+    )
 
 
 @click.group()
@@ -176,7 +245,8 @@ def hold() -> None:
 @REASON
 @json_option
 def place(over: str, case: str, reason: str, as_json: bool) -> None:
-    """Place a hold over a version, a line, a data set or one of its versions: nothing of it is deleted.
+    """Place a hold over a version, a line, a data set or one of its versions: nothing of it is
+    deleted.
 
     \b
     Example:
@@ -204,7 +274,14 @@ def list_holds(over: str | None, everything: bool, as_json: bool) -> None:
         emit(holds)
     else:
         rows = [
-            (one.number, one.over, _withheld(one, one.case), one.placed_by, one.placed_at, one.lifted_at)
+            (
+                one.number,
+                one.over,
+                _withheld(one, one.case),
+                one.placed_by,
+                one.placed_at,
+                one.lifted_at,
+            )
             for one in holds
         ]
         table(["Hold", "Over", "Case", "Placed by", "At", "Lifted"], rows, "No hold stands.")
@@ -234,10 +311,18 @@ def _show_hold(one: HoldView, as_json: bool) -> None:
     if as_json:
         emit(one)
         return
-    fields(f"Hold {one.number}  {state('withdrawn' if one.lifted_at else 'open')}", [
-        ("Over", one.over), ("Case", _withheld(one, one.case)), ("Placed by", one.placed_by), ("At", one.placed_at),
-        ("Because", _withheld(one, one.reason)), ("Lifted by", one.lifted_by), ("Lifted", one.lifted_at),
-    ])  # fmt: skip
+    fields(
+        f"Hold {one.number}  {state('withdrawn' if one.lifted_at else 'open')}",
+        [
+            ("Over", one.over),
+            ("Case", _withheld(one, one.case)),
+            ("Placed by", one.placed_by),
+            ("At", one.placed_at),
+            ("Because", _withheld(one, one.reason)),
+            ("Lifted by", one.lifted_by),
+            ("Lifted", one.lifted_at),
+        ],
+    )
 
 
 @click.group()
@@ -287,11 +372,23 @@ def show_quota(team: str, as_json: bool) -> None:
 
 @quota.command("set")
 @click.argument("team", metavar="TEAM")
-@click.option("--bytes", "max_bytes", type=click.IntRange(0), help="The most unique bytes; unlimited if left out.")
-@click.option("--versions", "max_versions", type=click.IntRange(0), help="The most versions; unlimited if left out.")
+@click.option(
+    "--bytes",
+    "max_bytes",
+    type=click.IntRange(0),
+    help="The most unique bytes; unlimited if left out.",
+)
+@click.option(
+    "--versions",
+    "max_versions",
+    type=click.IntRange(0),
+    help="The most versions; unlimited if left out.",
+)
 @REASON
 @json_option
-def set_quota(team: str, max_bytes: int | None, max_versions: int | None, reason: str, as_json: bool) -> None:
+def set_quota(
+    team: str, max_bytes: int | None, max_versions: int | None, reason: str, as_json: bool
+) -> None:
     """Set a team's quota from now on.
 
     \b
@@ -308,17 +405,26 @@ def set_quota(team: str, max_bytes: int | None, max_versions: int | None, reason
 
 def _table(quotas: list[QuotaView]) -> None:
     rows = [
-        (one.team, one.used_bytes, "any" if one.max_bytes is None else one.max_bytes, one.used_versions,
-         "any" if one.max_versions is None else one.max_versions)
+        (
+            one.team,
+            one.used_bytes,
+            "any" if one.max_bytes is None else one.max_bytes,
+            one.used_versions,
+            "any" if one.max_versions is None else one.max_versions,
+        )
         for one in quotas
-    ]  # fmt: skip
+    ]
     table(["Team", "Bytes", "of at most", "Versions", "of at most"], rows)
 
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would go, and how many bytes.")
-@click.option("--grace-hours", type=click.IntRange(0, 8760), default=24,
-              help="Leave alone what was used or deleted since so many hours.")  # fmt: skip
+@click.option(
+    "--grace-hours",
+    type=click.IntRange(0, 8760),
+    default=24,
+    help="Leave alone what was used or deleted since so many hours.",
+)
 @json_option
 def gc(dry_run: bool, grace_hours: int, as_json: bool) -> None:
     """Collect bytes that no version needs any more; the clock does it every night.
@@ -328,11 +434,19 @@ def gc(dry_run: bool, grace_hours: int, as_json: bool) -> None:
       countersign gc --dry-run
     """
     with connect() as registry:
-        done = registry.planned_collection(grace_hours) if dry_run else registry.collect(grace_hours)
+        done = (
+            registry.planned_collection(grace_hours) if dry_run else registry.collect(grace_hours)
+        )
     if as_json:
         emit(done)
         return
-    fields("Would go" if dry_run else "Collected", [
-        ("Of deleted versions", done.unnamed), ("Never registered", done.orphans), ("Left from before", done.leftovers),
-        ("Bytes", done.bytes), *([] if dry_run else [("Removed", done.removed)]),
-    ])  # fmt: skip
+    fields(
+        "Would go" if dry_run else "Collected",
+        [
+            ("Of deleted versions", done.unnamed),
+            ("Never registered", done.orphans),
+            ("Left from before", done.leftovers),
+            ("Bytes", done.bytes),
+            *([] if dry_run else [("Removed", done.removed)]),
+        ],
+    )

@@ -49,11 +49,14 @@ def check(ref: str, environment: str, usecase: str, as_json: bool) -> None:
     else:
         _show_verdict(verdict)
     if verdict.outcome != "pass":
-        short = [f"{rule.rule} ({rule.outcome})" for rule in verdict.rules if rule.outcome != "pass"]
+        short = [
+            f"{rule.rule} ({rule.outcome})" for rule in verdict.rules if rule.outcome != "pass"
+        ]
         raise Refused(
-            f"gate-{verdict.outcome}", f"{ref} does not pass {verdict.policy}: {', '.join(short)}.",
+            f"gate-{verdict.outcome}",
+            f"{ref} does not pass {verdict.policy}: {', '.join(short)}.",
             "Supply what is missing, or make a better version; no data is never a pass.",
-        )  # fmt: skip
+        )
 
 
 @click.command()
@@ -74,9 +77,13 @@ def submit(ref: str, environment: str, usecase: str, text: str, as_json: bool) -
     if as_json:
         emit(opened)
     else:
-        fields(f"Review {opened.review}  {state('open')}", [
-            ("Evidence root", opened.evidence_root), ("Gate", state(opened.verdict)),
-        ])  # fmt: skip
+        fields(
+            f"Review {opened.review}  {state('open')}",
+            [
+                ("Evidence root", opened.evidence_root),
+                ("Gate", state(opened.verdict)),
+            ],
+        )
 
 
 @click.group()
@@ -105,10 +112,17 @@ def list_reviews(wanted: str | None, as_json: bool) -> None:
         emit(reviews)
     else:
         rows = [
-            (one.number, one.version, one.environment, state(one.state), state(one.verdict.outcome),
-             f"{one.approvals} of {one.approvals_needed}", one.opened_at)
+            (
+                one.number,
+                one.version,
+                one.environment,
+                state(one.state),
+                state(one.verdict.outcome),
+                f"{one.approvals} of {one.approvals_needed}",
+                one.opened_at,
+            )
             for one in reviews
-        ]  # fmt: skip
+        ]
         table(["Review", "Version", "Environment", "State", "Gate", "Approvals", "Opened"], rows)
 
 
@@ -127,16 +141,23 @@ def show(number: int, as_json: bool) -> None:
 
 
 def _decide(verb: str, verdict: Verdict, sentence: str) -> None:
-    """Add one verb of decision to the group; each signs the whole decision with the person's own key."""
+    """Add one verb of decision to the group; each signs the whole decision with the person's own
+    key.
+    """
 
     @review.command(
         verb,
-        help=f"{sentence}, signed with your own key.\n\n\b\nExample:\n  countersign review {verb} 7 --reason"
+        help=f"{sentence}, signed with your own key.\n\n\b\nExample:\n  countersign review {verb} "
+        "7 --reason"
         ' "Gates pass, 20 samples read"',
     )
     @click.argument("number", metavar="N", type=int)
     @click.option("--reason", required=True, help="Why; it is bound into what you sign.")
-    @click.option("--key-file", type=click.Path(path_type=Path, dir_okay=False), help="Where your private key lies.")
+    @click.option(
+        "--key-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Where your private key lies.",
+    )
     @json_option
     def decide(number: int, reason: str, key_file: Path | None, as_json: bool) -> None:
         sign = signer(key_file, "decision")
@@ -168,16 +189,35 @@ def _show(one: ReviewView, as_json: bool) -> None:
     if as_json:
         emit(one)
         return
-    fields(f"Review {one.number}  {state(one.state)}", [
-        ("Version", one.version), ("Environment", one.environment), ("Use case", one.use_case), ("Note", one.note),
-        ("Submitted by", one.submitted_by), ("Opened", one.opened_at), ("Decided", one.decided_at),
-        ("Expires", one.expires_at), ("Evidence root", one.evidence_root),
-        ("Approvals", f"{one.approvals} of {one.approvals_needed}"), ("May not vote", one.excluded),
-    ])  # fmt: skip
+    fields(
+        f"Review {one.number}  {state(one.state)}",
+        [
+            ("Version", one.version),
+            ("Environment", one.environment),
+            ("Use case", one.use_case),
+            ("Note", one.note),
+            ("Submitted by", one.submitted_by),
+            ("Opened", one.opened_at),
+            ("Decided", one.decided_at),
+            ("Expires", one.expires_at),
+            ("Evidence root", one.evidence_root),
+            ("Approvals", f"{one.approvals} of {one.approvals_needed}"),
+            ("May not vote", one.excluded),
+        ],
+    )
     _show_verdict(one.verdict)
     if one.votes:
-        rows = [(vote.account, vote.team, vote.verdict.replace("_", " "), vote.reason, vote.key, vote.at)
-                for vote in one.votes]  # fmt: skip
+        rows = [
+            (
+                vote.account,
+                vote.team,
+                vote.verdict.replace("_", " "),
+                vote.reason,
+                vote.key,
+                vote.at,
+            )
+            for vote in one.votes
+        ]
         table(["Voter", "Team", "Verdict", "Reason", "Key", "At"], rows)
 
 

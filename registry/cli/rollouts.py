@@ -25,9 +25,17 @@ class Share(click.ParamType[int]):
             basis_points = Decimal(value.removesuffix("%").strip()) * 100
         except InvalidOperation:
             basis_points = Decimal(0)
-        if basis_points.is_finite() and 0 < basis_points <= 10000 and basis_points == int(basis_points):
+        if (
+            basis_points.is_finite()
+            and 0 < basis_points <= 10000
+            and basis_points == int(basis_points)
+        ):
             return int(basis_points)
-        return self.fail(f"'{value}' is no share: give a percentage above 0 up to 100, no finer than 0.01.", param, ctx)
+        return self.fail(
+            f"'{value}' is no share: give a percentage above 0 up to 100, no finer than 0.01.",
+            param,
+            ctx,
+        )
 
 
 @click.group()
@@ -43,11 +51,15 @@ def canary() -> None:
 @canary.command("start")
 @click.argument("ref", metavar="REF")
 @click.option("--env", "environment", required=True, type=ENVIRONMENT)
-@click.option("--share", "share_bp", required=True, type=Share(), metavar="PERCENT", help="Above 0 up to 100.")
+@click.option(
+    "--share", "share_bp", required=True, type=Share(), metavar="PERCENT", help="Above 0 up to 100."
+)
 @click.option("--channel", help="Another channel than the environment's own.")
 @click.option("--reason", default="", help="Why.")
 @json_option
-def start(ref: str, environment: str, share_bp: int, channel: str | None, reason: str, as_json: bool) -> None:
+def start(
+    ref: str, environment: str, share_bp: int, channel: str | None, reason: str, as_json: bool
+) -> None:
     """Start a canary: an approved version gets a share of a channel's traffic.
 
     \b
@@ -69,7 +81,11 @@ def canary_status(environment: str | None, as_json: bool) -> None:
       countersign canary status --env production
     """
     with connect() as registry:
-        _show_channels([one for one in registry.channels(environment) if one.candidate], as_json, "No canary runs.")
+        _show_channels(
+            [one for one in registry.channels(environment) if one.candidate],
+            as_json,
+            "No canary runs.",
+        )
 
 
 @click.command()
@@ -122,7 +138,10 @@ def recall(ref: str, reason: str, as_json: bool) -> None:
     if as_json:
         emit(recalled)
         return
-    fields(f"{recalled.ref}  {state('recalled')}", [("Because", recalled.reason), ("Fell", recalled.recalled)])
+    fields(
+        f"{recalled.ref}  {state('recalled')}",
+        [("Because", recalled.reason), ("Fell", recalled.recalled)],
+    )
     rows = [(one.channel, one.environment, one.generation, one.stable) for one in recalled.channels]
     table(["Channel", "Environment", "Generation", "Stable now"], rows, "No channel served it.")
 
@@ -158,31 +177,56 @@ def history(name: str, environment: str, channel: str | None, as_json: bool) -> 
     with connect() as registry:
         generations = registry.history(name, environment, channel)
     if as_json:
-        emit([
-            {
-                "generation": one.generation, "version": one.version, "from": one.valid_from, "to": one.valid_to,
-                "actor": one.actor, "reason": one.reason, "kind": one.kind, "candidate": one.candidate,
-                "weight_bp": one.weight_bp,
-            }
-            for one in generations
-        ])  # fmt: skip
+        emit(
+            [
+                {
+                    "generation": one.generation,
+                    "version": one.version,
+                    "from": one.valid_from,
+                    "to": one.valid_to,
+                    "actor": one.actor,
+                    "reason": one.reason,
+                    "kind": one.kind,
+                    "candidate": one.candidate,
+                    "weight_bp": one.weight_bp,
+                }
+                for one in generations
+            ]
+        )
         return
     rows = [
-        (one.generation, one.kind, one.version, one.candidate, percent(one.weight_bp), one.valid_from, one.valid_to,
-         one.actor, one.reason)
+        (
+            one.generation,
+            one.kind,
+            one.version,
+            one.candidate,
+            percent(one.weight_bp),
+            one.valid_from,
+            one.valid_to,
+            one.actor,
+            one.reason,
+        )
         for one in generations
-    ]  # fmt: skip
-    table(["Generation", "Kind", "Stable", "Candidate", "Share", "From", "To", "Actor", "Reason"], rows)
+    ]
+    table(
+        ["Generation", "Kind", "Stable", "Candidate", "Share", "From", "To", "Actor", "Reason"],
+        rows,
+    )
 
 
 def _show(route: RouteView, as_json: bool) -> None:
     if as_json:
         emit(route)
         return
-    fields(f"{route.channel} in {route.environment}  {_standing(route.stable, route.candidate)}", [
-        ("Generation", route.generation), ("Stable", route.stable), ("Candidate", route.candidate),
-        ("Share", percent(route.weight_bp)),
-    ])  # fmt: skip
+    fields(
+        f"{route.channel} in {route.environment}  {_standing(route.stable, route.candidate)}",
+        [
+            ("Generation", route.generation),
+            ("Stable", route.stable),
+            ("Candidate", route.candidate),
+            ("Share", percent(route.weight_bp)),
+        ],
+    )
 
 
 def _show_channels(channels: list[ChannelView], as_json: bool, empty: str) -> None:
@@ -190,11 +234,30 @@ def _show_channels(channels: list[ChannelView], as_json: bool, empty: str) -> No
         emit(channels)
         return
     rows = [
-        (one.adapter, one.environment, one.channel, _standing(one.stable, one.candidate), one.stable, one.candidate,
-         percent(one.weight_bp), one.since, one.rollback_target)
+        (
+            one.adapter,
+            one.environment,
+            one.channel,
+            _standing(one.stable, one.candidate),
+            one.stable,
+            one.candidate,
+            percent(one.weight_bp),
+            one.since,
+            one.rollback_target,
+        )
         for one in channels
-    ]  # fmt: skip
-    heads = ["Adapter", "Environment", "Channel", "State", "Stable", "Candidate", "Share", "Since", "Rollback to"]
+    ]
+    heads = [
+        "Adapter",
+        "Environment",
+        "Channel",
+        "State",
+        "Stable",
+        "Candidate",
+        "Share",
+        "Since",
+        "Rollback to",
+    ]
     table(heads, rows, empty)
 
 

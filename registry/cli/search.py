@@ -20,16 +20,29 @@ WIDEST = 40  # characters of one tag or licence; --json has them whole
 @click.option("--kind", type=click.Choice(KINDS), help="Only of this kind.")
 @click.option("--team", help="Only of this team.")
 @click.option("--tag", multiple=True, metavar="KEY[:VALUE]", help="Has this tag; may be repeated.")
-@click.option("--base", metavar="REF", help="Stands on this base model: team/name, or one version of it.")
+@click.option(
+    "--base", metavar="REF", help="Stands on this base model: team/name, or one version of it."
+)
 @click.option("--dataset", metavar="REF", help="Was tuned on this data set.")
 @click.option("--licence", help="Has this licence.")
 @click.option("--domain", help="Is of this business area.")
-@click.option("--method", help="Was tuned so: lora, adalora, prefix, prompt, bottleneck, bias or norm.")
+@click.option(
+    "--method", help="Was tuned so: lora, adalora, prefix, prompt, bottleneck, bias or norm."
+)
 @click.option("--variant", help="In this variant: plain, dora or rslora.")
 @click.option("--risk", metavar="LEVEL", help="Carries a risk of this level, like high.")
-@click.option("--metric", multiple=True, metavar="NAME>=X", help="Its newest eval run says so; may be repeated.")
+@click.option(
+    "--metric",
+    multiple=True,
+    metavar="NAME>=X",
+    help="Its newest eval run says so; may be repeated.",
+)
 @click.option("--state", "in_state", type=click.Choice(STATES), help="Only in this state.")
-@click.option("--digest", metavar="HEX", help="Its manifest, tensor root or a file begins so, 6 digits at least.")
+@click.option(
+    "--digest",
+    metavar="HEX",
+    help="Its manifest, tensor root or a file begins so, 6 digits at least.",
+)
 @click.option("--by", metavar="ACCOUNT", help="Was added by this account.")
 @click.option("--since", metavar="DATE", help="Was added then or later, UTC: 2026-11-22.")
 @click.option("--until", metavar="DATE", help="Was added before then.")
@@ -39,22 +52,38 @@ WIDEST = 40  # characters of one tag or licence; --json has them whole
     show_default=True,
     help="created (newest first), name, metric:NAME or metric:NAME:lowest.",
 )
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="So many at most.")
-@click.option("--facets", is_flag=True, help="Count what the versions found have in common instead.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, help="So many at most."
+)
+@click.option(
+    "--facets", is_flag=True, help="Count what the versions found have in common instead."
+)
 @json_option
 def search(
-    text: str | None, tag: tuple[str, ...], metric: tuple[str, ...], in_state: str | None, limit: int, facets: bool,
-    as_json: bool, **filters: Any,
-) -> None:  # fmt: skip
+    text: str | None,
+    tag: tuple[str, ...],
+    metric: tuple[str, ...],
+    in_state: str | None,
+    limit: int,
+    facets: bool,
+    as_json: bool,
+    **filters: Any,
+) -> None:
     """Find versions by name, tag, base, data set, licence, metric, state or digest.
 
-    TEXT is any part of a name, its team or its domain, of three letters or more; fewer must begin a word.
+    TEXT is any part of a name, its team or its domain, of three letters or more; fewer must begin a
+    word.
 
     \b
     Example:
       countersign search claims --tag topic:claims --metric 'exact_match>=0.8' --sort metric:exact_match
     """
-    filters |= {"q": text, "tag": list(tag) or None, "metric": list(metric) or None, "state": in_state}
+    filters |= {
+        "q": text,
+        "tag": list(tag) or None,
+        "metric": list(metric) or None,
+        "state": in_state,
+    }
     with connect() as registry:
         if facets:
             counted = registry.search_page(**filters, limit=1, facets=True).facets
@@ -67,7 +96,10 @@ def search(
     else:
         _list(found[:limit])
     if len(found) > limit:
-        note(f"More than {limit} match: raise --limit, or add a filter; --facets shows what they have in common.")
+        note(
+            f"More than {limit} match: raise --limit, or add a filter; --facets shows what they "
+            "have in common."
+        )
 
 
 def _list(found: list[VersionHit]) -> None:
@@ -80,15 +112,23 @@ def _list(found: list[VersionHit]) -> None:
         ("Licence", [_cut(one.licence) for one in found]),
     ]
     columns += [
-        (name, [one.metrics.get(name) for one in found]) for name in sorted({n for one in found for n in one.metrics})
+        (name, [one.metrics.get(name) for one in found])
+        for name in sorted({n for one in found for n in one.metrics})
     ]
     columns += [
         ("Tags", [[_cut(f"{key}={value}") for key, value in one.tags.items()] for one in found]),
         ("Added", [one.created_at for one in found]),
     ]
-    shown = [(head, values) for head, values in columns if any(value not in (None, [], "") for value in values)]
-    table([head for head, _ in shown], list(zip(*(values for _, values in shown), strict=True)),
-          "Nothing matches. Take a filter away, or look for fewer letters of the name.")  # fmt: skip
+    shown = [
+        (head, values)
+        for head, values in columns
+        if any(value not in (None, [], "") for value in values)
+    ]
+    table(
+        [head for head, _ in shown],
+        list(zip(*(values for _, values in shown), strict=True)),
+        "Nothing matches. Take a filter away, or look for fewer letters of the name.",
+    )
 
 
 def _tuning(one: VersionHit) -> str:
@@ -103,7 +143,10 @@ def _counts(counted: FacetsView, as_json: bool) -> None:
     if as_json:
         emit(counted)
         return
-    rows = [(facet, _cut(one.value), f"{one.count:,}{'+' if one.at_least else ''}")
-            for facet, values in counted.values.items() for one in values]  # fmt: skip
+    rows = [
+        (facet, _cut(one.value), f"{one.count:,}{'+' if one.at_least else ''}")
+        for facet, values in counted.values.items()
+        for one in values
+    ]
     table(["Facet", "Value", "Versions"], rows, "Nothing matches.")
     note(f"{counted.total:,}{'+' if counted.at_least else ''} versions match.")

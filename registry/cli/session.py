@@ -1,4 +1,6 @@
-"""Which registry, as whom, with which signing key: the environment, else what `countersign login` stored."""
+"""Which registry, as whom, with which signing key: the environment, else what `countersign login`
+stored.
+"""
 
 from __future__ import annotations
 
@@ -81,9 +83,10 @@ def signing_key(named: Path | None) -> SigningKey:
     path = signing_key_path(named)
     if not path.exists():
         raise NotFound(
-            "no-signing-key", f"There is no signing key at {path}, and a vote is nothing without a signature.",
+            "no-signing-key",
+            f"There is no signing key at {path}, and a vote is nothing without a signature.",
             "Make and enrol one: countersign key enroll.",
-        )  # fmt: skip
+        )
     return SigningKey.load(path)
 
 
@@ -102,17 +105,23 @@ def document(path: Path | None) -> Mapping[str, Any]:
     try:
         loaded = strict_yaml.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise Invalid("bad-yaml", f"{path} is not YAML with one meaning: {str(error)[:300]}.",
-                      "Mend the file, or write it as JSON.") from error  # fmt: skip
+        raise Invalid(
+            "bad-yaml",
+            f"{path} is not YAML with one meaning: {str(error)[:300]}.",
+            "Mend the file, or write it as JSON.",
+        ) from error
     if not isinstance(loaded, dict):
         raise Invalid("bad-yaml", f"{path} holds no mapping.", "Write one `name: value` a line.")
     try:
         # As it will be sent: dates become texts, and what JSON or UTF-8 cannot carry is said here.
         written = json.dumps(loaded, default=str, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, TypeError, RecursionError) as error:
-        raise Invalid("bad-yaml", f"{path} holds what JSON cannot carry: {error}.",
-                      "Write plain texts, numbers, lists and mappings; no .inf, no .nan, nothing that holds itself.",
-                      ) from error  # fmt: skip
+        raise Invalid(
+            "bad-yaml",
+            f"{path} holds what JSON cannot carry: {error}.",
+            "Write plain texts, numbers, lists and mappings; no .inf, no .nan, nothing that holds "
+            "itself.",
+        ) from error
     return {str(key): value for key, value in json.loads(written).items()}
 
 
@@ -124,4 +133,6 @@ def _stored() -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError) as error:
-        raise Invalid("bad-login-file", f"{path} is damaged.", "Sign in again: countersign login URL.") from error
+        raise Invalid(
+            "bad-login-file", f"{path} is damaged.", "Sign in again: countersign login URL."
+        ) from error

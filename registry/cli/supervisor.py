@@ -1,8 +1,10 @@
-"""Keep processes running and leave none behind: children by command name, and the embedded PostgreSQL.
+"""Keep processes running and leave none behind: children by command name, and the embedded
+PostgreSQL.
 
-A child that dies starts again, sooner the first time than the tenth. Each is a session and process group of its own
-and is told by the kernel when the supervisor dies (SIGKILL included); whatever outlives both carries the home in its
-environment, by which the next supervisor of that home finds and ends it.
+A child that dies starts again, sooner the first time than the tenth. Each is a session and process
+group of its own and is told by the kernel when the supervisor dies (SIGKILL included); whatever
+outlives both carries the home in its environment, by which the next supervisor of that home finds
+and ends it.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ logger = logging.getLogger("registry.up")
 
 @dataclass
 class Child:
-    """One program to keep running. `environ` is asked at every start, so that a child gets a fresh token."""
+    """One program to keep running. `environ` is asked at every start, so that a child gets a fresh
+    token.
+    """
 
     name: str
     argv: list[str]
@@ -44,7 +48,9 @@ class Child:
     _due: float = 0.0
 
     def start(self, home: Path) -> None:
-        """Start it with its output in private/logs/<name>.log; the argv of a process is public, its environment not."""
+        """Start it with its output in private/logs/<name>.log; the argv of a process is public, its
+        environment not.
+        """
         log = log_of(home, self.name)
         log.parent.mkdir(mode=0o700, exist_ok=True)
         if log.exists() and log.stat().st_size > LOG_LIMIT:
@@ -71,13 +77,18 @@ class Child:
             self._due = time.monotonic() + delay
             logger.warning(
                 "%s ended with %s and starts again in %.1f s: %s",
-                self.name, self.process.returncode, delay, last_line(log_of(home, self.name)),
-            )  # fmt: skip
+                self.name,
+                self.process.returncode,
+                delay,
+                last_line(log_of(home, self.name)),
+            )
             self.process = None
         if self.process is None and time.monotonic() >= self._due:
             try:
                 self.start(home)
-            except Exception as error:  # such as no token while the database is away: as good as a death
+            except (
+                Exception
+            ) as error:  # such as no token while the database is away: as good as a death
                 self.deaths += 1
                 self._due = time.monotonic() + DELAYS[min(self.deaths, len(DELAYS)) - 1]
                 logger.warning("%s cannot start: %s", self.name, error)
@@ -106,7 +117,11 @@ class Supervisor:
 
     def tick(self) -> None:
         """Start again whatever died; PostgreSQL first, for the others need it."""
-        if self.cluster is not None and not self.cluster.alive() and time.monotonic() >= self._cluster_due:
+        if (
+            self.cluster is not None
+            and not self.cluster.alive()
+            and time.monotonic() >= self._cluster_due
+        ):
             logger.warning("PostgreSQL died; starting it again")
             try:
                 self.cluster.start()
@@ -143,9 +158,11 @@ class Supervisor:
 
 
 def sweep(home: Path, grace: float) -> int:
-    """End whatever an earlier supervisor of this home left running, by force after `grace` seconds; say how many.
+    """End whatever an earlier supervisor of this home left running, by force after `grace` seconds;
+    say how many.
 
-    Call it under the lock of the home: the mark alone cannot tell a stray from a child of another supervisor.
+    Call it under the lock of the home: the mark alone cannot tell a stray from a child of another
+    supervisor.
     """
     found = strays(home)
     _signal(found, signal.SIGTERM)

@@ -11,7 +11,9 @@ from registry.cli.session import connect
 from registry.errors import Invalid
 
 
-def attach(group: click.Group, kind: Literal["base", "adapter", "checkpoint"], example: str) -> None:
+def attach(
+    group: click.Group, kind: Literal["base", "adapter", "checkpoint"], example: str
+) -> None:
     """Give a kind's group its `tag`."""
 
     @group.command(
@@ -26,7 +28,11 @@ def attach(group: click.Group, kind: Literal["base", "adapter", "checkpoint"], e
     def tag(ref: str, pairs: tuple[str, ...], remove: tuple[str, ...], as_json: bool) -> None:
         said = [pair.partition("=") for pair in pairs]
         if not (said or remove) or not all(equals for _, equals, _ in said):
-            raise Invalid("usage", "Tags are given as KEY=VALUE, or taken off with --remove KEY.", "Name at least one.")
+            raise Invalid(
+                "usage",
+                "Tags are given as KEY=VALUE, or taken off with --remove KEY.",
+                "Name at least one.",
+            )
         with connect() as registry:
             answers = [registry.tag(ref, key, value) for key, _, value in said]
             answers += [registry.untag(ref, key) for key in remove]

@@ -17,18 +17,30 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--adapter", required=True, metavar="team/name", help="The line its versions will belong to.")
+@click.option(
+    "--adapter", required=True, metavar="team/name", help="The line its versions will belong to."
+)
 @click.option("--base", required=True, metavar="REF", help="The base model version to tune.")
 @click.option("--data", required=True, metavar="REF", help="The data set version to train on.")
-@click.option("--recipe", required=True, type=FILE, help="How to train, as YAML; frozen with the run.")
+@click.option(
+    "--recipe", required=True, type=FILE, help="How to train, as YAML; frozen with the run."
+)
 @click.option("--domain", help="The business domain the adapter serves.")
 @click.option("--meta", type=FILE, help="Purpose and the like of the versions it makes, as YAML.")
-@click.option("--follow", "following", is_flag=True, help="Wait for its end; exit 1 unless it succeeds.")
+@click.option(
+    "--follow", "following", is_flag=True, help="Wait for its end; exit 1 unless it succeeds."
+)
 @json_option
 def train(
-    adapter: str, base: str, data: str, recipe: Path, domain: str | None, meta: Path | None, following: bool,
+    adapter: str,
+    base: str,
+    data: str,
+    recipe: Path,
+    domain: str | None,
+    meta: Path | None,
+    following: bool,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Queue a training run.
 
     \b
@@ -66,7 +78,10 @@ def list_runs(as_json: bool) -> None:
     if as_json:
         emit(runs)
     else:
-        rows = [(one.id, one.adapter, state(one.state), one.outputs, one.requested_by, one.created_at) for one in runs]
+        rows = [
+            (one.id, one.adapter, state(one.state), one.outputs, one.requested_by, one.created_at)
+            for one in runs
+        ]
         table(["Training run", "Adapter", "State", "Outputs", "By", "Since"], rows)
 
 
@@ -102,8 +117,20 @@ def _show(one: TrainingRunView, as_json: bool) -> None:
     if as_json:
         emit(one)
         return
-    fields(f"Training run {one.id}  {state(one.state)}", [
-        ("Adapter", one.adapter), ("Base", one.base), ("Data", one.dataset), ("Recipe", one.recipe_digest),
-        ("Attempt", one.attempt), ("Progress", one.progress), ("Outputs", one.outputs), ("Meters", one.meters),
-        ("MLflow", one.mlflow_url), ("Asked by", one.requested_by), ("Trainer", one.trainer), ("Error", one.error),
-    ])  # fmt: skip
+    fields(
+        f"Training run {one.id}  {state(one.state)}",
+        [
+            ("Adapter", one.adapter),
+            ("Base", one.base),
+            ("Data", one.dataset),
+            ("Recipe", one.recipe_digest),
+            ("Attempt", one.attempt),
+            ("Progress", one.progress),
+            ("Outputs", one.outputs),
+            ("Meters", one.meters),
+            ("MLflow", one.mlflow_url),
+            ("Asked by", one.requested_by),
+            ("Trainer", one.trainer),
+            ("Error", one.error),
+        ],
+    )

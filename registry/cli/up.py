@@ -1,7 +1,7 @@
 """`countersign up`: everything on one machine, in the foreground, until a signal ends it.
 
-The heavy imports (SQLAlchemy, FastAPI, alembic) run in a thread beside initdb: together they take as long as the
-longer of the two.
+The heavy imports (SQLAlchemy, FastAPI, alembic) run in a thread beside initdb: together they take
+as long as the longer of the two.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ from registry.postgres.home import Lock, claim, write_private
 from registry.settings import PREFIX, Settings, load
 
 READY_SECONDS = 120.0
-EXTRAS = {"mlflow": 1, "gateway": 2, "engine": 3, "trainer": 0}  # each with its distance from our port; 0: listens not
+EXTRAS = {
+    "mlflow": 1,
+    "gateway": 2,
+    "engine": 3,
+    "trainer": 0,
+}  # each with its distance from our port; 0: listens not
 
 
 class Stopped(BaseException):
@@ -58,21 +63,33 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
 
 
 @click.command()
-@click.option("--home", type=click.Path(path_type=Path), help="Where data and keys live; default ~/.countersign.")
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path),
+    help="Where data and keys live; default ~/.countersign.",
+)
 @click.option("--host", help="The address to listen on; default 127.0.0.1.")
 @click.option("--port", type=click.IntRange(1, 65535), help="The port to listen on; default 8080.")
-@click.option("--with", "extras", default="", callback=_names, metavar="NAMES",
-              help="Run these too, separated by commas: trainer, mlflow, engine, gateway.")  # fmt: skip
+@click.option(
+    "--with",
+    "extras",
+    default="",
+    callback=_names,
+    metavar="NAMES",
+    help="Run these too, separated by commas: trainer, mlflow, engine, gateway.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON once it is ready.")
-def up(home: Path | None, host: str | None, port: int | None, extras: tuple[str, ...], as_json: bool) -> None:
+def up(
+    home: Path | None, host: str | None, port: int | None, extras: tuple[str, ...], as_json: bool
+) -> None:
     """Start PostgreSQL, migrate, and serve the API, the console and the clock.
 
     \b
     Example:
       countersign up --home ./registry --port 8080
 
-    Runs in the foreground. SIGTERM or Ctrl-C ends it and all it started. The database is an embedded PostgreSQL
-    under --home unless COUNTERSIGN_DATABASE_URL is set.
+    Runs in the foreground. SIGTERM or Ctrl-C ends it and all it started. The database is an
+    embedded PostgreSQL under --home unless COUNTERSIGN_DATABASE_URL is set.
     """
     settings = load(home=home, host=host, port=port)
     log.configure(settings.log_level)
@@ -83,7 +100,9 @@ def up(home: Path | None, host: str | None, port: int | None, extras: tuple[str,
 
 
 def run(settings: Settings, extras: tuple[str, ...], as_json: bool, asked: threading.Event) -> None:
-    """Bring all of it up, say so once, watch until `asked` to end, and always stop what was started."""
+    """Bring all of it up, say so once, watch until `asked` to end, and always stop what was
+    started.
+    """
     begun = time.monotonic()
     cluster = None if settings.database_url else Cluster(settings.home)
     supervisor = Supervisor(settings.home, cluster)
@@ -91,7 +110,9 @@ def run(settings: Settings, extras: tuple[str, ...], as_json: bool, asked: threa
         sweep(settings.home, 10.0)
         _require_port(settings)
         imports = threading.Thread(target=_import, name="imports", daemon=True)
-        with undisturbed():  # a thread keeps the mask it is born with: signals are the main thread's alone
+        with (
+            undisturbed()
+        ):  # a thread keeps the mask it is born with: signals are the main thread's alone
             imports.start()
         if cluster is not None:
             cluster.start()
@@ -108,29 +129,40 @@ def run(settings: Settings, extras: tuple[str, ...], as_json: bool, asked: threa
         first = not (settings.private / "admin.token").exists()
         ports = _ports(settings, extras)
         if "mlflow" in ports and settings.mlflow_url is None:
-            settings = settings.model_copy(update={"mlflow_url": f"http://127.0.0.1:{ports['mlflow']}"})
+            settings = settings.model_copy(
+                update={"mlflow_url": f"http://127.0.0.1:{ports['mlflow']}"}
+            )
         token = prepare(settings).admin_token
         python = [sys.executable, "-m", "registry"]
         api = supervisor.add(Child("api", [*python, "api"], lambda: _environ(settings)))
-        supervisor.add(Child("clock", [*python, "clock"], lambda: _environ(settings, sequencer=True)))
+        supervisor.add(
+            Child("clock", [*python, "clock"], lambda: _environ(settings, sequencer=True))
+        )
         _await_ready(supervisor, api, settings, asked)
-        write_private(settings.private / "url", f"{_url(settings)}\n")  # token create --home finds us by it
+        write_private(
+            settings.private / "url", f"{_url(settings)}\n"
+        )  # token create --home finds us by it
         beside = [_extra(name, settings, ports, cluster) for name in extras]
-        _announce(settings, token if first or as_json else None, beside, as_json, time.monotonic() - begun)
+        _announce(
+            settings, token if first or as_json else None, beside, as_json, time.monotonic() - begun
+        )
         for extra in beside:
             supervisor.add(Child(extra.name, extra.argv, extra.environ))
         supervisor.watch(asked.is_set)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # asked once is enough: nothing may interrupt the stopping
+            signal.signal(
+                number, signal.SIG_IGN
+            )  # asked once is enough: nothing may interrupt the stopping
         (settings.private / "url").unlink(missing_ok=True)
         supervisor.stop()
 
 
 @contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """Turn the signals that end us into Stopped, and into an event: Python drops what is raised inside a finaliser
-    or a fork hook, and then the event still ends the watching."""
+    """Turn the signals that end us into Stopped, and into an event: Python drops what is raised
+    inside a finaliser or a fork hook, and then the event still ends the watching.
+    """
     asked = threading.Event()
 
     def stop(number: int, frame: object) -> None:
@@ -154,28 +186,40 @@ def _import() -> None:
 
 def _require(extras: tuple[str, ...]) -> None:
     """Refuse what is not installed before anything starts."""
-    needs = {"mlflow": ("mlflow",), "trainer": ("trainer", "torch"), "engine": ("trainer", "torch"), "gateway": ()}
+    needs = {
+        "mlflow": ("mlflow",),
+        "trainer": ("trainer", "torch"),
+        "engine": ("trainer", "torch"),
+        "gateway": (),
+    }
     for name in extras:
         missing = [module for module in needs[name] if importlib.util.find_spec(module) is None]
         if missing:
             raise Invalid(
-                "missing-extra", f"--with {name} needs the Python package {missing[0]}.",
+                "missing-extra",
+                f"--with {name} needs the Python package {missing[0]}.",
                 "Install it: pip install 'countersign[trainer]'.",
-            )  # fmt: skip
+            )
 
 
 def _listenable(host: str, port: int) -> bool:
     """Whether the port is free, tried the way uvicorn binds it."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )[0]
     except socket.gaierror as error:
-        raise Invalid("bad-host", f"'{host}' is no address: {error.strerror}.", "Choose another --host.") from error
+        raise Invalid(
+            "bad-host", f"'{host}' is no address: {error.strerror}.", "Choose another --host."
+        ) from error
     with socket.socket(family, kind, protocol) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)
         except PermissionError as error:
-            raise Conflict("port-taken", f"Port {port} is not ours to use.", "Choose a --port above 1023.") from error
+            raise Conflict(
+                "port-taken", f"Port {port} is not ours to use.", "Choose a --port above 1023."
+            ) from error
         except OSError:
             return False
     return True
@@ -184,9 +228,10 @@ def _listenable(host: str, port: int) -> bool:
 def _require_port(settings: Settings) -> None:
     if not _listenable(settings.host, settings.port):
         raise Conflict(
-            "port-taken", f"Port {settings.port} on {settings.host} is taken by another program.",
+            "port-taken",
+            f"Port {settings.port} on {settings.host} is taken by another program.",
             "Choose another --port, or stop that program.",
-        )  # fmt: skip
+        )
 
 
 def _ports(settings: Settings, extras: tuple[str, ...]) -> dict[str, int]:
@@ -203,7 +248,9 @@ def _ports(settings: Settings, extras: tuple[str, ...]) -> dict[str, int]:
 
 
 def _environ(settings: Settings, sequencer: bool = False) -> dict[str, str]:
-    """The environment of our own children: every setting as read, but no more database roles than the child needs."""
+    """The environment of our own children: every setting as read, but no more database roles than
+    the child needs.
+    """
     values = settings.model_dump(mode="json", exclude_none=True, exclude={"migrate_database_url"})
     if not sequencer:
         values.pop("sequencer_database_url", None)
@@ -211,21 +258,30 @@ def _environ(settings: Settings, sequencer: bool = False) -> dict[str, str]:
 
 
 def _bare() -> dict[str, str]:
-    """Our environment without anything of ours: neither database nor token leaks into a program beside us."""
+    """Our environment without anything of ours: neither database nor token leaks into a program
+    beside us.
+    """
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
 def _extra(name: str, settings: Settings, ports: dict[str, int], cluster: Cluster | None) -> Extra:
-    """How to start a program beside the registry; those that call it get a token of their own role."""
+    """How to start a program beside the registry; those that call it get a token of their own
+    role.
+    """
     from registry.app import service_token
 
     url = f"http://127.0.0.1:{ports[name]}" if name in ports else None
-    local = _bare() | {PREFIX + "HOME": str(settings.home), PREFIX + "LOG_LEVEL": settings.log_level}
+    local = _bare() | {
+        PREFIX + "HOME": str(settings.home),
+        PREFIX + "LOG_LEVEL": settings.log_level,
+    }
     if settings.mlflow_url:
         local[PREFIX + "MLFLOW_URL"] = settings.mlflow_url
 
     def caller() -> dict[str, str]:
-        token = service_token(settings, f"local-{name}", "trainer" if name == "trainer" else "gateway")
+        token = service_token(
+            settings, f"local-{name}", "trainer" if name == "trainer" else "gateway"
+        )
         return local | {PREFIX + "URL": _url(settings), PREFIX + "TOKEN": token}
 
     place, python = str(settings.private / name), [sys.executable, "-m"]
@@ -236,20 +292,33 @@ def _extra(name: str, settings: Settings, ports: dict[str, int], cluster: Cluste
         return Extra(name, [*argv, "--allow", str(settings.home)], caller, url)
     if name == "gateway":
         engine = f"http://127.0.0.1:{ports.get('engine', settings.port + EXTRAS['engine'])}"
-        argv = [*python, "registry", "gateway", "--port", str(ports[name]), "--engine", engine, "--cache", place]
+        argv = [
+            *python,
+            "registry",
+            "gateway",
+            "--port",
+            str(ports[name]),
+            "--engine",
+            engine,
+            "--cache",
+            place,
+        ]
         return Extra(name, argv, caller, url)
     artifacts = settings.private / "mlflow"
     artifacts.mkdir(mode=0o700, exist_ok=True)
     store = cluster.url("mlflow") if cluster is not None else f"sqlite:///{artifacts / 'mlflow.db'}"
     argv = [*python, "mlflow", "server", "--host", "127.0.0.1", "--port", str(ports[name])]
     argv += ["--workers", "1", "--artifacts-destination", str(artifacts / "artifacts")]
-    # Its job runners serve features we do not use, and are seven processes that import all of MLflow at the start.
+    # Its job runners serve features we do not use, and are seven processes that import all of
+    # MLflow at the start.
     quiet = {"MLFLOW_BACKEND_STORE_URI": store, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return Extra(name, argv, lambda: _bare() | quiet, url)
 
 
 def _url(settings: Settings) -> str:
-    """The address for programs on this machine; one that means all interfaces is no address to call."""
+    """The address for programs on this machine; one that means all interfaces is no address to
+    call.
+    """
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host  # noqa: S104 - compared, not bound
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
@@ -265,19 +334,31 @@ def _ready(settings: Settings) -> bool:
         connection.close()
 
 
-def _await_ready(supervisor: Supervisor, api: Child, settings: Settings, asked: threading.Event) -> None:
-    """Wait for /readyz; an API that dies three times in a row will not come, and says why in its log."""
+def _await_ready(
+    supervisor: Supervisor, api: Child, settings: Settings, asked: threading.Event
+) -> None:
+    """Wait for /readyz; an API that dies three times in a row will not come, and says why in its
+    log.
+    """
     deadline = time.monotonic() + READY_SECONDS
-    supervisor.watch(lambda: asked.is_set() or _ready(settings) or api.deaths >= 3 or time.monotonic() > deadline)
+    supervisor.watch(
+        lambda: asked.is_set() or _ready(settings) or api.deaths >= 3 or time.monotonic() > deadline
+    )
     if asked.is_set():
         raise Stopped
     if not _ready(settings):
         path = log_of(settings.home, "api")
-        raise Unavailable("api-not-ready", f"The API does not get ready: {last_line(path)}", f"See {path}.")
+        raise Unavailable(
+            "api-not-ready", f"The API does not get ready: {last_line(path)}", f"See {path}."
+        )
 
 
-def _announce(settings: Settings, token: str | None, beside: list[Extra], as_json: bool, seconds: float) -> None:
-    """The one line programs wait for, or a few for a person; the token only the first time, and not into a log."""
+def _announce(
+    settings: Settings, token: str | None, beside: list[Extra], as_json: bool, seconds: float
+) -> None:
+    """The one line programs wait for, or a few for a person; the token only the first time, and not
+    into a log.
+    """
     address = settings.public_url or _url(settings)
     if as_json:
         urls = {extra.name: extra.url for extra in beside if extra.url}

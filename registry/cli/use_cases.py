@@ -27,12 +27,19 @@ def usecase() -> None:
 @click.option("--owner", help="Who answers for it.")
 @click.option("--risk-tier", help="Its risk tier; policies select on it.")
 @click.option("--suite", metavar="REF", help="The eval suite its gates read.")
-@click.option("--meta", type=FILE, help="The same fields as YAML; every other field goes into its details.")
+@click.option(
+    "--meta", type=FILE, help="The same fields as YAML; every other field goes into its details."
+)
 @json_option
 def add(
-    name: str, purpose: str | None, owner: str | None, risk_tier: str | None, suite: str | None,
-    meta: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    name: str,
+    purpose: str | None,
+    owner: str | None,
+    risk_tier: str | None,
+    suite: str | None,
+    meta: Path | None,
+    as_json: bool,
+) -> None:
     """State a use case: its purpose, owner, risk tier and the suite that measures it.
 
     \b
@@ -41,15 +48,30 @@ def add(
     """
     read = dict(document(meta))
     given = {"purpose": purpose, "owner": owner, "risk_tier": risk_tier, "suite": suite}
-    known = {field: value if value is not None else read.pop(field, None) for field, value in given.items()}
-    details = {**read.pop("details", {}), **{field: value for field, value in read.items() if field not in given}}
+    known = {
+        field: value if value is not None else read.pop(field, None)
+        for field, value in given.items()
+    }
+    details = {
+        **read.pop("details", {}),
+        **{field: value for field, value in read.items() if field not in given},
+    }
     with connect() as registry:
-        made = registry.add_use_case(name, **{k: v for k, v in known.items() if v is not None}, details=details)
+        made = registry.add_use_case(
+            name, **{k: v for k, v in known.items() if v is not None}, details=details
+        )
     if as_json:
         emit(made)
     else:
-        fields(made.name, [("Purpose", made.purpose), ("Owner", made.owner), ("Risk tier", made.risk_tier),
-                           ("Suite", made.suite)])  # fmt: skip
+        fields(
+            made.name,
+            [
+                ("Purpose", made.purpose),
+                ("Owner", made.owner),
+                ("Risk tier", made.risk_tier),
+                ("Suite", made.suite),
+            ],
+        )
 
 
 @usecase.command("ls")

@@ -1,4 +1,6 @@
-"""Base models, adapters and checkpoints: the same four verbs for each, and `verify` for anything."""
+"""Base models, adapters and checkpoints: the same four verbs for each, and `verify` for
+anything.
+"""
 
 from __future__ import annotations
 
@@ -22,33 +24,55 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 def _group(kind: Literal["base", "adapter", "checkpoint"], title: str, example: str) -> click.Group:
     """The group of one kind: add, ls, show, verify."""
 
-    @click.group(kind, help=f"{title}: add, list, show, verify.\n\n\b\nExample:\n  countersign {kind} ls")
+    @click.group(
+        kind, help=f"{title}: add, list, show, verify.\n\n\b\nExample:\n  countersign {kind} ls"
+    )
     def group() -> None: ...
 
     @group.command(
         "add",
-        help="Send a folder of files and register them as a version; what is missing is listed as findings."
+        help="Send a folder of files and register them as a version; what is missing is listed as "
+        "findings."
         f"\n\n\b\nExample:\n  countersign {kind} add ./files --name {example} --meta meta.yaml",
     )
     @click.argument("directory", metavar="DIR", type=FOLDER)
-    @click.option("--name", required=True, metavar="team/name", help="The line of work this is a version of.")
+    @click.option(
+        "--name", required=True, metavar="team/name", help="The line of work this is a version of."
+    )
     @click.option("--base", "base_ref", metavar="REF", help="The base model version it stands on.")
     @click.option("--domain", help="The business domain it serves.")
     @click.option("--meta", type=FILE, help="Purpose, licence, source and the like, as YAML.")
     @imports.quantised_option(kind)
     @json_option
     def add(
-        directory: Path, name: str, base_ref: str | None, domain: str | None, meta: Path | None, as_json: bool,
+        directory: Path,
+        name: str,
+        base_ref: str | None,
+        domain: str | None,
+        meta: Path | None,
+        as_json: bool,
         quantised_of: str | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         from registry.cli.progress import bar
         from registry.client.versions import bundle_files
 
         known = document(meta)
         size = sum(path.stat().st_size for path, _ in bundle_files(directory))
-        with connect() as registry, refusal_as_document(as_json), bar(f"Sending {directory}", size, as_json) as step:
-            added = registry.add(kind, directory, name, base=base_ref, domain=domain, meta=known,
-                                 quantised_of=quantised_of, on_bytes=step)  # fmt: skip
+        with (
+            connect() as registry,
+            refusal_as_document(as_json),
+            bar(f"Sending {directory}", size, as_json) as step,
+        ):
+            added = registry.add(
+                kind,
+                directory,
+                name,
+                base=base_ref,
+                domain=domain,
+                meta=known,
+                quantised_of=quantised_of,
+                on_bytes=step,
+            )
         show_added(added, as_json)
 
     @group.command(
@@ -66,7 +90,10 @@ def _group(kind: Literal["base", "adapter", "checkpoint"], title: str, example: 
                 if as_json:
                     emit(versions)
                 else:
-                    rows = [(v.ref, state(v.state), v.manifest_digest, v.created_by, v.created_at) for v in versions]
+                    rows = [
+                        (v.ref, state(v.state), v.manifest_digest, v.created_by, v.created_at)
+                        for v in versions
+                    ]
                     table(["Version", "State", "Digest", "By", "Since"], rows)
                 return
             lines = registry.lines(kind, search)
@@ -74,12 +101,21 @@ def _group(kind: Literal["base", "adapter", "checkpoint"], title: str, example: 
             emit(lines)
         else:
             rows_ = [
-                (one.name, one.domain, one.newest, state(one.newest_state) if one.newest_state else None, one.serves)
+                (
+                    one.name,
+                    one.domain,
+                    one.newest,
+                    state(one.newest_state) if one.newest_state else None,
+                    one.serves,
+                )
                 for one in lines
             ]
             table(["Name", "Domain", "Newest", "State", "Serves"], rows_)
 
-    @group.command("show", help=f"Show one version whole.\n\n\b\nExample:\n  countersign {kind} show {example}@v1")
+    @group.command(
+        "show",
+        help=f"Show one version whole.\n\n\b\nExample:\n  countersign {kind} show {example}@v1",
+    )
     @click.argument("ref", metavar="REF")
     @json_option
     def show(ref: str, as_json: bool) -> None:
@@ -126,17 +162,30 @@ def verify(ref: str, as_json: bool) -> None:
 
 
 def _show_version(version: VersionView) -> None:
-    fields(f"{version.ref}  {state(version.state)}", [
-        ("Digest", version.manifest_digest), ("Tensor root", version.tensor_root), ("Base", version.base),
-        ("Base root", version.base_root), ("Made by", version.created_by), ("Since", version.created_at),
-        ("Training run", version.training_run), ("Serves", version.serves), ("Recalled because", version.recall_reason),
-        *(("Risk", risk) for risk in version.facts.get("risks") or ()),
-        ("Chat template", _template(version)), ("Quantised from", _descent(version)),
-        *((f"meta {name}", value) for name, value in version.meta.items()),
-    ])  # fmt: skip
+    fields(
+        f"{version.ref}  {state(version.state)}",
+        [
+            ("Digest", version.manifest_digest),
+            ("Tensor root", version.tensor_root),
+            ("Base", version.base),
+            ("Base root", version.base_root),
+            ("Made by", version.created_by),
+            ("Since", version.created_at),
+            ("Training run", version.training_run),
+            ("Serves", version.serves),
+            ("Recalled because", version.recall_reason),
+            *(("Risk", risk) for risk in version.facts.get("risks") or ()),
+            ("Chat template", _template(version)),
+            ("Quantised from", _descent(version)),
+            *((f"meta {name}", value) for name, value in version.meta.items()),
+        ],
+    )
     table(["File", "SHA-256", "Bytes"], [(one.path, one.sha256, one.size) for one in version.files])
     if version.approvals:
-        rows = [(one.review, one.environment, state(one.state), one.expires_at) for one in version.approvals]
+        rows = [
+            (one.review, one.environment, state(one.state), one.expires_at)
+            for one in version.approvals
+        ]
         table(["Review", "Environment", "State", "Expires"], rows)
 
 
@@ -145,7 +194,9 @@ def _template(version: VersionView) -> str | None:
     told = version.facts.get("chat_template")
     if not told or "own" not in told:
         return told["digest"] if told else None
-    whose = f"its own: see countersign adapter template {version.ref}" if told["own"] else "its base's"
+    whose = (
+        f"its own: see countersign adapter template {version.ref}" if told["own"] else "its base's"
+    )
     return f"{told['digest']}, {whose}"
 
 
@@ -156,7 +207,10 @@ def _descent(version: VersionView) -> str | None:
         return None
     if told["grade"] == "verified":
         return f"{told['of']}, verified from the bytes ({', '.join(told['recipes'])})"
-    return f"{told['of']}, claimed only: {told['unchecked_count']} things could not be worked out, such as {told['unchecked'][0]}"
+    return (
+        f"{told['of']}, claimed only: {told['unchecked_count']} things could not be worked "
+        f"out, such as {told['unchecked'][0]}"
+    )
 
 
 def _verify(ref: str, as_json: bool) -> None:
@@ -168,14 +222,24 @@ def _verify(ref: str, as_json: bool) -> None:
         _show_verified(verified)
     if not verified.ok:
         raise Unverified(
-            "bytes-changed", f"{verified.ref} is not what was registered: {'; '.join(verified.problems)}.",
-            "Do not use it; restore its blobs from a backup, or recall it.", problems=verified.problems,
-        )  # fmt: skip
+            "bytes-changed",
+            f"{verified.ref} is not what was registered: {'; '.join(verified.problems)}.",
+            "Do not use it; restore its blobs from a backup, or recall it.",
+            problems=verified.problems,
+        )
 
 
 def _show_verified(verified: VerifiedView) -> None:
-    fields(f"{verified.ref}  {state('valid' if verified.ok else 'broken')}", [
-        ("Files", verified.files), ("Bytes", verified.bytes), ("Digest", verified.manifest_digest),
-        ("Root", verified.root),
-    ])  # fmt: skip
-    table(["Check", "Outcome", "Detail"], [(one.check, state(one.outcome), one.detail) for one in verified.checks])
+    fields(
+        f"{verified.ref}  {state('valid' if verified.ok else 'broken')}",
+        [
+            ("Files", verified.files),
+            ("Bytes", verified.bytes),
+            ("Digest", verified.manifest_digest),
+            ("Root", verified.root),
+        ],
+    )
+    table(
+        ["Check", "Outcome", "Detail"],
+        [(one.check, state(one.outcome), one.detail) for one in verified.checks],
+    )

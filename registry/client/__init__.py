@@ -1,4 +1,6 @@
-"""The Python client, typed and synchronous: what the command line, the trainer, the gateway and CI use."""
+"""The Python client, typed and synchronous: what the command line, the trainer, the gateway and CI
+use.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,24 @@ __all__ = ["Countersign", "OnBytes", "Progress", "Sign"]
 
 
 class Countersign(
-    Accounts, Imports, Versions, Datasets, Profiles, Evals, TrainingRuns, Reviews, Rollouts, Retention, Search, Audit
+    Accounts,
+    Imports,
+    Versions,
+    Datasets,
+    Profiles,
+    Evals,
+    TrainingRuns,
+    Reviews,
+    Rollouts,
+    Retention,
+    Search,
+    Audit,
 ):
     """A registry, spoken to with one token; each noun's methods are in the file of that noun.
 
     >>> with Countersign("http://127.0.0.1:8080", token) as registry:
     ...     registry.submit("acme/claims@v3", "production", "claims", "First claims adapter")
 
-    Every failure is a RegistryError: of the family the registry named, or Unavailable when it does not answer.
+    Every failure is a RegistryError: of the family the registry named, or Unavailable when it does
+    not answer.
     """

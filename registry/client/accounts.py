@@ -19,20 +19,36 @@ class Accounts(Transport):
         """The account this token speaks for."""
         return self._get("/me", AccountView)
 
-    def create_account(self, name: str, roles: Sequence[str], team: str | None = None) -> AccountView:
-        """Make a person (admin, engineer, reviewer, auditor) or a service (trainer, gateway). Needs admin."""
-        return self._post("/accounts", AccountView, {"name": name, "roles": list(roles), "team": team})
+    def create_account(
+        self, name: str, roles: Sequence[str], team: str | None = None
+    ) -> AccountView:
+        """Make a person (admin, engineer, reviewer, auditor) or a service (trainer, gateway). Needs
+        admin.
+        """
+        return self._post(
+            "/accounts", AccountView, {"name": name, "roles": list(roles), "team": team}
+        )
 
     def accounts(self) -> list[AccountView]:
         """Everybody, with grants and keys."""
         return self._get("/accounts", list[AccountView])
 
     def create_token(
-        self, account: str, roles: Sequence[str], team: str | None = None, days: int = 30,
+        self,
+        account: str,
+        roles: Sequence[str],
+        team: str | None = None,
+        days: int = 30,
         environment: str | None = None,
-    ) -> TokenView:  # fmt: skip
+    ) -> TokenView:
         """Mint a token for an account; its secret is in the answer, once. Needs admin."""
-        body = {"account": account, "roles": list(roles), "team": team, "days": days, "environment": environment}
+        body = {
+            "account": account,
+            "roles": list(roles),
+            "team": team,
+            "days": days,
+            "environment": environment,
+        }
         return self._post("/tokens", TokenView, body)
 
     def tokens(self) -> list[TokenView]:
@@ -44,9 +60,13 @@ class Accounts(Transport):
         self._delete(f"/tokens/{token_id}")
 
     def enroll_key(self, public_text: str, label: str, sign: Sign) -> KeyView:
-        """Enrol a public key (base64 of 32 bytes) as one's own, proving by a signature that one holds it."""
+        """Enrol a public key (base64 of 32 bytes) as one's own, proving by a signature that one
+        holds it.
+        """
         _, proof = sign({"account": str(self.me().id), "public_key": public_text})
-        return self._post("/keys", KeyView, {"public_key": public_text, "label": label, "proof": proof})
+        return self._post(
+            "/keys", KeyView, {"public_key": public_text, "label": label, "proof": proof}
+        )
 
     def keys(self) -> list[KeyView]:
         """Enrolled keys."""

@@ -1,7 +1,9 @@
-"""Artifacts of an MLflow run, over MLflow's own REST: listed, the bundle's folder found, its files fetched.
+"""Artifacts of an MLflow run, over MLflow's own REST: listed, the bundle's folder found, its files
+fetched.
 
-The registry never imports mlflow; three of its routes are all an import needs. What an MLflow run says of itself is a
-claim: its artifacts can be overwritten at any time, and only the digests registered here hold.
+The registry never imports mlflow; three of its routes are all an import needs. What an MLflow run
+says of itself is a claim: its artifacts can be overwritten at any time, and only the digests
+registered here hold.
 """
 
 from __future__ import annotations
@@ -42,27 +44,41 @@ def parse(source: str) -> tuple[str, str | None] | None:
     found = RUN.fullmatch(source)
     if found is None or (found[2] and any(part in ("", ".", "..") for part in found[2].split("/"))):
         raise Invalid(
-            "bad-mlflow-run", f"'{source[:120]}' names no MLflow run.", "Write mlflow:RUN_ID or mlflow:RUN_ID/path."
+            "bad-mlflow-run",
+            f"'{source[:120]}' names no MLflow run.",
+            "Write mlflow:RUN_ID or mlflow:RUN_ID/path.",
         )
     return found[1], found[2]
 
 
 class Artifacts:
-    """One MLflow server. Credentials come from MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN, as for its client."""
+    """One MLflow server. Credentials come from MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN,
+    as for its client.
+    """
 
     def __init__(self, url: str | None = None) -> None:
         """Address a server; None reads MLFLOW_TRACKING_URI. Invalid without an http(s) address."""
         self.url = (url or os.environ.get("MLFLOW_TRACKING_URI", "")).rstrip("/")
         if urlsplit(self.url).scheme not in ("http", "https"):
-            raise Invalid("no-mlflow", "No MLflow server is named by an http address.",
-                          "Give --mlflow URL, or set MLFLOW_TRACKING_URI.")  # fmt: skip
-        token, name = os.environ.get("MLFLOW_TRACKING_TOKEN"), os.environ.get("MLFLOW_TRACKING_USERNAME")
+            raise Invalid(
+                "no-mlflow",
+                "No MLflow server is named by an http address.",
+                "Give --mlflow URL, or set MLFLOW_TRACKING_URI.",
+            )
+        token, name = (
+            os.environ.get("MLFLOW_TRACKING_TOKEN"),
+            os.environ.get("MLFLOW_TRACKING_USERNAME"),
+        )
         loopback = urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")
         self._http = httpx.Client(
-            base_url=self.url, timeout=httpx.Timeout(60.0, connect=5.0), trust_env=not loopback,
+            base_url=self.url,
+            timeout=httpx.Timeout(60.0, connect=5.0),
+            trust_env=not loopback,
             headers={"Authorization": f"Bearer {token}"} if token else {},
-            auth=(name, os.environ.get("MLFLOW_TRACKING_PASSWORD", "")) if name and not token else None,
-        )  # fmt: skip
+            auth=(name, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
+            if name and not token
+            else None,
+        )
 
     def close(self) -> None:
         """Give the connections back."""
@@ -76,7 +92,8 @@ class Artifacts:
     def bundle(self, kind: Kind, run: str, path: str | None) -> list[Artifact]:
         """The files of the one folder of a run that holds a bundle of this kind.
 
-        Raises NotFound when there is none, Invalid (`which-artifact`) naming them all when there are several.
+        Raises NotFound when there is none, Invalid (`which-artifact`) naming them all when there
+        are several.
         """
         folders: dict[str, list[Artifact]] = {}
         for found in self._files(run, path or ""):
@@ -85,11 +102,17 @@ class Artifacts:
         if path is not None and path in fits:  # the folder named itself, whatever lies below it
             return fits[path]
         if not fits:
-            raise NotFound("no-bundle", f"The MLflow run {run} has no folder with {_wanted(kind)}.",
-                           "Log the folder save_pretrained wrote (safetensors), or name another path.")  # fmt: skip
+            raise NotFound(
+                "no-bundle",
+                f"The MLflow run {run} has no folder with {_wanted(kind)}.",
+                "Log the folder save_pretrained wrote (safetensors), or name another path.",
+            )
         if len(fits) > 1:
-            raise Invalid("which-artifact", f"The run holds several: {', '.join(sorted(fits))[:400]}.",
-                          f"Name one of them: mlflow:{run}/{sorted(fits)[-1]}.")  # fmt: skip
+            raise Invalid(
+                "which-artifact",
+                f"The run holds several: {', '.join(sorted(fits))[:400]}.",
+                f"Name one of them: mlflow:{run}/{sorted(fits)[-1]}.",
+            )
         return next(iter(fits.values()))
 
     def _files(self, run: str, path: str) -> Iterator[Artifact]:
@@ -101,33 +124,46 @@ class Artifacts:
                 inside = str(entry.get("path", ""))
                 parts = PurePosixPath(inside).parts
                 if not parts or inside.startswith("/") or ".." in parts or "\\" in inside:
-                    raise Invalid("bad-artifact", f"The MLflow run {run} names an artifact '{inside[:120]}'.",
-                                  "Do not import it; look at that run.")  # fmt: skip
+                    raise Invalid(
+                        "bad-artifact",
+                        f"The MLflow run {run} names an artifact '{inside[:120]}'.",
+                        "Do not import it; look at that run.",
+                    )
                 if entry.get("is_dir"):
                     waiting.append(inside)
                 else:
                     count += 1
                     yield Artifact(inside, int(entry.get("file_size") or 0))
             if asked > MAX_FOLDERS or count > MAX_FILES:
-                raise Invalid("too-many-artifacts", f"The MLflow run {run} holds more than {MAX_FOLDERS} folders or "
-                              f"{MAX_FILES} files.", "Name the folder: mlflow:RUN_ID/path.")  # fmt: skip
+                raise Invalid(
+                    "too-many-artifacts",
+                    f"The MLflow run {run} holds more than {MAX_FOLDERS} folders or "
+                    f"{MAX_FILES} files.",
+                    "Name the folder: mlflow:RUN_ID/path.",
+                )
 
     def _listed(self, run: str, folder: str) -> Iterator[dict[str, Any]]:
         token: str | None = None
         while True:
-            answer = self._ask("/api/2.0/mlflow/artifacts/list", run_id=run, path=folder or None, page_token=token)
+            answer = self._ask(
+                "/api/2.0/mlflow/artifacts/list", run_id=run, path=folder or None, page_token=token
+            )
             yield from answer.get("files", [])
             token = answer.get("next_page_token")
             if not token:
                 return
 
     def fetch(self, run: str, file: Artifact, into: Path, on_bytes: OnBytes | None = None) -> Path:
-        """Stream one file into a folder, under its own name; Unavailable when fewer or more bytes come than listed."""
+        """Stream one file into a folder, under its own name; Unavailable when fewer or more bytes
+        come than listed.
+        """
         target = into / PurePosixPath(file.path).name
         got = 0
         with (
             self._named(),
-            self._http.stream("GET", "/get-artifact", params={"run_id": run, "path": file.path}) as answer,
+            self._http.stream(
+                "GET", "/get-artifact", params={"run_id": run, "path": file.path}
+            ) as answer,
         ):
             self._check(answer)
             with target.open("wb") as out:
@@ -137,20 +173,29 @@ class Artifacts:
                     if on_bytes is not None:
                         on_bytes(len(chunk))
         if got != file.size:
-            raise Unavailable("artifact-cut", f"MLflow listed {file.path} with {file.size} bytes and sent {got}.",
-                              "Try again; if it stays so, look at the run's artifact store.")  # fmt: skip
+            raise Unavailable(
+                "artifact-cut",
+                f"MLflow listed {file.path} with {file.size} bytes and sent {got}.",
+                "Try again; if it stays so, look at the run's artifact store.",
+            )
         return target
 
     def _ask(self, route: str, **params: str | None) -> dict[str, Any]:
         with self._named():
-            answer = self._http.get(route, params={key: value for key, value in params.items() if value is not None})
+            answer = self._http.get(
+                route, params={key: value for key, value in params.items() if value is not None}
+            )
         self._check(answer)
         try:
             document = answer.json()
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            raise Unavailable("not-mlflow", f"What answers at {self._shown} is no MLflow server.", "Check --mlflow.")
+            raise Unavailable(
+                "not-mlflow",
+                f"What answers at {self._shown} is no MLflow server.",
+                "Check --mlflow.",
+            )
         return document
 
     def _check(self, answer: httpx.Response) -> None:
@@ -163,13 +208,21 @@ class Artifacts:
             told = ""
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise NotFound(
-                "mlflow-run-unknown", f"MLflow knows no such run or artifact. {told}".strip(), "Check the run's id."
+                "mlflow-run-unknown",
+                f"MLflow knows no such run or artifact. {told}".strip(),
+                "Check the run's id.",
             )
         if answer.status_code in (401, 403):
-            raise Invalid("mlflow-refused", f"MLflow refuses to answer ({answer.status_code}).",
-                          "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.")  # fmt: skip
+            raise Invalid(
+                "mlflow-refused",
+                f"MLflow refuses to answer ({answer.status_code}).",
+                "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+                "MLFLOW_TRACKING_TOKEN.",
+            )
         raise Unavailable(
-            "mlflow-failed", f"MLflow answered {answer.status_code}. {told}".strip(), "Look at MLflow's log."
+            "mlflow-failed",
+            f"MLflow answered {answer.status_code}. {told}".strip(),
+            "Look at MLflow's log.",
         )
 
     @property
@@ -183,8 +236,11 @@ class Artifacts:
         try:
             yield
         except httpx.RequestError as error:
-            raise Unavailable("mlflow-unreachable", f"MLflow at {self._shown} does not answer: {type(error).__name__}.",
-                              "Check --mlflow and that it runs.") from error  # fmt: skip
+            raise Unavailable(
+                "mlflow-unreachable",
+                f"MLflow at {self._shown} does not answer: {type(error).__name__}.",
+                "Check --mlflow and that it runs.",
+            ) from error
 
 
 def _is_bundle(kind: Kind, files: list[Artifact]) -> bool:

@@ -18,16 +18,22 @@ class Audit(Transport):
         """Where a thing comes from and what derives from it."""
         return self._get(f"/lineage/{ref_path(ref)}", LineageView)
 
-    def events(self, action: str | None = None, subject: str | None = None, limit: int = 50) -> list[EventView]:
+    def events(
+        self, action: str | None = None, subject: str | None = None, limit: int = 50
+    ) -> list[EventView]:
         """The newest entries of the log, at most `limit`."""
-        return list(islice(self._items("/audit/events", EventPage, action=action, subject=subject), limit))
+        return list(
+            islice(self._items("/audit/events", EventPage, action=action, subject=subject), limit)
+        )
 
     def tree_head(self) -> TreeHeadView:
         """The newest signed tree head."""
         return self._get("/audit/tree-head", TreeHeadView)
 
     def check_log(self) -> LogCheckView:
-        """Have the registry recompute its whole log. An auditor who trusts nobody exports it and checks offline."""
+        """Have the registry recompute its whole log. An auditor who trusts nobody exports it and
+        checks offline.
+        """
         return self._get("/audit/check", LogCheckView, timeout=SLOW)
 
     def export(self, dest: str | Path) -> Path:

@@ -1,4 +1,6 @@
-"""Bytes by digest: streamed up, asked for first; streamed down, resumed, and never left behind unverified."""
+"""Bytes by digest: streamed up, asked for first; streamed down, resumed, and never left behind
+unverified.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ CHUNK = 1 << 20
 WHOLE = 8 << 20
 """Bytes up to which a file is sent in one request that begins again when it is cut."""
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds between the tries that get no further; together more than a registry waits for a silent sender."""
+"""Seconds between the tries that get no further; together more than a registry waits for a silent
+sender.
+"""
 SENDING = httpx.Timeout(SLOW, connect=5.0, write=60.0)
 OnBytes = Callable[[int], None]
 
@@ -26,7 +30,8 @@ OnBytes = Callable[[int], None]
 class Progress:
     """Hears how files get on, in bytes; without a subclass only of those that are at the registry.
 
-    Calls to the object itself add up to a file's size; a negative step takes back what a cut request had sent.
+    Calls to the object itself add up to a file's size; a negative step takes back what a cut
+    request had sent.
     """
 
     def __init__(self, on_bytes: OnBytes | None = None) -> None:
@@ -50,10 +55,14 @@ class Progress:
 
 
 class Blobs(Transport):
-    """The blob store's door. `on_bytes` hears every step in bytes; the steps of one file add up to its size."""
+    """The blob store's door. `on_bytes` hears every step in bytes; the steps of one file add up to
+    its size.
+    """
 
     def has_blob(self, sha256: str) -> bool:
-        """Need these bytes (64 hex digits) not be sent? False also where they are there, but are not yours to name."""
+        """Need these bytes (64 hex digits) not be sent? False also where they are there, but are
+        not yours to name.
+        """
         return self._patiently(lambda: self._has(sha256))
 
     def _has(self, sha256: str) -> bool:
@@ -61,11 +70,12 @@ class Blobs(Transport):
             return answer.status_code != httpx.codes.NOT_FOUND
 
     def put_file(self, path: str | Path, on_bytes: OnBytes | Progress | None = None) -> FileView:
-        """Send one file unless the registry has its bytes: hashed in a first pass, streamed in a second.
+        """Send one file unless the registry has its bytes: hashed in a first pass, streamed in a
+        second.
 
-        A large file goes on where it was cut, in this call or in a later one for the same file; Unavailable
-        (`upload-broken`) says so when several tries in a row got no further. One that changes between the passes is
-        refused as Unverified.
+        A large file goes on where it was cut, in this call or in a later one for the same file;
+        Unavailable (`upload-broken`) says so when several tries in a row got no further. One that
+        changes between the passes is refused as Unverified.
         """
         path = Path(path)
         if not path.is_file():
@@ -84,10 +94,13 @@ class Blobs(Transport):
         sent = _Sent(watch)
 
         def attempt() -> None:
-            # The same bytes under the same digest: sending them again changes nothing, so a retry is safe.
+            # The same bytes under the same digest: sending them again changes nothing, so a retry
+            # is safe.
             sent.back_to(0)
             body = _chunks(path, 0, size, sent)
-            with self._open("PUT", f"/blobs/{sha256}", content=body, headers=_length(size), timeout=SENDING) as answer:
+            with self._open(
+                "PUT", f"/blobs/{sha256}", content=body, headers=_length(size), timeout=SENDING
+            ) as answer:
                 answer.read()
 
         self._patiently(attempt)
@@ -111,18 +124,30 @@ class Blobs(Transport):
                 headers = _length(size - offset) | {"Upload-Offset": str(offset)}
                 body = _chunks(path, offset, size, sent)
                 where = f"/uploads/{sha256}"
-                with self._open("PATCH", where, content=body, headers=headers, timeout=SENDING) as answer:
+                with self._open(
+                    "PATCH", where, content=body, headers=headers, timeout=SENDING
+                ) as answer:
                     answer.read()
                 return
             except (Unavailable, Conflict) as error:
-                if isinstance(error, Conflict) and error.kind not in ("upload-busy", "upload-offset"):
+                if isinstance(error, Conflict) and error.kind not in (
+                    "upload-busy",
+                    "upload-offset",
+                ):
                     raise
-                again, ours = True, ours or isinstance(error, Unavailable)  # a conflict took nothing of ours
+                again, ours = (
+                    True,
+                    ours or isinstance(error, Unavailable),
+                )  # a conflict took nothing of ours
                 if quiet == len(PAUSES):
                     raise Unavailable(
-                        "upload-broken", f"The upload of {path} stands at {max(furthest, 0)} of {size} bytes: {error.detail}",
-                        "Run the same command again: it goes on from there.", offset=max(furthest, 0), size=size,
-                    ) from error  # fmt: skip
+                        "upload-broken",
+                        f"The upload of {path} stands at {max(furthest, 0)} of {size} bytes: "
+                        f"{error.detail}",
+                        "Run the same command again: it goes on from there.",
+                        offset=max(furthest, 0),
+                        size=size,
+                    ) from error
                 if self._on_wait is not None:
                     self._on_wait(error)
                 time.sleep(max(PAUSES[quiet], float(error.facts.get("retry_after", 0))))
@@ -135,7 +160,8 @@ class Blobs(Transport):
             return int(said) if said.isdecimal() and answer.is_success else 0
 
     def get_blob(self, sha256: str, dest: str | Path, on_bytes: OnBytes | None = None) -> Path:
-        """Fetch bytes to `dest`: resumed where a cut one stopped, compared with the digest, then moved into place.
+        """Fetch bytes to `dest`: resumed where a cut one stopped, compared with the digest, then
+        moved into place.
 
         Raises Unverified when the bytes are others than asked for; nothing is left at `dest` then.
         """
@@ -151,15 +177,19 @@ class Blobs(Transport):
                 self._patiently(lambda: self._fetch(sha256, part, step))
                 break
             except Unavailable:
-                if _size(part) <= had:  # a link that is cut again and again still gets there while bytes arrive
+                if (
+                    _size(part) <= had
+                ):  # a link that is cut again and again still gets there while bytes arrive
                     raise
         found, _ = hash_file(part)
         if found != sha256:
             part.unlink()
             raise Unverified(
-                "digest-mismatch", f"The bytes received for sha256:{sha256} have the digest sha256:{found}.",
-                "Fetch them again; if it happens twice, ask an administrator to run countersign doctor.",
-            )  # fmt: skip
+                "digest-mismatch",
+                f"The bytes received for sha256:{sha256} have the digest sha256:{found}.",
+                "Fetch them again; if it happens twice, ask an administrator to run countersign "
+                "doctor.",
+            )
         part.replace(dest)
         return dest
 
@@ -167,14 +197,19 @@ class Blobs(Transport):
         had = _size(part)
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={had}-"} if had else {})
         past_the_end = httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE
-        with self._open("GET", f"/blobs/{sha256}", headers=headers, accept=past_the_end if had else None) as answer:
+        with self._open(
+            "GET", f"/blobs/{sha256}", headers=headers, accept=past_the_end if had else None
+        ) as answer:
             if answer.status_code == past_the_end:
-                return  # there is nothing more to get: the digest says whether what is here is right
+                # there is nothing more to get: the digest says whether what is here is right
+                return
             resumed = answer.status_code == httpx.codes.PARTIAL_CONTENT
             if had and not resumed:
                 step(-had)
             with part.open("ab" if resumed else "wb") as out:
-                for chunk in answer.iter_raw():  # as it comes: a cut loses nothing that was received
+                for (
+                    chunk
+                ) in answer.iter_raw():  # as it comes: a cut loses nothing that was received
                     out.write(chunk)
                     step(len(chunk))
                 out.flush()
@@ -194,7 +229,9 @@ def hash_file(path: Path, on_bytes: OnBytes | None = None) -> tuple[str, int]:
 
 
 class _Sent:
-    """What one file's steps add up to so far, so that a cut can be taken back to where the registry stands."""
+    """What one file's steps add up to so far, so that a cut can be taken back to where the registry
+    stands.
+    """
 
     def __init__(self, step: OnBytes) -> None:
         self._step, self.so_far = step, 0
@@ -218,8 +255,11 @@ def _chunks(path: Path, start: int, end: int, step: OnBytes) -> Iterator[bytes]:
         while start < end:
             chunk = file.read(min(CHUNK, end - start))
             if not chunk:
-                raise Unverified("file-changed", f"{path} became shorter while it was sent.",
-                                 "Wait until whatever writes it is done, then add it again.")  # fmt: skip
+                raise Unverified(
+                    "file-changed",
+                    f"{path} became shorter while it was sent.",
+                    "Wait until whatever writes it is done, then add it again.",
+                )
             yield chunk
             start += len(chunk)
             step(len(chunk))

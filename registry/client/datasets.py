@@ -22,9 +22,15 @@ class Datasets(Blobs):
         meta: Mapping[str, Any] | None = None,
         on_bytes: OnBytes | Progress | None = None,
     ) -> AddedView:
-        """Send a JSON Lines file and register it as a version of `team/name`; BundleRejected lists bad rows."""
+        """Send a JSON Lines file and register it as a version of `team/name`; BundleRejected lists
+        bad rows.
+        """
         sent = self.put_file(file, on_bytes)
-        body = {"name": name, "file": {"sha256": sent.sha256, "size": sent.size}, "meta": dict(meta or {})}
+        body = {
+            "name": name,
+            "file": {"sha256": sent.sha256, "size": sent.size},
+            "meta": dict(meta or {}),
+        }
         return self._post("/datasets", AddedView, body, timeout=SLOW)
 
     def datasets(self) -> list[DatasetVersionView]:

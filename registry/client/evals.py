@@ -30,7 +30,9 @@ class Evals(Transport):
         metric: str = "exact_match",
         decoding: Mapping[str, Any] | None = None,
     ) -> SuiteView:
-        """Freeze one split of a data set version as an eval suite version: items, metric and decoding."""
+        """Freeze one split of a data set version as an eval suite version: items, metric and
+        decoding.
+        """
         body = {
             "name": name,
             "dataset": dataset,

@@ -8,13 +8,21 @@ from urllib.parse import quote
 
 from registry.client.blobs import Blobs
 from registry.client.transport import ref_path
-from registry.views.profiles import ComparisonView, DefinedView, ProfileView, PromptView, VerdictView
+from registry.views.profiles import (
+    ComparisonView,
+    DefinedView,
+    ProfileView,
+    PromptView,
+    VerdictView,
+)
 
 
 class Profiles(Blobs):
     """Serving profiles and the engines' verdicts."""
 
-    def define_profile(self, ref: str, profile: Mapping[str, Any], served_base: str | None = None) -> DefinedView:
+    def define_profile(
+        self, ref: str, profile: Mapping[str, Any], served_base: str | None = None
+    ) -> DefinedView:
         """Freeze one way to serve a version; send the system prompt's bytes before (`put_file`)."""
         body = {"ref": ref, "profile": dict(profile), "served_base": served_base}
         return self._post("/profiles", DefinedView, body)
@@ -33,7 +41,10 @@ class Profiles(Blobs):
 
     def compare_profiles(self, before: str, after: str) -> ComparisonView:
         """Two profiles part by part."""
-        return self._get(f"/profiles/{quote(before, safe='')}/compared-with/{quote(after, safe='')}", ComparisonView)
+        return self._get(
+            f"/profiles/{quote(before, safe='')}/compared-with/{quote(after, safe='')}",
+            ComparisonView,
+        )
 
     def engines(self, ref: str) -> list[VerdictView]:
         """Which engines can serve a version, and why not."""

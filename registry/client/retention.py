@@ -1,4 +1,6 @@
-"""Keeping and letting go: retention classes, legal holds, deletions, collections of bytes, quotas."""
+"""Keeping and letting go: retention classes, legal holds, deletions, collections of bytes,
+quotas.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,13 @@ from registry.views.retention import (
     QuotaView,
     SettingView,
     TombstoneView,
-)  # fmt: skip
+)
 
 
 class Retention(Transport):
-    """What is kept, why, and until when. References to data sets may bear `dataset:` before them."""
+    """What is kept, why, and until when. References to data sets may bear `dataset:` before
+    them.
+    """
 
     def retention_classes(self) -> list[ClassView]:
         """Every class, the shortest first."""
@@ -31,13 +35,23 @@ class Retention(Transport):
 
     def define_retention(self, terms: Terms, reason: str) -> ClassView:
         """Define a class; its terms never change."""
-        body = {"name": terms.name, "keep_days": terms.keep_days, "counted_from": terms.counted_from,
-                "after": terms.after, "draft_days": terms.draft_days, "reason": reason}  # fmt: skip
+        body = {
+            "name": terms.name,
+            "keep_days": terms.keep_days,
+            "counted_from": terms.counted_from,
+            "after": terms.after,
+            "draft_days": terms.draft_days,
+            "reason": reason,
+        }
         return self._post("/retention/classes", ClassView, body)
 
     def retain(self, name: str, retention: str, reason: str) -> SettingView:
         """Put a line, a data set or a team under a class."""
-        return self._post("/retention/settings", SettingView, {"name": name, "retention": retention, "reason": reason})
+        return self._post(
+            "/retention/settings",
+            SettingView,
+            {"name": name, "retention": retention, "reason": reason},
+        )
 
     def due(self, limit: int | None = None) -> Iterator[DueView]:
         """What is due for deletion, oldest first, page after page as they are read."""
@@ -47,7 +61,9 @@ class Retention(Transport):
         """What keeps a version or data set version, or its tombstone."""
         return self._get(f"/keeping/{quote(ref, safe='/@:')}", KeepingView)
 
-    def holds(self, over: str | None = None, *, standing: bool = True, limit: int | None = None) -> Iterator[HoldView]:
+    def holds(
+        self, over: str | None = None, *, standing: bool = True, limit: int | None = None
+    ) -> Iterator[HoldView]:
         """Legal holds, newest first, page after page as they are read."""
         return islice(self._items("/holds", HoldPage, over=over, standing=standing), limit)
 
@@ -73,7 +89,9 @@ class Retention(Transport):
 
     def collect(self, grace_hours: int = 24) -> CollectionView:
         """Collect bytes that no row needs."""
-        return self._post("/collections", CollectionView, {"grace_hours": grace_hours}, timeout=SLOW)
+        return self._post(
+            "/collections", CollectionView, {"grace_hours": grace_hours}, timeout=SLOW
+        )
 
     def quotas(self) -> list[QuotaView]:
         """What every team you see may use, and uses."""
@@ -83,7 +101,14 @@ class Retention(Transport):
         """What one team may use, and uses."""
         return self._get(f"/quotas/{quote(team, safe='')}", QuotaView)
 
-    def set_quota(self, team: str, max_bytes: int | None, max_versions: int | None, reason: str) -> QuotaView:
+    def set_quota(
+        self, team: str, max_bytes: int | None, max_versions: int | None, reason: str
+    ) -> QuotaView:
         """Set a team's quota; None is unlimited."""
-        body = {"team": team, "max_bytes": max_bytes, "max_versions": max_versions, "reason": reason}
+        body = {
+            "team": team,
+            "max_bytes": max_bytes,
+            "max_versions": max_versions,
+            "reason": reason,
+        }
         return self._post("/quotas", QuotaView, body)

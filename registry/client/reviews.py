@@ -35,16 +35,23 @@ class Reviews(Transport):
         return self._get(f"/reviews/{number}/decision", DecisionDraft)
 
     def vote(self, number: int, verdict: Verdict, reason: str, sign: Sign) -> ReviewView:
-        """Vote: `sign` (bound to the context "decision") signs the whole decision as it stands at this moment.
+        """Vote: `sign` (bound to the context "decision") signs the whole decision as it stands at
+        this moment.
 
-        The reason goes into the decision only as a salted commitment, so that it can be erased later and the
-        signature still holds.
+        The reason goes into the decision only as a salted commitment, so that it can be erased
+        later and the signature still holds.
         """
         salt = secrets.token_bytes(SALT)
         completed = {"verdict": verdict, "reason_commitment": commitment(salt, reason)}
         decision = {**self.draft(number).decision, **completed}
         key, signature = sign(decision)
-        body = {"decision": decision, "reason": reason, "salt": salt.hex(), "key": key, "signature": signature}
+        body = {
+            "decision": decision,
+            "reason": reason,
+            "salt": salt.hex(),
+            "key": key,
+            "signature": signature,
+        }
         return self._post(f"/reviews/{number}/votes", ReviewView, body)
 
     def withdraw(self, number: int, reason: str) -> ReviewView:

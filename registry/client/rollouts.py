@@ -8,24 +8,46 @@ import httpx
 
 from registry.client.answers import read
 from registry.client.transport import Transport
-from registry.views.rollouts import AsOfView, ChannelView, GenerationView, RecallView, RouteView, RoutingView
+from registry.views.rollouts import (
+    AsOfView,
+    ChannelView,
+    GenerationView,
+    RecallView,
+    RouteView,
+    RoutingView,
+)
 
 
 class Rollouts(Transport):
     """Channels and their generations. `channel` None is the environment's default channel."""
 
     def start_canary(
-        self, ref: str, environment: str, share_bp: int, channel: str | None = None, reason: str = ""
+        self,
+        ref: str,
+        environment: str,
+        share_bp: int,
+        channel: str | None = None,
+        reason: str = "",
     ) -> RouteView:
         """Give an approved version a share of the traffic, in basis points (500 is 5 %)."""
-        body = {"ref": ref, "environment": environment, "channel": channel, "share_bp": share_bp, "reason": reason}
+        body = {
+            "ref": ref,
+            "environment": environment,
+            "channel": channel,
+            "share_bp": share_bp,
+            "reason": reason,
+        }
         return self._post("/canaries", RouteView, body)
 
-    def promote(self, name: str, environment: str, channel: str | None = None, reason: str = "") -> RouteView:
+    def promote(
+        self, name: str, environment: str, channel: str | None = None, reason: str = ""
+    ) -> RouteView:
         """Make the canary the stable version."""
         return self._move("/promotions", name, environment, channel, reason)
 
-    def roll_back(self, name: str, environment: str, reason: str, channel: str | None = None) -> RouteView:
+    def roll_back(
+        self, name: str, environment: str, reason: str, channel: str | None = None
+    ) -> RouteView:
         """Take the latest step back: end the canary, or return to the stored rollback target."""
         return self._move("/rollbacks", name, environment, channel, reason)
 
@@ -37,9 +59,13 @@ class Rollouts(Transport):
         """What every channel serves now."""
         return self._get("/channels", list[ChannelView], environment=environment)
 
-    def history(self, name: str, environment: str, channel: str | None = None) -> list[GenerationView]:
+    def history(
+        self, name: str, environment: str, channel: str | None = None
+    ) -> list[GenerationView]:
         """Every generation of one channel."""
-        return self._get("/history", list[GenerationView], name=name, environment=environment, channel=channel)
+        return self._get(
+            "/history", list[GenerationView], name=name, environment=environment, channel=channel
+        )
 
     def as_of(self, at: datetime | str, environment: str) -> list[AsOfView]:
         """What every channel of an environment served at a moment (ISO 8601)."""
@@ -51,11 +77,19 @@ class Rollouts(Transport):
 
         def attempt() -> RoutingView | None:
             headers = {"If-None-Match": f'"{etag}"'} if etag else {}
-            with self._open("GET", "/routing", params={"environment": environment}, headers=headers) as answer:
-                return None if answer.status_code == httpx.codes.NOT_MODIFIED else read(answer, RoutingView)
+            with self._open(
+                "GET", "/routing", params={"environment": environment}, headers=headers
+            ) as answer:
+                return (
+                    None
+                    if answer.status_code == httpx.codes.NOT_MODIFIED
+                    else read(answer, RoutingView)
+                )
 
         return self._patiently(attempt)
 
-    def _move(self, path: str, name: str, environment: str, channel: str | None, reason: str) -> RouteView:
+    def _move(
+        self, path: str, name: str, environment: str, channel: str | None, reason: str
+    ) -> RouteView:
         body = {"name": name, "environment": environment, "channel": channel, "reason": reason}
         return self._post(path, RouteView, body)

@@ -16,8 +16,12 @@ from registry.views.search import TagsView, VersionHit, VersionPage
 class Search(Transport):
     """Versions by what is known of them."""
 
-    def search(self, *, limit: int | None = None, **filters: str | bool | Sequence[str] | None) -> Iterator[VersionHit]:
-        """Versions that meet every filter (q, name, kind, team, tag, base, ...), page after page as they are read."""
+    def search(
+        self, *, limit: int | None = None, **filters: str | bool | Sequence[str] | None
+    ) -> Iterator[VersionHit]:
+        """Versions that meet every filter (q, name, kind, team, tag, base, ...), page after page as
+        they are read.
+        """
         return islice(self._items("/versions", VersionPage, **filters), limit)
 
     def search_page(self, **filters: Any) -> VersionPage:

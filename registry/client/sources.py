@@ -1,7 +1,9 @@
-"""Where a bundle may be taken from: a folder PEFT or transformers saved to, or a snapshot in a Hugging Face cache.
+"""Where a bundle may be taken from: a folder PEFT or transformers saved to, or a snapshot in a
+Hugging Face cache.
 
-Such folders hold more than a bundle may: optimiser states, pickled arguments, weights saved twice. What belongs is
-taken by name; the registry still judges it by its content. What does not is listed, each with its reason.
+Such folders hold more than a bundle may: optimiser states, pickled arguments, weights saved twice.
+What belongs is taken by name; the registry still judges it by its content. What does not is listed,
+each with its reason.
 """
 
 from __future__ import annotations
@@ -24,13 +26,19 @@ SNAPSHOT = re.compile(r"models--(.+?)--(.+)/snapshots/([0-9a-f]{40})")
 STORED = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 PICKLED = "a pickle, which runs code when it is loaded"
 OTHERWISE = {
-    "weights for TensorFlow": (".h5", ".tflite"), "weights for Flax": (".msgpack",), "weights for Rust": (".ot",),
-    "weights for ONNX": (".onnx", ".onnx_data"), "weights for llama.cpp": (".gguf", ".ggml"),
-    "weights for Core ML": (".mlmodel", ".mlpackage"), "weights for OpenVINO": (".xml",),
+    "weights for TensorFlow": (".h5", ".tflite"),
+    "weights for Flax": (".msgpack",),
+    "weights for Rust": (".ot",),
+    "weights for ONNX": (".onnx", ".onnx_data"),
+    "weights for llama.cpp": (".gguf", ".ggml"),
+    "weights for Core ML": (".mlmodel", ".mlpackage"),
+    "weights for OpenVINO": (".xml",),
     "weights under another name than model.safetensors or its shards": (".safetensors",),
     PICKLED: (".bin", ".pt", ".pth", ".pkl", ".ckpt"),
-}  # fmt: skip
-"""Forms of weights that are not taken, by how their names end; a snapshot has its weights in several."""
+}
+"""Forms of weights that are not taken, by how their names end; a snapshot has its weights in
+several.
+"""
 FRONT = 64 << 10
 SETTINGS = 4 << 20
 LICENCE = re.compile(r"^license:[ \t]*[\"']?([A-Za-z0-9._-]{1,64})[\"']?[ \t]*$", re.MULTILINE)
@@ -39,7 +47,8 @@ REASONS = {
     "trainer_state.json": "the trainer's own state",
     "optimizer.pt": "the optimiser's state",
     "scheduler.pt": "the schedule's state",
-    "chat_template.json": "the chat template in the form of older processors: chat_template.jinja is taken",
+    "chat_template.json": "the chat template in the form of older processors: chat_template.jinja "
+    "is taken",
     "quantize_config.json": "the quantiser's own settings: config.json says them too",
     "quant_config.json": "the quantiser's own settings: config.json says them too",
     "params.json": "settings of the makers' own loader",
@@ -47,7 +56,8 @@ REASONS = {
     "onnx": "a folder: weights for ONNX",
     "coreml": "a folder: weights for Core ML",
     "openvino": "a folder: weights for OpenVINO",
-    "additional_chat_templates": "a folder: chat templates by name, of which only the default one is kept",
+    "additional_chat_templates": "a folder: chat templates by name, of which only the default one "
+    "is kept",
     "1_Pooling": "a folder: the pooling of sentence-transformers, which is no part of the weights",
 }
 SHOWN = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".pdf", ".md", ".txt")
@@ -55,9 +65,11 @@ SHOWN = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".pdf", ".md", ".txt"
 
 @dataclass(slots=True)
 class Source:
-    """What was chosen: files with their paths in the bundle, what stays behind, and what is known of the origin.
+    """What was chosen: files with their paths in the bundle, what stays behind, and what is known
+    of the origin.
 
-    `digests` holds what a cache claims of a file, hex SHA-256 by path: damage on its way is found before registering.
+    `digests` holds what a cache claims of a file, hex SHA-256 by path: damage on its way is found
+    before registering.
     """
 
     name: str
@@ -73,14 +85,19 @@ class Source:
 
 
 def choose(kind: Kind, directory: Path, leave_out: Collection[str] = ()) -> Source:
-    """Choose the files of a bundle out of a folder; `leave_out` names files not to take although they belong.
+    """Choose the files of a bundle out of a folder; `leave_out` names files not to take although
+    they belong.
 
-    Raises Invalid: no such folder, weights only as pickles or none at all, a link that leads out of the folder, a file
-    named in `leave_out` that is not there.
+    Raises Invalid: no such folder, weights only as pickles or none at all, a link that leads out of
+    the folder, a file named in `leave_out` that is not there.
     """
     root = _resolved(Path(directory))
     snapshot = SNAPSHOT.search(root.as_posix())
-    source = Source(f"huggingface:{snapshot[1]}/{snapshot[2]}@{snapshot[3]}" if snapshot else f"folder:{root.name}")
+    source = Source(
+        f"huggingface:{snapshot[1]}/{snapshot[2]}@{snapshot[3]}"
+        if snapshot
+        else f"folder:{root.name}"
+    )
     cache = root.parents[1] / "blobs" if snapshot else None
     unknown = set(leave_out)
     for path in sorted(root.iterdir()):
@@ -92,23 +109,32 @@ def choose(kind: Kind, directory: Path, leave_out: Collection[str] = ()) -> Sour
         else:
             _check_link(path, cache)
             if not path.is_file():  # a pipe would be waited for without end
-                raise Invalid("not-a-file", f"{path} is neither a file nor a folder.", "Take it out of the folder.")
+                raise Invalid(
+                    "not-a-file",
+                    f"{path} is neither a file nor a folder.",
+                    "Take it out of the folder.",
+                )
             source.files.append((path, path.name))
             if cache is not None:
                 _claimed(source, path)
     if unknown:
-        raise Invalid("no-such-file", f"There is no file {', '.join(sorted(unknown))} in {root}.",
-                      "Leave out only what is there.")  # fmt: skip
+        raise Invalid(
+            "no-such-file",
+            f"There is no file {', '.join(sorted(unknown))} in {root}.",
+            "Leave out only what is there.",
+        )
     _check_weights(kind, root, source)
     _describe(kind, root, source)
     return source
 
 
 def without_code(source: Source, folder: Path) -> None:
-    """Take the keys by which a loader fetches code out of the settings, which are written anew to `folder`; each is listed.
+    """Take the keys by which a loader fetches code out of the settings, which are written anew to
+    `folder`; each is listed.
 
-    Snapshots of architectures that transformers has long built in still name the code they began with (Phi-3,
-    DeepSeek-V3). What is sent is then not what the source holds, and `meta` says so. Raises Invalid for no strict JSON.
+    Snapshots of architectures that transformers has long built in still name the code they began
+    with (Phi-3, DeepSeek-V3). What is sent is then not what the source holds, and `meta` says so.
+    Raises Invalid for no strict JSON.
     """
     changed = []
     for number, (path, inside) in enumerate(source.files):
@@ -126,34 +152,52 @@ def without_code(source: Source, folder: Path) -> None:
         written.write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", "utf-8")
         source.files[number] = (written, inside)
         changed += [f"{inside}: {key}" for key in found]
-    source.left_out += [LeftOut(one, "names code; the architecture must be built into transformers") for one in changed]
+    source.left_out += [
+        LeftOut(one, "names code; the architecture must be built into transformers")
+        for one in changed
+    ]
     if changed:
         source.meta["changed"] = changed
 
 
 def _plain(node: Any, lead: str, found: list[str]) -> Any:
-    """Settings without the keys that name code, wherever they stand; which they were goes to `found`."""
+    """Settings without the keys that name code, wherever they stand; which they were goes to
+    `found`.
+    """
     if isinstance(node, list):
         return [_plain(one, lead, found) for one in node]
     if not isinstance(node, dict):
         return node
     found += [lead + key for key, value in node.items() if key in REMOTE and value]
-    return {key: _plain(value, f"{lead}{key}.", found) for key, value in node.items() if key not in REMOTE or not value}
+    return {
+        key: _plain(value, f"{lead}{key}.", found)
+        for key, value in node.items()
+        if key not in REMOTE or not value
+    }
 
 
 def _resolved(root: Path) -> Path:
-    """The folder itself, or the one snapshot that a model folder of a Hugging Face cache keeps for `main`."""
+    """The folder itself, or the one snapshot that a model folder of a Hugging Face cache keeps for
+    `main`.
+    """
     if not root.is_dir():
-        raise Invalid("no-such-folder", f"{root} is not a folder.", "Name the folder that holds the files.")
+        raise Invalid(
+            "no-such-folder", f"{root} is not a folder.", "Name the folder that holds the files."
+        )
     if not (root.name.startswith("models--") and (root / "snapshots").is_dir()):
         return root.resolve()
     main = root / "refs" / "main"
     commits = (
-        [main.read_text("utf-8").strip()] if main.is_file() else [one.name for one in (root / "snapshots").iterdir()]
+        [main.read_text("utf-8").strip()]
+        if main.is_file()
+        else [one.name for one in (root / "snapshots").iterdir()]
     )
     if len(commits) != 1 or not (root / "snapshots" / commits[0]).is_dir():
-        raise Invalid("which-snapshot", f"{root} holds {len(commits)} snapshots and none of them is main.",
-                      "Name one folder under snapshots/.")  # fmt: skip
+        raise Invalid(
+            "which-snapshot",
+            f"{root} holds {len(commits)} snapshots and none of them is main.",
+            "Name one folder under snapshots/.",
+        )
     return (root / "snapshots" / commits[0]).resolve()
 
 
@@ -161,7 +205,9 @@ def _not_taken(kind: Kind, path: Path) -> str | None:
     """Why something of the folder is no part of a bundle; None when it is one."""
     name = path.name
     if name.startswith("."):
-        return "a hidden folder, kept by git or the downloader" if path.is_dir() else "a hidden file"
+        return (
+            "a hidden folder, kept by git or the downloader" if path.is_dir() else "a hidden file"
+        )
     if name in REASONS:
         return REASONS[name]
     if path.is_dir():
@@ -188,10 +234,17 @@ def _check_link(path: Path, cache: Path | None) -> None:
         return
     target = path.resolve()
     if cache is None or target.parent != cache.resolve():
-        raise Invalid("linked-file", f"{path} is a link that leads out of its folder.", "Copy the file in its place.")
+        raise Invalid(
+            "linked-file",
+            f"{path} is a link that leads out of its folder.",
+            "Copy the file in its place.",
+        )
     if not target.is_file():
-        raise Invalid("broken-link", f"{path} leads to {target.name}, which is not there.",
-                      "Fetch the snapshot again: its download was not finished.")  # fmt: skip
+        raise Invalid(
+            "broken-link",
+            f"{path} leads to {target.name}, which is not there.",
+            "Fetch the snapshot again: its download was not finished.",
+        )
 
 
 def _claimed(source: Source, path: Path) -> None:
@@ -211,9 +264,12 @@ def _claimed(source: Source, path: Path) -> None:
 def damaged(path: Path, stored: str, found: str) -> Unverified:
     """The refusal of a file that is not what its cache says it is."""
     return Unverified(
-        "snapshot-damaged", f"{path.name} has the digest {found}, but its cache says {stored}.",
-        "Delete it from the cache and fetch the snapshot again.", expected=stored, found=found,
-    )  # fmt: skip
+        "snapshot-damaged",
+        f"{path.name} has the digest {found}, but its cache says {stored}.",
+        "Delete it from the cache and fetch the snapshot again.",
+        expected=stored,
+        found=found,
+    )
 
 
 def _check_weights(kind: Kind, root: Path, source: Source) -> None:
@@ -222,26 +278,41 @@ def _check_weights(kind: Kind, root: Path, source: Source) -> None:
     pickled = [one.path for one in source.left_out if one.why == PICKLED]
     if pickled:
         raise Invalid(
-            "weights-pickled", f"{root} holds its weights only as {pickled[0]}, a pickle, which is never opened here.",
-            "Where you trust it, load it and save it again with save_pretrained (safetensors), then import that.",
-        )  # fmt: skip
+            "weights-pickled",
+            f"{root} holds its weights only as {pickled[0]}, a pickle, which is never opened here.",
+            "Where you trust it, load it and save it again with save_pretrained (safetensors), "
+            "then import that.",
+        )
     if other := next((one for one in source.left_out if one.why in OTHERWISE), None):
         raise Invalid(
-            "no-weights", f"{root} holds its weights only as {other.path}: {other.why}.",
-            "Load them with transformers and save them with save_pretrained (safetensors), then import that.",
-        )  # fmt: skip
+            "no-weights",
+            f"{root} holds its weights only as {other.path}: {other.why}.",
+            "Load them with transformers and save them with save_pretrained (safetensors), then "
+            "import that.",
+        )
     if any(inside == INDEX for _, inside in source.files):
-        raise Invalid("no-weights", f"{root} has the index of its weights, but none of the files that it names.",
-                      "Fetch the snapshot whole: its download was not finished.")  # fmt: skip
+        raise Invalid(
+            "no-weights",
+            f"{root} has the index of its weights, but none of the files that it names.",
+            "Fetch the snapshot whole: its download was not finished.",
+        )
     inner = sorted(path.parent.name for path in root.glob("*/*.safetensors"))
-    hint = f"Name the folder with the weights: {', '.join(dict.fromkeys(inner))}." if inner else "Name another folder."
+    hint = (
+        f"Name the folder with the weights: {', '.join(dict.fromkeys(inner))}."
+        if inner
+        else "Name another folder."
+    )
     raise Invalid(
-        "no-weights", f"{root} holds no weights of {'an adapter' if kind == 'adapter' else f'a {kind}'}.", hint
+        "no-weights",
+        f"{root} holds no weights of {'an adapter' if kind == 'adapter' else f'a {kind}'}.",
+        hint,
     )
 
 
 def _describe(kind: Kind, root: Path, source: Source) -> None:
-    """What the folder says of itself: claims, kept as such; the registry binds by digests and never by these."""
+    """What the folder says of itself: claims, kept as such; the registry binds by digests and never
+    by these.
+    """
     source.meta["source"] = source.name
     card = root / "README.md"
     if any(inside == card.name for _, inside in source.files):
@@ -255,7 +326,10 @@ def _describe(kind: Kind, root: Path, source: Source) -> None:
             written: Any = json.loads(config.read_bytes())
         except ValueError:
             return  # the registry says what is wrong with it
-        claims = {key: written[key] for key in ("base_model_name_or_path", "revision", "peft_version")
-                  if isinstance(written, dict) and isinstance(written.get(key), str)}  # fmt: skip
+        claims = {
+            key: written[key]
+            for key in ("base_model_name_or_path", "revision", "peft_version")
+            if isinstance(written, dict) and isinstance(written.get(key), str)
+        }
         if claims:
             source.meta["claimed"] = {key: value[:512] for key, value in claims.items()}

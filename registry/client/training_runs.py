@@ -25,9 +25,13 @@ class TrainingRuns(Transport):
     ) -> TrainingRunView:
         """Queue a training run; a worker takes it up. Its recipe is frozen with it."""
         body = {
-            "adapter": adapter, "base": base, "dataset": dataset, "recipe": dict(recipe), "domain": domain,
+            "adapter": adapter,
+            "base": base,
+            "dataset": dataset,
+            "recipe": dict(recipe),
+            "domain": domain,
             "meta": dict(meta or {}),
-        }  # fmt: skip
+        }
         return self._post("/training-runs", TrainingRunView, body)
 
     def training_run(self, run_id: UUID | str) -> TrainingRunView:
@@ -62,8 +66,12 @@ class TrainingRuns(Transport):
         """Say that the work cannot be done, and why."""
         self._tell(f"/work/{work_id}/fail", {"attempt": attempt, "error": error})
 
-    def finish(self, work_id: UUID | str, attempt: int, report: Mapping[str, Any], sign: Sign) -> None:
-        """Hand in the signed report; `sign` is bound to the report's context (training-report or eval-report)."""
+    def finish(
+        self, work_id: UUID | str, attempt: int, report: Mapping[str, Any], sign: Sign
+    ) -> None:
+        """Hand in the signed report; `sign` is bound to the report's context (training-report or
+        eval-report).
+        """
         key, signature = sign(dict(report))
         body = {"attempt": attempt, "report": dict(report), "key": key, "signature": signature}
         self._tell(f"/work/{work_id}/finish", body)

@@ -44,7 +44,8 @@ class Transport:
         timeout: float = 60.0,
         on_wait: Callable[[RegistryError], None] | None = None,
     ) -> None:
-        """Address a registry; None reads COUNTERSIGN_URL and COUNTERSIGN_TOKEN; `on_wait` hears of each retry's cause.
+        """Address a registry; None reads COUNTERSIGN_URL and COUNTERSIGN_TOKEN; `on_wait` hears of
+        each retry's cause.
 
         Raises Invalid without a usable URL, Unauthenticated without a token.
         """
@@ -53,20 +54,25 @@ class Transport:
         token = token or os.environ.get("COUNTERSIGN_TOKEN", "")
         if not token:
             raise Unauthenticated(
-                "no-token", f"There is no token for {self.url}.",
+                "no-token",
+                f"There is no token for {self.url}.",
                 "Set COUNTERSIGN_TOKEN, or sign in with `countersign login`.",
-            )  # fmt: skip
+            )
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise Unauthenticated(
-                "bad-token", "The token holds characters no token has.", "Copy it again, whole and alone."
+                "bad-token",
+                "The token holds characters no token has.",
+                "Copy it again, whole and alone.",
             )
         self._timeout = timeout
         self._on_wait = on_wait
         # A proxy meant for the internet cannot reach this machine's own loopback.
         self._http = httpx.Client(
-            base_url=self.url, timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)), trust_env=not _loopback(host),
+            base_url=self.url,
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
+            trust_env=not _loopback(host),
             headers={"Authorization": f"Bearer {token}", "User-Agent": "countersign-client"},
-        )  # fmt: skip
+        )
 
     def close(self) -> None:
         """Give the connections back."""
@@ -92,8 +98,12 @@ class Transport:
 
         return self._patiently(attempt)
 
-    def _post(self, path: str, into: type[T], body: Mapping[str, Any], *, timeout: float | None = None) -> T:
-        """Send a change. It is tried again only while no connection was had at all: a change is never sent twice."""
+    def _post(
+        self, path: str, into: type[T], body: Mapping[str, Any], *, timeout: float | None = None
+    ) -> T:
+        """Send a change. It is tried again only while no connection was had at all: a change is
+        never sent twice.
+        """
 
         def attempt() -> T:
             with self._open("POST", path, timeout=timeout, json=dict(body)) as response:
@@ -106,7 +116,9 @@ class Transport:
 
         def attempt() -> T | None:
             with self._open("POST", path, json=dict(body)) as response:
-                return None if response.status_code == httpx.codes.NO_CONTENT else read(response, into)
+                return (
+                    None if response.status_code == httpx.codes.NO_CONTENT else read(response, into)
+                )
 
         return self._patiently(attempt, only_unsent=True)
 
@@ -146,27 +158,42 @@ class Transport:
         accept: int | None = None,
         **options: Any,
     ) -> Iterator[httpx.Response]:
-        """One request, its answer still unread; a refusal or an unreachable registry raises the error it means.
+        """One request, its answer still unread; a refusal or an unreachable registry raises the
+        error it means.
 
         `accept` is a status the caller answers for itself.
         """
         if timeout is not None:
-            options["timeout"] = timeout if isinstance(timeout, httpx.Timeout) else httpx.Timeout(timeout, connect=5.0)
+            options["timeout"] = (
+                timeout
+                if isinstance(timeout, httpx.Timeout)
+                else httpx.Timeout(timeout, connect=5.0)
+            )
         try:
             with self._http.stream(method, f"/api/v1{path}", **options) as response:
-                if response.status_code >= httpx.codes.BAD_REQUEST and response.status_code != accept:
+                if (
+                    response.status_code >= httpx.codes.BAD_REQUEST
+                    and response.status_code != accept
+                ):
                     response.read()
                     raise error_of(response)
                 yield response
         except httpx.RequestError as error:
-            sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+            sent = not isinstance(
+                error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout
+            )
             raise Unavailable(
-                "unreachable", f"The registry at {self.url} does not answer: {str(error) or type(error).__name__}.",
-                "Check the URL and that the registry runs (countersign up), then try again.", sent=sent,
-            ) from error  # fmt: skip
+                "unreachable",
+                f"The registry at {self.url} does not answer: "
+                f"{str(error) or type(error).__name__}.",
+                "Check the URL and that the registry runs (countersign up), then try again.",
+                sent=sent,
+            ) from error
 
     def _patiently(self, attempt: Callable[[], T], *, only_unsent: bool = False) -> T:
-        """Try until the registry is there, at most PATIENCE seconds after the first failure, as Retry-After asks."""
+        """Try until the registry is there, at most PATIENCE seconds after the first failure, as
+        Retry-After asks.
+        """
         deadline, pause = None, 0.2
         while True:
             try:
@@ -196,9 +223,11 @@ def _host(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise Invalid(
-            "no-url", f"'{url[:120]}' is not the address of a registry." if url else "No registry is named.",
-            "Set COUNTERSIGN_URL (http://127.0.0.1:8080, say), or sign in with `countersign login`.",
-        )  # fmt: skip
+            "no-url",
+            f"'{url[:120]}' is not the address of a registry." if url else "No registry is named.",
+            "Set COUNTERSIGN_URL (http://127.0.0.1:8080, say), or sign in with `countersign "
+            "login`.",
+        )
     return parts.hostname
 
 

@@ -43,29 +43,37 @@ class Versions(Blobs):
         quantised_of: str | None = None,
         on_bytes: OnBytes | Progress | None = None,
     ) -> AddedView:
-        """Send every file of a folder, then register them as a version of `team/name` (bytes before rows).
+        """Send every file of a folder, then register them as a version of `team/name` (bytes before
+        rows).
 
-        Where the names or sizes alone are wrong, nothing is sent: the registry is asked to refuse, and what the rules say
-        of the contents is told with it.
+        Where the names or sizes alone are wrong, nothing is sent: the registry is asked to refuse,
+        and what the rules say of the contents is told with it.
 
-        `quantised_of` names what a checkpoint is a quantisation of: the registry works that out from the bytes.
-        `training_run`, `attempt` and `step` are a trainer's. Raises BundleRejected with every defect when the
-        registry refuses the files; nothing is stored then.
+        `quantised_of` names what a checkpoint is a quantisation of: the registry works that out
+        from the bytes. `training_run`, `attempt` and `step` are a trainer's. Raises BundleRejected
+        with every defect when the registry refuses the files; nothing is stored then.
         """
         found = bundle_files(directory)
         body = {
-            "name": name, "meta": dict(meta or {}), "base": base, "domain": domain,
-            "training_run": str(training_run) if training_run else None, "attempt": attempt, "step": step,
+            "name": name,
+            "meta": dict(meta or {}),
+            "base": base,
+            "domain": domain,
+            "training_run": str(training_run) if training_run else None,
+            "attempt": attempt,
+            "step": step,
             **({"quantised_of": quantised_of} if quantised_of else {}),
-        }  # fmt: skip
+        }
         self._ask(kind, found, body)
         files = [self._sent(path, inside, on_bytes) for path, inside in found]
         return self._post(NOUNS[kind], AddedView, body | {"files": files}, timeout=SLOW)
 
     def _ask(self, kind: Kind, found: list[tuple[Path, str]], body: Mapping[str, Any]) -> None:
-        """Have the registry refuse what is wrong by its name or size, before a byte is sent; the refusal is its own.
+        """Have the registry refuse what is wrong by its name or size, before a byte is sent; the
+        refusal is its own.
 
-        A registry that takes what our rules would not asks for the bytes (`blob-missing`), and then it gets them.
+        A registry that takes what our rules would not asks for the bytes (`blob-missing`), and then
+        it gets them.
         """
         unsent = [File(inside, UNSENT, path.stat().st_size) for path, inside in found]
         if not by_name(kind, unsent):
@@ -106,16 +114,21 @@ class Versions(Blobs):
         """A version's chat template against its base's, and golden conversations under both."""
         return self._get(f"/chat-templates/{ref_path(ref)}", ChatTemplateView, timeout=SLOW)
 
-    def pull(self, ref: str, dest: str | Path, on_bytes: OnBytes | Progress | None = None) -> VersionView:
-        """Fetch all files of a version into a folder; those already there with the right digest are kept."""
+    def pull(
+        self, ref: str, dest: str | Path, on_bytes: OnBytes | Progress | None = None
+    ) -> VersionView:
+        """Fetch all files of a version into a folder; those already there with the right digest are
+        kept.
+        """
         version = self.version(ref)
         for file in version.files:
             inside = PurePosixPath(file.path)
             if inside.is_absolute() or ".." in inside.parts or "\\" in file.path:
                 raise Unverified(
-                    "unsafe-path", f"{version.ref} names a file outside its own folder: {file.path!r}.",
+                    "unsafe-path",
+                    f"{version.ref} names a file outside its own folder: {file.path!r}.",
                     "Do not use this version; tell an administrator.",
-                )  # fmt: skip
+                )
             target = Path(dest, inside)
             if target.is_file() and hash_file(target)[0] == file.sha256:
                 if on_bytes is not None:
@@ -126,10 +139,13 @@ class Versions(Blobs):
 
 
 def _judged_here(kind: Kind, found: list[tuple[Path, str]]) -> list[Defect]:
-    """All that the rules say of the files as they lie here, short of reading every number in them."""
+    """All that the rules say of the files as they lie here, short of reading every number in
+    them.
+    """
     places = {f"{number:064x}": path for number, (path, _) in enumerate(found)}
     listed = [
-        File(inside, digest, places[digest].stat().st_size) for digest, (_, inside) in zip(places, found, strict=True)
+        File(inside, digest, places[digest].stat().st_size)
+        for digest, (_, inside) in zip(places, found, strict=True)
     ]
 
     def read(digest: str, start: int, length: int) -> bytes:
@@ -141,26 +157,37 @@ def _judged_here(kind: Kind, found: list[tuple[Path, str]]) -> list[Defect]:
 
 
 def bundle_files(directory: str | Path) -> list[tuple[Path, str]]:
-    """Every file under a folder with its path inside it, sorted; Invalid for links, pipes and whatever else is no file."""
+    """Every file under a folder with its path inside it, sorted; Invalid for links, pipes and
+    whatever else is no file.
+    """
     root = Path(directory)
     if not root.is_dir():
-        raise Invalid("no-such-folder", f"{root} is not a folder.", "Name the folder that holds the files.")
+        raise Invalid(
+            "no-such-folder", f"{root} is not a folder.", "Name the folder that holds the files."
+        )
     found: list[tuple[Path, str]] = []
     for folder, folders, names in os.walk(root):
         for name in [*folders, *names]:
             path = Path(folder, name)
             if path.is_symlink():
                 raise Invalid(
-                    "linked-folder" if path.is_dir() else "linked-file", f"{path} is a link, which may lead anywhere.",
-                    "Copy what it leads to in its place; a snapshot of a Hugging Face cache can be imported.",
-                )  # fmt: skip
+                    "linked-folder" if path.is_dir() else "linked-file",
+                    f"{path} is a link, which may lead anywhere.",
+                    "Copy what it leads to in its place; a snapshot of a Hugging Face cache can "
+                    "be imported.",
+                )
             if path.is_file():
                 found.append((path, path.relative_to(root).as_posix()))
             elif not path.is_dir():
-                raise Invalid("not-a-file", f"{path} is {nature(path)}, neither a file nor a folder.",
-                              "Take it out of the folder.")  # fmt: skip
+                raise Invalid(
+                    "not-a-file",
+                    f"{path} is {nature(path)}, neither a file nor a folder.",
+                    "Take it out of the folder.",
+                )
     if not found:
-        raise Invalid("empty-folder", f"{root} holds no file.", "Name the folder that holds the files.")
+        raise Invalid(
+            "empty-folder", f"{root} holds no file.", "Name the folder that holds the files."
+        )
     return sorted(found, key=lambda item: item[1])
 
 
@@ -171,6 +198,10 @@ def nature(path: Path) -> str:
 
 
 NATURES = (
-    (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISBLK, "a device"), (stat.S_ISCHR, "a device"),
-    (stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"),
-)  # fmt: skip
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISLNK, "a link"),
+    (stat.S_ISDIR, "a folder"),
+)

@@ -14,25 +14,49 @@ from registry.rules.refs import NAME
 
 
 def create(store: Store, actor: Actor, name: str, roles: list[str], team: str | None) -> UUID:
-    """Make the account if it is missing, and grant it the roles it lacks; the same call twice changes nothing more."""
+    """Make the account if it is missing, and grant it the roles it lacks; the same call twice
+    changes nothing more.
+    """
     wanted = parse_roles(roles)
     if not NAME.fullmatch(name):
-        raise Invalid("bad-account-name", f"'{name[:60]}' cannot name an account.",
-                      "Use lower-case letters, digits, dots, dashes, underscores; at most 64.")  # fmt: skip
+        raise Invalid(
+            "bad-account-name",
+            f"'{name[:60]}' cannot name an account.",
+            "Use lower-case letters, digits, dots, dashes, underscores; at most 64.",
+        )
     if team is not None and not NAME.fullmatch(team):
-        raise Invalid("bad-team", f"'{team[:60]}' cannot name a team.", "Use lower-case letters, digits and dashes.")
+        raise Invalid(
+            "bad-team",
+            f"'{team[:60]}' cannot name a team.",
+            "Use lower-case letters, digits and dashes.",
+        )
     kind = "service" if wanted[0] in SERVICE_ROLES else "person"
     with store.write(actor, Action.ACCOUNT_CREATE) as tx:
         account = accounts.find(tx.session, name)
         if account is None:
             commitment = accounts.seal(tx.session, "account", name)
-            account = tx.add(Account(id=uuid4(), kind=kind, name_commitment=commitment, created_at=tx.now))
+            account = tx.add(
+                Account(id=uuid4(), kind=kind, name_commitment=commitment, created_at=tx.now)
+            )
         elif account.kind != kind:
-            raise Conflict("account-kind", f"'{name}' is a {account.kind}; {wanted[0].value} is a role of a {kind}.",
-                           "Use another account name.")  # fmt: skip
+            raise Conflict(
+                "account-kind",
+                f"'{name}' is a {account.kind}; {wanted[0].value} is a role of a {kind}.",
+                "Use another account name.",
+            )
         held = {(grant.role, grant.team) for grant in accounts.grants_of(tx.session, account.id)}
         for role in wanted:
             if (role.value, team) not in held:
-                tx.add(RoleGrant(id=uuid4(), account_id=account.id, role=role.value, team=team, granted_at=tx.now))
-        tx.audit(f"account:{account.id}", kind=kind, roles=[role.value for role in wanted], team=team)
+                tx.add(
+                    RoleGrant(
+                        id=uuid4(),
+                        account_id=account.id,
+                        role=role.value,
+                        team=team,
+                        granted_at=tx.now,
+                    )
+                )
+        tx.audit(
+            f"account:{account.id}", kind=kind, roles=[role.value for role in wanted], team=team
+        )
         return account.id

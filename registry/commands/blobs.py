@@ -17,10 +17,13 @@ from registry.rules.actors import Actor
 from registry.views.retention import CollectionView
 
 GRACE = timedelta(hours=24)
-"""How long bytes lie untouched before they may go; longer than from an upload to the row that names it."""
+"""How long bytes lie untouched before they may go; longer than from an upload to the row that names
+it.
+"""
 SENDING = timedelta(hours=2)
-"""No sender is slower from one part to the next: LEAST bytes in WAIT seconds (api/bytes) make PART bytes (drafts) of an
-object store in some 64 minutes."""
+"""No sender is slower from one part to the next: LEAST bytes in WAIT seconds (api/bytes) make PART
+bytes (drafts) of an object store in some 64 minutes.
+"""
 BATCH = 500
 """Digests of one transaction: each holds one advisory lock until its end."""
 
@@ -28,8 +31,9 @@ BATCH = 500
 def collect(store: Store, blobs: Blobs, actor: Actor, grace: timedelta = GRACE) -> CollectionView:
     """Take what only tombstones name and what no row names, once it lay so for `grace`.
 
-    Cut short at any step, nothing is lost: a row that says its bytes are here is always right, and the next
-    collection takes what this one left. Whoever is naming bytes at this moment is passed by.
+    Cut short at any step, nothing is lost: a row that says its bytes are here is always right, and
+    the next collection takes what this one left. Whoever is naming bytes at this moment is passed
+    by.
     """
     store.check(actor, Action.BLOB_COLLECT, None)
     with store.upkeep("plan a collection") as session:
@@ -39,20 +43,30 @@ def collect(store: Store, blobs: Blobs, actor: Actor, grace: timedelta = GRACE) 
     planned = sorted({**plan.unnamed, **plan.orphans}.items())
     for start in range(0, len(planned), BATCH):
         taken |= _mark(store, actor, dict(planned[start : start + BATCH]), before)
-    gone = [one for one in sorted({**taken, **plan.leftovers}) if _remove(store, blobs, one, before)]
+    gone = [
+        one for one in sorted({**taken, **plan.leftovers}) if _remove(store, blobs, one, before)
+    ]
     with store.upkeep("forget old senders") as session:
         senders.forget(session, before)
-    # Of uploads that crashed; what is published was judged above. What is being sent at this moment is never too old.
+    # Of uploads that crashed; what is published was judged above. What is being sent at this moment
+    # is never too old.
     blobs.sweep(lambda digest: True, max(grace, SENDING))
     whole = {**taken, **plan.leftovers}
     return CollectionView(
-        dry_run=False, unnamed=len(taken.keys() & plan.unnamed.keys()), orphans=len(taken.keys() & plan.orphans.keys()),
-        leftovers=len(plan.leftovers), bytes=sum(whole[one] for one in gone), removed=len(gone), digests=gone,
-    )  # fmt: skip
+        dry_run=False,
+        unnamed=len(taken.keys() & plan.unnamed.keys()),
+        orphans=len(taken.keys() & plan.orphans.keys()),
+        leftovers=len(plan.leftovers),
+        bytes=sum(whole[one] for one in gone),
+        removed=len(gone),
+        digests=gone,
+    )
 
 
 def sending(store: Store, blobs: Blobs, actor: Actor, digest: str) -> None:
-    """Note that somebody begins to send these bytes, where the store itself keeps no note; look for them only after."""
+    """Note that somebody begins to send these bytes, where the store itself keeps no note; look for
+    them only after.
+    """
     if not blobs.notes_use:
         with store.upkeep("bytes are being sent") as session:
             senders.lock(session, digest)
@@ -60,7 +74,8 @@ def sending(store: Store, blobs: Blobs, actor: Actor, digest: str) -> None:
 
 
 def sent(store: Store, actor: Actor, digest: str) -> None:
-    """Note that somebody has sent these bytes, all of them: they are his to name. Hash them before, publish them after.
+    """Note that somebody has sent these bytes, all of them: they are his to name. Hash them before,
+    publish them after.
 
     In this order a cut loses nothing: what is published and not noted would have to be sent again.
     """
@@ -69,7 +84,9 @@ def sent(store: Store, actor: Actor, digest: str) -> None:
 
 
 def usable(store: Store, blobs: Blobs, actor: Actor, digest: str) -> bool:
-    """Are these bytes here, and this actor's to name? Whoever asks is about to name them: they stay for the grace."""
+    """Are these bytes here, and this actor's to name? Whoever asks is about to name them: they stay
+    for the grace.
+    """
     with store.upkeep("bytes are asked for") as session:
         if senders.strange(session, actor, [digest]):
             return False
@@ -82,12 +99,16 @@ def usable(store: Store, blobs: Blobs, actor: Actor, digest: str) -> bool:
 
 
 def _mark(store: Store, actor: Actor, planned: dict[str, int], before: datetime) -> dict[str, int]:
-    """Say in one transaction that these bytes go, of those nobody is naming now; what was marked."""
+    """Say in one transaction that these bytes go, of those nobody is naming now; what was
+    marked.
+    """
     with suppress(Conflict), store.write(actor, Action.BLOB_COLLECT) as tx:
         tombstones.one_at_a_time(tx.session)  # a hold that is being placed is seen, or comes after
         marked = {one: size for one, size in planned.items() if _marked(tx, one, before)}
         if not marked:
-            raise Conflict("nothing-to-collect", "All of it is named again, or being named at this moment.")
+            raise Conflict(
+                "nothing-to-collect", "All of it is named again, or being named at this moment."
+            )
         tx.session.flush()
         tx.audit("blobs", blobs=len(marked), bytes=sum(marked.values()), root=root_of(marked))
         return marked

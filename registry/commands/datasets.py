@@ -21,7 +21,13 @@ from registry.views.versions import AddedView, FindingView
 
 
 def register(
-    store: Store, blobs: Blobs, actor: Actor, name: str, sha256: str, size: int, meta: dict[str, Any]
+    store: Store,
+    blobs: Blobs,
+    actor: Actor,
+    name: str,
+    sha256: str,
+    size: int,
+    meta: dict[str, Any],
 ) -> AddedView:
     """Freeze one file of rows as the next version; without its required facts it stays a draft.
 
@@ -42,20 +48,44 @@ def register(
         assert scan.record_root is not None
         dataset = table.line(tx.session, ref, lock=True)
         if dataset is None:
-            dataset = tx.add(Dataset(id=uuid4(), team=ref.team, name=ref.name, created_by=actor.account,
-                                     created_at=tx.now))  # fmt: skip
+            dataset = tx.add(
+                Dataset(
+                    id=uuid4(),
+                    team=ref.team,
+                    name=ref.name,
+                    created_by=actor.account,
+                    created_at=tx.now,
+                )
+            )
         version = table.draft_of(tx.session, dataset.id, sha256)
         if version is None:
             identity = uuid4()
             versions.hold_blob(tx.session, blobs, sha256, size)
             node = tx.add(
-                Node(id=identity, kind="dataset", team=ref.team, ref=f"dataset:{name}@draft-{identity.hex[:8]}")
+                Node(
+                    id=identity,
+                    kind="dataset",
+                    team=ref.team,
+                    ref=f"dataset:{name}@draft-{identity.hex[:8]}",
+                )
             )
-            version = tx.add(DatasetVersion(
-                id=identity, dataset_id=dataset.id, number=None, state="draft", blob_id=sha256,
-                record_root=scan.record_root, rows=scan.rows, splits=scan.splits, duplicates=scan.duplicates,
-                overlap=scan.overlap, meta=meta, created_by=actor.account, created_at=tx.now,
-            ))  # fmt: skip
+            version = tx.add(
+                DatasetVersion(
+                    id=identity,
+                    dataset_id=dataset.id,
+                    number=None,
+                    state="draft",
+                    blob_id=sha256,
+                    record_root=scan.record_root,
+                    rows=scan.rows,
+                    splits=scan.splits,
+                    duplicates=scan.duplicates,
+                    overlap=scan.overlap,
+                    meta=meta,
+                    created_by=actor.account,
+                    created_at=tx.now,
+                )
+            )
             quotas.must_fit(tx.session, ref.team)
         else:
             node = tx.get(Node, version.id)
@@ -65,21 +95,39 @@ def register(
             version.state, version.registered_at = "registered", tx.now
             node.ref = f"dataset:{name}@v{version.number}"
         tx.audit(node.ref, record_root=scan.record_root, rows=scan.rows, state=version.state)
-        return AddedView(node.ref.removeprefix("dataset:"), f"sha256:{sha256}", scan.record_root, version.state, views)
+        return AddedView(
+            node.ref.removeprefix("dataset:"),
+            f"sha256:{sha256}",
+            scan.record_root,
+            version.state,
+            views,
+        )
 
 
 def _found(store: Store, actor: Actor, name: str, sha256: str) -> AddedView | None:
     with store.read(actor) as session:
         dataset = table.line(session, parse_line(name))
         version = dataset and (
-            table.numbered(session, dataset.id, sha256) or table.draft_of(session, dataset.id, sha256)
+            table.numbered(session, dataset.id, sha256)
+            or table.draft_of(session, dataset.id, sha256)
         )
         if not dataset or not version or not actor.sees(dataset.team):
             return None
         ref = session.get_one(Node, version.id).ref.removeprefix("dataset:")
     if version.state == "recalled":
-        store.refuse(actor, Action.DATASET_REGISTER, dataset.team, Refused(
-            "recalled", f"These rows are {ref}, which is recalled.", "Make another version without what was wrong.",
-            subject=ref,
-        ))  # fmt: skip
-    return None if version.state == "draft" else AddedView(ref, f"sha256:{sha256}", version.record_root, "found")
+        store.refuse(
+            actor,
+            Action.DATASET_REGISTER,
+            dataset.team,
+            Refused(
+                "recalled",
+                f"These rows are {ref}, which is recalled.",
+                "Make another version without what was wrong.",
+                subject=ref,
+            ),
+        )
+    return (
+        None
+        if version.state == "draft"
+        else AddedView(ref, f"sha256:{sha256}", version.record_root, "found")
+    )

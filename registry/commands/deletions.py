@@ -20,15 +20,18 @@ from registry.views.retention import TombstoneView
 
 
 def delete(store: Store, actor: Actor, ref: str, reason: str) -> TombstoneView:
-    """Delete a registered version or data set version that nothing holds, keeps or needs; its approvals are void.
+    """Delete a registered version or data set version that nothing holds, keeps or needs; its
+    approvals are void.
 
-    Raises Refused `held`, `kept`, `needed`, `is-draft` or `already-deleted`, NotFound, Invalid without a reason.
+    Raises Refused `held`, `kept`, `needed`, `is-draft` or `already-deleted`, NotFound, Invalid
+    without a reason.
     """
     said = check_reason(reason)
     with store.write(actor, Action.VERSION_DELETE) as tx:
         tombstones.one_at_a_time(tx.session)
         subject = _locked(tx, ref)
-        # By the entry's own time, which is before the wait for the locks: whoever reads the log judges by no other.
+        # By the entry's own time, which is before the wait for the locks: whoever reads the log
+        # judges by no other.
         rules.check_delete(subjects.standing(tx.session, subject), tx.now)
         return _close(tx, subject, "deleted", said)
 
@@ -36,7 +39,8 @@ def delete(store: Store, actor: Actor, ref: str, reason: str) -> TombstoneView:
 def discard(store: Store, actor: Actor, ref: str, reason: str) -> TombstoneView:
     """Discard a draft; its maker's act, or for a trainer's draft any engineer's of its team.
 
-    Raises Refused `not-draft`, `not-yours`, `held` or `already-deleted`, NotFound, Invalid without a reason.
+    Raises Refused `not-draft`, `not-yours`, `held` or `already-deleted`, NotFound, Invalid without
+    a reason.
     """
     said = check_reason(reason)
     with store.write(actor, Action.DRAFT_DISCARD) as tx:
@@ -44,8 +48,12 @@ def discard(store: Store, actor: Actor, ref: str, reason: str) -> TombstoneView:
         subject = _locked(tx, ref)
         maker = subject.row.created_by
         service = maker is not None and tx.get(Account, maker).kind == "service"
-        rules.check_discard(subjects.standing(tx.session, subject), maker=maker, maker_is_service=service,
-                            actor=actor.account)  # fmt: skip
+        rules.check_discard(
+            subjects.standing(tx.session, subject),
+            maker=maker,
+            maker_is_service=service,
+            actor=actor.account,
+        )
         return _close(tx, subject, "discarded", said)
 
 
@@ -57,12 +65,16 @@ def expire_drafts(store: Store) -> int:
 
 
 def _expire(store: Store, node_id: UUID) -> bool:
-    """Let one draft expire, unless somebody was faster: then nothing happened and nothing is logged."""
+    """Let one draft expire, unless somebody was faster: then nothing happened and nothing is
+    logged.
+    """
     with suppress(Conflict), store.write(SYSTEM, Action.DRAFT_EXPIRE) as tx:
         tombstones.one_at_a_time(tx.session)
         subject = subjects.by_id(tx.session, node_id, lock=True)
         if subject.row.state != "draft" or not retention.overdue_drafts(tx.session, node_id):
-            raise Conflict("not-overdue", f"{subject.ref} is {subject.row.state}, and not overdue by now.")
+            raise Conflict(
+                "not-overdue", f"{subject.ref} is {subject.row.state}, and not overdue by now."
+            )
         tx.team = subject.line.team
         _close(tx, subject, "expired", "its time as a draft was over")
         return True
@@ -73,7 +85,8 @@ def _locked(tx: Tx, ref: str) -> Subject:
     found = subjects.by_ref(tx.session, ref, teams=tx.actor.teams(), gone=True)
     tx.within(found.line.team)
     if isinstance(found.row, Version):
-        # Lock order: channels first. Whoever starts a canary of it holds one and then the version FOR SHARE.
+        # Lock order: channels first. Whoever starts a canary of it holds one and then the version
+        # FOR SHARE.
         rollouts.naming(tx.session, [found.row.id], lock=True)
     return subjects.by_id(tx.session, found.node.id, lock=True)
 
@@ -82,10 +95,22 @@ def _close(tx: Tx, subject: Subject, how: str, reason: str) -> TombstoneView:
     """Set the tombstone and say so; approvals of what goes are void."""
     row = subject.row
     if row.state == "deleted":
-        raise Refused("already-deleted", f"{subject.ref} was deleted already.", "Nothing more is needed.",
-                      subject=subject.ref)  # fmt: skip
-    stone = tx.add(Tombstone(id=row.id, how=how, was=row.state, deleted_by=tx.actor.account, at=tx.now,
-                             reason_commitment=accounts.seal(tx.session, "reason", reason)))  # fmt: skip
+        raise Refused(
+            "already-deleted",
+            f"{subject.ref} was deleted already.",
+            "Nothing more is needed.",
+            subject=subject.ref,
+        )
+    stone = tx.add(
+        Tombstone(
+            id=row.id,
+            how=how,
+            was=row.state,
+            deleted_by=tx.actor.account,
+            at=tx.now,
+            reason_commitment=accounts.seal(tx.session, "reason", reason),
+        )
+    )
     for review in reviews.approved_of(tx.session, [row.id]):
         review.state = "voided"
     # What was recalled stays recalled: that says more.

@@ -1,4 +1,6 @@
-"""Freeze eval suites, ask for eval runs, and finish them: the registry recomputes every number from the samples."""
+"""Freeze eval suites, ask for eval runs, and finish them: the registry recomputes every number from
+the samples.
+"""
 
 from __future__ import annotations
 
@@ -27,32 +29,48 @@ SAMPLES_LIMIT = 256 << 20
 
 
 def _decoding(given: dict[str, Any]) -> dict[str, Any]:
-    """Decoding, complete and frozen: always greedy, so that the same weights give the same answers."""
+    """Decoding, complete and frozen: always greedy, so that the same weights give the same
+    answers.
+    """
     decoding = {"template": "chat", "max_new_tokens": 8, "system": None, **given}
     sound = (
         set(decoding) == {"template", "max_new_tokens", "system"}
         and decoding["template"] in ("chat", "plain")
-        and type(decoding["max_new_tokens"]) is int and 1 <= decoding["max_new_tokens"] <= 4096
+        and type(decoding["max_new_tokens"]) is int
+        and 1 <= decoding["max_new_tokens"] <= 4096
         and (decoding["system"] is None or isinstance(decoding["system"], str))
-    )  # fmt: skip
+    )
     if not sound:
-        raise Invalid("bad-decoding", "Decoding is {template: chat|plain, max_new_tokens: 1..4096, system: text or null}.",
-                      "Mend these three and leave out all others.")  # fmt: skip
+        raise Invalid(
+            "bad-decoding",
+            "Decoding is {template: chat|plain, max_new_tokens: 1..4096, system: text or null}.",
+            "Mend these three and leave out all others.",
+        )
     return decoding
 
 
 def freeze(
-    store: Store, blobs: Blobs, actor: Actor, name: str, dataset: str, split: str, metric: str,
+    store: Store,
+    blobs: Blobs,
+    actor: Actor,
+    name: str,
+    dataset: str,
+    split: str,
+    metric: str,
     decoding: dict[str, Any],
-) -> UUID:  # fmt: skip
-    """Freeze a data set's split as the next version of a suite; the same items and decoding are found again.
+) -> UUID:
+    """Freeze a data set's split as the next version of a suite; the same items and decoding are
+    found again.
 
-    Raises Refused when the data set is not registered, Invalid for an empty split or unknown metric.
+    Raises Refused when the data set is not registered, Invalid for an empty split or unknown
+    metric.
     """
     ref = parse_line(name)
     assert ref.team is not None and ref.name is not None
     if metric not in evals.METRICS:
-        raise Invalid("bad-metric", f"There is no metric '{metric[:40]}'.", f"Use {', '.join(evals.METRICS)}.")
+        raise Invalid(
+            "bad-metric", f"There is no metric '{metric[:40]}'.", f"Use {', '.join(evals.METRICS)}."
+        )
     complete = _decoding(decoding)
     store.check(actor, Action.SUITE_FREEZE, ref.team)
     with store.read(actor) as session:
@@ -64,66 +82,136 @@ def freeze(
     digest = canonical.digest({"items": stored.sha256, "metric": metric, "decoding": complete})
     with store.write(actor, Action.SUITE_FREEZE, ref.team) as tx:
         tx.within(ref.team)
-        held, data_node = datasets.by_ref(tx.session, data_node.ref.removeprefix("dataset:"), share=True)
+        held, data_node = datasets.by_ref(
+            tx.session, data_node.ref.removeprefix("dataset:"), share=True
+        )
         if held.state not in ("registered", "deprecated"):
-            raise Refused("unfit-parent", f"{data_node.ref} is {held.state}.", "Name another.", subject=name)
+            raise Refused(
+                "unfit-parent", f"{data_node.ref} is {held.state}.", "Name another.", subject=name
+            )
         suite = table.line(tx.session, ref, lock=True)
         if suite is None:
-            suite = tx.add(EvalSuite(id=uuid4(), team=ref.team, name=ref.name, created_by=actor.account,
-                                     created_at=tx.now))  # fmt: skip
+            suite = tx.add(
+                EvalSuite(
+                    id=uuid4(),
+                    team=ref.team,
+                    name=ref.name,
+                    created_by=actor.account,
+                    created_at=tx.now,
+                )
+            )
         standing = table.of_digest(tx.session, suite.id, digest)
         if standing is not None:
             tx.audit(f"suite:{name}@v{standing.number}", found=True)
             return standing.id
         number = table.highest(tx.session, suite.id) + 1
         versions.hold_blob(tx.session, blobs, stored.sha256, stored.size)
-        senders.note(tx.session, actor, stored.sha256, whole=True)  # made for him, of rows that he may read
+        senders.note(
+            tx.session, actor, stored.sha256, whole=True
+        )  # made for him, of rows that he may read
         node = tx.add(Node(id=uuid4(), kind="suite", team=ref.team, ref=f"suite:{name}@v{number}"))
-        tx.add(EvalSuiteVersion(
-            id=node.id, suite_id=suite.id, number=number, digest=digest, dataset_version_id=held.id, split=split,
-            metric=metric, decoding=complete, items=len(items), blob_id=stored.sha256, created_by=actor.account,
-            created_at=tx.now,
-        ))  # fmt: skip
-        tx.add(LineageEdge(id=uuid4(), child_id=node.id, child_seq=node.seq, parent_id=data_node.id,
-                           parent_seq=data_node.seq, relation="derived_from", grade="verified", created_at=tx.now))  # fmt: skip
+        tx.add(
+            EvalSuiteVersion(
+                id=node.id,
+                suite_id=suite.id,
+                number=number,
+                digest=digest,
+                dataset_version_id=held.id,
+                split=split,
+                metric=metric,
+                decoding=complete,
+                items=len(items),
+                blob_id=stored.sha256,
+                created_by=actor.account,
+                created_at=tx.now,
+            )
+        )
+        tx.add(
+            LineageEdge(
+                id=uuid4(),
+                child_id=node.id,
+                child_seq=node.seq,
+                parent_id=data_node.id,
+                parent_seq=data_node.seq,
+                relation="derived_from",
+                grade="verified",
+                created_at=tx.now,
+            )
+        )
         tx.audit(node.ref, items=len(items), digest=digest)
         return node.id
 
 
 def queue(store: Store, actor: Actor, subject: str, suite: str) -> UUID:
-    """Ask for a suite to be run on a version; a queued or running one of the same question is given back."""
+    """Ask for a suite to be run on a version; a queued or running one of the same question is given
+    back.
+    """
     with store.write(actor, Action.EVAL_QUEUE) as tx:
-        version, line, version_node = versions.by_ref(tx.session, subject, share=True, teams=actor.teams())
+        version, line, version_node = versions.by_ref(
+            tx.session, subject, share=True, teams=actor.teams()
+        )
         tx.within(line.team)
         suite_version, suite_node = table.suite_version(tx.session, suite)
         if not actor.sees(suite_node.team):
             raise NotFound("suite-unknown", f"There is no eval suite '{suite}'.", "Check the name.")
         if version.state not in ("registered", "deprecated"):
-            raise Refused("unfit-subject", f"{subject} is {version.state}.", "Evaluate a registered version.",
-                          subject=subject)  # fmt: skip
+            raise Refused(
+                "unfit-subject",
+                f"{subject} is {version.state}.",
+                "Evaluate a registered version.",
+                subject=subject,
+            )
         evals.check_subject(version_node.ref, version.facts.get("loads_as"))
         waiting = table.active(tx.session, version.id, suite_version.id)
         if waiting is not None:
             tx.audit(f"eval-run:{waiting.id}", found=True)
             return waiting.id
         identity = uuid4()
-        node = tx.add(Node(id=identity, kind="eval_run", team=line.team, ref=f"eval-run:{identity}"))
-        tx.add(EvalRun(id=identity, subject_id=version.id, suite_version_id=suite_version.id, state="queued",
-                       attempt=0, requested_by=actor.account, created_at=tx.now))  # fmt: skip
+        node = tx.add(
+            Node(id=identity, kind="eval_run", team=line.team, ref=f"eval-run:{identity}")
+        )
+        tx.add(
+            EvalRun(
+                id=identity,
+                subject_id=version.id,
+                suite_version_id=suite_version.id,
+                state="queued",
+                attempt=0,
+                requested_by=actor.account,
+                created_at=tx.now,
+            )
+        )
         for parent in (version_node, suite_node):
-            tx.add(LineageEdge(id=uuid4(), child_id=node.id, child_seq=node.seq, parent_id=parent.id,
-                               parent_seq=parent.seq, relation="evaluated_on", grade="observed", created_at=tx.now))  # fmt: skip
+            tx.add(
+                LineageEdge(
+                    id=uuid4(),
+                    child_id=node.id,
+                    child_seq=node.seq,
+                    parent_id=parent.id,
+                    parent_seq=parent.seq,
+                    relation="evaluated_on",
+                    grade="observed",
+                    created_at=tx.now,
+                )
+            )
         tx.audit(node.ref, subject=version_node.ref, suite=suite_node.ref)
         return identity
 
 
 def finish(
-    store: Store, blobs: Blobs, actor: Actor, run_id: UUID, attempt: int, report: dict[str, Any], key: str,
+    store: Store,
+    blobs: Blobs,
+    actor: Actor,
+    run_id: UUID,
+    attempt: int,
+    report: dict[str, Any],
+    key: str,
     signature: str,
-) -> None:  # fmt: skip
+) -> None:
     """Close an eval run: the samples' own text decides, not the counts the trainer reports.
 
-    Raises Refused (lease lost, wrong subject), Unverified (signature, or counts that the samples do not bear out).
+    Raises Refused (lease lost, wrong subject), Unverified (signature, or counts that the samples do
+    not bear out).
     """
     samples_sha256 = str(report.get("samples_sha256", ""))
     with store.read(actor) as session:
@@ -132,9 +220,15 @@ def finish(
     senders.must_have(store, blobs, actor, [("The samples", samples_sha256, None)])
     items = rows.decode_items(b"".join(blobs.stream(suite.blob_id)))
     if blobs.size(samples_sha256) > SAMPLES_LIMIT:
-        raise TooLarge("samples-too-large", "The samples are larger than 256 MiB.", "Use a smaller suite.")
+        raise TooLarge(
+            "samples-too-large", "The samples are larger than 256 MiB.", "Use a smaller suite."
+        )
     with store.judging(actor, Action.EVAL_FINISH, None):
-        scores = evals.score(read_samples(b"".join(blobs.stream(samples_sha256))), expected_answers(items), suite.metric)
+        scores = evals.score(
+            read_samples(b"".join(blobs.stream(samples_sha256))),
+            expected_answers(items),
+            suite.metric,
+        )
     right = scores.correct
     with store.write(actor, Action.EVAL_FINISH) as tx:
         run = table.run_by_id(tx.session, run_id, lock=True)
@@ -144,21 +238,39 @@ def finish(
             tx.audit(f"eval-run:{run.id}", repeated=True)
             return
         training_runs.must_hold(tx.session, run, actor.account, attempt)
-        training_runs.must_have_signed(tx.session, actor.account, key, report, "eval-report", signature, line.ref)
-        said = (report.get("run"), report.get("attempt"), report.get("suite_digest"), report.get("subject_root"),
-                report.get("base_root"))  # fmt: skip
+        training_runs.must_have_signed(
+            tx.session, actor.account, key, report, "eval-report", signature, line.ref
+        )
+        said = (
+            report.get("run"),
+            report.get("attempt"),
+            report.get("suite_digest"),
+            report.get("subject_root"),
+            report.get("base_root"),
+        )
         if said != (str(run.id), attempt, suite.digest, version.tensor_root, version.base_root):
-            raise Refused("report-mismatch", "The report is about another eval run, suite or subject.",
-                          "Report the work that was leased.", subject=f"eval-run:{run.id}")  # fmt: skip
+            raise Refused(
+                "report-mismatch",
+                "The report is about another eval run, suite or subject.",
+                "Report the work that was leased.",
+                subject=f"eval-run:{run.id}",
+            )
         metrics = report.get("metrics")
         told = metrics.get(suite.metric) if isinstance(metrics, dict) else None
         if not isinstance(told, dict):
-            raise Invalid("bad-report", f"The report's metrics do not say {suite.metric}.",
-                          "Report {metric: {correct, n}}.")  # fmt: skip
+            raise Invalid(
+                "bad-report",
+                f"The report's metrics do not say {suite.metric}.",
+                "Report {metric: {correct, n}}.",
+            )
         if (told.get("correct"), told.get("n")) != (right, len(items)):
-            raise Unverified("metric-mismatch", f"The samples show {right} of {len(items)} right, the report says "
-                             f"{told.get('correct')} of {told.get('n')}.", "Report what the samples show.",
-                             subject=f"eval-run:{run.id}")  # fmt: skip
+            raise Unverified(
+                "metric-mismatch",
+                f"The samples show {right} of {len(items)} right, the report says "
+                f"{told.get('correct')} of {told.get('n')}.",
+                "Report what the samples show.",
+                subject=f"eval-run:{run.id}",
+            )
         _close(tx, run, blobs, report, key, signature, suite.metric, right, len(items))
 
 
@@ -179,7 +291,17 @@ def _close(
     run.report, run.report_key, run.report_signature = report, key, signature
     run.samples_blob_id = samples
     low, high = evals.wilson(right, n, 0.95)
-    tx.add(EvalMetric(id=uuid4(), eval_run_id=run.id, name=metric, value=right / n, n=n, ci_low=low, ci_high=high,
-                      higher_is_better=True))  # fmt: skip
+    tx.add(
+        EvalMetric(
+            id=uuid4(),
+            eval_run_id=run.id,
+            name=metric,
+            value=right / n,
+            n=n,
+            ci_low=low,
+            ci_high=high,
+            higher_is_better=True,
+        )
+    )
     tx.session.delete(tx.get(Lease, run.id))
     tx.audit(f"eval-run:{run.id}", correct=right, n=n, samples=samples)

@@ -1,4 +1,6 @@
-"""Place legal holds and lift them: while one stands, nothing it covers is deleted, nor what that derives from."""
+"""Place legal holds and lift them: while one stands, nothing it covers is deleted, nor what that
+derives from.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,11 @@ from registry.views.retention import HoldView
 
 
 def place(store: Store, actor: Actor, over: str, case: str, reason: str) -> HoldView:
-    """Place a hold over one version or data set version, or by a bare name over a whole line or data set.
+    """Place a hold over one version or data set version, or by a bare name over a whole line or
+    data set.
 
-    A deleted thing may be held too: its bytes stay, if no collection took them yet. Raises NotFound, Invalid.
+    A deleted thing may be held too: its bytes stay, if no collection took them yet. Raises
+    NotFound, Invalid.
     """
     named, said = rules.check_case(case), check_reason(reason)
     with store.write(actor, Action.HOLD_PLACE) as tx:
@@ -42,14 +46,20 @@ def _over(tx: Tx, over: str) -> tuple[LegalHold, str, str]:
     if ref.team is not None and str(ref) == ref.line:
         line = subjects.line_by_name(tx.session, over, teams=teams)
         is_line = isinstance(line, Line)
-        hold = LegalHold(id=uuid4(), line_id=line.id if is_line else None, dataset_id=None if is_line else line.id)
+        hold = LegalHold(
+            id=uuid4(),
+            line_id=line.id if is_line else None,
+            dataset_id=None if is_line else line.id,
+        )
         return hold, line.team, ref.line if is_line else f"{subjects.PREFIX}{ref.line}"
     found = subjects.by_ref(tx.session, over, teams=teams, gone=True)
     return LegalHold(id=uuid4(), node_id=found.node.id), found.line.team, found.node.ref
 
 
 def lift(store: Store, actor: Actor, number: int, reason: str) -> HoldView:
-    """Lift a hold; another reviewer's act than who placed it. Raises Refused `four-eyes` or `already-lifted`."""
+    """Lift a hold; another reviewer's act than who placed it. Raises Refused `four-eyes` or
+    `already-lifted`.
+    """
     said = check_reason(reason)
     with store.write(actor, Action.HOLD_LIFT) as tx:
         hold = retention.hold_by_number(tx.session, number, lock=True)
@@ -62,8 +72,17 @@ def lift(store: Store, actor: Actor, number: int, reason: str) -> HoldView:
         tx.audit(f"hold:{number}", over=called)
         texts = accounts.told(tx.session, {hold.case_commitment, hold.reason_commitment})
         names = accounts.names(tx.session, {hold.placed_by})
-        return HoldView(number, called, texts.get(hold.case_commitment), texts.get(hold.reason_commitment),
-                        names[hold.placed_by], hold.placed_at, actor.name, hold.lifted_at, said)  # fmt: skip
+        return HoldView(
+            number,
+            called,
+            texts.get(hold.case_commitment),
+            texts.get(hold.reason_commitment),
+            names[hold.placed_by],
+            hold.placed_at,
+            actor.name,
+            hold.lifted_at,
+            said,
+        )
 
 
 def _called(tx: Tx, hold: LegalHold) -> tuple[str, str]:

@@ -14,19 +14,35 @@ from registry.views.accounts import KeyView
 
 
 def enroll(store: Store, actor: Actor, public_key: str, label: str, proof: str) -> KeyView:
-    """Tie an Ed25519 public key to the caller, who proves by a signature that he holds the private half."""
+    """Tie an Ed25519 public key to the caller, who proves by a signature that he holds the private
+    half.
+    """
     try:
         raw = base64.b64decode(public_key, validate=True)
     except ValueError:  # binascii.Error is one; letters beyond ASCII raise the plain one
         raw = b""
     if len(raw) != 32:
-        raise Invalid("bad-key", "That is not an Ed25519 public key.", "Send base64 of its 32 raw bytes.")
+        raise Invalid(
+            "bad-key", "That is not an Ed25519 public key.", "Send base64 of its 32 raw bytes."
+        )
     with store.write(actor, Action.KEY_ENROLL) as tx:
         document = {"account": str(actor.account), "public_key": public_key}
         if actor.account is None or not keys.verify_document(public_key, document, "enrol", proof):
-            raise Unverified("bad-signature", "The proof does not show that you hold this key.",
-                             "Sign the enrolment with the private half of the very key you enrol.")  # fmt: skip
-        key = tx.add(SigningKey(id=keys.key_id(raw), account_id=actor.account, label=label[:80], public_key=public_key,
-                                proof=proof, enrolled_at=tx.now, revoked_at=None))  # fmt: skip
+            raise Unverified(
+                "bad-signature",
+                "The proof does not show that you hold this key.",
+                "Sign the enrolment with the private half of the very key you enrol.",
+            )
+        key = tx.add(
+            SigningKey(
+                id=keys.key_id(raw),
+                account_id=actor.account,
+                label=label[:80],
+                public_key=public_key,
+                proof=proof,
+                enrolled_at=tx.now,
+                revoked_at=None,
+            )
+        )
         tx.audit(f"key:{key.id}", account=actor.account)
         return KeyView(key.id, actor.name, key.label, public_key, tx.now, None)

@@ -15,18 +15,24 @@ from registry.rules.actors import Actor
 
 
 def publish(store: Store, actor: Actor, text: str, *, only_first: bool = False) -> str | None:
-    """Freeze a policy's text as the next version of its environment; `only_first` leaves a standing one alone.
+    """Freeze a policy's text as the next version of its environment; `only_first` leaves a standing
+    one alone.
 
-    Raises Invalid for YAML or rules that do not parse, Conflict when the same rules are in force already.
+    Raises Invalid for YAML or rules that do not parse, Conflict when the same rules are in force
+    already.
     """
     try:
         document = strict_yaml.loads(text)
     except ValueError as error:
         raise Invalid(
-            "bad-policy", f"The policy is not YAML with one meaning: {str(error)[:200]}", "Mend the file."
+            "bad-policy",
+            f"The policy is not YAML with one meaning: {str(error)[:200]}",
+            "Mend the file.",
         ) from error
     if not isinstance(document, dict):
-        raise Invalid("bad-policy", "A policy is a YAML mapping.", "See registry/policies for examples.")
+        raise Invalid(
+            "bad-policy", "A policy is a YAML mapping.", "See registry/policies for examples."
+        )
     policy = rules.parse(document)
     plain = rules.as_rules(policy)
     if only_first:
@@ -37,9 +43,23 @@ def publish(store: Store, actor: Actor, text: str, *, only_first: bool = False) 
         standing = policies.standing(tx.session, policy.environment)
         digest = canonical.digest(plain)
         if standing is not None and (only_first or standing.digest == digest):
-            raise Conflict("policy-unchanged", f"{standing.ref} already says exactly this.", "Nothing more is needed.")
+            raise Conflict(
+                "policy-unchanged",
+                f"{standing.ref} already says exactly this.",
+                "Nothing more is needed.",
+            )
         number = 1 if standing is None else standing.number + 1
-        version = tx.add(PolicyVersion(id=uuid4(), environment=policy.environment, number=number, digest=digest,
-                                       rules=plain, text=text, published_by=actor.account, published_at=tx.now))  # fmt: skip
+        version = tx.add(
+            PolicyVersion(
+                id=uuid4(),
+                environment=policy.environment,
+                number=number,
+                digest=digest,
+                rules=plain,
+                text=text,
+                published_by=actor.account,
+                published_at=tx.now,
+            )
+        )
         tx.audit(f"policy:{version.ref}", digest=digest)
         return version.ref

@@ -23,8 +23,17 @@ def put(store: Store, actor: Actor, team: str, limits: Limits, reason: str) -> Q
     check_limits(team, limits)
     with store.write(actor, Action.QUOTA_SET) as tx:
         tx.within(team)
-        tx.add(Quota(id=uuid4(), team=team, max_bytes=limits.max_bytes, max_versions=limits.max_versions,
-                     reason_commitment=accounts.seal(tx.session, "reason", said), set_by=actor.account, set_at=tx.now))  # fmt: skip
+        tx.add(
+            Quota(
+                id=uuid4(),
+                team=team,
+                max_bytes=limits.max_bytes,
+                max_versions=limits.max_versions,
+                reason_commitment=accounts.seal(tx.session, "reason", said),
+                set_by=actor.account,
+                set_at=tx.now,
+            )
+        )
         used = quotas.usage(tx.session, team)
         tx.audit(f"quota:{team}", max_bytes=limits.max_bytes, max_versions=limits.max_versions)
         return QuotaView(team, limits.max_bytes, limits.max_versions, used.bytes, used.versions)

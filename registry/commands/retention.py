@@ -25,23 +25,49 @@ def define(store: Store, actor: Actor, terms: Terms, reason: str) -> ClassView:
     rules.check_terms(terms)
     with store.write(actor, Action.RETENTION_DEFINE) as tx:
         if retention.find_class(tx.session, terms.name) is not None:
-            raise Conflict("class-exists", f"There is a retention class '{terms.name}', and classes never change.",
-                           "Use it, or make another of a new name.")  # fmt: skip
-        row = tx.add(RetentionClass(
-            id=uuid4(), name=terms.name, keep_days=terms.keep_days, counted_from=terms.counted_from, after=terms.after,
-            draft_days=terms.draft_days, reason_commitment=accounts.seal(tx.session, "reason", said),
-            defined_by=actor.account, defined_at=tx.now,
-        ))  # fmt: skip
-        tx.audit(f"retention:{terms.name}", keep_days=terms.keep_days, counted_from=terms.counted_from,
-                 after=terms.after, draft_days=terms.draft_days)  # fmt: skip
-        return ClassView(row.name, row.keep_days, row.counted_from, row.after, row.draft_days, actor.name,
-                         row.defined_at, said)  # fmt: skip
+            raise Conflict(
+                "class-exists",
+                f"There is a retention class '{terms.name}', and classes never change.",
+                "Use it, or make another of a new name.",
+            )
+        row = tx.add(
+            RetentionClass(
+                id=uuid4(),
+                name=terms.name,
+                keep_days=terms.keep_days,
+                counted_from=terms.counted_from,
+                after=terms.after,
+                draft_days=terms.draft_days,
+                reason_commitment=accounts.seal(tx.session, "reason", said),
+                defined_by=actor.account,
+                defined_at=tx.now,
+            )
+        )
+        tx.audit(
+            f"retention:{terms.name}",
+            keep_days=terms.keep_days,
+            counted_from=terms.counted_from,
+            after=terms.after,
+            draft_days=terms.draft_days,
+        )
+        return ClassView(
+            row.name,
+            row.keep_days,
+            row.counted_from,
+            row.after,
+            row.draft_days,
+            actor.name,
+            row.defined_at,
+            said,
+        )
 
 
 def assign(store: Store, actor: Actor, name: str, retention_class: str, reason: str) -> SettingView:
-    """Put a line, a data set (`dataset:` before its name) or, by its bare name, a team under a class.
+    """Put a line, a data set (`dataset:` before its name) or, by its bare name, a team under a
+    class.
 
-    What is registered already keeps what it had at the least. Raises Refused `shorter-retention`, NotFound, Invalid.
+    What is registered already keeps what it had at the least. Raises Refused `shorter-retention`,
+    NotFound, Invalid.
     """
     said = check_reason(reason)
     if "/" in name:
@@ -52,7 +78,9 @@ def assign(store: Store, actor: Actor, name: str, retention_class: str, reason: 
         team, called = name, None
         if not NAME.fullmatch(name):
             raise Invalid(
-                "bad-team", f"'{name[:60]}' cannot name a team.", "Use lower-case letters, digits and dashes."
+                "bad-team",
+                f"'{name[:60]}' cannot name a team.",
+                "Use lower-case letters, digits and dashes.",
             )
     with store.write(actor, Action.RETENTION_ASSIGN) as tx:
         tx.within(team)
@@ -60,19 +88,33 @@ def assign(store: Store, actor: Actor, name: str, retention_class: str, reason: 
         kind = None if called is None else _kind(tx, name)
         present = retention.in_force(tx.session, team, kind, called)
         wanted = retention.class_by_name(tx.session, retention_class)
-        rules.check_change(present.terms, wanted.terms, administrator=actor.holds(Role.ADMIN), subject=name)
+        rules.check_change(
+            present.terms, wanted.terms, administrator=actor.holds(Role.ADMIN), subject=name
+        )
         assert actor.account is not None
-        tx.add(RetentionSetting(
-            id=uuid4(), team=team, kind=kind, name=called, class_id=wanted.id, set_by=actor.account, set_at=tx.now,
-            reason_commitment=accounts.seal(tx.session, "reason", said),
-        ))  # fmt: skip
+        tx.add(
+            RetentionSetting(
+                id=uuid4(),
+                team=team,
+                kind=kind,
+                name=called,
+                class_id=wanted.id,
+                set_by=actor.account,
+                set_at=tx.now,
+                reason_commitment=accounts.seal(tx.session, "reason", said),
+            )
+        )
         shortened = rules.shortens(present.terms, wanted.terms)
-        tx.audit(f"retention:{name}", retention=wanted.name, before=present.name, shortened=shortened)
+        tx.audit(
+            f"retention:{name}", retention=wanted.name, before=present.name, shortened=shortened
+        )
         return SettingView(name, wanted.name, shortened)
 
 
 def _kind(tx: Tx, name: str) -> str:
-    """`line` or `dataset`; a line that is not there yet may come under its class before its first version does."""
+    """`line` or `dataset`; a line that is not there yet may come under its class before its first
+    version does.
+    """
     if name.startswith(PREFIX):
         return "dataset"
     ref = parse_line(name)
@@ -80,5 +122,7 @@ def _kind(tx: Tx, name: str) -> str:
         versions.line(tx.session, ref)
     except NotFound:
         if datasets.line(tx.session, ref) is not None:
-            raise Invalid("ambiguous-reference", f"'{name}' is a data set.", f"Write dataset:{name}.") from None
+            raise Invalid(
+                "ambiguous-reference", f"'{name}' is a data set.", f"Write dataset:{name}."
+            ) from None
     return "line"

@@ -27,13 +27,17 @@ from registry.views.reviews import SubmittedView
 def submit(
     store: Store, blobs: Blobs, actor: Actor, ref: str, environment: str, use_case: str, note: str
 ) -> SubmittedView:
-    """Open a review: gather the evidence, run the gate on it, freeze both. A failing gate opens it too, for all to see.
+    """Open a review: gather the evidence, run the gate on it, freeze both. A failing gate opens it
+    too, for all to see.
 
-    Raises Refused when the version is not registered, Conflict when it is under review or approved already.
+    Raises Refused when the version is not registered, Conflict when it is under review or approved
+    already.
     """
     check_environment(environment)
     if not note.strip():
-        raise Invalid("note-missing", "Say why this version should serve.", "Give --note with one paragraph.")
+        raise Invalid(
+            "note-missing", "Say why this version should serve.", "Give --note with one paragraph."
+        )
     with store.read(actor) as session:
         version, line, node = versions.by_ref(session, ref, teams=actor.teams())
         team = line.team
@@ -41,7 +45,9 @@ def submit(
     with store.read(actor) as session:
         case = use_cases.by_name(session, use_case)
         if not actor.sees(case.team):
-            raise NotFound("use-case-unknown", f"There is no use case '{use_case}'.", "Check the name.")
+            raise NotFound(
+                "use-case-unknown", f"There is no use case '{use_case}'.", "Check the name."
+            )
         version, line, node = versions.by_ref(session, ref, teams=actor.teams())
         policy = policies.current(session, environment)
         gathered = evidence.gather(session, blobs, version, node, policy, case)
@@ -50,36 +56,66 @@ def submit(
         tx.within(team)
         held, _, _ = versions.by_id(tx.session, version.id, share=True)
         if line.kind == "base" or held.state not in ("registered", "deprecated"):
-            raise Refused("unfit-subject", f"{node.ref} is {'a base model' if line.kind == 'base' else held.state}; "
-                          "only registered adapters and checkpoints are reviewed.", "Register it first.",
-                          subject=node.ref)  # fmt: skip
+            raise Refused(
+                "unfit-subject",
+                f"{node.ref} is {'a base model' if line.kind == 'base' else held.state}; "
+                "only registered adapters and checkpoints are reviewed.",
+                "Register it first.",
+                subject=node.ref,
+            )
         assert actor.account is not None
-        review = tx.add(Review(
-            id=uuid4(), version_id=version.id, environment=environment, use_case_id=case.id,
-            policy_version_id=policy.id, evidence=gathered, evidence_root=canonical.digest(gathered),
-            verdict=as_document(verdict), note_commitment=accounts.seal(tx.session, "note", note.strip()),
-            submitted_by=actor.account, state="open", opened_at=tx.now,
-        ))  # fmt: skip
-        tx.audit(f"review:{review.number}", version=node.ref, environment=environment, policy=policy.ref,
-                 evidence_root=review.evidence_root, verdict=verdict.outcome)  # fmt: skip
+        review = tx.add(
+            Review(
+                id=uuid4(),
+                version_id=version.id,
+                environment=environment,
+                use_case_id=case.id,
+                policy_version_id=policy.id,
+                evidence=gathered,
+                evidence_root=canonical.digest(gathered),
+                verdict=as_document(verdict),
+                note_commitment=accounts.seal(tx.session, "note", note.strip()),
+                submitted_by=actor.account,
+                state="open",
+                opened_at=tx.now,
+            )
+        )
+        tx.audit(
+            f"review:{review.number}",
+            version=node.ref,
+            environment=environment,
+            policy=policy.ref,
+            evidence_root=review.evidence_root,
+            verdict=verdict.outcome,
+        )
         return SubmittedView(review.number, review.evidence_root, verdict.outcome)
 
 
 def as_document(verdict: gates.Verdict) -> dict[str, Any]:
     """A verdict as it is stored and shown."""
-    return {"outcome": verdict.outcome, "rules": [
-        {"rule": one.rule, "outcome": one.outcome, "detail": one.detail, "numbers": one.numbers}
-        for one in verdict.rules
-    ]}  # fmt: skip
+    return {
+        "outcome": verdict.outcome,
+        "rules": [
+            {"rule": one.rule, "outcome": one.outcome, "detail": one.detail, "numbers": one.numbers}
+            for one in verdict.rules
+        ],
+    }
 
 
 def vote(
-    store: Store, actor: Actor, number: int, decision: dict[str, Any], reason: str, salt: str, key: str,
+    store: Store,
+    actor: Actor,
+    number: int,
+    decision: dict[str, Any],
+    reason: str,
+    salt: str,
+    key: str,
     signature: str,
-) -> str:  # fmt: skip
+) -> str:
     """Cast a signed vote and, when it completes the quorum, approve; the review's state afterwards.
 
-    Raises Refused (self-approval, gate, closed review), Unverified (signature), Forbidden (no reviewer).
+    Raises Refused (self-approval, gate, closed review), Unverified (signature), Forbidden (no
+    reviewer).
     """
     verdict = rules.check_verdict(str(decision.get("verdict", "")))
     text = rules.check_reason(reason)
@@ -88,38 +124,73 @@ def vote(
     except ValueError:
         salted = b""
     if len(salted) != 16:
-        raise Invalid("bad-salt", "The salt of the reason must be 16 bytes in hex.", "Let the client make it.")
+        raise Invalid(
+            "bad-salt", "The salt of the reason must be 16 bytes in hex.", "Let the client make it."
+        )
     _refuse_makers(store, actor, number)
     with store.write(actor, Action.REVIEW_VOTE) as tx:
-        # The version is held before its review is locked, as everywhere: a recall takes them in that order too.
-        version, line, node = versions.by_id(tx.session, reviews.by_number(tx.session, number).version_id, share=True)
+        # The version is held before its review is locked, as everywhere: a recall takes them in
+        # that order too.
+        version, line, node = versions.by_id(
+            tx.session, reviews.by_number(tx.session, number).version_id, share=True
+        )
         review = reviews.by_number(tx.session, number, lock=True)
         tx.within(line.team)
         if review.state != "open":
-            raise Refused("review-closed", f"Review {number} is {review.state}.", "Submit the version again.",
-                          subject=f"review:{number}")  # fmt: skip
+            raise Refused(
+                "review-closed",
+                f"Review {number} is {review.state}.",
+                "Submit the version again.",
+                subject=f"review:{number}",
+            )
         if version.state == "recalled":
-            raise Refused("recalled", f"{node.ref} is recalled and may serve nowhere.", "Withdraw the review.",
-                          subject=f"review:{number}")  # fmt: skip
+            raise Refused(
+                "recalled",
+                f"{node.ref} is recalled and may serve nowhere.",
+                "Withdraw the review.",
+                subject=f"review:{number}",
+            )
         ballots = [
-            rules.Ballot(one.account_id, one.team, one.verdict) for one in reviews.votes_of(tx.session, review.id)
+            rules.Ballot(one.account_id, one.team, one.verdict)
+            for one in reviews.votes_of(tx.session, review.id)
         ]
         assert actor.account is not None
-        rules.check_voter(actor.account, actor.name, reviews.excluded(tx.session, review), ballots, number)
+        rules.check_voter(
+            actor.account, actor.name, reviews.excluded(tx.session, review), ballots, number
+        )
         policy = policy_rules.parse(policies.by_id(tx.session, review.policy_version_id).rules)
-        expected = reviews.decision(tx.session, review, node.ref, actor.account, _team(actor, policy.quorum.roles))
-        rules.check_decision(decision, {**expected, "verdict": verdict,
-                                        "reason_commitment": rules.commitment(salted, text)}, number)  # fmt: skip
+        expected = reviews.decision(
+            tx.session, review, node.ref, actor.account, _team(actor, policy.quorum.roles)
+        )
+        rules.check_decision(
+            decision,
+            {**expected, "verdict": verdict, "reason_commitment": rules.commitment(salted, text)},
+            number,
+        )
         if verdict == "approve" and review.verdict["outcome"] != "pass":
-            raise Refused("gate-not-passed", f"The gate of review {number} is {review.verdict['outcome']}, so nobody can "
-                          "approve it.", "Reject it or request changes; see countersign review show.",
-                          subject=f"review:{number}")  # fmt: skip
+            raise Refused(
+                "gate-not-passed",
+                f"The gate of review {number} is {review.verdict['outcome']}, so nobody can "
+                "approve it.",
+                "Reject it or request changes; see countersign review show.",
+                subject=f"review:{number}",
+            )
         _verify(tx, actor.account, decision, key, signature, number)
-        tx.add(Vote(
-            id=uuid4(), review_id=review.id, account_id=actor.account, team=expected["team"], verdict=verdict,
-            reason_commitment=accounts.seal(tx.session, "reason", text, salted), decision=decision,
-            decision_digest=canonical.digest(decision), signature=signature, key_id=key, at=tx.now,
-        ))  # fmt: skip
+        tx.add(
+            Vote(
+                id=uuid4(),
+                review_id=review.id,
+                account_id=actor.account,
+                team=expected["team"],
+                verdict=verdict,
+                reason_commitment=accounts.seal(tx.session, "reason", text, salted),
+                decision=decision,
+                decision_digest=canonical.digest(decision),
+                signature=signature,
+                key_id=key,
+                at=tx.now,
+            )
+        )
         ballots.append(rules.Ballot(actor.account, expected["team"], verdict))
         state = rules.outcome(policy.quorum, ballots)
         if state != "open":
@@ -132,7 +203,9 @@ def vote(
 
 
 def _refuse_makers(store: Store, actor: Actor, number: int) -> None:
-    """Who made the version hears that, whatever his roles: it is the reason no other role would mend."""
+    """Who made the version hears that, whatever his roles: it is the reason no other role would
+    mend.
+    """
     with store.read(actor) as session:
         review = reviews.by_number(session, number)
         team = versions.by_id(session, review.version_id)[1].team
@@ -148,22 +221,37 @@ def _team(actor: Actor, roles: tuple[str, ...]) -> str | None:
         if grant.role.value in roles:
             return grant.team
     raise Forbidden(
-        "role-missing", f"{actor.name} holds no role that may decide here.", f"It takes {' or '.join(roles)}."
+        "role-missing",
+        f"{actor.name} holds no role that may decide here.",
+        f"It takes {' or '.join(roles)}.",
     )
 
 
-def _verify(tx: Tx, account: UUID, decision: dict[str, Any], key: str, signature: str, number: int) -> None:
+def _verify(
+    tx: Tx, account: UUID, decision: dict[str, Any], key: str, signature: str, number: int
+) -> None:
     if tx.get(Account, account).kind != "person":
-        raise Refused("service-vote", "Only people decide; this is a service account.", "Let a person vote.",
-                      subject=f"review:{number}")  # fmt: skip
+        raise Refused(
+            "service-vote",
+            "Only people decide; this is a service account.",
+            "Let a person vote.",
+            subject=f"review:{number}",
+        )
     signer = tx.session.get(SigningKey, key)
     if signer is None or signer.account_id != account or signer.revoked_at is not None:
-        raise Unverified("key-unknown", f"The key {key[:16]} is not an enrolled key of yours.",
-                         "Enrol your key first: countersign key enroll.", subject=f"review:{number}")  # fmt: skip
+        raise Unverified(
+            "key-unknown",
+            f"The key {key[:16]} is not an enrolled key of yours.",
+            "Enrol your key first: countersign key enroll.",
+            subject=f"review:{number}",
+        )
     if not keys.verify_document(signer.public_key, decision, "decision", signature):
-        raise Unverified("bad-signature", "The signature is not over this decision by that key.",
-                         "Sign the decision exactly as fetched, with your enrolled key.",
-                         subject=f"review:{number}")  # fmt: skip
+        raise Unverified(
+            "bad-signature",
+            "The signature is not over this decision by that key.",
+            "Sign the decision exactly as fetched, with your enrolled key.",
+            subject=f"review:{number}",
+        )
 
 
 def withdraw(store: Store, actor: Actor, number: int, reason: str) -> None:
@@ -173,22 +261,32 @@ def withdraw(store: Store, actor: Actor, number: int, reason: str) -> None:
         _, line, node = versions.by_id(tx.session, review.version_id)
         tx.within(line.team)
         if review.state != "open":
-            raise Refused("review-closed", f"Review {number} is {review.state}.", "Only open reviews are withdrawn.",
-                          subject=f"review:{number}")  # fmt: skip
+            raise Refused(
+                "review-closed",
+                f"Review {number} is {review.state}.",
+                "Only open reviews are withdrawn.",
+                subject=f"review:{number}",
+            )
         review.decided_at = tx.now
         review.state = "withdrawn"
-        tx.audit(f"review:{number}", version=node.ref, reason=accounts.seal(tx.session, "reason", reason))
+        tx.audit(
+            f"review:{number}", version=node.ref, reason=accounts.seal(tx.session, "reason", reason)
+        )
 
 
 def expire(store: Store) -> int:
-    """Let approvals whose time is over expire: that blocks forward steps, and never touches a route."""
+    """Let approvals whose time is over expire: that blocks forward steps, and never touches a
+    route.
+    """
     with store.read(SYSTEM) as session:
         over = reviews.overdue(session)
     return sum(_expire(store, number) for number in over)
 
 
 def _expire(store: Store, number: int) -> bool:
-    """Let one approval expire, unless somebody was faster: then nothing happened and nothing is logged."""
+    """Let one approval expire, unless somebody was faster: then nothing happened and nothing is
+    logged.
+    """
     with suppress(Conflict), store.write(SYSTEM, Action.REVIEW_EXPIRE) as tx:
         review = reviews.by_number(tx.session, number, lock=True)
         if review.state != "approved":

@@ -17,7 +17,8 @@ from registry.views.search import TagsView
 def put(store: Store, actor: Actor, ref: str, key: str, value: str | None) -> TagsView:
     """Give a version's key a value, or with None take it off; what it was before stays in the log.
 
-    Raises Invalid for a key or value that may not be, NotFound for a version or (taking off) a tag that is not there.
+    Raises Invalid for a key or value that may not be, NotFound for a version or (taking off) a tag
+    that is not there.
     """
     check_key(key)
     if value is not None:
@@ -27,10 +28,20 @@ def put(store: Store, actor: Actor, ref: str, key: str, value: str | None) -> Ta
         tx.within(line.team)
         tag = tags.by_key(tx.session, version.id, key)
         if value is None and (tag is None or tag.value is None):
-            raise NotFound("tag-unknown", f"{node.ref} has no tag '{key}'.", "See the version's tags.")
+            raise NotFound(
+                "tag-unknown", f"{node.ref} has no tag '{key}'.", "See the version's tags."
+            )
         if tag is None:
-            tx.add(VersionTag(id=uuid4(), version_id=version.id, key=key, value=value, set_by=actor.account,
-                              set_at=tx.now))  # fmt: skip
+            tx.add(
+                VersionTag(
+                    id=uuid4(),
+                    version_id=version.id,
+                    key=key,
+                    value=value,
+                    set_by=actor.account,
+                    set_at=tx.now,
+                )
+            )
         else:
             tag.value, tag.set_by, tag.set_at = value, actor.account, tx.now
             tx.session.flush()

@@ -15,12 +15,18 @@ from registry.views.accounts import GrantView, TokenView
 
 
 def create(
-    store: Store, actor: Actor, account: str, roles: list[str], team: str | None, days: int,
+    store: Store,
+    actor: Actor,
+    account: str,
+    roles: list[str],
+    team: str | None,
+    days: int,
     environment: str | None = None,
-) -> TokenView:  # fmt: skip
+) -> TokenView:
     """A token for roles its account holds; the secret is in the answer and nowhere else, ever.
 
-    A gateway's may be bound to one environment: it then pulls nothing that is not approved or serving there.
+    A gateway's may be bound to one environment: it then pulls nothing that is not approved or
+    serving there.
     """
     wanted = parse_roles(roles)
     bound = {"environment": check_bound(wanted, environment)} if environment is not None else {}
@@ -31,17 +37,41 @@ def create(
         held = {(grant.role, grant.team) for grant in accounts.grants_of(tx.session, owner.id)}
         missing = [role.value for role in wanted if (role.value, team) not in held]
         if missing:
-            raise Refused("role-not-held", f"{account} does not hold {', '.join(missing)}"
-                          f"{' in team ' + team if team else ''}.", "Grant the role first (countersign people ls).",
-                          subject=f"account:{owner.id}")  # fmt: skip
+            raise Refused(
+                "role-not-held",
+                f"{account} does not hold {', '.join(missing)}"
+                f"{' in team ' + team if team else ''}.",
+                "Grant the role first (countersign people ls).",
+                subject=f"account:{owner.id}",
+            )
         scopes = [{"role": role.value, "team": team, **bound} for role in wanted]
-        tx.add(Token(id=token_id, account_id=owner.id, secret_hash=tokens.fingerprint(secret), scopes=scopes,
-                     created_at=tx.now, expires_at=tx.now + lifetime, revoked_at=None))  # fmt: skip
-        tx.audit(f"token:{token_id}", account=owner.id, roles=[role.value for role in wanted], team=team, **bound)
+        tx.add(
+            Token(
+                id=token_id,
+                account_id=owner.id,
+                secret_hash=tokens.fingerprint(secret),
+                scopes=scopes,
+                created_at=tx.now,
+                expires_at=tx.now + lifetime,
+                revoked_at=None,
+            )
+        )
+        tx.audit(
+            f"token:{token_id}",
+            account=owner.id,
+            roles=[role.value for role in wanted],
+            team=team,
+            **bound,
+        )
         return TokenView(
-            id=token_id, account=account, grants=[GrantView(role.value, team, environment) for role in wanted], created_at=tx.now,
-            expires_at=tx.now + lifetime, revoked_at=None, token=f"cs_{token_id}_{secret}",
-        )  # fmt: skip
+            id=token_id,
+            account=account,
+            grants=[GrantView(role.value, team, environment) for role in wanted],
+            created_at=tx.now,
+            expires_at=tx.now + lifetime,
+            revoked_at=None,
+            token=f"cs_{token_id}_{secret}",
+        )
 
 
 def revoke(store: Store, actor: Actor, token_id: str) -> None:

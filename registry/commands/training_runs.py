@@ -18,9 +18,15 @@ from registry.rules.refs import Ref, line_domain, parse_line
 
 
 def queue(
-    store: Store, actor: Actor, adapter: str, base: str, dataset: str, recipe: dict[str, Any],
-    domain: str | None, meta: dict[str, Any],
-) -> UUID:  # fmt: skip
+    store: Store,
+    actor: Actor,
+    adapter: str,
+    base: str,
+    dataset: str,
+    recipe: dict[str, Any],
+    domain: str | None,
+    meta: dict[str, Any],
+) -> UUID:
     """Queue a recipe on a registered base and data set for an adapter, which is made if it is new.
 
     Raises Invalid for a bad recipe, Refused when base or data set is not registered.
@@ -32,21 +38,46 @@ def queue(
     with store.write(actor, Action.TRAINING_QUEUE, ref.team) as tx:
         tx.within(ref.team)
         line = _line(tx, ref, domain)
-        base_version, base_line, _ = versions.by_ref(tx.session, base, share=True, teams=actor.teams())
+        base_version, base_line, _ = versions.by_ref(
+            tx.session, base, share=True, teams=actor.teams()
+        )
         data, _ = datasets.by_ref(tx.session, dataset, share=True, teams=actor.teams())
         if base_line.kind == "adapter" or base_version.state not in ("registered", "deprecated"):
-            raise Refused("unfit-base", f"{base} is no registered base model or checkpoint.", "Name another.",
-                          subject=adapter)  # fmt: skip
+            raise Refused(
+                "unfit-base",
+                f"{base} is no registered base model or checkpoint.",
+                "Name another.",
+                subject=adapter,
+            )
         if data.state not in ("registered", "deprecated"):
-            raise Refused("unfit-parent", f"{dataset} is {data.state}.", "Complete it, or name another.",
-                          subject=adapter)  # fmt: skip
-        run = tx.add(TrainingRun(
-            id=uuid4(), line_id=line.id, base_version_id=base_version.id, dataset_version_id=data.id, recipe=frozen,
-            recipe_digest=canonical.digest(frozen), meta={**meta, **({"domain": line.domain} if line.domain else {})},
-            state="queued", attempt=0, requested_by=actor.account, created_at=tx.now,
-        ))  # fmt: skip
-        tx.audit(f"training-run:{run.id}", adapter=adapter, base=str(base), dataset=str(dataset),
-                 recipe=run.recipe_digest)  # fmt: skip
+            raise Refused(
+                "unfit-parent",
+                f"{dataset} is {data.state}.",
+                "Complete it, or name another.",
+                subject=adapter,
+            )
+        run = tx.add(
+            TrainingRun(
+                id=uuid4(),
+                line_id=line.id,
+                base_version_id=base_version.id,
+                dataset_version_id=data.id,
+                recipe=frozen,
+                recipe_digest=canonical.digest(frozen),
+                meta={**meta, **({"domain": line.domain} if line.domain else {})},
+                state="queued",
+                attempt=0,
+                requested_by=actor.account,
+                created_at=tx.now,
+            )
+        )
+        tx.audit(
+            f"training-run:{run.id}",
+            adapter=adapter,
+            base=str(base),
+            dataset=str(dataset),
+            recipe=run.recipe_digest,
+        )
         return run.id
 
 
@@ -55,10 +86,21 @@ def _line(tx: Tx, ref: Ref, said: str | None) -> Line:
         line = versions.line(tx.session, ref, lock=True)
     except NotFound:
         assert ref.team is not None and ref.name is not None
-        line = tx.add(Line(id=uuid4(), kind="adapter", team=ref.team, name=ref.name, domain=_domain(ref, None, said),
-                           created_by=tx.actor.account, created_at=tx.now))  # fmt: skip
+        line = tx.add(
+            Line(
+                id=uuid4(),
+                kind="adapter",
+                team=ref.team,
+                name=ref.name,
+                domain=_domain(ref, None, said),
+                created_by=tx.actor.account,
+                created_at=tx.now,
+            )
+        )
     if line.kind != "adapter":
-        raise Conflict("line-kind", f"{ref.line} is a {line.kind}, not an adapter.", "Use another name.")
+        raise Conflict(
+            "line-kind", f"{ref.line} is a {line.kind}, not an adapter.", "Use another name."
+        )
     line.domain = _domain(ref, line.domain, said)
     return line
 
@@ -66,17 +108,28 @@ def _line(tx: Tx, ref: Ref, said: str | None) -> Line:
 def _domain(ref: Ref, present: str | None, said: str | None) -> str:
     domain = line_domain(present, said)
     if domain is None:
-        raise Invalid("domain-missing", f"{ref.line} has no business domain yet: say for which one it is.",
-                      "Give --domain, for example --domain legal.")  # fmt: skip
+        raise Invalid(
+            "domain-missing",
+            f"{ref.line} has no business domain yet: say for which one it is.",
+            "Give --domain, for example --domain legal.",
+        )
     return domain
 
 
 def finish(
-    store: Store, actor: Actor, run_id: UUID, attempt: int, report: dict[str, Any], key: str, signature: str
+    store: Store,
+    actor: Actor,
+    run_id: UUID,
+    attempt: int,
+    report: dict[str, Any],
+    key: str,
+    signature: str,
 ) -> None:
-    """Close a training run with its report, signed by the trainer's own enrolled key; the same report twice is once.
+    """Close a training run with its report, signed by the trainer's own enrolled key; the same
+    report twice is once.
 
-    Raises Refused when the lease is lost or an output is missing, Unverified when the signature is not the trainer's.
+    Raises Refused when the lease is lost or an output is missing, Unverified when the signature is
+    not the trainer's.
     """
     with store.write(actor, Action.TRAINING_FINISH) as tx:
         run = training_runs.by_id(tx.session, run_id, lock=True)
@@ -86,48 +139,77 @@ def finish(
             tx.audit(f"training-run:{run.id}", repeated=True)
             return
         training_runs.must_hold(tx.session, run, actor.account, attempt)
-        training_runs.must_have_signed(tx.session, actor.account, key, report, "training-report", signature, line.ref)
+        training_runs.must_have_signed(
+            tx.session, actor.account, key, report, "training-report", signature, line.ref
+        )
         _check_report(tx, run, attempt, report)
         run.state, run.finished_at = "succeeded", tx.now
         run.report, run.report_key, run.report_signature = report, key, signature
         tx.session.delete(tx.get(Lease, run.id))
-        tx.audit(f"training-run:{run.id}", outputs=[one["ref"] for one in report["outputs"]],
-                 report=canonical.digest(report))  # fmt: skip
+        tx.audit(
+            f"training-run:{run.id}",
+            outputs=[one["ref"] for one in report["outputs"]],
+            report=canonical.digest(report),
+        )
 
 
 def _check_report(tx: Tx, run: TrainingRun, attempt: int, report: dict[str, Any]) -> None:
-    """What the trainer says it did must be what it was asked, and its outputs must be what it registered."""
+    """What the trainer says it did must be what it was asked, and its outputs must be what it
+    registered.
+    """
     said = (report.get("run"), report.get("attempt"), report.get("recipe_digest"))
     if said != (str(run.id), attempt, run.recipe_digest):
-        raise Refused("report-mismatch", "The report is about another training run, attempt or recipe.",
-                      "Report the work that was leased.", subject=f"training-run:{run.id}")  # fmt: skip
+        raise Refused(
+            "report-mismatch",
+            "The report is about another training run, attempt or recipe.",
+            "Report the work that was leased.",
+            subject=f"training-run:{run.id}",
+        )
     outputs = report.get("outputs")
     sound = isinstance(outputs, list) and all(
-        isinstance(one, dict) and type(one.get("step")) is int and isinstance(one.get("ref"), str) for one in outputs
+        isinstance(one, dict) and type(one.get("step")) is int and isinstance(one.get("ref"), str)
+        for one in outputs
     )
     if not sound:
-        raise Invalid("bad-report", "The report's outputs must be a list of {step, ref, manifest_digest}.",
-                      "Report every version that this training run registered.")  # fmt: skip
+        raise Invalid(
+            "bad-report",
+            "The report's outputs must be a list of {step, ref, manifest_digest}.",
+            "Report every version that this training run registered.",
+        )
     versions.must_stand(tx.session, run.id)
     made = versions.of_training_run(tx.session, run.id)
     if drafts := [ref for ref, _, state in made.values() if state == "draft"]:
-        raise Refused("output-incomplete", f"{', '.join(drafts)} stays a draft.", "Queue the training with what it lacks in "
-                      "its meta.", subject=f"training-run:{run.id}")  # fmt: skip
+        raise Refused(
+            "output-incomplete",
+            f"{', '.join(drafts)} stays a draft.",
+            "Queue the training with what it lacks in its meta.",
+            subject=f"training-run:{run.id}",
+        )
     registered = {step: (ref, digest) for step, (ref, digest, _) in made.items()}
     told = {one["step"]: (one["ref"], one.get("manifest_digest")) for one in report["outputs"]}
     if told != registered or set(told) != set(run.recipe["publish_at"]):
-        raise Refused("report-mismatch", "The outputs reported are not the versions this training run registered.",
-                      "Register every step the recipe publishes, then report.", subject=f"training-run:{run.id}")  # fmt: skip
+        raise Refused(
+            "report-mismatch",
+            "The outputs reported are not the versions this training run registered.",
+            "Register every step the recipe publishes, then report.",
+            subject=f"training-run:{run.id}",
+        )
 
 
 def cancel(store: Store, actor: Actor, run_id: UUID) -> None:
-    """Call a training run off; its worker hears it at the next heartbeat. Cancelled twice is cancelled once."""
+    """Call a training run off; its worker hears it at the next heartbeat. Cancelled twice is
+    cancelled once.
+    """
     with store.write(actor, Action.WORK_CANCEL) as tx:
         run = training_runs.by_id(tx.session, run_id, lock=True)
         tx.within(tx.get(Line, run.line_id).team)
         if run.state in ("succeeded", "failed"):
-            raise Refused("illegal-transition", f"The training run has {run.state} already.", "Nothing can be called off.",
-                          subject=f"training-run:{run.id}")  # fmt: skip
+            raise Refused(
+                "illegal-transition",
+                f"The training run has {run.state} already.",
+                "Nothing can be called off.",
+                subject=f"training-run:{run.id}",
+            )
         if run.state != "cancelled":
             run.state, run.finished_at = "cancelled", tx.now
         tx.audit(f"training-run:{run.id}")

@@ -17,23 +17,49 @@ TIERS = ("minimal", "limited", "high")
 
 
 def register(
-    store: Store, actor: Actor, name: str, *, purpose: str, owner: str, risk_tier: str, suite: str,
+    store: Store,
+    actor: Actor,
+    name: str,
+    *,
+    purpose: str,
+    owner: str,
+    risk_tier: str,
+    suite: str,
     details: dict[str, Any],
-) -> str:  # fmt: skip
+) -> str:
     """Say why something may serve, for whom, how risky it is, and which suite judges it."""
     ref = parse_line(name)
     if risk_tier not in TIERS:
-        raise Invalid("bad-risk-tier", f"There is no risk tier '{risk_tier[:40]}'.", f"Use one of {', '.join(TIERS)}.")
+        raise Invalid(
+            "bad-risk-tier",
+            f"There is no risk tier '{risk_tier[:40]}'.",
+            f"Use one of {', '.join(TIERS)}.",
+        )
     if not purpose.strip() or not owner.strip():
-        raise Invalid("use-case-incomplete", "A use case needs a purpose and an owner.", "Give --purpose and --owner.")
+        raise Invalid(
+            "use-case-incomplete",
+            "A use case needs a purpose and an owner.",
+            "Give --purpose and --owner.",
+        )
     assert ref.team is not None and ref.name is not None
     with store.write(actor, Action.USE_CASE_REGISTER, ref.team) as tx:
         tx.within(ref.team)
         its_suite = evals.suite_by_name(tx.session, parse_ref(suite))
         if not actor.sees(its_suite.team):
             raise NotFound("suite-unknown", f"There is no eval suite '{suite}'.", "Check the name.")
-        tx.add(UseCase(id=uuid4(), team=ref.team, name=ref.name, purpose=purpose.strip(), owner=owner.strip(),
-                       risk_tier=risk_tier, suite_id=its_suite.id, details=details, created_by=actor.account,
-                       created_at=tx.now))  # fmt: skip
+        tx.add(
+            UseCase(
+                id=uuid4(),
+                team=ref.team,
+                name=ref.name,
+                purpose=purpose.strip(),
+                owner=owner.strip(),
+                risk_tier=risk_tier,
+                suite_id=its_suite.id,
+                details=details,
+                created_by=actor.account,
+                created_at=tx.now,
+            )
+        )
         tx.audit(f"use-case:{name}", risk_tier=risk_tier, suite=suite)
     return name

@@ -62,10 +62,11 @@ class _Base:
 
 
 def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedView:
-    """Give a sound, complete bundle its number; an incomplete one stays a draft; the same bytes are found again.
+    """Give a sound, complete bundle its number; an incomplete one stays a draft; the same bytes are
+    found again.
 
-    Raises BundleRejected with every defect, Unverified for bytes that are not here, Refused for an unfit parent,
-    Conflict when the name is of another kind.
+    Raises BundleRejected with every defect, Unverified for bytes that are not here, Refused for an
+    unfit parent, Conflict when the name is of another kind.
     """
     ref = parse_line(draft.name)
     assert ref.team is not None
@@ -102,20 +103,31 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
             line = _line(tx, ref, draft, meta.get("domain"))
             version, node = _draft(tx, blobs, line, draft, base, inspected, meta)
             if rewritten is not None:
-                senders.note(tx.session, actor, rewritten, whole=True)  # made for him, of what he sent
+                senders.note(
+                    tx.session, actor, rewritten, whole=True
+                )  # made for him, of what he sent
             parents = _provenance(tx, line, version, draft, base)
             if original is not None:
                 parents.append((original.id, "quantised_from", inspected.facts["descent"]["grade"]))
             if not inspected.findings:
                 _number(tx, line, version, node, parents)
-            tx.audit(node.ref, kind=draft.kind, manifest=version.manifest_digest, state=version.state)
+            tx.audit(
+                node.ref, kind=draft.kind, manifest=version.manifest_digest, state=version.state
+            )
             return AddedView(
-                ref=node.ref, digest=version.manifest_digest, root=version.tensor_root, status=version.state,
-                findings=[FindingView(one.field, one.detail, one.mend) for one in inspected.findings],
-            )  # fmt: skip
+                ref=node.ref,
+                digest=version.manifest_digest,
+                root=version.tensor_root,
+                status=version.state,
+                findings=[
+                    FindingView(one.field, one.detail, one.mend) for one in inspected.findings
+                ],
+            )
     except Conflict as conflict:
         # Somebody was faster, and perhaps with the very same bytes.
-        if conflict.kind in ("name-taken", "try-again") and (found := _found(store, actor, ref, draft, inspected)):
+        if conflict.kind in ("name-taken", "try-again") and (
+            found := _found(store, actor, ref, draft, inspected)
+        ):
             return found
         raise
 
@@ -123,7 +135,9 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
 def _inspected(
     store: Store, blobs: Blobs, actor: Actor, draft: Draft, base: _Base | None, meta: dict[str, Any]
 ) -> Inspected:
-    """Judge the bundle where there is room for it; while its weights are read others may be judged beside it."""
+    """Judge the bundle where there is room for it; while its weights are read others may be judged
+    beside it.
+    """
     reading, kept = judge.footprint(draft.kind, draft.files, blobs.read)
     below = 0 if base is None else judge.footprint("base", base.files, blobs.read)[0]
     with JUDGING.take(below + reading) as held:
@@ -134,18 +148,30 @@ def _inspected(
             held.keep(below + kept)
             return weigh(file, tensors)
 
-        return judge.inspect(draft.kind, draft.files, blobs.read, base=facts, meta=meta, weigh=aside,
-                               named=_named(store, actor), judge=_judge(store, actor))  # fmt: skip
+        return judge.inspect(
+            draft.kind,
+            draft.files,
+            blobs.read,
+            base=facts,
+            meta=meta,
+            weigh=aside,
+            named=_named(store, actor),
+            judge=_judge(store, actor),
+        )
 
 
 def _judge(store: Store, actor: Actor) -> Judge:
-    """Who looks at chat templates; an adapter's own is taken in when some environment might let it serve."""
+    """Who looks at chat templates; an adapter's own is taken in when some environment might let it
+    serve.
+    """
     with store.read(actor) as session:
         return Judge(sandbox.look, policies.allowing_chat_templates(session))
 
 
 def _meta(store: Store, actor: Actor, draft: Draft) -> dict[str, Any]:
-    """What is said of a version: by whoever asked for its training, by its maker, and its line's domain, said once."""
+    """What is said of a version: by whoever asked for its training, by its maker, and its line's
+    domain, said once.
+    """
     said = dict(draft.meta)
     with store.read(actor) as session:
         if draft.training_run is not None:
@@ -167,14 +193,24 @@ def _base(store: Store, actor: Actor, draft: Draft) -> _Base | None:
     with store.read(actor) as session:
         version, line, _ = versions.by_ref(session, draft.base, teams=actor.teams())
         if line.kind == "adapter" or version.state not in ("registered", "deprecated"):
-            raise Refused("unfit-base", f"{draft.base} is {'an adapter' if line.kind == 'adapter' else version.state}.",
-                          "Name a registered base model or checkpoint.", subject=draft.name)  # fmt: skip
-        files = [File(path, sha256, size) for path, sha256, size in versions.files(session, version.id)]
-        return _Base(version.id, files, version.base_root, line.ref, refs.commit(version.manifest_digest))
+            raise Refused(
+                "unfit-base",
+                f"{draft.base} is {'an adapter' if line.kind == 'adapter' else version.state}.",
+                "Name a registered base model or checkpoint.",
+                subject=draft.name,
+            )
+        files = [
+            File(path, sha256, size) for path, sha256, size in versions.files(session, version.id)
+        ]
+        return _Base(
+            version.id, files, version.base_root, line.ref, refs.commit(version.manifest_digest)
+        )
 
 
 def _named(store: Store, actor: Actor) -> judge.Named:
-    """Look up what an adapter's configuration calls its base, among the bases its uploader may see."""
+    """Look up what an adapter's configuration calls its base, among the bases its uploader may
+    see.
+    """
 
     def named(name: str, revision: str | None) -> list[str]:
         with store.read(actor) as session:
@@ -192,12 +228,17 @@ class _Original:
 
 
 def _original(store: Store, actor: Actor, draft: Draft) -> _Original | None:
-    """What a checkpoint is said to be a quantisation of; its descent is worked out from the bytes of both."""
+    """What a checkpoint is said to be a quantisation of; its descent is worked out from the bytes
+    of both.
+    """
     if draft.quantised_of is None:
         return None
     if draft.kind != "checkpoint":
-        raise Invalid("not-quantised", f"A {draft.kind} is no quantisation of anything.",
-                      "Only checkpoints are quantised of another version; leave the field out.")  # fmt: skip
+        raise Invalid(
+            "not-quantised",
+            f"A {draft.kind} is no quantisation of anything.",
+            "Only checkpoints are quantised of another version; leave the field out.",
+        )
     with store.read(actor) as session:
         version, line, node = versions.by_ref(session, draft.quantised_of, teams=actor.teams())
         _fit_original(line, version, node, draft.name)
@@ -207,14 +248,21 @@ def _original(store: Store, actor: Actor, draft: Draft) -> _Original | None:
 
 def _fit_original(line: Line, version: Version, node: Node, subject: str) -> None:
     if line.kind == "adapter" or version.state not in ("registered", "deprecated"):
-        raise Refused("unfit-parent", f"{node.ref} is {'an adapter' if line.kind == 'adapter' else version.state}.",
-                      "Name the registered base model or checkpoint it was quantised from.", subject=subject)  # fmt: skip
+        raise Refused(
+            "unfit-parent",
+            f"{node.ref} is {'an adapter' if line.kind == 'adapter' else version.state}.",
+            "Name the registered base model or checkpoint it was quantised from.",
+            subject=subject,
+        )
 
 
-def _found(store: Store, actor: Actor, ref: Ref, draft: Draft, inspected: Inspected) -> AddedView | None:
+def _found(
+    store: Store, actor: Actor, ref: Ref, draft: Draft, inspected: Inspected
+) -> AddedView | None:
     """The same bytes under the same name were registered before: say so, change nothing.
 
-    What was recalled is refused on whichever base it is to be bound this time, for only its configuration differs.
+    What was recalled is refused on whichever base it is to be bound this time, for only its
+    configuration differs.
     """
     came = _came(draft)
     with store.read(actor) as session:
@@ -224,18 +272,31 @@ def _found(store: Store, actor: Actor, ref: Ref, draft: Draft, inspected: Inspec
             return None
         if line.kind != draft.kind or not actor.sees(line.team):
             return None
-        recalled, same = versions.of_bytes(session, line.id, inspected.manifest_digest, inspected.unbound_digest, came)
+        recalled, same = versions.of_bytes(
+            session, line.id, inspected.manifest_digest, inspected.unbound_digest, came
+        )
     if recalled is not None:
-        store.refuse(actor, Action.VERSION_REGISTER, ref.team, Refused(
-            "recalled", f"These bytes are {recalled.ref}, which is recalled.", "Make another version without what was wrong.",
-            subject=recalled.ref,
-        ))  # fmt: skip
+        store.refuse(
+            actor,
+            Action.VERSION_REGISTER,
+            ref.team,
+            Refused(
+                "recalled",
+                f"These bytes are {recalled.ref}, which is recalled.",
+                "Make another version without what was wrong.",
+                subject=recalled.ref,
+            ),
+        )
     if same is None:
         return None
     version, node = same
     if draft.quantised_of is not None and "descent" not in version.facts:
-        raise Conflict("descent-late", f"These bytes are {node.ref} already, and it was registered without saying of what "
-                       "it is a quantisation.", "A version is born with its lineage: register it under another name.")  # fmt: skip
+        raise Conflict(
+            "descent-late",
+            f"These bytes are {node.ref} already, and it was registered without saying of what "
+            "it is a quantisation.",
+            "A version is born with its lineage: register it under another name.",
+        )
     return AddedView(node.ref, version.manifest_digest, version.tensor_root, "found")
 
 
@@ -250,25 +311,49 @@ def _line(tx: Tx, ref: Ref, draft: Draft, domain: object) -> Line:
     except NotFound:
         assert ref.team is not None and ref.name is not None
         name = refs.check_new_line(ref.name)
-        return tx.add(Line(id=uuid4(), kind=draft.kind, team=ref.team, name=name,
-                           domain=refs.line_domain(None, domain), created_by=tx.actor.account, created_at=tx.now))  # fmt: skip
+        return tx.add(
+            Line(
+                id=uuid4(),
+                kind=draft.kind,
+                team=ref.team,
+                name=name,
+                domain=refs.line_domain(None, domain),
+                created_by=tx.actor.account,
+                created_at=tx.now,
+            )
+        )
     if line.kind != draft.kind:
-        raise Conflict("line-kind", f"{ref.line} is of kind {line.kind}, not {draft.kind}.", "Use another name.")
+        raise Conflict(
+            "line-kind",
+            f"{ref.line} is of kind {line.kind}, not {draft.kind}.",
+            "Use another name.",
+        )
     line.domain = refs.line_domain(line.domain, domain)
     return line
 
 
 def _draft(
-    tx: Tx, blobs: Blobs, line: Line, draft: Draft, base: _Base | None, inspected: Inspected, meta: dict[str, Any]
+    tx: Tx,
+    blobs: Blobs,
+    line: Line,
+    draft: Draft,
+    base: _Base | None,
+    inspected: Inspected,
+    meta: dict[str, Any],
 ) -> tuple[Version, Node]:
     """The draft row with its files, new or taken up again with what it lacked.
 
-    A draft that was bound to another base, or to none, is found by what its manifest would be without any.
+    A draft that was bound to another base, or to none, is found by what its manifest would be
+    without any.
     """
     try:
         version, node = _taken_up(tx, line, inspected, _came(draft))
         if version.state != "draft":
-            raise Conflict("try-again", f"{node.ref} is {version.state} since a moment ago.", "Run the command again.")
+            raise Conflict(
+                "try-again",
+                f"{node.ref} is {version.state} since a moment ago.",
+                "Run the command again.",
+            )
         if version.manifest_digest != inspected.manifest_digest:
             versions.exchange_files(tx.session, blobs, version.id, inspected.files)
             version.manifest_digest = inspected.manifest_digest
@@ -284,14 +369,31 @@ def _draft(
     if draft.training_run is not None:
         versions.must_stand(tx.session, draft.training_run, draft.step)
     identity = uuid4()
-    node = tx.add(Node(id=identity, kind=draft.kind, team=line.team, ref=f"{line.ref}@draft-{identity.hex[:8]}"))
-    version = tx.add(Version(
-        id=identity, line_id=line.id, number=None, state="draft", manifest_digest=inspected.manifest_digest,
-        tensor_root=inspected.tensor_root, base_root=inspected.base_root, base_version_id=base.id if base else None,
-        training_run_id=draft.training_run, step=draft.step, meta=meta, facts=inspected.facts,
-        created_by=tx.actor.account, created_at=tx.now,
-    ))  # fmt: skip
-    # In the order of their digests, so that two that share files wait for each other and never in a circle.
+    node = tx.add(
+        Node(
+            id=identity, kind=draft.kind, team=line.team, ref=f"{line.ref}@draft-{identity.hex[:8]}"
+        )
+    )
+    version = tx.add(
+        Version(
+            id=identity,
+            line_id=line.id,
+            number=None,
+            state="draft",
+            manifest_digest=inspected.manifest_digest,
+            tensor_root=inspected.tensor_root,
+            base_root=inspected.base_root,
+            base_version_id=base.id if base else None,
+            training_run_id=draft.training_run,
+            step=draft.step,
+            meta=meta,
+            facts=inspected.facts,
+            created_by=tx.actor.account,
+            created_at=tx.now,
+        )
+    )
+    # In the order of their digests, so that two that share files wait for each other and never in a
+    # circle.
     for file in sorted(inspected.files, key=lambda one: one.sha256):
         versions.hold_blob(tx.session, blobs, file.sha256, file.size)
         tx.add(VersionFile(id=uuid4(), version_id=identity, path=file.path, blob_id=file.sha256))
@@ -307,20 +409,35 @@ def _taken_up(tx: Tx, line: Line, inspected: Inspected, came: str) -> tuple[Vers
     return versions.draft_of(tx.session, line.id, inspected.unbound_digest, came)
 
 
-def _provenance(tx: Tx, line: Line, version: Version, draft: Draft, base: _Base | None) -> list[tuple[UUID, str, str]]:
-    """What a version stands on, as (parent, relation, grade): its base, and the data it was tuned on."""
+def _provenance(
+    tx: Tx, line: Line, version: Version, draft: Draft, base: _Base | None
+) -> list[tuple[UUID, str, str]]:
+    """What a version stands on, as (parent, relation, grade): its base, and the data it was tuned
+    on.
+    """
     adapts = [(version.base_version_id, "adapts", "verified")] if version.base_version_id else []
-    return [*adapts, *((data, "tuned_on", grade) for data, grade in _data(tx, line, version, draft, base))]
+    return [
+        *adapts,
+        *((data, "tuned_on", grade) for data, grade in _data(tx, line, version, draft, base)),
+    ]
 
 
-def _data(tx: Tx, line: Line, version: Version, draft: Draft, base: _Base | None) -> list[tuple[UUID, str]]:
-    """The data a version was tuned on: observed when a training run brought it, else as its maker claims."""
+def _data(
+    tx: Tx, line: Line, version: Version, draft: Draft, base: _Base | None
+) -> list[tuple[UUID, str]]:
+    """The data a version was tuned on: observed when a training run brought it, else as its maker
+    claims.
+    """
     if draft.training_run is None and version.training_run_id is not None:
-        return [(_of_training(tx, training_runs.by_id(tx.session, version.training_run_id)), "observed")]
+        return [
+            (_of_training(tx, training_runs.by_id(tx.session, version.training_run_id)), "observed")
+        ]
     if draft.training_run is None:
         claimed = draft.meta.get("datasets", [])
         if not isinstance(claimed, list) or not all(isinstance(one, str) for one in claimed):
-            raise Invalid("bad-meta", "meta.datasets must be a list of data set references.", "Mend the file.")
+            raise Invalid(
+                "bad-meta", "meta.datasets must be a list of data set references.", "Mend the file."
+            )
         return [(_fit_dataset(tx, one), "claimed") for one in claimed]
     run = training_runs.by_id(tx.session, draft.training_run)
     lease = tx.session.get(Lease, run.id)
@@ -329,14 +446,26 @@ def _data(tx: Tx, line: Line, version: Version, draft: Draft, base: _Base | None
         or lease is None
         or (lease.account_id, lease.attempt) != (tx.actor.account, draft.attempt)
     ):
-        raise Refused("lease-lost", "This training run is not leased to you now.",
-                      "Stop this attempt; the run was taken over or has ended.", subject=line.ref)  # fmt: skip
+        raise Refused(
+            "lease-lost",
+            "This training run is not leased to you now.",
+            "Stop this attempt; the run was taken over or has ended.",
+            subject=line.ref,
+        )
     if run.line_id != line.id or base is None or run.base_version_id != base.id:
-        raise Refused("not-this-run", "The bundle is not of the adapter and base this training run was asked for.",
-                      "Register the output under the run's own adapter and base.", subject=line.ref)  # fmt: skip
+        raise Refused(
+            "not-this-run",
+            "The bundle is not of the adapter and base this training run was asked for.",
+            "Register the output under the run's own adapter and base.",
+            subject=line.ref,
+        )
     if draft.step not in run.recipe["publish_at"]:
-        raise Refused("step-not-asked", f"The recipe does not publish step {draft.step}.",
-                      f"It publishes {run.recipe['publish_at']}.", subject=line.ref)  # fmt: skip
+        raise Refused(
+            "step-not-asked",
+            f"The recipe does not publish step {draft.step}.",
+            f"It publishes {run.recipe['publish_at']}.",
+            subject=line.ref,
+        )
     return [(_of_training(tx, run), "observed")]
 
 
@@ -348,27 +477,49 @@ def _of_training(tx: Tx, run: TrainingRun) -> UUID:
 def _fit_dataset(tx: Tx, ref: str) -> UUID:
     dataset, _ = datasets.by_ref(tx.session, ref, share=True, teams=tx.actor.teams())
     if dataset.state not in ("registered", "deprecated"):
-        raise Refused("unfit-parent", f"{ref} is {dataset.state}.", "Complete it or name another.", subject=ref)
+        raise Refused(
+            "unfit-parent",
+            f"{ref} is {dataset.state}.",
+            "Complete it or name another.",
+            subject=ref,
+        )
     return dataset.id
 
 
 def _edge(tx: Tx, child: Node, parent_id: UUID, relation: str, grade: str) -> None:
     parent = tx.get(Node, parent_id)
-    tx.add(LineageEdge(id=uuid4(), child_id=child.id, child_seq=child.seq, parent_id=parent.id, parent_seq=parent.seq,
-                       relation=relation, grade=grade, created_at=tx.now))  # fmt: skip
+    tx.add(
+        LineageEdge(
+            id=uuid4(),
+            child_id=child.id,
+            child_seq=child.seq,
+            parent_id=parent.id,
+            parent_seq=parent.seq,
+            relation=relation,
+            grade=grade,
+            created_at=tx.now,
+        )
+    )
 
 
-def _number(tx: Tx, line: Line, version: Version, node: Node, parents: list[tuple[UUID, str, str]]) -> None:
-    """The next number, never used before: the line is locked, and rows of versions never go, not even when deleted.
+def _number(
+    tx: Tx, line: Line, version: Version, node: Node, parents: list[tuple[UUID, str, str]]
+) -> None:
+    """The next number, never used before: the line is locked, and rows of versions never go, not
+    even when deleted.
 
     Only now it is born into lineage: a draft may be older than the parents it was lacking.
     """
     if version.base_version_id is not None:
         base, _, _ = versions.by_id(tx.session, version.base_version_id, share=True)
         if base.state not in ("registered", "deprecated"):
-            raise Refused("unfit-base", f"The base is {base.state}.", "Name another base.", subject=line.ref)
+            raise Refused(
+                "unfit-base", f"The base is {base.state}.", "Name another base.", subject=line.ref
+            )
     for parent, relation, _ in parents:
-        if relation == "quantised_from":  # held, so that no recall comes between the look and the birth
+        if (
+            relation == "quantised_from"
+        ):  # held, so that no recall comes between the look and the birth
             original, its_line, its_node = versions.by_id(tx.session, parent, share=True)
             _fit_original(its_line, original, its_node, line.ref)
     number = versions.highest(tx.session, line.id) + 1

@@ -1,4 +1,6 @@
-"""Work a trainer leases: training runs and eval runs, oldest first; lost leases go back to the queue."""
+"""Work a trainer leases: training runs and eval runs, oldest first; lost leases go back to the
+queue.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,11 @@ ATTEMPTS = 5
 
 
 def lease(store: Store, actor: Actor, worker: str, seconds: int) -> tuple[UUID, int] | None:
-    """Take the oldest queued work of the caller's teams; None when there is none. Two workers never get the same."""
-    # Nothing to do is the common answer, and leaves no trace in the log; but the role is asked for first.
+    """Take the oldest queued work of the caller's teams; None when there is none. Two workers never
+    get the same.
+    """
+    # Nothing to do is the common answer, and leaves no trace in the log; but the role is asked for
+    # first.
     store.check(actor, Action.WORK_LEASE, None)
     with store.read(actor) as session:
         if not table.any_queued(session, actor.teams()):
@@ -28,7 +33,11 @@ def lease(store: Store, actor: Actor, worker: str, seconds: int) -> tuple[UUID, 
     with store.write(actor, Action.WORK_LEASE) as tx:
         found = table.take_queued(tx.session, actor.teams())
         if found is None:
-            raise Conflict("queue-empty", "Another worker took the last piece of work.", "Ask again in a moment.")
+            raise Conflict(
+                "queue-empty",
+                "Another worker took the last piece of work.",
+                "Ask again in a moment.",
+            )
         run, team = found
         tx.within(team)
         run.state, run.attempt, run.trainer_id = "running", run.attempt + 1, actor.account
@@ -36,7 +45,12 @@ def lease(store: Store, actor: Actor, worker: str, seconds: int) -> tuple[UUID, 
         assert actor.account is not None
         expires = tx.now + timedelta(seconds=seconds)
         held = tx.session.get(Lease, run.id) or Lease(id=run.id, progress={})
-        held.worker, held.account_id, held.attempt, held.expires_at = worker[:120], actor.account, run.attempt, expires
+        held.worker, held.account_id, held.attempt, held.expires_at = (
+            worker[:120],
+            actor.account,
+            run.attempt,
+            expires,
+        )
         tx.session.add(held)
         # The job only wakes: whether the lease really ran out is read from its row then.
         tx.defer("requeue_lost", at=expires + timedelta(seconds=1))
@@ -44,15 +58,20 @@ def lease(store: Store, actor: Actor, worker: str, seconds: int) -> tuple[UUID, 
         return run.id, run.attempt
 
 
-def beat(store: Store, actor: Actor, run_id: UUID, attempt: int, progress: dict[str, Any], seconds: int) -> bool:
-    """Prolong the caller's lease and note how far he is; True when the work was called off meanwhile.
+def beat(
+    store: Store, actor: Actor, run_id: UUID, attempt: int, progress: dict[str, Any], seconds: int
+) -> bool:
+    """Prolong the caller's lease and note how far he is; True when the work was called off
+    meanwhile.
 
     Raises Conflict `lease-lost` when somebody else holds the work now.
     """
     with store.upkeep("heartbeat") as session:
         held = session.get(Lease, run_id, with_for_update=True)
         if held is None or (held.account_id, held.attempt) != (actor.account, attempt):
-            raise Conflict("lease-lost", "This work is not leased to you any more.", "Stop this attempt.")
+            raise Conflict(
+                "lease-lost", "This work is not leased to you any more.", "Stop this attempt."
+            )
         held.expires_at = table.clock(session) + timedelta(seconds=seconds)
         held.progress = progress
         return table.state_of(session, run_id) == "cancelled"
@@ -70,14 +89,18 @@ def requeue(store: Store, actor: Actor, run_id: UUID, attempt: int, reason: str)
 
 
 def requeue_lost(store: Store) -> int:
-    """Put work whose lease ran out back into the queue, or fail it after too many attempts; how many there were."""
+    """Put work whose lease ran out back into the queue, or fail it after too many attempts; how
+    many there were.
+    """
     with store.read(SYSTEM) as session:
         lost = table.lost(session)
     return sum(_requeue_lost(store, run_id) for run_id in lost)
 
 
 def _requeue_lost(store: Store, run_id: UUID) -> bool:
-    """Take one run from a worker that went silent, unless he spoke again: then nothing happened and nothing is logged."""
+    """Take one run from a worker that went silent, unless he spoke again: then nothing happened and
+    nothing is logged.
+    """
     with suppress(Conflict), store.write(SYSTEM, Action.WORK_RECLAIM) as tx:
         run, team = table.by_id(tx.session, run_id, lock=True)
         held = tx.session.get(Lease, run.id, with_for_update=True)

@@ -19,4 +19,4 @@ from registry.db import (  # noqa: F401 - imported so that the metadata is whole
     training_runs,
     use_cases,
     versions,
-)  # fmt: skip
+)

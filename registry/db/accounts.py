@@ -1,4 +1,6 @@
-"""People and services, what they may do, their tokens, keys, sessions, and their erasable personal text."""
+"""People and services, what they may do, their tokens, keys, sessions, and their erasable personal
+text.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint, select, text
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    UniqueConstraint,
+    select,
+    text,
+)
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
@@ -16,7 +26,9 @@ from registry.errors import NotFound
 
 
 class Account(Table):
-    """A person or a service; the name itself lies in `personal`, the log holds only its commitment."""
+    """A person or a service; the name itself lies in `personal`, the log holds only its
+    commitment.
+    """
 
     __tablename__ = "account"
     id: Mapped[Id]
@@ -40,7 +52,10 @@ class RoleGrant(Table):
     granted_at: Mapped[Moment]
     __table_args__ = (
         UniqueConstraint("account_id", "role", "team", postgresql_nulls_not_distinct=True),
-        CheckConstraint(one_of("role", "admin", "engineer", "reviewer", "auditor", "trainer", "gateway"), name="role"),
+        CheckConstraint(
+            one_of("role", "admin", "engineer", "reviewer", "auditor", "trainer", "gateway"),
+            name="role",
+        ),
     )
 
 
@@ -64,7 +79,10 @@ class Token(Table):
     revoked_at: Mapped[datetime | None]
     __table_args__ = (
         CheckConstraint(hex_digest("secret_hash"), name="hash"),
-        CheckConstraint("expires_at > created_at and expires_at <= created_at + interval '366 days'", name="expiry"),
+        CheckConstraint(
+            "expires_at > created_at and expires_at <= created_at + interval '366 days'",
+            name="expiry",
+        ),
         CheckConstraint(BOUND, name="environment"),
     )
 
@@ -84,7 +102,9 @@ class SigningKey(Table):
 
 
 class Personal(Table):
-    """Personal text with its salt, by commitment; deleting a row erases it while every proof stays valid."""
+    """Personal text with its salt, by commitment; deleting a row erases it while every proof stays
+    valid.
+    """
 
     __tablename__ = "personal"
     governed = False
@@ -95,7 +115,12 @@ class Personal(Table):
     __table_args__ = (
         CheckConstraint(hex_digest("commitment"), name="commitment"),
         # An account's name is its handle: one account a name. Other texts may repeat.
-        Index("uq_personal_account_name", "value", unique=True, postgresql_where=text("kind = 'account'")),
+        Index(
+            "uq_personal_account_name",
+            "value",
+            unique=True,
+            postgresql_where=text("kind = 'account'"),
+        ),
     )
 
 
@@ -132,7 +157,9 @@ def by_name(session: Session, name: str) -> Account:
     """The account of that name, or NotFound."""
     found = find(session, name)
     if found is None:
-        raise NotFound("account-unknown", f"There is no account '{name[:80]}'.", "See countersign people ls.")
+        raise NotFound(
+            "account-unknown", f"There is no account '{name[:80]}'.", "See countersign people ls."
+        )
     return found
 
 
@@ -164,11 +191,17 @@ def told(session: Session, commitments: set[str]) -> dict[str, str]:
     """Personal texts by commitment; erased ones are missing."""
     if not commitments:
         return {}
-    rows = session.execute(select(Personal.commitment, Personal.value).where(Personal.commitment.in_(commitments)))
+    rows = session.execute(
+        select(Personal.commitment, Personal.value).where(Personal.commitment.in_(commitments))
+    )
     return {row.commitment: row.value for row in rows}
 
 
 def grants_of(session: Session, account_id: UUID) -> list[RoleGrant]:
     """What an account may be, in a fixed order."""
-    statement = select(RoleGrant).where(RoleGrant.account_id == account_id).order_by(RoleGrant.role, RoleGrant.team)
+    statement = (
+        select(RoleGrant)
+        .where(RoleGrant.account_id == account_id)
+        .order_by(RoleGrant.role, RoleGrant.team)
+    )
     return list(session.scalars(statement))

@@ -1,4 +1,6 @@
-"""The audit log: events in the transaction they tell of, then leaves and signed tree heads by the sequencer."""
+"""The audit log: events in the transaction they tell of, then leaves and signed tree heads by the
+sequencer.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from sqlalchemy import (
     LargeBinary,
     UniqueConstraint,
     text,
-)  # fmt: skip
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -25,15 +27,17 @@ from registry.db.table import Id, Moment, Table, Xid8, hex_digest, one_of
 class Event(Table):
     """One entry: its canonical bytes are the leaf; the columns beside them only serve searches.
 
-    `place` is allotted at the end of the transaction, when every row lock is held, so for any row the order of
-    places is the order of its changes.
+    `place` is allotted at the end of the transaction, when every row lock is held, so for any row
+    the order of places is the order of its changes.
     """
 
     __tablename__ = "event"
     governed = False
     id: Mapped[Id]
     place: Mapped[int] = mapped_column(BigInteger, Identity(always=True), unique=True)
-    txid: Mapped[int] = mapped_column(Xid8(), server_default=text("pg_current_xact_id()"), deferred=True)
+    txid: Mapped[int] = mapped_column(
+        Xid8(), server_default=text("pg_current_xact_id()"), deferred=True
+    )
     at: Mapped[Moment]
     actor_id: Mapped[UUID | None]
     action: Mapped[str]
@@ -52,13 +56,15 @@ class Event(Table):
 class EventRow(Table):
     """Which governed rows an event's transaction wrote; the deferred trigger looks here at COMMIT.
 
-    Neither `txid` is the app's to write, and the key over both columns makes them one: no event of the past covers a
-    change of the present.
+    Neither `txid` is the app's to write, and the key over both columns makes them one: no event of
+    the past covers a change of the present.
     """
 
     __tablename__ = "event_row"
     governed = False
-    txid: Mapped[int] = mapped_column(Xid8(), server_default=text("pg_current_xact_id()"), primary_key=True)
+    txid: Mapped[int] = mapped_column(
+        Xid8(), server_default=text("pg_current_xact_id()"), primary_key=True
+    )
     table_name: Mapped[str] = mapped_column(primary_key=True)
     row_key: Mapped[str] = mapped_column(primary_key=True)
     event_id: Mapped[UUID] = mapped_column(index=True)
@@ -66,7 +72,8 @@ class EventRow(Table):
 
 
 class EventPending(Table):
-    """The outbox: events the sequencer has not numbered yet, each put here by a trigger, so that none can be left out.
+    """The outbox: events the sequencer has not numbered yet, each put here by a trigger, so that
+    none can be left out.
 
     A queue and not `place > last`, since places commit out of order.
     """

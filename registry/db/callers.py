@@ -39,7 +39,9 @@ def add_session(session: Session, secret_hash: str, token_id: str) -> None:
     session.add(WebSession(secret_hash=secret_hash, token_id=token_id, created_at=now, seen_at=now))
 
 
-def by_session(session: Session, secret_hash: str, idle: timedelta, longest: timedelta) -> Caller | None:
+def by_session(
+    session: Session, secret_hash: str, idle: timedelta, longest: timedelta
+) -> Caller | None:
     """The caller of a live session, which is thereby seen."""
     found = session.get(WebSession, secret_hash)
     now = session.execute(select(func.clock_timestamp())).scalar_one()

@@ -49,19 +49,30 @@ class DatasetVersion(Table):
     registered_at: Mapped[datetime | None]
     __table_args__ = (
         UniqueConstraint("dataset_id", "number"),
-        Index("uq_dataset_version_dataset_id_blob_id", "dataset_id", "blob_id", unique=True,
-              postgresql_where=text(STANDING)),
+        Index(
+            "uq_dataset_version_dataset_id_blob_id",
+            "dataset_id",
+            "blob_id",
+            unique=True,
+            postgresql_where=text(STANDING),
+        ),
         CheckConstraint(one_of("state", *STATES), name="state"),
         CheckConstraint(NUMBERED, name="numbered"),
         CheckConstraint("number > 0", name="number"),
         CheckConstraint(hex_digest("record_root"), name="root"),
-    )  # fmt: skip
+    )
 
 
 def by_ref(
-    session: Session, ref: Ref | str, *, share: bool = False, teams: Collection[str] | None = None, gone: bool = False
+    session: Session,
+    ref: Ref | str,
+    *,
+    share: bool = False,
+    teams: Collection[str] | None = None,
+    gone: bool = False,
 ) -> tuple[DatasetVersion, Node]:
-    """The one data set version a reference names, of these teams; a bare name means its newest registered version.
+    """The one data set version a reference names, of these teams; a bare name means its newest
+    registered version.
 
     What was deleted is NotFound `deleted`, unless `gone` asks for it too.
     """
@@ -82,14 +93,18 @@ def by_ref(
             statement = statement.where(Node.ref == f"dataset:{ref}")
         else:
             statement = statement.where(DatasetVersion.number.is_not(None))
-    statement = statement.order_by(DatasetVersion.state == "deleted", DatasetVersion.number.desc().nulls_last()).limit(
-        1
-    )
+    statement = statement.order_by(
+        DatasetVersion.state == "deleted", DatasetVersion.number.desc().nulls_last()
+    ).limit(1)
     if share:
         statement = statement.with_for_update(of=DatasetVersion, read=True)
     row = session.execute(statement).one_or_none()
     if row is None:
-        raise NotFound("dataset-unknown", f"There is no data set version '{ref}'.", "See countersign dataset ls.")
+        raise NotFound(
+            "dataset-unknown",
+            f"There is no data set version '{ref}'.",
+            "See countersign dataset ls.",
+        )
     if row[0].state == "deleted" and not gone:
         raise tombstones.refusal(session, row[0].id, row[1].ref.removeprefix("dataset:"))
     return row[0], row[1]
@@ -111,18 +126,24 @@ def numbered(session: Session, dataset_id: UUID, sha256: str) -> DatasetVersion 
     return _of_bytes(session, dataset_id, sha256, numbered=True)
 
 
-def _of_bytes(session: Session, dataset_id: UUID, sha256: str, *, numbered: bool) -> DatasetVersion | None:
+def _of_bytes(
+    session: Session, dataset_id: UUID, sha256: str, *, numbered: bool
+) -> DatasetVersion | None:
     has_number = DatasetVersion.number.is_not(None) if numbered else DatasetVersion.number.is_(None)
     statement = select(DatasetVersion).where(
-        DatasetVersion.dataset_id == dataset_id, DatasetVersion.blob_id == sha256, has_number,
+        DatasetVersion.dataset_id == dataset_id,
+        DatasetVersion.blob_id == sha256,
+        has_number,
         DatasetVersion.state != "deleted",
-    )  # fmt: skip
+    )
     return session.scalars(statement).first()
 
 
 def highest(session: Session, dataset_id: UUID) -> int:
     """The highest number the data set ever gave; lock its line first."""
-    statement = select(func.coalesce(func.max(DatasetVersion.number), 0)).where(DatasetVersion.dataset_id == dataset_id)
+    statement = select(func.coalesce(func.max(DatasetVersion.number), 0)).where(
+        DatasetVersion.dataset_id == dataset_id
+    )
     return session.scalar(statement) or 0
 
 

@@ -74,14 +74,21 @@ class EvalRun(Table):
     __table_args__ = (
         CheckConstraint(one_of("state", *STATES), name="state"),
         CheckConstraint("(state = 'succeeded') = (report is not null)", name="reported"),
-        CheckConstraint("report is null or (report_key is not null and samples_blob_id is not null)", name="signed"),
+        CheckConstraint(
+            "report is null or (report_key is not null and samples_blob_id is not null)",
+            name="signed",
+        ),
         Index("ix_eval_run_queued", "created_at", postgresql_where=text("state = 'queued'")),
-        # The same question is asked once at a time: a second eval run of it may start only after the first ended.
+        # The same question is asked once at a time: a second eval run of it may start only after
+        # the first ended.
         Index(
-            "uq_eval_run_active", "subject_id", "suite_version_id", unique=True,
+            "uq_eval_run_active",
+            "subject_id",
+            "suite_version_id",
+            unique=True,
             postgresql_where=text("state in ('queued', 'running')"),
         ),
-    )  # fmt: skip
+    )
 
 
 class EvalMetric(Table):
@@ -107,7 +114,11 @@ def suite_by_name(session: Session, ref: Ref) -> EvalSuite:
     statement = select(EvalSuite).where(EvalSuite.team == ref.team, EvalSuite.name == ref.name)
     found = session.scalars(statement).one_or_none()
     if found is None:
-        raise NotFound("suite-unknown", f"There is no eval suite '{ref.line}'.", "See countersign eval suite ls.")
+        raise NotFound(
+            "suite-unknown",
+            f"There is no eval suite '{ref.line}'.",
+            "See countersign eval suite ls.",
+        )
     return found
 
 
@@ -127,7 +138,9 @@ def suite_version(session: Session, ref: Ref | str) -> tuple[EvalSuiteVersion, N
         statement = statement.where(EvalSuiteVersion.number == ref.number)
     row = session.execute(statement).one_or_none()
     if row is None:
-        raise NotFound("suite-unknown", f"There is no eval suite '{ref}'.", "See countersign eval suite ls.")
+        raise NotFound(
+            "suite-unknown", f"There is no eval suite '{ref}'.", "See countersign eval suite ls."
+        )
     return row[0], row[1]
 
 
@@ -135,7 +148,9 @@ def run_by_id(session: Session, run_id: UUID, *, lock: bool = False) -> EvalRun:
     """The eval run of that id, or NotFound."""
     found = session.get(EvalRun, run_id, with_for_update=lock or None)
     if found is None:
-        raise NotFound("eval-run-unknown", f"There is no eval run {run_id}.", "See countersign eval ls.")
+        raise NotFound(
+            "eval-run-unknown", f"There is no eval run {run_id}.", "See countersign eval ls."
+        )
     return found
 
 
@@ -143,11 +158,14 @@ def newest_success(session: Session, subject_id: UUID, suite_version_id: UUID) -
     """The newest finished eval run of a version on a suite version."""
     statement = (
         select(EvalRun)
-        .where(EvalRun.subject_id == subject_id, EvalRun.suite_version_id == suite_version_id,
-               EvalRun.state == "succeeded")
+        .where(
+            EvalRun.subject_id == subject_id,
+            EvalRun.suite_version_id == suite_version_id,
+            EvalRun.state == "succeeded",
+        )
         .order_by(EvalRun.finished_at.desc())
         .limit(1)
-    )  # fmt: skip
+    )
     return session.scalars(statement).one_or_none()
 
 
@@ -159,7 +177,9 @@ def line(session: Session, ref: Ref, *, lock: bool = False) -> EvalSuite | None:
 
 def of_digest(session: Session, suite_id: UUID, digest: str) -> EvalSuiteVersion | None:
     """The suite version of exactly these items, metric and decoding."""
-    statement = select(EvalSuiteVersion).where(EvalSuiteVersion.suite_id == suite_id, EvalSuiteVersion.digest == digest)
+    statement = select(EvalSuiteVersion).where(
+        EvalSuiteVersion.suite_id == suite_id, EvalSuiteVersion.digest == digest
+    )
     return session.scalars(statement).one_or_none()
 
 
@@ -172,14 +192,17 @@ def highest(session: Session, suite_id: UUID) -> int:
 def active(session: Session, subject_id: UUID, suite_version_id: UUID) -> EvalRun | None:
     """The queued or running eval run of this question."""
     statement = select(EvalRun).where(
-        EvalRun.subject_id == subject_id, EvalRun.suite_version_id == suite_version_id,
+        EvalRun.subject_id == subject_id,
+        EvalRun.suite_version_id == suite_version_id,
         EvalRun.state.in_(("queued", "running")),
-    )  # fmt: skip
+    )
     return session.scalars(statement).one_or_none()
 
 
 def newest_version(session: Session, suite_id: UUID) -> EvalSuiteVersion:
-    """The suite's newest version; a suite's line is made together with its first, so there is one."""
+    """The suite's newest version; a suite's line is made together with its first, so there is
+    one.
+    """
     statement = (
         select(EvalSuiteVersion)
         .where(EvalSuiteVersion.suite_id == suite_id)

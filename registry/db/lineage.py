@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKeyConstraint,
+    Index,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.db.table import Id, Moment, Table, one_of
 
 RELATIONS = (
-    "tuned_on", "adapts", "continues", "merged_from", "quantised_from", "derived_from", "evaluated_on",
-)  # fmt: skip
+    "tuned_on",
+    "adapts",
+    "continues",
+    "merged_from",
+    "quantised_from",
+    "derived_from",
+    "evaluated_on",
+)
 GRADES = ("claimed", "observed", "verified")
 
 
 class LineageEdge(Table):
-    """Child stands on parent. The composite keys make the stored seqs the nodes' own, the CHECK makes parents older."""
+    """Child stands on parent. The composite keys make the stored seqs the nodes' own, the CHECK
+    makes parents older.
+    """
 
     __tablename__ = "lineage_edge"
     id: Mapped[Id]
@@ -45,7 +60,8 @@ def descendants(session: Session, node_id: UUID) -> list[UUID]:
     """
     rows = session.execute(
         text(
-            "with recursive walk(id) as (select cast(:start as uuid) union select n.id from walk w cross join lateral ("
+            "with recursive walk(id) as (select cast(:start as uuid) union select n.id from walk "
+            "w cross join lateral ("
             "select e.child_id as id from lineage_edge e where e.parent_id = w.id union all "
             "select v.id from version v where v.base_version_id = w.id) n) select id from walk"
         ),
@@ -57,7 +73,10 @@ def descendants(session: Session, node_id: UUID) -> list[UUID]:
 def parents(session: Session, node_id: UUID, relation: str) -> list[UUID]:
     """The direct parents by one relation, oldest first."""
     rows = session.execute(
-        text("select parent_id from lineage_edge where child_id = :child and relation = :relation order by parent_seq"),
+        text(
+            "select parent_id from lineage_edge where child_id = :child and relation = :relation "
+            "order by parent_seq"
+        ),
         {"child": node_id, "relation": relation},
     )
     return [row.parent_id for row in rows]

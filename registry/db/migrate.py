@@ -30,16 +30,19 @@ def config(url: str) -> Config:
 def upgrade(url: str) -> str:
     """Run every migration that is missing; the revision afterwards.
 
-    Raises Conflict `database-newer` when the database has migrations this code does not know, Unavailable when it
-    cannot be reached.
+    Raises Conflict `database-newer` when the database has migrations this code does not know,
+    Unavailable when it cannot be reached.
     """
     settings = config(url)
     script = ScriptDirectory.from_config(settings)
     head = script.get_current_head() or ""
     present = current(url)
     if present is not None and present not in {one.revision for one in script.walk_revisions()}:
-        raise Conflict("database-newer", f"The database is at {present}, which this version of Countersign does not know.",
-                       "Install the newer version that migrated it, or restore a backup.")  # fmt: skip
+        raise Conflict(
+            "database-newer",
+            f"The database is at {present}, which this version of Countersign does not know.",
+            "Install the newer version that migrated it, or restore a backup.",
+        )
     if present != head:
         try:
             command.upgrade(settings, "head")
@@ -49,10 +52,14 @@ def upgrade(url: str) -> str:
 
 
 def _named(error: DBAPIError) -> RegistryError:
-    """What a migration itself raises carries its own mend as a hint; all else is named as everywhere."""
+    """What a migration itself raises carries its own mend as a hint; all else is named as
+    everywhere.
+    """
     told = getattr(error.orig, "diag", None)
     if told is not None and told.sqlstate == "P0001" and told.message_hint:
-        return Unavailable("database-role-missing", f"{str(told.message_primary).capitalize()}.", told.message_hint)
+        return Unavailable(
+            "database-role-missing", f"{str(told.message_primary).capitalize()}.", told.message_hint
+        )
     return named(error)
 
 
@@ -63,7 +70,10 @@ def current(url: str) -> str | None:
         with engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
     except OperationalError as error:
-        raise Unavailable("database-away", "The database cannot be reached.",
-                          "Check COUNTERSIGN_DATABASE_URL, and that PostgreSQL runs.") from error  # fmt: skip
+        raise Unavailable(
+            "database-away",
+            "The database cannot be reached.",
+            "Check COUNTERSIGN_DATABASE_URL, and that PostgreSQL runs.",
+        ) from error
     finally:
         engine.dispose()

@@ -1,4 +1,6 @@
-"""Background jobs deferred on the connection of the transaction they serve: a job exists if and only if it committed."""
+"""Background jobs deferred on the connection of the transaction they serve: a job exists if and
+only if it committed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Policy versions: published once, frozen for good; the highest number of an environment is in force."""
+"""Policy versions: published once, frozen for good; the highest number of an environment is in
+force.
+"""
 
 from __future__ import annotations
 
@@ -52,15 +54,22 @@ def current(session: Session, environment: str) -> PolicyVersion:
     """The policy in force, or NotFound: without a policy nothing may be decided."""
     found = standing(session, environment)
     if found is None:
-        raise NotFound("policy-unknown", f"No policy is in force for {environment}.",
-                       "Start the registry with countersign up, which installs the built-in policies.")  # fmt: skip
+        raise NotFound(
+            "policy-unknown",
+            f"No policy is in force for {environment}.",
+            "Start the registry with countersign up, which installs the built-in policies.",
+        )
     return found
 
 
 def allowing_chat_templates(session: Session) -> tuple[str, ...]:
     """The environments whose policy in force lets an adapter bring a chat template of its own."""
     found = [standing(session, environment) for environment in ENVIRONMENTS]
-    return tuple(one.environment for one in found if one is not None and one.rules.get("chat_templates") == "allow")
+    return tuple(
+        one.environment
+        for one in found
+        if one is not None and one.rules.get("chat_templates") == "allow"
+    )
 
 
 def by_id(session: Session, policy_id: UUID) -> PolicyVersion:

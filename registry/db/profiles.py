@@ -14,7 +14,9 @@ from registry.rules.engines import ENGINES
 
 
 class ServingProfile(Table):
-    """One way to serve one version; the row and the document never change, so a change of any part is a new row."""
+    """One way to serve one version; the row and the document never change, so a change of any part
+    is a new row.
+    """
 
     __tablename__ = "serving_profile"
     id: Mapped[Id]
@@ -31,21 +33,27 @@ class ServingProfile(Table):
         CheckConstraint(one_of("engine", *ENGINES), name="engine"),
         CheckConstraint(hex_digest("digest"), name="digest"),
         CheckConstraint("document ->> 'engine' is not distinct from engine", name="document"),
-        CheckConstraint("document ->> 'system_prompt' is not distinct from 'sha256:' || system_prompt_id",
-                        name="prompt"),
-    )  # fmt: skip
+        CheckConstraint(
+            "document ->> 'system_prompt' is not distinct from 'sha256:' || system_prompt_id",
+            name="prompt",
+        ),
+    )
 
 
 def same(session: Session, version_id: UUID, digest: str) -> ServingProfile | None:
     """The profile of this version with this very document, if it was defined before."""
-    statement = select(ServingProfile).where(ServingProfile.version_id == version_id, ServingProfile.digest == digest)
+    statement = select(ServingProfile).where(
+        ServingProfile.version_id == version_id, ServingProfile.digest == digest
+    )
     return session.scalars(statement).one_or_none()
 
 
 def verified_quantisation(session: Session, child: UUID, parent: UUID) -> bool:
     """Is one version a quantisation of the other whose descent was verified, not only claimed?"""
     statement = select(LineageEdge.id).where(
-        LineageEdge.child_id == child, LineageEdge.parent_id == parent,
-        LineageEdge.relation == "quantised_from", LineageEdge.grade == "verified",
-    )  # fmt: skip
+        LineageEdge.child_id == child,
+        LineageEdge.parent_id == parent,
+        LineageEdge.relation == "quantised_from",
+        LineageEdge.grade == "verified",
+    )
     return session.scalar(statement) is not None

@@ -44,9 +44,13 @@ def usage(session: Session, team: str) -> Usage:
 
 
 def must_fit(session: Session, team: str) -> None:
-    """Refuse what was just added if it is too much; under the team's lock, so that two at once are counted both."""
+    """Refuse what was just added if it is too much; under the team's lock, so that two at once are
+    counted both.
+    """
     allowed = limits(session, team)
     if allowed == Limits():
         return
-    session.execute(text("select pg_advisory_xact_lock(hashtextextended(:team, 11))"), {"team": team})
+    session.execute(
+        text("select pg_advisory_xact_lock(hashtextextended(:team, 11))"), {"team": team}
+    )
     check_fits(team, allowed, usage(session, team))

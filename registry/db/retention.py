@@ -27,7 +27,9 @@ class RetentionClass(Table):
     defined_by: Mapped[UUID | None]
     defined_at: Mapped[Moment]
     __table_args__ = (
-        CheckConstraint("keep_days between 0 and 36500 and draft_days between 1 and 3650", name="days"),
+        CheckConstraint(
+            "keep_days between 0 and 36500 and draft_days between 1 and 3650", name="days"
+        ),
         CheckConstraint(one_of("counted_from", "registration", "service"), name="counted_from"),
         CheckConstraint(one_of("after", "may-go", "due"), name="after"),
     )
@@ -38,7 +40,9 @@ class RetentionClass(Table):
 
 
 class RetentionSetting(Table):
-    """A line, a data set or (both null) a whole team came under a class; the newest of the nearest counts."""
+    """A line, a data set or (both null) a whole team came under a class; the newest of the nearest
+    counts.
+    """
 
     __tablename__ = "retention_setting"
     id: Mapped[Id]
@@ -58,7 +62,9 @@ class RetentionSetting(Table):
 
 
 class LegalHold(Table):
-    """An order that nothing of a version, a line, a data set or one of its versions is deleted, until it is lifted."""
+    """An order that nothing of a version, a line, a data set or one of its versions is deleted,
+    until it is lifted.
+    """
 
     __tablename__ = "legal_hold"
     id: Mapped[Id]
@@ -75,23 +81,33 @@ class LegalHold(Table):
     lift_reason_commitment: Mapped[str | None]
     __table_args__ = (
         CheckConstraint("num_nonnulls(node_id, line_id, dataset_id) = 1", name="one_thing"),
-        CheckConstraint("num_nonnulls(lifted_by, lifted_at, lift_reason_commitment) in (0, 3)", name="lifted"),
+        CheckConstraint(
+            "num_nonnulls(lifted_by, lifted_at, lift_reason_commitment) in (0, 3)", name="lifted"
+        ),
         CheckConstraint("lifted_by <> placed_by", name="four_eyes"),
         Index("ix_legal_hold_standing", "number", postgresql_where=text("lifted_at is null")),
     )
 
 
 def _terms(name: str, keep_days: int, counted_from: str, after: str, draft_days: int = 30) -> Terms:
-    return Terms(name, keep_days, "registration" if counted_from == "registration" else "service",
-                 "due" if after == "due" else "may-go", draft_days)  # fmt: skip
+    return Terms(
+        name,
+        keep_days,
+        "registration" if counted_from == "registration" else "service",
+        "due" if after == "due" else "may-go",
+        draft_days,
+    )
 
 
 def class_by_name(session: Session, name: str) -> RetentionClass:
     """The class of that name, or NotFound."""
     found = find_class(session, name)
     if found is None:
-        raise NotFound("retention-unknown", f"There is no retention class '{name[:60]}'.",
-                       "See countersign retention ls.")  # fmt: skip
+        raise NotFound(
+            "retention-unknown",
+            f"There is no retention class '{name[:60]}'.",
+            "See countersign retention ls.",
+        )
     return found
 
 
@@ -102,18 +118,27 @@ def find_class(session: Session, name: str) -> RetentionClass | None:
 
 def classes(session: Session) -> list[RetentionClass]:
     """Every class, the shortest first."""
-    return list(session.scalars(select(RetentionClass).order_by(RetentionClass.keep_days, RetentionClass.name)))
+    return list(
+        session.scalars(
+            select(RetentionClass).order_by(RetentionClass.keep_days, RetentionClass.name)
+        )
+    )
 
 
 def in_force(session: Session, team: str, kind: str | None, name: str | None) -> RetentionClass:
-    """The class that what is registered now comes under: the line's, else the team's, else `standard`."""
+    """The class that what is registered now comes under: the line's, else the team's, else
+    `standard`.
+    """
     found = session.scalar(
-        text("select class_of(:team, :kind, :name, 'infinity')"), {"team": team, "kind": kind, "name": name}
+        text("select class_of(:team, :kind, :name, 'infinity')"),
+        {"team": team, "kind": kind, "name": name},
     )
     return session.get_one(RetentionClass, found) if found else class_by_name(session, STANDARD)
 
 
-def terms_of(session: Session, node_id: UUID) -> tuple[list[Terms], datetime | None, datetime | None]:
+def terms_of(
+    session: Session, node_id: UUID
+) -> tuple[list[Terms], datetime | None, datetime | None]:
     """Every term a version was ever under; since when they count; and when it last served."""
     rows = session.execute(text("select * from retention_terms(:id)"), {"id": node_id}).all()
     served = session.scalar(text("select service_end(:id)"), {"id": node_id})
@@ -128,7 +153,10 @@ def holds_on(session: Session, node_id: UUID) -> tuple[int, ...]:
 
 def needs(session: Session, node_id: UUID) -> tuple[Need, ...]:
     """What still needs a thing, as PostgreSQL's own guard sees it."""
-    return tuple(Need(row.why, row.what) for row in session.execute(text("select * from needs(:id)"), {"id": node_id}))
+    return tuple(
+        Need(row.why, row.what)
+        for row in session.execute(text("select * from needs(:id)"), {"id": node_id})
+    )
 
 
 def hold_by_number(session: Session, number: int, *, lock: bool = False) -> LegalHold:
@@ -136,12 +164,15 @@ def hold_by_number(session: Session, number: int, *, lock: bool = False) -> Lega
     statement = select(LegalHold).where(LegalHold.number == number)
     found = session.scalars(statement.with_for_update() if lock else statement).one_or_none()
     if found is None:
-        raise NotFound("hold-unknown", f"There is no legal hold {number}.", "See countersign hold ls.")
+        raise NotFound(
+            "hold-unknown", f"There is no legal hold {number}.", "See countersign hold ls."
+        )
     return found
 
 
 OVERDUE = text(
-    # A draft's time is that of the class its line is under now. What waits for a run that trains is no orphan.
+    # A draft's time is that of the class its line is under now. What waits for a run that trains is
+    # no orphan.
     """
     select v.id from version v join line l on l.id = v.line_id
     left join retention_class c on c.id = class_of(l.team, 'line', l.name, 'infinity')
@@ -160,5 +191,7 @@ OVERDUE = text(
 
 
 def overdue_drafts(session: Session, only: UUID | None = None) -> list[UUID]:
-    """Drafts whose time is over and that nothing holds: all of them, or one if it is one of them."""
+    """Drafts whose time is over and that nothing holds: all of them, or one if it is one of
+    them.
+    """
     return list(session.scalars(OVERDUE, {"only": only}))

@@ -6,7 +6,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, Uuid, column, func, select, text
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    UniqueConstraint,
+    Uuid,
+    column,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.db.policies import PolicyVersion
@@ -19,7 +30,9 @@ STATES = ("open", "approved", "rejected", "changes_requested", "withdrawn", "exp
 
 
 class Review(Table):
-    """A version judged for an environment under one policy version, on evidence frozen at submission."""
+    """A version judged for an environment under one policy version, on evidence frozen at
+    submission.
+    """
 
     __tablename__ = "review"
     id: Mapped[Id]
@@ -43,10 +56,16 @@ class Review(Table):
         CheckConstraint(hex_digest("evidence_root"), name="evidence"),
         CheckConstraint("(state = 'open') = (decided_at is null)", name="decided"),
         CheckConstraint("state <> 'approved' or expires_at is not null", name="approval_expires"),
-        # One live judgement a version and environment: a second may open only when the first is over.
-        Index("uq_review_live", "version_id", "environment", unique=True,
-              postgresql_where=text("state in ('open', 'approved')")),
-    )  # fmt: skip
+        # One live judgement a version and environment: a second may open only when the first is
+        # over.
+        Index(
+            "uq_review_live",
+            "version_id",
+            "environment",
+            unique=True,
+            postgresql_where=text("state in ('open', 'approved')"),
+        ),
+    )
 
 
 class Vote(Table):
@@ -77,21 +96,31 @@ def by_number(session: Session, number: int, *, lock: bool = False) -> Review:
     statement = select(Review).where(Review.number == number)
     found = session.scalars(statement.with_for_update() if lock else statement).one_or_none()
     if found is None:
-        raise NotFound("review-unknown", f"There is no review {number}.", "See countersign review ls.")
+        raise NotFound(
+            "review-unknown", f"There is no review {number}.", "See countersign review ls."
+        )
     return found
 
 
 def votes_of(session: Session, review_id: UUID) -> list[Vote]:
     """The votes of a review in the order they were cast."""
-    return list(session.scalars(select(Vote).where(Vote.review_id == review_id).order_by(Vote.at, Vote.id)))
+    return list(
+        session.scalars(select(Vote).where(Vote.review_id == review_id).order_by(Vote.at, Vote.id))
+    )
 
 
-def live(session: Session, version_id: UUID, environment: str, *, share: bool = False) -> Review | None:
+def live(
+    session: Session, version_id: UUID, environment: str, *, share: bool = False
+) -> Review | None:
     """The open or approved review of a version in an environment."""
     statement = select(Review).where(
-        Review.version_id == version_id, Review.environment == environment, Review.state.in_(("open", "approved"))
+        Review.version_id == version_id,
+        Review.environment == environment,
+        Review.state.in_(("open", "approved")),
     )
-    return session.scalars(statement.with_for_update(read=True) if share else statement).one_or_none()
+    return session.scalars(
+        statement.with_for_update(read=True) if share else statement
+    ).one_or_none()
 
 
 def approved_of(session: Session, versions: list[UUID]) -> list[Review]:
@@ -100,10 +129,12 @@ def approved_of(session: Session, versions: list[UUID]) -> list[Review]:
     return list(session.scalars(statement.order_by(Review.number).with_for_update()))
 
 
-# Every bar against a vote, as rows; where two bar the same person, the one of the higher rank is told.
+# Every bar against a vote, as rows; where two bar the same person, the one of the higher rank is
+# told.
 BARS = (
     text(
-        "select r.id as review_id, v.created_by as account_id, 'registered this version' as why, 1 as rank "
+        "select r.id as review_id, v.created_by as account_id, 'registered this version' as why, "
+        "1 as rank "
         "from review r join version v on v.id = r.version_id "
         "union all select r.id, d.created_by, 'brought its training data', 2 from review r "
         "join lineage_edge e on e.child_id = r.version_id and e.relation = 'tuned_on' "
@@ -118,34 +149,55 @@ BARS = (
 
 
 def excluded(session: Session, review: Review) -> dict[UUID, str]:
-    """Who may not vote here, and why: the submitter, who asked for the training, who brought the data, who made it."""
+    """Who may not vote here, and why: the submitter, who asked for the training, who brought the
+    data, who made it.
+    """
     return excluded_of(session, [review.id]).get(review.id, {})
 
 
 def excluded_of(session: Session, reviews: list[UUID]) -> dict[UUID, dict[UUID, str]]:
     """The same for many reviews in one statement, by review id."""
     found: dict[UUID, dict[UUID, str]] = {}
-    statement = select(BARS).where(BARS.c.review_id.in_(reviews), BARS.c.account_id.is_not(None)).order_by(BARS.c.rank)
+    statement = (
+        select(BARS)
+        .where(BARS.c.review_id.in_(reviews), BARS.c.account_id.is_not(None))
+        .order_by(BARS.c.rank)
+    )
     for row in session.execute(statement):
         found.setdefault(row.review_id, {})[row.account_id] = row.why
     return found
 
 
-def decision(session: Session, review: Review, ref: str, account: UUID, team: str | None) -> dict[str, Any]:
-    """The document a person completes with verdict and reason commitment, then signs: all an approval binds."""
+def decision(
+    session: Session, review: Review, ref: str, account: UUID, team: str | None
+) -> dict[str, Any]:
+    """The document a person completes with verdict and reason commitment, then signs: all an
+    approval binds.
+    """
     policy = session.get_one(PolicyVersion, review.policy_version_id)
     use_case = session.get_one(UseCase, review.use_case_id)
     subject, base = review.evidence["subject"], review.evidence["base"] or {}
     return {
-        "v": 1, "review": review.number, "version_id": str(review.version_id), "version": ref,
-        "manifest_digest": subject["manifest_digest"], "tensor_root": subject["tensor_root"],
-        "base_root": base.get("base_root"), "environment": review.environment, "use_case": use_case.ref,
-        "policy": policy.ref, "policy_digest": policy.digest, "evidence_root": review.evidence_root,
-        "account": str(account), "team": team,
-    }  # fmt: skip
+        "v": 1,
+        "review": review.number,
+        "version_id": str(review.version_id),
+        "version": ref,
+        "manifest_digest": subject["manifest_digest"],
+        "tensor_root": subject["tensor_root"],
+        "base_root": base.get("base_root"),
+        "environment": review.environment,
+        "use_case": use_case.ref,
+        "policy": policy.ref,
+        "policy_digest": policy.digest,
+        "evidence_root": review.evidence_root,
+        "account": str(account),
+        "team": team,
+    }
 
 
 def overdue(session: Session) -> list[int]:
     """Numbers of approved reviews whose time is over."""
-    statement = select(Review.number).where(Review.state == "approved", Review.expires_at <= func.clock_timestamp())
+    statement = select(Review.number).where(
+        Review.state == "approved", Review.expires_at <= func.clock_timestamp()
+    )
     return list(session.scalars(statement))

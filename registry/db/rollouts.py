@@ -16,9 +16,18 @@ from registry.rules.refs import ENVIRONMENTS
 from registry.rules.rollouts import Stable
 
 STATES = (
-    "pending", "shadowing", "canary", "paused", "inconclusive", "promoting",
-    "succeeded", "aborted", "rolled_back", "expired", "superseded",
-)  # fmt: skip
+    "pending",
+    "shadowing",
+    "canary",
+    "paused",
+    "inconclusive",
+    "promoting",
+    "succeeded",
+    "aborted",
+    "rolled_back",
+    "expired",
+    "superseded",
+)
 ACTIVE = "'pending', 'shadowing', 'canary', 'paused', 'inconclusive', 'promoting'"
 
 
@@ -61,7 +70,12 @@ class Rollout(Table):
         CheckConstraint(f"state in ({ACTIVE}) or weight_bp = 0", name="terminal_weight"),
         CheckConstraint(f"(state in ({ACTIVE})) = (ended_at is null)", name="ended"),
         # At most one active rollout a channel, whatever races.
-        Index("uq_rollout_active", "channel_id", unique=True, postgresql_where=text(f"state in ({ACTIVE})")),
+        Index(
+            "uq_rollout_active",
+            "channel_id",
+            unique=True,
+            postgresql_where=text(f"state in ({ACTIVE})"),
+        ),
     )
 
 
@@ -88,18 +102,35 @@ class RouteGeneration(Table):
         CheckConstraint("generation > 0", name="generation"),
         CheckConstraint(one_of("kind", "canary", "promote", "rollback", "recall"), name="kind"),
         CheckConstraint("weight_bp between 0 and 10000", name="weight"),
-        CheckConstraint("(candidate_version_id is null) = (weight_bp = 0)", name="candidate_weight"),
+        CheckConstraint(
+            "(candidate_version_id is null) = (weight_bp = 0)", name="candidate_weight"
+        ),
         CheckConstraint("not killed or candidate_version_id is null", name="killed"),
         CheckConstraint("valid_to is null or valid_to > valid_from", name="range"),
-        Index("uq_route_generation_open", "channel_id", unique=True, postgresql_where=text("valid_to is null")),
+        Index(
+            "uq_route_generation_open",
+            "channel_id",
+            unique=True,
+            postgresql_where=text("valid_to is null"),
+        ),
         # As-of queries answer exactly because no two ranges of a channel overlap.
         ExcludeConstraint(
-            ("channel_id", "="), (text("tstzrange(valid_from, valid_to)"), "&&"),
-            using="gist", name="ex_route_generation_range",
+            ("channel_id", "="),
+            (text("tstzrange(valid_from, valid_to)"), "&&"),
+            using="gist",
+            name="ex_route_generation_range",
         ),
-        Index("ix_route_generation_stable", "stable_version_id", postgresql_where=text("valid_to is null")),
-        Index("ix_route_generation_candidate", "candidate_version_id", postgresql_where=text("valid_to is null")),
-    )  # fmt: skip
+        Index(
+            "ix_route_generation_stable",
+            "stable_version_id",
+            postgresql_where=text("valid_to is null"),
+        ),
+        Index(
+            "ix_route_generation_candidate",
+            "candidate_version_id",
+            postgresql_where=text("valid_to is null"),
+        ),
+    )
 
 
 class Recall(Table):
@@ -113,16 +144,23 @@ class Recall(Table):
     at: Mapped[Moment]
 
 
-def channel(session: Session, line_id: UUID, environment: str, name: str, *, lock: bool = False) -> Channel:
+def channel(
+    session: Session, line_id: UUID, environment: str, name: str, *, lock: bool = False
+) -> Channel:
     """The channel, or NotFound; lock it first of all rows a delivery command locks."""
     found = find_channel(session, line_id, environment, name, lock=lock)
     if found is None:
-        raise NotFound("channel-unknown", f"Nothing was ever started on channel '{name}' in {environment}.",
-                       "Start one with countersign canary start REF --env E --share P.")  # fmt: skip
+        raise NotFound(
+            "channel-unknown",
+            f"Nothing was ever started on channel '{name}' in {environment}.",
+            "Start one with countersign canary start REF --env E --share P.",
+        )
     return found
 
 
-def find_channel(session: Session, line_id: UUID, environment: str, name: str, *, lock: bool = False) -> Channel | None:
+def find_channel(
+    session: Session, line_id: UUID, environment: str, name: str, *, lock: bool = False
+) -> Channel | None:
     """The channel, if it exists."""
     statement = select(Channel).where(
         Channel.line_id == line_id, Channel.environment == environment, Channel.name == name
@@ -145,11 +183,14 @@ def active_rollout(session: Session, channel_id: UUID) -> Rollout | None:
 
 
 def taken_off(session: Session, present: RouteGeneration) -> UUID | None:
-    """The stable version that the channel's present generation rolled back from; None when it was no such rollback."""
+    """The stable version that the channel's present generation rolled back from; None when it was
+    no such rollback.
+    """
     if present.kind != "rollback":
         return None
     before = select(RouteGeneration.stable_version_id).where(
-        RouteGeneration.channel_id == present.channel_id, RouteGeneration.generation == present.generation - 1
+        RouteGeneration.channel_id == present.channel_id,
+        RouteGeneration.generation == present.generation - 1,
     )
     version = session.scalar(before)
     return version if version != present.stable_version_id else None
@@ -158,14 +199,18 @@ def taken_off(session: Session, present: RouteGeneration) -> UUID | None:
 def generations(session: Session, channel_id: UUID) -> list[RouteGeneration]:
     """The channel's whole history, oldest first."""
     statement = (
-        select(RouteGeneration).where(RouteGeneration.channel_id == channel_id).order_by(RouteGeneration.generation)
+        select(RouteGeneration)
+        .where(RouteGeneration.channel_id == channel_id)
+        .order_by(RouteGeneration.generation)
     )
     return list(session.scalars(statement))
 
 
 @dataclass(frozen=True, slots=True)
 class Stood:
-    """A version that stood as stable on a channel; `stable` is what the rule `rollback_target` asks of it."""
+    """A version that stood as stable on a channel; `stable` is what the rule `rollback_target` asks
+    of it.
+    """
 
     version_id: UUID
     is_base: bool
@@ -173,7 +218,8 @@ class Stood:
 
 
 STABLES = text(
-    # `left`: what ended a version's last stand as stable was a rollback or a recall, not a better version.
+    # `left`: what ended a version's last stand as stable was a rollback or a recall, not a better
+    # version.
     """
     with route as (
         select g.channel_id, g.generation, g.stable_version_id as version_id,
@@ -200,7 +246,9 @@ STABLES = text(
 
 
 def stables(session: Session, channel: Channel) -> list[Stood]:
-    """Every version that ever stood as stable on this channel, once, by its last stand, newest last."""
+    """Every version that ever stood as stable on this channel, once, by its last stand, newest
+    last.
+    """
     return stables_of(session, [channel.id]).get(channel.id, [])
 
 
@@ -208,26 +256,57 @@ def stables_of(session: Session, channels: list[UUID]) -> dict[UUID, list[Stood]
     """The same for many channels in one statement, by channel id."""
     found: dict[UUID, list[Stood]] = {}
     for row in session.execute(STABLES, {"channels": channels}):
-        stable = Stable(row.ref, row.base_root, succeeded=row.succeeded, left=row.was_left, approved=row.approved,
-                        expired=row.expired, recalled=row.recalled)  # fmt: skip
+        stable = Stable(
+            row.ref,
+            row.base_root,
+            succeeded=row.succeeded,
+            left=row.was_left,
+            approved=row.approved,
+            expired=row.expired,
+            recalled=row.recalled,
+        )
         found.setdefault(row.channel_id, []).append(Stood(row.version_id, row.is_base, stable))
     return found
 
 
 def append(
-    session: Session, place: Channel, present: RouteGeneration | None, *, kind: str, stable: UUID | None,
-    candidate: UUID | None, weight_bp: int, salt: str, killed: bool, rollout_id: UUID | None, actor_id: UUID | None,
-    reason: str, at: datetime,
-) -> RouteGeneration:  # fmt: skip
-    """Close the channel's open generation and open the next one at the same instant; lock the channel first."""
+    session: Session,
+    place: Channel,
+    present: RouteGeneration | None,
+    *,
+    kind: str,
+    stable: UUID | None,
+    candidate: UUID | None,
+    weight_bp: int,
+    salt: str,
+    killed: bool,
+    rollout_id: UUID | None,
+    actor_id: UUID | None,
+    reason: str,
+    at: datetime,
+) -> RouteGeneration:
+    """Close the channel's open generation and open the next one at the same instant; lock the
+    channel first.
+    """
     if present is not None:
         present.valid_to = at
         session.flush()
     generation = RouteGeneration(
-        id=uuid4(), channel_id=place.id, generation=present.generation + 1 if present else 1, kind=kind,
-        stable_version_id=stable, candidate_version_id=candidate, weight_bp=weight_bp, salt=salt, killed=killed,
-        rollout_id=rollout_id, actor_id=actor_id, reason_commitment=reason, valid_from=at, valid_to=None,
-    )  # fmt: skip
+        id=uuid4(),
+        channel_id=place.id,
+        generation=present.generation + 1 if present else 1,
+        kind=kind,
+        stable_version_id=stable,
+        candidate_version_id=candidate,
+        weight_bp=weight_bp,
+        salt=salt,
+        killed=killed,
+        rollout_id=rollout_id,
+        actor_id=actor_id,
+        reason_commitment=reason,
+        valid_from=at,
+        valid_to=None,
+    )
     session.add(generation)
     session.flush()
     return generation
@@ -240,7 +319,8 @@ def naming(session: Session, versions: list[UUID], *, lock: bool = False) -> lis
         .join(RouteGeneration, RouteGeneration.channel_id == Channel.id)
         .where(
             RouteGeneration.valid_to.is_(None),
-            RouteGeneration.stable_version_id.in_(versions) | RouteGeneration.candidate_version_id.in_(versions),
+            RouteGeneration.stable_version_id.in_(versions)
+            | RouteGeneration.candidate_version_id.in_(versions),
         )
         .order_by(Channel.id)
     )

@@ -1,4 +1,6 @@
-"""What search reads: rows derived from the governed ones by triggers, never written by hand, always to be rebuilt."""
+"""What search reads: rows derived from the governed ones by triggers, never written by hand, always
+to be rebuilt.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,11 @@ from registry.db.table import Table
 
 
 class VersionSearch(Table):
-    """One version as exact terms (`kind:adapter`, `tag:topic:claims`, `g:lai`); derived, so not governed.
+    """One version as exact terms (`kind:adapter`, `tag:topic:claims`, `g:lai`); derived, so not
+    governed.
 
-    A copy of the view `search_row`, kept by triggers. `seq` is the order of birth, `facets` the terms worth counting.
+    A copy of the view `search_row`, kept by triggers. `seq` is the order of birth, `facets` the
+    terms worth counting.
     """
 
     __tablename__ = "version_search"
@@ -35,25 +39,36 @@ class VersionSearch(Table):
         Index("ix_version_search_seq", "seq"),
         Index("ix_version_search_line", "line", "number", "id"),
         # No pending list: a search right after a write must not pay for it.
-        Index("ix_version_search_terms", "terms", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
+        Index(
+            "ix_version_search_terms",
+            "terms",
+            postgresql_using="gin",
+            postgresql_with={"fastupdate": "off"},
+        ),
     )
 
 
 class VersionMetric(Table):
-    """What the newest finished eval run of a version said of one metric; derived, so not governed."""
+    """What the newest finished eval run of a version said of one metric; derived, so not
+    governed.
+    """
 
     __tablename__ = "version_metric"
     governed = False
-    version_id: Mapped[UUID] = mapped_column(ForeignKey("version.id", ondelete="CASCADE"), primary_key=True)
+    version_id: Mapped[UUID] = mapped_column(
+        ForeignKey("version.id", ondelete="CASCADE"), primary_key=True
+    )
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[float]
     __table_args__ = (Index("ix_version_metric_name", "name", "value", "version_id"),)
 
 
 class SearchEra(Table):
-    """A term occurs, or once occurred, on a version of this era (4,096 births); derived, so not governed.
+    """A term occurs, or once occurred, on a version of this era (4,096 births); derived, so not
+    governed.
 
-    Now and then a row stands twice: transactions that write the same one at once do not wait for each other.
+    Now and then a row stands twice: transactions that write the same one at once do not wait for
+    each other.
     """
 
     __tablename__ = "search_era"

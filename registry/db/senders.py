@@ -1,7 +1,8 @@
 """Who has sent which bytes, and whose they are to name: a digest alone is no key to bytes.
 
-A row may name bytes when the actor has sent these very bytes, whole, or may read them already, so that naming them
-gives him nothing new. To all others they are not here at all: what they hear is what is said of bytes nobody ever sent.
+A row may name bytes when the actor has sent these very bytes, whole, or may read them already, so
+that naming them gives him nothing new. To all others they are not here at all: what they hear is
+what is said of bytes nobody ever sent.
 """
 
 from __future__ import annotations
@@ -23,15 +24,21 @@ from registry.rules import pulls
 from registry.rules.actors import Actor, Role
 
 YOUNG = timedelta(hours=1)
-"""Far less than a collection's grace; most who ask again do so at once, and then nothing is to be written."""
+"""Far less than a collection's grace; most who ask again do so at once, and then nothing is to be
+written.
+"""
 Named = tuple[str, str, int | None]
-"""What is to be named, as it is told to people; its hex SHA-256; its size in bytes, where that was said."""
+"""What is to be named, as it is told to people; its hex SHA-256; its size in bytes, where that was
+said.
+"""
 
 
 class BlobSender(Table):
-    """An account is sending bytes, or (`whole`) has sent all of them; upkeep, gone after a collection's grace.
+    """An account is sending bytes, or (`whole`) has sent all of them; upkeep, gone after a
+    collection's grace.
 
-    By account, and not by team or token: whoever has the bytes has them, with whichever token he comes.
+    By account, and not by team or token: whoever has the bytes has them, with whichever token he
+    comes.
     """
 
     __tablename__ = "blob_sender"
@@ -42,7 +49,8 @@ class BlobSender(Table):
     at: Mapped[Moment]
 
 
-# `pulls.refusal` in SQL, for all who work on versions: what gateways alone may load is nobody's to name.
+# `pulls.refusal` in SQL, for all who work on versions: what gateways alone may load is nobody's to
+# name.
 STRANGE = text(
     """
     select d.id from unnest(cast(:digests as text[])) as d (id)
@@ -69,19 +77,31 @@ STRANGE = text(
 
 
 def lock(session: Session, digest: str) -> None:
-    """Wait for whoever names or collects these bytes at this moment, and let them wait for this transaction."""
-    session.execute(text("select pg_advisory_xact_lock(hashtextextended(:blob, 7))"), {"blob": digest})
+    """Wait for whoever names or collects these bytes at this moment, and let them wait for this
+    transaction.
+    """
+    session.execute(
+        text("select pg_advisory_xact_lock(hashtextextended(:blob, 7))"), {"blob": digest}
+    )
 
 
 def note(session: Session, actor: Actor, digest: str, *, whole: bool) -> None:
     """Note that bytes are being sent now, or that all of them came; what was whole stays so."""
     if actor.account is None:
         return
-    statement = insert(BlobSender).values(id=digest, account_id=actor.account, whole=whole, at=func.clock_timestamp())
+    statement = insert(BlobSender).values(
+        id=digest, account_id=actor.account, whole=whole, at=func.clock_timestamp()
+    )
     keys = [BlobSender.id, BlobSender.account_id]
-    session.execute(statement.on_conflict_do_update(
-        index_elements=keys, set_={"whole": BlobSender.whole | statement.excluded.whole, "at": statement.excluded.at}
-    ))  # fmt: skip
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=keys,
+            set_={
+                "whole": BlobSender.whole | statement.excluded.whole,
+                "at": statement.excluded.at,
+            },
+        )
+    )
 
 
 def sent(session: Session, actor: Actor, digest: str) -> bool:
@@ -91,8 +111,14 @@ def sent(session: Session, actor: Actor, digest: str) -> bool:
 
 
 def forget(session: Session, before: datetime) -> None:
-    """Drop the notes that protect nothing any more; one that somebody renews at this moment is not waited for."""
-    old = select(BlobSender.id, BlobSender.account_id).where(BlobSender.at <= before).with_for_update(skip_locked=True)
+    """Drop the notes that protect nothing any more; one that somebody renews at this moment is not
+    waited for.
+    """
+    old = (
+        select(BlobSender.id, BlobSender.account_id)
+        .where(BlobSender.at <= before)
+        .with_for_update(skip_locked=True)
+    )
     session.execute(delete(BlobSender).where(tuple_(BlobSender.id, BlobSender.account_id).in_(old)))
 
 
@@ -101,15 +127,22 @@ def strange(session: Session, actor: Actor, digests: Sequence[str]) -> set[str]:
     if actor.is_system:
         return set()
     teams = pulls.works_in(actor)
-    given = {"digests": list(digests), "account": actor.account, "everywhere": teams is None,
-             "teams": sorted(teams or ()), "reviews": actor.holds(Role.REVIEWER)}  # fmt: skip
+    given = {
+        "digests": list(digests),
+        "account": actor.account,
+        "everywhere": teams is None,
+        "teams": sorted(teams or ()),
+        "reviews": actor.holds(Role.REVIEWER),
+    }
     return set(session.scalars(STRANGE, given))
 
 
 def must_have(store: Store, blobs: Blobs, actor: Actor, wanted: Iterable[Named]) -> None:
-    """Unverified (`blob-missing`) for the first that is not here, or is not this actor's to name: told in one way.
+    """Unverified (`blob-missing`) for the first that is not here, or is not this actor's to name:
+    told in one way.
 
-    The store is not even asked about bytes that are not his, so the answer takes no longer where there are some.
+    The store is not even asked about bytes that are not his, so the answer takes no longer where
+    there are some.
     """
     wanted = [(what, check(digest), size) for what, digest, size in wanted]
     with store.read(actor) as session:
@@ -118,13 +151,17 @@ def must_have(store: Store, blobs: Blobs, actor: Actor, wanted: Iterable[Named])
         if digest in not_his or not blobs.has(digest) or size not in (None, blobs.size(digest)):
             at_that_size = "" if size is None else " at that size"
             raise Unverified(
-                "blob-missing", f"{what}: the bytes sha256:{digest} are not here{at_that_size}.",
-                "Send them (PUT /api/v1/blobs/<sha256>), then run this again; bytes that others sent do not count.",
-            )  # fmt: skip
+                "blob-missing",
+                f"{what}: the bytes sha256:{digest} are not here{at_that_size}.",
+                "Send them (PUT /api/v1/blobs/<sha256>), then run this again; bytes that others "
+                "sent do not count.",
+            )
 
 
 def refresh(session: Session, actor: Actor, digest: str) -> None:
-    """What somebody has sent and asks for again stays his: he is about to name it. A young note is left as it is."""
+    """What somebody has sent and asks for again stays his: he is about to name it. A young note is
+    left as it is.
+    """
     mine = (BlobSender.id == digest, BlobSender.account_id == actor.account)
     old = BlobSender.at < func.clock_timestamp() - YOUNG
     session.execute(update(BlobSender).where(*mine, old).values(at=func.clock_timestamp()))

@@ -1,6 +1,8 @@
-"""The one clever object: the only opener of transactions, which refuses to commit a change nobody audited.
+"""The one clever object: the only opener of transactions, which refuses to commit a change nobody
+audited.
 
-Lock order, for every command: channel, then line, then version and data set version (by id), then review, then runs.
+Lock order, for every command: channel, then line, then version and data set version (by id), then
+review, then runs.
 """
 
 from __future__ import annotations
@@ -24,29 +26,49 @@ from registry.db.audit import Event, EventRow
 from registry.db.refusals import named
 from registry.db.table import Table
 from registry.documents import canonical
-from registry.errors import BundleRejected, Fault, Forbidden, NotFound, Refused, RegistryError, Unavailable, Unverified
+from registry.errors import (
+    BundleRejected,
+    Fault,
+    Forbidden,
+    NotFound,
+    Refused,
+    RegistryError,
+    Unavailable,
+    Unverified,
+)
 from registry.rules.actions import Action
 from registry.rules.actors import Actor, require
 
 Row = TypeVar("Row", bound=Table)
 
-# These say that a rule, a gate or a role said no to somebody: the log keeps them. Wrong input and not-found leave none.
+# These say that a rule, a gate or a role said no to somebody: the log keeps them. Wrong input and
+# not-found leave none.
 RECORDED = (Refused, Forbidden, BundleRejected, Unverified)
 
 PROCRASTINATE_SCHEMA = "procrastinate"
 APP_OPTIONS = (
-    f"-c search_path=public,{PROCRASTINATE_SCHEMA} -c statement_timeout=60000 -c lock_timeout=15000 "
+    f"-c search_path=public,{PROCRASTINATE_SCHEMA} -c statement_timeout=60000 -c "
+    "lock_timeout=15000 "
     "-c idle_in_transaction_session_timeout=120000 -c TimeZone=UTC"
 )
 
 
 def open_engine(url: str, role: str, *, size: int = 12) -> Engine:
-    """An engine whose every connection acts as one of the database roles (countersign_app, _sequencer, _reader)."""
+    """An engine whose every connection acts as one of the database roles (countersign_app,
+    _sequencer, _reader).
+    """
     return create_engine(
         url,
-        pool_size=size, max_overflow=4, pool_pre_ping=True, pool_timeout=10,
-        connect_args={"options": f"-c role={role} {APP_OPTIONS}", "connect_timeout": 5, "application_name": role},
-    )  # fmt: skip
+        pool_size=size,
+        max_overflow=4,
+        pool_pre_ping=True,
+        pool_timeout=10,
+        connect_args={
+            "options": f"-c role={role} {APP_OPTIONS}",
+            "connect_timeout": 5,
+            "application_name": role,
+        },
+    )
 
 
 def utc(moment: datetime) -> str:
@@ -68,14 +90,18 @@ def plain(value: Any) -> Any:
 
 
 def image(row: Table) -> dict[str, Any]:
-    """A row as the log holds it: every column, so that the governed tables are a fold of the log."""
+    """A row as the log holds it: every column, so that the governed tables are a fold of the
+    log.
+    """
     return {column.key: plain(getattr(row, column.key)) for column in inspect(type(row)).columns}
 
 
 class Tx:
     """One open business transaction: gets, adds, locks, audits and defers; nothing else."""
 
-    def __init__(self, session: Session, actor: Actor, action: Action, team: str | None, now: datetime) -> None:
+    def __init__(
+        self, session: Session, actor: Actor, action: Action, team: str | None, now: datetime
+    ) -> None:
         self.session = session
         self.actor = actor
         self.action = action
@@ -86,10 +112,14 @@ class Tx:
         self.touched: dict[tuple[str, str], Table | None] = {}
 
     def within(self, team: str) -> None:
-        """Name the team this act belongs to, once it is known: unseen teams answer NotFound, missing roles Forbidden."""
+        """Name the team this act belongs to, once it is known: unseen teams answer NotFound,
+        missing roles Forbidden.
+        """
         if not self.actor.sees(team):
             raise NotFound(
-                "unknown", "There is no such thing.", "Check the name; it may belong to a team you are not in."
+                "unknown",
+                "There is no such thing.",
+                "Check the name; it may belong to a team you are not in.",
             )
         self.team = team
         require(self.actor, self.action, team, self.now)
@@ -98,7 +128,11 @@ class Tx:
         """A row by its key, locked if asked; NotFound if there is none."""
         found = self.session.get(table, key, with_for_update=lock or None)
         if found is None:
-            raise NotFound("unknown", f"There is no {table.__tablename__.replace('_', ' ')} {key}.", "Check the name.")
+            raise NotFound(
+                "unknown",
+                f"There is no {table.__tablename__.replace('_', ' ')} {key}.",
+                "Check the name.",
+            )
         return found
 
     def add(self, row: Row) -> Row:
@@ -118,27 +152,41 @@ class Tx:
         self.facts = facts
 
     def defer(self, job: str, *, at: datetime | None = None, **arguments: Any) -> None:
-        """Queue a background job by name on this very connection: it exists if and only if this commits."""
-        from registry.db.outbox import defer  # procrastinate costs 150 ms to import; most processes never defer
+        """Queue a background job by name on this very connection: it exists if and only if this
+        commits.
+        """
+        from registry.db.outbox import (
+            defer,
+        )  # procrastinate costs 150 ms to import; most processes never defer
 
         defer(self.session, job, at, arguments)
 
     def moment(self) -> datetime:
-        """The wall clock now, after any lock was waited for (the transaction's own now() is older)."""
+        """The wall clock now, after any lock was waited for (the transaction's own now() is
+        older).
+        """
         now: datetime = self.session.execute(select(func.clock_timestamp())).scalar_one()
         return now
 
 
 class Store:
-    """Opens transactions: `write` for commands, `read` for queries, `upkeep` for bookkeeping that decides nothing."""
+    """Opens transactions: `write` for commands, `read` for queries, `upkeep` for bookkeeping that
+    decides nothing.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
     @contextmanager
     def read(self, actor: Actor) -> Iterator[Session]:
-        """A snapshot PostgreSQL itself keeps read-only; rows of teams the actor cannot see are the query's to hide."""
-        with self._named(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+        """A snapshot PostgreSQL itself keeps read-only; rows of teams the actor cannot see are the
+        query's to hide.
+        """
+        with (
+            self._named(),
+            Session(self.engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
             yield session
 
@@ -148,7 +196,9 @@ class Store:
             connection.execute(text("select 1"))
 
     def check(self, actor: Actor, action: Action, team: str | None) -> None:
-        """Refuse early what `write` would refuse for its role, before costly work on bytes; the refusal is recorded."""
+        """Refuse early what `write` would refuse for its role, before costly work on bytes; the
+        refusal is recorded.
+        """
         with self._named(), Session(self.engine) as session:
             now = session.execute(select(func.clock_timestamp())).scalar_one()
         with self.judging(actor, action, team):
@@ -156,7 +206,9 @@ class Store:
 
     @contextmanager
     def judging(self, actor: Actor, action: Action, team: str | None) -> Iterator[None]:
-        """Judge outside of a transaction, for costly work on bytes; what refuses is recorded just as in `write`."""
+        """Judge outside of a transaction, for costly work on bytes; what refuses is recorded just
+        as in `write`.
+        """
         try:
             yield
         except RECORDED as refusal:
@@ -164,17 +216,22 @@ class Store:
 
     @contextmanager
     def write(self, actor: Actor, action: Action, team: str | None = None) -> Iterator[Tx]:
-        """One transaction, one audit entry: checks the role, refuses to commit without `audit`, records refusals.
+        """One transaction, one audit entry: checks the role, refuses to commit without `audit`,
+        records refusals.
 
-        Raises Forbidden or Unauthenticated (role, fresh sign-in), Conflict and Refused (PostgreSQL's own no),
-        Unavailable (database away), Fault (`audit` was forgotten).
+        Raises Forbidden or Unauthenticated (role, fresh sign-in), Conflict and Refused
+        (PostgreSQL's own no), Unavailable (database away), Fault (`audit` was forgotten).
         """
         started = time.perf_counter()
         subject = ""
         outcome = "fault"
         tx: Tx | None = None
         try:
-            with self._named(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            with (
+                self._named(),
+                Session(self.engine, expire_on_commit=False) as session,
+                session.begin(),
+            ):
                 now = session.execute(select(func.clock_timestamp())).scalar_one()
                 require(actor, action, team, now)
                 tx = Tx(session, actor, action, team, now)
@@ -183,10 +240,23 @@ class Store:
                 yield tx
                 session.flush()
                 if tx.subject is None:
-                    raise Fault("unaudited-write", f"{action.value} changed the registry without an audit entry.",
-                                "This is our fault; nothing was stored.")  # fmt: skip
+                    raise Fault(
+                        "unaudited-write",
+                        f"{action.value} changed the registry without an audit entry.",
+                        "This is our fault; nothing was stored.",
+                    )
                 subject = tx.subject
-                _record(session, actor, action.value, tx.subject, tx.team, "done", tx.facts, tx.touched, now)
+                _record(
+                    session,
+                    actor,
+                    action.value,
+                    tx.subject,
+                    tx.team,
+                    "done",
+                    tx.facts,
+                    tx.touched,
+                    now,
+                )
                 # Deferred triggers speak now, as ordinary errors, and not out of COMMIT.
                 session.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
             outcome = "done"
@@ -202,7 +272,9 @@ class Store:
 
     @contextmanager
     def upkeep(self, reason: str) -> Iterator[Session]:
-        """Bookkeeping that decides nothing (leases, last use, sessions, leaves); grants hold the list of its tables."""
+        """Bookkeeping that decides nothing (leases, last use, sessions, leaves); grants hold the
+        list of its tables.
+        """
         with (
             self._named(),
             Session(self.engine, expire_on_commit=False, info={"upkeep": reason}) as session,
@@ -210,10 +282,16 @@ class Store:
         ):
             yield session
 
-    def refuse(self, actor: Actor, action: Action, team: str | None, refusal: RegistryError) -> NoReturn:
+    def refuse(
+        self, actor: Actor, action: Action, team: str | None, refusal: RegistryError
+    ) -> NoReturn:
         """Record a refusal as an event of its own, in a transaction of its own, and raise it."""
         facts = {"kind": refusal.kind, "family": refusal.family}
-        with self._named(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with (
+            self._named(),
+            Session(self.engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             now = session.execute(select(func.clock_timestamp())).scalar_one()
             subject = str(refusal.facts.get("subject", ""))
             _record(session, actor, action.value, subject, team, "refused", facts, {}, now)
@@ -226,12 +304,17 @@ class Store:
         except DBAPIError as error:
             raise named(error) from error
         except PoolTimeout as error:
-            raise Unavailable("database-busy", "Every connection to the database is in use.",
-                              "Try again in a moment.") from error  # fmt: skip
+            raise Unavailable(
+                "database-busy",
+                "Every connection to the database is in use.",
+                "Try again in a moment.",
+            ) from error
 
 
 def _read_anew(state: ORMExecuteState) -> None:
-    """A row is read anew when it is locked: what was read before the wait for the lock may be true no longer."""
+    """A row is read anew when it is locked: what was read before the wait for the lock may be true
+    no longer.
+    """
     if getattr(state.statement, "_for_update_arg", None) is not None:
         state.update_execution_options(populate_existing=True)
 
@@ -247,27 +330,62 @@ def _watch(session: Session, tx: Tx) -> None:
 
 
 def _record(
-    session: Session, actor: Actor, action: str, subject: str, team: str | None, outcome: str,
-    facts: dict[str, Any], touched: dict[tuple[str, str], Table | None], now: datetime,
-) -> None:  # fmt: skip
-    """Write the event and which rows it names in the transaction it tells of; a trigger puts it into the outbox."""
+    session: Session,
+    actor: Actor,
+    action: str,
+    subject: str,
+    team: str | None,
+    outcome: str,
+    facts: dict[str, Any],
+    touched: dict[tuple[str, str], Table | None],
+    now: datetime,
+) -> None:
+    """Write the event and which rows it names in the transaction it tells of; a trigger puts it
+    into the outbox.
+    """
     event_id = uuid4()
     rows = [
-        {"table": table, "key": key, "op": "put" if row is not None else "delete",
-         "row": None if row is None else image(row)}
+        {
+            "table": table,
+            "key": key,
+            "op": "put" if row is not None else "delete",
+            "row": None if row is None else image(row),
+        }
         for (table, key), row in sorted(touched.items(), key=lambda item: item[0])
-    ]  # fmt: skip
-    entry = canonical.encode({
-        "v": 1, "id": str(event_id), "at": utc(now), "actor": plain(actor.account), "via": actor.via,
-        "action": action, "subject": subject, "team": team, "outcome": outcome, "request": actor.request_id,
-        "facts": {key: plain(value) for key, value in facts.items()}, "rows": rows,
-    })  # fmt: skip
+    ]
+    entry = canonical.encode(
+        {
+            "v": 1,
+            "id": str(event_id),
+            "at": utc(now),
+            "actor": plain(actor.account),
+            "via": actor.via,
+            "action": action,
+            "subject": subject,
+            "team": team,
+            "outcome": outcome,
+            "request": actor.request_id,
+            "facts": {key: plain(value) for key, value in facts.items()},
+            "rows": rows,
+        }
+    )
     session.execute(
-        insert(Event).values(id=event_id, at=now, actor_id=actor.account, action=action, subject=subject, team=team,
-                             outcome=outcome, entry=entry)
-    )  # fmt: skip
+        insert(Event).values(
+            id=event_id,
+            at=now,
+            actor_id=actor.account,
+            action=action,
+            subject=subject,
+            team=team,
+            outcome=outcome,
+            entry=entry,
+        )
+    )
     if touched:
         session.execute(
             upsert(EventRow).on_conflict_do_nothing(),
-            [{"table_name": table, "row_key": key, "event_id": event_id} for table, key in sorted(touched)],
+            [
+                {"table_name": table, "row_key": key, "event_id": event_id}
+                for table, key in sorted(touched)
+            ],
         )

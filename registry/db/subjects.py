@@ -32,8 +32,11 @@ class Subject:
         return self.node.ref.removeprefix(PREFIX)
 
 
-def by_ref(session: Session, ref: str, *, teams: Collection[str] | None, gone: bool = False) -> Subject:
-    """What a reference names; `dataset:` before it means a data set. Invalid when it would name one of each.
+def by_ref(
+    session: Session, ref: str, *, teams: Collection[str] | None, gone: bool = False
+) -> Subject:
+    """What a reference names; `dataset:` before it means a data set. Invalid when it would name one
+    of each.
 
     Nothing done here is easily undone: better ask again than take the wrong one.
     """
@@ -50,14 +53,20 @@ def by_ref(session: Session, ref: str, *, teams: Collection[str] | None, gone: b
         except NotFound as neither:
             if neither.kind == "deleted":
                 raise
-            raise NotFound("dataset-unknown", f"There is no version and no data set version '{ref}'.",
-                           "See countersign adapter ls, countersign base ls and countersign dataset ls.") from None  # fmt: skip
+            raise NotFound(
+                "dataset-unknown",
+                f"There is no version and no data set version '{ref}'.",
+                "See countersign adapter ls, countersign base ls and countersign dataset ls.",
+            ) from None
     try:
         _dataset(session, wanted, teams, gone=True)
     except NotFound:
         return Subject(version, line, node)
-    raise Invalid("ambiguous-reference", f"'{ref}' names a version and a data set version.",
-                  f"Write dataset:{ref} for the data set, or the version's sha256 digest.")  # fmt: skip
+    raise Invalid(
+        "ambiguous-reference",
+        f"'{ref}' names a version and a data set version.",
+        f"Write dataset:{ref} for the data set, or the version's sha256 digest.",
+    )
 
 
 def _dataset(session: Session, ref: Ref, teams: Collection[str] | None, gone: bool) -> Subject:
@@ -71,24 +80,35 @@ def by_id(session: Session, node_id: UUID, *, lock: bool = False) -> Subject:
     if row is None:
         raise NotFound("version-unknown", f"There is no version {node_id}.", "Check the id.")
     line: Line | Dataset = (
-        session.get_one(Line, row.line_id) if isinstance(row, Version) else session.get_one(Dataset, row.dataset_id)
+        session.get_one(Line, row.line_id)
+        if isinstance(row, Version)
+        else session.get_one(Dataset, row.dataset_id)
     )
     return Subject(row, line, session.get_one(Node, node_id))
 
 
 def line_by_name(session: Session, name: str, *, teams: Collection[str] | None) -> Line | Dataset:
-    """The line or data set of that name; `dataset:` before it means a data set. Invalid when there is one of each."""
+    """The line or data set of that name; `dataset:` before it means a data set. Invalid when there
+    is one of each.
+    """
     ref = parse_ref(name.removeprefix(PREFIX))
     visible = teams is None or ref.team in teams
-    line = session.scalars(select(Line).where(Line.team == ref.team, Line.name == ref.name)).one_or_none()
+    line = session.scalars(
+        select(Line).where(Line.team == ref.team, Line.name == ref.name)
+    ).one_or_none()
     dataset = datasets.line(session, ref)
     if name.startswith(PREFIX):
         line = None
     if not visible or (line is None and dataset is None):
-        raise NotFound("line-unknown", f"There is no line or data set '{name[:120]}'.", "Check the name.")
+        raise NotFound(
+            "line-unknown", f"There is no line or data set '{name[:120]}'.", "Check the name."
+        )
     if line is not None and dataset is not None:
-        raise Invalid("ambiguous-reference", f"'{name}' names a line and a data set.",
-                      f"Write dataset:{name} for the data set, or name one version.")  # fmt: skip
+        raise Invalid(
+            "ambiguous-reference",
+            f"'{name}' names a line and a data set.",
+            f"Write dataset:{name} for the data set, or name one version.",
+        )
     found = line or dataset
     assert found is not None
     return found
@@ -99,8 +119,10 @@ def standing(session: Session, subject: Subject) -> Standing:
     terms, since, served = retention.terms_of(session, subject.node.id)
     draft = subject.row.state == "draft"
     return Standing(
-        ref=subject.ref, state=subject.row.state, deleted=tombstones.find(session, subject.node.id) is not None,
+        ref=subject.ref,
+        state=subject.row.state,
+        deleted=tombstones.find(session, subject.node.id) is not None,
         holds=retention.holds_on(session, subject.node.id),
         kept_until=None if draft or since is None else kept_until(since, served, terms),
         needs=() if draft else retention.needs(session, subject.node.id),
-    )  # fmt: skip
+    )

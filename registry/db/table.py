@@ -11,7 +11,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 from sqlalchemy.types import UserDefinedType
 
-# Constraint names are part of the contract: integrity errors are told apart by them (db/refusals.py).
+# Constraint names are part of the contract: integrity errors are told apart by them
+# (db/refusals.py).
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -27,15 +28,24 @@ Hex = Annotated[str, mapped_column(Text)]
 
 
 class Table(DeclarativeBase):
-    """Root of the mapping; `governed` tables change only beside an audit event that names the row."""
+    """Root of the mapping; `governed` tables change only beside an audit event that names the
+    row.
+    """
 
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {str: Text, datetime: DateTime(timezone=True), dict[str, Any]: JSONB, list[Any]: JSONB}  # noqa: RUF012 - as SQLAlchemy declares it
+    type_annotation_map = {  # noqa: RUF012 - as SQLAlchemy declares it
+        str: Text,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[Any]: JSONB,
+    }
     governed = True
 
 
 class Xid8(UserDefinedType[int]):
-    """PostgreSQL's 64-bit transaction id; it never wraps, so a row can say for good which transaction wrote it."""
+    """PostgreSQL's 64-bit transaction id; it never wraps, so a row can say for good which
+    transaction wrote it.
+    """
 
     cache_ok = True
 

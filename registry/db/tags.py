@@ -26,7 +26,9 @@ class VersionTag(Table):
     __table_args__ = (
         UniqueConstraint("version_id", "key"),
         CheckConstraint("key ~ '^[a-z0-9][a-z0-9._/-]{0,62}$'", name="key"),
-        CheckConstraint(f"key not in ({', '.join(repr(one) for one in RESERVED)})", name="reserved"),
+        CheckConstraint(
+            f"key not in ({', '.join(repr(one) for one in RESERVED)})", name="reserved"
+        ),
         CheckConstraint("value is null or length(value) between 1 and 256", name="value"),
     )
 
@@ -39,7 +41,9 @@ def by_key(session: Session, version_id: UUID, key: str) -> VersionTag | None:
 
 def in_force(session: Session, version_id: UUID) -> list[VersionTag]:
     """The rows of a version's tags that were not taken off, by key."""
-    statement = select(VersionTag).where(VersionTag.version_id == version_id, VersionTag.value.is_not(None))
+    statement = select(VersionTag).where(
+        VersionTag.version_id == version_id, VersionTag.value.is_not(None)
+    )
     return list(session.scalars(statement.order_by(VersionTag.key)))
 
 

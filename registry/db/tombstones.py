@@ -1,4 +1,6 @@
-"""Tombstones: what was deleted, when, by whom and why; its number, manifest, roots, lineage and events stay."""
+"""Tombstones: what was deleted, when, by whom and why; its number, manifest, roots, lineage and
+events stay.
+"""
 
 from __future__ import annotations
 
@@ -40,17 +42,24 @@ def of(session: Session, ids: list[UUID]) -> dict[UUID, Tombstone]:
 
 
 def refusal(session: Session, node_id: UUID, ref: str) -> NotFound:
-    """The answer to whoever names what was deleted: when, by whom and on what grounds, by id and commitment."""
+    """The answer to whoever names what was deleted: when, by whom and on what grounds, by id and
+    commitment.
+    """
     stone = session.get(Tombstone, node_id)
     if stone is None:
         return NotFound("deleted", f"{ref} was deleted.", "Use another version.")
     who = str(stone.deleted_by) if stone.deleted_by else "the registry itself"
     return NotFound(
-        "deleted", f"{ref} was {stone.how} on {stone.at:%Y-%m-%d %H:%M} UTC by {who}; reason {stone.reason_commitment}.",
+        "deleted",
+        f"{ref} was {stone.how} on {stone.at:%Y-%m-%d %H:%M} UTC by {who}; reason "
+        f"{stone.reason_commitment}.",
         f"Use another version: its number never comes back. See countersign retention show {ref}.",
-        ref=ref, how=stone.how, at=stone.at.isoformat(), by=str(stone.deleted_by) if stone.deleted_by else None,
+        ref=ref,
+        how=stone.how,
+        at=stone.at.isoformat(),
+        by=str(stone.deleted_by) if stone.deleted_by else None,
         reason_commitment=stone.reason_commitment,
-    )  # fmt: skip
+    )
 
 
 def one_at_a_time(session: Session) -> None:

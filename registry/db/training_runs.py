@@ -19,12 +19,15 @@ STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 
 
 class TrainingRun(Table):
-    """A recipe executed. This row, with its lease, is the truth of training; no other queue knows it."""
+    """A recipe executed. This row, with its lease, is the truth of training; no other queue knows
+    it.
+    """
 
     __tablename__ = "training_run"
     id: Mapped[Id]
     line_id: Mapped[UUID] = mapped_column(ForeignKey("line.id"), index=True)
-    # Through node: version points back at its training run, and two tables must not wait for each other.
+    # Through node: version points back at its training run, and two tables must not wait for each
+    # other.
     base_version_id: Mapped[UUID] = mapped_column(ForeignKey("node.id"))
     dataset_version_id: Mapped[UUID] = mapped_column(ForeignKey("node.id"))
     recipe: Mapped[dict[str, Any]]
@@ -45,14 +48,19 @@ class TrainingRun(Table):
         CheckConstraint(one_of("state", *STATES), name="state"),
         CheckConstraint(hex_digest("recipe_digest"), name="recipe"),
         CheckConstraint("(state = 'succeeded') = (report is not null)", name="reported"),
-        CheckConstraint("report is null or (report_key is not null and report_signature is not null)", name="signed"),
+        CheckConstraint(
+            "report is null or (report_key is not null and report_signature is not null)",
+            name="signed",
+        ),
         # Workers ask for the oldest queued row; only those lie in the index.
         Index("ix_training_run_queued", "created_at", postgresql_where=text("state = 'queued'")),
     )
 
 
 class Lease(Table):
-    """Who works on a run until when, and how far he is; renewed by heartbeats, so upkeep and not governed."""
+    """Who works on a run until when, and how far he is; renewed by heartbeats, so upkeep and not
+    governed.
+    """
 
     __tablename__ = "lease"
     governed = False
@@ -68,23 +76,40 @@ def by_id(session: Session, run_id: UUID, *, lock: bool = False) -> TrainingRun:
     """The training run of that id, or NotFound."""
     found = session.get(TrainingRun, run_id, with_for_update=lock or None)
     if found is None:
-        raise NotFound("training-run-unknown", f"There is no training run {run_id}.", "See countersign run ls.")
+        raise NotFound(
+            "training-run-unknown", f"There is no training run {run_id}.", "See countersign run ls."
+        )
     return found
 
 
 def must_hold(session: Session, run: Any, account: UUID | None, attempt: int) -> Lease:
-    """The caller's lease on a training run or eval run, or Refused: a worker that lost it may no longer report."""
+    """The caller's lease on a training run or eval run, or Refused: a worker that lost it may no
+    longer report.
+    """
     lease = session.get(Lease, run.id)
-    if run.state != "running" or lease is None or (lease.account_id, lease.attempt) != (account, attempt):
-        raise Refused("lease-lost", f"This work is {run.state} and not leased to you for attempt {attempt}.",
-                      "Stop this attempt; it was taken over, called off or has ended.", subject=str(run.id))  # fmt: skip
+    if (
+        run.state != "running"
+        or lease is None
+        or (lease.account_id, lease.attempt) != (account, attempt)
+    ):
+        raise Refused(
+            "lease-lost",
+            f"This work is {run.state} and not leased to you for attempt {attempt}.",
+            "Stop this attempt; it was taken over, called off or has ended.",
+            subject=str(run.id),
+        )
     return lease
 
 
 def must_have_signed(
-    session: Session, account: UUID | None, key: str, report: dict[str, Any], context: Context, signature: str,
+    session: Session,
+    account: UUID | None,
+    key: str,
+    report: dict[str, Any],
+    context: Context,
+    signature: str,
     subject: str,
-) -> None:  # fmt: skip
+) -> None:
     """Unverified unless an enrolled, unrevoked key of this account signed exactly this report."""
     signer = session.get(SigningKey, key)
     if (
@@ -93,5 +118,9 @@ def must_have_signed(
         or signer.revoked_at is not None
         or not keys.verify_document(signer.public_key, report, context, signature)
     ):
-        raise Unverified("bad-signature", "The report is not signed by an enrolled key of this trainer.",
-                         "Enrol the trainer's key, then sign the very report you send.", subject=subject)  # fmt: skip
+        raise Unverified(
+            "bad-signature",
+            "The report is not signed by an enrolled key of this trainer.",
+            "Enrol the trainer's key, then sign the very report you send.",
+            subject=subject,
+        )

@@ -43,6 +43,9 @@ def by_name(session: Session, name: str) -> UseCase:
     statement = select(UseCase).where(UseCase.team == ref.team, UseCase.name == ref.name)
     found = session.scalars(statement).one_or_none()
     if found is None:
-        raise NotFound("use-case-unknown", f"There is no use case '{name}'.",
-                       "See countersign usecase ls, or add one with countersign usecase add.")  # fmt: skip
+        raise NotFound(
+            "use-case-unknown",
+            f"There is no use case '{name}'.",
+            "See countersign usecase ls, or add one with countersign usecase add.",
+        )
     return found

@@ -34,13 +34,17 @@ from registry.rules.refs import NAME, Ref, commit, parse_ref
 KINDS = ("base", "adapter", "checkpoint")
 STATES = ("draft", "registered", "deprecated", "recalled", "deleted")
 STANDING = "state in ('draft', 'registered', 'deprecated')"
-NUMBERED = "(number is null) = (state = 'draft') or (number is null and state in ('recalled', 'deleted'))"
+NUMBERED = (
+    "(number is null) = (state = 'draft') or (number is null and state in ('recalled', 'deleted'))"
+)
 
 
 class Node(Table):
-    """Anything lineage can name. `seq` grows with birth, so an edge to something older can never close a cycle.
+    """Anything lineage can name. `seq` grows with birth, so an edge to something older can never
+    close a cycle.
 
-    `ref` is what people write, with `dataset:`, `suite:` or `eval-run:` before it for what is not a version of a line.
+    `ref` is what people write, with `dataset:`, `suite:` or `eval-run:` before it for what is not a
+    version of a line.
     """
 
     __tablename__ = "node"
@@ -56,7 +60,9 @@ class Node(Table):
 
 
 class Line(Table):
-    """A line of work `team/name`: a base model, an adapter or a checkpoint, with its numbered versions."""
+    """A line of work `team/name`: a base model, an adapter or a checkpoint, with its numbered
+    versions.
+    """
 
     __tablename__ = "line"
     id: Mapped[Id]
@@ -66,7 +72,10 @@ class Line(Table):
     domain: Mapped[str | None]
     created_by: Mapped[UUID | None]
     created_at: Mapped[Moment]
-    __table_args__ = (UniqueConstraint("team", "name"), CheckConstraint(one_of("kind", *KINDS), name="kind"))
+    __table_args__ = (
+        UniqueConstraint("team", "name"),
+        CheckConstraint(one_of("kind", *KINDS), name="kind"),
+    )
 
     @property
     def ref(self) -> str:
@@ -87,7 +96,9 @@ class Blob(Table):
 
 
 class Version(Table):
-    """An immutable, numbered bundle of a line; a draft has no number and may still gain what it lacks."""
+    """An immutable, numbered bundle of a line; a draft has no number and may still gain what it
+    lacks.
+    """
 
     __tablename__ = "version"
     id: Mapped[UUID] = mapped_column(ForeignKey("node.id"), primary_key=True)
@@ -114,11 +125,24 @@ class Version(Table):
         CheckConstraint(hex_digest("manifest_digest"), name="manifest"),
         CheckConstraint("state in ('draft', 'deleted') or tensor_root is not null", name="rooted"),
         # What was deleted may be registered again, under another number.
-        Index("uq_version_line_id_manifest_digest", "line_id", "manifest_digest", unique=True,
-              postgresql_where=text(STANDING)),
-        Index("ix_version_manifest_digest", "manifest_digest", postgresql_ops={"manifest_digest": "text_pattern_ops"}),
-        Index("ix_version_tensor_root", "tensor_root", postgresql_ops={"tensor_root": "text_pattern_ops"}),
-    )  # fmt: skip
+        Index(
+            "uq_version_line_id_manifest_digest",
+            "line_id",
+            "manifest_digest",
+            unique=True,
+            postgresql_where=text(STANDING),
+        ),
+        Index(
+            "ix_version_manifest_digest",
+            "manifest_digest",
+            postgresql_ops={"manifest_digest": "text_pattern_ops"},
+        ),
+        Index(
+            "ix_version_tensor_root",
+            "tensor_root",
+            postgresql_ops={"tensor_root": "text_pattern_ops"},
+        ),
+    )
 
 
 class VersionFile(Table):
@@ -140,16 +164,23 @@ def line(session: Session, ref: Ref, *, lock: bool = False) -> Line:
     statement = select(Line).where(Line.team == ref.team, Line.name == ref.name)
     found = session.scalars(statement.with_for_update() if lock else statement).one_or_none()
     if found is None:
-        raise NotFound("line-unknown", f"There is no base model, adapter or checkpoint '{ref.line}'.",
-                       "See countersign adapter ls and countersign base ls.")  # fmt: skip
+        raise NotFound(
+            "line-unknown",
+            f"There is no base model, adapter or checkpoint '{ref.line}'.",
+            "See countersign adapter ls and countersign base ls.",
+        )
     return found
 
 
 def new_or_old(session: Session, ref: Ref) -> Line:
-    """The line of that name, locked; NotFound leaves the name to this transaction alone, until it ends."""
+    """The line of that name, locked; NotFound leaves the name to this transaction alone, until it
+    ends.
+    """
     with suppress(NotFound):
         return line(session, ref, lock=True)
-    session.execute(text("select pg_advisory_xact_lock(hashtextextended(:line, 8))"), {"line": ref.line})
+    session.execute(
+        text("select pg_advisory_xact_lock(hashtextextended(:line, 8))"), {"line": ref.line}
+    )
     return line(session, ref, lock=True)
 
 
@@ -164,12 +195,16 @@ def by_ref(
 ) -> tuple[Version, Line, Node]:
     """The one version a reference names; a bare line means its newest registered version.
 
-    `teams` hides the versions of all others: what may not be seen answers just as what is not there. What was deleted
-    is NotFound `deleted`, unless `gone` asks for it too.
+    `teams` hides the versions of all others: what may not be seen answers just as what is not
+    there. What was deleted is NotFound `deleted`, unless `gone` asks for it too.
     """
     if isinstance(ref, str):
         ref = parse_ref(ref)
-    statement = select(Version, Line, Node).join(Line, Line.id == Version.line_id).join(Node, Node.id == Version.id)
+    statement = (
+        select(Version, Line, Node)
+        .join(Line, Line.id == Version.line_id)
+        .join(Node, Node.id == Version.id)
+    )
     if teams is not None:
         statement = statement.where(Line.team.in_(teams))
     if ref.team is not None:
@@ -178,7 +213,9 @@ def by_ref(
         statement = statement.where(Version.number == ref.number)
     elif ref.digest is not None:
         like = f"sha256:{ref.digest}%"
-        statement = statement.where(Version.manifest_digest.like(like) | Version.tensor_root.like(like))
+        statement = statement.where(
+            Version.manifest_digest.like(like) | Version.tensor_root.like(like)
+        )
         # Bytes deleted and registered again are the version that stands.
         statement = statement.order_by(Version.state == "deleted", Version.number.desc())
     elif ref.channel is not None and ref.channel.startswith("draft-"):
@@ -193,10 +230,17 @@ def by_ref(
     newest = ref.number is None and ref.digest is None and ref.channel is None
     rows = session.execute(statement.limit(1 if newest else 2)).all()
     if not rows:
-        raise NotFound("version-unknown", f"There is no version '{ref}'.",
-                       "See countersign adapter ls, or countersign adapter show team/name.")  # fmt: skip
+        raise NotFound(
+            "version-unknown",
+            f"There is no version '{ref}'.",
+            "See countersign adapter ls, or countersign adapter show team/name.",
+        )
     if len(rows) > 1 and rows[1][0].state != "deleted":
-        raise Invalid("ambiguous-reference", f"'{ref}' names more than one version.", "Give more digits, or the name.")
+        raise Invalid(
+            "ambiguous-reference",
+            f"'{ref}' names more than one version.",
+            "Give more digits, or the name.",
+        )
     version, its_line, node = rows[0]
     if version.state == "deleted" and not gone:
         raise tombstones.refusal(session, version.id, node.ref)
@@ -204,21 +248,26 @@ def by_ref(
 
 
 def by_id(session: Session, version_id: UUID, *, share: bool = False) -> tuple[Version, Line, Node]:
-    """The version of that id with its line and node; `share` holds it against a recall until the commit."""
+    """The version of that id with its line and node; `share` holds it against a recall until the
+    commit.
+    """
     statement = (
         select(Version, Line, Node)
         .join(Line, Line.id == Version.line_id)
         .join(Node, Node.id == Version.id)
         .where(Version.id == version_id)
     )
-    row = session.execute(statement.with_for_update(of=Version, read=True) if share else statement).one_or_none()
+    row = session.execute(
+        statement.with_for_update(of=Version, read=True) if share else statement
+    ).one_or_none()
     if row is None:
         raise NotFound("version-unknown", f"There is no version {version_id}.", "Check the id.")
     return row[0], row[1], row[2]
 
 
 def draft_of(session: Session, line_id: UUID, unbound: str, came: str) -> tuple[Version, Node]:
-    """The line's newest draft of these files, locked, whichever base its configuration names; NotFound without one.
+    """The line's newest draft of these files, locked, whichever base its configuration names;
+    NotFound without one.
 
     `came` is as for `of_bytes`.
     """
@@ -246,60 +295,92 @@ def of_bytes(
 ) -> tuple[Node | None, tuple[Version, Node] | None]:
     """What of a line has these bytes: the one recalled, and the one that is registered as they are.
 
-    `came` is the manifest as it was sent: what was registered before configurations were written anew is known by it.
+    `came` is the manifest as it was sent: what was registered before configurations were written
+    anew is known by it.
     """
     anew = Version.facts["unbound_manifest"].astext
-    mine = or_(Version.manifest_digest == manifest, and_(Version.manifest_digest == came, anew.is_(None)))
+    mine = or_(
+        Version.manifest_digest == manifest, and_(Version.manifest_digest == came, anew.is_(None))
+    )
     statement = (
         select(Version, Node, mine)
         .join(Node, Node.id == Version.id)
-        .where(Version.line_id == line_id, or_(mine, and_(Version.state == "recalled", anew == unbound)))
+        .where(
+            Version.line_id == line_id,
+            or_(mine, and_(Version.state == "recalled", anew == unbound)),
+        )
         .order_by(Node.seq.desc())
     )
     found = session.execute(statement).all()
     recalled = next((node for version, node, _ in found if version.state == "recalled"), None)
-    same = ((version, node) for version, node, its in found if its and version.state in ("registered", "deprecated"))
+    same = (
+        (version, node)
+        for version, node, its in found
+        if its and version.state in ("registered", "deprecated")
+    )
     return recalled, next(same, None)
 
 
 def of_training_run(session: Session, run_id: UUID) -> dict[int | None, tuple[str, str, str]]:
-    """What a training run has registered so far, drafts and what was deleted too: step -> (ref, manifest digest, state)."""
+    """What a training run has registered so far, drafts and what was deleted too: step -> (ref,
+    manifest digest, state).
+    """
     statement = (
         select(Version.step, Node.ref, Version.manifest_digest, Version.state)
         .join(Node, Node.id == Version.id)
         .where(Version.training_run_id == run_id)
     )
-    return {row.step: (row.ref, row.manifest_digest, row.state) for row in session.execute(statement)}
+    return {
+        row.step: (row.ref, row.manifest_digest, row.state) for row in session.execute(statement)
+    }
 
 
 def must_stand(session: Session, run_id: UUID, step: int | None = None) -> None:
-    """Refused `output-discarded` when what a training run made (at this step, or at any) was deleted since."""
+    """Refused `output-discarded` when what a training run made (at this step, or at any) was
+    deleted since.
+    """
     for made, (ref, _, state) in of_training_run(session, run_id).items():
         if state == "deleted" and step in (None, made):
-            raise Refused("output-discarded", f"What this training run made at step {made}, {ref}, was discarded while the run "
-                          "went on.", "Queue the training again if its outcome is still wanted.",
-                          subject=f"training-run:{run_id}")  # fmt: skip
+            raise Refused(
+                "output-discarded",
+                f"What this training run made at step {made}, {ref}, was discarded while the run "
+                "went on.",
+                "Queue the training again if its outcome is still wanted.",
+                subject=f"training-run:{run_id}",
+            )
 
 
 def highest(session: Session, line_id: UUID) -> int:
     """The highest number the line ever gave; lock the line first."""
-    return session.scalar(select(func.coalesce(func.max(Version.number), 0)).where(Version.line_id == line_id)) or 0
+    return (
+        session.scalar(
+            select(func.coalesce(func.max(Version.number), 0)).where(Version.line_id == line_id)
+        )
+        or 0
+    )
 
 
 def bear(session: Session, node: Node, ref: str) -> None:
-    """Give a draft's node its lasting name and a new `seq`, so that it is younger than all parents it has found."""
-    seq: int = session.execute(text("select nextval(pg_get_serial_sequence('node', 'seq'))")).scalar_one()
+    """Give a draft's node its lasting name and a new `seq`, so that it is younger than all parents
+    it has found.
+    """
+    seq: int = session.execute(
+        text("select nextval(pg_get_serial_sequence('node', 'seq'))")
+    ).scalar_one()
     node.ref, node.seq = ref, seq  # in one statement: a numbered node is frozen
     session.flush()
 
 
 def _served(session: Session, ref: Ref) -> UUID | None:
-    # A channel is looked up by its name within the default environment order: the channel's name is unique enough
-    # when it bears its environment's name; otherwise production wins over staging over dev.
+    # A channel is looked up by its name within the default environment order: the channel's name is
+    # unique enough when it bears its environment's name; otherwise production wins over staging
+    # over dev.
     return session.execute(
         text(
-            "select g.stable_version_id from route_generation g join channel c on c.id = g.channel_id "
-            "join line l on l.id = c.line_id where l.team = :team and l.name = :name and c.name = :channel "
+            "select g.stable_version_id from route_generation g join channel c on c.id = "
+            "g.channel_id "
+            "join line l on l.id = c.line_id where l.team = :team and l.name = :name and c.name = "
+            ":channel "
             "and g.valid_to is null "
             "order by array_position(array['production','staging','dev'], c.environment) limit 1"
         ),
@@ -318,7 +399,9 @@ def files(session: Session, version_id: UUID) -> list[tuple[str, str, int]]:
     return [(row.path, row.id, row.size) for row in session.execute(statement)]
 
 
-def exchange_files(session: Session, blobs: Blobs, version_id: UUID, wanted: Iterable[File]) -> None:
+def exchange_files(
+    session: Session, blobs: Blobs, version_id: UUID, wanted: Iterable[File]
+) -> None:
     """Give the files of a draft the bytes they have now; their paths stay as they are."""
     now = {file.path: file for file in wanted}
     for row in session.scalars(select(VersionFile).where(VersionFile.version_id == version_id)):
@@ -329,11 +412,15 @@ def exchange_files(session: Session, blobs: Blobs, version_id: UUID, wanted: Ite
     session.flush()
 
 
-def roots_named(session: Session, name: str, revision: str | None, *, teams: Collection[str] | None) -> list[str]:
-    """The base roots of what `team/name`, `team/name@v1` or the Hub dialect's `team/name.v1` may mean at a revision.
+def roots_named(
+    session: Session, name: str, revision: str | None, *, teams: Collection[str] | None
+) -> list[str]:
+    """The base roots of what `team/name`, `team/name@v1` or the Hub dialect's `team/name.v1` may
+    mean at a revision.
 
-    A revision that is none of that line's leaves all of its versions: the name alone tells another base apart. Empty
-    for names that are no base or checkpoint here, or are of a team that may not be seen.
+    A revision that is none of that line's leaves all of its versions: the name alone tells another
+    base apart. Empty for names that are no base or checkpoint here, or are of a team that may not
+    be seen.
     """
     line, at, selector = name.partition("@")
     team, _, called = line.partition("/")
@@ -344,33 +431,49 @@ def roots_named(session: Session, name: str, revision: str | None, *, teams: Col
     if not rows and pinned is not None:
         rows, selector, at = _roots(session, team, pinned[1], teams), f"v{pinned[2]}", "@"
     meant = [
-        root for number, manifest, root in rows
+        root
+        for number, manifest, root in rows
         if (selector if at else revision) in (f"v{number}", manifest, commit(manifest))
-    ]  # fmt: skip
+    ]
     return sorted(set(meant or [root for _, _, root in rows]))
 
 
-def _roots(session: Session, team: str, name: str, teams: Collection[str] | None) -> list[tuple[int | None, str, str]]:
+def _roots(
+    session: Session, team: str, name: str, teams: Collection[str] | None
+) -> list[tuple[int | None, str, str]]:
     statement = (
         select(Version.number, Version.manifest_digest, Version.base_root)
         .join(Line, Line.id == Version.line_id)
-        .where(Line.team == team, Line.name == name, Line.kind != "adapter", Version.base_root.is_not(None))
+        .where(
+            Line.team == team,
+            Line.name == name,
+            Line.kind != "adapter",
+            Version.base_root.is_not(None),
+        )
     )
     if teams is not None:
         statement = statement.where(Line.team.in_(teams))
-    return [(row.number, row.manifest_digest, row.base_root or "") for row in session.execute(statement)]
+    return [
+        (row.number, row.manifest_digest, row.base_root or "") for row in session.execute(statement)
+    ]
 
 
 def hold_blob(session: Session, blobs: Blobs, sha256: str, size: int) -> None:
-    """Name bytes that are published already, until this commits; Unverified `blob-missing` when they went meanwhile.
+    """Name bytes that are published already, until this commits; Unverified `blob-missing` when
+    they went meanwhile.
 
-    An advisory lock keeps two first namers from colliding, and a collection from taking what is about to be named:
-    whoever collects asks for it too, and passes by what is held.
+    An advisory lock keeps two first namers from colliding, and a collection from taking what is
+    about to be named: whoever collects asks for it too, and passes by what is held.
     """
-    session.execute(text("select pg_advisory_xact_lock(hashtextextended(:blob, 7))"), {"blob": sha256})
+    session.execute(
+        text("select pg_advisory_xact_lock(hashtextextended(:blob, 7))"), {"blob": sha256}
+    )
     if not blobs.has(sha256) or blobs.size(sha256) != size:
-        raise Unverified("blob-missing", f"The bytes sha256:{sha256} are not here at that size.",
-                         "Upload the file again (PUT /api/v1/blobs/<sha256>), then register.")  # fmt: skip
+        raise Unverified(
+            "blob-missing",
+            f"The bytes sha256:{sha256} are not here at that size.",
+            "Upload the file again (PUT /api/v1/blobs/<sha256>), then register.",
+        )
     found = session.get(Blob, sha256, populate_existing=True)
     if found is None:
         session.add(Blob(id=sha256, size=size))

@@ -1,4 +1,6 @@
-"""The queue over training runs and eval runs: their own rows are the truth, there is no second queue."""
+"""The queue over training runs and eval runs: their own rows are the truth, there is no second
+queue.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +37,14 @@ def any_queued(session: Session, teams: Collection[str] | None) -> bool:
 
 
 def take_queued(session: Session, teams: Collection[str] | None) -> tuple[Run, str] | None:
-    """Lock the oldest waiting work, past any that others are just taking; training before evals of the same age."""
+    """Lock the oldest waiting work, past any that others are just taking; training before evals of
+    the same age.
+    """
     waiting: list[tuple[Run, str]] = []
     for statement, table in zip(_queued(teams), (TrainingRun, EvalRun), strict=True):
-        row = session.execute(statement.limit(1).with_for_update(of=table, skip_locked=True)).first()
+        row = session.execute(
+            statement.limit(1).with_for_update(of=table, skip_locked=True)
+        ).first()
         if row is not None:
             waiting.append((row[0], row[1]))
     return min(waiting, key=lambda pair: pair[0].created_at) if waiting else None
@@ -63,7 +69,9 @@ def by_id(session: Session, run_id: UUID, *, lock: bool = False) -> tuple[Run, s
         return run, session.get_one(Line, run.line_id).team
     evaluation = session.get(EvalRun, run_id, with_for_update=lock or None)
     if evaluation is None:
-        raise NotFound("work-unknown", f"There is no training run or eval run {run_id}.", "Check the id.")
+        raise NotFound(
+            "work-unknown", f"There is no training run or eval run {run_id}.", "Check the id."
+        )
     line_id = session.get_one(Version, evaluation.subject_id).line_id
     return evaluation, session.get_one(Line, line_id).team
 
@@ -75,7 +83,13 @@ def state_of(session: Session, run_id: UUID) -> str:
 
 def lost(session: Session) -> list[UUID]:
     """Running work whose lease ran out."""
-    running = select(TrainingRun.id).where(TrainingRun.state == "running").union(
-        select(EvalRun.id).where(EvalRun.state == "running")
-    )  # fmt: skip
-    return list(session.scalars(select(Lease.id).where(Lease.expires_at < func.now(), Lease.id.in_(running))))
+    running = (
+        select(TrainingRun.id)
+        .where(TrainingRun.state == "running")
+        .union(select(EvalRun.id).where(EvalRun.state == "running"))
+    )
+    return list(
+        session.scalars(
+            select(Lease.id).where(Lease.expires_at < func.now(), Lease.id.in_(running))
+        )
+    )

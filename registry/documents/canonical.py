@@ -1,4 +1,6 @@
-"""One byte string for one JSON value (RFC 8785): what every digest and signature of ours is taken over."""
+"""One byte string for one JSON value (RFC 8785): what every digest and signature of ours is taken
+over.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,14 @@ EXPONENT_FROM = 1e21
 
 
 def encode(value: Any, *, large_floats: bool = False) -> bytes:
-    """The RFC 8785 bytes of a JSON value: sorted keys, no blanks, numbers as ECMAScript prints them.
+    """The RFC 8785 bytes of a JSON value: sorted keys, no blanks, numbers as ECMAScript prints
+    them.
 
-    Raises Invalid (`not-canonical`) for what no two readers would read alike: NaN, infinity, half a surrogate pair,
-    keys that are not text, anything JSON does not have, and integers beyond 2**53 - 1. The last holds for floats that
-    print as such an integer too, unless `large_floats`: PostgreSQL or Python would read an integer back, and could not
-    encode it again. Only what is hashed and never stored as JSON may set it.
+    Raises Invalid (`not-canonical`) for what no two readers would read alike: NaN, infinity, half a
+    surrogate pair, keys that are not text, anything JSON does not have, and integers beyond 2**53 -
+    1. The last holds for floats that print as such an integer too, unless `large_floats`:
+    PostgreSQL or Python would read an integer back, and could not encode it again. Only what is
+    hashed and never stored as JSON may set it.
     """
     try:
         written = rfc8785.dumps(value)
@@ -52,6 +56,8 @@ def sha256_hex(data: bytes) -> str:
 
 def _refused(reason: str) -> Invalid:
     return Invalid(
-        "not-canonical", f"This has no canonical JSON form: {reason}.",
-        "Use whole numbers up to 2**53 - 1, finite fractions, texts, lists and objects; larger numbers go as text.",
-    )  # fmt: skip
+        "not-canonical",
+        f"This has no canonical JSON form: {reason}.",
+        "Use whole numbers up to 2**53 - 1, finite fractions, texts, lists and objects; larger "
+        "numbers go as text.",
+    )

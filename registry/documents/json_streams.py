@@ -1,7 +1,9 @@
-"""JSON too large to hold, read strictly by pieces: a tokenizer of 33 MB would be parsed into ten times that.
+"""JSON too large to hold, read strictly by pieces: a tokenizer of 33 MB would be parsed into ten
+times that.
 
-Nothing is kept but the keys of the objects now open and what kind of value each key of the outermost one has. The
-standard library's own scanner does the reading; here it is only fed, with as many whole elements at once as fit.
+Nothing is kept but the keys of the objects now open and what kind of value each key of the
+outermost one has. The standard library's own scanner does the reading; here it is only fed, with as
+many whole elements at once as fit.
 """
 
 from __future__ import annotations
@@ -17,24 +19,32 @@ from registry.documents.strict_json import MAX_DIGITS, Allowance, Strict, bad, o
 PIECE = 128 << 10
 """Bytes read at once: what is parsed of them stays in a core's own cache."""
 MAX_TEXT = 512 << 10
-"""Characters of the longest text that may stand in such a document; the character maps of T5 have 320,000."""
+"""Characters of the longest text that may stand in such a document; the character maps of T5 have
+320,000.
+"""
 SMALL = 16 << 10
 LEAST = 1 << 10
 """Characters taken at once: begun with few, doubled while it goes well."""
 MAX_KEYS = 393_216
 """Of one object: half as many again as the largest vocabulary we know of."""
 MAX_ODD = 600_000
-"""Numbers looked at one by one; a vocabulary with a score for each of 262,144 pieces has as many."""
+"""Numbers looked at one by one; a vocabulary with a score for each of 262,144 pieces has as
+many.
+"""
 WASTE = 16 << 20
 SINGLES = 150_000
-"""Characters read in vain, and elements read one by one, before a document is called too tangled."""
+"""Characters read in vain, and elements read one by one, before a document is called too
+tangled.
+"""
 BLANK = re.compile(r"[ \t\n\r]*")
 ENDS = ("},", "],", ",")
 KINDS = {dict: "object", list: "list", str: "text", bool: "boolean", int: "number", float: "number"}
 
 
 def kinds(document: Any) -> dict[str, str]:
-    """What `outline` says, of a document that was read whole; Invalid (`bad-json`) when it is no object."""
+    """What `outline` says, of a document that was read whole; Invalid (`bad-json`) when it is no
+    object.
+    """
     if not isinstance(document, dict):
         raise bad("it is no JSON object")
     return {key: KINDS.get(type(value), "null") for key, value in document.items()}
@@ -43,7 +53,8 @@ def kinds(document: Any) -> dict[str, str]:
 def outline(pieces: Iterator[bytes], allowance: Allowance, *, depth: int = 16) -> dict[str, str]:
     """Read a JSON object to its end, and say of each of its keys what kind of value it has.
 
-    `pieces` are its bytes in order, at most PIECE each. It is strict as `documents.loads` is, and raises the same Invalid.
+    `pieces` are its bytes in order, at most PIECE each. It is strict as `documents.loads` is, and
+    raises the same Invalid.
     """
     reader = _Reader(pieces, allowance, depth)
     try:
@@ -98,7 +109,10 @@ class _Reader:
         if piece is not None:
             self._allowance.spend(piece)
             if not self._careful and odd_numbers(self._before + piece):
-                odd = {name: self._odd(self._strict.careful[name]) for name in ("parse_int", "parse_float")}
+                odd = {
+                    name: self._odd(self._strict.careful[name])
+                    for name in ("parse_int", "parse_float")
+                }
                 self._careful, self._scan = True, self._scanner(self._strict.careful | odd)
             self._before = piece[-MAX_DIGITS:]
         self._ended = piece is None
@@ -123,7 +137,9 @@ class _Reader:
         self._at += 1
 
     def _walk(self, level: int, kinds: dict[str, str] | None = None) -> str:
-        """A list or object from its opening to its closing bracket, many elements at a time; what it is."""
+        """A list or object from its opening to its closing bracket, many elements at a time; what
+        it is.
+        """
         if level > self._depth:
             raise bad(f"it nests deeper than {self._depth} levels")
         table = self._text[self._at] == "{"
@@ -143,7 +159,9 @@ class _Reader:
                 if table:
                     self._known(keys, elements)
                     if kinds is not None:
-                        kinds |= {key: KINDS.get(type(value), "null") for key, value in elements.items()}
+                        kinds |= {
+                            key: KINDS.get(type(value), "null") for key, value in elements.items()
+                        }
                 continue
             if size > LEAST:
                 size = max(size // 4, LEAST)
@@ -155,7 +173,9 @@ class _Reader:
             self._take(",")
 
     def _several(self, size: int, table: bool, level: int) -> Any:
-        """As many whole elements as end within so many characters; None when that cannot be done."""
+        """As many whole elements as end within so many characters; None when that cannot be
+        done.
+        """
         end = min(self._at + size, len(self._text))
         for mark in sorted(ENDS, key=lambda one: one != self._end):
             cut = self._text.rfind(mark, self._at, end)
@@ -175,7 +195,9 @@ class _Reader:
             self._strict.twice.clear()  # of a part that is read again
             self._waste -= len(text)
             if self._waste < 0:
-                raise bad("its texts are so full of commas and brackets that it cannot be read by pieces")
+                raise bad(
+                    "its texts are so full of commas and brackets that it cannot be read by pieces"
+                )
         return None
 
     def _known(self, keys: set[str], table: dict[str, Any]) -> None:
@@ -186,7 +208,9 @@ class _Reader:
         if len(keys) > MAX_KEYS:
             raise bad(f"one object has more than {MAX_KEYS} keys")
 
-    def _single(self, table: bool, keys: set[str], level: int, kinds: dict[str, str] | None) -> None:
+    def _single(
+        self, table: bool, keys: set[str], level: int, kinds: dict[str, str] | None
+    ) -> None:
         self._singles -= 1
         if self._singles < 0:
             raise bad("its elements are too large and too many to be read by pieces")
@@ -220,10 +244,13 @@ class _Reader:
                 value, read = self._scan(self._text, self._at)
             except StopIteration:
                 value, read = None, -1
-                wrong: Exception = bad(f"it is not JSON: a value was expected, not {self._text[self._at :][:20]!r}")
+                wrong: Exception = bad(
+                    f"it is not JSON: a value was expected, not {self._text[self._at :][:20]!r}"
+                )
             except ValueError as error:
                 value, read, wrong = None, -1, error
-            # A number may go on in the next piece (`0.` reads as 0 so far), and a text may end there.
+            # A number may go on in the next piece (`0.` reads as 0 so far), and a text may end
+            # there.
             if read >= 0 and (self._ended or len(self._text) - read > 3):
                 self._strict.check(self._text[self._at : read], value, 1)
                 self._at = read

@@ -1,4 +1,6 @@
-"""JSON read strictly: UTF-8, no key twice, no number that another reader would see differently, bounded in all."""
+"""JSON read strictly: UTF-8, no key twice, no number that another reader would see differently,
+bounded in all.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,18 @@ from registry.errors import Invalid
 
 def bad(detail: str) -> Invalid:
     """The one refusal of a JSON text."""
-    return Invalid("bad-json", detail, "Write it as plain UTF-8 JSON in which every key stands once.")
+    return Invalid(
+        "bad-json", detail, "Write it as plain UTF-8 JSON in which every key stands once."
+    )
 
 
 MAX_VALUES = 300_000
 MAX_ESCAPES = 2_000_000
 """Backslashes in one document: each is a slow step for every reader."""
 MAX_BYTES = 72 << 20
-"""Of all texts and headers of one bundle: the largest tokenizer there may be, and 8 MiB of others."""
+"""Of all texts and headers of one bundle: the largest tokenizer there may be, and 8 MiB of
+others.
+"""
 NESTS = frozenset({dict, list})
 HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -29,16 +35,21 @@ HALF = re.compile(r"\\u[dD][89a-fA-F]")
 MAX_DIGITS = 64
 NUMBERS = bytes.maketrans(b"123456789E+]} \t\n\r", b"000000000e0,,,,,,")
 ODD = b"0" * (MAX_DIGITS + 1), b"0e000,", b"0e0000"
-"""Too many digits, and powers of ten of three digits or more, once every digit is written as 0 and every end as a comma."""
+"""Too many digits, and powers of ten of three digits or more, once every digit is written as 0 and
+every end as a comma.
+"""
 
 
 def weight(data: bytes) -> int:
-    """At most how many values these bytes hold, before they are parsed; a list counts three and an object eight."""
+    """At most how many values these bytes hold, before they are parsed; a list counts three and an
+    object eight.
+    """
     return data.count(b",") + 3 * data.count(b"[") + 8 * data.count(b"{")
 
 
 def odd_numbers(data: bytes) -> bool:
-    """May a number in here be too long, or too large for a double? Else numbers are read without a step of ours for each.
+    """May a number in here be too long, or too large for a double? Else numbers are read without a
+    step of ours for each.
 
     To read one of 4,000 digits takes as long as to read a thousand short ones.
     """
@@ -47,10 +58,12 @@ def odd_numbers(data: bytes) -> bool:
 
 
 class Allowance:
-    """How much may still be read: shared by the documents of one bundle, so that many cost no more than one.
+    """How much may still be read: shared by the documents of one bundle, so that many cost no more
+    than one.
 
-    Counted before parsing, by the commas and opening brackets that stand in the bytes (those inside texts too): a
-    megabyte of `[],[],` would be parsed into sixty. A list counts three and an object eight, as they cost.
+    Counted before parsing, by the commas and opening brackets that stand in the bytes (those inside
+    texts too): a megabyte of `[],[],` would be parsed into sixty. A list counts three and an object
+    eight, as they cost.
     """
 
     def __init__(self, values: int = MAX_VALUES) -> None:
@@ -59,30 +72,42 @@ class Allowance:
         self.bytes = MAX_BYTES
 
     def take(self, size: int) -> None:
-        """Take off so many bytes before they are read at all; Invalid (`bad-json`) when they are not left."""
+        """Take off so many bytes before they are read at all; Invalid (`bad-json`) when they are
+        not left.
+        """
         self.bytes -= size
         if self.bytes < 0:
             raise bad(f"with it, more than {MAX_BYTES} bytes of texts and headers were read")
 
     def spend(self, data: bytes, most: int | None = None) -> None:
-        """Take off what these bytes hold, which may be at most `most`; Invalid (`bad-json`) when it is not left."""
+        """Take off what these bytes hold, which may be at most `most`; Invalid (`bad-json`) when it
+        is not left.
+        """
         count = weight(data)
         if most is not None and count > most:
             raise bad(f"it holds more than {most} values (an object counts eight, a list three)")
         self.values -= count
         self.escapes -= data.count(b"\\")
         if self.values < 0:
-            raise bad(f"with it, more than {self.limit} values were read (an object counts eight, a list three)")
+            raise bad(
+                f"with it, more than {self.limit} values were read (an object counts eight, a "
+                "list three)"
+            )
         if self.escapes < 0:
             raise bad(f"with it, more than {MAX_ESCAPES} backslashes were read")
 
 
 class Strict:
-    """What both readers, the whole and the streamed one, do with every object and number on the way."""
+    """What both readers, the whole and the streamed one, do with every object and number on the
+    way.
+    """
 
     def __init__(self) -> None:
         self.twice: list[str] = []
-        self.hooks: dict[str, Any] = {"object_pairs_hook": self._unique, "parse_constant": self._constant}
+        self.hooks: dict[str, Any] = {
+            "object_pairs_hook": self._unique,
+            "parse_constant": self._constant,
+        }
         self.careful = self.hooks | {"parse_int": self._int, "parse_float": self._float}
         """The hooks for bytes that hold `odd_numbers`."""
 
@@ -113,8 +138,12 @@ class Strict:
     def _constant(text: str) -> float:
         raise ValueError(f"{text} is no JSON number")
 
-    def check(self, text: str, value: Any, depth: int, outer: int = 0, halves: bool = False) -> None:
-        """Raise Invalid for what was read whole, below so many `outer` levels: a key twice, too deep, half a character."""
+    def check(
+        self, text: str, value: Any, depth: int, outer: int = 0, halves: bool = False
+    ) -> None:
+        """Raise Invalid for what was read whole, below so many `outer` levels: a key twice, too
+        deep, half a character.
+        """
         if self.twice:
             named = ", ".join(repr(key[:60]) for key in self.twice[:5])
             raise bad(f"the key {named} stands more than once in one object")
@@ -128,14 +157,21 @@ class Strict:
 
 
 def loads(
-    data: bytes, *, depth: int = 32, values: int | None = None, allowance: Allowance | None = None, halves: bool = True
+    data: bytes,
+    *,
+    depth: int = 32,
+    values: int | None = None,
+    allowance: Allowance | None = None,
+    halves: bool = True,
 ) -> Any:
-    """Parse JSON that has one meaning only: UTF-8, no key twice, no NaN or infinity, at most `depth` levels.
+    """Parse JSON that has one meaning only: UTF-8, no key twice, no NaN or infinity, at most
+    `depth` levels.
 
-    Two readers of `{"a": 1, "a": 2}` may see different things, and a reviewer's tool and the loader must not.
-    At most so many `values`, none of them beyond the `allowance`, where these are given: commas inside of texts count, too.
-    `halves` says whether a text may hold half of a surrogate pair, as some clients send; UTF-8 cannot carry it on.
-    Raises Invalid (`bad-json`) naming the first few faults.
+    Two readers of `{"a": 1, "a": 2}` may see different things, and a reviewer's tool and the loader
+    must not. At most so many `values`, none of them beyond the `allowance`, where these are given:
+    commas inside of texts count, too. `halves` says whether a text may hold half of a surrogate
+    pair, as some clients send; UTF-8 cannot carry it on. Raises Invalid (`bad-json`) naming the
+    first few faults.
     """
     if values is not None or allowance is not None:
         (allowance or Allowance(values or 0)).spend(data, values)
@@ -154,7 +190,9 @@ def loads(
 
 
 def _deeper(value: Any, depth: int) -> bool:
-    """Walked level by level, for a recursive walk would fall over exactly the input it is to catch."""
+    """Walked level by level, for a recursive walk would fall over exactly the input it is to
+    catch.
+    """
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(depth):
         # The last level is the widest, and what it holds is seen without a step of ours for each.
@@ -165,6 +203,8 @@ def _deeper(value: Any, depth: int) -> bool:
 
 
 def _children(level: list[Any]) -> Iterable[Any]:
-    tables = level if set(map(type, level)) == {dict} else [node for node in level if type(node) is dict]
+    tables = (
+        level if set(map(type, level)) == {dict} else [node for node in level if type(node) is dict]
+    )
     lists = level if not tables else [node for node in level if type(node) is list]
     return chain(chain.from_iterable(lists), chain.from_iterable(map(dict.values, tables)))

@@ -1,7 +1,8 @@
-"""YAML read strictly: a document has one meaning, as JSON has (`rules.documents`), or is refused with the line.
+"""YAML read strictly: a document has one meaning, as JSON has (`rules.documents`), or is refused
+with the line.
 
-PyYAML takes the last of two keys of one name in silence, so that a reviewer and a machine read different things; anchors
-and merge keys say one thing in two places, or a line a million times.
+PyYAML takes the last of two keys of one name in silence, so that a reviewer and a machine read
+different things; anchors and merge keys say one thing in two places, or a line a million times.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ class _Strict(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]  # so in PyYAML's stubs
         if getattr(event, "anchor", None):
             raise ValueError(
-                f"line {event.start_mark.line + 1} has an anchor or an alias, &{event.anchor}: write it out"
+                f"line {event.start_mark.line + 1} has an anchor or an alias, &{event.anchor}: "
+                "write it out"
             )
         return super().compose_node(parent, index)
 
@@ -29,7 +31,9 @@ class _Strict(yaml.SafeLoader):
                 raise ValueError(f"line {line} has a merge key, <<: write it out")
             name = _written(self.construct_object(key, deep=True))
             if name in seen:
-                raise ValueError(f"the key {name[:60]!r} on line {line} stands on line {seen[name]} already")
+                raise ValueError(
+                    f"the key {name[:60]!r} on line {line} stands on line {seen[name]} already"
+                )
             seen[name] = line
         return super().construct_mapping(node, deep)
 
@@ -37,7 +41,8 @@ class _Strict(yaml.SafeLoader):
 def loads(text: str) -> Any:
     """The one document of a YAML text.
 
-    Raises ValueError naming the line for what is no YAML, a tag beside the plain ones, a key twice, an anchor or a merge.
+    Raises ValueError naming the line for what is no YAML, a tag beside the plain ones, a key twice,
+    an anchor or a merge.
     """
     try:
         return yaml.load(text, Loader=_Strict)  # noqa: S506 - a SafeLoader, made stricter

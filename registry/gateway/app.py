@@ -39,7 +39,9 @@ KEEP = 2.0
 class Gateway:
     """Everything one gateway is: the registry it asks, the engine it drives, and what it keeps."""
 
-    def __init__(self, registry: Countersign, engine_url: str, environment: str, cache_dir: Path) -> None:
+    def __init__(
+        self, registry: Countersign, engine_url: str, environment: str, cache_dir: Path
+    ) -> None:
         """Take the cache directory and restore from it; Conflict when another gateway holds it."""
         self.registry = registry
         self.environment = check_environment(environment)
@@ -49,7 +51,9 @@ class Gateway:
         self.records = Records(self.cache.root / "records", self.cache.unit_key())
         self.arms = Arms(registry, self.engine, self.cache, self.routes)
         self.meters = Meters(self.routes.age, self.records)
-        self.completions = Completions(self.routes, self.arms, self.engine, self.records, self.meters)
+        self.completions = Completions(
+            self.routes, self.arms, self.engine, self.records, self.meters
+        )
         self.records.restore()
         self.routes.restore()
 
@@ -71,17 +75,27 @@ class Gateway:
             "failures": {ref: str(failure.error) for ref, failure in self.arms.failures.items()},
             "channels": [
                 {
-                    "channel": name(route.wanted), "generation": route.current and route.current.generation,
-                    "wanted": route.wanted.generation, "killed": route.wanted.killed,
-                    "held": [v.ref for v in versions(route.wanted) if self.arms.held(v, route.wanted.base)],
+                    "channel": name(route.wanted),
+                    "generation": route.current and route.current.generation,
+                    "wanted": route.wanted.generation,
+                    "killed": route.wanted.killed,
+                    "held": [
+                        v.ref
+                        for v in versions(route.wanted)
+                        if self.arms.held(v, route.wanted.base)
+                    ],
                 }
                 for route in self.routes.routes.values()
             ],
-        }  # fmt: skip
+        }
 
     def check_ready(self) -> None:
-        """Unavailable `not-ready` unless there are routes, an engine, and every channel has come to its first route."""
-        waiting = [name(route.wanted) for route in self.routes.routes.values() if route.current is None]
+        """Unavailable `not-ready` unless there are routes, an engine, and every channel has come to
+        its first route.
+        """
+        waiting = [
+            name(route.wanted) for route in self.routes.routes.values() if route.current is None
+        ]
         if self.routes.confirmed is None:
             why = "the registry has not been reached yet and no routes are on disk"
         elif self.arms.trouble is not None:
@@ -90,10 +104,14 @@ class Gateway:
             why = f"{', '.join(waiting)} is still being loaded"
         else:
             return
-        raise Unavailable("not-ready", f"The gateway is not ready: {why}.", "Wait.", retry_after=1, **self.state())
+        raise Unavailable(
+            "not-ready", f"The gateway is not ready: {why}.", "Wait.", retry_after=1, **self.state()
+        )
 
 
-def create_app(gateway: Gateway, *, poll_every: tuple[float, float] = POLL, keep_every: float = KEEP) -> Starlette:
+def create_app(
+    gateway: Gateway, *, poll_every: tuple[float, float] = POLL, keep_every: float = KEEP
+) -> Starlette:
     """The ASGI application; it closes the gateway when it stops. The intervals are in seconds."""
 
     @asynccontextmanager
@@ -111,7 +129,12 @@ def create_app(gateway: Gateway, *, poll_every: tuple[float, float] = POLL, keep
             await gateway.close()
 
     async def models(_: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [_model(gateway, channel) for channel in gateway.routes.routes]})
+        return JSONResponse(
+            {
+                "object": "list",
+                "data": [_model(gateway, channel) for channel in gateway.routes.routes],
+            }
+        )
 
     async def summary(_: Request) -> Response:
         return JSONResponse(gateway.records.summary())
@@ -145,13 +168,19 @@ def _model(gateway: Gateway, channel: str) -> dict[str, Any]:
     route = gateway.routes.routes[channel]
     entry = route.current or route.wanted
     return {
-        "id": channel, "object": "model", "created": 0, "owned_by": entry.model.split("/")[0],
+        "id": channel,
+        "object": "model",
+        "created": 0,
+        "owned_by": entry.model.split("/")[0],
         "countersign": {
-            "generation": route.current and entry.generation, "wanted": route.wanted.generation,
+            "generation": route.current and entry.generation,
+            "wanted": route.wanted.generation,
             "stable": entry.stable and entry.stable.ref,
-            "candidate": entry.candidate and entry.candidate.ref, "weight_bp": entry.weight_bp, "killed": entry.killed,
+            "candidate": entry.candidate and entry.candidate.ref,
+            "weight_bp": entry.weight_bp,
+            "killed": entry.killed,
         },
-    }  # fmt: skip
+    }
 
 
 def _refuse(_: Request, error: Exception) -> Response:
@@ -166,5 +195,7 @@ def _no_route(request: Request, error: Exception) -> Response:
             "bad-method", f"{request.method} does not fit {request.url.path}.", "Use POST."
         )
     else:
-        refusal = NotFound("no-such-page", f"There is nothing at {request.url.path[:120]}.", "See GET /v1/models.")
+        refusal = NotFound(
+            "no-such-page", f"There is nothing at {request.url.path[:120]}.", "See GET /v1/models."
+        )
     return problem(refusal, uuid4().hex)

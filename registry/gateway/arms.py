@@ -1,4 +1,6 @@
-"""What the engine holds, kept equal to what the routes name: pull, load, notice a restart, unload after a while."""
+"""What the engine holds, kept equal to what the routes name: pull, load, notice a restart, unload
+after a while.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ log = logging.getLogger("registry.gateway")
 
 PULLS = 4
 SOAK = 600.0
-"""Seconds an adapter stays loaded after no route names it any more, so that going back to it needs no load."""
+"""Seconds an adapter stays loaded after no route names it any more, so that going back to it needs
+no load.
+"""
 BACKOFF = (1.0, 30.0)
 """Seconds before a refused adapter is tried again: doubled from the first to the second."""
 
@@ -37,7 +41,9 @@ class Failure:
 
 @dataclass(slots=True)
 class Arms:
-    """The engine's adapters. A version is held when the engine lists it with our bytes, on the right base."""
+    """The engine's adapters. A version is held when the engine lists it with our bytes, on the
+    right base.
+    """
 
     registry: Countersign
     engine: Engine
@@ -60,10 +66,14 @@ class Arms:
             whole = self.models.get(version.ref)
             return whole is not None and whole.parent is None
         model = self.models.get(version.ref)
-        return model is not None and self._is_ours(model, version) and model.parent in (None, base.ref)
+        return (
+            model is not None and self._is_ours(model, version) and model.parent in (None, base.ref)
+        )
 
     def decided(self, version: ArmView, base: ArmView, serving: bool) -> bool:
-        """Is it held, or known that it cannot be? What is only away decides nothing while a channel is `serving`."""
+        """Is it held, or known that it cannot be? What is only away decides nothing while a channel
+        is `serving`.
+        """
         if self.held(version, base):
             return True
         failure = self.failures.get(version.ref)
@@ -109,7 +119,8 @@ class Arms:
         await self._unload(set(wanted))
 
     async def _look(self) -> None:
-        """Read the engine's list, one reader at a time so that an older answer never replaces a newer one.
+        """Read the engine's list, one reader at a time so that an older answer never replaces a
+        newer one.
 
         An engine that is only slow keeps what it had.
         """
@@ -131,14 +142,18 @@ class Arms:
         return failure is None or time.monotonic() >= failure.again
 
     async def _bring(self, version: ArmView, base: ArmView) -> None:
-        """Pull, load, and read back what the engine made of it; a failure is kept with its next try."""
+        """Pull, load, and read back what the engine made of it; a failure is kept with its next
+        try.
+        """
         try:
             root = self.models.get(base.ref)
             if root is None or root.parent is not None:
                 raise Unverified(
-                    "engine-base", f"{version.ref} stands on {base.ref}, and the engine does not serve that base.",
-                    f"Start the engine with its base under the name {base.ref}.", ref=version.ref,
-                )  # fmt: skip
+                    "engine-base",
+                    f"{version.ref} stands on {base.ref}, and the engine does not serve that base.",
+                    f"Start the engine with its base under the name {base.ref}.",
+                    ref=version.ref,
+                )
             if version.kind == "adapter":
                 async with self._pulls:
                     place = await aside(lambda: self.cache.pull(self.registry, version))
@@ -147,9 +162,11 @@ class Arms:
                 await self._look()
             if not self.held(version, base):
                 raise Unverified(
-                    "engine-holds-other", f"What the engine serves as {version.ref} is not what the registry names.",
-                    "Restart the engine, or start it with this version under its full name.", ref=version.ref,
-                )  # fmt: skip
+                    "engine-holds-other",
+                    f"What the engine serves as {version.ref} is not what the registry names.",
+                    "Restart the engine, or start it with this version under its full name.",
+                    ref=version.ref,
+                )
             self.failures.pop(version.ref, None)
             log.info("%s is loaded", version.ref)
         except (RegistryError, OSError) as raised:
@@ -162,7 +179,9 @@ class Arms:
     async def _unload(self, wanted: set[str]) -> None:
         """Let go of our own adapters that no route has named for a while."""
         now = time.monotonic()
-        ours = [m.id for m in self.models.values() if m.root and Path(m.root).parent == self.cache.root]
+        ours = [
+            m.id for m in self.models.values() if m.root and Path(m.root).parent == self.cache.root
+        ]
         self._unnamed = {ref: self._unnamed.get(ref, now) for ref in ours if ref not in wanted}
         for ref, since in self._unnamed.items():
             if now - since >= SOAK:
@@ -173,9 +192,15 @@ class Arms:
                     log.warning("%s: %s", ref, error.detail)
 
     def _is_ours(self, model: Model, version: ArmView) -> bool:
-        """Was it loaded from a directory named by its digest? Another gateway's cache is as good as ours."""
+        """Was it loaded from a directory named by its digest? Another gateway's cache is as good as
+        ours.
+        """
         return model.root is not None and Path(model.root).name == self.cache.place(version).name
 
 
 def _unwritable(error: OSError, version: ArmView) -> RegistryError:
-    return Unavailable("cache-unusable", f"{version.ref} cannot be stored: {error.strerror}.", "Free some disk space.")
+    return Unavailable(
+        "cache-unusable",
+        f"{version.ref} cannot be stored: {error.strerror}.",
+        "Free some disk space.",
+    )

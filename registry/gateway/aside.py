@@ -14,8 +14,9 @@ T = TypeVar("T")
 async def aside(work: Callable[[], T]) -> T:
     """Run blocking work in a daemon thread and wait for what it returns or raises.
 
-    Not the loop's own executor: the interpreter would wait for its threads at exit, and a client that is patient with
-    a registry that is away would hold up SIGTERM for seconds. Whatever is cut here was written to be cut.
+    Not the loop's own executor: the interpreter would wait for its threads at exit, and a client
+    that is patient with a registry that is away would hold up SIGTERM for seconds. Whatever is cut
+    here was written to be cut.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()

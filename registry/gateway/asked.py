@@ -1,4 +1,6 @@
-"""A caller's request, read within limits: the channel it names, its unit id, and the body as the engine gets it."""
+"""A caller's request, read within limits: the channel it names, its unit id, and the body as the
+engine gets it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class Asked:
     body: dict[str, Any]
 
     def as_version(self, ref: str) -> bytes:
-        """The body with the model's immutable name; ASCII, so that a lone surrogate passes as it came."""
+        """The body with the model's immutable name; ASCII, so that a lone surrogate passes as it
+        came.
+        """
         return json.dumps({**self.body, "model": ref}).encode()
 
 
@@ -36,13 +40,18 @@ async def read(request: Request) -> Asked:
     body = loads(await _body(request))
     model = body.get("model") if isinstance(body, dict) else None
     if not isinstance(body, dict) or not isinstance(model, str):
-        raise Invalid("bad-request", "The body is no JSON object with a text 'model'.", 'Send {"model": "team/name"}.')
+        raise Invalid(
+            "bad-request",
+            "The body is no JSON object with a text 'model'.",
+            'Send {"model": "team/name"}.',
+        )
     unit = body.get("user") if (header := _header(request)) is None else header
     if unit is not None and (not isinstance(unit, str) or len(unit) > MAX_UNIT):
         raise Invalid(
-            "bad-unit", f"The unit id is no text of at most {MAX_UNIT} characters.",
+            "bad-unit",
+            f"The unit id is no text of at most {MAX_UNIT} characters.",
             "Send a short, stable id in X-Unit-Id or in the body's user.",
-        )  # fmt: skip
+        )
     return Asked(model, unit or None, body)
 
 
@@ -60,11 +69,15 @@ async def _body(request: Request) -> bytes:
                 found += chunk
                 if len(found) > MAX_BODY:
                     raise TooLarge(
-                        "body-too-large", f"The body has more than {MAX_BODY} bytes.", "Send a shorter prompt."
+                        "body-too-large",
+                        f"The body has more than {MAX_BODY} bytes.",
+                        "Send a shorter prompt.",
                     )
     except TimeoutError as error:
         raise Unavailable(
-            "body-too-slow", f"The body did not arrive within {BODY_TIME:.0f} seconds.", "Send it again."
+            "body-too-slow",
+            f"The body did not arrive within {BODY_TIME:.0f} seconds.",
+            "Send it again.",
         ) from error
     except ClientDisconnect as error:
         raise Invalid("caller-left", "The caller left before its body had arrived.") from error

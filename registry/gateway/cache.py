@@ -1,4 +1,6 @@
-"""What a gateway keeps on disk: bundles by manifest digest, the last good routes, its key; one gateway a directory."""
+"""What a gateway keeps on disk: bundles by manifest digest, the last good routes, its key; one
+gateway a directory.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +27,17 @@ class Cache:
         self.root = root.absolute()
         self.root.mkdir(parents=True, exist_ok=True)
         self._pulling: defaultdict[str, Lock] = defaultdict(Lock)
-        self._lock = os.open(self.root / "gateway.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock = os.open(
+            self.root / "gateway.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._lock)
             raise Conflict(
-                "cache-in-use", f"Another gateway works in {self.root}.", "Stop it, or give this one another --cache."
+                "cache-in-use",
+                f"Another gateway works in {self.root}.",
+                "Stop it, or give this one another --cache.",
             ) from error
 
     def close(self) -> None:
@@ -39,7 +45,9 @@ class Cache:
         os.close(self._lock)
 
     def unit_key(self) -> bytes:
-        """This gateway's own random key for hashing unit ids: 32 bytes, made once, so that counts survive a restart."""
+        """This gateway's own random key for hashing unit ids: 32 bytes, made once, so that counts
+        survive a restart.
+        """
         path = self.root / "unit.key"
         if not path.exists() or path.stat().st_size != 32:
             write_private(path, secrets.token_bytes(32))
@@ -50,10 +58,12 @@ class Cache:
         return self.root / arm.digest.removeprefix("sha256:")
 
     def pull(self, registry: Countersign, arm: ArmView) -> Path:
-        """Have an arm's files in place, every byte read and compared with its digest before each use.
+        """Have an arm's files in place, every byte read and compared with its digest before each
+        use.
 
-        The directory appears by one rename, so an engine never sees half of it; a directory whose bytes have changed
-        is thrown away and fetched anew. Blocks. Raises Unverified, and whatever fetching raises.
+        The directory appears by one rename, so an engine never sees half of it; a directory whose
+        bytes have changed is thrown away and fetched anew. Blocks. Raises Unverified, and whatever
+        fetching raises.
         """
         check_manifest(arm)
         home = self.place(arm)
@@ -75,7 +85,8 @@ class Cache:
                 raise Unverified(
                     "bundle-mismatch",
                     f"What was fetched for {arm.ref} is not what its manifest lists.",
-                    "It will be fetched anew; if it happens again, run countersign doctor on the registry.",
+                    "It will be fetched anew; if it happens again, run countersign doctor on the "
+                    "registry.",
                 )
             partial.rename(home)
             sync(self.root)
@@ -83,11 +94,20 @@ class Cache:
 
 
 def check_manifest(arm: ArmView) -> None:
-    """The files listed are those of the digest, and none leaves its folder; Unverified otherwise."""
-    manifest = [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in sorted(arm.files, key=lambda f: f.path)]
+    """The files listed are those of the digest, and none leaves its folder; Unverified
+    otherwise.
+    """
+    manifest = [
+        {"path": f.path, "sha256": f.sha256, "size": f.size}
+        for f in sorted(arm.files, key=lambda f: f.path)
+    ]
     unsafe = [f.path for f in arm.files if not inside(f.path)]
     if unsafe or not arm.files or digest(manifest) != arm.digest:
-        why = f"it names {unsafe[0]!r} outside its folder" if unsafe else "its files do not add up to its digest"
+        why = (
+            f"it names {unsafe[0]!r} outside its folder"
+            if unsafe
+            else "its files do not add up to its digest"
+        )
         raise Unverified(
             "manifest-mismatch",
             f"{arm.ref} is not loaded: {why}.",
@@ -113,7 +133,9 @@ def holds(directory: Path, arm: ArmView) -> bool:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a 0600 file at once: a reader, or a crash, sees the old content or the new, never a part."""
+    """Write a 0600 file at once: a reader, or a crash, sees the old content or the new, never a
+    part.
+    """
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

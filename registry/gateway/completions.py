@@ -1,4 +1,6 @@
-"""One request: choose the arm, ask the engine, fall back at most once, answer, and keep a record of it."""
+"""One request: choose the arm, ask the engine, fall back at most once, answer, and keep a record of
+it.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,10 @@ class Trace:
         known = {"X-Request-Id": request_id, "X-Countersign-Arm": self.arm}
         known["X-Countersign-Generation"] = str(self.entry.generation)
         if self.version is not None:
-            known |= {"X-Countersign-Version": self.version.ref, "X-Countersign-Digest": self.version.digest}
+            known |= {
+                "X-Countersign-Version": self.version.ref,
+                "X-Countersign-Digest": self.version.digest,
+            }
         if self.fallback:
             known["X-Countersign-Fallback"] = "true"
         return known
@@ -60,7 +65,9 @@ class Trace:
 class Completions:
     """The door of applications: OpenAI's shape in, the immutable version's answer out."""
 
-    def __init__(self, routes: Routes, arms: Arms, engine: Engine, records: Records, meters: Meters) -> None:
+    def __init__(
+        self, routes: Routes, arms: Arms, engine: Engine, records: Records, meters: Meters
+    ) -> None:
         self._routes, self._arms, self._engine = routes, arms, engine
         self._records, self._meters = records, meters
         self._in_flight = 0
@@ -73,7 +80,9 @@ class Completions:
             self._enter(held)
             asked = await read(request)
             entry = self._routes.find(asked.model)
-            trace = Trace(entry, side_of(entry, asked.unit), self._records.unit(asked.unit), started)
+            trace = Trace(
+                entry, side_of(entry, asked.unit), self._records.unit(asked.unit), started
+            )
             response = await self._serve(request.url.path, asked, trace, held, request_id)
         except Exception as raised:
             await held.aclose()
@@ -95,7 +104,10 @@ class Completions:
     def _enter(self, held: AsyncExitStack) -> None:
         if self._in_flight >= MAX_IN_FLIGHT:
             raise Unavailable(
-                "gateway-busy", f"{MAX_IN_FLIGHT} requests are in hand already.", "Try again shortly.", retry_after=1
+                "gateway-busy",
+                f"{MAX_IN_FLIGHT} requests are in hand already.",
+                "Try again shortly.",
+                retry_after=1,
             )
         self._in_flight += 1
         held.callback(self._leave)
@@ -103,7 +115,9 @@ class Completions:
     def _leave(self) -> None:
         self._in_flight -= 1
 
-    async def _serve(self, path: str, asked: Asked, trace: Trace, held: AsyncExitStack, request_id: str) -> Response:
+    async def _serve(
+        self, path: str, asked: Asked, trace: Trace, held: AsyncExitStack, request_id: str
+    ) -> Response:
         plan = choose(trace.entry, trace.arm, self._arms.held)
         for turn, version in enumerate(plan.versions[:2]):
             trace.version, trace.fallback = version, plan.fallback or turn > 0
@@ -112,15 +126,26 @@ class Completions:
             except Unavailable as error:
                 if not _may_fall_back(plan, turn, trace.entry, error):
                     raise
-                log.warning("%s: %s; falling back to %s", version.ref, error.detail, plan.versions[turn + 1].ref)
+                log.warning(
+                    "%s: %s; falling back to %s",
+                    version.ref,
+                    error.detail,
+                    plan.versions[turn + 1].ref,
+                )
         raise AssertionError("a plan names at least one version")
 
-    async def _ask(self, path: str, asked: Asked, trace: Trace, held: AsyncExitStack, request_id: str) -> Response:
-        """Ask the engine once; what the engine itself got wrong is Unavailable, what the caller did passes through."""
+    async def _ask(
+        self, path: str, asked: Asked, trace: Trace, held: AsyncExitStack, request_id: str
+    ) -> Response:
+        """Ask the engine once; what the engine itself got wrong is Unavailable, what the caller did
+        passes through.
+        """
         version = trace.version
         assert version is not None
         async with AsyncExitStack() as sending:
-            answer = await sending.enter_async_context(self._engine.send(path, asked.as_version(version.ref)))
+            answer = await sending.enter_async_context(
+                self._engine.send(path, asked.as_version(version.ref))
+            )
             if answer.status_code == httpx.codes.NOT_FOUND:
                 self._arms.lost(version)
                 raise _failed(version, answer.status_code, lost=True)
@@ -142,20 +167,36 @@ class Completions:
         latency = round((time.perf_counter() - trace.started) * 1000, 3)
         ref, digest = (version.ref, version.digest) if version is not None else (None, None)
         record = Record(
-            now(), name(trace.entry), trace.entry.generation, trace.arm, ref, digest, status, latency,
-            trace.fallback, trace.unit,
-        )  # fmt: skip
+            now(),
+            name(trace.entry),
+            trace.entry.generation,
+            trace.arm,
+            ref,
+            digest,
+            status,
+            latency,
+            trace.fallback,
+            trace.unit,
+        )
         self._records.append(record)
         self._meters.served(record)
 
 
 class Events(StreamingResponse):
-    """Server-sent events passed on as they come; kept as a record when the last one has gone, or somebody hung up."""
+    """Server-sent events passed on as they come; kept as a record when the last one has gone, or
+    somebody hung up.
+    """
 
     def __init__(
-        self, answer: httpx.Response, headers: dict[str, str], held: AsyncExitStack, keep: Callable[[int], None]
+        self,
+        answer: httpx.Response,
+        headers: dict[str, str],
+        held: AsyncExitStack,
+        keep: Callable[[int], None],
     ) -> None:
-        super().__init__(self._events(answer), answer.status_code, headers, answer.headers["Content-Type"])
+        super().__init__(
+            self._events(answer), answer.status_code, headers, answer.headers["Content-Type"]
+        )
         self._held, self._keep, self._outcome = held, keep, GONE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -172,14 +213,20 @@ class Events(StreamingResponse):
                 yield chunk
             self._outcome = answer.status_code
         except httpx.RequestError as error:
-            # The status line went out long ago, so the last event tells it, as engines do themselves.
+            # The status line went out long ago, so the last event tells it, as engines do
+            # themselves.
             self._outcome = BROKEN
             log.warning("the engine broke off in mid-stream: %s", type(error).__name__)
-            yield b'\n\ndata: {"error": {"message": "The engine broke off. Ask again.", "type": "engine-failed"}}\n\n'
+            yield (
+                b'\n\ndata: {"error": {"message": "The engine broke off. Ask again.", "type": '
+                b'"engine-failed"}}\n\n'
+            )
 
 
 def _may_fall_back(plan: Plan, turn: int, entry: RoutingEntry, error: Unavailable) -> bool:
-    """Once, from the candidate, or from a version that a restarted engine has lost; a busy engine is busy for both."""
+    """Once, from the candidate, or from a version that a restarted engine has lost; a busy engine
+    is busy for both.
+    """
     if turn > 0 or len(plan.versions) < 2 or error.kind == "engine-busy":
         return False
     return plan.versions[0] is entry.candidate or bool(error.facts.get("lost"))
@@ -208,12 +255,21 @@ def _named(body: bytes, version: ArmView) -> bytes:
 def _failed(version: ArmView, status: int, *, lost: bool = False) -> Unavailable:
     why = "has lost it" if lost else f"answered {status} or what is no answer"
     return Unavailable(
-        "engine-failed", f"The engine failed as {version.ref}: it {why}.", "Try again in a moment.",
-        ref=version.ref, engine_status=status, lost=lost, retry_after=2,
-    )  # fmt: skip
+        "engine-failed",
+        f"The engine failed as {version.ref}: it {why}.",
+        "Try again in a moment.",
+        ref=version.ref,
+        engine_status=status,
+        lost=lost,
+        retry_after=2,
+    )
 
 
 def _fault(error: Exception, request_id: str) -> RegistryError:
     # The type alone: a message may quote what was asked.
     log.error("request %s failed: %s", request_id, type(error).__name__)
-    return Fault("gateway-fault", "The gateway failed at this request.", f"Report the request id {request_id}.")
+    return Fault(
+        "gateway-fault",
+        "The gateway failed at this request.",
+        f"Report the request id {request_id}.",
+    )

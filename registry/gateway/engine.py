@@ -1,4 +1,6 @@
-"""The engine beside the gateway, spoken to in the subset of vLLM's API that every engine we know has."""
+"""The engine beside the gateway, spoken to in the subset of vLLM's API that every engine we know
+has.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,16 @@ ANSWER = 120.0
 QUEUE = 10.0
 """Seconds a request waits for a free connection."""
 LOADING = 120.0
-"""Seconds a load may take: an engine with one thread loads after the answers that wait before it."""
+"""Seconds a load may take: an engine with one thread loads after the answers that wait before
+it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One line of the engine's model list: `root` is the directory it was loaded from, `parent` an adapter's base."""
+    """One line of the engine's model list: `root` is the directory it was loaded from, `parent` an
+    adapter's base.
+    """
 
     id: str
     root: str | None
@@ -36,15 +42,20 @@ class Engine:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self._http = httpx.AsyncClient(
-            base_url=self.url, trust_env=False, headers={"Accept-Encoding": "identity"},
+            base_url=self.url,
+            trust_env=False,
+            headers={"Accept-Encoding": "identity"},
             timeout=httpx.Timeout(ANSWER, connect=3.0, write=10.0, pool=QUEUE),
             limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
-        )  # fmt: skip
-        # A full pool must not keep the gateway from asking what is loaded, or from loading what it rolls back to.
+        )
+        # A full pool must not keep the gateway from asking what is loaded, or from loading what it
+        # rolls back to.
         self._admin = httpx.AsyncClient(
-            base_url=self.url, trust_env=False, timeout=httpx.Timeout(10.0, connect=3.0),
+            base_url=self.url,
+            trust_env=False,
+            timeout=httpx.Timeout(10.0, connect=3.0),
             limits=httpx.Limits(max_connections=4),
-        )  # fmt: skip
+        )
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -57,18 +68,26 @@ class Engine:
             answer = await self._admin.get("/v1/models")
             rows = answer.json()["data"] if answer.is_success else None
             if rows is None:
-                raise Unavailable("engine-failed", f"The engine answered {answer.status_code} to GET /v1/models.")
+                raise Unavailable(
+                    "engine-failed", f"The engine answered {answer.status_code} to GET /v1/models."
+                )
             return {row["id"]: Model(row["id"], row.get("root"), row.get("parent")) for row in rows}
         except httpx.RequestError as error:
             raise self._away(error) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Unavailable(
-                "engine-failed", "The engine's model list is not one.", "Check the address given as --engine."
+                "engine-failed",
+                "The engine's model list is not one.",
+                "Check the address given as --engine.",
             ) from error
 
     async def load(self, name: str, directory: Path) -> None:
-        """Load an adapter under its immutable name. Asking for one that is there already is no failure."""
-        await self._ask("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(directory)}, name)
+        """Load an adapter under its immutable name. Asking for one that is there already is no
+        failure.
+        """
+        await self._ask(
+            "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(directory)}, name
+        )
 
     async def unload(self, name: str) -> None:
         """Drop an adapter's name; the engine frees its memory when it needs it."""
@@ -81,14 +100,18 @@ class Engine:
             raise self._away(error) from error
         if not answer.is_success and "already" not in answer.text:
             raise Refused(
-                "engine-refused", f"The engine refused {name} ({answer.status_code}): {answer.text[:300]}",
+                "engine-refused",
+                f"The engine refused {name} ({answer.status_code}): {answer.text[:300]}",
                 "Check the adapter's rank and targets against the engine's limits.",
-                ref=name, status=answer.status_code,
-            )  # fmt: skip
+                ref=name,
+                status=answer.status_code,
+            )
 
     @asynccontextmanager
     async def send(self, path: str, body: bytes) -> AsyncIterator[httpx.Response]:
-        """Send a caller's request; the answer's body is still to be read. Unavailable also when it breaks off."""
+        """Send a caller's request; the answer's body is still to be read. Unavailable also when it
+        breaks off.
+        """
         try:
             async with self._http.stream(
                 "POST", path, content=body, headers={"Content-Type": "application/json"}
@@ -96,9 +119,11 @@ class Engine:
                 yield answer
         except httpx.PoolTimeout as error:
             raise Unavailable(
-                "engine-busy", f"All {CONNECTIONS} connections to the engine are in use.",
-                "Try again shortly, or put more engines and gateways beside this one.", retry_after=2,
-            ) from error  # fmt: skip
+                "engine-busy",
+                f"All {CONNECTIONS} connections to the engine are in use.",
+                "Try again shortly, or put more engines and gateways beside this one.",
+                retry_after=2,
+            ) from error
         except httpx.RequestError as error:
             raise self._away(error) from error
 
@@ -107,5 +132,8 @@ class Engine:
         facts: dict[str, Any] = {"retry_after": 2, "gone": gone}
         what = "is not there" if gone else "did not answer"
         return Unavailable(
-            "engine-unreachable", f"The engine {what}: {type(error).__name__}.", "Try again in a moment.", **facts
+            "engine-unreachable",
+            f"The engine {what}: {type(error).__name__}.",
+            "Try again in a moment.",
+            **facts,
         )

@@ -18,25 +18,40 @@ class Meters:
     def __init__(self, age: Callable[[], float | None], records: Records) -> None:
         self._registry = CollectorRegistry()
         labels = ("channel", "arm", "version", "status")
-        self._requests = Counter("countersign_gateway_requests", "Requests answered.", labels, registry=self._registry)
+        self._requests = Counter(
+            "countersign_gateway_requests", "Requests answered.", labels, registry=self._registry
+        )
         self._latency = Histogram(
-            "countersign_gateway_latency_seconds", "From the request read to the answer sent.", ("channel", "arm"),
-            buckets=BUCKETS, registry=self._registry,
-        )  # fmt: skip
+            "countersign_gateway_latency_seconds",
+            "From the request read to the answer sent.",
+            ("channel", "arm"),
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
         self._refused = Counter(
-            "countersign_gateway_refused", "Requests that reached no channel.", ("kind",), registry=self._registry
+            "countersign_gateway_refused",
+            "Requests that reached no channel.",
+            ("kind",),
+            registry=self._registry,
         )
         routing = Gauge(
-            "countersign_gateway_routing_age_seconds", "Since the registry last vouched for the routes; NaN for never.",
+            "countersign_gateway_routing_age_seconds",
+            "Since the registry last vouched for the routes; NaN for never.",
             registry=self._registry,
-        )  # fmt: skip
+        )
         routing.set_function(lambda: float("nan") if (seconds := age()) is None else seconds)
-        lost = Gauge("countersign_gateway_records_lost", "Records that could not be written.", registry=self._registry)
+        lost = Gauge(
+            "countersign_gateway_records_lost",
+            "Records that could not be written.",
+            registry=self._registry,
+        )
         lost.set_function(lambda: records.lost)
 
     def served(self, record: Record) -> None:
         """Count one recorded request."""
-        self._requests.labels(record.channel, record.arm, record.version or "", str(record.status)).inc()
+        self._requests.labels(
+            record.channel, record.arm, record.version or "", str(record.status)
+        ).inc()
         self._latency.labels(record.channel, record.arm).observe(record.latency_ms / 1000)
 
     def refused(self, kind: str) -> None:

@@ -26,25 +26,30 @@ def side_of(entry: RoutingEntry, unit: str | None) -> Arm:
 def choose(entry: RoutingEntry, side: Arm, held: Callable[[ArmView, ArmView], bool]) -> Plan:
     """The plan for one arm; `held(version, base)` says whether the engine has it.
 
-    Candidate, then stable, then the base where policy allows it: a version the engine lacks is passed over. Where a
-    route names no stable, the base stands for it. Raises Unavailable `channel-killed` or `nothing-servable`.
+    Candidate, then stable, then the base where policy allows it: a version the engine lacks is
+    passed over. Where a route names no stable, the base stands for it. Raises Unavailable
+    `channel-killed` or `nothing-servable`.
     """
     name = f"{entry.model}@{entry.channel}"
     if entry.killed:
         raise Unavailable(
-            "channel-killed", f"{name} has been switched off.",
+            "channel-killed",
+            f"{name} has been switched off.",
             "Ask whoever runs it; it answers again once a version is promoted.",
-            generation=entry.generation, retry_after=60,
-        )  # fmt: skip
+            generation=entry.generation,
+            retry_after=60,
+        )
     wished = list(_wished(entry, side))
     servable = tuple(version for version in wished if held(version, entry.base))
     if not servable:
         names = ", ".join(version.ref for version in wished) or "no version at all"
         raise Unavailable(
-            "nothing-servable", f"{name} should serve {names}, and the engine has none of it.",
+            "nothing-servable",
+            f"{name} should serve {names}, and the engine has none of it.",
             "Try again shortly; /readyz of the gateway says what is missing.",
-            generation=entry.generation, retry_after=2,
-        )  # fmt: skip
+            generation=entry.generation,
+            retry_after=2,
+        )
     return Plan(servable, servable[0] is not wished[0])
 
 

@@ -10,9 +10,16 @@ from starlette.responses import Response
 from registry.errors import RegistryError
 
 STATUSES = {
-    "invalid": 400, "unauthenticated": 401, "forbidden": 403, "not-found": 404, "conflict": 409, "too-large": 413,
-    "refused": 422, "unverified": 422, "unavailable": 503,
-}  # fmt: skip
+    "invalid": 400,
+    "unauthenticated": 401,
+    "forbidden": 403,
+    "not-found": 404,
+    "conflict": 409,
+    "too-large": 413,
+    "refused": 422,
+    "unverified": 422,
+    "unavailable": 503,
+}
 
 
 def status_of(error: RegistryError) -> int:
@@ -20,15 +27,23 @@ def status_of(error: RegistryError) -> int:
     return STATUSES.get(error.family, 500)
 
 
-def problem(error: RegistryError, request_id: str, headers: dict[str, str] | None = None) -> Response:
+def problem(
+    error: RegistryError, request_id: str, headers: dict[str, str] | None = None
+) -> Response:
     """A refusal as an answer; what is unavailable says when to try again."""
     status = status_of(error)
     headers = {"X-Request-Id": request_id, **(headers or {})}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(int(error.facts.get("retry_after", 5)))
     document = {
-        "type": f"/problems/{error.kind}", "title": HTTPStatus(status).phrase, "status": status,
-        "detail": error.detail, "mend": error.mend, "family": error.family, "kind": error.kind,
-        "request_id": request_id, "facts": error.facts,
-    }  # fmt: skip
+        "type": f"/problems/{error.kind}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": error.detail,
+        "mend": error.mend,
+        "family": error.family,
+        "kind": error.kind,
+        "request_id": request_id,
+        "facts": error.facts,
+    }
     return Response(json.dumps(document, default=str), status, headers, "application/problem+json")

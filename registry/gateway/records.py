@@ -1,4 +1,6 @@
-"""The gateway's records: one JSON line a request, never a word of what was asked or answered, and counts over them."""
+"""The gateway's records: one JSON line a request, never a word of what was asked or answered, and
+counts over them.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,10 @@ Key = tuple[str, int, str, str | None]
 class Record:
     """One request to a channel.
 
-    `arm` is the side the unit belongs to; `version` and `digest` are what answered, null when nothing did; `fallback`
-    says that this was not the version the arm names. `status` is the answer's, 499 when the caller hung up and 502
-    when the engine broke off in mid-stream. `unit` is a keyed hash, null without a unit id.
+    `arm` is the side the unit belongs to; `version` and `digest` are what answered, null when
+    nothing did; `fallback` says that this was not the version the arm names. `status` is the
+    answer's, 499 when the caller hung up and 502 when the engine broke off in mid-stream. `unit` is
+    a keyed hash, null without a unit id.
     """
 
     time: str
@@ -51,7 +54,9 @@ class Count:
 
 @dataclass(slots=True)
 class Records:
-    """The files records/<UTC date>.jsonl, and the counts, which are read from them again at start."""
+    """The files records/<UTC date>.jsonl, and the counts, which are read from them again at
+    start.
+    """
 
     directory: Path
     key: bytes
@@ -63,7 +68,9 @@ class Records:
     _file: int = -1
 
     def restore(self) -> None:
-        """Make the directory and count what lies there; a line torn by a crash is counted as damaged."""
+        """Make the directory and count what lies there; a line torn by a crash is counted as
+        damaged.
+        """
         self.directory.mkdir(mode=0o700, exist_ok=True)
         for path in sorted(self.directory.glob("*.jsonl")):
             for line in _lines(path):
@@ -73,13 +80,19 @@ class Records:
                     self.damaged += 1
 
     def unit(self, unit: str | None) -> str | None:
-        """A unit id as it may be kept: the first 8 bytes in hex of HMAC-SHA256 under this gateway's own key."""
+        """A unit id as it may be kept: the first 8 bytes in hex of HMAC-SHA256 under this gateway's
+        own key.
+        """
         if unit is None:
             return None
-        return hmac.new(self.key, unit.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:16]
+        return hmac.new(
+            self.key, unit.encode("utf-8", "surrogatepass"), hashlib.sha256
+        ).hexdigest()[:16]
 
     def append(self, record: Record) -> None:
-        """Write one line in one go, and count it. A full disk costs the line, not the answer; `lost` counts those."""
+        """Write one line in one go, and count it. A full disk costs the line, not the answer;
+        `lost` counts those.
+        """
         self._count(record)
         line = json.dumps(asdict(record), separators=(",", ":")).encode() + b"\n"
         try:
@@ -100,7 +113,13 @@ class Records:
             "damaged": self.damaged,
             "lost": self.lost,
             "counts": [
-                {"channel": channel, "generation": generation, "arm": arm, "version": version, **asdict(count)}
+                {
+                    "channel": channel,
+                    "generation": generation,
+                    "arm": arm,
+                    "version": version,
+                    **asdict(count),
+                }
                 for (channel, generation, arm, version), count in rows
             ],
         }
@@ -114,7 +133,9 @@ class Records:
     def _count(self, record: Record) -> None:
         if self.since is None or record.time < self.since:
             self.since = record.time
-        count = self.counts.setdefault((record.channel, record.generation, record.arm, record.version), Count())
+        count = self.counts.setdefault(
+            (record.channel, record.generation, record.arm, record.version), Count()
+        )
         count.requests += 1
         count.fallbacks += record.fallback
         if record.status < 400:
@@ -129,7 +150,9 @@ class Records:
             handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             size = os.fstat(handle).st_size
             if size and os.pread(handle, 1, size - 1) != b"\n":
-                os.write(handle, b"\n")  # a crash tore the last line: the next one must not be glued to it
+                os.write(
+                    handle, b"\n"
+                )  # a crash tore the last line: the next one must not be glued to it
             self._day, self._file = day, handle
         return self._file
 

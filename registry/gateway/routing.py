@@ -1,4 +1,6 @@
-"""The routes a gateway serves by: only ever newer, kept on disk, moved to once the engine is ready for them."""
+"""The routes a gateway serves by: only ever newer, kept on disk, moved to once the engine is ready
+for them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ log = logging.getLogger("registry.gateway")
 
 @dataclass(slots=True)
 class Route:
-    """One channel: what it should serve by the newest generation, and what traffic goes by until that is loaded."""
+    """One channel: what it should serve by the newest generation, and what traffic goes by until
+    that is loaded.
+    """
 
     wanted: RoutingEntry
     current: RoutingEntry | None = None
@@ -43,7 +47,9 @@ KEPT = TypeAdapter(Kept)
 
 @dataclass(slots=True)
 class Routes:
-    """Every channel of one environment. `confirmed` is the last time the registry vouched for them (seconds, epoch)."""
+    """Every channel of one environment. `confirmed` is the last time the registry vouched for them
+    (seconds, epoch).
+    """
 
     registry: str
     environment: str
@@ -72,7 +78,9 @@ class Routes:
         self.changed.set()
 
     def confirm(self, view: RoutingView | None) -> None:
-        """The registry has answered: nothing new (None), or a document of which only the newer entries count."""
+        """The registry has answered: nothing new (None), or a document of which only the newer
+        entries count.
+        """
         self.trouble = None
         if view is not None:
             self._absorb(view)
@@ -87,12 +95,19 @@ class Routes:
                 self.routes[name(entry)] = Route(entry)
             elif entry.generation > route.wanted.generation:
                 route.wanted = entry
-                # Whoever serves what a rollback or recall has ended stops now; the new arms load meanwhile.
-                if entry.killed or (route.current is not None and route.current.generation < entry.urgent):
+                # Whoever serves what a rollback or recall has ended stops now; the new arms load
+                # meanwhile.
+                if entry.killed or (
+                    route.current is not None and route.current.generation < entry.urgent
+                ):
                     route.current = entry
             elif entry.generation < route.wanted.generation:
-                log.warning("%s: generation %d of the registry is older than our %d; not applied",
-                            name(entry), entry.generation, route.wanted.generation)  # fmt: skip
+                log.warning(
+                    "%s: generation %d of the registry is older than our %d; not applied",
+                    name(entry),
+                    entry.generation,
+                    route.wanted.generation,
+                )
         self.etag = view.etag
         merged = replace(view, entries=[route.wanted for route in self.routes.values()])
         try:
@@ -103,29 +118,38 @@ class Routes:
         self.changed.set()
 
     def settle(self, decided: Callable[[ArmView, ArmView, bool], bool]) -> None:
-        """Let traffic go by the newest generation of each channel whose arms the engine has taken or refused.
+        """Let traffic go by the newest generation of each channel whose arms the engine has taken
+        or refused.
 
-        `decided(version, base, serving)`: `serving` is whether the channel has an older route to go on with.
+        `decided(version, base, serving)`: `serving` is whether the channel has an older route to go
+        on with.
         """
         for route in self.routes.values():
             entry, serving = route.wanted, route.current is not None
             if route.current is not entry and (
-                entry.killed or all(decided(version, entry.base, serving) for version in versions(entry))
+                entry.killed
+                or all(decided(version, entry.base, serving) for version in versions(entry))
             ):
                 route.current = entry
                 log.info("%s: generation %d applied", name(entry), entry.generation)
 
     def find(self, model: str) -> RoutingEntry:
-        """The route of `team/name@channel`; the default channel bears its environment's name. NotFound, Unavailable."""
+        """The route of `team/name@channel`; the default channel bears its environment's name.
+        NotFound, Unavailable.
+        """
         route = self.routes.get(model if "@" in model else f"{model}@{self.environment}")
         if route is None:
             raise NotFound(
-                "unknown-model", f"There is no channel '{model[:120]}' in {self.environment}.",
+                "unknown-model",
+                f"There is no channel '{model[:120]}' in {self.environment}.",
                 "Ask for team/name or team/name@channel; GET /v1/models lists them.",
-            )  # fmt: skip
+            )
         if route.current is None:
             raise Unavailable(
-                "starting", f"{name(route.wanted)} is not loaded yet.", "Try again in a moment.", retry_after=1
+                "starting",
+                f"{name(route.wanted)} is not loaded yet.",
+                "Try again in a moment.",
+                retry_after=1,
             )
         return route.current
 
@@ -152,7 +176,9 @@ def versions(entry: RoutingEntry) -> list[ArmView]:
 
 
 async def poll(registry: Countersign, routes: Routes, every: tuple[float, float]) -> None:
-    """Ask the registry for ever, a random time apart (seconds), so that many gateways do not ask in step."""
+    """Ask the registry for ever, a random time apart (seconds), so that many gateways do not ask in
+    step.
+    """
     while True:
         try:
             routes.confirm(await aside(lambda: registry.routing(routes.environment, routes.etag)))

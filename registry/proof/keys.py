@@ -1,7 +1,7 @@
 """Ed25519 keys of people, trainers and the log: made, kept, signed with, verified.
 
-A document is signed over a short line that names the context and the document's canonical digest, so a signature
-given in one context means nothing in another.
+A document is signed over a short line that names the context and the document's canonical digest,
+so a signature given in one context means nothing in another.
 """
 
 from __future__ import annotations
@@ -38,12 +38,16 @@ class SigningKey:
 
     @classmethod
     def load(cls, path: Path) -> SigningKey:
-        """The key saved at `path`; NotFound (`key-missing`) or Invalid (`bad-key`) where there is none to read."""
+        """The key saved at `path`; NotFound (`key-missing`) or Invalid (`bad-key`) where there is
+        none to read.
+        """
         try:
             private = serialization.load_pem_private_key(path.read_bytes(), None)
         except FileNotFoundError:
             raise NotFound(
-                "key-missing", f"There is no signing key at {path}.", "Make one, or name the right file."
+                "key-missing",
+                f"There is no signing key at {path}.",
+                "Make one, or name the right file.",
             ) from None
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise _unreadable(path) from error
@@ -52,9 +56,13 @@ class SigningKey:
         return cls(private)
 
     def save(self, path: Path) -> None:
-        """Write the key as PKCS8 PEM, 0600, whole or not at all; an existing file is never overwritten (Conflict)."""
+        """Write the key as PKCS8 PEM, 0600, whole or not at all; an existing file is never
+        overwritten (Conflict).
+        """
         pem = self._private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
         )
         draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -67,9 +75,10 @@ class SigningKey:
             os.link(draft, path)
         except FileExistsError:
             raise Conflict(
-                "key-exists", f"There is a file at {path} already; a key is never overwritten.",
+                "key-exists",
+                f"There is a file at {path} already; a key is never overwritten.",
                 "Use that key, or name another file.",
-            ) from None  # fmt: skip
+            ) from None
         finally:
             draft.unlink()
 
@@ -88,7 +97,9 @@ class SigningKey:
         return self._private.sign(message)
 
     def sign_document(self, document: Any, context: Context) -> tuple[str, str]:
-        """(key id, base64 signature) of a document in its context; Invalid if it has no canonical form."""
+        """(key id, base64 signature) of a document in its context; Invalid if it has no canonical
+        form.
+        """
         return self.id, base64.b64encode(self.sign(message_of(document, context))).decode()
 
 
@@ -103,7 +114,9 @@ def message_of(document: Any, context: Context) -> bytes:
 
 
 def verify(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Is this the signature of these bytes by that key? False too for malformed keys and signatures."""
+    """Is this the signature of these bytes by that key? False too for malformed keys and
+    signatures.
+    """
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (InvalidSignature, ValueError):
@@ -112,7 +125,9 @@ def verify(public: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def verify_document(public_text: str, document: Any, context: Context, signature: str) -> bool:
-    """Is this base64 signature of the document, in this context, by that base64 key? False for anything malformed."""
+    """Is this base64 signature of the document, in this context, by that base64 key? False for
+    anything malformed.
+    """
     try:
         public = base64.b64decode(public_text, validate=True)
         raw = base64.b64decode(signature, validate=True)
@@ -124,5 +139,7 @@ def verify_document(public_text: str, document: Any, context: Context, signature
 
 def _unreadable(path: Path) -> Invalid:
     return Invalid(
-        "bad-key", f"{path} holds no readable Ed25519 private key.", "It must be an unencrypted PKCS8 PEM file."
+        "bad-key",
+        f"{path} holds no readable Ed25519 private key.",
+        "It must be an unencrypted PKCS8 PEM file.",
     )

@@ -1,7 +1,9 @@
-"""The Merkle tree of RFC 6962: roots, inclusion and consistency proofs, and a frontier that grows by appending.
+"""The Merkle tree of RFC 6962: roots, inclusion and consistency proofs, and a frontier that grows
+by appending.
 
-Every hash is 32 bytes of SHA-256. A tree of n > 1 leaves splits at the largest power of two below n. Verification
-follows RFC 9162, 2.1.3.2 and 2.1.4.2, which describe the same trees with fewer corner cases left to the reader.
+Every hash is 32 bytes of SHA-256. A tree of n > 1 leaves splits at the largest power of two below
+n. Verification follows RFC 9162, 2.1.3.2 and 2.1.4.2, which describe the same trees with fewer
+corner cases left to the reader.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 class Frontier:
-    """The roots of the full subtrees of a growing tree, largest first: all that appending and the root need."""
+    """The roots of the full subtrees of a growing tree, largest first: all that appending and the
+    root need.
+    """
 
     def __init__(self, entries: Iterable[bytes] = ()) -> None:
         self.size = 0
@@ -66,12 +70,15 @@ class Frontier:
 
     @classmethod
     def load(cls, size: int, peaks: Sequence[bytes]) -> Frontier:
-        """A frontier dumped before; Invalid (`bad-frontier`) where the hashes cannot belong to that size."""
+        """A frontier dumped before; Invalid (`bad-frontier`) where the hashes cannot belong to that
+        size.
+        """
         if size < 0 or size.bit_count() != len(peaks) or any(len(peak) != 32 for peak in peaks):
             raise Invalid(
-                "bad-frontier", f"{len(peaks)} hashes are no frontier of a tree of {size} leaves.",
+                "bad-frontier",
+                f"{len(peaks)} hashes are no frontier of a tree of {size} leaves.",
                 "Rebuild it from the leaves.",
-            )  # fmt: skip
+            )
         frontier = cls()
         frontier.size, frontier._peaks = size, [bytes(peak) for peak in peaks]
         return frontier
@@ -109,7 +116,9 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
     return proof[::-1]
 
 
-def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes], expected: bytes) -> bool:
+def verify_inclusion(
+    index: int, size: int, leaf: bytes, proof: Sequence[bytes], expected: bytes
+) -> bool:
     """Is this leaf hash at `index` in the tree of that size and root?"""
     if not 0 <= index < size or not _hashes(leaf, expected, *proof):
         return False
@@ -128,9 +137,11 @@ def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes],
 
 
 def consistency_proof(leaves: Sequence[bytes], old_size: int) -> list[bytes]:
-    """The hashes that show the first `old_size` leaves to be a prefix of these (PROOF of RFC 6962, 2.1.2).
+    """The hashes that show the first `old_size` leaves to be a prefix of these (PROOF of RFC 6962,
+    2.1.2).
 
-    Raises Invalid (`bad-proof-range`) for an old size of 0, which is a prefix of everything, or beyond the leaves.
+    Raises Invalid (`bad-proof-range`) for an old size of 0, which is a prefix of everything, or
+    beyond the leaves.
     """
     if not 0 < old_size <= len(leaves):
         raise _out_of_range(f"a tree of {old_size} leaves", len(leaves))
@@ -148,8 +159,12 @@ def consistency_proof(leaves: Sequence[bytes], old_size: int) -> list[bytes]:
     return proof[::-1]
 
 
-def verify_consistency(size1: int, size2: int, root1: bytes, root2: bytes, proof: Sequence[bytes]) -> bool:
-    """Is the first tree a prefix of the second? Size 0 is refused: such a proof would say nothing."""
+def verify_consistency(
+    size1: int, size2: int, root1: bytes, root2: bytes, proof: Sequence[bytes]
+) -> bool:
+    """Is the first tree a prefix of the second? Size 0 is refused: such a proof would say
+    nothing.
+    """
     if not 0 < size1 <= size2:
         return False
     if size1 == size2:
@@ -178,9 +193,15 @@ def verify_consistency(size1: int, size2: int, root1: bytes, root2: bytes, proof
 
 
 def _hashes(*values: bytes) -> bool:
-    """Anything but 32 bytes is no hash; two empty strings would otherwise be equal, and so pass for a proof."""
+    """Anything but 32 bytes is no hash; two empty strings would otherwise be equal, and so pass for
+    a proof.
+    """
     return all(len(value) == 32 for value in values)
 
 
 def _out_of_range(what: str, size: int) -> Invalid:
-    return Invalid("bad-proof-range", f"There is no {what} in a tree of {size} leaves.", "Ask within the tree's size.")
+    return Invalid(
+        "bad-proof-range",
+        f"There is no {what} in a tree of {size} leaves.",
+        "Ask within the tree's size.",
+    )

@@ -1,7 +1,8 @@
 """Signed notes and the log's tree heads, as C2SP signed-note and tlog-checkpoint define them.
 
-A note is a text, an empty line, and signature lines `— name base64(key hash || signature)`. The specification calls
-a signed tree head a checkpoint; only the two functions that read and write that format keep the name.
+A note is a text, an empty line, and signature lines `— name base64(key hash || signature)`. The
+specification calls a signed tree head a checkpoint; only the two functions that read and write that
+format keep the name.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ def _key_hash(name: str, public: bytes) -> bytes:
 
 def _check_name(name: str) -> str:
     if not name or "+" in name or any(character.isspace() or character < " " for character in name):
-        raise Invalid("bad-key-name", f"'{name[:80]}' cannot name a log key.", "Use no blanks and no plus sign.")
+        raise Invalid(
+            "bad-key-name",
+            f"'{name[:80]}' cannot name a log key.",
+            "Use no blanks and no plus sign.",
+        )
     return name
 
 
@@ -35,7 +40,9 @@ def verifier_key(name: str, public: bytes) -> str:
 
 
 def parse_verifier_key(text: str) -> tuple[str, bytes]:
-    """(name, 32 raw public bytes) of a verifier key; Invalid (`bad-verifier-key`) unless its hash is its own."""
+    """(name, 32 raw public bytes) of a verifier key; Invalid (`bad-verifier-key`) unless its hash
+    is its own.
+    """
     try:
         name, key_hash, encoded = text.strip().split("+", 2)
         raw = base64.b64decode(encoded, validate=True)
@@ -43,24 +50,33 @@ def parse_verifier_key(text: str) -> tuple[str, bytes]:
         name, key_hash, raw = "", "", b""
     if len(raw) != 33 or raw[:1] != ED25519 or _key_hash(name, raw[1:]).hex() != key_hash:
         raise Invalid(
-            "bad-verifier-key", "That is no Ed25519 verifier key.",
+            "bad-verifier-key",
+            "That is no Ed25519 verifier key.",
             "It is one line: name, plus sign, eight hex digits, plus sign, base64.",
-        )  # fmt: skip
+        )
     return _check_name(name), raw[1:]
 
 
 def sign_note(text: str, name: str, key: SigningKey) -> str:
-    """The text with one signature line under `name`; Invalid (`bad-note`) unless the text ends with a line break."""
+    """The text with one signature line under `name`; Invalid (`bad-note`) unless the text ends with
+    a line break.
+    """
     if not text.endswith("\n") or _unprintable(text):
-        raise Invalid("bad-note", "A note's text ends with a line break and holds no control characters.", "Mend it.")
+        raise Invalid(
+            "bad-note",
+            "A note's text ends with a line break and holds no control characters.",
+            "Mend it.",
+        )
     signature = _key_hash(_check_name(name), key.public) + key.sign(text.encode())
     return f"{text}\n{DASH}{name} {base64.b64encode(signature).decode()}\n"
 
 
 def verify_note(note: str, verifier: str) -> str:
-    """The note's text, if the named key signed it; signatures of others (witnesses) are passed over.
+    """The note's text, if the named key signed it; signatures of others (witnesses) are passed
+    over.
 
-    Raises Unverified: `note-malformed`, `note-unsigned` (no signature under that key), `note-forged` (a wrong one).
+    Raises Unverified: `note-malformed`, `note-unsigned` (no signature under that key),
+    `note-forged` (a wrong one).
     """
     name, public = parse_verifier_key(verifier)
     text, gap, signatures = note.rpartition("\n\n")
@@ -82,7 +98,9 @@ def verify_note(note: str, verifier: str) -> str:
                 raise _unverified("note-forged", f"The signature of {name} is not over this text.")
             found = True
     if not found:
-        raise _unverified("note-unsigned", f"The note carries no signature by the given key of {name}.")
+        raise _unverified(
+            "note-unsigned", f"The note carries no signature by the given key of {name}."
+        )
     return text
 
 
@@ -92,7 +110,9 @@ def checkpoint_text(origin: str, size: int, root: bytes) -> str:
 
 
 def parse_checkpoint(text: str) -> tuple[str, int, bytes]:
-    """(origin, size, root) of a tree head's text; Invalid (`bad-tree-head`) for anything but these three lines."""
+    """(origin, size, root) of a tree head's text; Invalid (`bad-tree-head`) for anything but these
+    three lines.
+    """
     lines = text.split("\n")
     if len(lines) == 4 and not lines[3] and lines[0] and SIZE.fullmatch(lines[1]):
         try:
@@ -101,7 +121,11 @@ def parse_checkpoint(text: str) -> tuple[str, int, bytes]:
             root = b""
         if len(root) == 32 and base64.b64encode(root).decode() == lines[2]:
             return lines[0], int(lines[1]), root
-    raise Invalid("bad-tree-head", "That is no tree head.", "It is three lines: origin, size, base64 of the root.")
+    raise Invalid(
+        "bad-tree-head",
+        "That is no tree head.",
+        "It is three lines: origin, size, base64 of the root.",
+    )
 
 
 def open_tree_head(note: str, verifier: str) -> tuple[int, bytes]:
@@ -121,5 +145,7 @@ def _unprintable(text: str) -> bool:
 
 def _unverified(kind: str, detail: str) -> Unverified:
     return Unverified(
-        kind, detail, "Compare with the log's public key pinned at first start; trust nothing until they agree."
+        kind,
+        detail,
+        "Compare with the log's public key pinned at first start; trust nothing until they agree.",
     )

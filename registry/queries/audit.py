@@ -1,4 +1,6 @@
-"""The audit log: its entries, its newest signed tree head, its check, its evidence pack, and the fold of it."""
+"""The audit log: its entries, its newest signed tree head, its check, its evidence pack, and the
+fold of it.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,17 @@ from registry.views.audit import EventPage, EventView, TreeHeadView
 
 
 def events(
-    store: Store, actor: Actor, cursor: str | None = None, action: str | None = None, subject: str | None = None,
+    store: Store,
+    actor: Actor,
+    cursor: str | None = None,
+    action: str | None = None,
+    subject: str | None = None,
     limit: int = 50,
-) -> EventPage:  # fmt: skip
+) -> EventPage:
     """One page of the log, newest first.
 
-    Auditors and administrators read all of it, other people what happened in the teams they see and what they did, a
-    service what it did itself: holds and quotas are among the rest.
+    Auditors and administrators read all of it, other people what happened in the teams they see and
+    what they did, a service what it did itself: holds and quotas are among the rest.
     """
     statement = (
         select(Event, Leaf.seq, Leaf.hash)
@@ -48,11 +54,21 @@ def events(
         views = []
         for event, seq, leaf in rows:
             entry = json.loads(event.entry)
-            views.append(EventView(
-                id=event.id, seq=seq, leaf=None if leaf is None else f"sha256:{leaf.hex()}", at=event.at,
-                actor=called[event.actor_id], via=entry["via"], action=event.action, subject=event.subject,
-                team=event.team, outcome=event.outcome, facts=entry["facts"],
-            ))  # fmt: skip
+            views.append(
+                EventView(
+                    id=event.id,
+                    seq=seq,
+                    leaf=None if leaf is None else f"sha256:{leaf.hex()}",
+                    at=event.at,
+                    actor=called[event.actor_id],
+                    via=entry["via"],
+                    action=event.action,
+                    subject=event.subject,
+                    team=event.team,
+                    outcome=event.outcome,
+                    facts=entry["facts"],
+                )
+            )
         return EventPage(views, cursor_after([rows[-1][0].place]) if len(found) > limit else None)
 
 
@@ -67,13 +83,18 @@ def _readable(actor: Actor) -> ColumnElement[bool]:
 
 
 def tree_head(store: Store, actor: Actor, log_key: str = "") -> TreeHeadView | None:
-    """The newest signed tree head, if the sequencer has signed one, and how many events still wait for a number.
+    """The newest signed tree head, if the sequencer has signed one, and how many events still wait
+    for a number.
 
-    Without the trusted `log_key` at hand, `key` is `name+hash` of the key as the note itself names it.
+    Without the trusted `log_key` at hand, `key` is `name+hash` of the key as the note itself names
+    it.
     """
     with store.read(actor) as session:
         head = session.scalars(
-            select(TreeHead).where(TreeHead.note.is_not(None)).order_by(TreeHead.size.desc()).limit(1)
+            select(TreeHead)
+            .where(TreeHead.note.is_not(None))
+            .order_by(TreeHead.size.desc())
+            .limit(1)
         ).one_or_none()
         pending = session.execute(select(func.count()).select_from(EventPending)).scalar_one()
     if head is None or head.note is None:

@@ -29,7 +29,8 @@ Compared = tuple[list[TemplateDiffView], list[GoldenView]]
 def chat_template(store: Store, blobs: Blobs, actor: Actor, ref: str) -> ChatTemplateView:
     """What a version's chat template says; without one of its own, its base's is what counts.
 
-    Raises NotFound for no such version, Unverified when its bytes are gone, Unavailable when nothing can be rendered.
+    Raises NotFound for no such version, Unverified when its bytes are gone, Unavailable when
+    nothing can be rendered.
     """
     with store.read(actor) as session:
         version, _, node = versions.by_ref(session, ref, teams=actor.teams())
@@ -43,11 +44,18 @@ def chat_template(store: Store, blobs: Blobs, actor: Actor, ref: str) -> ChatTem
     mine, theirs = rules.templates_of(own), rules.templates_of(base)
     diffs, conversations = _compared(mine, theirs, rules.tokens_of(base or own))
     return ChatTemplateView(
-        ref=node.ref, base=base_ref, own=rules.own_of(version.facts) is not None,
-        source=mine.source if mine else None, digest=mine.digest if mine else None,
-        base_source=theirs.source if theirs else None, base_digest=theirs.digest if theirs else None,
-        allowed_in=allowed, concerns=list(facts.get("concerns", ())), templates=diffs, conversations=conversations,
-    )  # fmt: skip
+        ref=node.ref,
+        base=base_ref,
+        own=rules.own_of(version.facts) is not None,
+        source=mine.source if mine else None,
+        digest=mine.digest if mine else None,
+        base_source=theirs.source if theirs else None,
+        base_digest=theirs.digest if theirs else None,
+        allowed_in=allowed,
+        concerns=list(facts.get("concerns", ())),
+        templates=diffs,
+        conversations=conversations,
+    )
 
 
 def _documents(session: Session, blobs: Blobs, version_id: Any) -> dict[str, Any]:
@@ -57,13 +65,18 @@ def _documents(session: Session, blobs: Blobs, version_id: Any) -> dict[str, Any
             data = blobs.read(sha256, 0, size)
             try:
                 found[path] = loads(data) if path.endswith(".json") else data.decode()
-            except (RegistryError, UnicodeDecodeError):  # `verify` says what is wrong with damaged bytes
+            except (
+                RegistryError,
+                UnicodeDecodeError,
+            ):  # `verify` says what is wrong with damaged bytes
                 continue
     return found
 
 
 def _compared(own: Templates | None, base: Templates | None, tokens: dict[str, str]) -> Compared:
-    """The same templates and tokens always say the same, so it is worked out once; what is the same on both sides, too."""
+    """The same templates and tokens always say the same, so it is worked out once; what is the same
+    on both sides, too.
+    """
     stands = own or base
     if stands is None:
         return [], []

@@ -15,7 +15,9 @@ from registry.views.datasets import DatasetVersionView
 
 
 def datasets(store: Store, actor: Actor) -> list[DatasetVersionView]:
-    """Every data set version of the teams the caller sees, by name, newest first; drafts come before numbers."""
+    """Every data set version of the teams the caller sees, by name, newest first; drafts come
+    before numbers.
+    """
     with store.read(actor) as session:
         rows = session.execute(
             select(DatasetVersion, Node)
@@ -39,10 +41,20 @@ def _views(session: Session, rows: list[tuple[DatasetVersion, Node]]) -> list[Da
     sizes = {row.id: row.size for row in session.execute(blobs)}
     return [
         DatasetVersionView(
-            id=version.id, ref=plain_ref(node.ref), number=version.number, state=version.state, sha256=version.blob_id,
-            size=sizes[version.blob_id], record_root=version.record_root, rows=version.rows, splits=version.splits,
-            duplicates=version.duplicates, overlap=version.overlap, meta=version.meta,
-            created_by=called[version.created_by], created_at=version.created_at,
+            id=version.id,
+            ref=plain_ref(node.ref),
+            number=version.number,
+            state=version.state,
+            sha256=version.blob_id,
+            size=sizes[version.blob_id],
+            record_root=version.record_root,
+            rows=version.rows,
+            splits=version.splits,
+            duplicates=version.duplicates,
+            overlap=version.overlap,
+            meta=version.meta,
+            created_by=called[version.created_by],
+            created_at=version.created_at,
         )
         for version, node in rows
-    ]  # fmt: skip
+    ]

@@ -32,12 +32,20 @@ def suites(store: Store, actor: Actor) -> list[SuiteView]:
         )
         return [
             SuiteView(
-                id=row.id, ref=plain_ref(ref), number=row.number, digest=row.digest, dataset=plain_ref(dataset),
-                split=row.split, metric=row.metric, decoding=row.decoding, items=row.items, items_sha256=row.blob_id,
+                id=row.id,
+                ref=plain_ref(ref),
+                number=row.number,
+                digest=row.digest,
+                dataset=plain_ref(dataset),
+                split=row.split,
+                metric=row.metric,
+                decoding=row.decoding,
+                items=row.items,
+                items_sha256=row.blob_id,
                 created_at=row.created_at,
             )
             for row, ref, dataset in rows
-        ]  # fmt: skip
+        ]
 
 
 def eval_run(store: Store, actor: Actor, run_id: UUID) -> EvalRunView:
@@ -45,20 +53,30 @@ def eval_run(store: Store, actor: Actor, run_id: UUID) -> EvalRunView:
     with store.read(actor) as session:
         found = _views(session, actor, EvalRun.id == run_id, 1)
     if not found:
-        raise NotFound("eval-run-unknown", f"There is no eval run {run_id}.", "See countersign eval ls.")
+        raise NotFound(
+            "eval-run-unknown", f"There is no eval run {run_id}.", "See countersign eval ls."
+        )
     return found[0]
 
 
-def eval_runs(store: Store, actor: Actor, subject: str | None = None, *, limit: int = LONGEST) -> list[EvalRunView]:
-    """The newest eval runs of the teams the caller sees, or all those of one version; newest first."""
+def eval_runs(
+    store: Store, actor: Actor, subject: str | None = None, *, limit: int = LONGEST
+) -> list[EvalRunView]:
+    """The newest eval runs of the teams the caller sees, or all those of one version; newest
+    first.
+    """
     with store.read(actor) as session:
         which: ColumnElement[bool] = true()
         if subject is not None:
-            which = EvalRun.subject_id == by_ref(session, subject, teams=actor.teams(), gone=True)[0].id
+            which = (
+                EvalRun.subject_id == by_ref(session, subject, teams=actor.teams(), gone=True)[0].id
+            )
         return _views(session, actor, which, length(limit))
 
 
-def _views(session: Session, actor: Actor, which: ColumnElement[bool], limit: int) -> list[EvalRunView]:
+def _views(
+    session: Session, actor: Actor, which: ColumnElement[bool], limit: int
+) -> list[EvalRunView]:
     rows = session.execute(
         select(EvalRun, Node.ref, SuiteNode.ref, Lease.progress)
         .join(Node, Node.id == EvalRun.subject_id)
@@ -69,16 +87,26 @@ def _views(session: Session, actor: Actor, which: ColumnElement[bool], limit: in
         .limit(limit)
     ).all()
     metrics: dict[UUID, list[MetricView]] = {row[0].id: [] for row in rows}
-    measured = select(EvalMetric).where(EvalMetric.eval_run_id.in_(metrics)).order_by(EvalMetric.name)
+    measured = (
+        select(EvalMetric).where(EvalMetric.eval_run_id.in_(metrics)).order_by(EvalMetric.name)
+    )
     for one in session.scalars(measured):
         metrics[one.eval_run_id].append(
             MetricView(one.name, one.value, one.n, one.ci_low, one.ci_high, one.higher_is_better)
         )
     return [
         EvalRunView(
-            id=run.id, subject=subject, suite=plain_ref(suite), state=run.state, attempt=run.attempt,
-            progress=progress or {}, metrics=metrics[run.id], samples_sha256=run.samples_blob_id, error=run.error,
-            created_at=run.created_at, finished_at=run.finished_at,
+            id=run.id,
+            subject=subject,
+            suite=plain_ref(suite),
+            state=run.state,
+            attempt=run.attempt,
+            progress=progress or {},
+            metrics=metrics[run.id],
+            samples_sha256=run.samples_blob_id,
+            error=run.error,
+            created_at=run.created_at,
+            finished_at=run.finished_at,
         )
         for run, subject, suite, progress in rows
-    ]  # fmt: skip
+    ]

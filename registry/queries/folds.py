@@ -1,4 +1,6 @@
-"""The governed tables as a fold of the log: what the events say each row must be, against what it is."""
+"""The governed tables as a fold of the log: what the events say each row must be, against what it
+is.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from registry.queries.problems import Problems
 
 STREAM = {"stream_results": True, "yield_per": 500}
 
-# The last image of every row: events in the order of the log, after them those still waiting, by place. PostgreSQL
-# sorts (on disk if it must), so that memory here holds one row at a time.
+# The last image of every row: events in the order of the log, after them those still waiting, by
+# place. PostgreSQL sorts (on disk if it must), so that memory here holds one row at a time.
 FOLD = text(
     """
     select distinct on (table_name, row_key) table_name, row_key, image
@@ -34,7 +36,9 @@ FOLD = text(
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """The comparison: events folded, rows compared by table, and each row that is not what the log says."""
+    """The comparison: events folded, rows compared by table, and each row that is not what the log
+    says.
+    """
 
     events: int
     rows: dict[str, int]
@@ -46,7 +50,11 @@ def rebuild(session: Session) -> Rebuilt:
     session.execute(text("set local statement_timeout = 0"))
     session.execute(text("set local idle_in_transaction_session_timeout = 0"))
     events = session.execute(select(func.count()).select_from(Event)).scalar_one()
-    tables = {mapper.class_.__tablename__: mapper.class_ for mapper in Table.registry.mappers if mapper.class_.governed}
+    tables = {
+        mapper.class_.__tablename__: mapper.class_
+        for mapper in Table.registry.mappers
+        if mapper.class_.governed
+    }
     rows = dict.fromkeys(sorted(tables), 0)
     problems = Problems()
     for (name, key), image, present in _side_by_side(_said(session), _present(session, tables)):
@@ -80,7 +88,9 @@ def _present(session: Session, tables: dict[str, type[Table]]) -> Iterator[tuple
 def _side_by_side(
     said: Iterator[tuple[Key, Image | None]], present: Iterator[tuple[Key, Image]]
 ) -> Iterator[tuple[Key, Image | None, Image | None]]:
-    """(key, image of the log, row of the table) of two lists in key order; None where one of them has nothing."""
+    """(key, image of the log, row of the table) of two lists in key order; None where one of them
+    has nothing.
+    """
     left, right = next(said, None), next(present, None)
     while left is not None or right is not None:
         if right is None or (left is not None and left[0] < right[0]):
@@ -103,4 +113,6 @@ def _difference(image: Image | None, present: Image | None) -> str:
         return "the table holds it, the log does not"
     # A column younger than the image is null in both.
     names = [name for name in sorted({*image, *present}) if image.get(name) != present.get(name)]
-    return "; ".join(f"{name}: log {image.get(name)!r:.80}, table {present.get(name)!r:.80}" for name in names)
+    return "; ".join(
+        f"{name}: log {image.get(name)!r:.80}, table {present.get(name)!r:.80}" for name in names
+    )

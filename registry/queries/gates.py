@@ -11,13 +11,19 @@ from registry.rules.refs import check_environment
 from registry.views.evals import RuleView, VerdictView
 
 
-def check(store: Store, blobs: Blobs, actor: Actor, ref: str, environment: str, use_case: str) -> VerdictView:
-    """Gather the evidence as a submission would, judge it by the policy in force, and store nothing."""
+def check(
+    store: Store, blobs: Blobs, actor: Actor, ref: str, environment: str, use_case: str
+) -> VerdictView:
+    """Gather the evidence as a submission would, judge it by the policy in force, and store
+    nothing.
+    """
     check_environment(environment)
     with store.read(actor) as session:
         version, _, node = versions.by_ref(session, ref, teams=actor.teams())
         policy = policies.current(session, environment)
         case = use_cases.by_name(session, use_case)
-        verdict = gates.judge(policy.rules, evidence.gather(session, blobs, version, node, policy, case))
+        verdict = gates.judge(
+            policy.rules, evidence.gather(session, blobs, version, node, policy, case)
+        )
         rules = [RuleView(one.rule, one.outcome, one.detail, one.numbers) for one in verdict.rules]
         return VerdictView(verdict.outcome, policy.ref, policy.digest, rules)

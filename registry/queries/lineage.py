@@ -19,10 +19,13 @@ from registry.views.lineage import EdgeView, LineageView, NodeView
 
 PREFIXES = ("dataset:", "suite:", "eval-run:")
 DEPTH = 20
-"""How far a walk goes each way; what lies further is reached by asking again from the last one shown."""
+"""How far a walk goes each way; what lies further is reached by asking again from the last one
+shown.
+"""
 
-# One walk that goes up from what went up and down from what went down, so that siblings stay out. UNION drops what a
-# diamond reaches twice at one depth, so the walk is bounded by nodes times depth, however many the paths.
+# One walk that goes up from what went up and down from what went down, so that siblings stay out.
+# UNION drops what a diamond reaches twice at one depth, so the walk is bounded by nodes times
+# depth, however many the paths.
 WALK = text(
     """
     with recursive walk(id, depth) as (
@@ -47,20 +50,25 @@ WALK = text(
 
 
 def trace(store: Store, actor: Actor, ref: str) -> LineageView:
-    """The ancestors and descendants of a version, data set, suite or eval run, with every edge among them.
+    """The ancestors and descendants of a version, data set, suite or eval run, with every edge
+    among them.
 
-    Things of teams the caller cannot see are left out, with their edges; the walk itself passes through them.
+    Things of teams the caller cannot see are left out, with their edges; the walk itself passes
+    through them.
     """
     with store.read(actor) as session:
         focus = _focus(session, actor, ref)
         rows = session.execute(WALK, {"focus": focus, "furthest": DEPTH})
         nodes = [
-            NodeView(row.id, row.kind, plain_ref(row.ref), row.state, row.depth) for row in rows if actor.sees(row.team)
+            NodeView(row.id, row.kind, plain_ref(row.ref), row.state, row.depth)
+            for row in rows
+            if actor.sees(row.team)
         ]
         edges = session.execute(
             text(
                 "select child_id, parent_id, relation, grade from lineage_edge "
-                "where child_id = any(:nodes) and parent_id = any(:nodes) order by child_seq, parent_seq, relation"
+                "where child_id = any(:nodes) and parent_id = any(:nodes) order by child_seq, "
+                "parent_seq, relation"
             ),
             {"nodes": [node.id for node in nodes]},
         )
@@ -68,9 +76,13 @@ def trace(store: Store, actor: Actor, ref: str) -> LineageView:
 
 
 def _focus(session: Session, actor: Actor, ref: str) -> UUID:
-    """A node by its own name; else a version, a data set version or a suite by any reference to it."""
+    """A node by its own name; else a version, a data set version or a suite by any reference to
+    it.
+    """
     if ref.startswith(PREFIXES):
-        own = session.scalars(select(Node.id).where(Node.ref == storable(ref), seen(actor, Node.team))).one_or_none()
+        own = session.scalars(
+            select(Node.id).where(Node.ref == storable(ref), seen(actor, Node.team))
+        ).one_or_none()
         if own is None:
             raise NotFound("node-unknown", f"There is no '{ref}'.", "Check the name.")
         return own

@@ -1,4 +1,6 @@
-"""The whole log computed again from its entries, in pages, so that its length costs time and not memory."""
+"""The whole log computed again from its entries, in pages, so that its length costs time and not
+memory.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,11 @@ CHUNK = 1000
 
 
 def check(store: Store, actor: Actor, log_key: str) -> LogCheckView:
-    """Recompute every leaf, root, signed tree head and vote signature from the database; trust none of its columns.
+    """Recompute every leaf, root, signed tree head and vote signature from the database; trust none
+    of its columns.
 
-    `log_key` is the trusted verifier key line; Invalid when it is none. What disagrees is a problem in words.
+    `log_key` is the trusted verifier key line; Invalid when it is none. What disagrees is a problem
+    in words.
     """
     notes.parse_verifier_key(log_key)
     problems = Problems()
@@ -38,18 +42,28 @@ def check(store: Store, actor: Actor, log_key: str) -> LogCheckView:
         astray = session.execute(
             select(func.count())
             .select_from(Event)
-            .where(~exists().where(Leaf.event_id == Event.id), ~exists().where(EventPending.event_id == Event.id))
+            .where(
+                ~exists().where(Leaf.event_id == Event.id),
+                ~exists().where(EventPending.event_id == Event.id),
+            )
         ).scalar_one()
     if astray:
         problems.add(f"{astray} events stand neither in the log nor in its queue")
     return LogCheckView(
-        ok=not problems.count, events=events, size=size, root=f"sha256:{root.hex()}", heads=heads, votes=votes,
+        ok=not problems.count,
+        events=events,
+        size=size,
+        root=f"sha256:{root.hex()}",
+        heads=heads,
+        votes=votes,
         problems=problems.told(),
-    )  # fmt: skip
+    )
 
 
 def _log(session: Session, log_key: str, problems: Problems) -> tuple[int, bytes, int]:
-    """Grow the tree leaf by leaf and compare it with each head on the way: (size, root, heads compared)."""
+    """Grow the tree leaf by leaf and compare it with each head on the way: (size, root, heads
+    compared).
+    """
     frontier = merkle.Frontier()
     heads = _heads(session)
     head = next(heads, None)
@@ -67,14 +81,19 @@ def _log(session: Session, log_key: str, problems: Problems) -> tuple[int, bytes
             _compare(head, frontier, log_key, problems)
             head, compared = next(heads, None), compared + 1
     while head is not None:
-        problems.add(f"the tree head of {head.size} entries speaks of more than the {frontier.size} that are here")
+        problems.add(
+            f"the tree head of {head.size} entries speaks of more than the {frontier.size} that "
+            "are here"
+        )
         head, compared = next(heads, None), compared + 1
     return frontier.size, frontier.root(), compared
 
 
 def _leaves(session: Session) -> Iterator[tuple[Leaf, Event]]:
     after = -1
-    statement = select(Leaf, Event).join(Event, Event.id == Leaf.event_id).order_by(Leaf.seq).limit(CHUNK)
+    statement = (
+        select(Leaf, Event).join(Event, Event.id == Leaf.event_id).order_by(Leaf.seq).limit(CHUNK)
+    )
     while rows := session.execute(statement.where(Leaf.seq > after)).all():
         yield from ((row[0], row[1]) for row in rows)
         after = rows[-1][0].seq
@@ -108,9 +127,14 @@ def _differing(event: Event) -> list[str]:
     """The searched columns that do not say what the entry says."""
     entry = json.loads(event.entry)
     columns = {
-        "id": event.id, "at": event.at, "actor": event.actor_id, "action": event.action, "subject": event.subject,
-        "team": event.team, "outcome": event.outcome,
-    }  # fmt: skip
+        "id": event.id,
+        "at": event.at,
+        "actor": event.actor_id,
+        "action": event.action,
+        "subject": event.subject,
+        "team": event.team,
+        "outcome": event.outcome,
+    }
     return [name for name, value in columns.items() if plain(value) != entry.get(name)]
 
 
@@ -124,7 +148,9 @@ def _votes(session: Session, problems: Problems) -> int:
         .order_by(Vote.id)
         .limit(CHUNK)
     )
-    while rows := session.execute(statement if after is None else statement.where(Vote.id > after)).all():
+    while rows := session.execute(
+        statement if after is None else statement.where(Vote.id > after)
+    ).all():
         for vote, review, key in rows:
             for problem in _vote(vote, review, key):
                 problems.add(f"vote {vote.id} in review {review.number}: {problem}")
@@ -144,12 +170,25 @@ def _vote(vote: Vote, review: Review, key: SigningKey) -> list[str]:
     enrolled: dict[str, Any] = {"account": str(key.account_id), "public_key": key.public_key}
     if not keys.verify_document(key.public_key, enrolled, "enrol", key.proof):
         found.append(f"key {key.id} was enrolled without proof")
-    if key.account_id != vote.account_id or key.enrolled_at > vote.at or (key.revoked_at and key.revoked_at <= vote.at):
+    if (
+        key.account_id != vote.account_id
+        or key.enrolled_at > vote.at
+        or (key.revoked_at and key.revoked_at <= vote.at)
+    ):
         found.append(f"key {key.id} was not the voter's at that moment")
     said = {
-        "review": review.number, "version_id": str(review.version_id), "environment": review.environment,
-        "evidence_root": review.evidence_root, "account": str(vote.account_id), "team": vote.team,
-        "verdict": vote.verdict, "reason_commitment": vote.reason_commitment,
-    }  # fmt: skip
-    found += [f"the decision signed says another {name}" for name in said if vote.decision.get(name) != said[name]]
+        "review": review.number,
+        "version_id": str(review.version_id),
+        "environment": review.environment,
+        "evidence_root": review.evidence_root,
+        "account": str(vote.account_id),
+        "team": vote.team,
+        "verdict": vote.verdict,
+        "reason_commitment": vote.reason_commitment,
+    }
+    found += [
+        f"the decision signed says another {name}"
+        for name in said
+        if vote.decision.get(name) != said[name]
+    ]
     return found

@@ -28,7 +28,9 @@ NUMBERS = text(
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Gauges: `events` = numbered + pending; `signed` is the size of the newest signed tree head."""
+    """Gauges: `events` = numbered + pending; `signed` is the size of the newest signed tree
+    head.
+    """
 
     events: int
     pending: int

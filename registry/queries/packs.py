@@ -1,4 +1,6 @@
-"""The evidence pack: the log up to its newest signed tree head, for whoever verifies it without us."""
+"""The evidence pack: the log up to its newest signed tree head, for whoever verifies it without
+us.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,18 @@ from registry.proof import notes
 from registry.rules.actors import Actor, Matter, require_reader
 
 CHUNK = 500
-BORN = (1980, 1, 1, 0, 0, 0)  # of every member, the oldest a ZIP can say: the same log gives the same pack
+BORN = (
+    1980,
+    1,
+    1,
+    0,
+    0,
+    0,
+)  # of every member, the oldest a ZIP can say: the same log gives the same pack
 
 VOTES = text(
-    # Of each row the newest image the signed log holds: a later one would name events the pack does not bring.
+    # Of each row the newest image the signed log holds: a later one would name events the pack does
+    # not bring.
     """
     with logged as (
         select w.table_name, w.row_key, max(l.seq) as seq from event_row w join leaf l on l.event_id = w.event_id
@@ -42,16 +52,21 @@ VOTES = text(
 def export(store: Store, actor: Actor, log_key: str, out: BinaryIO) -> None:
     """Write the pack as a ZIP of stored members, reading and writing in pages.
 
-    Raises Forbidden `role-missing`, Conflict `nothing-signed` while no tree head is signed, Unverified when the
-    newest head is not of `log_key` or the log has a gap.
+    Raises Forbidden `role-missing`, Conflict `nothing-signed` while no tree head is signed,
+    Unverified when the newest head is not of `log_key` or the log has a gap.
     """
     require_reader(actor, Matter.LOG)
     with store.read(actor) as session, ZipFile(out, "w", ZIP_STORED) as pack:
         head = session.scalars(
-            select(TreeHead).where(TreeHead.note.is_not(None)).order_by(TreeHead.size.desc()).limit(1)
+            select(TreeHead)
+            .where(TreeHead.note.is_not(None))
+            .order_by(TreeHead.size.desc())
+            .limit(1)
         ).one_or_none()
         if head is None or head.note is None:
-            raise Conflict("nothing-signed", "No tree head is signed yet.", "Try again in a second.")
+            raise Conflict(
+                "nothing-signed", "No tree head is signed yet.", "Try again in a second."
+            )
         notes.open_tree_head(head.note, log_key)
         members = {"events.jsonl": _member(pack, "events.jsonl", _events(session, head.size))}
         for size, note in _heads(session, head.size):
@@ -59,9 +74,13 @@ def export(store: Store, actor: Actor, log_key: str, out: BinaryIO) -> None:
             members[name] = _member(pack, name, [note.encode()])
         members["votes.jsonl"] = _member(pack, "votes.jsonl", _votes(session, head.size))
         about = {
-            "format": "countersign-pack/1", "origin": notes.parse_verifier_key(log_key)[0], "size": head.size,
-            "root": head.root, "created_at": utc(head.made_at), "members": members,
-        }  # fmt: skip
+            "format": "countersign-pack/1",
+            "origin": notes.parse_verifier_key(log_key)[0],
+            "size": head.size,
+            "root": head.root,
+            "created_at": utc(head.made_at),
+            "members": members,
+        }
         _member(pack, "pack.json", [canonical.encode(about)])
 
 
@@ -79,7 +98,12 @@ def _member(pack: ZipFile, name: str, chunks: Iterable[bytes]) -> str:
 
 def _events(session: Session, size: int) -> Iterator[bytes]:
     expected = 0
-    statement = select(Leaf.seq, Event.entry).join(Event, Event.id == Leaf.event_id).order_by(Leaf.seq).limit(CHUNK)
+    statement = (
+        select(Leaf.seq, Event.entry)
+        .join(Event, Event.id == Leaf.event_id)
+        .order_by(Leaf.seq)
+        .limit(CHUNK)
+    )
     while rows := session.execute(statement.where(Leaf.seq >= expected, Leaf.seq < size)).all():
         for seq, entry in rows:
             if seq != expected:
@@ -90,13 +114,18 @@ def _events(session: Session, size: int) -> Iterator[bytes]:
             continue
         break
     if expected != size:
-        raise Unverified("log-gap", f"Leaf {expected} of the {size} that were signed is missing.",
-                         "Stop, and run countersign audit verify and countersign doctor.")  # fmt: skip
+        raise Unverified(
+            "log-gap",
+            f"Leaf {expected} of the {size} that were signed is missing.",
+            "Stop, and run countersign audit verify and countersign doctor.",
+        )
 
 
 def _heads(session: Session, size: int) -> Iterator[tuple[int, str]]:
     after = -1
-    statement = select(TreeHead.size, TreeHead.note).where(TreeHead.note.is_not(None), TreeHead.size <= size)
+    statement = select(TreeHead.size, TreeHead.note).where(
+        TreeHead.note.is_not(None), TreeHead.size <= size
+    )
     statement = statement.order_by(TreeHead.size).limit(CHUNK)
     while rows := session.execute(statement.where(TreeHead.size > after)).all():
         yield from ((row.size, row.note) for row in rows if row.note is not None)
@@ -106,17 +135,26 @@ def _heads(session: Session, size: int) -> Iterator[tuple[int, str]]:
 def _votes(session: Session, size: int) -> Iterator[bytes]:
     after = {"after_seq": -1, "after_vote": ""}
     while rows := session.execute(VOTES, {"size": size, "chunk": CHUNK, **after}).all():
-        wanted = sorted({seq for row in rows for seq in (row.vote_seq, row.review_seq, row.key_seq)})
+        wanted = sorted(
+            {seq for row in rows for seq in (row.vote_seq, row.review_seq, row.key_seq)}
+        )
         entries = session.execute(
-            select(Leaf.seq, Event.entry).join(Event, Event.id == Leaf.event_id).where(Leaf.seq.in_(wanted))
+            select(Leaf.seq, Event.entry)
+            .join(Event, Event.id == Leaf.event_id)
+            .where(Leaf.seq.in_(wanted))
         )
         images = {row.seq: _images(row.entry) for row in entries}
         for row in rows:
-            yield canonical.encode({
-                "vote": images[row.vote_seq]["vote", row.vote],
-                "review": images[row.review_seq]["review", row.review],
-                "key": images[row.key_seq]["signing_key", row.key],
-            }) + b"\n"  # fmt: skip
+            yield (
+                canonical.encode(
+                    {
+                        "vote": images[row.vote_seq]["vote", row.vote],
+                        "review": images[row.review_seq]["review", row.review],
+                        "key": images[row.key_seq]["signing_key", row.key],
+                    }
+                )
+                + b"\n"
+            )
         after = {"after_seq": rows[-1].vote_seq, "after_vote": rows[-1].vote}
 
 

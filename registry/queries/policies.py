@@ -13,16 +13,26 @@ from registry.views.policies import PolicyView
 
 
 def policies(store: Store, actor: Actor) -> list[PolicyView]:
-    """Every published policy version, by environment, newest first; everybody may read the rules he is judged by."""
+    """Every published policy version, by environment, newest first; everybody may read the rules he
+    is judged by.
+    """
     with store.read(actor) as session:
         rows = session.scalars(select(PolicyVersion).order_by(PolicyVersion.number.desc())).all()
         called = names(session, {row.published_by for row in rows})
         newest = {row.environment: row.number for row in reversed(rows)}
         return [
             PolicyView(
-                ref=row.ref, environment=row.environment, number=row.number, digest=row.digest,
-                current=row.number == newest[row.environment], rules=row.rules, text=row.text,
-                published_by=called[row.published_by], published_at=row.published_at,
+                ref=row.ref,
+                environment=row.environment,
+                number=row.number,
+                digest=row.digest,
+                current=row.number == newest[row.environment],
+                rules=row.rules,
+                text=row.text,
+                published_by=called[row.published_by],
+                published_at=row.published_at,
             )
-            for environment in ENVIRONMENTS for row in rows if row.environment == environment
-        ]  # fmt: skip
+            for environment in ENVIRONMENTS
+            for row in rows
+            if row.environment == environment
+        ]

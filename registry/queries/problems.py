@@ -6,7 +6,9 @@ TOLD = 100
 
 
 class Problems:
-    """The first hundred problems, and how many there were: a log broken once is broken in every root after."""
+    """The first hundred problems, and how many there were: a log broken once is broken in every
+    root after.
+    """
 
     def __init__(self) -> None:
         self.count = 0

@@ -35,16 +35,30 @@ def engines(store: Store, actor: Actor, ref: str) -> list[VerdictView]:
     """Every engine's verdict on a version, with all reasons; no profile is needed to ask."""
     with store.read(actor) as session:
         version, line, _ = table.by_ref(session, ref, teams=actor.teams(), gone=True)
-    return [_told(judge(engine, kind=line.kind, state=version.state, facts=version.facts)) for engine in ENGINES]
+    return [
+        _told(judge(engine, kind=line.kind, state=version.state, facts=version.facts))
+        for engine in ENGINES
+    ]
 
 
 def verdict(store: Store, actor: Actor, one: ProfileView) -> VerdictView:
-    """What the engine of a profile says today: the rules may have been mended since it was defined."""
+    """What the engine of a profile says today: the rules may have been mended since it was
+    defined.
+    """
     document = one.document
     with store.read(actor) as session:
         version, line, _ = table.by_ref(session, one.version, teams=actor.teams(), gone=True)
-        return _told(judge(one.engine, kind=line.kind, state=version.state, facts=version.facts, build=one.build,
-                           dtype=document["dtype"], quantisation=document["quantisation"]))  # fmt: skip
+        return _told(
+            judge(
+                one.engine,
+                kind=line.kind,
+                state=version.state,
+                facts=version.facts,
+                build=one.build,
+                dtype=document["dtype"],
+                quantisation=document["quantisation"],
+            )
+        )
 
 
 def _told(one: Verdict) -> VerdictView:
@@ -67,15 +81,25 @@ def profile(store: Store, actor: Actor, name: str) -> ProfileView:
         try:
             which = or_(ServingProfile.id == UUID(name))
         except ValueError:
-            raise Invalid("bad-profile-name", f"'{name[:80]}' names no serving profile.",
-                          "Give its id or its sha256:<64 hex digits>.") from None  # fmt: skip
+            raise Invalid(
+                "bad-profile-name",
+                f"'{name[:80]}' names no serving profile.",
+                "Give its id or its sha256:<64 hex digits>.",
+            ) from None
     with store.read(actor) as session:
-        # The document holds the version's manifest digest; two lines with the same bytes may share a document.
+        # The document holds the version's manifest digest; two lines with the same bytes may share
+        # a document.
         found = _views(session, actor, which)
     if not found:
-        raise NotFound("profile-unknown", f"There is no serving profile '{name}'.", "See countersign profile ls REF.")
+        raise NotFound(
+            "profile-unknown",
+            f"There is no serving profile '{name}'.",
+            "See countersign profile ls REF.",
+        )
     if len(found) > 1:
-        raise Invalid("ambiguous-reference", f"'{name}' names more than one serving profile.", "Give its id.")
+        raise Invalid(
+            "ambiguous-reference", f"'{name}' names more than one serving profile.", "Give its id."
+        )
     return found[0]
 
 
@@ -85,22 +109,34 @@ def system_prompt(store: Store, blobs: Blobs, actor: Actor, name: str) -> Prompt
 
 
 def compare(store: Store, blobs: Blobs, actor: Actor, before: str, after: str) -> ComparisonView:
-    """Two profiles part by part, and their system prompts line by line: any difference at all is another profile."""
+    """Two profiles part by part, and their system prompts line by line: any difference at all is
+    another profile.
+    """
     one, other = profile(store, actor, before), profile(store, actor, after)
-    found = [DifferenceView(each.part, each.before, each.after) for each in differences(one.document, other.document)]
+    found = [
+        DifferenceView(each.part, each.before, each.after)
+        for each in differences(one.document, other.document)
+    ]
     lines: list[str] = []
     if any(each.part == "system_prompt" for each in found):
-        was, now = (_prompt(blobs, each).text.splitlines() if each.document["system_prompt"] else []
-                    for each in (one, other))  # fmt: skip
-        lines = list(unified_diff(was, now, lineterm="", n=2))[2:]  # the first two name files, and there are none
+        was, now = (
+            _prompt(blobs, each).text.splitlines() if each.document["system_prompt"] else []
+            for each in (one, other)
+        )
+        lines = list(unified_diff(was, now, lineterm="", n=2))[
+            2:
+        ]  # the first two name files, and there are none
     return ComparisonView(one.digest, other.digest, found, lines)
 
 
 def _prompt(blobs: Blobs, one: ProfileView) -> PromptView:
     digest = one.document["system_prompt"]
     if digest is None:
-        raise NotFound("prompt-unknown", f"The profile {one.digest} has no system prompt.",
-                       "Nothing stands before its users' words.")  # fmt: skip
+        raise NotFound(
+            "prompt-unknown",
+            f"The profile {one.digest} has no system prompt.",
+            "Nothing stands before its users' words.",
+        )
     bare = digest.removeprefix("sha256:")
     return PromptView(one.digest, digest, check_prompt(bare, blobs.read(bare, 0, MAX_PROMPT + 1)))
 
@@ -118,8 +154,15 @@ def _views(session: Session, actor: Actor, which: ColumnElement[bool]) -> list[P
     called = names(session, {row[0].created_by for row in rows})
     return [
         ProfileView(
-            id=one.id, digest=one.digest, version=ref, base=base, engine=one.engine, build=one.document["build"],
-            document=one.document, created_by=called[one.created_by], created_at=one.created_at,
+            id=one.id,
+            digest=one.digest,
+            version=ref,
+            base=base,
+            engine=one.engine,
+            build=one.document["build"],
+            document=one.document,
+            created_by=called[one.created_by],
+            created_at=one.created_at,
         )
         for one, ref, base in rows
-    ]  # fmt: skip
+    ]

@@ -28,8 +28,8 @@ HEX = re.compile(r"(?:sha256-)?([0-9a-f]{8,64})")
 FULL = re.compile(r"refs/(?:heads|tags)/(.+)")
 DRAFT = re.compile(r"draft-[0-9a-f]{8}")
 
-# Where a version is approved now or serves, as itself or under another: as its base, or as the quantised base of its
-# profile. A gateway that may serve the one must be able to load the other.
+# Where a version is approved now or serves, as itself or under another: as its base, or as the
+# quantised base of its profile. A gateway that may serve the one must be able to load the other.
 VERSIONS = text(
     """
     with one as (
@@ -70,8 +70,10 @@ CHANNELS = text(
 )
 
 HOLDERS = text(
-    "select distinct l.id, l.team, l.name, l.kind from version_file f join version v on v.id = f.version_id "
-    "join line l on l.id = v.line_id where f.blob_id = :blob and (:everywhere or l.team = any(:teams)) "
+    "select distinct l.id, l.team, l.name, l.kind from version_file f join version v on v.id = "
+    "f.version_id "
+    "join line l on l.id = v.line_id where f.blob_id = :blob and (:everywhere or l.team = "
+    "any(:teams)) "
     "order by l.team, l.name"
 )
 # What else names bytes: data, the items of suites, answers, prompts.
@@ -87,7 +89,9 @@ BESIDE = text(
 
 @dataclass(frozen=True, slots=True)
 class Repo:
-    """A line a caller sees; `pinned` is the version a virtual repository `ns/name.v3` stands for."""
+    """A line a caller sees; `pinned` is the version a virtual repository `ns/name.v3` stands
+    for.
+    """
 
     line: UUID
     team: str
@@ -103,13 +107,20 @@ class Repo:
 
 def no_revision(revision: str, why: str) -> NotFound:
     """The one answer that makes a client stop instead of serving what it holds."""
-    return NotFound("revision-unknown", f"Revision '{revision[:80]}' cannot be pulled: {why}.",
-                    "Ask for another revision; /refs lists those you may pull.")  # fmt: skip
+    return NotFound(
+        "revision-unknown",
+        f"Revision '{revision[:80]}' cannot be pulled: {why}.",
+        "Ask for another revision; /refs lists those you may pull.",
+    )
 
 
 def no_repo(name: str) -> NotFound:
     """An unknown repository, or one of a team the caller does not see."""
-    return NotFound("repo-unknown", f"There is no repository '{name[:120]}'.", "Check the name and your token's team.")
+    return NotFound(
+        "repo-unknown",
+        f"There is no repository '{name[:120]}'.",
+        "Check the name and your token's team.",
+    )
 
 
 def _repo(session: Session, actor: Actor, team: str, name: str) -> Repo:
@@ -118,46 +129,74 @@ def _repo(session: Session, actor: Actor, team: str, name: str) -> Repo:
     virtual = refs.PINNED.fullmatch(name)
     wanted = [(name, None)] + ([(virtual[1], int(virtual[2]))] if virtual else [])
     for called, pinned in wanted:  # a line that really bears the name comes first
-        found = session.scalars(select(Line).where(Line.team == team, Line.name == called)).one_or_none()
+        found = session.scalars(
+            select(Line).where(Line.team == team, Line.name == called)
+        ).one_or_none()
         if found is not None and pulls.roles_in(actor, found.team):
             return Repo(found.id, team, called, found.kind, pinned)
     raise no_repo(f"{team}/{name}")
 
 
 def check_bytes(store: Store, actor: Actor, digest: str) -> None:
-    """Let pass who may have these bytes: as a file of a version he may pull, or as data of a team he works in.
+    """Let pass who may have these bytes: as a file of a version he may pull, or as data of a team
+    he works in.
 
-    Else NotFound (`blob-missing`), as if they were not here: by their digest nobody gets round a recall, an approval
-    that is missing, or a team. Bytes that nothing he sees names yet are for who has sent them.
+    Else NotFound (`blob-missing`), as if they were not here: by their digest nobody gets round a
+    recall, an approval that is missing, or a team. Bytes that nothing he sees names yet are for who
+    has sent them.
     """
     teams, why = actor.teams(), ""
     with store.read(actor) as session:
         seen = {"blob": digest, "everywhere": teams is None, "teams": sorted(teams or ())}
         holders = session.execute(HOLDERS, seen).all()
-        beside = [team for team in session.scalars(BESIDE, {"blob": digest}) if pulls.roles_in(actor, team)]
+        beside = [
+            team
+            for team in session.scalars(BESIDE, {"blob": digest})
+            if pulls.roles_in(actor, team)
+        ]
         if any(pulls.roles_in(actor, team) - {Role.GATEWAY} for team in beside):
             return
         if not holders and not beside and senders.sent(session, actor, digest):
             return
         for row in holders:
-            for _, refusal in _judged(session, actor, Repo(row.id, row.team, row.name, row.kind), blob=digest):
+            for _, refusal in _judged(
+                session, actor, Repo(row.id, row.team, row.name, row.kind), blob=digest
+            ):
                 if refusal is None:
                     return
                 why = why or refusal
-    raise NotFound("blob-missing", f"There are no bytes sha256:{digest} for you{': ' if why else ''}{why}.",
-                   "Check the digest, and whether you may pull what it belongs to.", sha256=digest)  # fmt: skip
+    raise NotFound(
+        "blob-missing",
+        f"There are no bytes sha256:{digest} for you{': ' if why else ''}{why}.",
+        "Check the digest, and whether you may pull what it belongs to.",
+        sha256=digest,
+    )
 
 
-def _judged(session: Session, actor: Actor, repo: Repo, **only: Any) -> list[tuple[Pulled, str | None]]:
+def _judged(
+    session: Session, actor: Actor, repo: Repo, **only: Any
+) -> list[tuple[Pulled, str | None]]:
     given = {"number": None, "digest": None, "id": None, "ref": None, "blob": None, **only}
     rows = session.execute(VERSIONS, {"line": repo.line, **given}).all()
     reasons = _recall_reasons(session, [row.id for row in rows if row.state == "recalled"])
     called = names(session, {row.created_by for row in rows})
     judged = []
     for row in rows:
-        standing = Standing(row.state, row.created_by, frozenset(row.environments), reasons.get(row.id))
-        pulled = Pulled(row.id, repo.id, repo.kind, row.ref, row.number, refs.commit(row.manifest_digest),
-                        row.created_at, called[row.created_by] or "", row.meta, row.facts)  # fmt: skip
+        standing = Standing(
+            row.state, row.created_by, frozenset(row.environments), reasons.get(row.id)
+        )
+        pulled = Pulled(
+            row.id,
+            repo.id,
+            repo.kind,
+            row.ref,
+            row.number,
+            refs.commit(row.manifest_digest),
+            row.created_at,
+            called[row.created_by] or "",
+            row.meta,
+            row.facts,
+        )
         judged.append((pulled, pulls.refusal(actor, repo.team, standing)))
     return judged
 
@@ -176,10 +215,14 @@ def _one(session: Session, actor: Actor, repo: Repo, revision: str) -> Pulled:
     return pulled
 
 
-def _named(session: Session, actor: Actor, repo: Repo, revision: str) -> list[tuple[Pulled, str | None]]:
+def _named(
+    session: Session, actor: Actor, repo: Repo, revision: str
+) -> list[tuple[Pulled, str | None]]:
     full = FULL.fullmatch(revision)
     name = full[1] if full else revision
-    name = "main" if name == "HEAD" else name  # git's word for it, and that of clients in JavaScript
+    name = (
+        "main" if name == "HEAD" else name
+    )  # git's word for it, and that of clients in JavaScript
     if name == "main" and repo.pinned is not None:
         return _judged(session, actor, repo, number=repo.pinned)
     if number := refs.VERSION.fullmatch(name):
@@ -193,8 +236,13 @@ def _named(session: Session, actor: Actor, repo: Repo, revision: str) -> list[tu
     within = pulls.bound(actor, repo.team)
     for row in session.execute(CHANNELS, {"line": repo.line}).all():
         branch = _branch(row.environment, row.name)
-        default = name == "main" and branch == row.environment and (within is None or row.environment in within)
-        # `production-beta` too: caches that keep refs as files cannot hold both `production` and `production/beta`.
+        default = (
+            name == "main"
+            and branch == row.environment
+            and (within is None or row.environment in within)
+        )
+        # `production-beta` too: caches that keep refs as files cannot hold both `production` and
+        # `production/beta`.
         if name not in (branch, branch.replace("/", "-", 1)) and not default:
             continue
         if row.killed:
@@ -227,7 +275,9 @@ def repo(store: Store, actor: Actor, team: str, name: str) -> Repo:
 
 
 def revision(store: Store, actor: Actor, team: str, name: str, revision: str) -> Pulled:
-    """The version a revision names for this caller, with its files; NotFound `repo-unknown` or `revision-unknown`."""
+    """The version a revision names for this caller, with its files; NotFound `repo-unknown` or
+    `revision-unknown`.
+    """
     with store.read(actor) as session:
         return _filled(session, _one(session, actor, _repo(session, actor, team, name), revision))
 
@@ -247,36 +297,63 @@ def refs_of(store: Store, actor: Actor, team: str, name: str) -> Refs:
         ]
         with suppress(NotFound):
             branches.insert(0, ("main", _one(session, actor, found, "main").commit))
-        return Refs(tuple(branches), tuple((f"v{one.number}", one.commit) for one in may.values() if one.number))
+        return Refs(
+            tuple(branches),
+            tuple((f"v{one.number}", one.commit) for one in may.values() if one.number),
+        )
 
 
 def commits(store: Store, actor: Actor, team: str, name: str, revision: str) -> list[Pulled]:
-    """The version a revision names and those before it, newest first, as far as the caller may pull them."""
+    """The version a revision names and those before it, newest first, as far as the caller may pull
+    them.
+    """
     with store.read(actor) as session:
         found = _repo(session, actor, team, name)
         head = _one(session, actor, found, revision)
         if head.number is None or found.pinned is not None:
             return [head]
         judged = _judged(session, actor, found)
-        return [one for one, why in judged if why is None and one.number is not None and one.number <= head.number]
+        return [
+            one
+            for one, why in judged
+            if why is None and one.number is not None and one.number <= head.number
+        ]
 
 
-CHANGED = select(func.max(Version.created_at)).where(Version.line_id == Line.id, Version.number.is_not(None))
-SORTS = {"createdAt": Line.created_at, "lastModified": func.coalesce(CHANGED.scalar_subquery(), Line.created_at)}
+CHANGED = select(func.max(Version.created_at)).where(
+    Version.line_id == Line.id, Version.number.is_not(None)
+)
+SORTS = {
+    "createdAt": Line.created_at,
+    "lastModified": func.coalesce(CHANGED.scalar_subquery(), Line.created_at),
+}
 
 
 def listed(
-    store: Store, actor: Actor, team: str | None, words: str | None, kinds: set[str], sort: str, after: str, limit: int,
-    *, files: bool = False,
-) -> tuple[list[Pulled], str | None]:  # fmt: skip
-    """One page of repositories whose main the caller may pull, and after what the next begins (Invalid `bad-cursor`).
+    store: Store,
+    actor: Actor,
+    team: str | None,
+    words: str | None,
+    kinds: set[str],
+    sort: str,
+    after: str,
+    limit: int,
+    *,
+    files: bool = False,
+) -> tuple[list[Pulled], str | None]:
+    """One page of repositories whose main the caller may pull, and after what the next begins
+    (Invalid `bad-cursor`).
 
-    By name, or for the two `SORTS` there are the newest first. A page may be shorter than its limit: what he may not
-    pull is left out of it. With `files`, each with its files.
+    By name, or for the two `SORTS` there are the newest first. A page may be shorter than its
+    limit: what he may not pull is left out of it. With `files`, each with its files.
     """
     whole, moment = Line.team + "/" + Line.name, SORTS.get(sort)
     order = (whole,) if moment is None else (moment.desc(), whole)
-    statement = select(Line, null() if moment is None else moment).where(seen(actor, Line.team)).order_by(*order)
+    statement = (
+        select(Line, null() if moment is None else moment)
+        .where(seen(actor, Line.team))
+        .order_by(*order)
+    )
     statement = statement.limit(limit + 1)
     if after:
         at, _, name = after.rpartition("|") if moment is not None else ("", "", after)
@@ -295,7 +372,9 @@ def listed(
         found = []
         for line, _ in rows[:limit]:
             with suppress(NotFound):
-                found.append(_one(session, actor, Repo(line.id, line.team, line.name, line.kind), "main"))
+                found.append(
+                    _one(session, actor, Repo(line.id, line.team, line.name, line.kind), "main")
+                )
         held = files_of(session, [one.id for one in found]) if files else {}
         found = [replace(one, files=tuple(held.get(one.id, []))) for one in found]
     if len(rows) <= limit:
@@ -309,5 +388,7 @@ def _when(text: str) -> datetime:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
         raise Invalid(
-            "bad-cursor", "The cursor belongs to another list, or was cut.", "Begin again without one."
+            "bad-cursor",
+            "The cursor belongs to another list, or was cut.",
+            "Begin again without one.",
         ) from None

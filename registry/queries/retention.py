@@ -1,4 +1,6 @@
-"""What is kept and why: classes, holds, tombstones, what a collection would take, what teams use."""
+"""What is kept and why: classes, holds, tombstones, what a collection would take, what teams
+use.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ from registry.views.retention import (
     KeepingView,
     QuotaView,
     TombstoneView,
-)  # fmt: skip
+)
 
 HeldLine, HeldData = aliased(Line), aliased(Dataset)
 MOST_DIGESTS = 1000
@@ -50,8 +52,16 @@ def classes(store: Store, actor: Actor) -> list[ClassView]:
 
 
 def _class(row: RetentionClass, called: dict[UUID | None, str], said: dict[str, str]) -> ClassView:
-    return ClassView(row.name, row.keep_days, row.counted_from, row.after, row.draft_days, called.get(row.defined_by),
-                     row.defined_at, said.get(row.reason_commitment))  # fmt: skip
+    return ClassView(
+        row.name,
+        row.keep_days,
+        row.counted_from,
+        row.after,
+        row.draft_days,
+        called.get(row.defined_by),
+        row.defined_at,
+        said.get(row.reason_commitment),
+    )
 
 
 def holds(
@@ -64,8 +74,8 @@ def holds(
 ) -> HoldPage:
     """One page of holds, newest first: those that stand (or all), of the teams the actor sees.
 
-    `over`: those that keep this one version or data set version, also by what derives from it. The case and the reasons
-    are withheld from whoever neither places and lifts holds nor supervises it.
+    `over`: those that keep this one version or data set version, also by what derives from it. The
+    case and the reasons are withheld from whoever neither places and lifts holds nor supervises it.
     """
     require_reader(actor, Matter.KEEPING)
     shown = may_read(actor, Matter.CASE)
@@ -87,13 +97,30 @@ def holds(
     with store.read(actor) as session:
         if over is not None:
             subject = subjects.by_ref(session, over, teams=actor.teams(), gone=True)
-            statement = statement.where(LegalHold.number.in_(table.holds_on(session, subject.node.id)))
+            statement = statement.where(
+                LegalHold.number.in_(table.holds_on(session, subject.node.id))
+            )
         found = session.execute(statement).all()
         rows = found[:limit]
-        said = told(session, {one for row in rows for one in (
-            row[0].case_commitment, row[0].reason_commitment, row[0].lift_reason_commitment) if one and shown})  # fmt: skip
-        called = names(session, {one for row in rows for one in (row[0].placed_by, row[0].lifted_by)})
-    items = [_hold(row[0], row[1] or _line_name(row[2], row[3]), said, called, not shown) for row in rows]
+        said = told(
+            session,
+            {
+                one
+                for row in rows
+                for one in (
+                    row[0].case_commitment,
+                    row[0].reason_commitment,
+                    row[0].lift_reason_commitment,
+                )
+                if one and shown
+            },
+        )
+        called = names(
+            session, {one for row in rows for one in (row[0].placed_by, row[0].lifted_by)}
+        )
+    items = [
+        _hold(row[0], row[1] or _line_name(row[2], row[3]), said, called, not shown) for row in rows
+    ]
     return HoldPage(items, cursor_after((rows[-1][0].number,)) if len(found) > limit else None)
 
 
@@ -105,13 +132,19 @@ def _line_name(line: Line | None, dataset: Dataset | None) -> str:
 
 def _hold(
     hold: LegalHold, over: str, said: dict[str, str], called: dict[UUID | None, str], withheld: bool
-) -> HoldView:  # fmt: skip
+) -> HoldView:
     return HoldView(
-        number=hold.number, over=over, case=said.get(hold.case_commitment), reason=said.get(hold.reason_commitment),
-        placed_by=called.get(hold.placed_by), placed_at=hold.placed_at,
-        lifted_by=called.get(hold.lifted_by) if hold.lifted_by else None, lifted_at=hold.lifted_at,
-        lift_reason=said.get(hold.lift_reason_commitment or ""), withheld=withheld,
-    )  # fmt: skip
+        number=hold.number,
+        over=over,
+        case=said.get(hold.case_commitment),
+        reason=said.get(hold.reason_commitment),
+        placed_by=called.get(hold.placed_by),
+        placed_at=hold.placed_at,
+        lifted_by=called.get(hold.lifted_by) if hold.lifted_by else None,
+        lifted_at=hold.lifted_at,
+        lift_reason=said.get(hold.lift_reason_commitment or ""),
+        withheld=withheld,
+    )
 
 
 def keeping(store: Store, actor: Actor, ref: str | UUID) -> KeepingView:
@@ -122,32 +155,51 @@ def keeping(store: Store, actor: Actor, ref: str | UUID) -> KeepingView:
     require_reader(actor, Matter.KEEPING)
     with store.read(actor) as session:
         subject = (
-            subjects.by_id(session, ref) if isinstance(ref, UUID)
+            subjects.by_id(session, ref)
+            if isinstance(ref, UUID)
             else subjects.by_ref(session, ref, teams=actor.teams(), gone=True)
-        )  # fmt: skip
+        )
         standing = subjects.standing(session, subject)
         terms = table.terms_of(session, subject.node.id)[0]
         stone = tombstones.find(session, subject.node.id)
         until = standing.kept_until
         over = until is not None and until <= bytes_table.moment(session)
         return KeepingView(
-            ref=subject.ref, state=standing.state, classes=sorted({one.name for one in terms}), kept_until=until,
-            due=over and stone is None and all(one.after == "due" for one in terms) and not standing.needs
+            ref=subject.ref,
+            state=standing.state,
+            classes=sorted({one.name for one in terms}),
+            kept_until=until,
+            due=over
+            and stone is None
+            and all(one.after == "due" for one in terms)
+            and not standing.needs
             and not standing.holds,
-            holds=list(standing.holds), needs=[rules.WORDS[one.why].format(plain_ref(one.what) if one.why == "beneath"
-                                               else one.what) for one in standing.needs],
+            holds=list(standing.holds),
+            needs=[
+                rules.WORDS[one.why].format(
+                    plain_ref(one.what) if one.why == "beneath" else one.what
+                )
+                for one in standing.needs
+            ],
             tombstone=None if stone is None else _tombstone(session, subject.ref, stone),
-        )  # fmt: skip
+        )
 
 
 def tombstone(store: Store, actor: Actor, node_id: UUID) -> TombstoneView | None:
-    """The tombstone over a thing, if it was deleted; for whoever has found it already: whose it is was judged there."""
+    """The tombstone over a thing, if it was deleted; for whoever has found it already: whose it is
+    was judged there.
+    """
     with store.read(actor) as session:
         stone = tombstones.find(session, node_id)
-        return None if stone is None else _tombstone(session, subjects.by_id(session, node_id).ref, stone)
+        return (
+            None
+            if stone is None
+            else _tombstone(session, subjects.by_id(session, node_id).ref, stone)
+        )
 
 
-# Only teams that ever chose such a class are looked at: the functions below are asked version by version.
+# Only teams that ever chose such a class are looked at: the functions below are asked version by
+# version.
 DUE = text(
     """
     select n.seq, n.ref, n.team, kept_until(n.id) as kept_until from node n
@@ -168,30 +220,48 @@ def due(store: Store, actor: Actor, cursor: str | None = None, limit: int = 50) 
     """One page of what is due for deletion, oldest first; a person deletes it, never the clock."""
     require_reader(actor, Matter.KEEPING)
     teams = actor.teams()
-    params = {"after": key_in(cursor, int)[0] if cursor is not None else -1, "rows": length(limit) + 1,
-              "teams": None if teams is None else sorted(teams)}  # fmt: skip
+    params = {
+        "after": key_in(cursor, int)[0] if cursor is not None else -1,
+        "rows": length(limit) + 1,
+        "teams": None if teams is None else sorted(teams),
+    }
     with store.read(actor) as session:
         found = session.execute(DUE, params).all()
     rows = found[:limit]
-    return DuePage([DueView(plain_ref(row.ref), row.kept_until) for row in rows],
-                   cursor_after((rows[-1].seq,)) if len(found) > limit else None)  # fmt: skip
+    return DuePage(
+        [DueView(plain_ref(row.ref), row.kept_until) for row in rows],
+        cursor_after((rows[-1].seq,)) if len(found) > limit else None,
+    )
 
 
 def _tombstone(session: Session, ref: str, stone: Tombstone) -> TombstoneView:
     said = told(session, {stone.reason_commitment})
-    return TombstoneView(ref, stone.how, stone.was, stone.at, names(session, {stone.deleted_by}).get(stone.deleted_by),
-                         said.get(stone.reason_commitment))  # fmt: skip
+    return TombstoneView(
+        ref,
+        stone.how,
+        stone.was,
+        stone.at,
+        names(session, {stone.deleted_by}).get(stone.deleted_by),
+        said.get(stone.reason_commitment),
+    )
 
 
 def planned(store: Store, blobs: Blobs, actor: Actor, grace: timedelta) -> CollectionView:
-    """What a collection would take now; nothing is touched. Administrators and auditors ask. At most 1,000 digests."""
+    """What a collection would take now; nothing is touched. Administrators and auditors ask. At
+    most 1,000 digests.
+    """
     require_reader(actor, Matter.COLLECTION)
     with store.read(actor) as session:
         plan = bytes_table.plan(session, blobs, bytes_table.moment(session) - grace)
     return CollectionView(
-        dry_run=True, unnamed=len(plan.unnamed), orphans=len(plan.orphans), leftovers=len(plan.leftovers),
-        bytes=sum(plan.everything.values()), removed=0, digests=sorted(plan.everything)[:MOST_DIGESTS],
-    )  # fmt: skip
+        dry_run=True,
+        unnamed=len(plan.unnamed),
+        orphans=len(plan.orphans),
+        leftovers=len(plan.leftovers),
+        bytes=sum(plan.everything.values()),
+        removed=0,
+        digests=sorted(plan.everything)[:MOST_DIGESTS],
+    )
 
 
 def quota(store: Store, actor: Actor, team: str) -> QuotaView:
@@ -199,7 +269,11 @@ def quota(store: Store, actor: Actor, team: str) -> QuotaView:
     require_reader(actor, Matter.QUOTA)
     check_limits(team, Limits())
     if not actor.sees(team):
-        raise NotFound("unknown", "There is no such thing.", "Check the name; it may belong to a team you are not in.")
+        raise NotFound(
+            "unknown",
+            "There is no such thing.",
+            "Check the name; it may belong to a team you are not in.",
+        )
     with store.read(actor) as session:
         return _quota(session, team)
 
@@ -209,7 +283,10 @@ def quotas(store: Store, actor: Actor) -> list[QuotaView]:
     require_reader(actor, Matter.QUOTA)
     with store.read(actor) as session:
         found = session.scalars(
-            text("select team from line union select team from dataset union select team from quota order by team")
+            text(
+                "select team from line union select team from dataset union select team from "
+                "quota order by team"
+            )
         )
         return [_quota(session, team) for team in list(found) if actor.sees(team)]
 

@@ -29,7 +29,9 @@ ERASED = "(erased)"
 def reviews(
     store: Store, actor: Actor, state: str | None = None, cursor: str | None = None, limit: int = 50
 ) -> ReviewPage:
-    """One page of reviews, newest first: all, `open`, `decided`, `waiting` (for the caller's vote), or one state."""
+    """One page of reviews, newest first: all, `open`, `decided`, `waiting` (for the caller's vote),
+    or one state.
+    """
     which = [_in_state(actor, state)]
     if cursor is not None:
         which.append(Review.number < key_in(cursor, int)[0])
@@ -52,12 +54,17 @@ def draft(store: Store, actor: Actor, number: int) -> DecisionDraft:
     Raises Forbidden `not-a-person` for services.
     """
     if actor.account is None or actor.is_service:
-        raise Forbidden("not-a-person", f"{actor.name} is no person, and only people decide.",
-                        "Sign in with a personal token of a reviewer.")  # fmt: skip
+        raise Forbidden(
+            "not-a-person",
+            f"{actor.name} is no person, and only people decide.",
+            "Sign in with a personal token of a reviewer.",
+        )
     with store.read(actor) as session:
         judged, ref, _, policy = _one(session, actor, number)
         roles = policy.rules["quorum"]["roles"]
-        teams = sorted(grant.team for grant in actor.grants if grant.role in roles and grant.team is not None)
+        teams = sorted(
+            grant.team for grant in actor.grants if grant.role in roles and grant.team is not None
+        )
         decision = table.decision(session, judged, ref, actor.account, teams[0] if teams else None)
     return DecisionDraft(number, decision)
 
@@ -72,7 +79,11 @@ def _in_state(actor: Actor, state: str | None) -> ColumnElement[bool]:
             return _waits_for(actor)
         case _ if state in STATES:
             return Review.state == state
-    raise Invalid("bad-state", f"A review is never '{state[:40]}'.", f"Use decided, waiting, {', '.join(STATES)}.")
+    raise Invalid(
+        "bad-state",
+        f"A review is never '{state[:40]}'.",
+        f"Use decided, waiting, {', '.join(STATES)}.",
+    )
 
 
 def _waits_for(actor: Actor) -> ColumnElement[bool]:
@@ -107,14 +118,18 @@ def _rows(session: Session, actor: Actor, *which: ColumnElement[bool], limit: in
 def _one(session: Session, actor: Actor, number: int) -> Row:
     found = _rows(session, actor, Review.number == number, limit=1) if 0 < number < 2**31 else []
     if not found:
-        raise NotFound("review-unknown", f"There is no review {number}.", "See countersign review ls.")
+        raise NotFound(
+            "review-unknown", f"There is no review {number}.", "See countersign review ls."
+        )
     return found[0]
 
 
 def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
     ids = [review.id for review, *_ in rows]
     votes: dict[UUID, list[Vote]] = {one: [] for one in ids}
-    for vote in session.scalars(select(Vote).where(Vote.review_id.in_(ids)).order_by(Vote.at, Vote.id)):
+    for vote in session.scalars(
+        select(Vote).where(Vote.review_id.in_(ids)).order_by(Vote.at, Vote.id)
+    ):
         votes[vote.review_id].append(vote)
     barred = table.excluded_of(session, ids)
     people: set[UUID | None] = {who for bars in barred.values() for who in bars}
@@ -128,28 +143,50 @@ def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
     )
     return [
         ReviewView(
-            number=review.number, version=ref, version_id=review.version_id, environment=review.environment,
-            use_case=use_case.ref, policy=policy.ref, policy_digest=policy.digest, state=review.state,
-            note=texts.get(review.note_commitment, ERASED), submitted_by=called[review.submitted_by],
-            opened_at=review.opened_at, decided_at=review.decided_at, expires_at=review.expires_at,
-            evidence=review.evidence, evidence_root=review.evidence_root, verdict=_verdict(review.verdict, policy),
+            number=review.number,
+            version=ref,
+            version_id=review.version_id,
+            environment=review.environment,
+            use_case=use_case.ref,
+            policy=policy.ref,
+            policy_digest=policy.digest,
+            state=review.state,
+            note=texts.get(review.note_commitment, ERASED),
+            submitted_by=called[review.submitted_by],
+            opened_at=review.opened_at,
+            decided_at=review.decided_at,
+            expires_at=review.expires_at,
+            evidence=review.evidence,
+            evidence_root=review.evidence_root,
+            verdict=_verdict(review.verdict, policy),
             votes=[_vote(vote, called, texts) for vote in votes[review.id]],
             approvals_needed=policy.rules["quorum"]["approvals"],
             approvals=sum(vote.verdict == "approve" for vote in votes[review.id]),
-            excluded=sorted(f"{called[who]}: {why}" for who, why in barred.get(review.id, {}).items()),
+            excluded=sorted(
+                f"{called[who]}: {why}" for who, why in barred.get(review.id, {}).items()
+            ),
         )
         for review, ref, use_case, policy in rows
-    ]  # fmt: skip
+    ]
 
 
 def _verdict(verdict: dict[str, Any], policy: PolicyVersion) -> VerdictView:
-    rules = [RuleView(one["rule"], one["outcome"], one["detail"], one["numbers"]) for one in verdict["rules"]]
+    rules = [
+        RuleView(one["rule"], one["outcome"], one["detail"], one["numbers"])
+        for one in verdict["rules"]
+    ]
     return VerdictView(verdict["outcome"], policy.ref, policy.digest, rules)
 
 
 def _vote(vote: Vote, called: dict[UUID | None, str], texts: dict[str, str]) -> VoteView:
     return VoteView(
-        account=called[vote.account_id], account_id=vote.account_id, team=vote.team, verdict=vote.verdict,
-        reason=texts.get(vote.reason_commitment, ERASED), at=vote.at, key=vote.key_id,
-        decision_digest=vote.decision_digest, signature=vote.signature,
-    )  # fmt: skip
+        account=called[vote.account_id],
+        account_id=vote.account_id,
+        team=vote.team,
+        verdict=vote.verdict,
+        reason=texts.get(vote.reason_commitment, ERASED),
+        at=vote.at,
+        key=vote.key_id,
+        decision_digest=vote.decision_digest,
+        signature=vote.signature,
+    )

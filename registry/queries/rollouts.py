@@ -24,7 +24,14 @@ from registry.queries.versions import files_of
 from registry.rules.actors import Actor
 from registry.rules.refs import check_environment, parse_line
 from registry.rules.rollouts import rollback_target
-from registry.views.rollouts import ArmView, AsOfView, ChannelView, GenerationView, RoutingEntry, RoutingView
+from registry.views.rollouts import (
+    ArmView,
+    AsOfView,
+    ChannelView,
+    GenerationView,
+    RoutingEntry,
+    RoutingView,
+)
 
 Stable = aliased(Node)
 Candidate = aliased(Node)
@@ -32,7 +39,9 @@ Base = aliased(Node)
 
 
 def channels(store: Store, actor: Actor, environment: str | None = None) -> list[ChannelView]:
-    """Every channel that serves or served, by adapter, with its present route and where a rollback would go."""
+    """Every channel that serves or served, by adapter, with its present route and where a rollback
+    would go.
+    """
     which: ColumnElement[bool] = true()
     if environment is not None:
         which = Channel.environment == check_environment(environment)
@@ -40,7 +49,9 @@ def channels(store: Store, actor: Actor, environment: str | None = None) -> list
         return _channels(session, actor, which)
 
 
-def channel(store: Store, actor: Actor, environment: str, adapter: str, channel: str) -> ChannelView:
+def channel(
+    store: Store, actor: Actor, environment: str, adapter: str, channel: str
+) -> ChannelView:
     """One channel, or NotFound."""
     with store.read(actor) as session:
         found = _channels(session, actor, _named(environment, adapter, channel))
@@ -52,7 +63,9 @@ def channel(store: Store, actor: Actor, environment: str, adapter: str, channel:
 def history(
     store: Store, actor: Actor, name: str, environment: str, channel: str | None = None
 ) -> list[GenerationView]:
-    """All that a channel ever served, oldest first, or NotFound; the channel is the environment's own unless named."""
+    """All that a channel ever served, oldest first, or NotFound; the channel is the environment's
+    own unless named.
+    """
     with store.read(actor) as session:
         rows = session.execute(
             select(RouteGeneration, Stable.ref, Candidate.ref)
@@ -69,12 +82,18 @@ def history(
         reasons = told(session, {row[0].reason_commitment for row in rows})
         return [
             GenerationView(
-                generation=one.generation, version=stable, candidate=candidate, weight_bp=one.weight_bp, kind=one.kind,
-                valid_from=one.valid_from, valid_to=one.valid_to, actor=called[one.actor_id],
+                generation=one.generation,
+                version=stable,
+                candidate=candidate,
+                weight_bp=one.weight_bp,
+                kind=one.kind,
+                valid_from=one.valid_from,
+                valid_to=one.valid_to,
+                actor=called[one.actor_id],
                 reason=reasons.get(one.reason_commitment, "(erased)"),
             )
             for one, stable, candidate in rows
-        ]  # fmt: skip
+        ]
 
 
 def _named(environment: str, adapter: str, channel: str) -> ColumnElement[bool]:
@@ -88,8 +107,11 @@ def _named(environment: str, adapter: str, channel: str) -> ColumnElement[bool]:
 
 
 def _unknown(environment: str, channel: str) -> NotFound:
-    return NotFound("channel-unknown", f"Nothing was ever started on channel '{channel[:60]}' in {environment}.",
-                    "Start one with countersign canary start REF --env E --share P.")  # fmt: skip
+    return NotFound(
+        "channel-unknown",
+        f"Nothing was ever started on channel '{channel[:60]}' in {environment}.",
+        "Start one with countersign canary start REF --env E --share P.",
+    )
 
 
 def _fallbacks(session: Session) -> dict[str, bool]:
@@ -102,7 +124,8 @@ def _fallbacks(session: Session) -> dict[str, bool]:
     return {row.environment: bool(row.rules["fallback_to_base"]) for row in rows}
 
 
-# The review under which a version serves: of what stands, else of the candidate; the newest that was ever approved.
+# The review under which a version serves: of what stands, else of the candidate; the newest that
+# was ever approved.
 REVIEWS = text(
     """
     select g.id as generation_id, chosen.number, chosen.id
@@ -120,7 +143,9 @@ REVIEWS = text(
 )
 
 
-def _reviews(session: Session, generations: list[UUID], at: datetime | None) -> dict[UUID, Row[*tuple[Any, ...]]]:
+def _reviews(
+    session: Session, generations: list[UUID], at: datetime | None
+) -> dict[UUID, Row[*tuple[Any, ...]]]:
     rows = session.execute(REVIEWS, {"generations": generations, "at": at})
     return {row.generation_id: row for row in rows}
 
@@ -131,7 +156,10 @@ def _channels(session: Session, actor: Actor, which: ColumnElement[bool]) -> lis
         .add_columns(Rollout.id, Rollout.state, Base.ref, Version)
         .join(Line, Line.id == Channel.line_id)
         .join(UseCase, UseCase.id == Channel.use_case_id)
-        .join(RouteGeneration, (RouteGeneration.channel_id == Channel.id) & RouteGeneration.valid_to.is_(None))
+        .join(
+            RouteGeneration,
+            (RouteGeneration.channel_id == Channel.id) & RouteGeneration.valid_to.is_(None),
+        )
         .join(Base, Base.id == Channel.base_version_id)
         .join(Version, Version.id == Channel.base_version_id)
         .outerjoin(Stable, Stable.id == RouteGeneration.stable_version_id)
@@ -144,41 +172,80 @@ def _channels(session: Session, actor: Actor, which: ColumnElement[bool]) -> lis
     fallbacks = _fallbacks(session)
     reviews = _reviews(session, [row[3].id for row in rows], None)
     views = []
-    for place, line, use_case, now, stable, candidate, rollout, rollout_state, base_ref, base in rows:
+    for (
+        place,
+        line,
+        use_case,
+        now,
+        stable,
+        candidate,
+        rollout,
+        rollout_state,
+        base_ref,
+        base,
+    ) in rows:
         review = reviews.get(now.id)
         allowed = fallbacks.get(place.environment, False)
-        views.append(ChannelView(
-            adapter=line.ref, channel=place.name, environment=place.environment, use_case=use_case.ref,
-            generation=now.generation, stable=stable, candidate=candidate, weight_bp=now.weight_bp,
-            since=now.valid_from, rollout=rollout, rollout_state=rollout_state,
-            rollback_target=_target(stood.get(place.id, []), stable, candidate, base_ref, base, allowed),
-            review=review.number if review else None,
-        ))  # fmt: skip
+        views.append(
+            ChannelView(
+                adapter=line.ref,
+                channel=place.name,
+                environment=place.environment,
+                use_case=use_case.ref,
+                generation=now.generation,
+                stable=stable,
+                candidate=candidate,
+                weight_bp=now.weight_bp,
+                since=now.valid_from,
+                rollout=rollout,
+                rollout_state=rollout_state,
+                rollback_target=_target(
+                    stood.get(place.id, []), stable, candidate, base_ref, base, allowed
+                ),
+                review=review.number if review else None,
+            )
+        )
     return views
 
 
 def _target(
-    stood: list[Stood], stable: str | None, candidate: str | None, base_ref: str, base: Version, allowed: bool
+    stood: list[Stood],
+    stable: str | None,
+    candidate: str | None,
+    base_ref: str,
+    base: Version,
+    allowed: bool,
 ) -> str | None:
-    """Where a rollback would go: off a candidate the stable stays; off a stable version the rule decides."""
+    """Where a rollback would go: off a candidate the stable stays; off a stable version the rule
+    decides.
+    """
     if candidate is not None and stable is not None:
         return stable
     if stable is None or stable == base_ref:
         return None
     try:
         target = rollback_target(
-            [one.stable for one in stood if not one.is_base], base_root=base.base_root or "",
-            base_usable=base.state in ("registered", "deprecated"), fallback_allowed=allowed, leaving=stable,
-        )  # fmt: skip
+            [one.stable for one in stood if not one.is_base],
+            base_root=base.base_root or "",
+            base_usable=base.state in ("registered", "deprecated"),
+            fallback_allowed=allowed,
+            leaving=stable,
+        )
     except Refused:
         return None
     return target.stable.ref if target.stable else base_ref
 
 
 def as_of(store: Store, actor: Actor, at: datetime, environment: str) -> list[AsOfView]:
-    """What every channel of an environment served at a moment, exactly, and who had approved it by then."""
+    """What every channel of an environment served at a moment, exactly, and who had approved it by
+    then.
+    """
     if at.tzinfo is None:
-        raise Invalid("bad-time", f"'{at.isoformat()}' names no time zone.", "Write it like 2026-11-22T19:31:04Z.")
+        raise Invalid(
+            "bad-time",
+            f"'{at.isoformat()}' names no time zone.",
+            "Write it like 2026-11-22T19:31:04Z.",
+        )
     check_environment(environment)
     with store.read(actor) as session:
         rows = session.execute(
@@ -188,30 +255,44 @@ def as_of(store: Store, actor: Actor, at: datetime, environment: str) -> list[As
             .outerjoin(Stable, Stable.id == RouteGeneration.stable_version_id)
             .outerjoin(Candidate, Candidate.id == RouteGeneration.candidate_version_id)
             .where(
-                seen(actor, Line.team), Channel.environment == environment, RouteGeneration.valid_from <= at,
+                seen(actor, Line.team),
+                Channel.environment == environment,
+                RouteGeneration.valid_from <= at,
                 RouteGeneration.valid_to.is_(None) | (RouteGeneration.valid_to > at),
             )
             .order_by(Line.team, Line.name, Channel.name)
-        ).all()  # fmt: skip
+        ).all()
         reviews = _reviews(session, [row[2].id for row in rows], at)
         signed = _approvers(session, [row.id for row in reviews.values()], at)
         views = []
         for place, line, then, stable, candidate in rows:
             review = reviews.get(then.id)
-            views.append(AsOfView(
-                adapter=line.ref, channel=place.name, environment=environment, generation=then.generation,
-                version=stable, candidate=candidate, weight_bp=then.weight_bp, since=then.valid_from,
-                review=review.number if review else None, approved_by=signed[review.id] if review else [],
-            ))  # fmt: skip
+            views.append(
+                AsOfView(
+                    adapter=line.ref,
+                    channel=place.name,
+                    environment=environment,
+                    generation=then.generation,
+                    version=stable,
+                    candidate=candidate,
+                    weight_bp=then.weight_bp,
+                    since=then.valid_from,
+                    review=review.number if review else None,
+                    approved_by=signed[review.id] if review else [],
+                )
+            )
         return views
 
 
 def _approvers(session: Session, reviews: list[UUID], at: datetime) -> dict[UUID, list[str]]:
     rows = session.execute(
-        text("select review_id, account_id from vote where review_id = any(:reviews) and verdict = 'approve' "
-             "and at <= :at order by at, id"),
+        text(
+            "select review_id, account_id from vote where review_id = any(:reviews) and verdict = "
+            "'approve' "
+            "and at <= :at order by at, id"
+        ),
         {"reviews": reviews, "at": at},
-    ).all()  # fmt: skip
+    ).all()
     called = names(session, {row.account_id for row in rows})
     found: dict[UUID, list[str]] = {}
     for row in rows:
@@ -220,40 +301,59 @@ def _approvers(session: Session, reviews: list[UUID], at: datetime) -> dict[UUID
 
 
 def routing(store: Store, actor: Actor, environment: str) -> RoutingView:
-    """All routes of an environment as a gateway needs them; `etag` is the digest of the entries and of nothing else."""
+    """All routes of an environment as a gateway needs them; `etag` is the digest of the entries and
+    of nothing else.
+    """
     check_environment(environment)
     with store.read(actor) as session:
         rows = session.execute(
             select(Channel, Line, RouteGeneration)
             .join(Line, Line.id == Channel.line_id)
-            .join(RouteGeneration, (RouteGeneration.channel_id == Channel.id) & RouteGeneration.valid_to.is_(None))
+            .join(
+                RouteGeneration,
+                (RouteGeneration.channel_id == Channel.id) & RouteGeneration.valid_to.is_(None),
+            )
             .where(seen(actor, Line.team), Channel.environment == environment)
             .order_by(Line.team, Line.name, Channel.name)
         ).all()
-        arms = _arms(session, {
-            one for place, _, now in rows
-            for one in (now.stable_version_id, now.candidate_version_id, place.base_version_id) if one is not None
-        })  # fmt: skip
+        arms = _arms(
+            session,
+            {
+                one
+                for place, _, now in rows
+                for one in (now.stable_version_id, now.candidate_version_id, place.base_version_id)
+                if one is not None
+            },
+        )
         allowed = _fallbacks(session).get(environment, False)
         urgent = _urgent(session, [place.id for place, _, _ in rows])
         issued_at = session.execute(select(func.clock_timestamp())).scalar_one()
     entries = []
     for place, line, now in rows:
         base, base_state = arms[place.base_version_id]
-        entries.append(RoutingEntry(
-            model=line.ref, channel=place.name, generation=now.generation,
-            stable=arms[now.stable_version_id][0] if now.stable_version_id else None,
-            candidate=arms[now.candidate_version_id][0] if now.candidate_version_id else None,
-            weight_bp=now.weight_bp, salt=now.salt, base=base,
-            fallback_to_base=allowed and base_state in ("registered", "deprecated"), killed=now.killed,
-            urgent=urgent.get(place.id, 0),
-        ))  # fmt: skip
+        entries.append(
+            RoutingEntry(
+                model=line.ref,
+                channel=place.name,
+                generation=now.generation,
+                stable=arms[now.stable_version_id][0] if now.stable_version_id else None,
+                candidate=arms[now.candidate_version_id][0] if now.candidate_version_id else None,
+                weight_bp=now.weight_bp,
+                salt=now.salt,
+                base=base,
+                fallback_to_base=allowed and base_state in ("registered", "deprecated"),
+                killed=now.killed,
+                urgent=urgent.get(place.id, 0),
+            )
+        )
     etag = canonical.digest([asdict(entry) for entry in entries])
     return RoutingView(environment, etag, issued_at, entries)
 
 
 def _urgent(session: Session, channels: list[UUID]) -> dict[UUID, int]:
-    """The newest generation of each channel that took something off: gateways must not wait to follow it."""
+    """The newest generation of each channel that took something off: gateways must not wait to
+    follow it.
+    """
     took_off = RouteGeneration.kind.in_(("rollback", "recall")) | RouteGeneration.killed
     rows = session.execute(
         select(RouteGeneration.channel_id, func.max(RouteGeneration.generation).label("newest"))
@@ -273,6 +373,9 @@ def _arms(session: Session, ids: set[UUID]) -> dict[UUID, tuple[ArmView, str]]:
         .where(Version.id.in_(ids))
     )
     return {
-        one.id: (ArmView(ref, kind, one.manifest_digest, one.tensor_root or "", files.get(one.id, [])), one.state)
+        one.id: (
+            ArmView(ref, kind, one.manifest_digest, one.tensor_root or "", files.get(one.id, [])),
+            one.state,
+        )
         for one, kind, ref in rows
     }

@@ -25,14 +25,23 @@ def training_run(store: Store, actor: Actor, run_id: UUID) -> TrainingRunView:
     with store.read(actor) as session:
         found = _views(session, actor, TrainingRun.id == run_id, true(), 1)
     if not found:
-        raise NotFound("training-run-unknown", f"There is no training run {run_id}.", "See countersign run ls.")
+        raise NotFound(
+            "training-run-unknown", f"There is no training run {run_id}.", "See countersign run ls."
+        )
     return found[0]
 
 
 def training_runs(
-    store: Store, actor: Actor, adapter: str | None = None, state: str | None = None, *, limit: int = LONGEST
+    store: Store,
+    actor: Actor,
+    adapter: str | None = None,
+    state: str | None = None,
+    *,
+    limit: int = LONGEST,
 ) -> list[TrainingRunView]:
-    """The newest training runs of the teams the caller sees, of one adapter or in one state if asked; newest first."""
+    """The newest training runs of the teams the caller sees, of one adapter or in one state if
+    asked; newest first.
+    """
     of_line: ColumnElement[bool] = true()
     in_state: ColumnElement[bool] = true()
     if adapter is not None:
@@ -40,14 +49,22 @@ def training_runs(
         of_line = (Line.team == line.team) & (Line.name == line.name)
     if state is not None:
         if state not in STATES:
-            raise Invalid("bad-state", f"A training run is never '{state[:40]}'.", f"Use one of {', '.join(STATES)}.")
+            raise Invalid(
+                "bad-state",
+                f"A training run is never '{state[:40]}'.",
+                f"Use one of {', '.join(STATES)}.",
+            )
         in_state = TrainingRun.state == state
     with store.read(actor) as session:
         return _views(session, actor, of_line, in_state, length(limit))
 
 
 def _views(
-    session: Session, actor: Actor, which: ColumnElement[bool], also: ColumnElement[bool], limit: int
+    session: Session,
+    actor: Actor,
+    which: ColumnElement[bool],
+    also: ColumnElement[bool],
+    limit: int,
 ) -> list[TrainingRunView]:
     rows = session.execute(
         select(TrainingRun, Line, Node.ref, DataNode.ref, Lease.progress)
@@ -69,16 +86,33 @@ def _views(
     )
     for run_id, ref in session.execute(published):
         outputs[run_id].append(ref)
-    called = names(session, {who for row in rows for who in (row[0].requested_by, row[0].trainer_id)})
+    called = names(
+        session, {who for row in rows for who in (row[0].requested_by, row[0].trainer_id)}
+    )
     views = []
     for run, line, base, dataset, progress in rows:
         report = run.report or {}
-        views.append(TrainingRunView(
-            id=run.id, adapter=line.ref, base=base, dataset=plain_ref(dataset), recipe=run.recipe,
-            recipe_digest=run.recipe_digest, state=run.state, attempt=run.attempt, progress=progress or {},
-            outputs=outputs[run.id], meters=report.get("meters") or {}, environment=report.get("environment") or {},
-            mlflow_url=(report.get("mlflow") or {}).get("url"), error=run.error,
-            requested_by=called[run.requested_by], trainer=called[run.trainer_id] if run.trainer_id else None,
-            created_at=run.created_at, started_at=run.started_at, finished_at=run.finished_at,
-        ))  # fmt: skip
+        views.append(
+            TrainingRunView(
+                id=run.id,
+                adapter=line.ref,
+                base=base,
+                dataset=plain_ref(dataset),
+                recipe=run.recipe,
+                recipe_digest=run.recipe_digest,
+                state=run.state,
+                attempt=run.attempt,
+                progress=progress or {},
+                outputs=outputs[run.id],
+                meters=report.get("meters") or {},
+                environment=report.get("environment") or {},
+                mlflow_url=(report.get("mlflow") or {}).get("url"),
+                error=run.error,
+                requested_by=called[run.requested_by],
+                trainer=called[run.trainer_id] if run.trainer_id else None,
+                created_at=run.created_at,
+                started_at=run.started_at,
+                finished_at=run.finished_at,
+            )
+        )
     return views

@@ -23,8 +23,14 @@ def use_cases(store: Store, actor: Actor) -> list[UseCaseView]:
         )
         return [
             UseCaseView(
-                id=row.id, name=row.ref, purpose=row.purpose, owner=row.owner, risk_tier=row.risk_tier, suite=suite,
-                details=row.details, created_at=row.created_at,
+                id=row.id,
+                name=row.ref,
+                purpose=row.purpose,
+                owner=row.owner,
+                risk_tier=row.risk_tier,
+                suite=suite,
+                details=row.details,
+                created_at=row.created_at,
             )
             for row, suite in rows
-        ]  # fmt: skip
+        ]

@@ -1,4 +1,6 @@
-"""Lines of base models, adapters and checkpoints, and their versions with all that is true of them now."""
+"""Lines of base models, adapters and checkpoints, and their versions with all that is true of them
+now.
+"""
 
 from __future__ import annotations
 
@@ -27,35 +29,67 @@ GONE = ("deleted", "recalled")
 
 
 def lines(
-    store: Store, actor: Actor, kind: str | None = None, team: str | None = None, q: str | None = None,
-    cursor: str | None = None, limit: int = 50,
-) -> LinePage:  # fmt: skip
-    """One page of lines by name; `q` finds its characters anywhere in a name or a business domain."""
+    store: Store,
+    actor: Actor,
+    kind: str | None = None,
+    team: str | None = None,
+    q: str | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> LinePage:
+    """One page of lines by name; `q` finds its characters anywhere in a name or a business
+    domain.
+    """
     if kind is not None and kind not in KINDS:
-        raise Invalid("bad-kind", f"There is no kind '{kind[:40]}'.", f"Use one of {', '.join(KINDS)}.")
-    statement = select(Line).where(seen(actor, Line.team)).order_by(Line.team, Line.name).limit(length(limit) + 1)
+        raise Invalid(
+            "bad-kind", f"There is no kind '{kind[:40]}'.", f"Use one of {', '.join(KINDS)}."
+        )
+    statement = (
+        select(Line)
+        .where(seen(actor, Line.team))
+        .order_by(Line.team, Line.name)
+        .limit(length(limit) + 1)
+    )
     if kind is not None:
         statement = statement.where(Line.kind == kind)
     if team is not None:
         statement = statement.where(Line.team == storable(team))
     if q:
         pattern = containing(q)
-        statement = statement.where(or_((Line.team + "/" + Line.name).ilike(pattern), Line.domain.ilike(pattern)))
+        statement = statement.where(
+            or_((Line.team + "/" + Line.name).ilike(pattern), Line.domain.ilike(pattern))
+        )
     if cursor is not None:
-        statement = statement.where(tuple_(Line.team, Line.name) > tuple_(*key_in(cursor, str, str)))
+        statement = statement.where(
+            tuple_(Line.team, Line.name) > tuple_(*key_in(cursor, str, str))
+        )
     with store.read(actor) as session:
         found = session.scalars(statement).all()
         rows = found[:limit]
         stand = _standings(session, [row.id for row in rows])
-        serves = _serves(session, actor, Version.line_id.in_([row.id for row in rows]), Version.line_id)
+        serves = _serves(
+            session, actor, Version.line_id.in_([row.id for row in rows]), Version.line_id
+        )
     views = []
     for row in rows:
         count, newest, state = stand.get(row.id, (0, None, None))
-        views.append(LineView(
-            id=row.id, name=row.ref, team=row.team, kind=row.kind, domain=row.domain, versions=count, newest=newest,
-            newest_state=state, serves=serves.get(row.id, []), created_at=row.created_at,
-        ))  # fmt: skip
-    return LinePage(views, cursor_after((rows[-1].team, rows[-1].name)) if len(found) > limit else None)
+        views.append(
+            LineView(
+                id=row.id,
+                name=row.ref,
+                team=row.team,
+                kind=row.kind,
+                domain=row.domain,
+                versions=count,
+                newest=newest,
+                newest_state=state,
+                serves=serves.get(row.id, []),
+                created_at=row.created_at,
+            )
+        )
+    return LinePage(
+        views, cursor_after((rows[-1].team, rows[-1].name)) if len(found) > limit else None
+    )
 
 
 def versions(store: Store, actor: Actor, line: str) -> list[VersionView]:
@@ -66,8 +100,11 @@ def versions(store: Store, actor: Actor, line: str) -> list[VersionView]:
             select(Line).where(Line.team == ref.team, Line.name == ref.name, seen(actor, Line.team))
         ).one_or_none()
         if of is None:
-            raise NotFound("line-unknown", f"There is no base model, adapter or checkpoint '{ref.line}'.",
-                           "See countersign adapter ls and countersign base ls.")  # fmt: skip
+            raise NotFound(
+                "line-unknown",
+                f"There is no base model, adapter or checkpoint '{ref.line}'.",
+                "See countersign adapter ls and countersign base ls.",
+            )
         rows = session.execute(
             select(Version, Node)
             .join(Node, Node.id == Version.id)
@@ -78,27 +115,47 @@ def versions(store: Store, actor: Actor, line: str) -> list[VersionView]:
 
 
 def version(store: Store, actor: Actor, ref: str, *, gone: bool = False) -> VersionView:
-    """The one version a reference names, or NotFound; what was deleted only where `gone` asks for it too."""
+    """The one version a reference names, or NotFound; what was deleted only where `gone` asks for
+    it too.
+    """
     with store.read(actor) as session:
-        return _views(session, actor, [table.by_ref(session, ref, teams=actor.teams(), gone=gone)])[0]
+        return _views(session, actor, [table.by_ref(session, ref, teams=actor.teams(), gone=gone)])[
+            0
+        ]
 
 
 def fallen(store: Store, actor: Actor, refs: Collection[str | None]) -> dict[str, str]:
-    """Of these versions those that were deleted or recalled, by reference, with their state; one statement for a page."""
+    """Of these versions those that were deleted or recalled, by reference, with their state; one
+    statement for a page.
+    """
     wanted = select(Node.ref, Version.state).join(Version, Version.id == Node.id)
-    wanted = wanted.where(Node.ref.in_(set(refs) - {None}), Version.state.in_(GONE), seen(actor, Node.team))
+    wanted = wanted.where(
+        Node.ref.in_(set(refs) - {None}), Version.state.in_(GONE), seen(actor, Node.team)
+    )
     with store.read(actor) as session:
         return {row.ref: row.state for row in session.execute(wanted)}
 
 
 def _standings(session: Session, ids: list[UUID]) -> dict[UUID, tuple[int, str, str]]:
-    """By line: how many numbered versions, and the newest one's ref and state (a draft where nothing is numbered)."""
+    """By line: how many numbered versions, and the newest one's ref and state (a draft where
+    nothing is numbered).
+    """
     statement = (
-        select(Version.line_id, func.count(Version.number).over(partition_by=Version.line_id), Node.ref, Version.state)
+        select(
+            Version.line_id,
+            func.count(Version.number).over(partition_by=Version.line_id),
+            Node.ref,
+            Version.state,
+        )
         .ext(distinct_on(Version.line_id))
         .join(Node, Node.id == Version.id)
         .where(Version.line_id.in_(ids))
-        .order_by(Version.line_id, Version.state == "deleted", Version.number.desc().nulls_last(), Node.seq.desc())
+        .order_by(
+            Version.line_id,
+            Version.state == "deleted",
+            Version.number.desc().nulls_last(),
+            Node.seq.desc(),
+        )
     )
     return {row[0]: (row[1], row[2], row[3]) for row in session.execute(statement)}
 
@@ -106,15 +163,27 @@ def _standings(session: Session, ids: list[UUID]) -> dict[UUID, tuple[int, str, 
 def _serves(
     session: Session, actor: Actor, which: ColumnElement[bool], by: InstrumentedAttribute[UUID]
 ) -> dict[UUID, list[str]]:
-    """`environment/channel` of every open generation that names these versions, by version or by line."""
+    """`environment/channel` of every open generation that names these versions, by version or by
+    line.
+    """
     statement = (
         select(by, Channel.environment + "/" + Channel.name)
         .distinct()
         .select_from(RouteGeneration)
-        .join(Version, Version.id.in_((RouteGeneration.stable_version_id, RouteGeneration.candidate_version_id)))
+        .join(
+            Version,
+            Version.id.in_(
+                (RouteGeneration.stable_version_id, RouteGeneration.candidate_version_id)
+            ),
+        )
         .join(Channel, Channel.id == RouteGeneration.channel_id)
         .join(ChannelLine, ChannelLine.id == Channel.line_id)
-        .where(RouteGeneration.valid_to.is_(None), ~RouteGeneration.killed, which, seen(actor, ChannelLine.team))
+        .where(
+            RouteGeneration.valid_to.is_(None),
+            ~RouteGeneration.killed,
+            which,
+            seen(actor, ChannelLine.team),
+        )
     )
     found: dict[UUID, list[str]] = {}
     for key, place in session.execute(statement):
@@ -122,30 +191,51 @@ def _serves(
     return {key: sorted(places) for key, places in found.items()}
 
 
-def _views(session: Session, actor: Actor, rows: list[tuple[Version, Line, Node]]) -> list[VersionView]:
+def _views(
+    session: Session, actor: Actor, rows: list[tuple[Version, Line, Node]]
+) -> list[VersionView]:
     ids = [version.id for version, _, _ in rows]
-    bases = _refs(session, {version.base_version_id for version, _, _ in rows if version.base_version_id})
+    bases = _refs(
+        session, {version.base_version_id for version, _, _ in rows if version.base_version_id}
+    )
     files = files_of(session, ids)
     approvals = _approvals(session, ids)
     serves = _serves(session, actor, Version.id.in_(ids), Version.id)
-    reasons = _recall_reasons(session, [version.id for version, _, _ in rows if version.state == "recalled"])
+    reasons = _recall_reasons(
+        session, [version.id for version, _, _ in rows if version.state == "recalled"]
+    )
     called = names(session, {version.created_by for version, _, _ in rows})
     return [
         VersionView(
-            id=version.id, ref=node.ref, line=line.ref, kind=line.kind, number=version.number, state=version.state,
-            manifest_digest=version.manifest_digest, tensor_root=version.tensor_root, base_root=version.base_root,
-            base=bases[version.base_version_id] if version.base_version_id else None, meta=version.meta,
-            facts=version.facts, files=files.get(version.id, []), training_run=version.training_run_id,
-            created_by=called[version.created_by], created_at=version.created_at,
-            approvals=approvals.get(version.id, []), serves=serves.get(version.id, []),
+            id=version.id,
+            ref=node.ref,
+            line=line.ref,
+            kind=line.kind,
+            number=version.number,
+            state=version.state,
+            manifest_digest=version.manifest_digest,
+            tensor_root=version.tensor_root,
+            base_root=version.base_root,
+            base=bases[version.base_version_id] if version.base_version_id else None,
+            meta=version.meta,
+            facts=version.facts,
+            files=files.get(version.id, []),
+            training_run=version.training_run_id,
+            created_by=called[version.created_by],
+            created_at=version.created_at,
+            approvals=approvals.get(version.id, []),
+            serves=serves.get(version.id, []),
             recall_reason=reasons.get(version.id),
         )
         for version, line, node in rows
-    ]  # fmt: skip
+    ]
 
 
 def _refs(session: Session, ids: set[UUID]) -> dict[UUID, str]:
-    return {row.id: row.ref for row in session.execute(select(Node.id, Node.ref).where(Node.id.in_(ids)))}
+    return {
+        row.id: row.ref
+        for row in session.execute(select(Node.id, Node.ref).where(Node.id.in_(ids)))
+    }
 
 
 def files_of(session: Session, ids: list[UUID]) -> dict[UUID, list[FileView]]:
@@ -163,10 +253,19 @@ def files_of(session: Session, ids: list[UUID]) -> dict[UUID, list[FileView]]:
 
 
 def _approvals(session: Session, ids: list[UUID]) -> dict[UUID, list[ApprovalView]]:
-    """Approvals in force and gone; one past its date reads expired, whether or not upkeep has come by yet."""
+    """Approvals in force and gone; one past its date reads expired, whether or not upkeep has come
+    by yet.
+    """
     over = (Review.state == "approved") & (Review.expires_at <= func.clock_timestamp())
     statement = (
-        select(Review.version_id, Review.number, Review.environment, Review.state, Review.expires_at, over)
+        select(
+            Review.version_id,
+            Review.number,
+            Review.environment,
+            Review.state,
+            Review.expires_at,
+            over,
+        )
         .where(Review.version_id.in_(ids), Review.state.in_(("approved", "voided", "expired")))
         .order_by(Review.number)
     )
@@ -184,10 +283,14 @@ def _recall_reasons(session: Session, ids: list[UUID]) -> dict[UUID, str]:
         return {}
     rows = session.execute(
         text(
-            "with recursive stands_on(version, id) as (select v, v from unnest(cast(:ids as uuid[])) v union "
-            "select s.version, n.id from stands_on s cross join lateral (select e.parent_id as id from lineage_edge e "
-            "where e.child_id = s.id union all select v.base_version_id from version v where v.id = s.id) n) "
-            "select distinct on (s.version) s.version, p.value from stands_on s join recall r on r.node_id = s.id "
+            "with recursive stands_on(version, id) as (select v, v from unnest(cast(:ids as "
+            "uuid[])) v union "
+            "select s.version, n.id from stands_on s cross join lateral (select e.parent_id as id "
+            "from lineage_edge e "
+            "where e.child_id = s.id union all select v.base_version_id from version v where v.id "
+            "= s.id) n) "
+            "select distinct on (s.version) s.version, p.value from stands_on s join recall r on "
+            "r.node_id = s.id "
             "left join personal p on p.commitment = r.reason_commitment "
             "order by s.version, r.node_id = s.version desc, r.at desc"
         ),

@@ -19,11 +19,15 @@ from registry.views.training_runs import EvalWork, InputFile, InputView, Trainin
 
 
 def is_training(store: Store, actor: Actor, run_id: UUID) -> bool:
-    """Is this a training run (and not an eval run)? NotFound when it is neither, or another team's."""
+    """Is this a training run (and not an eval run)? NotFound when it is neither, or another
+    team's.
+    """
     with store.read(actor) as session:
         run, team = table.by_id(session, run_id)
         if not actor.sees(team):
-            raise NotFound("work-unknown", f"There is no training run or eval run {run_id}.", "Check the id.")
+            raise NotFound(
+                "work-unknown", f"There is no training run or eval run {run_id}.", "Check the id."
+            )
         return isinstance(run, TrainingRun)
 
 
@@ -33,7 +37,9 @@ def work(store: Store, actor: Actor, run_id: UUID) -> WorkView:
         run, _ = table.by_id(session, run_id)
         lease = session.get(Lease, run_id)
         if lease is None or lease.account_id != actor.account:
-            raise Conflict("lease-lost", "This work is not leased to you any more.", "Ask for other work.")
+            raise Conflict(
+                "lease-lost", "This work is not leased to you any more.", "Ask for other work."
+            )
         training = _training(session, run) if isinstance(run, TrainingRun) else None
         evaluation = _evaluation(session, run) if isinstance(run, EvalRun) else None
         kind = "training_run" if training else "eval_run"
@@ -42,7 +48,9 @@ def work(store: Store, actor: Actor, run_id: UUID) -> WorkView:
 
 def _version(session: Session, version_id: UUID) -> InputView:
     version, line, node = versions.by_id(session, version_id)
-    files = [InputFile(path, sha256, size) for path, sha256, size in versions.files(session, version_id)]
+    files = [
+        InputFile(path, sha256, size) for path, sha256, size in versions.files(session, version_id)
+    ]
     # An adapter is known by its own tensors, a base by the root that binds adapters to it.
     root = version.tensor_root if line.kind == "adapter" else version.base_root
     return InputView(node.ref, line.kind, root or "", files)
@@ -52,10 +60,21 @@ def _training(session: Session, run: TrainingRun) -> TrainingWork:
     data = session.get_one(DatasetVersion, run.dataset_version_id)
     blob = session.get_one(Blob, data.blob_id)
     ref = session.get_one(Node, data.id).ref.removeprefix("dataset:")
-    dataset = InputView(ref, "dataset", data.record_root, [InputFile("rows.jsonl", blob.id, blob.size)])
-    published = {str(step): ref for step, (ref, _, _) in versions.of_training_run(session, run.id).items()}
-    return TrainingWork(session.get_one(Line, run.line_id).ref, run.recipe, run.recipe_digest,
-                        _version(session, run.base_version_id), dataset, published, dict(run.meta))  # fmt: skip
+    dataset = InputView(
+        ref, "dataset", data.record_root, [InputFile("rows.jsonl", blob.id, blob.size)]
+    )
+    published = {
+        str(step): ref for step, (ref, _, _) in versions.of_training_run(session, run.id).items()
+    }
+    return TrainingWork(
+        session.get_one(Line, run.line_id).ref,
+        run.recipe,
+        run.recipe_digest,
+        _version(session, run.base_version_id),
+        dataset,
+        published,
+        dict(run.meta),
+    )
 
 
 def _evaluation(session: Session, run: EvalRun) -> EvalWork:
@@ -64,5 +83,12 @@ def _evaluation(session: Session, run: EvalRun) -> EvalWork:
     subject = versions.by_id(session, run.subject_id)[0]
     ref = session.get_one(Node, suite.id).ref.removeprefix("suite:")
     base = _version(session, subject.base_version_id) if subject.base_version_id else None
-    return EvalWork(ref, suite.digest, suite.metric, suite.decoding, InputFile("items.jsonl", items.id, items.size),
-                    _version(session, run.subject_id), base)  # fmt: skip
+    return EvalWork(
+        ref,
+        suite.digest,
+        suite.metric,
+        suite.decoding,
+        InputFile("items.jsonl", items.id, items.size),
+        _version(session, run.subject_id),
+        base,
+    )

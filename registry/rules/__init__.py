@@ -1,1 +1,3 @@
-"""What is allowed. Pure standard library: no I/O, no clock, no SQL; shipped inside evidence packs and re-run there."""
+"""What is allowed. Pure standard library: no I/O, no clock, no SQL; shipped inside evidence packs
+and re-run there.
+"""

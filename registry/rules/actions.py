@@ -1,4 +1,6 @@
-"""The one vocabulary of acts, `noun:verb`: permission, audit action, log event and docs heading alike."""
+"""The one vocabulary of acts, `noun:verb`: permission, audit action, log event and docs heading
+alike.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +50,12 @@ class Action(StrEnum):
 
 
 # Acts that ask for a fresh sign-in: a personal token minted within the last twelve hours.
-STEP_UP = frozenset({
-    Action.REVIEW_VOTE, Action.ROLLOUT_PROMOTE, Action.RECALL, Action.HOLD_LIFT, Action.VERSION_DELETE,
-})  # fmt: skip
+STEP_UP = frozenset(
+    {
+        Action.REVIEW_VOTE,
+        Action.ROLLOUT_PROMOTE,
+        Action.RECALL,
+        Action.HOLD_LIFT,
+        Action.VERSION_DELETE,
+    }
+)

@@ -57,7 +57,8 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     Action.TAG_SET: frozenset({Role.ENGINEER}),
     Action.RETENTION_DEFINE: frozenset({Role.ADMIN}),
     Action.RETENTION_ASSIGN: frozenset({Role.ADMIN, Role.ENGINEER}),
-    # A hold only keeps, so either may place one at once; what it protects against is deletion, so reviewers lift it.
+    # A hold only keeps, so either may place one at once; what it protects against is deletion, so
+    # reviewers lift it.
     Action.HOLD_PLACE: frozenset({Role.ADMIN, Role.REVIEWER}),
     Action.HOLD_LIFT: frozenset({Role.REVIEWER}),
     Action.VERSION_DELETE: frozenset({Role.ENGINEER}),
@@ -83,8 +84,9 @@ class Matter(StrEnum):
     LOG = "the whole log as one file"
 
 
-# Whoever may be refused a deletion learns that a hold stands, over what, and since when; for whose case, only those who
-# place and lift it, and those who supervise them. A gateway and a trainer delete nothing and need none of it.
+# Whoever may be refused a deletion learns that a hold stands, over what, and since when; for whose
+# case, only those who place and lift it, and those who supervise them. A gateway and a trainer
+# delete nothing and need none of it.
 READERS: dict[Matter, frozenset[Role]] = {
     Matter.KEEPING: PEOPLE,
     Matter.CASE: PERMISSIONS[Action.HOLD_PLACE] | PERMISSIONS[Action.HOLD_LIFT] | {Role.AUDITOR},
@@ -93,7 +95,8 @@ READERS: dict[Matter, frozenset[Role]] = {
     Matter.LOG: frozenset({Role.ADMIN, Role.AUDITOR, Role.REVIEWER}),
 }
 
-# Reviewers judge across teams: their own team (compliance, risk) says for whom they speak, not what they may see.
+# Reviewers judge across teams: their own team (compliance, risk) says for whom they speak, not what
+# they may see.
 ACROSS_TEAMS = frozenset({Role.ADMIN, Role.REVIEWER, Role.AUDITOR})
 
 
@@ -127,7 +130,9 @@ class Actor:
 
     def teams(self) -> frozenset[str] | None:
         """The teams whose rows this actor sees; None means all of them."""
-        if self.is_system or any(grant.team is None or grant.role in ACROSS_TEAMS for grant in self.grants):
+        if self.is_system or any(
+            grant.team is None or grant.role in ACROSS_TEAMS for grant in self.grants
+        ):
             return None
         return frozenset(grant.team for grant in self.grants if grant.team is not None)
 
@@ -143,18 +148,23 @@ SYSTEM = Actor(account=None, name="system", grants=frozenset(), via="system")
 
 
 def allowed(actor: Actor, action: Action, team: str | None) -> bool:
-    """Does any grant allow this act in this team? Reviewers and administrators act in every team."""
+    """Does any grant allow this act in this team? Reviewers and administrators act in every
+    team.
+    """
     if actor.is_system:
         return True
     roles = PERMISSIONS[action]
     return any(
-        grant.role in roles and (grant.team is None or team is None or grant.team == team or grant.role in ACROSS_TEAMS)
+        grant.role in roles
+        and (grant.team is None or team is None or grant.team == team or grant.role in ACROSS_TEAMS)
         for grant in actor.grants
     )
 
 
 def require(actor: Actor, action: Action, team: str | None, now: datetime) -> None:
-    """Raise unless the act is allowed: Forbidden names the roles that may, Unauthenticated asks for a fresh sign-in."""
+    """Raise unless the act is allowed: Forbidden names the roles that may, Unauthenticated asks for
+    a fresh sign-in.
+    """
     if not allowed(actor, action, team):
         roles = sorted(role.value for role in PERMISSIONS[action]) or ["the registry itself"]
         where = f" in team {team}" if team else ""
@@ -162,9 +172,15 @@ def require(actor: Actor, action: Action, team: str | None, now: datetime) -> No
             "role-missing",
             f"{actor.name} may not {action.value}{where}: it needs the role {' or '.join(roles)}.",
             "Ask an administrator for a token with that role, or let somebody who holds it act.",
-            action=action.value, team=team, roles=roles,
-        )  # fmt: skip
-    if action in STEP_UP and not actor.is_system and (actor.signed_in is None or now - actor.signed_in > FRESH):
+            action=action.value,
+            team=team,
+            roles=roles,
+        )
+    if (
+        action in STEP_UP
+        and not actor.is_system
+        and (actor.signed_in is None or now - actor.signed_in > FRESH)
+    ):
         raise Unauthenticated(
             "fresh-sign-in",
             f"{action.value} needs a fresh sign-in: this token was minted more than 12 hours ago.",
@@ -178,18 +194,27 @@ def may_read(actor: Actor, matter: Matter) -> bool:
 
 
 def require_reader(actor: Actor, matter: Matter) -> None:
-    """Raise Forbidden `role-missing`, naming the roles that read this, unless the actor holds one."""
+    """Raise Forbidden `role-missing`, naming the roles that read this, unless the actor holds
+    one.
+    """
     if not may_read(actor, matter):
         roles = sorted(role.value for role in READERS[matter])
-        raise Forbidden("role-missing", f"{actor.name} may not read {matter.value}: it needs the role "
-                        f"{' or '.join(roles)}.", "Let somebody who holds one of them look.", roles=roles)  # fmt: skip
+        raise Forbidden(
+            "role-missing",
+            f"{actor.name} may not read {matter.value}: it needs the role {' or '.join(roles)}.",
+            "Let somebody who holds one of them look.",
+            roles=roles,
+        )
 
 
 def check_bound(roles: list[Role], environment: str | None) -> str | None:
     """Only gateways are bound to an environment: everybody else's work crosses them all."""
     if environment is not None and set(roles) != {Role.GATEWAY}:
-        raise Invalid("environment-not-for-role", "Only a gateway's token can be bound to an environment.",
-                      "Leave the environment out, or mint a token with the role gateway alone.")  # fmt: skip
+        raise Invalid(
+            "environment-not-for-role",
+            "Only a gateway's token can be bound to an environment.",
+            "Leave the environment out, or mint a token with the role gateway alone.",
+        )
     return check_environment(environment) if environment is not None else None
 
 
@@ -197,10 +222,16 @@ def parse_roles(names: list[str]) -> list[Role]:
     """The roles named, all of people or all of services: one account is never both."""
     unknown = sorted(set(names) - {role.value for role in Role})
     if unknown or not names:
-        raise Invalid("bad-role", f"There is no role {', '.join(unknown) or '(none given)'}.",
-                      f"Use {', '.join(role.value for role in Role)}.")  # fmt: skip
+        raise Invalid(
+            "bad-role",
+            f"There is no role {', '.join(unknown) or '(none given)'}.",
+            f"Use {', '.join(role.value for role in Role)}.",
+        )
     roles = [Role(name) for name in dict.fromkeys(names)]
     if len({role in SERVICE_ROLES for role in roles}) > 1:
-        raise Invalid("mixed-roles", "An account is a person or a service, not both.",
-                      "Make one account for the person and another for the trainer or gateway.")  # fmt: skip
+        raise Invalid(
+            "mixed-roles",
+            "An account is a person or a service, not both.",
+            "Make one account for the person and another for the trainer or gateway.",
+        )
     return roles

@@ -1,7 +1,8 @@
 """Scores recomputed from the outputs themselves, and what they say about a difference.
 
-A trainer's own counts are never trusted: the suite knows what was expected, the samples what was answered. Two runs on
-the same items are compared item by item, which needs far fewer items than comparing two averages.
+A trainer's own counts are never trusted: the suite knows what was expected, the samples what was
+answered. Two runs on the same items are compared item by item, which needs far fewer items than
+comparing two averages.
 """
 
 from __future__ import annotations
@@ -20,10 +21,18 @@ def exact_match(output: str, expected: str) -> bool:
 
 
 def check_subject(ref: str, loads_as: object) -> None:
-    """A suite asks for text: Refused `writes-no-text` where the version is loaded through a class that writes none."""
+    """A suite asks for text: Refused `writes-no-text` where the version is loaded through a class
+    that writes none.
+    """
     if loads_as not in (None, "AutoModelForCausalLM"):
-        raise Refused("writes-no-text", f"{ref} is loaded through {loads_as}, which answers with vectors or labels, and a suite "
-                      "compares text.", "Measure it with its own metric and register that with its meta.", subject=ref)  # fmt: skip
+        raise Refused(
+            "writes-no-text",
+            f"{ref} is loaded through {loads_as}, which answers with vectors or labels, and a "
+            "suite "
+            "compares text.",
+            "Measure it with its own metric and register that with its meta.",
+            subject=ref,
+        )
 
 
 METRICS: dict[str, Callable[[str, str], bool]] = {"exact_match": exact_match}
@@ -55,40 +64,65 @@ class Paired:
     neither: int
 
 
-def score(answers: Iterable[tuple[str, str]], expected: Mapping[str, str], metric: str = "exact_match") -> Scores:
+def score(
+    answers: Iterable[tuple[str, str]], expected: Mapping[str, str], metric: str = "exact_match"
+) -> Scores:
     """Judge every answer (item id, output) against the suite's own answers, `expected` by item id.
 
-    Raises Invalid for an unknown metric, Refused for an item that is unknown, answered twice or not answered at all: a
-    rate over a chosen part of the suite is not the suite's rate.
+    Raises Invalid for an unknown metric, Refused for an item that is unknown, answered twice or not
+    answered at all: a rate over a chosen part of the suite is not the suite's rate.
     """
     if metric not in METRICS:
-        raise Invalid("unknown-metric", f"There is no metric '{metric[:40]}'.", f"Use one of {', '.join(METRICS)}.")
+        raise Invalid(
+            "unknown-metric",
+            f"There is no metric '{metric[:40]}'.",
+            f"Use one of {', '.join(METRICS)}.",
+        )
     outputs: dict[str, str] = {}
     for number, (item, output) in enumerate(answers, 1):
         if item not in expected:
-            raise Refused("sample-unknown-item", f"Line {number} of the samples answers '{item[:40]}', which the suite "
-                          "does not ask.", "Run the frozen suite as it is.")  # fmt: skip
+            raise Refused(
+                "sample-unknown-item",
+                f"Line {number} of the samples answers '{item[:40]}', which the suite "
+                "does not ask.",
+                "Run the frozen suite as it is.",
+            )
         if item in outputs:
-            raise Refused("sample-duplicate-item", f"Line {number} of the samples answers {item} a second time.",
-                          "Give one output an item.")  # fmt: skip
+            raise Refused(
+                "sample-duplicate-item",
+                f"Line {number} of the samples answers {item} a second time.",
+                "Give one output an item.",
+            )
         outputs[item] = output
     if missing := [item for item in expected if item not in outputs]:
         raise Refused(
-            "sample-missing-item", f"{len(missing)} of {len(expected)} items are not answered, the first is {missing[0]}.",
-            "Run every item of the suite.", missing=missing[:20],
-        )  # fmt: skip
-    return Scores({item: METRICS[metric](outputs[item], answer) for item, answer in expected.items()})
+            "sample-missing-item",
+            f"{len(missing)} of {len(expected)} items are not answered, the first is {missing[0]}.",
+            "Run every item of the suite.",
+            missing=missing[:20],
+        )
+    return Scores(
+        {item: METRICS[metric](outputs[item], answer) for item, answer in expected.items()}
+    )
 
 
 def pair(adapter: Mapping[str, bool], base: Mapping[str, bool]) -> Paired:
-    """Count two runs against each other; Refused (`not-paired`) unless both answered exactly the same items."""
+    """Count two runs against each other; Refused (`not-paired`) unless both answered exactly the
+    same items.
+    """
     if adapter.keys() != base.keys():
-        raise Refused("not-paired", f"{len(adapter.keys() ^ base.keys())} items were answered in only one of the "
-                      "two eval runs.", "Run both on the same frozen suite.")  # fmt: skip
+        raise Refused(
+            "not-paired",
+            f"{len(adapter.keys() ^ base.keys())} items were answered in only one of the "
+            "two eval runs.",
+            "Run both on the same frozen suite.",
+        )
     both = sum(right and base[item] for item, right in adapter.items())
     only_adapter = sum(adapter.values()) - both
     only_base = sum(base.values()) - both
-    return Paired(len(adapter), both, only_adapter, only_base, len(adapter) - both - only_adapter - only_base)
+    return Paired(
+        len(adapter), both, only_adapter, only_base, len(adapter) - both - only_adapter - only_base
+    )
 
 
 def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -109,9 +143,10 @@ def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float
 def difference(paired: Paired, confidence: float = 0.95) -> tuple[float, float, float]:
     """Adapter's rate less the base's, with its two-sided interval: (estimate, low, high) in -1..1.
 
-    Newcombe's hybrid score interval for paired data, method 10 (Statistics in Medicine 1998, 17:2635-2650): the Wilson
-    intervals of both rates, joined by their correlation with its continuity correction. It keeps its level at small n,
-    where the simple interval does not. With no items all of -1..1 is possible.
+    Newcombe's hybrid score interval for paired data, method 10 (Statistics in Medicine 1998,
+    17:2635-2650): the Wilson intervals of both rates, joined by their correlation with its
+    continuity correction. It keeps its level at small n, where the simple interval does not. With
+    no items all of -1..1 is possible.
     """
     n, a, b, c, d = paired.n, paired.both, paired.only_adapter, paired.only_base, paired.neither
     if n == 0:
@@ -134,9 +169,15 @@ def difference(paired: Paired, confidence: float = 0.95) -> tuple[float, float, 
 
 
 def mcnemar(only_adapter: int, only_base: int) -> float:
-    """Exact two-sided p of McNemar's test: were the items that only one side got right a fair coin's work?"""
+    """Exact two-sided p of McNemar's test: were the items that only one side got right a fair
+    coin's work?
+    """
     n = only_adapter + only_base
-    tail = term = 1  # term is the binomial coefficient of n and k, carried along: math.comb anew would take seconds
+    tail = term = (
+        # term is the binomial coefficient of n and k, carried along: math.comb anew would take
+        # seconds
+        1
+    )
     for k in range(min(only_adapter, only_base)):
         term = term * (n - k) // (k + 1)
         tail += term

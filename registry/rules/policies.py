@@ -1,4 +1,6 @@
-"""What an environment asks for before something may serve there: who must sign, and what the evidence must show."""
+"""What an environment asks for before something may serve there: who must sign, and what the
+evidence must show.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ MAX_DAYS = 730
 
 @dataclass(frozen=True, slots=True)
 class Quorum:
-    """How many different people must approve, in which roles, and whether each must speak for another team."""
+    """How many different people must approve, in which roles, and whether each must speak for
+    another team.
+    """
 
     approvals: int
     roles: tuple[str, ...]
@@ -30,8 +34,8 @@ class Quorum:
 class Policy:
     """One environment's policy; an approval under it lasts `approval_days` days.
 
-    `chat_templates` says whether an adapter may bring a chat template of its own; every policy that says nothing of it,
-    such as all that were published before it could, refuses.
+    `chat_templates` says whether an adapter may bring a chat template of its own; every policy that
+    says nothing of it, such as all that were published before it could, refuses.
     """
 
     environment: str
@@ -60,19 +64,27 @@ KEYS: dict[str, tuple[Any, str]] = {
     "environment": (lambda value: value in ENVIRONMENTS, f"one of {', '.join(ENVIRONMENTS)}"),
     "votes": (lambda value: value == "signed", "signed"),
     "fallback_to_base": (lambda value: isinstance(value, bool), "true or false"),
-    "approval_days": (lambda value: type(value) is int and 1 <= value <= MAX_DAYS, f"days from 1 to {MAX_DAYS}"),
+    "approval_days": (
+        lambda value: type(value) is int and 1 <= value <= MAX_DAYS,
+        f"days from 1 to {MAX_DAYS}",
+    ),
 }
 OPTIONAL: dict[str, tuple[Any, str]] = {
     "chat_templates": (lambda value: value in ("refuse", "allow"), "refuse or allow"),
 }
 QUORUM: dict[str, tuple[Any, str]] = {
-    "approvals": (_approvals, f"an integer from 2 to {MAX_APPROVALS}: nothing ships on one signature"),
+    "approvals": (
+        _approvals,
+        f"an integer from 2 to {MAX_APPROVALS}: nothing ships on one signature",
+    ),
     "roles": (_roles, f"a list out of {', '.join(VOTERS)}, the roles that may vote"),
     "distinct_teams": (lambda value: isinstance(value, bool), "true or false"),
 }
 
 
-def _check(raw: Mapping[str, Any], keys: Mapping[str, tuple[Any, str]], within: str = "", also: str = "") -> list[str]:
+def _check(
+    raw: Mapping[str, Any], keys: Mapping[str, tuple[Any, str]], within: str = "", also: str = ""
+) -> list[str]:
     """What is unknown, missing or out of range; `also` names a key that is checked elsewhere."""
     known = {*keys, *also.split()}
     problems = [f"{within}{key}: there is no such key" for key in raw if key not in known]
@@ -82,11 +94,23 @@ def _check(raw: Mapping[str, Any], keys: Mapping[str, tuple[Any, str]], within: 
 
 
 def parse(raw: Any) -> Policy:
-    """Read a policy (the caller parsed its YAML); Invalid (`bad-policy`) names everything that is wrong at once."""
+    """Read a policy (the caller parsed its YAML); Invalid (`bad-policy`) names everything that is
+    wrong at once.
+    """
     if not isinstance(raw, Mapping):
-        raise Invalid("bad-policy", "The policy is no table of keys.", "Write it as the built-in ones are written.")
-    problems = _check({key: value for key, value in raw.items() if key not in OPTIONAL}, KEYS, also="quorum evidence")
-    problems += _check(raw, {key: OPTIONAL[key] for key in OPTIONAL if key in raw}, also=" ".join(map(str, raw)))
+        raise Invalid(
+            "bad-policy",
+            "The policy is no table of keys.",
+            "Write it as the built-in ones are written.",
+        )
+    problems = _check(
+        {key: value for key, value in raw.items() if key not in OPTIONAL},
+        KEYS,
+        also="quorum evidence",
+    )
+    problems += _check(
+        raw, {key: OPTIONAL[key] for key in OPTIONAL if key in raw}, also=" ".join(map(str, raw))
+    )
     quorum = raw.get("quorum", {})
     if isinstance(quorum, Mapping):
         problems += _check(quorum, QUORUM, "quorum.") if "quorum" in raw else []
@@ -97,11 +121,17 @@ def parse(raw: Any) -> Policy:
         rules, wrong = parse_rules(raw["evidence"])
         problems += wrong
     if problems:
-        raise Invalid("bad-policy", f"The policy cannot be used: {'; '.join(problems)}.",
-                      "Mend every point named and publish it again.", problems=problems)  # fmt: skip
+        raise Invalid(
+            "bad-policy",
+            f"The policy cannot be used: {'; '.join(problems)}.",
+            "Mend every point named and publish it again.",
+            problems=problems,
+        )
     return Policy(
         environment=raw["environment"],
-        quorum=Quorum(quorum["approvals"], tuple(sorted(quorum["roles"])), quorum["distinct_teams"]),
+        quorum=Quorum(
+            quorum["approvals"], tuple(sorted(quorum["roles"])), quorum["distinct_teams"]
+        ),
         votes=raw["votes"],
         evidence=rules,
         fallback_to_base=raw["fallback_to_base"],
@@ -119,9 +149,11 @@ def _name(rule: Rule) -> str:
 
 
 def as_rules(policy: Policy) -> dict[str, Any]:
-    """The policy as a plain document, the same for every way of writing it: what is stored, hashed and judged by.
+    """The policy as a plain document, the same for every way of writing it: what is stored, hashed
+    and judged by.
 
-    A key that came later stands in it only where it says more than its absence: what was published keeps its digest.
+    A key that came later stands in it only where it says more than its absence: what was published
+    keeps its digest.
     """
     whole = asdict(policy)
     if policy.chat_templates == "refuse":

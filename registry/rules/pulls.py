@@ -1,4 +1,6 @@
-"""Who may pull what: by role, by the state of a version, and by the environments it is approved or serves in."""
+"""Who may pull what: by role, by the state of a version, and by the environments it is approved or
+serves in.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +24,24 @@ class Standing:
 
 
 def _grants(actor: Actor, team: str) -> list[Grant]:
-    return [one for one in actor.grants if one.team is None or one.team == team or one.role in ACROSS_TEAMS]
+    return [
+        one
+        for one in actor.grants
+        if one.team is None or one.team == team or one.role in ACROSS_TEAMS
+    ]
 
 
 def roles_in(actor: Actor, team: str) -> frozenset[Role]:
-    """The roles by which an actor stands before a team's repositories; none: they do not exist for him."""
+    """The roles by which an actor stands before a team's repositories; none: they do not exist for
+    him.
+    """
     return frozenset(grant.role for grant in _grants(actor, team))
 
 
 def bound(actor: Actor, team: str) -> frozenset[str] | None:
-    """The environments a gateway's token is bound to before a team's repositories; None: to none in particular."""
+    """The environments a gateway's token is bound to before a team's repositories; None: to none in
+    particular.
+    """
     grants = _grants(actor, team)
     if any(grant.role is not Role.GATEWAY or grant.environment is None for grant in grants):
         return None
@@ -39,7 +49,9 @@ def bound(actor: Actor, team: str) -> frozenset[str] | None:
 
 
 def works_in(actor: Actor) -> frozenset[str] | None:
-    """The teams whose versions an actor pulls by another role than a gateway's; None: all teams'."""
+    """The teams whose versions an actor pulls by another role than a gateway's; None: all
+    teams'.
+    """
     grants = [grant for grant in actor.grants if grant.role is not Role.GATEWAY]
     if actor.is_system or any(grant.team is None or grant.role in ACROSS_TEAMS for grant in grants):
         return None
@@ -49,8 +61,9 @@ def works_in(actor: Actor) -> frozenset[str] | None:
 def refusal(actor: Actor, team: str, standing: Standing) -> str | None:
     """Why this actor may not pull this version; None when he may.
 
-    A gateway pulls only what may serve: approved or serving somewhere, or, where its token is bound to an
-    environment, there. All who work on versions pull whatever is registered; a draft only its maker and reviewers.
+    A gateway pulls only what may serve: approved or serving somewhere, or, where its token is bound
+    to an environment, there. All who work on versions pull whatever is registered; a draft only its
+    maker and reviewers.
     """
     roles = roles_in(actor, team)
     if not roles:

@@ -20,7 +20,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a team uses: unique bytes named by its versions and data sets that are not deleted, and how many those are."""
+    """What a team uses: unique bytes named by its versions and data sets that are not deleted, and
+    how many those are.
+    """
 
     bytes: int
     versions: int
@@ -29,13 +31,25 @@ class Usage:
 def check_limits(team: str, limits: Limits) -> None:
     """Limits as they may stand; Invalid `bad-team` or `bad-quota`."""
     if not NAME.fullmatch(team):
-        raise Invalid("bad-team", f"'{team[:60]}' cannot name a team.", "Use lower-case letters, digits and dashes.")
-    if any(one is not None and not 0 <= one <= MOST for one in (limits.max_bytes, limits.max_versions)):
-        raise Invalid("bad-quota", "A quota counts from 0 up.", "Give whole numbers, or leave one out for no limit.")
+        raise Invalid(
+            "bad-team",
+            f"'{team[:60]}' cannot name a team.",
+            "Use lower-case letters, digits and dashes.",
+        )
+    if any(
+        one is not None and not 0 <= one <= MOST for one in (limits.max_bytes, limits.max_versions)
+    ):
+        raise Invalid(
+            "bad-quota",
+            "A quota counts from 0 up.",
+            "Give whole numbers, or leave one out for no limit.",
+        )
 
 
 def check_fits(team: str, limits: Limits, used: Usage) -> None:
-    """Does what a team would use with this still fit? Refused `quota-exceeded` says used, limit and what to do."""
+    """Does what a team would use with this still fit? Refused `quota-exceeded` says used, limit and
+    what to do.
+    """
     over = []
     if limits.max_bytes is not None and used.bytes > limits.max_bytes:
         over.append(f"{used.bytes} bytes of at most {limits.max_bytes}")
@@ -43,8 +57,13 @@ def check_fits(team: str, limits: Limits, used: Usage) -> None:
         over.append(f"{used.versions} versions of at most {limits.max_versions}")
     if over:
         raise Refused(
-            "quota-exceeded", f"With this, team {team} would use {' and '.join(over)}.",
-            "Delete versions that may go or discard drafts, or ask an administrator for more (countersign quota).",
-            subject=f"team:{team}", used_bytes=used.bytes, used_versions=used.versions,
-            max_bytes=limits.max_bytes, max_versions=limits.max_versions,
-        )  # fmt: skip
+            "quota-exceeded",
+            f"With this, team {team} would use {' and '.join(over)}.",
+            "Delete versions that may go or discard drafts, or ask an administrator for more "
+            "(countersign quota).",
+            subject=f"team:{team}",
+            used_bytes=used.bytes,
+            used_versions=used.versions,
+            max_bytes=limits.max_bytes,
+            max_versions=limits.max_versions,
+        )

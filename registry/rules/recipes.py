@@ -1,7 +1,8 @@
 """Recipes: how to train, checked once and frozen.
 
-A recipe is hashed, signed into the training report and run again years later, so it holds decided numbers only, and
-its defaults are filled in before it is hashed: a default that changes later changes no recipe of the past.
+A recipe is hashed, signed into the training report and run again years later, so it holds decided
+numbers only, and its defaults are filled in before it is hashed: a default that changes later
+changes no recipe of the past.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ MAX_PUBLISHED = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A LoRA fine-tune, wholly decided; `layers` is the first and the last layer adapted, None for all of them.
+    """A LoRA fine-tune, wholly decided; `layers` is the first and the last layer adapted, None for
+    all of them.
 
-    `steps` are optimiser steps of `batch_size` rows each; `max_length` is in tokens of prompt and completion together;
-    `publish_at` names the steps whose weights become versions, the last of them always the end of training.
+    `steps` are optimiser steps of `batch_size` rows each; `max_length` is in tokens of prompt and
+    completion together; `publish_at` names the steps whose weights become versions, the last of
+    them always the end of training.
     """
 
     method: str
@@ -49,9 +52,13 @@ class Recipe:
     sample: int | None
 
     def as_dict(self) -> dict[str, Any]:
-        """The recipe as JSON: what is stored, signed and hashed; `parse` reads it back to an equal recipe."""
+        """The recipe as JSON: what is stored, signed and hashed; `parse` reads it back to an equal
+        recipe.
+        """
         listed = dataclasses.asdict(self)
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in listed.items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in listed.items()
+        }
 
 
 def _int(low: int, high: int) -> Callable[[Any], bool]:
@@ -64,9 +71,11 @@ def _number(value: Any, low: float, below: float) -> bool:
 
 def _targets(value: Any) -> bool:
     return (
-        isinstance(value, list) and 0 < len(value) <= 64 and len(set(map(str, value))) == len(value)
+        isinstance(value, list)
+        and 0 < len(value) <= 64
+        and len(set(map(str, value))) == len(value)
         and all(isinstance(name, str) and MODULE.fullmatch(name) for name in value)
-    )  # fmt: skip
+    )
 
 
 def _layers(value: Any) -> bool:
@@ -76,9 +85,11 @@ def _layers(value: Any) -> bool:
 
 def _publish_at(value: Any) -> bool:
     return (
-        isinstance(value, list) and 0 < len(value) <= MAX_PUBLISHED and all(map(_int(1, MAX_STEPS), value))
+        isinstance(value, list)
+        and 0 < len(value) <= MAX_PUBLISHED
+        and all(map(_int(1, MAX_STEPS), value))
         and all(first < second for first, second in itertools.pairwise(value))
-    )  # fmt: skip
+    )
 
 
 KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -98,7 +109,10 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dtype": (lambda value: value in ("float32", "bfloat16"), "float32 or bfloat16"),
     "publish_at": (_publish_at, f"a list of up to {MAX_PUBLISHED} rising steps"),
     "save_every": (_int(1, MAX_STEPS), f"an integer from 1 to {MAX_STEPS}"),
-    "sample": (lambda value: value is None or _int(1, 1 << 40)(value), "null, or the most rows to use"),
+    "sample": (
+        lambda value: value is None or _int(1, 1 << 40)(value),
+        "null, or the most rows to use",
+    ),
 }
 DEFAULTS: dict[str, Any] = {
     "method": "lora",
@@ -113,20 +127,30 @@ DEFAULTS: dict[str, Any] = {
     "dtype": "float32",
     "sample": None,
 }
-"""What a recipe may leave out. `alpha` becomes twice the rank, `publish_at` the last step, `save_every` a tenth."""
+"""What a recipe may leave out. `alpha` becomes twice the rank, `publish_at` the last step,
+`save_every` a tenth.
+"""
 
 
 def parse(raw: Mapping[str, Any]) -> Recipe:
-    """Read a recipe, its defaults filled in; Invalid (`bad-recipe`) names every unknown, missing and wrong key at once.
+    """Read a recipe, its defaults filled in; Invalid (`bad-recipe`) names every unknown, missing
+    and wrong key at once.
 
     `facts["problems"]` maps each key to what is wrong with it.
     """
     problems = {str(key)[:80]: "no such key" for key in raw if key not in KEYS}
     values = DEFAULTS | {key: value for key, value in raw.items() if key in KEYS}
     sound = {key for key, value in values.items() if KEYS[key][0](value)}
-    problems |= {key: f"{str(values[key])[:60]!r} is not {KEYS[key][1]}" for key in values if key not in sound}
-    problems |= {key: f"missing; give {KEYS[key][1]}" for key in ("steps", "batch_size", "learning_rate")
-                 if key not in values}  # fmt: skip
+    problems |= {
+        key: f"{str(values[key])[:60]!r} is not {KEYS[key][1]}"
+        for key in values
+        if key not in sound
+    }
+    problems |= {
+        key: f"missing; give {KEYS[key][1]}"
+        for key in ("steps", "batch_size", "learning_rate")
+        if key not in values
+    }
     if "rank" in sound:
         values.setdefault("alpha", 2 * values["rank"])
     if "steps" in sound:
@@ -135,10 +159,13 @@ def parse(raw: Mapping[str, Any]) -> Recipe:
     problems |= {key: text for key, text in _at_odds(values, sound).items() if key not in problems}
     if problems:
         raise Invalid(
-            "bad-recipe", f"The recipe is wrong in {len(problems)} of its keys: "
-            + "; ".join(f"{key}: {text}" for key, text in sorted(problems.items())) + ".",
-            f"Mend each of them. A recipe has the keys {', '.join(KEYS)}.", problems=problems,
-        )  # fmt: skip
+            "bad-recipe",
+            f"The recipe is wrong in {len(problems)} of its keys: "
+            + "; ".join(f"{key}: {text}" for key, text in sorted(problems.items()))
+            + ".",
+            f"Mend each of them. A recipe has the keys {', '.join(KEYS)}.",
+            problems=problems,
+        )
     for key in ("dropout", "learning_rate"):
         values[key] = float(values[key])
     for key in ("targets", "layers", "publish_at"):
@@ -151,12 +178,21 @@ def _at_odds(values: Mapping[str, Any], sound: set[str]) -> dict[str, str]:
     found = {}
     if {"steps", "publish_at"} <= sound and values["publish_at"][-1] != values["steps"]:
         found["publish_at"] = (
-            f"its last step is {values['publish_at'][-1]}, not {values['steps']}: what training ends with is published"
+            f"its last step is {values['publish_at'][-1]}, not {values['steps']}: what training "
+            "ends with is published"
         )
     if {"steps", "warmup_steps"} <= sound and values["warmup_steps"] >= values["steps"]:
-        found["warmup_steps"] = f"{values['warmup_steps']} leaves nothing of {values['steps']} steps"
+        found["warmup_steps"] = (
+            f"{values['warmup_steps']} leaves nothing of {values['steps']} steps"
+        )
     if "layers" in sound and values["layers"] and values["layers"][0] > values["layers"][1]:
-        found["layers"] = f"the first, {values['layers'][0]}, comes after the last, {values['layers'][1]}"
-    if {"sample", "batch_size"} <= sound and values["sample"] is not None and values["sample"] < values["batch_size"]:
+        found["layers"] = (
+            f"the first, {values['layers'][0]}, comes after the last, {values['layers'][1]}"
+        )
+    if (
+        {"sample", "batch_size"} <= sound
+        and values["sample"] is not None
+        and values["sample"] < values["batch_size"]
+    ):
         found["sample"] = f"{values['sample']} rows do not fill a batch of {values['batch_size']}"
     return found

@@ -1,4 +1,6 @@
-"""How things are named: `team/name`, `team/name@v3`, `team/name@production`, `sha256:<hex>`; parse and print."""
+"""How things are named: `team/name`, `team/name@v3`, `team/name@production`, `sha256:<hex>`; parse
+and print.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ ENVIRONMENTS = ("dev", "staging", "production")
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A parsed reference: a line alone, one of its versions by number, a channel, or a digest (prefix of 8 up)."""
+    """A parsed reference: a line alone, one of its versions by number, a channel, or a digest
+    (prefix of 8 up).
+    """
 
     team: str | None = None
     name: str | None = None
@@ -41,9 +45,10 @@ class Ref:
 
 def _bad(text: str, why: str) -> Invalid:
     return Invalid(
-        "bad-reference", f"'{text[:120]}' is no reference: {why}.",
+        "bad-reference",
+        f"'{text[:120]}' is no reference: {why}.",
         "Write team/name, team/name@v3, team/name@production or sha256:<at least 8 hex digits>.",
-    )  # fmt: skip
+    )
 
 
 def parse_ref(text: str) -> Ref:
@@ -53,7 +58,10 @@ def parse_ref(text: str) -> Ref:
     line, at, selector = text.partition("@")
     team, slash, name = line.partition("/")
     if not slash or not NAME.fullmatch(team) or not NAME.fullmatch(name):
-        raise _bad(text, "the name must be team/name of lower-case letters, digits, dots, dashes, underscores")
+        raise _bad(
+            text,
+            "the name must be team/name of lower-case letters, digits, dots, dashes, underscores",
+        )
     if not at:
         return Ref(team, name)
     if number := VERSION.fullmatch(selector):
@@ -74,34 +82,47 @@ def parse_line(text: str) -> Ref:
 
 
 def check_new_line(name: str) -> str:
-    """A new line must not be called like a version of another: engines that pull `claims.v3` would get something else."""
+    """A new line must not be called like a version of another: engines that pull `claims.v3` would
+    get something else.
+    """
     if PINNED.fullmatch(name):
-        raise Invalid("bad-line-name", f"'{name}' cannot name a line: to engines it is one version of another.",
-                      "Leave the end like .v3 out, or write it with a dash.")  # fmt: skip
+        raise Invalid(
+            "bad-line-name",
+            f"'{name}' cannot name a line: to engines it is one version of another.",
+            "Leave the end like .v3 out, or write it with a dash.",
+        )
     return name
 
 
 def line_domain(present: str | None, said: object) -> str | None:
-    """The business domain of a line: said once, at its first add or when what began without one is completed, and kept."""
+    """The business domain of a line: said once, at its first add or when what began without one is
+    completed, and kept.
+    """
     return present or (said.strip()[:200] or None if isinstance(said, str) else None)
 
 
 def check_channel(name: str) -> str:
-    """A channel's name must not look like a version or a digest, or `team/name@v7` would have two meanings."""
+    """A channel's name must not look like a version or a digest, or `team/name@v7` would have two
+    meanings.
+    """
     numbered = name.startswith("v") and name[1:].isdigit()
     if not NAME.fullmatch(name) or numbered or name.startswith(("sha256", "v0", "draft-")):
         raise Invalid(
-            "bad-channel-name", f"'{name[:60]}' cannot name a channel.",
+            "bad-channel-name",
+            f"'{name[:60]}' cannot name a channel.",
             "Use lower-case letters, digits and dashes; nothing that looks like v7 or a digest.",
-        )  # fmt: skip
+        )
     return name
 
 
 def check_environment(name: str) -> str:
     """One of dev, staging, production."""
     if name not in ENVIRONMENTS:
-        raise Invalid("bad-environment", f"There is no environment '{name[:60]}'.",
-                      f"Use one of {', '.join(ENVIRONMENTS)}.")  # fmt: skip
+        raise Invalid(
+            "bad-environment",
+            f"There is no environment '{name[:60]}'.",
+            f"Use one of {', '.join(ENVIRONMENTS)}.",
+        )
     return name
 
 

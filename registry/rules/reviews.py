@@ -24,14 +24,20 @@ class Ballot:
 
 
 def commitment(salt: bytes, reason: str) -> str:
-    """What a signed decision holds of its reason, so that the text can be erased and the signature stays good."""
+    """What a signed decision holds of its reason, so that the text can be erased and the signature
+    stays good.
+    """
     return "sha256:" + hashlib.sha256(salt + reason.encode()).hexdigest()
 
 
 def check_verdict(verdict: str) -> str:
     """One of the three verdicts."""
     if verdict not in VERDICTS:
-        raise Invalid("bad-verdict", f"There is no verdict '{verdict[:40]}'.", f"Use one of {', '.join(VERDICTS)}.")
+        raise Invalid(
+            "bad-verdict",
+            f"There is no verdict '{verdict[:40]}'.",
+            f"Use one of {', '.join(VERDICTS)}.",
+        )
     return verdict
 
 
@@ -39,21 +45,32 @@ def check_reason(reason: str) -> str:
     """A reason of at least ten characters: auditors read it."""
     text = reason.strip()
     if not 10 <= len(text) <= 4000:
-        raise Invalid("reason-missing", "A decision needs a reason of 10 to 4000 characters.",
-                      "Write at least one sentence. Auditors read this.")  # fmt: skip
+        raise Invalid(
+            "reason-missing",
+            "A decision needs a reason of 10 to 4000 characters.",
+            "Write at least one sentence. Auditors read this.",
+        )
     return text
 
 
-def check_voter(voter: UUID, name: str, excluded: Mapping[UUID, str], ballots: Sequence[Ballot], review: int) -> None:
+def check_voter(
+    voter: UUID, name: str, excluded: Mapping[UUID, str], ballots: Sequence[Ballot], review: int
+) -> None:
     """Refuse whoever made, submitted or fed the version, and whoever has voted."""
     if voter in excluded:
         raise Refused(
-            "self-approval", f"{name} {excluded[voter]}, so {name} can't decide on it.",
-            "Let somebody decide who neither made, submitted nor fed this version.", subject=f"review:{review}",
-        )  # fmt: skip
+            "self-approval",
+            f"{name} {excluded[voter]}, so {name} can't decide on it.",
+            "Let somebody decide who neither made, submitted nor fed this version.",
+            subject=f"review:{review}",
+        )
     if any(ballot.account == voter for ballot in ballots):
-        raise Refused("already-voted", f"{name} has voted in review {review}.", "A vote never changes.",
-                      subject=f"review:{review}")  # fmt: skip
+        raise Refused(
+            "already-voted",
+            f"{name} has voted in review {review}.",
+            "A vote never changes.",
+            subject=f"review:{review}",
+        )
 
 
 def check_decision(signed: Mapping[str, Any], expected: Mapping[str, Any], review: int) -> None:
@@ -61,18 +78,24 @@ def check_decision(signed: Mapping[str, Any], expected: Mapping[str, Any], revie
     wrong = sorted(key for key in {*signed, *expected} if signed.get(key) != expected.get(key))
     if wrong:
         raise Refused(
-            "decision-mismatch", f"The decision signed differs from review {review} in {', '.join(wrong)}.",
-            "Fetch the decision again (it may have changed), read it, and sign that.", subject=f"review:{review}",
-        )  # fmt: skip
+            "decision-mismatch",
+            f"The decision signed differs from review {review} in {', '.join(wrong)}.",
+            "Fetch the decision again (it may have changed), read it, and sign that.",
+            subject=f"review:{review}",
+        )
 
 
 def outcome(quorum: Quorum, ballots: Sequence[Ballot]) -> str:
-    """What the votes come to: rejected and changes_requested at the first such vote, approved at the quorum, else open."""
+    """What the votes come to: rejected and changes_requested at the first such vote, approved at
+    the quorum, else open.
+    """
     if any(ballot.verdict == "reject" for ballot in ballots):
         return "rejected"
     if any(ballot.verdict == "request_changes" for ballot in ballots):
         return "changes_requested"
     people = {ballot.account for ballot in ballots}
     teams = {ballot.team for ballot in ballots if ballot.team is not None}
-    enough = len(people) >= quorum.approvals and (not quorum.distinct_teams or len(teams) >= quorum.approvals)
+    enough = len(people) >= quorum.approvals and (
+        not quorum.distinct_teams or len(teams) >= quorum.approvals
+    )
     return "approved" if enough else "open"

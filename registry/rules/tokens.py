@@ -30,13 +30,20 @@ def parse(token: str) -> Secret:
     """Take a token apart; Unauthenticated when it is none of ours."""
     found = TOKEN.fullmatch(token.strip())
     if found is None:
-        raise Unauthenticated("token-malformed", "That is not a Countersign token.",
-                              "Use a token made by countersign token create.")  # fmt: skip
+        raise Unauthenticated(
+            "token-malformed",
+            "That is not a Countersign token.",
+            "Use a token made by countersign token create.",
+        )
     return Secret(found[1], fingerprint(found[2]))
 
 
 def lifetime(days: int) -> timedelta:
     """A token's life: at least a day, at most a year."""
     if not 1 <= days <= LONGEST.days:
-        raise Invalid("bad-lifetime", f"A token cannot live {days} days.", f"Ask for 1 to {LONGEST.days} days.")
+        raise Invalid(
+            "bad-lifetime",
+            f"A token cannot live {days} days.",
+            f"Ask for 1 to {LONGEST.days} days.",
+        )
     return timedelta(days=days)

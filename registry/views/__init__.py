@@ -1,1 +1,3 @@
-"""Frozen answers of commands and queries, by noun; doors use them as response models, the client as results."""
+"""Frozen answers of commands and queries, by noun; doors use them as response models, the client as
+results.
+"""

@@ -9,7 +9,9 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class GrantView:
-    """One role in one team; team None is every team. A gateway's token may be bound to one environment."""
+    """One role in one team; team None is every team. A gateway's token may be bound to one
+    environment.
+    """
 
     role: str
     team: str | None
@@ -18,7 +20,9 @@ class GrantView:
 
 @dataclass(frozen=True, slots=True)
 class KeyView:
-    """An enrolled Ed25519 public key; `id` is the first 16 hex digits of its SHA-256, `public_key` base64 of 32 bytes."""
+    """An enrolled Ed25519 public key; `id` is the first 16 hex digits of its SHA-256, `public_key`
+    base64 of 32 bytes.
+    """
 
     id: str
     account: str

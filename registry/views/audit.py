@@ -35,7 +35,9 @@ class EventPage:
 
 @dataclass(frozen=True, slots=True)
 class TreeHeadView:
-    """The newest signed tree head: a C2SP checkpoint note, and the verifier key it is signed under."""
+    """The newest signed tree head: a C2SP checkpoint note, and the verifier key it is signed
+    under.
+    """
 
     size: int
     root: str

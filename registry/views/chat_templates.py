@@ -1,4 +1,6 @@
-"""Chat templates as answers: what a version's says, against its base's, and what both make of the same conversations."""
+"""Chat templates as answers: what a version's says, against its base's, and what both make of the
+same conversations.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RenderedView:
-    """What a template made of a conversation: its text, or the refusal it raises itself, or why it failed."""
+    """What a template made of a conversation: its text, or the refusal it raises itself, or why it
+    failed.
+    """
 
     text: str | None
     raised: str | None
@@ -27,7 +31,9 @@ class GoldenView:
 
 @dataclass(frozen=True, slots=True)
 class TemplateDiffView:
-    """One named template against the base's of that name, as lines of a unified difference; none where they are equal."""
+    """One named template against the base's of that name, as lines of a unified difference; none
+    where they are equal.
+    """
 
     name: str
     in_version: bool
@@ -37,7 +43,8 @@ class TemplateDiffView:
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplateView:
-    """A version's chat template: `own` when an adapter's is not its base's; digests are over all named templates.
+    """A version's chat template: `own` when an adapter's is not its base's; digests are over all
+    named templates.
 
     `allowed_in` names the environments whose policy in force lets an adapter bring its own.
     """

@@ -10,7 +10,9 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class DatasetVersionView:
-    """One frozen data set version; `record_root` covers every row, `splits` counts rows by split."""
+    """One frozen data set version; `record_root` covers every row, `splits` counts rows by
+    split.
+    """
 
     id: UUID
     ref: str

@@ -56,7 +56,9 @@ class EvalRunView:
 
 @dataclass(frozen=True, slots=True)
 class RuleView:
-    """One rule of a policy against the evidence: pass, fail or inconclusive, with the numbers it rests on."""
+    """One rule of a policy against the evidence: pass, fail or inconclusive, with the numbers it
+    rests on.
+    """
 
     rule: str
     outcome: str
@@ -66,7 +68,9 @@ class RuleView:
 
 @dataclass(frozen=True, slots=True)
 class VerdictView:
-    """A gate's verdict; `outcome` is the worst of its rules (fail, then inconclusive, then pass)."""
+    """A gate's verdict; `outcome` is the worst of its rules (fail, then inconclusive, then
+    pass).
+    """
 
     outcome: str
     policy: str

@@ -19,7 +19,9 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class ImportedView:
-    """An `AddedView` with where the files came from and what was left out: nothing is dropped in silence."""
+    """An `AddedView` with where the files came from and what was left out: nothing is dropped in
+    silence.
+    """
 
     ref: str
     digest: str
@@ -32,7 +34,18 @@ class ImportedView:
     defects: list[Defect] = field(default_factory=list)
 
     @classmethod
-    def of(cls, added: AddedView, source: str, left_out: list[LeftOut], meta: dict[str, Any]) -> ImportedView:
+    def of(
+        cls, added: AddedView, source: str, left_out: list[LeftOut], meta: dict[str, Any]
+    ) -> ImportedView:
         """The answer of `add`, with what the import itself knows."""
-        return cls(added.ref, added.digest, added.root, added.status, source, left_out, meta, added.findings,
-                   added.defects)  # fmt: skip
+        return cls(
+            added.ref,
+            added.digest,
+            added.root,
+            added.status,
+            source,
+            left_out,
+            meta,
+            added.findings,
+            added.defects,
+        )

@@ -19,7 +19,9 @@ class ReasonView:
 
 @dataclass(frozen=True, slots=True)
 class VerdictView:
-    """What one engine says to a version: yes, no or conditional, with every reason and the settings it needs."""
+    """What one engine says to a version: yes, no or conditional, with every reason and the settings
+    it needs.
+    """
 
     engine: str
     verdict: str
@@ -72,7 +74,9 @@ class DifferenceView:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonView:
-    """Two profiles part by part; `prompt` is a unified diff of their system prompts, when those differ."""
+    """Two profiles part by part; `prompt` is a unified diff of their system prompts, when those
+    differ.
+    """
 
     before: str
     after: str

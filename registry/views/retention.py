@@ -8,7 +8,9 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class ClassView:
-    """A retention class; days counted from registration or from the last service, and what comes after."""
+    """A retention class; days counted from registration or from the last service, and what comes
+    after.
+    """
 
     name: str
     keep_days: int
@@ -31,9 +33,11 @@ class SettingView:
 
 @dataclass(frozen=True, slots=True)
 class HoldView:
-    """A legal hold over a version, a line, a data set or one of its versions; lifted ones stay to be seen.
+    """A legal hold over a version, a line, a data set or one of its versions; lifted ones stay to
+    be seen.
 
-    `withheld`: its case and its reasons are not for this reader, and null for that; otherwise null was erased.
+    `withheld`: its case and its reasons are not for this reader, and null for that; otherwise null
+    was erased.
     """
 
     number: int
@@ -70,7 +74,9 @@ class TombstoneView:
 
 @dataclass(frozen=True, slots=True)
 class KeepingView:
-    """What keeps one version: its classes, until when, the holds over it, and what still needs it."""
+    """What keeps one version: its classes, until when, the holds over it, and what still needs
+    it.
+    """
 
     ref: str
     state: str
@@ -84,7 +90,9 @@ class KeepingView:
 
 @dataclass(frozen=True, slots=True)
 class DueView:
-    """A version or data set version whose every class says it is due, whose time is over, and that nothing needs."""
+    """A version or data set version whose every class says it is due, whose time is over, and that
+    nothing needs.
+    """
 
     ref: str
     kept_until: datetime
@@ -100,7 +108,9 @@ class DuePage:
 
 @dataclass(frozen=True, slots=True)
 class CollectionView:
-    """What a collection of bytes took, or would take: rows no version needs, bytes no row names, and leftovers."""
+    """What a collection of bytes took, or would take: rows no version needs, bytes no row names,
+    and leftovers.
+    """
 
     dry_run: bool
     unnamed: int

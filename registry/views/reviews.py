@@ -70,7 +70,9 @@ class ReviewPage:
 
 @dataclass(frozen=True, slots=True)
 class DecisionDraft:
-    """What this person would sign: complete `decision` with verdict and reason_commitment, canonicalise, hash, sign."""
+    """What this person would sign: complete `decision` with verdict and reason_commitment,
+    canonicalise, hash, sign.
+    """
 
     review: int
     decision: dict[str, Any]

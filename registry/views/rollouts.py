@@ -11,7 +11,9 @@ from registry.views.versions import FileView
 
 @dataclass(frozen=True, slots=True)
 class RouteView:
-    """What a channel serves now; `stable` and `candidate` are refs, `weight_bp` the candidate's share in basis points."""
+    """What a channel serves now; `stable` and `candidate` are refs, `weight_bp` the candidate's
+    share in basis points.
+    """
 
     channel: str
     environment: str
@@ -44,7 +46,9 @@ class ChannelView:
 
 @dataclass(frozen=True, slots=True)
 class GenerationView:
-    """One entry of a channel's history; `version` is what stood as stable, `to` is null while it is in force."""
+    """One entry of a channel's history; `version` is what stood as stable, `to` is null while it is
+    in force.
+    """
 
     generation: int
     version: str | None
@@ -85,7 +89,9 @@ class RecallView:
 
 @dataclass(frozen=True, slots=True)
 class ArmView:
-    """One arm of a route as a gateway needs it; `digest` is the manifest digest and names the engine's directory."""
+    """One arm of a route as a gateway needs it; `digest` is the manifest digest and names the
+    engine's directory.
+    """
 
     ref: str
     kind: str
@@ -98,8 +104,9 @@ class ArmView:
 class RoutingEntry:
     """One channel's route: unit u is in the candidate's arm when bucket(salt, u) < weight_bp.
 
-    `urgent` is the newest generation made by a kill, a recall or a rollback (0: none): a gateway still on an older
-    one moves at once, before the new arms are loaded; else it may go on with the old route until they are.
+    `urgent` is the newest generation made by a kill, a recall or a rollback (0: none): a gateway
+    still on an older one moves at once, before the new arms are loaded; else it may go on with the
+    old route until they are.
     """
 
     model: str

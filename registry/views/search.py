@@ -8,7 +8,9 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class VersionHit:
-    """One version found, as much of it as a list shows; `metrics` are those the search filters or sorts by."""
+    """One version found, as much of it as a list shows; `metrics` are those the search filters or
+    sorts by.
+    """
 
     ref: str
     line: str
@@ -30,7 +32,9 @@ class VersionHit:
 
 @dataclass(frozen=True, slots=True)
 class FacetView:
-    """How many of the versions found have this value; `at_least` when counting stopped at the cap."""
+    """How many of the versions found have this value; `at_least` when counting stopped at the
+    cap.
+    """
 
     value: str
     count: int
@@ -39,7 +43,9 @@ class FacetView:
 
 @dataclass(frozen=True, slots=True)
 class FacetsView:
-    """The values the found versions have, by facet; `total` counts up to the cap and `at_least` says so."""
+    """The values the found versions have, by facet; `total` counts up to the cap and `at_least`
+    says so.
+    """
 
     total: int
     at_least: bool
@@ -50,7 +56,8 @@ class FacetsView:
 class VersionPage:
     """One page of versions; pass `next` as cursor with the very same filters.
 
-    A page looks through a bounded number of versions: it may be short, even empty, and yet have a `next`.
+    A page looks through a bounded number of versions: it may be short, even empty, and yet have a
+    `next`.
     """
 
     items: list[VersionHit]

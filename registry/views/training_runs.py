@@ -37,8 +37,8 @@ class TrainingRunView:
 class WorkView:
     """One leased piece of work; exactly one of `training` and `evaluation` is set.
 
-    The lease ends at `expires_at` unless beaten; `attempt` must come back with every report, so that a worker
-    which lost its lease cannot finish the work of the one that holds it now.
+    The lease ends at `expires_at` unless beaten; `attempt` must come back with every report, so
+    that a worker which lost its lease cannot finish the work of the one that holds it now.
     """
 
     id: UUID
@@ -70,7 +70,9 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True)
 class TrainingWork:
-    """What to train; `meta` is what the requester said of the adapter (domain, purpose) and goes with each version."""
+    """What to train; `meta` is what the requester said of the adapter (domain, purpose) and goes
+    with each version.
+    """
 
     adapter: str
     recipe: dict[str, Any]
@@ -83,7 +85,9 @@ class TrainingWork:
 
 @dataclass(frozen=True, slots=True)
 class EvalWork:
-    """What to evaluate: the subject, the base it stands on (null when the subject is a base), and the frozen suite."""
+    """What to evaluate: the subject, the base it stands on (null when the subject is a base), and
+    the frozen suite.
+    """
 
     suite: str
     suite_digest: str

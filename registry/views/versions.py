@@ -21,7 +21,9 @@ class FindingView:
 
 @dataclass(frozen=True, slots=True)
 class AddedView:
-    """What `add` did: `status` is draft, registered, or found (the same bytes were already there)."""
+    """What `add` did: `status` is draft, registered, or found (the same bytes were already
+    there).
+    """
 
     ref: str
     digest: str
@@ -108,7 +110,9 @@ class LinePage:
 
 @dataclass(frozen=True, slots=True)
 class CheckView:
-    """One thing `verify` looked at: `outcome` is ok, fault, or skipped (what it needs is at fault itself)."""
+    """One thing `verify` looked at: `outcome` is ok, fault, or skipped (what it needs is at fault
+    itself).
+    """
 
     check: str
     outcome: str

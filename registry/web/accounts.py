@@ -40,8 +40,16 @@ def start(here: Here) -> Response:
     return sent("/audit" if here.actor.holds(Role.AUDITOR) else "/adapters")
 
 
-def _sign_in_form(request: Request, destination: str, error: RegistryError | None, status: int) -> Response:
-    context = {"here": None, "log_size": None, "done": "", "destination": destination, "error": error}
+def _sign_in_form(
+    request: Request, destination: str, error: RegistryError | None, status: int
+) -> Response:
+    context = {
+        "here": None,
+        "log_size": None,
+        "done": "",
+        "destination": destination,
+        "error": error,
+    }
     return html(request, "login.html", status, context | {"request_id": request_id(request)})
 
 
@@ -55,7 +63,9 @@ def sign_in_form(request: Request, next: str = "/") -> Response:
 def sign_in(
     request: Request, token: Annotated[str, Form()] = "", destination: Annotated[str, Form()] = "/"
 ) -> Response:
-    """Exchange a token for a new session; one the browser still held ends, so no old secret lives on."""
+    """Exchange a token for a new session; one the browser still held ends, so no old secret lives
+    on.
+    """
     store = request.app.state.store
     try:
         if not token.strip():
@@ -80,9 +90,13 @@ def sign_out(here: Posted) -> Response:
     return answer
 
 
-def _settings(here: Visit, status: int = 200, error: RegistryError | None = None, label: str = "") -> Response:
+def _settings(
+    here: Visit, status: int = 200, error: RegistryError | None = None, label: str = ""
+) -> Response:
     me = accounts.me(here.store, here.actor)
-    return render(here, "settings.html", status, me=me, error=error, label=label, theme_names=THEMES)
+    return render(
+        here, "settings.html", status, me=me, error=error, label=label, theme_names=THEMES
+    )
 
 
 @router.get("/settings")
@@ -98,13 +112,16 @@ def enroll(
     public_key: Annotated[str, Form()] = "",
     proof: Annotated[str, Form()] = "",
 ) -> Response:
-    """Enrol the key that this browser made: its public half, and a signature proving that it holds the other."""
+    """Enrol the key that this browser made: its public half, and a signature proving that it holds
+    the other.
+    """
     try:
         if not public_key or not proof:
             raise Invalid(
-                "key-missing", "The browser made no key: that needs JavaScript.",
+                "key-missing",
+                "The browser made no key: that needs JavaScript.",
                 "Enrol one from a terminal: countersign key enroll",
-            )  # fmt: skip
+            )
         keys.enroll(here.store, here.actor, public_key, label.strip() or "browser", proof)
     except RegistryError as error:
         return _settings(here, STATUSES[error.family], error, label)
@@ -113,11 +130,18 @@ def enroll(
 
 @router.post("/settings/theme")
 def theme(here: Posted, theme: Annotated[str, Form()] = "") -> Response:
-    """Light, dark, or (anything else) as the system says; a cookie, so that a page never flashes in the wrong one."""
+    """Light, dark, or (anything else) as the system says; a cookie, so that a page never flashes in
+    the wrong one.
+    """
     answer = sent("/settings", "theme")
     if theme in THEMES:
         answer.set_cookie(
-            "theme", theme, max_age=31_536_000, secure=is_https(here.request), httponly=True, samesite="lax"
+            "theme",
+            theme,
+            max_age=31_536_000,
+            secure=is_https(here.request),
+            httponly=True,
+            samesite="lax",
         )
     else:
         answer.delete_cookie("theme")
@@ -126,7 +150,9 @@ def theme(here: Posted, theme: Annotated[str, Form()] = "") -> Response:
 
 @router.get("/find")
 def find(here: Here, q: str = "") -> Response:
-    """Go straight to what a review's number, reference or digest names; anything else is searched for."""
+    """Go straight to what a review's number, reference or digest names; anything else is searched
+    for.
+    """
     wanted = q.strip()
     if wanted.isdecimal() and len(wanted) < 10:
         return sent(f"/reviews/{wanted}")

@@ -11,12 +11,18 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 FOLDER = Path(__file__).parent / "static"
-TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file: `stamp` is the start of its SHA-256, so a changed file has a new address and may be kept for ever."""
+    """One file: `stamp` is the start of its SHA-256, so a changed file has a new address and may be
+    kept for ever.
+    """
 
     media_type: str
     plain: bytes
@@ -26,7 +32,12 @@ class Asset:
 
 def _read(path: Path) -> Asset:
     plain = path.read_bytes()
-    return Asset(TYPES[path.suffix], plain, gzip.compress(plain, mtime=0), hashlib.sha256(plain).hexdigest()[:12])
+    return Asset(
+        TYPES[path.suffix],
+        plain,
+        gzip.compress(plain, mtime=0),
+        hashlib.sha256(plain).hexdigest()[:12],
+    )
 
 
 ASSETS = {path.name: _read(path) for path in sorted(FOLDER.iterdir()) if path.suffix in TYPES}
@@ -43,12 +54,17 @@ def address(name: str) -> str:
 def asset(name: str, request: Request) -> Response:
     """One static file; only names that exist are served, so no path can lead out of the folder.
 
-    Pages themselves are not compressed: they carry the form token beside text that others wrote (BREACH).
+    Pages themselves are not compressed: they carry the form token beside text that others wrote
+    (BREACH).
     """
     found = ASSETS.get(name)
     if found is None:
         return Response(status_code=404)
     headers = {"cache-control": "public, max-age=31536000, immutable", "vary": "accept-encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):
-        return Response(found.packed, media_type=found.media_type, headers=headers | {"content-encoding": "gzip"})
+        return Response(
+            found.packed,
+            media_type=found.media_type,
+            headers=headers | {"content-encoding": "gzip"},
+        )
     return Response(found.plain, media_type=found.media_type, headers=headers)

@@ -22,12 +22,22 @@ router = APIRouter(route_class=Page, include_in_schema=False)
 def log(here: Here, action: str = "", subject: str = "", cursor: str = "") -> Response:
     """One page of the log, newest first, under its newest signed tree head."""
     page = audit.events(
-        here.store, here.actor, cursor=cursor or None, action=action or None, subject=subject.strip() or None
+        here.store,
+        here.actor,
+        cursor=cursor or None,
+        action=action or None,
+        subject=subject.strip() or None,
     )
     return render(
-        here, "audit.html", page=page, head=audit.tree_head(here.store, here.actor),
-        actions=sorted(each.value for each in Action), action=action, subject=subject, cursor=cursor,
-    )  # fmt: skip
+        here,
+        "audit.html",
+        page=page,
+        head=audit.tree_head(here.store, here.actor),
+        actions=sorted(each.value for each in Action),
+        action=action,
+        subject=subject,
+        cursor=cursor,
+    )
 
 
 @router.get("/audit/as-of")
@@ -40,8 +50,18 @@ def as_of(here: Here, at: str = "", environment: str = "production") -> Response
     except Invalid as why:
         error, status = why, 422
     rows = [] if error else rollouts.as_of(here.store, here.actor, asked, chosen)
-    fallen = versions.fallen(here.store, here.actor, [ref for each in rows for ref in (each.version, each.candidate)])
+    fallen = versions.fallen(
+        here.store, here.actor, [ref for each in rows for ref in (each.version, each.candidate)]
+    )
     return render(
-        here, "as_of.html", status, rows=rows, fallen=fallen, at=at, asked=asked, error=error, environment=chosen,
+        here,
+        "as_of.html",
+        status,
+        rows=rows,
+        fallen=fallen,
+        at=at,
+        asked=asked,
+        error=error,
+        environment=chosen,
         environments=ENVIRONMENTS,
-    )  # fmt: skip
+    )

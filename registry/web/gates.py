@@ -1,4 +1,6 @@
-"""A gate's verdict in people's words: what was measured, against what, how sure, and whether it passed."""
+"""A gate's verdict in people's words: what was measured, against what, how sure, and whether it
+passed.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Measure:
 
 
 def _superiority(rule: RuleView) -> Measure:
-    """How much better than its base, from `*_points` in percentage points; the colour follows the interval's ends."""
+    """How much better than its base, from `*_points` in percentage points; the colour follows the
+    interval's ends.
+    """
     found = rule.numbers
     row = Measure("Better than its base", rule.detail, rule.outcome)
     if "gain_points" not in found:
@@ -49,7 +53,11 @@ def _superiority(rule: RuleView) -> Measure:
 def _contamination(rule: RuleView) -> Measure:
     found = rule.numbers
     row = Measure("Kept out of training", rule.detail, rule.outcome)
-    return replace(row, subject=f"{number(found['exact'])} seen", n=number(found["items"])) if found else row
+    return (
+        replace(row, subject=f"{number(found['exact'])} seen", n=number(found["items"]))
+        if found
+        else row
+    )
 
 
 def _other(rule: RuleView) -> Measure:
@@ -61,7 +69,9 @@ ROWS = {"superiority": _superiority, "contamination": _contamination}
 
 
 def measures(verdict: VerdictView) -> list[Measure]:
-    """The rules as rows, failures first: what speaks against a release must not hide below what speaks for it."""
+    """The rules as rows, failures first: what speaks against a release must not hide below what
+    speaks for it.
+    """
     failures_first = sorted(verdict.rules, key=lambda rule: ORDER.get(rule.outcome, 0))
     return [ROWS.get(rule.rule, _other)(rule) for rule in failures_first]
 
@@ -81,26 +91,41 @@ class Footing:
 
 
 def footing(evidence: dict[str, Any]) -> list[Footing]:
-    """What the evidence root was taken over besides the version itself: data, training, suite and samples.
+    """What the evidence root was taken over besides the version itself: data, training, suite and
+    samples.
 
     What is missing is said to be missing: a reviewer must see what nobody can vouch for.
     """
     found = [
-        Footing("Data set", f"{data['ref']}, {number(data['rows'])} rows, {data['licence']}", data["record_root"])
+        Footing(
+            "Data set",
+            f"{data['ref']}, {number(data['rows'])} rows, {data['licence']}",
+            data["record_root"],
+        )
         for data in evidence.get("datasets") or []
     ] or [Footing("Data set", "not known")]
     training = evidence.get("training_run") or {}
-    found.append(Footing("Training recipe", "" if training else "not known", training.get("recipe_digest", "")))
+    found.append(
+        Footing(
+            "Training recipe", "" if training else "not known", training.get("recipe_digest", "")
+        )
+    )
     if training.get("report_digest"):
         found.append(Footing("Training report", digest=training["report_digest"]))
     if suite := evidence.get("suite"):
         found.append(
             Footing(
-                "Eval suite", f"{suite['ref'].removeprefix('suite:')}, {number(suite['items'])} items", suite["digest"]
+                "Eval suite",
+                f"{suite['ref'].removeprefix('suite:')}, {number(suite['items'])} items",
+                suite["digest"],
             )
         )
     pair = evidence.get("eval") or {}
     for side, label in (("adapter", "Its answers"), ("base", "The base's answers")):
         samples = pair.get(side, {}).get("samples_sha256", "")
-        found.append(Footing(label, "" if samples else "not evaluated", f"sha256:{samples}" if samples else ""))
+        found.append(
+            Footing(
+                label, "" if samples else "not evaluated", f"sha256:{samples}" if samples else ""
+            )
+        )
     return found

@@ -1,4 +1,6 @@
-"""The headers of every answer: what a browser may do with it is decided here, once, and for all doors."""
+"""The headers of every answer: what a browser may do with it is decided here, once, and for all
+doors.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-# `same-origin` and not `no-referrer`: under the latter browsers send `Origin: null` with our own forms too.
+# `same-origin` and not `no-referrer`: under the latter browsers send `Origin: null` with our own
+# forms too.
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
@@ -29,7 +32,9 @@ HEADERS = {
 
 
 class SecurityHeaders:
-    """Adds the headers to whatever answers, errors and other doors included, unless the answer set its own."""
+    """Adds the headers to whatever answers, errors and other doors included, unless the answer set
+    its own.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

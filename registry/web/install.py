@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from registry.web import accounts, assets, audit, profiles, retention, reviews, rollouts, search, versions
+from registry.web import (
+    accounts,
+    assets,
+    audit,
+    profiles,
+    retention,
+    reviews,
+    rollouts,
+    search,
+    versions,
+)
 from registry.web.headers import SecurityHeaders
 
 

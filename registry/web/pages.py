@@ -1,4 +1,6 @@
-"""Turning a template and what it shows into an answer, and every refusal into a page that says what to do."""
+"""Turning a template and what it shows into an answer, and every refusal into a page that says what
+to do.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,9 @@ from registry.web.visits import Visit, check_posted, request_id, sign_in_path
 
 log = logging.getLogger(__name__)
 
-# How each family of refusals is answered; the sentences come from the error itself.
-# What just happened, by the word a redirect carries; a fixed list, so that a link cannot put words in our mouth.
+# How each family of refusals is answered; the sentences come from the error itself. What just
+# happened, by the word a redirect carries; a fixed list, so that a link cannot put words in our
+# mouth.
 DONE = {
     "signed": "Your decision is signed and in the log.",
     "canary": "The canary has started.",
@@ -52,13 +55,19 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 MOST = 50  # rows of a list that has no pages of its own; the page says what it leaves out
-ENVIRONMENT.globals |= {"asset": assets.address, "look": words.look, "most": MOST, "engine_names": words.ENGINES}
+ENVIRONMENT.globals |= {
+    "asset": assets.address,
+    "look": words.look,
+    "most": MOST,
+    "engine_names": words.ENGINES,
+}
 FILTERS = "ago arm link measured number percent place points share short short_line size tag utc"
 ENVIRONMENT.filters |= {name: getattr(words, name) for name in FILTERS.split()}
 
 
 def needs(here: Visit, action: Action, team: str | None) -> str:
-    """Why this person may not act: a sentence for the disabled button, or '' when the roles allow it.
+    """Why this person may not act: a sentence for the disabled button, or '' when the roles allow
+    it.
 
     The command decides again; this only keeps people from writing a reason for nothing.
     """
@@ -76,10 +85,15 @@ def _log_size(here: Visit) -> int | None:
 
 
 def html(request: Request, template: str, status: int, context: dict[str, Any]) -> HTMLResponse:
-    """Fill a template. Pages are never stored by a browser or proxy: they show one person's view."""
+    """Fill a template. Pages are never stored by a browser or proxy: they show one person's
+    view.
+    """
     theme = request.cookies.get("theme", "")
     filled = ENVIRONMENT.get_template(template).render(
-        context, path=request.url.path, theme=theme if theme in THEMES else "", now=datetime.now(UTC)
+        context,
+        path=request.url.path,
+        theme=theme if theme in THEMES else "",
+        now=datetime.now(UTC),
     )
     return HTMLResponse(filled, status_code=status, headers={"cache-control": "no-store"})
 
@@ -87,7 +101,12 @@ def html(request: Request, template: str, status: int, context: dict[str, Any]) 
 def render(here: Visit, template: str, status: int = 200, **context: Any) -> HTMLResponse:
     """A page for a signed-in person."""
     done = DONE.get(here.request.query_params.get("done", ""), "")
-    return html(here.request, template, status, {"here": here, "log_size": _log_size(here), "done": done} | context)
+    return html(
+        here.request,
+        template,
+        status,
+        {"here": here, "log_size": _log_size(here), "done": done} | context,
+    )
 
 
 def sent(path: str, done: str = "") -> RedirectResponse:
@@ -96,11 +115,19 @@ def sent(path: str, done: str = "") -> RedirectResponse:
 
 
 def refusal(request: Request, error: RegistryError) -> Response:
-    """A page for a refusal that no form could show beside itself; nobody signed in is led to the sign-in."""
+    """A page for a refusal that no form could show beside itself; nobody signed in is led to the
+    sign-in.
+    """
     if isinstance(error, Unauthenticated) and error.kind != "fresh-sign-in":
         return RedirectResponse(sign_in_path(request), status_code=303)
     here: Visit | None = getattr(request.state, "visit", None)
-    context = {"here": here, "log_size": None, "done": "", "error": error, "request_id": request_id(request)}
+    context = {
+        "here": here,
+        "log_size": None,
+        "done": "",
+        "error": error,
+        "request_id": request_id(request),
+    }
     answer = html(request, "error.html", STATUSES[error.family], context)
     if error.family == "unavailable":
         answer.headers["retry-after"] = "2"
@@ -108,14 +135,18 @@ def refusal(request: Request, error: RegistryError) -> Response:
 
 
 class Page(APIRoute):
-    """A route whose every way to fail is a page: refusals by their sentence, our own mistakes by their request id."""
+    """A route whose every way to fail is a page: refusals by their sentence, our own mistakes by
+    their request id.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
             try:
-                if "\0" in request.url.path or "%00" in request.url.query:  # PostgreSQL has no such text
+                if (
+                    "\0" in request.url.path or "%00" in request.url.query
+                ):  # PostgreSQL has no such text
                     raise NotFound("no-such-page", "There is no such page.", "Check the address.")
                 if request.method == "POST":
                     check_posted(request)
@@ -125,11 +156,16 @@ class Page(APIRoute):
             except RequestValidationError:
                 failure = NotFound("no-such-page", "There is no such page.", "Check the address.")
             except Exception:
-                log.exception("page failed", extra={"request_id": request_id(request), "path": request.url.path})
+                log.exception(
+                    "page failed",
+                    extra={"request_id": request_id(request), "path": request.url.path},
+                )
                 failure = Fault(
-                    "fault", "Something of ours broke while making this page; nothing was changed by it.",
-                    "Try again; if it stays, give the request id below to whoever runs Countersign.",
-                )  # fmt: skip
+                    "fault",
+                    "Something of ours broke while making this page; nothing was changed by it.",
+                    "Try again; if it stays, give the request id below to whoever runs "
+                    "Countersign.",
+                )
             return await run_in_threadpool(refusal, request, failure)
 
         return answer

@@ -1,4 +1,6 @@
-"""One serving profile whole: its parts, its system prompt, its engine's verdict, and what another one has otherwise."""
+"""One serving profile whole: its parts, its system prompt, its engine's verdict, and what another
+one has otherwise.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,26 @@ def profile(here: Here, name: str, against: str = "") -> Response:
     if one.document["system_prompt"] is not None:
         try:
             prompt = profiles.system_prompt(here.store, blobs, here.actor, name).text
-        except (NotFound, Invalid) as error:  # gone, or from before prompts were looked at: the page shows the rest
+        except (
+            NotFound,
+            Invalid,
+        ) as error:  # gone, or from before prompts were looked at: the page shows the rest
             trouble = error
-    others = [each for each in profiles.profiles(here.store, here.actor, one.version) if each.id != one.id]
+    others = [
+        each for each in profiles.profiles(here.store, here.actor, one.version) if each.id != one.id
+    ]
     compared = profiles.compare(here.store, blobs, here.actor, against, name) if against else None
     version = versions.version(here.store, here.actor, one.version, gone=True)
     return render(
-        here, "profile.html", one=one, prompt=prompt, trouble=trouble, others=others, compared=compared, against=against,
-        verdict=profiles.verdict(here.store, here.actor, one), version_page=version_path(version.kind, one.version),
+        here,
+        "profile.html",
+        one=one,
+        prompt=prompt,
+        trouble=trouble,
+        others=others,
+        compared=compared,
+        against=against,
+        verdict=profiles.verdict(here.store, here.actor, one),
+        version_page=version_path(version.kind, one.version),
         stone=retention.tombstone(here.store, here.actor, version.id),
-    )  # fmt: skip
+    )

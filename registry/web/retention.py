@@ -1,4 +1,6 @@
-"""What is kept and why: holds that stand, retention classes, and what teams use; and what a person changes of it."""
+"""What is kept and why: holds that stand, retention classes, and what teams use; and what a person
+changes of it.
+"""
 
 from __future__ import annotations
 
@@ -22,65 +24,110 @@ router = APIRouter(route_class=Page, include_in_schema=False)
 
 OWN_HOLD = "You placed it, so another reviewer lifts it."
 # What each of the page's forms was filled with; a refusal gives it back.
-EMPTY: dict[str, Any] = {"over": "", "case": "", "lift": 0, "name": "", "retention": "", "reason": ""}
+EMPTY: dict[str, Any] = {
+    "over": "",
+    "case": "",
+    "lift": 0,
+    "name": "",
+    "retention": "",
+    "reason": "",
+}
 
 
-def _page(here: Visit, cursor: str = "", everything: bool = False, status: int = 200, **typed: Any) -> Response:
+def _page(
+    here: Visit, cursor: str = "", everything: bool = False, status: int = 200, **typed: Any
+) -> Response:
     page = queries.holds(here.store, here.actor, None, not everything, cursor or None)
     asked = EMPTY | {"failed": "", "error": None} | typed
     lifted = next((one for one in page.items if one.number == asked["lift"]), None)
     own = lifted is not None and lifted.placed_by == here.actor.name
     shown = {
-        "holds": page, "cursor": cursor, "everything": everything, "lifted": lifted,
-        "classes": queries.classes(here.store, here.actor), "quotas": queries.quotas(here.store, here.actor),
+        "holds": page,
+        "cursor": cursor,
+        "everything": everything,
+        "lifted": lifted,
+        "classes": queries.classes(here.store, here.actor),
+        "quotas": queries.quotas(here.store, here.actor),
         "bars": {
             "hold": needs(here, Action.HOLD_PLACE, None),
             "lift": needs(here, Action.HOLD_LIFT, None) or (OWN_HOLD if own else ""),
             "class": needs(here, Action.RETENTION_ASSIGN, None),
         },
-    }  # fmt: skip
+    }
     return render(here, "retention.html", status, **(shown | asked))
 
 
-def _act(here: Visit, form: str, done: str, reason: str, act: Callable[[str], object], **typed: Any) -> Response:
-    """Run one command with its required reason; a refusal is shown beside the form it came from, the words kept."""
+def _act(
+    here: Visit, form: str, done: str, reason: str, act: Callable[[str], object], **typed: Any
+) -> Response:
+    """Run one command with its required reason; a refusal is shown beside the form it came from,
+    the words kept.
+    """
     try:
         act(check_reason(reason.replace("\r\n", "\n")))
     except RegistryError as error:
-        return _page(here, status=STATUSES[error.family], failed=form, error=error, reason=reason, **typed)
+        return _page(
+            here, status=STATUSES[error.family], failed=form, error=error, reason=reason, **typed
+        )
     return sent("/retention", done)
 
 
 @router.get("/retention")
-def retention(here: Here, cursor: str = "", all: str = "", over: str = "", lift: int = 0, name: str = "") -> Response:
-    """Holds, classes and quotas on one page; `over`, `lift` and `name` each open a form that is filled with it."""
+def retention(
+    here: Here, cursor: str = "", all: str = "", over: str = "", lift: int = 0, name: str = ""
+) -> Response:
+    """Holds, classes and quotas on one page; `over`, `lift` and `name` each open a form that is
+    filled with it.
+    """
     return _page(here, cursor, bool(all), over=over, lift=lift, name=name)
 
 
 @router.post("/retention/holds")
 def place(
-    here: Posted, over: Annotated[str, Form()] = "", case: Annotated[str, Form()] = "",
+    here: Posted,
+    over: Annotated[str, Form()] = "",
+    case: Annotated[str, Form()] = "",
     reason: Annotated[str, Form()] = "",
-) -> Response:  # fmt: skip
+) -> Response:
     """Place a legal hold."""
-    return _act(here, "hold", "held", reason, lambda why: holds.place(here.store, here.actor, over.strip(), case, why),
-                over=over, case=case)  # fmt: skip
+    return _act(
+        here,
+        "hold",
+        "held",
+        reason,
+        lambda why: holds.place(here.store, here.actor, over.strip(), case, why),
+        over=over,
+        case=case,
+    )
 
 
 @router.post("/retention/holds/{number}/lift")
 def lift(here: Posted, number: int, reason: Annotated[str, Form()] = "") -> Response:
     """Lift a hold that another person placed."""
     return _act(
-        here, "lift", "lifted", reason, lambda why: holds.lift(here.store, here.actor, number, why), lift=number
+        here,
+        "lift",
+        "lifted",
+        reason,
+        lambda why: holds.lift(here.store, here.actor, number, why),
+        lift=number,
     )
 
 
 @router.post("/retention/settings")
 def assign(
-    here: Posted, name: Annotated[str, Form()] = "", retention: Annotated[str, Form()] = "",
+    here: Posted,
+    name: Annotated[str, Form()] = "",
+    retention: Annotated[str, Form()] = "",
     reason: Annotated[str, Form()] = "",
-) -> Response:  # fmt: skip
+) -> Response:
     """Put a team, a line or a data set under a class."""
-    return _act(here, "class", "classed", reason,
-                lambda why: commands.assign(here.store, here.actor, name.strip(), retention, why),
-                name=name, retention=retention)  # fmt: skip
+    return _act(
+        here,
+        "class",
+        "classed",
+        reason,
+        lambda why: commands.assign(here.store, here.actor, name.strip(), retention, why),
+        name=name,
+        retention=retention,
+    )

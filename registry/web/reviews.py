@@ -38,23 +38,38 @@ def queue(here: Here, state: str = "", cursor: str = "") -> Response:
     """The queue; the filter and the place in it are in the address, so Back finds them again."""
     own = "open" if needs(here, Action.REVIEW_VOTE, None) else "waiting"
     chosen = state if state in TABS else own
-    page = reviews.reviews(here.store, here.actor, state=None if chosen == "all" else chosen, cursor=cursor or None)
+    page = reviews.reviews(
+        here.store, here.actor, state=None if chosen == "all" else chosen, cursor=cursor or None
+    )
     rows = [(review, passed(review.verdict), measures(review.verdict)) for review in page.items]
     fallen = versions.fallen(here.store, here.actor, [review.version for review in page.items])
     return render(
-        here, "reviews.html", rows=rows, next=page.next, tabs=TABS, chosen=chosen, cursor=cursor, fallen=fallen
-    )  # fmt: skip
+        here,
+        "reviews.html",
+        rows=rows,
+        next=page.next,
+        tabs=TABS,
+        chosen=chosen,
+        cursor=cursor,
+        fallen=fallen,
+    )
 
 
 def command_line(number: int, verdict: str, reason: str) -> str:
-    """What to type in a terminal to sign the same decision there; quoted, since a reason may hold anything."""
+    """What to type in a terminal to sign the same decision there; quoted, since a reason may hold
+    anything.
+    """
     verb = CLI_VERB.get(verdict, "approve")
-    return f"countersign review {verb} {number} --reason {shlex.quote(reason or 'Why, in a sentence')}"
+    return (
+        f"countersign review {verb} {number} --reason {shlex.quote(reason or 'Why, in a sentence')}"
+    )
 
 
 def bars(here: Visit, review: ReviewView, name: str) -> str:
-    """Why this person may not decide here, or ''; the command decides again, this keeps a reason from being written
-    for nothing. Who made the version hears that first: it is what no further role would mend."""
+    """Why this person may not decide here, or ''; the command decides again, this keeps a reason
+    from being written for nothing. Who made the version hears that first: it is what no further
+    role would mend.
+    """
     for sentence in review.excluded:
         who, _, why = sentence.partition(": ")
         if who == name:
@@ -67,8 +82,14 @@ def bars(here: Visit, review: ReviewView, name: str) -> str:
 
 
 def bars_approval(outcome: str) -> str:
-    """Why nobody may approve this, or ''; the command refuses it too, this only says so before a reason is written."""
-    return "" if outcome == "pass" else f"Nobody can: its gate {'failed' if outcome == 'fail' else 'is inconclusive'}."
+    """Why nobody may approve this, or ''; the command refuses it too, this only says so before a
+    reason is written.
+    """
+    return (
+        ""
+        if outcome == "pass"
+        else f"Nobody can: its gate {'failed' if outcome == 'fail' else 'is inconclusive'}."
+    )
 
 
 def _show(here: Visit, number: int, status: int = 200, **typed: Any) -> Response:
@@ -78,15 +99,25 @@ def _show(here: Visit, number: int, status: int = 200, **typed: Any) -> Response
     barred = bars(here, review, me.name)
     draft = None if barred else reviews.draft(here.store, here.actor, number).decision
     shown: dict[str, Any] = {
-        "review": review, "version": version, "measures": measures(review.verdict), "passed": passed(review.verdict),
-        "version_path": version_path(version.kind, version.ref), "footing": footing(review.evidence),
+        "review": review,
+        "version": version,
+        "measures": measures(review.verdict),
+        "passed": passed(review.verdict),
+        "version_path": version_path(version.kind, version.ref),
+        "footing": footing(review.evidence),
         "stone": retention.tombstone(here.store, here.actor, version.id),
-        "outcomes": OUTCOMES, "barred": barred, "draft": json.dumps(draft) if draft else "", "me": me,
+        "outcomes": OUTCOMES,
+        "barred": barred,
+        "draft": json.dumps(draft) if draft else "",
+        "me": me,
         "bars_approval": bars_approval(review.verdict.outcome),
         "key_ids": " ".join(key.id for key in me.keys if key.revoked_at is None),
-        "verdict": "", "reason": "", "problems": dict.fromkeys(FIELDS, ""), "error": None,
+        "verdict": "",
+        "reason": "",
+        "problems": dict.fromkeys(FIELDS, ""),
+        "error": None,
         "cli": command_line(number, "approve", ""),
-    }  # fmt: skip
+    }
     return render(here, "review.html", status, **(shown | typed))
 
 
@@ -102,7 +133,11 @@ def _decision(text: str) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise Invalid("bad-decision", "The signed decision did not arrive whole.", "Reload the page and sign again.")
+        raise Invalid(
+            "bad-decision",
+            "The signed decision did not arrive whole.",
+            "Reload the page and sign again.",
+        )
     return found
 
 
@@ -117,10 +152,17 @@ def decide(
     key: Annotated[str, Form()] = "",
     signature: Annotated[str, Form()] = "",
 ) -> Response:
-    """Record the decision that this browser signed. Without a signature nothing is recorded: the page then shows the
-    command that signs the very same words in a terminal."""
-    reason = reason.replace("\r\n", "\n")  # forms send CR LF; the browser signed what the person saw, with LF
-    typed: dict[str, Any] = {"verdict": verdict, "reason": reason, "cli": command_line(number, verdict, reason)}
+    """Record the decision that this browser signed. Without a signature nothing is recorded: the
+    page then shows the command that signs the very same words in a terminal.
+    """
+    reason = reason.replace(
+        "\r\n", "\n"
+    )  # forms send CR LF; the browser signed what the person saw, with LF
+    typed: dict[str, Any] = {
+        "verdict": verdict,
+        "reason": reason,
+        "cli": command_line(number, verdict, reason),
+    }
     problems = dict.fromkeys(FIELDS, "")
     if verdict not in OUTCOMES:
         problems["verdict"] = "Choose an outcome."
@@ -133,7 +175,9 @@ def decide(
     if any(problems.values()):
         return _show(here, number, 422, problems=problems, **typed)
     try:
-        commands.vote(here.store, here.actor, number, _decision(decision), reason, salt, key, signature)
+        commands.vote(
+            here.store, here.actor, number, _decision(decision), reason, salt, key, signature
+        )
     except NotFound:
         raise
     except RegistryError as error:

@@ -1,4 +1,6 @@
-"""Search: one plain form over every filter, each filter in force a chip to take away, counts as links, a page at a time."""
+"""Search: one plain form over every filter, each filter in force a chip to take away, counts as
+links, a page at a time.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,27 @@ from registry.web.visits import Here
 
 router = APIRouter(route_class=Page, include_in_schema=False)
 
-# Filters in the order their chips stand, with the words people read; tag and metric may stand there several times.
+# Filters in the order their chips stand, with the words people read; tag and metric may stand there
+# several times.
 LABELS = {
-    "q": "Name", "kind": "Kind", "state": "State", "team": "Team", "base": "Base", "dataset": "Data set", "tag": "Tag",
-    "licence": "Licence", "domain": "Domain", "method": "Method", "variant": "Variant", "risk": "Risk", "metric": "Metric",
-    "by": "Added by", "since": "Since", "until": "Before", "digest": "Digest begins",
-}  # fmt: skip
+    "q": "Name",
+    "kind": "Kind",
+    "state": "State",
+    "team": "Team",
+    "base": "Base",
+    "dataset": "Data set",
+    "tag": "Tag",
+    "licence": "Licence",
+    "domain": "Domain",
+    "method": "Method",
+    "variant": "Variant",
+    "risk": "Risk",
+    "metric": "Metric",
+    "by": "Added by",
+    "since": "Since",
+    "until": "Before",
+    "digest": "Digest begins",
+}
 FACETS = ("kind", "state", "team", "base", "domain", "licence", "method", "variant", "risk", "tag")
 KNOWN = {*LABELS, "sort", "cursor"}
 MOST_VALUES = 8
@@ -32,22 +49,57 @@ Several = Annotated[list[str], Query()]
 
 @router.get("/search")
 def search(
-    here: Here, q: str = "", kind: str = "", team: str = "", tag: Several = [], base: str = "", dataset: str = "",  # noqa: B006 - copied
-    licence: str = "", domain: str = "", method: str = "", variant: str = "", risk: str = "", by: str = "",
-    since: str = "", until: str = "", metric: Several = [], state: str = "", digest: str = "",  # noqa: B006 - copied
-    sort: str = "created", cursor: str = "",
-) -> Response:  # fmt: skip
-    """The versions that meet every filter, and what they have in common; a filter that means nothing is said in place."""
+    here: Here,
+    q: str = "",
+    kind: str = "",
+    team: str = "",
+    tag: Several = [],  # noqa: B006 - copied
+    base: str = "",
+    dataset: str = "",
+    licence: str = "",
+    domain: str = "",
+    method: str = "",
+    variant: str = "",
+    risk: str = "",
+    by: str = "",
+    since: str = "",
+    until: str = "",
+    metric: Several = [],  # noqa: B006 - copied
+    state: str = "",
+    digest: str = "",
+    sort: str = "created",
+    cursor: str = "",
+) -> Response:
+    """The versions that meet every filter, and what they have in common; a filter that means
+    nothing is said in place.
+    """
     plain = {
-        "q": q, "kind": kind, "state": state, "team": team, "base": base, "dataset": dataset, "licence": licence,
-        "domain": domain, "method": method, "variant": variant, "risk": risk, "by": by, "since": since, "until": until,
+        "q": q,
+        "kind": kind,
+        "state": state,
+        "team": team,
+        "base": base,
+        "dataset": dataset,
+        "licence": licence,
+        "domain": domain,
+        "method": method,
+        "variant": variant,
+        "risk": risk,
+        "by": by,
+        "since": since,
+        "until": until,
         "digest": digest,
-    }  # fmt: skip
+    }
     plain = {name: value.strip() for name, value in plain.items()}
-    several = {"tag": [*dict.fromkeys(filter(None, tag))], "metric": [*dict.fromkeys(filter(None, metric))]}
+    several = {
+        "tag": [*dict.fromkeys(filter(None, tag))],
+        "metric": [*dict.fromkeys(filter(None, metric))],
+    }
     page, error = None, None
     try:
-        searches.check_names((name for name, value in here.request.query_params.multi_items() if value), KNOWN)
+        searches.check_names(
+            (name for name, value in here.request.query_params.multi_items() if value), KNOWN
+        )
         wanted = searches.parse(**plain, **several, sort=sort)  # type: ignore[arg-type]  # texts and lists, each under its own name
         page = queries.search(here.store, here.actor, wanted, cursor or None, 50, True)
     except RegistryError as failure:
@@ -57,17 +109,43 @@ def search(
 
     def address(without: tuple[str, str] = ("", ""), **more: str) -> str:
         """This search with a filter more or one less, from its first page."""
-        said = [(name, plain[name]) for name in plain] + [(name, one) for name in several for one in several[name]]
-        said = [(name, value) for name, value in said if value and (name, value) != without and
-                (name in several or name not in more)] + list(more.items())  # fmt: skip
-        kept = [*dict.fromkeys(said), *([("sort", sort)] if sort != "created" and "sort" not in more else [])]
+        said = [(name, plain[name]) for name in plain] + [
+            (name, one) for name in several for one in several[name]
+        ]
+        said = [
+            (name, value)
+            for name, value in said
+            if value and (name, value) != without and (name in several or name not in more)
+        ] + list(more.items())
+        kept = [
+            *dict.fromkeys(said),
+            *([("sort", sort)] if sort != "created" and "sort" not in more else []),
+        ]
         return "/search?" + urlencode(kept) if kept else "/search"
 
-    chips = [(name, label, value) for name, label in LABELS.items()
-             for value in (several[name] if name in several else [plain[name]]) if value]  # fmt: skip
+    chips = [
+        (name, label, value)
+        for name, label in LABELS.items()
+        for value in (several[name] if name in several else [plain[name]])
+        if value
+    ]
     measured = wanted.named_metrics() if page is not None else []
     return render(
-        here, "search.html", 200 if error is None else STATUSES[error.family], page=page, error=error, asked=plain | several,
-        sort=sort, cursor=cursor, address=address, chips=chips, labels=LABELS, facets=FACETS, kinds=searches.KINDS,
-        states=searches.STATES, most_values=MOST_VALUES, measured=measured, path_of=version_path,
-    )  # fmt: skip
+        here,
+        "search.html",
+        200 if error is None else STATUSES[error.family],
+        page=page,
+        error=error,
+        asked=plain | several,
+        sort=sort,
+        cursor=cursor,
+        address=address,
+        chips=chips,
+        labels=LABELS,
+        facets=FACETS,
+        kinds=searches.KINDS,
+        states=searches.STATES,
+        most_values=MOST_VALUES,
+        measured=measured,
+        path_of=version_path,
+    )

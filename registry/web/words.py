@@ -1,4 +1,6 @@
-"""How states, numbers and times are written for people: one vocabulary, the same look on every page."""
+"""How states, numbers and times are written for people: one vocabulary, the same look on every
+page.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ DIGITS = re.compile(r"[0-9a-f]{40,}")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a state is shown: colour class, glyph and word together, so that none of them carries it alone."""
+    """How a state is shown: colour class, glyph and word together, so that none of them carries it
+    alone.
+    """
 
     tone: str
     glyph: str
@@ -75,7 +79,9 @@ def look(state: str) -> Look:
 
 
 def number(value: Any, digits: int = 0) -> str:
-    """A count or measure with thin grouping and a true minus: 18204 -> 18,204; -0.5 (1 digit) -> −0.5."""
+    """A count or measure with thin grouping and a true minus: 18204 -> 18,204; -0.5 (1 digit) ->
+    −0.5.
+    """
     return f"{value:,.{digits}f}".replace("-", MINUS)
 
 
@@ -132,7 +138,9 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
 
 
 def short(text: str) -> str:
-    """Long digests in a text cut for the eye, all else left as it is; the page keeps the full one in the title."""
+    """Long digests in a text cut for the eye, all else left as it is; the page keeps the full one
+    in the title.
+    """
     return DIGITS.sub(lambda found: f"{found[0][:6]}…{found[0][-4:]}", text)
 
 
@@ -142,14 +150,18 @@ def tag(ref: str) -> str:
 
 
 def arm(ref: str | None, line: str) -> str:
-    """What one arm of a channel serves: a version of the channel's own line by its number, the base by its name."""
+    """What one arm of a channel serves: a version of the channel's own line by its number, the base
+    by its name.
+    """
     if ref is None:
         return "nothing"
     return tag(ref) if ref.partition("@")[0] == line else f"base {ref.rpartition('/')[2]}"
 
 
 def place(where: str) -> str:
-    """A channel's name without its environment where both are the same: production/production -> production."""
+    """A channel's name without its environment where both are the same: production/production ->
+    production.
+    """
     environment, _, channel = where.partition("/")
     return environment if channel in ("", environment) else where
 
@@ -165,11 +177,15 @@ def link(address: str | None) -> str:
 
 
 def moment(text: str) -> datetime:
-    """Read a moment typed into a form, as UTC unless it says otherwise; Invalid tells the shape wanted."""
+    """Read a moment typed into a form, as UTC unless it says otherwise; Invalid tells the shape
+    wanted.
+    """
     try:
         parsed = datetime.fromisoformat(text.strip())
     except ValueError:
         raise Invalid(
-            "bad-moment", f"'{text[:60]}' is no date and time.", "Write it like 2026-11-22T19:30, in UTC.",
-        ) from None  # fmt: skip
+            "bad-moment",
+            f"'{text[:60]}' is no date and time.",
+            "Write it like 2026-11-22T19:30, in UTC.",
+        ) from None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -20,7 +20,15 @@ from registry.commands import tokens
 from registry.db.store import Store
 from registry.rules.actors import SYSTEM
 from registry.settings import Settings, load
-from tests.build import Person, World, a_person, a_world, approved, install_classes, install_policies
+from tests.build import (
+    Person,
+    World,
+    a_person,
+    a_world,
+    approved,
+    install_classes,
+    install_policies,
+)
 from tests.database import Databases
 from tests.gateway.served import Served
 
@@ -51,10 +59,14 @@ class Door:
         if person.id not in self.tokens:
             (team,) = {grant.team for grant in person.actor.grants}
             roles = [grant.role.value for grant in person.actor.grants]
-            self.tokens[person.id] = str(tokens.create(self.store, SYSTEM, person.actor.name, roles, team, 1).token)
+            self.tokens[person.id] = str(
+                tokens.create(self.store, SYSTEM, person.actor.name, roles, team, 1).token
+            )
         return self.tokens[person.id]
 
-    def ask(self, person: Person | None, method: str, path: str, body: Any = None, **more: Any) -> httpx.Response:
+    def ask(
+        self, person: Person | None, method: str, path: str, body: Any = None, **more: Any
+    ) -> httpx.Response:
         """One request under /api/v1; every answer that is no success must be a named problem."""
         headers = {**more.pop("headers", {})}
         if person is not None:
@@ -66,7 +78,10 @@ class Door:
         if answer.status_code >= 400 and method != "HEAD":
             assert answer.headers["content-type"] == "application/problem+json", answer.text
             problem = answer.json()
-            assert (problem["status"], problem["type"]) == (answer.status_code, f"/problems/{problem['kind']}")
+            assert (problem["status"], problem["type"]) == (
+                answer.status_code,
+                f"/problems/{problem['kind']}",
+            )
             assert problem["request_id"] == answer.headers["x-request-id"]
             assert problem["detail"]
             assert problem["mend"]
@@ -76,9 +91,13 @@ class Door:
         """The answer of a request that must succeed."""
         answer = self.ask(person, method, path, body, **more)
         assert answer.status_code < 300, answer.text
-        return answer.json() if answer.content and "json" in answer.headers["content-type"] else None
+        return (
+            answer.json() if answer.content and "json" in answer.headers["content-type"] else None
+        )
 
-    def refused(self, person: Person | None, method: str, path: str, body: Any = None, **more: Any) -> tuple[int, str]:
+    def refused(
+        self, person: Person | None, method: str, path: str, body: Any = None, **more: Any
+    ) -> tuple[int, str]:
         """Status and kind of a request that must not succeed."""
         answer = self.ask(person, method, path, body, **more)
         assert answer.status_code >= 400, answer.text
@@ -102,7 +121,13 @@ class Door:
 def opened(url: str, home: Path, **given: Any) -> Iterator[Door]:
     """Serve a migrated database, with small limits unless others are given."""
     settings = load(
-        **{"home": home, "database_url": url, "max_json_bytes": 64 << 10, "max_blob_bytes": 1 << 20, **given}
+        **{
+            "home": home,
+            "database_url": url,
+            "max_json_bytes": 64 << 10,
+            "max_blob_bytes": 1 << 20,
+            **given,
+        }
     )
     app = create_app(settings)
     served = Served(app)
@@ -128,7 +153,9 @@ def door(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def world(door: Door) -> World:
-    """A team with a version approved for production; each file its own, since queues are a team's."""
+    """A team with a version approved for production; each file its own, since queues are a
+    team's.
+    """
     made = a_world(door.store, door.blobs, f"t{secrets.token_hex(4)}")
     approved(made)
     for person in (made.engineer, made.data_owner, made.trainer, made.compliance, made.risk):

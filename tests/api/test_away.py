@@ -1,4 +1,6 @@
-"""The database goes away in mid-request: 503 that says when to come back, nothing half-written, and all is well after."""
+"""The database goes away in mid-request: 503 that says when to come back, nothing half-written, and
+all is well after.
+"""
 
 from __future__ import annotations
 
@@ -36,23 +38,56 @@ def cut(door: Door, *requests: Callable[[], httpx.Response]) -> list[httpx.Respo
     return [answer for answer in answers if answer is not None]
 
 
-def test_a_command_cut_off_is_503_and_leaves_nothing(door: Door, world: World, admin: Person) -> None:
+def test_a_command_cut_off_is_503_and_leaves_nothing(
+    door: Door, world: World, admin: Person
+) -> None:
     door.token(admin)
     team, name = world.team, f"c{secrets.token_hex(3)}"
     upload = door.upload(world.engineer, f'{{"prompt": "{name}", "completion": "x"}}\n'.encode())
     before = rows(door)
     asked: list[tuple[Person, str, Any]] = [
-        (world.engineer, "/canaries", {"ref": world.versions[-1], "environment": "production", "share_bp": 100, "channel": name}),
+        (
+            world.engineer,
+            "/canaries",
+            {
+                "ref": world.versions[-1],
+                "environment": "production",
+                "share_bp": 100,
+                "channel": name,
+            },
+        ),
         (world.engineer, "/recalls", {"ref": world.versions[0], "reason": "unfit"}),
-        (world.engineer, "/training-runs", {"adapter": f"{team}/{name}", "base": world.base.ref, "dataset": world.dataset.ref,
-                                            "recipe": {"steps": 1, "batch_size": 1, "learning_rate": 0.1}, "domain": "x"}),
+        (
+            world.engineer,
+            "/training-runs",
+            {
+                "adapter": f"{team}/{name}",
+                "base": world.base.ref,
+                "dataset": world.dataset.ref,
+                "recipe": {"steps": 1, "batch_size": 1, "learning_rate": 0.1},
+                "domain": "x",
+            },
+        ),
         (admin, "/accounts", {"name": name, "roles": ["auditor"]}),
         (world.engineer, "/datasets", {"name": f"{team}/{name}", "file": upload, "meta": {}}),
-        (world.engineer, "/use-cases", {"name": f"{team}/{name}", "purpose": "p", "owner": "o", "risk_tier": "high",
-                                        "suite": world.suite}),
-    ]  # fmt: skip
-    answers = cut(door, *(lambda one=one: door.ask(one[0], "POST", one[1], one[2]) for one in asked))
-    assert [answer.status_code for answer in answers] == [503] * len(asked), [answer.text for answer in answers]
+        (
+            world.engineer,
+            "/use-cases",
+            {
+                "name": f"{team}/{name}",
+                "purpose": "p",
+                "owner": "o",
+                "risk_tier": "high",
+                "suite": world.suite,
+            },
+        ),
+    ]
+    answers = cut(
+        door, *(lambda one=one: door.ask(one[0], "POST", one[1], one[2]) for one in asked)
+    )
+    assert [answer.status_code for answer in answers] == [503] * len(asked), [
+        answer.text for answer in answers
+    ]
     for answer in answers:
         problem = answer.json()
         assert (problem["kind"], problem["family"]) == ("database-away", "unavailable")
@@ -67,7 +102,9 @@ def test_a_command_cut_off_is_503_and_leaves_nothing(door: Door, world: World, a
 
 def test_a_query_cut_off_is_503(door: Door, world: World) -> None:
     answers = cut(door, lambda: door.ask(world.engineer, "GET", "/audit/events"))
-    assert [(answer.status_code, answer.json()["kind"]) for answer in answers] == [(503, "database-away")]
+    assert [(answer.status_code, answer.json()["kind"]) for answer in answers] == [
+        (503, "database-away")
+    ]
     assert door.ask(world.engineer, "GET", "/audit/events").status_code == 200
 
 
@@ -76,7 +113,9 @@ def test_a_database_that_never_was_is_503(tmp_path: Any) -> None:
 
     from registry.app import create_app
 
-    app = create_app(load(home=tmp_path, database_url="postgresql+psycopg://nobody@127.0.0.1:1/none"))
+    app = create_app(
+        load(home=tmp_path, database_url="postgresql+psycopg://nobody@127.0.0.1:1/none")
+    )
     token = "cs_000000000000_" + "A" * 43
     with TestClient(app) as client:
         assert client.get("/healthz").status_code == 200
@@ -87,7 +126,9 @@ def test_a_database_that_never_was_is_503(tmp_path: Any) -> None:
     app.state.store.engine.dispose()
 
 
-def test_when_every_connection_is_in_use_it_says_so(door: Door, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_every_connection_is_in_use_it_says_so(
+    door: Door, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store: Store = door.store
     monkeypatch.setattr(store.engine.pool, "_timeout", 0.2)
     taken = []
@@ -95,7 +136,9 @@ def test_when_every_connection_is_in_use_it_says_so(door: Door, world: World, mo
         while True:
             taken.append(store.engine.connect())
     except Exception:
-        answer = door.client.get("/api/v1/me", headers={"Authorization": f"Bearer {door.tokens[world.engineer.id]}"})
+        answer = door.client.get(
+            "/api/v1/me", headers={"Authorization": f"Bearer {door.tokens[world.engineer.id]}"}
+        )
     finally:
         for connection in taken:
             connection.close()
@@ -104,13 +147,18 @@ def test_when_every_connection_is_in_use_it_says_so(door: Door, world: World, mo
 
 
 def test_many_polls_for_work_do_not_starve_each_other(door: Door, world: World) -> None:
-    """Each asks twice of the database, but never holds one connection while it waits for the other."""
+    """Each asks twice of the database, but never holds one connection while it waits for the
+    other.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     machine = a_person(door.store, "trainer", team=f"t{secrets.token_hex(4)}")
     door.token(machine)
     with ThreadPoolExecutor(32) as pool:
         done = list(
-            pool.map(lambda _: door.ask(machine, "POST", "/work/lease", {"worker": "w"}).status_code, range(96))
+            pool.map(
+                lambda _: door.ask(machine, "POST", "/work/lease", {"worker": "w"}).status_code,
+                range(96),
+            )
         )
     assert done == [204] * 96

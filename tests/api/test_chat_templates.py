@@ -15,7 +15,11 @@ from tests.commands.test_chat_templates import allow, templated
 
 
 def test_by_the_client_and_the_command_line(
-    fresh_database: str, team: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fresh_database: str,
+    team: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with opened(fresh_database, tmp_path) as door:
         install_policies(door.store)
@@ -28,7 +32,9 @@ def test_by_the_client_and_the_command_line(
             shown = client.chat_template(ref)
             assert (shown.own, shown.allowed_in) == (True, ["staging"])
             assert client.chat_template(world.base.ref).templates == []
-        stranger = Countersign(door.url, door.token(a_person(door.store, "engineer", team="others")))
+        stranger = Countersign(
+            door.url, door.token(a_person(door.store, "engineer", team="others"))
+        )
         with stranger, pytest.raises(NotFound):
             stranger.chat_template(ref)
         monkeypatch.setenv("COUNTERSIGN_URL", door.url)

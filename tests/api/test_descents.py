@@ -1,4 +1,6 @@
-"""A quantised checkpoint through the real door: by the command line as people type it, and on the console's page."""
+"""A quantised checkpoint through the real door: by the command line as people type it, and on the
+console's page.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ from tests.build import MODULE, a_world
 
 
 def test_added_shown_and_traced(
-    door: Door, team: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    door: Door,
+    team: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     world = a_world(door.store, door.blobs, team)
     monkeypatch.setenv("COUNTERSIGN_URL", door.url)
@@ -36,7 +42,17 @@ def test_added_shown_and_traced(
     weights = folder / "model.safetensors"
     arrays = {name: value.astype(np.float16) for name, value in load_file(weights).items()}
     save_file(arrays, weights)
-    add = ("checkpoint", "add", folder, "--quantised-of", world.base.ref, "--meta", meta, "--json", "--name")
+    add = (
+        "checkpoint",
+        "add",
+        folder,
+        "--quantised-of",
+        world.base.ref,
+        "--meta",
+        meta,
+        "--json",
+        "--name",
+    )
 
     code, said = run(*add, f"{team}/half")
     assert (code, json.loads(said)["status"]) == (0, "registered")
@@ -54,13 +70,25 @@ def test_added_shown_and_traced(
 
 SCALES = {"qzeros": np.full((1, 1), 0x77777777, np.int32), "scales": np.ones((1, 8), np.float16)}
 CALIBRATED: dict[str, tuple[dict[str, np.ndarray[Any, Any]], dict[str, object], str]] = {
-    "gptq": ({"qweight": np.full((1, 8), 0x76543210, np.int32), **SCALES, "g_idx": np.zeros(8, np.int32)},
-             {"quant_method": "gptq", "bits": 4, "group_size": 8, "desc_act": False, "sym": True}, "quantize_config.json"),
-    "awq": ({"qweight": np.full((8, 1), 0x76543210, np.int32), **SCALES},
-            {"quant_method": "awq", "bits": 4, "group_size": 8, "version": "gemm", "zero_point": True}, "quant_config.json"),
-}  # fmt: skip
-"""How AutoGPTQ and AutoAWQ lay out a linear layer of 8 inputs and 8 outputs: eight values of four bits in each int32, along
-the inputs or along the outputs; zeros and scales a group. Their settings stand in config.json and in a file of their own."""
+    "gptq": (
+        {
+            "qweight": np.full((1, 8), 0x76543210, np.int32),
+            **SCALES,
+            "g_idx": np.zeros(8, np.int32),
+        },
+        {"quant_method": "gptq", "bits": 4, "group_size": 8, "desc_act": False, "sym": True},
+        "quantize_config.json",
+    ),
+    "awq": (
+        {"qweight": np.full((8, 1), 0x76543210, np.int32), **SCALES},
+        {"quant_method": "awq", "bits": 4, "group_size": 8, "version": "gemm", "zero_point": True},
+        "quant_config.json",
+    ),
+}
+"""How AutoGPTQ and AutoAWQ lay out a linear layer of 8 inputs and 8 outputs: eight values of four
+bits in each int32, along the inputs or along the outputs; zeros and scales a group. Their settings
+stand in config.json and in a file of their own.
+"""
 
 
 @pytest.mark.parametrize("method", CALIBRATED)
@@ -72,7 +100,9 @@ def test_a_calibrated_one_stays_a_claim_wherever_it_is_told(
     capsys: pytest.CaptureFixture[str],
     method: str,
 ) -> None:
-    """GPTQ and AWQ depend on data and order, so nobody can work them out again; of the console, see tests/web/test_descents.py."""
+    """GPTQ and AWQ depend on data and order, so nobody can work them out again; of the console, see
+    tests/web/test_descents.py.
+    """
     parts, settings, beside = CALIBRATED[method]
     world = a_world(door.store, door.blobs, team)
     monkeypatch.setenv("COUNTERSIGN_URL", door.url)
@@ -88,12 +118,19 @@ def test_a_calibrated_one_stays_a_claim_wherever_it_is_told(
         client.pull(world.base.ref, folder)
     weights, config = folder / "model.safetensors", folder / "config.json"
     norm = load_file(weights)["model.norm.weight"].astype(np.float16)
-    save_file({f"{MODULE}.{part}": value for part, value in parts.items()} | {"model.norm.weight": norm}, weights)
+    save_file(
+        {f"{MODULE}.{part}": value for part, value in parts.items()} | {"model.norm.weight": norm},
+        weights,
+    )
     config.write_text(
-        json.dumps(json.loads(config.read_text()) | {"quantization_config": settings, "dtype": "float16"})
+        json.dumps(
+            json.loads(config.read_text()) | {"quantization_config": settings, "dtype": "float16"}
+        )
     )
     (folder / beside).write_text(json.dumps(settings))
-    (tmp_path / "meta.yaml").write_text("licence: apache-2.0\npurpose: to be served on small devices\n")
+    (tmp_path / "meta.yaml").write_text(
+        "licence: apache-2.0\npurpose: to be served on small devices\n"
+    )
     said = ("--quantised-of", world.base.ref, "--meta", tmp_path / "meta.yaml", "--json", "--name")
 
     # Sent as it lies there, it is refused by name, and told how to go on.
@@ -103,8 +140,14 @@ def test_a_calibrated_one_stays_a_claim_wherever_it_is_told(
     assert "import" in defect["mend"]
     code, out = run("checkpoint", "import", folder, *said, f"{team}/{method}")
     taken = json.loads(out)
-    assert (code, taken["status"], [one["path"] for one in taken["left_out"]]) == (0, "registered", [beside])
-    claim = f"{world.base.ref}, claimed only: 1 things could not be worked out, such as {MODULE}.weight"
+    assert (code, taken["status"], [one["path"] for one in taken["left_out"]]) == (
+        0,
+        "registered",
+        [beside],
+    )
+    claim = (
+        f"{world.base.ref}, claimed only: 1 things could not be worked out, such as {MODULE}.weight"
+    )
     assert claim in run("checkpoint", "show", taken["ref"])[1]
     code, out = run("verify", taken["ref"])
     assert code == 0
@@ -114,8 +157,11 @@ def test_a_calibrated_one_stays_a_claim_wherever_it_is_told(
     assert (edge["relation"], edge["grade"]) == ("quantised_from", "claimed")
 
     # A qweight that cannot hold the base's 64 values contradicts the claim.
-    save_file({f"{MODULE}.{part}": value for part, value in parts.items() if part != "qweight"}
-              | {f"{MODULE}.qweight": np.zeros((1, 3), np.int32), "model.norm.weight": norm}, weights)  # fmt: skip
+    save_file(
+        {f"{MODULE}.{part}": value for part, value in parts.items() if part != "qweight"}
+        | {f"{MODULE}.qweight": np.zeros((1, 3), np.int32), "model.norm.weight": norm},
+        weights,
+    )
     code, out = run("checkpoint", "import", folder, *said, f"{team}/{method}-cut")
     [defect] = json.loads(out)["defects"]
     assert (code, defect["rule"], defect["where"]) == (3, "descent-false", f"{MODULE}.weight")

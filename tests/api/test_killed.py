@@ -1,4 +1,6 @@
-"""A real server killed in the middle of uploads, short of disk, or with its object store gone; and its memory."""
+"""A real server killed in the middle of uploads, short of disk, or with its object store gone; and
+its memory.
+"""
 
 from __future__ import annotations
 
@@ -59,11 +61,19 @@ def a_file(folder: Path, megabytes: int) -> tuple[Path, str]:
 
 
 class Killing(Progress):
-    """Kills the server once so many bytes are sent, for each of the numbers, and starts it again a moment later."""
+    """Kills the server once so many bytes are sent, for each of the numbers, and starts it again a
+    moment later.
+    """
 
     def __init__(self, server: Server, at: list[int]) -> None:
         super().__init__()
-        self.server, self.at, self.total, self.sent, self.starting = server, at, 0, 0, threading.Thread()
+        self.server, self.at, self.total, self.sent, self.starting = (
+            server,
+            at,
+            0,
+            0,
+            threading.Thread(),
+        )
 
     def __call__(self, n: int) -> None:
         self.total += n
@@ -81,7 +91,9 @@ def test_an_upload_outlives_its_server(
     server: Server, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed in the middle, and when all bytes were sent: one call of the client brings it home."""
-    monkeypatch.setattr("registry.client.blobs.PAUSES", (0.3,) * 2000)  # however slowly this machine starts a server
+    monkeypatch.setattr(
+        "registry.client.blobs.PAUSES", (0.3,) * 2000
+    )  # however slowly this machine starts a server
     path, digest = a_file(tmp_path, 40)
     watch = Killing(server, [12 * MB, 40 * MB])
     with Countersign(server.url, token) as registry:
@@ -98,11 +110,15 @@ def test_the_same_command_goes_on_after_ctrl_c(server: Server, token: str, tmp_p
     path, digest = a_file(tmp_path, 24)
     script = (
         "import os, signal, sys\nfrom registry.client import Countersign\nsent = 0\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a suite run in the background inherits it ignored
-        "def step(n):\n  global sent\n  sent += n\n  if sent >= 12 << 20: os.kill(os.getpid(), signal.SIGINT)\n"
+        # a suite run in the background inherits it ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "def step(n):\n  global sent\n  sent += n\n  if sent >= 12 << 20: os.kill(os.getpid(), "
+        "signal.SIGINT)\n"
         "Countersign(sys.argv[1], sys.argv[2]).put_file(sys.argv[3], step)"
     )
-    done = subprocess.run([sys.executable, "-c", script, server.url, token, str(path)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, server.url, token, str(path)], capture_output=True, text=True
+    )
     assert done.returncode == -signal.SIGINT, done.stderr
     assert not blobs(server).has(digest)
     resumed: list[int] = []
@@ -117,7 +133,9 @@ def test_the_same_command_goes_on_after_ctrl_c(server: Server, token: str, tmp_p
     assert blobs(server).verify(digest)
 
 
-def test_memory_is_flat_up_and_down_on_both_sides(server: Server, token: str, tmp_path: Path) -> None:
+def test_memory_is_flat_up_and_down_on_both_sides(
+    server: Server, token: str, tmp_path: Path
+) -> None:
     warm, _ = a_file(tmp_path, 9)
     with Countersign(server.url, token) as registry:
         registry.put_file(warm)
@@ -127,11 +145,14 @@ def test_memory_is_flat_up_and_down_on_both_sides(server: Server, token: str, tm
             "import resource, sys\nfrom registry.client import Countersign\n"
             "registry = Countersign(sys.argv[1], sys.argv[2])\nregistry.has_blob('0' * 64)\n"
             "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-            "sent = registry.put_file(sys.argv[3])\nregistry.get_blob(sent.sha256, sys.argv[3] + '.back')\n"
+            "sent = registry.put_file(sys.argv[3])\nregistry.get_blob(sent.sha256, sys.argv[3] + "
+            "'.back')\n"
             "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
         )
         done = subprocess.run(
-            [sys.executable, "-c", script, server.url, token, str(path)], capture_output=True, text=True
+            [sys.executable, "-c", script, server.url, token, str(path)],
+            capture_output=True,
+            text=True,
         )
     assert done.returncode == 0, done.stderr
     assert path.with_name("weights.bin.back").stat().st_size == 128 * MB
@@ -180,8 +201,9 @@ def a_base_folder(folder: Path) -> Path:
 def test_a_server_killed_between_the_last_byte_and_the_row(
     server: Server, token: str, store: Store, tmp_path: Path
 ) -> None:
-    """First with all bytes sent and nothing asked, then with the rows written and not committed: nothing is to be seen,
-    and the same command again registers it."""
+    """First with all bytes sent and nothing asked, then with the rows written and not committed:
+    nothing is to be seen, and the same command again registers it.
+    """
     folder, name = a_base_folder(tmp_path / "base"), f"killed/base-{secrets.token_hex(4)}"
 
     def add() -> Any:
@@ -190,7 +212,9 @@ def test_a_server_killed_between_the_last_byte_and_the_row(
 
     def named() -> int:
         with store.read(SYSTEM) as session:
-            rows = session.execute(text("select count(*) from line where team || '/' || name = :name"), {"name": name})
+            rows = session.execute(
+                text("select count(*) from line where team || '/' || name = :name"), {"name": name}
+            )
             return int(rows.scalar_one())
 
     with Countersign(server.url, token) as registry:
@@ -199,7 +223,9 @@ def test_a_server_killed_between_the_last_byte_and_the_row(
     assert named() == 0
     server.start()
     with Countersign(server.url, token) as registry:
-        assert all(registry.has_blob(one.sha256) for one in sent)  # what was sent is known as his, by a new process too
+        assert all(
+            registry.has_blob(one.sha256) for one in sent
+        )  # what was sent is known as his, by a new process too
     with held(store) as database:
         adding = started(add)
         database.until_waiting(1)

@@ -1,4 +1,6 @@
-"""Hostile bundles sent to the real server, a process of its own: named refusals, in bounded memory and CPU time."""
+"""Hostile bundles sent to the real server, a process of its own: named refusals, in bounded memory
+and CPU time.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,15 @@ from tests.build import World
 from tests.gateway.served import until
 
 MEGABYTES = 256
-KNOWN = json.dumps([{"id": n, "piece": f"\u2581{n:x}", "merges": [n, str(n)]} for n in range(60_000)])
+KNOWN = json.dumps(
+    [{"id": n, "piece": f"\u2581{n:x}", "merges": [n, str(n)]} for n in range(60_000)]
+)
 
 
 def of_known_work() -> float:
-    """CPU seconds of reading 4 MB of JSON and cutting it in pieces: 0.135 to 0.145 where the second was promised."""
+    """CPU seconds of reading 4 MB of JSON and cutting it in pieces: 0.135 to 0.145 where the second
+    was promised.
+    """
     begun = time.process_time()
     json.loads(KNOWN)
     assert len(KNOWN.split('"')) > 480_000
@@ -43,7 +49,9 @@ def of_known_work() -> float:
 
 
 CPU_SECONDS = max(1.0, min(of_known_work() for _ in range(3)) / 0.14)
-"""Of the server's own CPU clock, all threads, so that nobody else's work counts; on a slower core by so much longer."""
+"""Of the server's own CPU clock, all threads, so that nobody else's work counts; on a slower core
+by so much longer.
+"""
 AT_ONCE = 8
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -79,11 +87,21 @@ class Server:
         return self.sent[content]
 
     def body(self, world: World, files: Files, name: str = "hostile") -> dict[str, Any]:
-        return {"name": f"{world.team}/{name}", "meta": {"licence": "x", "source": "x"}, "files": [
-            {"path": path, "sha256": self.put(content), "size": len(content)} for path, content in files.items()]}  # fmt: skip
+        return {
+            "name": f"{world.team}/{name}",
+            "meta": {"licence": "x", "source": "x"},
+            "files": [
+                {"path": path, "sha256": self.put(content), "size": len(content)}
+                for path, content in files.items()
+            ],
+        }
 
-    def add(self, world: World, files: Files, name: str = "hostile", tries: int = 3) -> tuple[httpx.Response, float]:
-        """Register, and what it cost in CPU seconds: the least of three tries when others made the machine busy."""
+    def add(
+        self, world: World, files: Files, name: str = "hostile", tries: int = 3
+    ) -> tuple[httpx.Response, float]:
+        """Register, and what it cost in CPU seconds: the least of three tries when others made the
+        machine busy.
+        """
         body = self.body(world, files, name)
         cost = CPU_SECONDS + 1
         for _ in range(tries):
@@ -100,14 +118,23 @@ def server(door: Door, world: World, tmp_path_factory: pytest.TempPathFactory) -
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     home = tmp_path_factory.mktemp("limits")
-    given = {name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")}
-    given |= {"COUNTERSIGN_HOME": str(home), "COUNTERSIGN_PORT": str(port),
-              "COUNTERSIGN_DATABASE_URL": door.settings.database_url or ""}  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-m", "registry", "api"], env=given, stdout=subprocess.DEVNULL)
+    given = {
+        name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")
+    }
+    given |= {
+        "COUNTERSIGN_HOME": str(home),
+        "COUNTERSIGN_PORT": str(port),
+        "COUNTERSIGN_DATABASE_URL": door.settings.database_url or "",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "registry", "api"], env=given, stdout=subprocess.DEVNULL
+    )
     token = door.token(world.engineer)
     headers = {"Authorization": f"Bearer {token}"}
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", headers=headers, timeout=120) as client:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}/api/v1", headers=headers, timeout=120
+        ) as client:
 
             def answers() -> bool:
                 try:
@@ -134,7 +161,9 @@ def test_a_sound_bundle_is_taken(server: Server, world: World) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.defects])
-def test_every_bad_case_is_refused_with_its_defects(server: Server, world: World, name: str) -> None:
+def test_every_bad_case_is_refused_with_its_defects(
+    server: Server, world: World, name: str
+) -> None:
     case: Case = CASES[name]
     answer, cost = server.add(world, case.make())
     assert answer.status_code == 422, answer.text[:500]
@@ -145,7 +174,9 @@ def test_every_bad_case_is_refused_with_its_defects(server: Server, world: World
 
 
 @pytest.mark.parametrize("name", WORST)
-def test_the_worst_is_refused_in_a_second_and_in_little_memory(server: Server, world: World, name: str) -> None:
+def test_the_worst_is_refused_in_a_second_and_in_little_memory(
+    server: Server, world: World, name: str
+) -> None:
     make, rule = WORST[name]
     files = make()
     for content in files.values():
@@ -160,15 +191,21 @@ def test_the_worst_is_refused_in_a_second_and_in_little_memory(server: Server, w
 
 
 def test_the_largest_genuine_tokenizer_is_taken(server: Server, world: World) -> None:
-    """Bounds that refuse what people have are no bounds: 262,144 pieces and 514,906 merges, 33 MB."""
+    """Bounds that refuse what people have are no bounds: 262,144 pieces and 514,906 merges, 33
+    MB.
+    """
     server.forget()
     answer, _ = server.add(world, sound() | {"tokenizer.json": like_gemma()}, "gemma", tries=1)
     assert answer.status_code == 201, answer.text
     assert server.peak() < MEGABYTES
 
 
-def test_names_are_refused_before_a_byte_is_sent(server: Server, world: World, tmp_path: Path) -> None:
-    """With them all that is wrong with the contents; the registry keeps the refusal, and nothing else."""
+def test_names_are_refused_before_a_byte_is_sent(
+    server: Server, world: World, tmp_path: Path
+) -> None:
+    """With them all that is wrong with the contents; the registry keeps the refusal, and nothing
+    else.
+    """
     files = sound() | {
         "model.bin": b"\x80\x02odd",
         "README.md": b"<script>odd</script>",
@@ -177,36 +214,49 @@ def test_names_are_refused_before_a_byte_is_sent(server: Server, world: World, t
     }
     for path, content in files.items():
         (tmp_path / path).write_bytes(content)
-    with Countersign(str(server.client.base_url).removesuffix("/api/v1/"), server.token) as registry:
+    with Countersign(
+        str(server.client.base_url).removesuffix("/api/v1/"), server.token
+    ) as registry:
         with pytest.raises(BundleRejected) as refused:
             registry.add("base", tmp_path, f"{world.team}/unsent")
         for odd in ("model.bin", "README.md", "config.json"):
             assert not registry.has_blob(hashlib.sha256(files[odd]).hexdigest())
     assert [(one.rule, one.file) for one in refused.value.defects] == [
-        ("file-not-allowed", "a" * 200), ("file-not-allowed", "model.bin"), ("code-as-text", "README.md"),
+        ("file-not-allowed", "a" * 200),
+        ("file-not-allowed", "model.bin"),
+        ("code-as-text", "README.md"),
         ("bad-json", "config.json"),
-    ]  # fmt: skip
+    ]
     with world.store.engine.connect() as connection:
         found = connection.execute(
-            text("select outcome from event where action = 'version:register' and subject = :subject"),
+            text(
+                "select outcome from event where action = 'version:register' and subject = :subject"
+            ),
             {"subject": f"{world.team}/unsent"},
-        ).all()  # fmt: skip
+        ).all()
     assert [one.outcome for one in found] == ["refused"]
 
 
 COSTLIEST = (
-    "every large file at once", "twelve shards of 20,000 tensors", "16 MiB of small objects",
+    "every large file at once",
+    "twelve shards of 20,000 tensors",
+    "16 MiB of small objects",
     "Gemma with a key twice at its end",
-)  # fmt: skip
+)
 
 
 def test_many_at_once_take_no_more_memory_than_one(server: Server, world: World) -> None:
-    """They are judged one after another; who asks for other things, or sends what is small, is answered meanwhile."""
+    """They are judged one after another; who asks for other things, or sends what is small, is
+    answered meanwhile.
+    """
     bodies = [server.body(world, WORST[name][0]()) for name in COSTLIEST]
     small = server.body(world, sound(), "sound")
     server.forget()
     with ThreadPoolExecutor(AT_ONCE) as crowd:
-        asked = [crowd.submit(server.client.post, "/bases", json=bodies[n % len(bodies)]) for n in range(AT_ONCE)]
+        asked = [
+            crowd.submit(server.client.post, "/bases", json=bodies[n % len(bodies)])
+            for n in range(AT_ONCE)
+        ]
         assert server.client.get("/lines").status_code == 200
         assert server.client.post("/bases", json=small).status_code in (200, 201)
         answers = [one.result() for one in asked]
@@ -220,8 +270,12 @@ def half_sent(server: Server, head: str, length: int, sent: int) -> socket.socke
     """A request whose body is not through yet."""
     url = server.client.base_url
     line = socket.create_connection((url.host, url.port))
-    line.sendall(f"{head} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\nContent-Type: application/json\r\n"
-                 f"Content-Length: {length}\r\n\r\n".encode() + bytes(sent))  # fmt: skip
+    line.sendall(
+        f"{head} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\nContent-Type: "
+        "application/json\r\n"
+        f"Content-Length: {length}\r\n\r\n".encode()
+        + bytes(sent)
+    )
     return line
 
 
@@ -236,7 +290,9 @@ def test_a_crowd_of_slow_senders_fits_in_memory(server: Server) -> None:
         assert server.peak() < MEGABYTES
 
 
-def test_large_requests_half_sent_are_bounded_together_and_hinder_no_small_one(server: Server, world: World) -> None:
+def test_large_requests_half_sent_are_bounded_together_and_hinder_no_small_one(
+    server: Server, world: World
+) -> None:
     large = {"name": f"{world.team}/hostile", "files": [], "meta": {"licence": "x" * 900_000}}
     with ExitStack() as lines:
 
@@ -250,13 +306,21 @@ def test_large_requests_half_sent_are_bounded_together_and_hinder_no_small_one(s
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
         assert server.add(world, sound(), "sound")[0].status_code in (200, 201)
     until(
-        lambda: server.client.post("/bases", json=large).json()["kind"] == "invalid-request", "there is room again", 60
+        lambda: server.client.post("/bases", json=large).json()["kind"] == "invalid-request",
+        "there is room again",
+        60,
     )
 
 
 MANY: list[tuple[str, dict[str, Any]]] = [
-    ("2,001 files", {"files": [{"path": f"f{n}", "sha256": "0" * 64, "size": 1} for n in range(2001)]}),
-    ("a path of 1,001 characters", {"files": [{"path": "p" * 1001, "sha256": "0" * 64, "size": 1}]}),
+    (
+        "2,001 files",
+        {"files": [{"path": f"f{n}", "sha256": "0" * 64, "size": 1} for n in range(2001)]},
+    ),
+    (
+        "a path of 1,001 characters",
+        {"files": [{"path": "p" * 1001, "sha256": "0" * 64, "size": 1}]},
+    ),
     ("a path with NUL", {"files": [{"path": "a\0b", "sha256": "0" * 64, "size": 1}]}),
     ("metadata of 100 kB", {"meta": {"licence": "x" * 100_000}}),
     ("metadata of many keys", {"meta": {f"k{n}": n for n in range(20_000)}}),
@@ -265,9 +329,13 @@ MANY: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "change"), MANY, ids=[name for name, _ in MANY])
-def test_a_request_that_says_too_much_is_wrong(server: Server, world: World, name: str, change: dict[str, Any]) -> None:
+def test_a_request_that_says_too_much_is_wrong(
+    server: Server, world: World, name: str, change: dict[str, Any]
+) -> None:
     body = {"name": f"{world.team}/hostile", "files": [], "meta": {}} | change
     before = server.cpu()
     answer = server.client.post("/bases", json=body)
-    assert (answer.status_code, answer.json()["kind"]) == (422, "invalid-request"), answer.text[:300]
+    assert (answer.status_code, answer.json()["kind"]) == (422, "invalid-request"), answer.text[
+        :300
+    ]
     assert server.cpu() - before <= CPU_SECONDS

@@ -32,21 +32,36 @@ def test_by_the_client(registry: Countersign, world: World, tmp_path: Path) -> N
     ref = world.versions[-1]
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("One word.")
-    parts = {"engine": "vllm", "build": "0.32.0", "system_prompt": f"sha256:{registry.put_file(prompt).sha256}"}
+    parts = {
+        "engine": "vllm",
+        "build": "0.32.0",
+        "system_prompt": f"sha256:{registry.put_file(prompt).sha256}",
+    }
     made = registry.define_profile(ref, parts)
     assert (made.status, registry.define_profile(ref, parts).status) == ("defined", "found")
     [shown] = registry.profiles(ref)
     assert shown == registry.profile(made.digest) == registry.profile(str(made.id))
-    assert {one.engine for one in registry.engines(ref)} == {"vllm", "sglang", "tgi", "transformers"}
+    assert {one.engine for one in registry.engines(ref)} == {
+        "vllm",
+        "sglang",
+        "tgi",
+        "transformers",
+    }
     assert registry.system_prompt(made.digest).text == "One word."
     other = registry.define_profile(ref, {**parts, "dtype": "float16"})
-    assert [one.part for one in registry.compare_profiles(made.digest, other.digest).differences] == ["dtype"]
+    assert [
+        one.part for one in registry.compare_profiles(made.digest, other.digest).differences
+    ] == ["dtype"]
     with pytest.raises(Invalid, match="beams"):
         registry.define_profile(ref, {**parts, "decoding": {"beams": 2}})
 
 
 def test_by_the_command_line(
-    door: Door, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    door: Door,
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("COUNTERSIGN_URL", door.url)
     monkeypatch.setenv("COUNTERSIGN_TOKEN", door.token(world.engineer))
@@ -61,14 +76,36 @@ def test_by_the_command_line(
         return out
 
     ref = world.versions[-1]
-    made = json.loads(say("add", ref, "--engine", "vllm", "--build", "0.32.0", "--decoding", str(decoding), "--json"))
+    made = json.loads(
+        say(
+            "add",
+            ref,
+            "--engine",
+            "vllm",
+            "--build",
+            "0.32.0",
+            "--decoding",
+            str(decoding),
+            "--json",
+        )
+    )
     assert made["digest"] in say("ls", ref)
     assert "0.5" in say("show", made["digest"])
     assert "transformers" in say("engines", ref)
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("One word.\nNever guess.\n")
     other = json.loads(
-        say("add", ref, "--engine", "vllm", "--build", "0.32.0", "--system-prompt", str(prompt), "--json")
+        say(
+            "add",
+            ref,
+            "--engine",
+            "vllm",
+            "--build",
+            "0.32.0",
+            "--system-prompt",
+            str(prompt),
+            "--json",
+        )
     )
     assert "Never guess." in say("show", other["digest"])
     assert "+Never guess." in say("diff", made["digest"], other["digest"])

@@ -1,4 +1,6 @@
-"""Keeping and letting go over REST: each route by who may, each refusal by its name, and the Hub's door beside it."""
+"""Keeping and letting go over REST: each route by who may, each refusal by its name, and the Hub's
+door beside it.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,26 @@ from tests.build import ADAPTER_META, Person, World, adapter_files, register, se
 
 
 def an_adapter(door: Door, world: World, name: str, seed: int) -> str:
-    draft = versions.Draft("adapter", f"{world.team}/{name}", adapter_files(door.blobs, seed),
-                           {**ADAPTER_META, "domain": "legal"}, world.base.ref)  # fmt: skip
+    draft = versions.Draft(
+        "adapter",
+        f"{world.team}/{name}",
+        adapter_files(door.blobs, seed),
+        {**ADAPTER_META, "domain": "legal"},
+        world.base.ref,
+    )
     return register(door.store, door.blobs, world.engineer.actor, draft).ref
 
 
 def test_classes_and_settings(door: Door, world: World, admin: Person, auditor: Person) -> None:
-    terms: dict[str, Any] = {"name": "claims-7y", "keep_days": 2557, "reason": "Our insurer asks for it."}
-    assert door.refused(world.engineer, "POST", "/retention/classes", terms) == (403, "role-missing")
+    terms: dict[str, Any] = {
+        "name": "claims-7y",
+        "keep_days": 2557,
+        "reason": "Our insurer asks for it.",
+    }
+    assert door.refused(world.engineer, "POST", "/retention/classes", terms) == (
+        403,
+        "role-missing",
+    )
     made = door.done(admin, "POST", "/retention/classes", terms)
     assert (made["keep_days"], made["counted_from"], made["draft_days"]) == (2557, "service", 30)
     assert door.refused(admin, "POST", "/retention/classes", terms) == (409, "class-exists")
@@ -25,10 +39,18 @@ def test_classes_and_settings(door: Door, world: World, admin: Person, auditor: 
     assert "short" in {one["name"] for one in door.done(auditor, "GET", "/retention/classes")}
     put = {"name": f"{world.team}/adapter", "retention": "claims-7y", "reason": "It reads claims."}
     assert door.done(world.engineer, "POST", "/retention/settings", put) == {
-        "name": f"{world.team}/adapter", "retention": "claims-7y", "shortened": False}  # fmt: skip
+        "name": f"{world.team}/adapter",
+        "retention": "claims-7y",
+        "shortened": False,
+    }
     shorter = {**put, "retention": "short"}
-    assert door.refused(world.engineer, "POST", "/retention/settings", shorter) == (409, "shorter-retention")
-    assert door.refused(world.engineer, "POST", "/retention/settings", {**put, "retention": "x"}) == (
+    assert door.refused(world.engineer, "POST", "/retention/settings", shorter) == (
+        409,
+        "shorter-retention",
+    )
+    assert door.refused(
+        world.engineer, "POST", "/retention/settings", {**put, "retention": "x"}
+    ) == (
         404,
         "retention-unknown",
     )
@@ -45,7 +67,10 @@ def test_a_hold_from_end_to_end(door: Door, world: World, admin: Person, auditor
         assert door.refused(person, "POST", "/holds", order) == (403, "role-missing")
     hold = door.done(world.compliance, "POST", "/holds", order)
     assert (hold["over"], hold["case"], hold["lifted_at"]) == (ref, "Matter 5512", None)
-    assert door.refused(world.engineer, "POST", "/deletions", {"ref": ref, "reason": "tidy"}) == (409, "held")
+    assert door.refused(world.engineer, "POST", "/deletions", {"ref": ref, "reason": "tidy"}) == (
+        409,
+        "held",
+    )
     for over in (ref, world.base.ref):
         [found] = door.done(auditor, "GET", f"/holds?over={over}")["items"]
         assert found["number"] == hold["number"]
@@ -57,13 +82,17 @@ def test_a_hold_from_end_to_end(door: Door, world: World, admin: Person, auditor
     assert door.refused(world.risk, "POST", lift, why) == (409, "already-lifted")
     assert door.refused(world.risk, "POST", "/holds/999999/lift", why) == (404, "hold-unknown")
     assert door.done(auditor, "GET", f"/holds?over={ref}")["items"] == []
-    assert hold["number"] in [one["number"] for one in door.done(auditor, "GET", "/holds?standing=false")["items"]]
+    assert hold["number"] in [
+        one["number"] for one in door.done(auditor, "GET", "/holds?standing=false")["items"]
+    ]
     page = door.done(auditor, "GET", "/holds?standing=false&limit=1")
     assert door.refused(auditor, "GET", "/holds?cursor=nonsense") == (422, "bad-cursor")
     assert len(page["items"]) == 1
 
 
-def test_a_deletion_from_end_to_end(door: Door, world: World, admin: Person, auditor: Person) -> None:
+def test_a_deletion_from_end_to_end(
+    door: Door, world: World, admin: Person, auditor: Person
+) -> None:
     order = {"ref": world.versions[0], "reason": "Nobody wants it."}
     assert door.refused(world.engineer, "POST", "/deletions", order) == (409, "kept")
     put = {"name": f"{world.team}/gone", "retention": "short", "reason": "To try things out."}
@@ -82,16 +111,26 @@ def test_a_deletion_from_end_to_end(door: Door, world: World, admin: Person, aud
     assert "Nobody wants it" not in problem.text
     assert door.done(auditor, "GET", f"/keeping/{ref}")["tombstone"]["reason"] == "Nobody wants it."
     assert door.refused(auditor, "GET", f"/verify/{ref}") == (404, "deleted")
-    assert {node["ref"] for node in door.done(auditor, "GET", f"/lineage/{ref}")["nodes"]} == {ref, world.base.ref}
+    assert {node["ref"] for node in door.done(auditor, "GET", f"/lineage/{ref}")["nodes"]} == {
+        ref,
+        world.base.ref,
+    }
     found = door.done(auditor, "GET", f"/versions?name={world.team}/gone")["items"]
     assert found == []
     [hit] = door.done(auditor, "GET", f"/versions?name={world.team}/gone&deleted=true")["items"]
     assert (hit["ref"], hit["deleted"], hit["state"]) == (ref, True, "deleted")
-    # Hugging Face clients hear it as the one answer that stops them, by number, digest and commit alike.
+    # Hugging Face clients hear it as the one answer that stops them, by number, digest and commit
+    # alike.
     headers = {"Authorization": f"Bearer {door.token(world.engineer)}"}
-    for revision in ("v1", f"sha256-{manifest.removeprefix('sha256:')}", manifest.removeprefix("sha256:")[:40]):
-        for path in (f"/{world.team}/gone/resolve/{revision}/adapter_config.json",
-                     f"/api/models/{world.team}/gone/revision/{revision}"):  # fmt: skip
+    for revision in (
+        "v1",
+        f"sha256-{manifest.removeprefix('sha256:')}",
+        manifest.removeprefix("sha256:")[:40],
+    ):
+        for path in (
+            f"/{world.team}/gone/resolve/{revision}/adapter_config.json",
+            f"/api/models/{world.team}/gone/revision/{revision}",
+        ):
             answer = door.client.get(path, headers=headers)
             assert (answer.status_code, answer.headers["x-error-code"]) == (404, "RevisionNotFound")
             assert "deleted" in answer.headers["x-error-message"]
@@ -101,7 +140,10 @@ def test_a_deletion_from_end_to_end(door: Door, world: World, admin: Person, aud
 def test_collections_and_quotas(door: Door, world: World, admin: Person, auditor: Person) -> None:
     lost = door.upload(world.engineer, b"uploaded and forgotten")["sha256"]
     assert door.refused(world.engineer, "GET", "/collections") == (403, "role-missing")
-    assert door.refused(world.engineer, "POST", "/collections", {"grace_hours": 0}) == (403, "role-missing")
+    assert door.refused(world.engineer, "POST", "/collections", {"grace_hours": 0}) == (
+        403,
+        "role-missing",
+    )
     assert lost in door.done(auditor, "GET", "/collections?grace_hours=0")["digests"]
     assert lost not in door.done(auditor, "GET", "/collections")["digests"]
     assert lost in door.done(admin, "POST", "/collections", {"grace_hours": 0})["digests"]
@@ -113,7 +155,13 @@ def test_collections_and_quotas(door: Door, world: World, admin: Person, auditor
     bundle = adapter_files(door.blobs, 720)
     sent(door.store, world.engineer.actor, *(one.sha256 for one in bundle))
     files = [{"path": one.path, "sha256": one.sha256, "size": one.size} for one in bundle]
-    body = {"name": f"{team}/more", "files": files, "base": world.base.ref, "domain": "legal", "meta": ADAPTER_META}
+    body = {
+        "name": f"{team}/more",
+        "files": files,
+        "base": world.base.ref,
+        "domain": "legal",
+        "meta": ADAPTER_META,
+    }
     refused = door.ask(world.engineer, "POST", "/adapters", body)
     assert (refused.status_code, refused.json()["kind"]) == (409, "quota-exceeded")
     assert refused.json()["facts"]["max_versions"] == 1

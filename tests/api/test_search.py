@@ -18,7 +18,9 @@ from tests.build import World
 
 def test_tags_are_put_found_and_taken_off(door: Door, world: World) -> None:
     engineer, ref = world.engineer, world.base.ref
-    assert door.done(engineer, "PUT", f"/versions/{ref}/tags/topic", {"value": "legal"})["tags"] == {"topic": "legal"}
+    assert door.done(engineer, "PUT", f"/versions/{ref}/tags/topic", {"value": "legal"})[
+        "tags"
+    ] == {"topic": "legal"}
     with Countersign(door.url, door.token(engineer)) as registry:
         assert registry.tag(ref, "by/hand", "yes").tags == {"by/hand": "yes", "topic": "legal"}
         assert [one.ref for one in registry.search(tag=["topic:legal", "by/hand"])] == [ref]
@@ -37,7 +39,12 @@ def test_the_command_line_shows_cuts_counts_and_says_there_is_more(
 ) -> None:
     monkeypatch.setenv("COUNTERSIGN_URL", door.url)
     monkeypatch.setenv("COUNTERSIGN_TOKEN", door.token(world.engineer))
-    door.done(world.engineer, "PUT", f"/versions/{world.base.ref}/tags/customer", {"value": "Northwind " * 9 + "plc"})
+    door.done(
+        world.engineer,
+        "PUT",
+        f"/versions/{world.base.ref}/tags/customer",
+        {"value": "Northwind " * 9 + "plc"},
+    )
 
     def say(*words: str, code: int = 0) -> tuple[str, str]:
         with pytest.raises(SystemExit) as ended:
@@ -46,7 +53,15 @@ def test_the_command_line_shows_cuts_counts_and_says_there_is_more(
         return tuple(capsys.readouterr())
 
     out, err = say("--team", world.team)
-    assert out.splitlines()[0].split() == ["Version", "Kind", "State", "Base", "Licence", "Tags", "Added"]
+    assert out.splitlines()[0].split() == [
+        "Version",
+        "Kind",
+        "State",
+        "Base",
+        "Licence",
+        "Tags",
+        "Added",
+    ]
     assert "adapter (lora)" in out
     assert "customer=Northwind Northwind Northwind …" in out
     assert err == ""
@@ -59,32 +74,74 @@ def test_the_command_line_shows_cuts_counts_and_says_there_is_more(
     assert "adapter" in out
     assert "versions match" in err
     assert say("--team", world.team, "--tag", "absent") == (
-        "", "Nothing matches. Take a filter away, or look for fewer letters of the name.\n")  # fmt: skip
+        "",
+        "Nothing matches. Take a filter away, or look for fewer letters of the name.\n",
+    )
     assert "cannot be read" in say("--metric", "x", code=2)[1]
     assert "no order" in say("--sort", "best", code=2)[1]
     assert "Nothing matches" in say("--by", "nobody-there")[1]
     assert world.base.ref in say("--by", world.engineer.actor.name)[0]
 
 
-@pytest.mark.parametrize("query", ["kind=x", "sort=x", "digest=%25", "metric=x", "tag=A", "limit=0", "cursor=x",
-                                   "base=x", "facets=perhaps", "q=%00", "since=yesterday", "sort=metric:", "by=%00",
-                                   "license=mit", "kind=base&kind=adapter", "limit=1&limit=2", "tag=a&Tag=b"])  # fmt: skip
+@pytest.mark.parametrize(
+    "query",
+    [
+        "kind=x",
+        "sort=x",
+        "digest=%25",
+        "metric=x",
+        "tag=A",
+        "limit=0",
+        "cursor=x",
+        "base=x",
+        "facets=perhaps",
+        "q=%00",
+        "since=yesterday",
+        "sort=metric:",
+        "by=%00",
+        "license=mit",
+        "kind=base&kind=adapter",
+        "limit=1&limit=2",
+        "tag=a&Tag=b",
+    ],
+)
 def test_a_wrong_filter_is_a_named_problem(door: Door, world: World, query: str) -> None:
     assert door.refused(world.engineer, "GET", f"/versions?{query}")[0] in (400, 422)
 
 
-@pytest.mark.parametrize(("sort", "key"), [
-    ("created", [2**63]), ("created", [1.5]), ("created", ["x"]), ("name", ["\ud800", 1, 1]), ("name", ["a\0", 1, 1]),
-    ("name", ["a", 1]), ("metric:accuracy", ["x", str(UUID(int=1))]), ("metric:accuracy", ["1", "x"]),
-])  # fmt: skip
-def test_a_cursor_made_up_for_a_search_is_refused(door: Door, world: World, sort: str, key: list[object]) -> None:
+@pytest.mark.parametrize(
+    ("sort", "key"),
+    [
+        ("created", [2**63]),
+        ("created", [1.5]),
+        ("created", ["x"]),
+        ("name", ["\ud800", 1, 1]),
+        ("name", ["a\0", 1, 1]),
+        ("name", ["a", 1]),
+        ("metric:accuracy", ["x", str(UUID(int=1))]),
+        ("metric:accuracy", ["1", "x"]),
+    ],
+)
+def test_a_cursor_made_up_for_a_search_is_refused(
+    door: Door, world: World, sort: str, key: list[object]
+) -> None:
     cursor = (
-        base64.urlsafe_b64encode(json.dumps([searches.parse(sort=sort).mark(), *key]).encode()).decode().rstrip("=")
+        base64.urlsafe_b64encode(json.dumps([searches.parse(sort=sort).mark(), *key]).encode())
+        .decode()
+        .rstrip("=")
     )
-    assert door.refused(world.engineer, "GET", f"/versions?sort={sort}&cursor={cursor}")[1] == "bad-cursor"
+    assert (
+        door.refused(world.engineer, "GET", f"/versions?sort={sort}&cursor={cursor}")[1]
+        == "bad-cursor"
+    )
 
 
 def test_who_may_not_tag_is_told(door: Door, world: World) -> None:
     path = f"/versions/{world.base.ref}/tags/"
-    assert door.refused(world.trainer, "PUT", path + "topic", {"value": "x"}) == (403, "role-missing")
-    assert door.refused(world.engineer, "PUT", path + "approved", {"value": "x"})[1] == "reserved-tag"
+    assert door.refused(world.trainer, "PUT", path + "topic", {"value": "x"}) == (
+        403,
+        "role-missing",
+    )
+    assert (
+        door.refused(world.engineer, "PUT", path + "approved", {"value": "x"})[1] == "reserved-tag"
+    )

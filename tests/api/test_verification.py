@@ -28,7 +28,9 @@ def test_a_damaged_blob_ends_in_exit_8(
     assert code == 0
     assert "form" in said and "✓ ok" in said
     with Countersign(door.url, door.token(world.engineer)) as client:
-        [sha256] = [one.sha256 for one in client.version(world.base.ref).files if one.path == "config.json"]
+        [sha256] = [
+            one.sha256 for one in client.version(world.base.ref).files if one.path == "config.json"
+        ]
     [blob] = list(door.settings.home.rglob(sha256))
     whole = blob.read_bytes()
     blob.chmod(0o600)

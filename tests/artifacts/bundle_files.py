@@ -1,4 +1,6 @@
-"""Bundles in memory, as plain functions: a tiny base model, an adapter for it, and the store that holds their bytes."""
+"""Bundles in memory, as plain functions: a tiny base model, an adapter for it, and the store that
+holds their bytes.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +16,63 @@ from registry.documents.canonical import sha256_hex
 
 Files = dict[str, bytes]
 
-CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "rms_norm_eps": 1e-06, "hidden_size": 8}
-# What PEFT 0.21.2 writes for LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"]), key by key.
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "rms_norm_eps": 1e-06,
+    "hidden_size": 8,
+}
+# What PEFT 0.21.2 writes for LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"]),
+# key by key.
 LORA: dict[str, Any] = {
-    "alora_invocation_tokens": None, "alpha_pattern": {}, "arrow_config": None, "auto_mapping": None,
-    "base_model_name_or_path": "base", "bias": "none", "corda_config": None, "ensure_weight_tying": False,
-    "eva_config": None, "exclude_modules": None, "fan_in_fan_out": False, "inference_mode": True,
-    "init_lora_weights": True, "kasa_config": None, "layer_replication": None, "layers_pattern": None,
-    "layers_to_transform": None, "loftq_config": {}, "lora_alpha": 8, "lora_bias": False, "lora_dropout": 0.0,
-    "lora_ga_config": None, "megatron_config": None, "megatron_core": "megatron.core", "modules_to_save": None,
-    "monteclora_config": None, "peft_type": "LORA", "peft_version": "0.21.2", "qalora_group_size": 16, "r": 4,
-    "rank_pattern": {}, "revision": None, "target_modules": ["v_proj", "q_proj"], "target_parameters": None,
-    "task_type": "CAUSAL_LM", "trainable_token_indices": None, "use_bdlora": None, "use_dora": False,
-    "use_qalora": False, "use_rslora": False, "velora_config": None,
-}  # fmt: skip
+    "alora_invocation_tokens": None,
+    "alpha_pattern": {},
+    "arrow_config": None,
+    "auto_mapping": None,
+    "base_model_name_or_path": "base",
+    "bias": "none",
+    "corda_config": None,
+    "ensure_weight_tying": False,
+    "eva_config": None,
+    "exclude_modules": None,
+    "fan_in_fan_out": False,
+    "inference_mode": True,
+    "init_lora_weights": True,
+    "kasa_config": None,
+    "layer_replication": None,
+    "layers_pattern": None,
+    "layers_to_transform": None,
+    "loftq_config": {},
+    "lora_alpha": 8,
+    "lora_bias": False,
+    "lora_dropout": 0.0,
+    "lora_ga_config": None,
+    "megatron_config": None,
+    "megatron_core": "megatron.core",
+    "modules_to_save": None,
+    "monteclora_config": None,
+    "peft_type": "LORA",
+    "peft_version": "0.21.2",
+    "qalora_group_size": 16,
+    "r": 4,
+    "rank_pattern": {},
+    "revision": None,
+    "target_modules": ["v_proj", "q_proj"],
+    "target_parameters": None,
+    "task_type": "CAUSAL_LM",
+    "trainable_token_indices": None,
+    "use_bdlora": None,
+    "use_dora": False,
+    "use_qalora": False,
+    "use_rslora": False,
+    "velora_config": None,
+}
 
 
 def base_arrays() -> dict[str, np.ndarray[Any, Any]]:
-    arrays: dict[str, np.ndarray[Any, Any]] = {"model.embed_tokens.weight": np.zeros((16, 8), np.float32)}
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        "model.embed_tokens.weight": np.zeros((16, 8), np.float32)
+    }
     for layer in (0, 1):
         arrays[f"model.layers.{layer}.self_attn.q_proj.weight"] = np.full((8, 8), layer, np.float32)
         arrays[f"model.layers.{layer}.self_attn.v_proj.weight"] = np.full((4, 8), layer, np.float32)

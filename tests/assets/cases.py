@@ -1,4 +1,6 @@
-"""A named bundle, and all that is wrong with it; the sound one that the others are changes of. Plain Python only."""
+"""A named bundle, and all that is wrong with it; the sound one that the others are changes of.
+Plain Python only.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,20 @@ from typing import Any, Literal
 Files = dict[str, bytes]
 Found = tuple[str, str, str]
 """(rule, file, where)"""
-CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4, "rms_norm_eps": 1e-06}
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 4,
+    "rms_norm_eps": 1e-06,
+}
 WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
 class Case:
-    """`make` gives the files; `large` ones are made in memory only. `library` is what safetensors says of the weights."""
+    """`make` gives the files; `large` ones are made in memory only. `library` is what safetensors
+    says of the weights.
+    """
 
     kind: Literal["base", "adapter"]
     make: Callable[[], Files]
@@ -40,7 +49,10 @@ def sound() -> Files:
     """A base model with one of every file that may be there."""
     return {
         "config.json": json.dumps(CONFIG).encode(),
-        WEIGHTS: packed({"__metadata__": {"format": "pt"}, "a.weight": entry(), "b.weight": entry(8, 16)}, bytes(16)),
+        WEIGHTS: packed(
+            {"__metadata__": {"format": "pt"}, "a.weight": entry(), "b.weight": entry(8, 16)},
+            bytes(16),
+        ),
         "tokenizer.json": b'{"version":"1.0","model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":[["a","b"]]}}',
         "tokenizer_config.json": b'{"tokenizer_class":"PreTrainedTokenizerFast","model_max_length":1000000000000000019884624838656}',
         "special_tokens_map.json": b'{"eos_token":{"content":"</s>","lstrip":false}}',
@@ -53,7 +65,7 @@ def sound() -> Files:
         "README.md": CARD.encode(),
         "LICENSE": b"Apache License\n\x0c\nVersion 2.0\n",
         "NOTICE": "Grüße, and thanks to شكرا, \U0001f3f4\U000e0067\U000e0062\U000e007f.".encode(),
-    }  # fmt: skip
+    }
 
 
 CARD = """---
@@ -76,4 +88,9 @@ It reads `<script>` tags as text. JavaScript: no. Training data: application for
 
 def changed(path: str, content: bytes, *found: tuple[str, str], large: bool = False) -> Case:
     """The sound base with one file put or changed; `found` are (rule, where) in that file."""
-    return Case("base", lambda: sound() | {path: content}, tuple((rule, path, at) for rule, at in found), large=large)
+    return Case(
+        "base",
+        lambda: sound() | {path: content},
+        tuple((rule, path, at) for rule, at in found),
+        large=large,
+    )

@@ -1,4 +1,6 @@
-"""Genuine SentencePiece models, trained in a moment by sentencepiece itself on sentences made up here."""
+"""Genuine SentencePiece models, trained in a moment by sentencepiece itself on sentences made up
+here.
+"""
 
 from __future__ import annotations
 
@@ -40,14 +42,20 @@ RULES = "FB01\t66 69\nC4\t41 65\nE9\t65\nFF21\t41\n41 308\tC4\n"
 
 @cache
 def trained(**options: Any) -> bytes:
-    """A model of 300 pieces, unigram unless told otherwise; `rules=True` gives it a small character map of its own."""
+    """A model of 300 pieces, unigram unless told otherwise; `rules=True` gives it a small character
+    map of its own.
+    """
     made = io.BytesIO()
     with TemporaryDirectory() as folder:
         if options.pop("rules", False):
             Path(folder, "rules.tsv").write_text(RULES, "utf-8")
             options["normalization_rule_tsv"] = str(Path(folder, "rules.tsv"))
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(SENTENCES), model_writer=made, minloglevel=2, num_threads=1, hard_vocab_limit=False,
+            sentence_iterator=iter(SENTENCES),
+            model_writer=made,
+            minloglevel=2,
+            num_threads=1,
+            hard_vocab_limit=False,
             **{"vocab_size": 300, **options},
-        )  # fmt: skip
+        )
     return made.getvalue()

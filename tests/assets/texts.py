@@ -1,4 +1,6 @@
-"""Bad files beside the weights: foreign contents under every name, hidden and active texts, JSON with two meanings."""
+"""Bad files beside the weights: foreign contents under every name, hidden and active texts, JSON
+with two meanings.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,17 @@ def tarred() -> bytes:
     return held.getvalue()
 
 
-# Every pickle is inert: headers with nothing behind, or names of what does not exist. None is ever loaded.
+# Every pickle is inert: headers with nothing behind, or names of what does not exist. None is ever
+# loaded.
 FOREIGN: dict[str, bytes] = {
     "ZIP archive, as torch.save and numpy.savez write": ZIP,
     "empty ZIP archive": b"PK\x05\x06" + bytes(18),
     "tar archive, as torch.save once wrote": tarred(),
     **{f"pickle of protocol {n}": bytes((0x80, n)) + b"}." + bytes(20) for n in (2, 3, 4, 5)},
     "pickle of torch's second form": b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.",
-    "NumPy array": b"\x93NUMPY\x01\0v\0{'descr': '|O', 'fortran_order': False, 'shape': ()}" + b" " * 20 + b"\n",
+    "NumPy array": b"\x93NUMPY\x01\0v\0{'descr': '|O', 'fortran_order': False, 'shape': ()}"
+    + b" " * 20
+    + b"\n",
     "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(40),
     "GGUF": b"GGUF\x03\0\0\0" + bytes(40),
     "GGML": b"tjgg\x03\0\0\0" + bytes(40),
@@ -48,7 +53,9 @@ FOREIGN: dict[str, bytes] = {
     "shell script": b"#!/bin/sh\necho hello\n",
     "PDF": b"%PDF-1.7\n1 0 obj\n",
     "SQLite": b"SQLite format 3\0" + bytes(20),
-    "pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1\n",
+    "pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:"
+    + b"0" * 64
+    + b"\nsize 1\n",
     "image": b"\x89PNG\r\n\x1a\n" + bytes(20),
     "UTF-16": "A model.".encode("utf-16"),
 }
@@ -57,8 +64,10 @@ OLD_PICKLES = {
     "pickle of protocol 0, text before": b"(S'Read me'\n0c__none__\nnothing\n(tR.",
     "pickle of protocol 0, an instance": b"(i__none__\nnothing\n.",
     "pickle of protocol 0, no more than data": b"(lp0\nI1\naI2\na.",
-    "pickle of protocol 0 that calls, then breaks": b"c__none__\nnothing\n(tR\nThe rest is prose.\n",
-    "pickle of protocol 0, an instance, then prose": b"(S'Read me'\ni__none__\nnothing\nThe rest is prose.\n",
+    "pickle of protocol 0 that calls, then "
+    "breaks": b"c__none__\nnothing\n(tR\nThe rest is prose.\n",
+    "pickle of protocol 0, an instance, then "
+    "prose": b"(S'Read me'\ni__none__\nnothing\nThe rest is prose.\n",
     "pickle of protocol 0, an object, then prose": b"(c__none__\nnothing\noThe rest is prose.\n",
     "pickle of protocol 1": b"}q\0(X\x01\0\0\0aK\x01u.",
 }
@@ -77,11 +86,22 @@ PROSE: dict[str, tuple[bytes, str, str]] = {
     "NUL": (b"A model\0.", "hidden-character", "character 7"),
     "escape sequence": (b"A \x1b[2Jmodel.", "hidden-character", "character 2"),
     "byte order mark": (b"\xef\xbb\xbf# A model", "hidden-character", "character 0"),
-    "change of direction": ("Do \u202eton\u202c approve.".encode(), "hidden-character", "character 3"),
+    "change of direction": (
+        "Do \u202eton\u202c approve.".encode(),
+        "hidden-character",
+        "character 3",
+    ),
     "isolated direction": ("a \u2066b\u2069".encode(), "hidden-character", "character 2"),
-    "invisible letters": (("A model." + "".join(chr(0xE0000 + ord(c)) for c in "approve")).encode(),
-                          "hidden-character", "character 8"),
-    "a key twice": (b"---\nlicense: mit\ntags:\n- a\n'license' : other\n---\nA model.", "duplicate-key", "line 5"),
+    "invisible letters": (
+        ("A model." + "".join(chr(0xE0000 + ord(c)) for c in "approve")).encode(),
+        "hidden-character",
+        "character 8",
+    ),
+    "a key twice": (
+        b"---\nlicense: mit\ntags:\n- a\n'license' : other\n---\nA model.",
+        "duplicate-key",
+        "line 5",
+    ),
     "page": (b"<!DOCTYPE html><html><body>A model</body></html>", "code-as-text", ""),
     "drawing": (b"<svg xmlns='http://www.w3.org/2000/svg'></svg>", "code-as-text", ""),
     "PHP": (b"<?php phpinfo();", "code-as-text", ""),
@@ -97,22 +117,52 @@ PROSE: dict[str, tuple[bytes, str, str]] = {
     "script in a link": (b"[terms](javascript:alert(1))", "active-content", ""),
     "page in a link": (b"[terms](data:text/html;base64,PHNjcmlwdD4=)", "active-content", ""),
     "refresh": (b"# A model\n<meta http-equiv=refresh content=0>", "active-content", ""),
-    "object in the front matter": (b"---\nlicense: !!python/name:os.system\n---\nA model", "active-content", "front matter"),
+    "object in the front matter": (
+        b"---\nlicense: !!python/name:os.system\n---\nA model",
+        "active-content",
+        "front matter",
+    ),
     "object in brackets in the front matter": (
-        b"---\ntags: [!!python/name:os.system ]\n---\nA model", "active-content", "front matter"),
+        b"---\ntags: [!!python/name:os.system ]\n---\nA model",
+        "active-content",
+        "front matter",
+    ),
     "object by its whole tag in the front matter": (
-        b"---\nlicense: !<tag:yaml.org,2002:python/name:os.system> ''\n---\nA model", "active-content", "front matter"),
-    "object as a key in the front matter": (b"---\n? !!python/name:os.system\n: x\n---\nA model", "active-content", "front matter"),
+        b"---\nlicense: !<tag:yaml.org,2002:python/name:os.system> ''\n---\nA model",
+        "active-content",
+        "front matter",
+    ),
+    "object as a key in the front matter": (
+        b"---\n? !!python/name:os.system\n: x\n---\nA model",
+        "active-content",
+        "front matter",
+    ),
     "object under another handle in the front matter": (
-        b"---\n%TAG ! tag:yaml.org,2002:\nlicense: !python/name:os.system\n---\nA model", "active-content", "front matter"),
-    "bomb in brackets in the front matter": (b"---\na: {b: &x [1], c: *x}\n---\nA model", "active-content", "front matter"),
+        b"---\n%TAG ! tag:yaml.org,2002:\nlicense: !python/name:os.system\n---\nA model",
+        "active-content",
+        "front matter",
+    ),
+    "bomb in brackets in the front matter": (
+        b"---\na: {b: &x [1], c: *x}\n---\nA model",
+        "active-content",
+        "front matter",
+    ),
     "bomb under a key of words in the front matter": (
-        b"---\na b: &x [1]\nc d: [*x, *x]\n---\nA model", "active-content", "front matter"),
-    "bomb in the front matter": (b"---\na: &a [x]\nb: *a\n---\nA model", "active-content", "front matter"),
-}  # fmt: skip
+        b"---\na b: &x [1]\nc d: [*x, *x]\n---\nA model",
+        "active-content",
+        "front matter",
+    ),
+    "bomb in the front matter": (
+        b"---\na: &a [x]\nb: *a\n---\nA model",
+        "active-content",
+        "front matter",
+    ),
+}
 for _name, (_content, _rule, _where) in PROSE.items():
     CASES[f"README.md: {_name}"] = changed("README.md", _content, (_rule, _where))
-CASES["NOTICE: change of direction"] = changed("NOTICE", "a\u202eb".encode(), ("hidden-character", "character 1"))
+CASES["NOTICE: change of direction"] = changed(
+    "NOTICE", "a\u202eb".encode(), ("hidden-character", "character 1")
+)
 CASES["chat_template.jinja: escape sequence"] = changed(
     "chat_template.jinja", b"\x1b[1m", ("hidden-character", "character 0")
 )
@@ -122,7 +172,9 @@ CASES["chat_template.jinja: pickle of protocol 0"] = changed(
 CASES["vocab.txt: pickle of protocol 0"] = changed(
     "vocab.txt", OLD_PICKLES["pickle of protocol 0"], ("foreign-content", "")
 )
-CASES["README.md: safetensors"] = changed("README.md", raw(GOOD), ("hidden-character", "character 1"))
+CASES["README.md: safetensors"] = changed(
+    "README.md", raw(GOOD), ("hidden-character", "character 1")
+)
 for _name, _text in {
     "card as the Hub has them": CARD,
     "text that begins with an opcode": "countersign\nis a registry.\n",
@@ -142,54 +194,142 @@ def config(**more: object) -> bytes:
 JSON: dict[str, tuple[str, bytes, list[tuple[str, str]]]] = {
     "nothing": ("generation_config.json", b"", [("bad-json", "")]),
     "key twice": ("generation_config.json", b'{"a":1,"a":2}', [("bad-json", "")]),
-    "key twice, once escaped": ("generation_config.json", b'{"a":1,"\\u0061":2}', [("bad-json", "")]),
+    "key twice, once escaped": (
+        "generation_config.json",
+        b'{"a":1,"\\u0061":2}',
+        [("bad-json", "")],
+    ),
     "key twice below": ("special_tokens_map.json", b'{"x":[{"a":1,"a":1}]}', [("bad-json", "")]),
     "something after it": ("generation_config.json", b'{"a":1} <script>', [("bad-json", "")]),
     "byte order mark": ("config.json", b"\xef\xbb\xbf" + config(), [("bad-json", "")]),
     "NaN": ("generation_config.json", b'{"a":NaN}', [("bad-json", "")]),
     "minus infinity": ("generation_config.json", b'{"a":-Infinity}', [("bad-json", "")]),
     "number beyond a double": ("generation_config.json", b'{"a":1e999}', [("bad-json", "")]),
-    "number of 5,000 digits": ("generation_config.json", b'{"a":' + b"1" * 5000 + b"}", [("bad-json", "")]),
-    "40 levels": ("generation_config.json", b'{"a":' + b"[" * 40 + b"]" * 40 + b"}", [("bad-json", "")]),
+    "number of 5,000 digits": (
+        "generation_config.json",
+        b'{"a":' + b"1" * 5000 + b"}",
+        [("bad-json", "")],
+    ),
+    "40 levels": (
+        "generation_config.json",
+        b'{"a":' + b"[" * 40 + b"]" * 40 + b"}",
+        [("bad-json", "")],
+    ),
     "100,000 levels": ("generation_config.json", b"[" * 100_000, [("bad-json", "")]),
     "half of a character": ("generation_config.json", b'{"a":"\\ud800"}', [("bad-json", "")]),
-    "half of a character as a key": ("generation_config.json", b'{"\\udc00":1}', [("bad-json", "")]),
+    "half of a character as a key": (
+        "generation_config.json",
+        b'{"\\udc00":1}',
+        [("bad-json", "")],
+    ),
     "not UTF-8": ("generation_config.json", b'{"a":"\xff"}', [("bad-json", "")]),
     "overlong UTF-8": ("generation_config.json", b'{"a":"\xc0\xaf"}', [("bad-json", "")]),
     "control character": ("generation_config.json", b'{"a":"\0"}', [("bad-json", "")]),
-    "too many values": ("generation_config.json", b'{"a":[' + b"[]," * 120_000 + b"0]}", [("bad-json", "")]),
+    "too many values": (
+        "generation_config.json",
+        b'{"a":[' + b"[]," * 120_000 + b"0]}",
+        [("bad-json", "")],
+    ),
     "list": ("config.json", b"[]", [("json-object", "")]),
     "text": ("generation_config.json", b'"x"', [("json-object", "")]),
     "list of tokens": ("special_tokens_map.json", b"[]", [("json-object", "")]),
-    "beyond a megabyte": ("generation_config.json", b'"' + b"x" * (1 << 20) + b'"', [("file-too-large", "")]),
+    "beyond a megabyte": (
+        "generation_config.json",
+        b'"' + b"x" * (1 << 20) + b'"',
+        [("file-too-large", "")],
+    ),
     "no class": ("config.json", b'{"model_type":"llama"}', [("config-value", "architectures")]),
     "no type": ("config.json", b'{"architectures":["X"]}', [("config-value", "model_type")]),
-    "type that is no name": ("config.json", config(model_type="../x\0"), [("config-value", "model_type")]),
-    "class of 5,000 letters": ("config.json", config(architectures=["X" * 5000]), [("config-value", "architectures")]),
-    "whole number beyond a double": ("config.json", config(vocab_size=2**60), [("not-canonical", "")]),
+    "type that is no name": (
+        "config.json",
+        config(model_type="../x\0"),
+        [("config-value", "model_type")],
+    ),
+    "class of 5,000 letters": (
+        "config.json",
+        config(architectures=["X" * 5000]),
+        [("config-value", "architectures")],
+    ),
+    "whole number beyond a double": (
+        "config.json",
+        config(vocab_size=2**60),
+        [("not-canonical", "")],
+    ),
     "code": ("config.json", config(auto_map={"AutoModel": "x.Y"}), [("remote-code", "auto_map")]),
-    "code below": ("config.json", config(text_config={"auto_map": {"AutoModel": "x.Y"}}),
-                   [("remote-code", "text_config.auto_map")]),
-    "code in a list": ("config.json", config(parts=[{"trust_remote_code": True}]),
-                       [("remote-code", "parts.trust_remote_code")]),
-    "pipelines": ("config.json", config(custom_pipelines={"x": {"impl": "x.Y"}}), [("remote-code", "custom_pipelines")]),
-    "kernel of a repository": ("config.json", config(_attn_implementation="someone/kernel@main"),
-                               [("remote-code", "_attn_implementation")]),
-    "kernel of a repository for a part": ("config.json", config(experts_implementation={"text_config": "a/b"}),
-                                          [("remote-code", "experts_implementation")]),
-    "kernels": ("config.json", config(kernel_config={"RMSNorm": "a/b:Norm"}), [("remote-code", "kernel_config")]),
-    "backbone fetched": ("config.json", config(use_pretrained_backbone=True), [("remote-code", "use_pretrained_backbone")]),
-    "generation code": ("generation_config.json", b'{"custom_generate":"a/b"}', [("remote-code", "custom_generate")]),
-    "tokenizer's code": ("tokenizer_config.json", b'{"auto_map":{"AutoTokenizer":["x.Y",null]}}', [("remote-code", "auto_map")]),
-    "tokenizer's class by path": ("tokenizer_config.json", b'{"tokenizer_class":"a/b--x.Y"}', [("config-value", "tokenizer_class")]),
-    "tokenizer whose model is a list": ("tokenizer.json", b'{"version":"1.0","model":[]}', [("json-object", "model")]),
-    "something else that is JSON": ("tokenizer.json", b'{"a":1,"b":2}', [("json-object", "a"), ("json-object", "b")]),
+    "code below": (
+        "config.json",
+        config(text_config={"auto_map": {"AutoModel": "x.Y"}}),
+        [("remote-code", "text_config.auto_map")],
+    ),
+    "code in a list": (
+        "config.json",
+        config(parts=[{"trust_remote_code": True}]),
+        [("remote-code", "parts.trust_remote_code")],
+    ),
+    "pipelines": (
+        "config.json",
+        config(custom_pipelines={"x": {"impl": "x.Y"}}),
+        [("remote-code", "custom_pipelines")],
+    ),
+    "kernel of a repository": (
+        "config.json",
+        config(_attn_implementation="someone/kernel@main"),
+        [("remote-code", "_attn_implementation")],
+    ),
+    "kernel of a repository for a part": (
+        "config.json",
+        config(experts_implementation={"text_config": "a/b"}),
+        [("remote-code", "experts_implementation")],
+    ),
+    "kernels": (
+        "config.json",
+        config(kernel_config={"RMSNorm": "a/b:Norm"}),
+        [("remote-code", "kernel_config")],
+    ),
+    "backbone fetched": (
+        "config.json",
+        config(use_pretrained_backbone=True),
+        [("remote-code", "use_pretrained_backbone")],
+    ),
+    "generation code": (
+        "generation_config.json",
+        b'{"custom_generate":"a/b"}',
+        [("remote-code", "custom_generate")],
+    ),
+    "tokenizer's code": (
+        "tokenizer_config.json",
+        b'{"auto_map":{"AutoTokenizer":["x.Y",null]}}',
+        [("remote-code", "auto_map")],
+    ),
+    "tokenizer's class by path": (
+        "tokenizer_config.json",
+        b'{"tokenizer_class":"a/b--x.Y"}',
+        [("config-value", "tokenizer_class")],
+    ),
+    "tokenizer whose model is a list": (
+        "tokenizer.json",
+        b'{"version":"1.0","model":[]}',
+        [("json-object", "model")],
+    ),
+    "something else that is JSON": (
+        "tokenizer.json",
+        b'{"a":1,"b":2}',
+        [("json-object", "a"), ("json-object", "b")],
+    ),
     "tokenizer that is a list": ("tokenizer.json", b"[]", [("bad-json", "")]),
-    "tokenizer with a key twice": ("tokenizer.json", b'{"model":{"vocab":{"a":0,"a":1}}}', [("bad-json", "")]),
+    "tokenizer with a key twice": (
+        "tokenizer.json",
+        b'{"model":{"vocab":{"a":0,"a":1}}}',
+        [("bad-json", "")],
+    ),
     "tokenizer with two models": ("tokenizer.json", b'{"model":{},"model":{}}', [("bad-json", "")]),
     "tokenizer with something after it": ("tokenizer.json", b'{"model":{}}x', [("bad-json", "")]),
     "tokenizer cut off": ("tokenizer.json", b'{"model":{"vocab":{"a":0,', [("bad-json", "")]),
-    "tokenizer that is deep": ("tokenizer.json", b'{"model":' + b"[" * 40 + b"]" * 40 + b"}", [("bad-json", "")]),
+    "tokenizer that is deep": (
+        "tokenizer.json",
+        b'{"model":' + b"[" * 40 + b"]" * 40 + b"}",
+        [("bad-json", "")],
+    ),
     "vocabulary of texts": ("vocab.json", b'{"a":"b"}', [("token-table", "a")]),
     "vocabulary with a key twice": ("vocab.json", b'{"a":1,"a":1}', [("bad-json", "")]),
     "added token without a number": ("added_tokens.json", b'{"a":null}', [("token-table", "")]),
@@ -197,28 +337,60 @@ JSON: dict[str, tuple[str, bytes, list[tuple[str, str]]]] = {
     "merges with a control": ("merges.txt", b"a \x1b\n", [("token-table", "line 1")]),
     "vocabulary that is one line": ("vocab.txt", b"x" * 300_000, [("token-table", "line 1")]),
     "what is no SentencePiece model": ("tokenizer.model", b"{}", [("sentencepiece", "")]),
-    "a SentencePiece model cut off": ("spiece.model", b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02\n", [("sentencepiece", "byte 16")]),
+    "a SentencePiece model cut off": (
+        "spiece.model",
+        b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02\n",
+        [("sentencepiece", "byte 16")],
+    ),
     "a script by rank": ("tokenizer.model", b"IQ== 0\nimport os\n", [("token-table", "line 2")]),
     "Mistral's table that is a tokenizer": ("tekken.json", b'{"model":{}}', [("json-object", "")]),
-    "a preprocessor's code": ("preprocessor_config.json", b'{"auto_map":{"AutoProcessor":"x.Y"}}', [("remote-code", "auto_map")]),
+    "a preprocessor's code": (
+        "preprocessor_config.json",
+        b'{"auto_map":{"AutoProcessor":"x.Y"}}',
+        [("remote-code", "auto_map")],
+    ),
     "vocabulary not in UTF-8": ("vocab.txt", b"a\n\xff\n", [("not-text", "byte 2")]),
-}  # fmt: skip
+}
 for _name, (_path, _content, _found) in JSON.items():
     CASES[f"{_path}: {_name}"] = changed(_path, _content, *_found, large=len(_content) > 100_000)
 
 PATHS = {
-    ".env": "unsafe-path", "../config.json": "unsafe-path", "a/../config.json": "unsafe-path", "/etc/passwd": "unsafe-path",
-    "./config.json": "unsafe-path", "a//b.json": "unsafe-path", "a/.git/config": "unsafe-path", "a\\b.json": "unsafe-path",
-    "config\u202enosj.json": "unsafe-path", "a\tb": "unsafe-path", "README.md\u200b": "unsafe-path", "": "unsafe-path",
-    "sub/config.json": "file-not-allowed", "modeling_x.py": "file-not-allowed", "pytorch_model.bin": "file-not-allowed",
-    "adapter_model.safetensors": "file-not-allowed", "readme.md": "file-not-allowed", "CONFIG.JSON": "file-not-allowed",
-    "REАDME.md": "file-not-allowed", "conﬁg.json": "file-not-allowed", "config.json.": "file-not-allowed",
-    "cónfig.json": "file-not-allowed", "co\u0301nfig.json": "file-not-allowed", "CON": "file-not-allowed",
-    "nul.json": "file-not-allowed", "config.json:x": "file-not-allowed", "model-00001-of-0000१.safetensors": "file-not-allowed",
-    "a" * 1000: "file-not-allowed", "training_args.bin": "file-not-allowed",
-}  # fmt: skip
-SHOWN = {"config\u202enosj.json": "config\\u202enosj.json", "a\tb": "a\\tb", "README.md\u200b": "README.md\\u200b",
-         "a" * 1000: "a" * 199 + "…"}  # fmt: skip
+    ".env": "unsafe-path",
+    "../config.json": "unsafe-path",
+    "a/../config.json": "unsafe-path",
+    "/etc/passwd": "unsafe-path",
+    "./config.json": "unsafe-path",
+    "a//b.json": "unsafe-path",
+    "a/.git/config": "unsafe-path",
+    "a\\b.json": "unsafe-path",
+    "config\u202enosj.json": "unsafe-path",
+    "a\tb": "unsafe-path",
+    "README.md\u200b": "unsafe-path",
+    "": "unsafe-path",
+    "sub/config.json": "file-not-allowed",
+    "modeling_x.py": "file-not-allowed",
+    "pytorch_model.bin": "file-not-allowed",
+    "adapter_model.safetensors": "file-not-allowed",
+    "readme.md": "file-not-allowed",
+    "CONFIG.JSON": "file-not-allowed",
+    "REАDME.md": "file-not-allowed",
+    "conﬁg.json": "file-not-allowed",
+    "config.json.": "file-not-allowed",
+    "cónfig.json": "file-not-allowed",
+    "co\u0301nfig.json": "file-not-allowed",
+    "CON": "file-not-allowed",
+    "nul.json": "file-not-allowed",
+    "config.json:x": "file-not-allowed",
+    "model-00001-of-0000१.safetensors": "file-not-allowed",
+    "a" * 1000: "file-not-allowed",
+    "training_args.bin": "file-not-allowed",
+}
+SHOWN = {
+    "config\u202enosj.json": "config\\u202enosj.json",
+    "a\tb": "a\\tb",
+    "README.md\u200b": "README.md\\u200b",
+    "a" * 1000: "a" * 199 + "…",
+}
 
 
 def _with(path: str) -> Files:
@@ -230,6 +402,7 @@ for _path, _rule in PATHS.items():
         "base", lambda path=_path: _with(path), ((_rule, SHOWN.get(_path, _path), ""),)
     )
 CASES["path: both forms of a letter"] = Case(
-    "base", lambda: _with("cónfig.json") | _with("co\u0301nfig.json"),
+    "base",
+    lambda: _with("cónfig.json") | _with("co\u0301nfig.json"),
     (("file-not-allowed", "cónfig.json", ""), ("file-not-allowed", "co\u0301nfig.json", "")),
-)  # fmt: skip
+)

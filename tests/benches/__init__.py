@@ -1,4 +1,6 @@
-"""Benchmarks by noun, each module with a `run()` that `make bench` calls; nothing here is a test."""
+"""Benchmarks by noun, each module with a `run()` that `make bench` calls; nothing here is a
+test.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,13 @@ def paired(name: str, ours: Callable[[], object], other: Callable[[], object], s
     """Both in turn, A B A B, so that a machine's mood meets both."""
     pairs = [(timed(ours), timed(other)) for _ in range(RUNS)]
     mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(f"{name:<44}{mine * 1000:>9.1f} ms   {said} {theirs * 1000:.1f} ms   ratio {mine / theirs:.2f}")
+    print(
+        f"{name:<44}{mine * 1000:>9.1f} ms   {said} {theirs * 1000:.1f} ms   ratio "
+        f"{mine / theirs:.2f}"
+    )
 
 
 def process(*words: str) -> Callable[[], object]:
-    return lambda: subprocess.run([sys.executable, *words], cwd=repository(), capture_output=True, check=True)
+    return lambda: subprocess.run(
+        [sys.executable, *words], cwd=repository(), capture_output=True, check=True
+    )

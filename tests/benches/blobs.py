@@ -1,7 +1,9 @@
-"""Bytes through the real server against a bare Starlette copy that hashes and fsyncs, and a bare FileResponse.
+"""Bytes through the real server against a bare Starlette copy that hashes and fsyncs, and a bare
+FileResponse.
 
-Each server is a process of its own under the same uvicorn; the sender is a bare socket with sendfile, so that it costs
-next to nothing. Every upload is of other bytes: known ones are not sent twice.
+Each server is a process of its own under the same uvicorn; the sender is a bare socket with
+sendfile, so that it costs next to nothing. Every upload is of other bytes: known ones are not sent
+twice.
 """
 
 from __future__ import annotations
@@ -60,11 +62,20 @@ def bare(folder: Path, port: int) -> None:
     uvicorn.run(Starlette(routes=routes), port=port, log_config=None, access_log=False)
 
 
-def send(port: int, method: str, target: str, headers: dict[str, str], path: Path, start: int = 0) -> bytes:
+def send(
+    port: int, method: str, target: str, headers: dict[str, str], path: Path, start: int = 0
+) -> bytes:
     """One request with the rest of a file as its body; the answer."""
     length = path.stat().st_size - start
-    head = [f"{method} {target} HTTP/1.1", "Host: bench", "Connection: close", f"Content-Length: {length}"]
-    text = "\r\n".join([*head, *(f"{name}: {value}" for name, value in headers.items())]) + "\r\n\r\n"
+    head = [
+        f"{method} {target} HTTP/1.1",
+        "Host: bench",
+        "Connection: close",
+        f"Content-Length: {length}",
+    ]
+    text = (
+        "\r\n".join([*head, *(f"{name}: {value}" for name, value in headers.items())]) + "\r\n\r\n"
+    )
     with socket.create_connection(("127.0.0.1", port)) as line, path.open("rb") as file:
         line.sendall(text.encode())
         line.sendfile(file, start)
@@ -77,8 +88,17 @@ def send(port: int, method: str, target: str, headers: dict[str, str], path: Pat
 
 def fetch(port: int, target: str, headers: dict[str, str], size: int) -> None:
     """One GET, its bytes thrown away."""
-    text = "\r\n".join([f"GET {target} HTTP/1.1", "Host: bench", "Connection: close",
-                        *(f"{name}: {value}" for name, value in headers.items())]) + "\r\n\r\n"  # fmt: skip
+    text = (
+        "\r\n".join(
+            [
+                f"GET {target} HTTP/1.1",
+                "Host: bench",
+                "Connection: close",
+                *(f"{name}: {value}" for name, value in headers.items()),
+            ]
+        )
+        + "\r\n\r\n"
+    )
     room, came = bytearray(1 << 20), 0
     with socket.create_connection(("127.0.0.1", port)) as line:
         line.sendall(text.encode())
@@ -102,11 +122,15 @@ def fill(path: Path, megabytes: int) -> str:
 def peak(server: subprocess.Popen[bytes]) -> float:
     """The most memory the server ever held, in MB."""
     text = Path(f"/proc/{server.pid}/status").read_text()
-    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmHWM")) / 1024
+    return (
+        next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmHWM")) / 1024
+    )
 
 
 @contextmanager
-def running(argv: list[str], port: int, environ: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    argv: list[str], port: int, environ: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
     server = subprocess.Popen([sys.executable, *argv], cwd=repository(), env=os.environ | environ)
     try:
         until(lambda: _listens(port), f"port {port} answers", 60)
@@ -131,16 +155,25 @@ def _free() -> int:
 
 
 def told(name: str, ours: list[float], other: list[float], said: str) -> None:
-    """Medians, and our speed as a part of the reference's; all runs are printed, for machines are noisy."""
+    """Medians, and our speed as a part of the reference's; all runs are printed, for machines are
+    noisy.
+    """
     mine, theirs = statistics.median(ours), statistics.median(other)
     runs = " ".join(f"{one:.2f}/{two:.2f}" for one, two in zip(ours, other, strict=True))
-    print(f"{name:<44}{MEGABYTES / mine:>9.0f} MB/s   {said} {MEGABYTES / theirs:.0f} MB/s   ratio "
-          f"{theirs / mine:.2f}   bound {BOUND}   runs {runs}")  # fmt: skip
+    print(
+        f"{name:<44}{MEGABYTES / mine:>9.0f} MB/s   {said} {MEGABYTES / theirs:.0f} MB/s   ratio "
+        f"{theirs / mine:.2f}   bound {BOUND}   runs {runs}"
+    )
 
 
 def run() -> None:
-    """Print upload, download and resumption with their bounds, and the server's peak memory for 64 MB and for all."""
-    with tempfile.TemporaryDirectory(prefix="cs") as home, open_databases(Path(home) / "pg") as databases:
+    """Print upload, download and resumption with their bounds, and the server's peak memory for 64
+    MB and for all.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="cs") as home,
+        open_databases(Path(home) / "pg") as databases,
+    ):
         url = databases.create("bytes")
         migrate.upgrade(url)
         store = Store(open_engine(url, "countersign_app"))
@@ -149,19 +182,39 @@ def run() -> None:
         token = str(tokens.create(store, SYSTEM, person.actor.name, ["engineer"], "bench", 1).token)
         store.engine.dispose()
         folder, port, other = Path(home, "registry"), _free(), _free()
-        environ = {"COUNTERSIGN_HOME": str(folder), "COUNTERSIGN_DATABASE_URL": url, "COUNTERSIGN_PORT": str(port)}
+        environ = {
+            "COUNTERSIGN_HOME": str(folder),
+            "COUNTERSIGN_DATABASE_URL": url,
+            "COUNTERSIGN_PORT": str(port),
+        }
         there = Path(home, "bare")
         there.mkdir()
-        reference = ["-c", f"from tests.benches.blobs import *; bare(Path({str(there)!r}), {other})"]
-        with running(["-m", "registry", "api"], port, environ) as server, running(reference, other, {}):
+        reference = [
+            "-c",
+            f"from tests.benches.blobs import *; bare(Path({str(there)!r}), {other})",
+        ]
+        with (
+            running(["-m", "registry", "api"], port, environ) as server,
+            running(reference, other, {}),
+        ):
             _measure(
-                Path(home), folder / "private" / "blobs", port, other, {"Authorization": f"Bearer {token}"}, server
+                Path(home),
+                folder / "private" / "blobs",
+                port,
+                other,
+                {"Authorization": f"Bearer {token}"},
+                server,
             )
             _through_the_client(Path(home), port, token)
 
 
 def _measure(
-    home: Path, blobs: Path, port: int, other: int, who: dict[str, str], server: subprocess.Popen[bytes]
+    home: Path,
+    blobs: Path,
+    port: int,
+    other: int,
+    who: dict[str, str],
+    server: subprocess.Popen[bytes],
 ) -> None:
     body, api = home / "body", "/api/v1"
     start = {**who, "Upload-Offset": "0"}
@@ -193,8 +246,11 @@ def _measure(
         ours.append(timed(lambda: fetch(port, f"{api}/blobs/{digest}", who, size)))
         files.append(timed(lambda: fetch(other, "/bytes", {}, size)))
     told(f"download {MEGABYTES} MB", ours, files, "bare FileResponse")
-    print(f"{'peak memory of the server':<44}{peak(server):>9.0f} MB     after {SMALL} MB {little:.0f} MB   "
-          f"grew {peak(server) - little:.0f} MB   bound 32 MB")  # fmt: skip
+    print(
+        f"{'peak memory of the server':<44}{peak(server):>9.0f} MB     after {SMALL} MB "
+        f"{little:.0f} MB   "
+        f"grew {peak(server) - little:.0f} MB   bound 32 MB"
+    )
     (blobs / "sha256" / digest[:2] / digest[2:4] / digest).unlink()
     _resumed(port, who, body, digest)
 
@@ -208,7 +264,9 @@ def _resumed(port: int, who: dict[str, str], body: Path, digest: str) -> None:
     target = f"/api/v1/uploads/{digest}"
     send(port, "PATCH", target, {**who, "Upload-Offset": "0", "Upload-Complete": "?0"}, half)
     offset = half.stat().st_size
-    seconds = timed(lambda: send(port, "PATCH", target, {**who, "Upload-Offset": str(offset)}, body, offset))
+    seconds = timed(
+        lambda: send(port, "PATCH", target, {**who, "Upload-Offset": str(offset)}, body, offset)
+    )
     print(f"{'the second half of it, resumed':<44}{seconds:>9.2f} s")
 
 
@@ -217,7 +275,10 @@ def _through_the_client(home: Path, port: int, token: str) -> None:
     fill(body, MEGABYTES)
     with Countersign(f"http://127.0.0.1:{port}", token) as registry:
         seconds = timed(lambda: registry.put_file(body))
-    print(f"{'the same by the Python client, hashing first':<44}{seconds:>9.2f} s    {MEGABYTES / seconds:.0f} MB/s")
+    print(
+        f"{'the same by the Python client, hashing first':<44}{seconds:>9.2f} s    "
+        f"{MEGABYTES / seconds:.0f} MB/s"
+    )
 
 
 def _read(path: Path) -> Iterator[bytes]:

@@ -1,7 +1,9 @@
-"""A seeded catalogue as a large organisation has it: many versions, skewed as life is, for benches and for tests.
+"""A seeded catalogue as a large organisation has it: many versions, skewed as life is, for benches
+and for tests.
 
-Straight into the tables as their owner, triggers off, in a dozen statements; the search rows are then made as a rebuild
-makes them. Every choice is drawn from a digest of the row's own number, so the same count gives the same rows.
+Straight into the tables as their owner, triggers off, in a dozen statements; the search rows are
+then made as a rebuild makes them. Every choice is drawn from a digest of the row's own number, so
+the same count gives the same rows.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ from typing import Any
 
 import psycopg
 
-# What is put in, and in this order; triggers are off meanwhile, for they would write each search row several times.
+# What is put in, and in this order; triggers are off meanwhile, for they would write each search
+# row several times.
 TABLES = ("node", "line", "version", "version_tag", "lineage_edge", "blob", "version_file")
 
-# A line has 25 versions. Teams follow a curve: t19 has a tenth of all, t0 little. 'archive' owns the oldest third and
-# made nothing since, so what it has is numerous and all old. Every twentieth line is a base; old bases are stood on most.
+# A line has 25 versions. Teams follow a curve: t19 has a tenth of all, t0 little. 'archive' owns
+# the oldest third and made nothing since, so what it has is numerous and all old. Every twentieth
+# line is a base; old bases are stood on most.
 SEED = """
 create function pg_temp.draw(i bigint, what text, upto int) returns int language sql immutable as
  $$ select (('x' || substr(md5(what || i), 1, 8))::bit(32)::bigint % upto)::int $$;
@@ -68,11 +72,27 @@ insert into version_metric (version_id, name, value) select id, 'exact_match', p
 
 # Filters that find something here, alone and by two.
 MIXED: list[dict[str, Any]] = [
-    {"q": "claims"}, {"q": "me"}, {"kind": "adapter"}, {"kind": "base"}, {"team": "archive"}, {"team": "t19"},
-    {"tag": ["topic:5"]}, {"tag": ["topic"]}, {"licence": "mit"}, {"domain": "health"}, {"metric": ["accuracy>=0.5"]},
-    {"metric": ["accuracy<0.02"]}, {"state": "recalled"}, {"state": "registered"}, {"method": "prefix"}, {"variant": "dora"},
-    {"since": "2024-06-01"}, {"name": "claims-llama-7"}, {"base": "archive/claims-smol-0"}, {"dataset": "t0/rows-0"},
-]  # fmt: skip
+    {"q": "claims"},
+    {"q": "me"},
+    {"kind": "adapter"},
+    {"kind": "base"},
+    {"team": "archive"},
+    {"team": "t19"},
+    {"tag": ["topic:5"]},
+    {"tag": ["topic"]},
+    {"licence": "mit"},
+    {"domain": "health"},
+    {"metric": ["accuracy>=0.5"]},
+    {"metric": ["accuracy<0.02"]},
+    {"state": "recalled"},
+    {"state": "registered"},
+    {"method": "prefix"},
+    {"variant": "dora"},
+    {"since": "2024-06-01"},
+    {"name": "claims-llama-7"},
+    {"base": "archive/claims-smol-0"},
+    {"dataset": "t0/rows-0"},
+]
 SORTS = ("created", "name", "metric:accuracy", "metric:accuracy:lowest")
 
 
@@ -89,7 +109,9 @@ def pairs() -> list[dict[str, Any]]:
 def seed(url: str, count: int) -> None:
     """Fill a migrated database with so many versions, a multiple of 25."""
     statements = SEED.replace("LINES", str(max(count // 25, 1))).split(";\n")
-    with psycopg.connect(url.replace("postgresql+psycopg", "postgresql"), autocommit=True) as connection:
+    with psycopg.connect(
+        url.replace("postgresql+psycopg", "postgresql"), autocommit=True
+    ) as connection:
         for what in ("disable", "enable"):
             for table in TABLES:
                 connection.execute(f"alter table {table} {what} trigger user")

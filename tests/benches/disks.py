@@ -1,6 +1,8 @@
-"""Disks that fail, for real: a file system that is full or read-only, and an fsync that says EIO. Root and strace only.
+"""Disks that fail, for real: a file system that is full or read-only, and an fsync that says EIO.
+Root and strace only.
 
-Not timed and not in the suite, for it needs rights that a suite should not have; each line says what held.
+Not timed and not in the suite, for it needs rights that a suite should not have; each line says
+what held.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ except Unavailable as error:
 def mounted(megabytes: int) -> Iterator[Path]:
     """A file system of so many megabytes."""
     with tempfile.TemporaryDirectory(prefix="cs") as place:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", place], check=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", place], check=True
+        )
         try:
             yield Path(place)
         finally:
@@ -49,7 +53,9 @@ def mounted(megabytes: int) -> Iterator[Path]:
 
 
 def full() -> None:
-    """ENOSPC at every megabyte: named, nothing visible, what came is kept, and there is room again by giving it up."""
+    """ENOSPC at every megabyte: named, nothing visible, what came is kept, and there is room again
+    by giving it up.
+    """
     data = os.urandom(MB) * 6
     for megabytes in range(1, 6):
         with mounted(megabytes) as place:
@@ -81,32 +87,56 @@ def read_only() -> None:
         assert store.verify(stored.sha256)
         with pytest.raises(Unavailable, match="Read-only file system"):
             store.put([b"other"])
-        with pytest.raises(Unavailable), Uploads(store, 1 << 30).sending(ACCOUNT, DIGEST, 0, 1 << 30):
+        with (
+            pytest.raises(Unavailable),
+            Uploads(store, 1 << 30).sending(ACCOUNT, DIGEST, 0, 1 << 30),
+        ):
             pass
     print(f"{'a read-only disk':<44}blobs-unreachable, reading goes on")
 
 
 def unsynced() -> None:
-    """EIO from the n-th fsync, injected by strace into the real process: never a digest over bytes that may be lost."""
+    """EIO from the n-th fsync, injected by strace into the real process: never a digest over bytes
+    that may be lost.
+    """
     for what in ("put", "upload"):
         for number in range(1, 9):
             with tempfile.TemporaryDirectory(prefix="cs") as place:
                 inject = f"inject=fsync:error=EIO:when={number}"
-                words = ["strace", "-f", "-qqq", "-o", "/dev/null", "-e", "trace=fsync", "-e", inject]
-                done = subprocess.run([*words, sys.executable, "-c", EIO, place, what], cwd=repository(),
-                                      capture_output=True, text=True)  # fmt: skip
+                words = [
+                    "strace",
+                    "-f",
+                    "-qqq",
+                    "-o",
+                    "/dev/null",
+                    "-e",
+                    "trace=fsync",
+                    "-e",
+                    inject,
+                ]
+                done = subprocess.run(
+                    [*words, sys.executable, "-c", EIO, place, what],
+                    cwd=repository(),
+                    capture_output=True,
+                    text=True,
+                )
                 assert done.returncode == 0, done.stderr
                 assert done.stdout in ("", "blobs-unreachable\n"), done.stdout
                 store = Blobs(place)
                 assert not store.has(DIGEST) or store.verify(DIGEST)
                 incoming = [path for path in Path(place, "incoming").rglob("*") if path.is_file()]
-                assert done.stdout == "" or store.has(DIGEST) or not incoming, "bytes are kept whose fsync has failed"
+                assert done.stdout == "" or store.has(DIGEST) or not incoming, (
+                    "bytes are kept whose fsync has failed"
+                )
                 if done.stdout == "":
                     assert store.verify(DIGEST)
                     break
         else:
             raise AssertionError("there is always another fsync")
-        print(f"{f'EIO from each fsync of {what}':<44}blobs-unreachable at each of {number - 1}, nothing of it kept")
+        print(
+            f"{f'EIO from each fsync of {what}':<44}blobs-unreachable at each of {number - 1}, "
+            "nothing of it kept"
+        )
 
 
 def run() -> None:

@@ -1,4 +1,6 @@
-"""Hostile bundles: CPU seconds of judging each; tests/api/test_limits.py holds the memory of the real server."""
+"""Hostile bundles: CPU seconds of judging each; tests/api/test_limits.py holds the memory of the
+real server.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,13 @@ from tests.assets.worst import WORST, like_gemma
 
 
 def run() -> None:
-    """Print a line a bundle, each judged in a child as the server would: seconds of CPU, and the bound of one."""
-    makers = {**{name: make for name, (make, _) in WORST.items()},
-              "the largest genuine tokenizer": lambda: sound() | {"tokenizer.json": like_gemma()}}  # fmt: skip
+    """Print a line a bundle, each judged in a child as the server would: seconds of CPU, and the
+    bound of one.
+    """
+    makers = {
+        **{name: make for name, (make, _) in WORST.items()},
+        "the largest genuine tokenizer": lambda: sound() | {"tokenizer.json": like_gemma()},
+    }
     for name, make in makers.items():
         files = make()
         if (child := os.fork()) == 0:

@@ -1,7 +1,9 @@
-"""Search pages among 1,000, 10,000 and 100,000 versions: median and 95th percentile by filter, and what growth costs.
+"""Search pages among 1,000, 10,000 and 100,000 versions: median and 95th percentile by filter, and
+what growth costs.
 
-Each size is a catalogue of its own, and each figure is taken of the three in turn, so that what else the machine does
-falls on all alike. REST is the whole request over a loopback socket: the door, the query and the JSON.
+Each size is a catalogue of its own, and each figure is taken of the three in turn, so that what
+else the machine does falls on all alike. REST is the whole request over a loopback socket: the
+door, the query and the JSON.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ from tests.database import open_databases
 from tests.gateway.served import Served
 
 BOUND = 50.0  # milliseconds a page
-# Rows and 8 kB pages that one page with its facets looks at, among however many versions: what its steps may look at.
+# Rows and 8 kB pages that one page with its facets looks at, among however many versions: what its
+# steps may look at.
 MOST_ROWS, MOST_PAGES = 60_000, 40_000
 PAGES = 20
 FILTERS: dict[str, dict[str, Any]] = {
@@ -78,21 +81,35 @@ FILTERS: dict[str, dict[str, Any]] = {
     "never together": {"kind": "base", "method": "lora"},
     "word and team": {"q": "claims", "team": "t5"},
     "word and metric": {"q": "fraud", "metric": ["accuracy>=0.9"]},
-    "team and state, by metric": {"team": "archive", "state": "registered", "sort": "metric:accuracy"},
+    "team and state, by metric": {
+        "team": "archive",
+        "state": "registered",
+        "sort": "metric:accuracy",
+    },
 }
 DEEP: dict[str, dict[str, Any]] = {
-    "deep page": {}, "deep page, by name": {"sort": "name"}, "deep page of a kind": {"kind": "adapter"},
-}  # fmt: skip
+    "deep page": {},
+    "deep page, by name": {"sort": "name"},
+    "deep page of a kind": {"kind": "adapter"},
+}
 
 
 def asked(store: Store, filters: dict[str, Any]) -> dict[str, Any]:
-    """The filters, with the name of the first base of this catalogue and a moment of its first quarter put in."""
+    """The filters, with the name of the first base of this catalogue and a moment of its first
+    quarter put in.
+    """
     with store.read(SYSTEM) as session:
         first = session.scalar(text("select line from version_search order by seq limit 1"))
-        old = session.scalar(text("select created_at from version_search order by seq offset "
-                                  "(select count(*) / 4 from version_search) limit 1"))  # fmt: skip
-    return {name: first if value == "FIRST" else old.isoformat() if value == "OLD" else value
-            for name, value in filters.items()}  # fmt: skip
+        old = session.scalar(
+            text(
+                "select created_at from version_search order by seq offset "
+                "(select count(*) / 4 from version_search) limit 1"
+            )
+        )
+    return {
+        name: first if value == "FIRST" else old.isoformat() if value == "OLD" else value
+        for name, value in filters.items()
+    }
 
 
 def answered(door: httpx.Client, filters: dict[str, Any]) -> None:
@@ -109,13 +126,20 @@ def row(name: str, took: list[list[float]]) -> bool:
     """Print one line of the table; did the largest keep the bound?"""
     medians = [statistics.median(one) for one in took]
     p95 = statistics.quantiles(took[-1], n=20)[18]
-    print(f"search: {name:<40}" + "".join(f"{one:>8.1f}" for one in medians) + f" ms   p95 {p95:>6.1f} ms   "
-          f"ratio {medians[-1] / medians[0]:>5.2f}" + ("" if medians[-1] <= BOUND else "   ABOVE 50 ms"))  # fmt: skip
+    print(
+        f"search: {name:<40}"
+        + "".join(f"{one:>8.1f}" for one in medians)
+        + f" ms   p95 {p95:>6.1f} ms   "
+        f"ratio {medians[-1] / medians[0]:>5.2f}"
+        + ("" if medians[-1] <= BOUND else "   ABOVE 50 ms")
+    )
     return medians[-1] <= BOUND
 
 
 def counted(stores: list[Store], sizes: list[int]) -> None:
-    """Print the most that any filter or any two, in any order, look at: counted in the plans, so the same on any machine."""
+    """Print the most that any filter or any two, in any order, look at: counted in the plans, so
+    the same on any machine.
+    """
     most = [(0, 0) for _ in stores]
     searched = [filters | {"sort": sort} for filters in pairs() for sort in SORTS[:3]]
     for filters in searched:
@@ -125,13 +149,21 @@ def counted(stores: list[Store], sizes: list[int]) -> None:
             most[at] = (max(most[at][0], rows), max(most[at][1], pages))
     for size, (rows, pages) in zip(sizes, most, strict=True):
         kept = rows <= MOST_ROWS and pages <= MOST_PAGES
-        print(f"search: {len(searched)} filters, pairs and orders at {size:,}: at most {rows:,} rows and {pages:,} pages looked at "
-              f"(bound {MOST_ROWS:,} and {MOST_PAGES:,}){'' if kept else '   ABOVE'}")  # fmt: skip
+        print(
+            f"search: {len(searched)} filters, pairs and orders at {size:,}: at most {rows:,} "
+            f"rows and {pages:,} pages looked at "
+            f"(bound {MOST_ROWS:,} and {MOST_PAGES:,}){'' if kept else '   ABOVE'}"
+        )
 
 
 def run() -> None:
-    """Print every filter's page at each size; COUNTERSIGN_BENCH_VERSIONS names the sizes, COUNTERSIGN_BENCH_PAGES the pages."""
-    sizes = [int(one) for one in os.environ.get("COUNTERSIGN_BENCH_VERSIONS", "1000 10000 100000").split()]
+    """Print every filter's page at each size; COUNTERSIGN_BENCH_VERSIONS names the sizes,
+    COUNTERSIGN_BENCH_PAGES the pages.
+    """
+    sizes = [
+        int(one)
+        for one in os.environ.get("COUNTERSIGN_BENCH_VERSIONS", "1000 10000 100000").split()
+    ]
     pages = int(os.environ.get("COUNTERSIGN_BENCH_PAGES", str(PAGES)))
     kept = []
     with ExitStack() as stack:
@@ -153,9 +185,17 @@ def run() -> None:
             served = Served(app)
             stack.callback(app.state.store.engine.dispose)
             stack.callback(served.stop)
-            doors.append(stack.enter_context(
-                httpx.Client(base_url=f"{served.url}/api/v1", headers={"Authorization": f"Bearer {token}"})))  # fmt: skip
-        print(f"search: {'bound 50 ms at the largest':<40}" + "".join(f"{size:>8,}" for size in sizes))
+            doors.append(
+                stack.enter_context(
+                    httpx.Client(
+                        base_url=f"{served.url}/api/v1",
+                        headers={"Authorization": f"Bearer {token}"},
+                    )
+                )
+            )
+        print(
+            f"search: {'bound 50 ms at the largest':<40}" + "".join(f"{size:>8,}" for size in sizes)
+        )
         for name, filters in FILTERS.items():
             each = [asked(store, filters) for store in stores]
             wanted = [searches.parse(**one) for one in each]
@@ -164,10 +204,18 @@ def run() -> None:
                 over_rest: list[list[float]] = [[] for _ in sizes]
                 for _ in range(pages):
                     for size, store in enumerate(stores):
-                        timed(partial(queries.search, store, SYSTEM, wanted[size], facets=facets), queried[size])
-                        timed(partial(answered, doors[size], {**each[size], "facets": facets}), over_rest[size])
-                kept += [row(name + (", facets" if facets else ""), queried),
-                         row(name + (", facets" if facets else "") + ", REST", over_rest)]  # fmt: skip
+                        timed(
+                            partial(queries.search, store, SYSTEM, wanted[size], facets=facets),
+                            queried[size],
+                        )
+                        timed(
+                            partial(answered, doors[size], {**each[size], "facets": facets}),
+                            over_rest[size],
+                        )
+                kept += [
+                    row(name + (", facets" if facets else ""), queried),
+                    row(name + (", facets" if facets else "") + ", REST", over_rest),
+                ]
         for name, filters in DEEP.items():
             took: list[list[float]] = [[] for _ in sizes]
             for store, size, into in zip(stores, sizes, took, strict=True):

@@ -1,4 +1,6 @@
-"""The one pass over weights, against one bare SHA-256 pass over the same file; and the header check by itself."""
+"""The one pass over weights, against one bare SHA-256 pass over the same file; and the header check
+by itself.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,22 @@ def _timed(work: Callable[[], object]) -> tuple[float, float]:
     wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
     work()
     after = resource.getrusage(resource.RUSAGE_SELF)
-    return time.perf_counter() - wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return (
+        time.perf_counter() - wall,
+        after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+    )
 
 
 def _header(tensors: int, elements: int) -> bytes:
     side = elements * 2
-    table = {f"model.layers.{n}.mlp.down_proj.weight": {"dtype": "BF16", "shape": [elements],
-             "data_offsets": [n * side, (n + 1) * side]} for n in range(tensors)}  # fmt: skip
+    table = {
+        f"model.layers.{n}.mlp.down_proj.weight": {
+            "dtype": "BF16",
+            "shape": [elements],
+            "data_offsets": [n * side, (n + 1) * side],
+        }
+        for n in range(tensors)
+    }
     text = json.dumps(table, separators=(",", ":")).encode()
     return len(text).to_bytes(8, "little") + text
 
@@ -49,7 +60,11 @@ def run() -> None:
         def content() -> object:
             yield _header(TENSORS, elements)
             for _ in range(TENSORS):
-                yield (noise.standard_normal(elements, np.float32).view("<u4") >> 16).astype("<u2").tobytes()
+                yield (
+                    (noise.standard_normal(elements, np.float32).view("<u4") >> 16)
+                    .astype("<u2")
+                    .tobytes()
+                )
 
         stored = blobs.put(content())
         file = File("model.safetensors", stored.sha256, stored.size)
@@ -61,16 +76,25 @@ def run() -> None:
                 hashlib.file_digest(source, "sha256")
 
         bare()
-        pairs = [(_timed(lambda: weigh(blobs.read)(file, infos)), _timed(bare)) for _ in range(RUNS)]
+        pairs = [
+            (_timed(lambda: weigh(blobs.read)(file, infos)), _timed(bare)) for _ in range(RUNS)
+        ]
         ours, theirs = (
-            [statistics.median(column) for column in zip(*side, strict=True)] for side in zip(*pairs, strict=True)
+            [statistics.median(column) for column in zip(*side, strict=True)]
+            for side in zip(*pairs, strict=True)
         )
-        for which, mine, other, bound in zip(("wall", "CPU"), ours, theirs, (1.5, 2.6), strict=True):
-            print(f"{f'weigh {MEGABYTES} MB, {which}':<44}{mine:>9.2f} s    one SHA-256 pass {other:.2f} s   "
-                  f"ratio {mine / other:.2f}   bound {bound}")  # fmt: skip
+        for which, mine, other, bound in zip(
+            ("wall", "CPU"), ours, theirs, (1.5, 2.6), strict=True
+        ):
+            print(
+                f"{f'weigh {MEGABYTES} MB, {which}':<44}{mine:>9.2f} s    one SHA-256 pass "
+                f"{other:.2f} s   "
+                f"ratio {mine / other:.2f}   bound {bound}"
+            )
     for count in (448, 20_000):
         print(
-            f"{f'header check, {count} tensors':<44}{_checked(count) * 1000:>9.1f} ms   bound {3 * count / 448:.0f} ms"
+            f"{f'header check, {count} tensors':<44}{_checked(count) * 1000:>9.1f} ms   bound "
+            f"{3 * count / 448:.0f} ms"
         )
 
 

@@ -72,7 +72,15 @@ def test_no_bytes_are_bytes_too(blobs: Blobs) -> None:
 
 @pytest.mark.parametrize(
     ("start", "length"),
-    [(0, 0), (0, 1), (7, 300), (len(BYTES) - 3, 3), (len(BYTES) - 3, 100), (len(BYTES), 5), (len(BYTES) + 9, 5)],
+    [
+        (0, 0),
+        (0, 1),
+        (7, 300),
+        (len(BYTES) - 3, 3),
+        (len(BYTES) - 3, 100),
+        (len(BYTES), 5),
+        (len(BYTES) + 9, 5),
+    ],
 )
 def test_a_range_is_what_a_slice_would_be(blobs: Blobs, start: int, length: int) -> None:
     blobs.put([BYTES])
@@ -91,9 +99,11 @@ def test_a_stream_comes_in_pieces(folder: Path) -> None:
 
 def test_what_is_missing_is_said_at_once(blobs: Blobs) -> None:
     asks: list[Callable[[], object]] = [
-        lambda: blobs.size(OTHER), lambda: blobs.read(OTHER, 0, 0),
-        lambda: blobs.stream(OTHER), lambda: blobs.verify(OTHER),
-    ]  # fmt: skip
+        lambda: blobs.size(OTHER),
+        lambda: blobs.read(OTHER, 0, 0),
+        lambda: blobs.stream(OTHER),
+        lambda: blobs.verify(OTHER),
+    ]
     for ask in asks:
         with pytest.raises(NotFound) as refusal:
             ask()
@@ -101,11 +111,16 @@ def test_what_is_missing_is_said_at_once(blobs: Blobs) -> None:
         assert OTHER in refusal.value.detail
 
 
-@pytest.mark.parametrize("bad", ["", "abc", "../" * 20 + "etc", DIGEST.upper(), "sha256:" + DIGEST, DIGEST + "\n"])
+@pytest.mark.parametrize(
+    "bad", ["", "abc", "../" * 20 + "etc", DIGEST.upper(), "sha256:" + DIGEST, DIGEST + "\n"]
+)
 def test_only_digests_are_addresses(blobs: Blobs, bad: str) -> None:
     asks: list[Callable[[], object]] = [
-        lambda: blobs.has(bad), lambda: blobs.size(bad), lambda: blobs.stream(bad), lambda: blobs.put([], bad)
-    ]  # fmt: skip
+        lambda: blobs.has(bad),
+        lambda: blobs.size(bad),
+        lambda: blobs.stream(bad),
+        lambda: blobs.put([], bad),
+    ]
     for ask in asks:
         with pytest.raises(Invalid) as refusal:
             ask()
@@ -190,18 +205,29 @@ def test_only_the_owner_sees_anything(folder: Path) -> None:
         Blobs(str(folder)).put(pieces())
     finally:
         os.umask(umask)
-    modes = {path.relative_to(folder.parent): stat.S_IMODE(path.stat().st_mode) for path in folder.parent.rglob("*")}
+    modes = {
+        path.relative_to(folder.parent): stat.S_IMODE(path.stat().st_mode)
+        for path in folder.parent.rglob("*")
+    }
     assert set(modes.values()) == {0o700, 0o600}
     assert modes[place(folder).relative_to(folder.parent)] == 0o600
 
 
 def test_the_sweep_spares_what_is_named_young_or_just_asked_for(folder: Path) -> None:
     blobs = Blobs(folder)
-    named, asked, orphan, young = (blobs.put([name]).sha256 for name in (b"named", b"asked", b"orphan", b"young"))
+    named, asked, orphan, young = (
+        blobs.put([name]).sha256 for name in (b"named", b"asked", b"orphan", b"young")
+    )
     abandoned, stranger = folder / "incoming" / "abandoned", folder / "sha256" / "README"
     for path in (abandoned, stranger):
         path.write_text("")
-    for path in (place(folder, named), place(folder, asked), place(folder, orphan), abandoned, stranger):
+    for path in (
+        place(folder, named),
+        place(folder, asked),
+        place(folder, orphan),
+        abandoned,
+        stranger,
+    ):
         os.utime(path, (0, 0))
     assert blobs.has(asked)
     assert blobs.sweep(lambda digest: digest == named, timedelta(hours=1)) == 2
@@ -256,7 +282,9 @@ def test_many_writers_of_the_same_bytes(blobs: Blobs) -> None:
     assert everything(blobs) == 1
 
 
-@pytest.mark.parametrize("url", ["", "ftp://host/x", "file://host/x", "https://user:pass@host/x", "file:relative"])
+@pytest.mark.parametrize(
+    "url", ["", "ftp://host/x", "file://host/x", "https://user:pass@host/x", "file:relative"]
+)
 def test_a_url_that_is_no_blob_store(url: str) -> None:
     with pytest.raises(Invalid) as refusal:
         Blobs(url)
@@ -264,7 +292,9 @@ def test_a_url_that_is_no_blob_store(url: str) -> None:
     assert "pass" not in str(refusal.value)
 
 
-def test_a_store_that_cannot_be_used_is_unavailable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_cannot_be_used_is_unavailable(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder.parent.mkdir()
     folder.write_text("a file where the folder should be")
     with pytest.raises(Unavailable) as refusal:
@@ -272,7 +302,12 @@ def test_a_store_that_cannot_be_used_is_unavailable(folder: Path, monkeypatch: p
     assert refusal.value.kind == "blobs-unreachable"
     # Nobody listens on port 9 of the loopback: an object store that is away.
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    for name, value in {"ALLOW_HTTP": "true", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "REGION": "c"}.items():
+    for name, value in {
+        "ALLOW_HTTP": "true",
+        "ACCESS_KEY_ID": "a",
+        "SECRET_ACCESS_KEY": "b",
+        "REGION": "c",
+    }.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     away = Blobs("s3://bucket/prefix")
     with pytest.raises(Unavailable):
@@ -293,7 +328,9 @@ def test_a_full_disk_is_unavailable_and_leaves_nothing(folder: Path) -> None:
         except Unavailable as error:
             print(error.kind)
     """)
-    answer = subprocess.run([sys.executable, "-c", child, str(folder)], check=True, capture_output=True, text=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", child, str(folder)], check=True, capture_output=True, text=True
+    )
     assert answer.stdout == "blobs-full\n"
     assert files(folder) == []
 
@@ -310,14 +347,23 @@ def test_memory_stays_constant(folder: Path) -> None:
         assert blobs.verify(stored.sha256)
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     """)
-    answer = subprocess.run([sys.executable, "-c", child, str(folder)], check=True, capture_output=True, text=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", child, str(folder)], check=True, capture_output=True, text=True
+    )
     assert int(answer.stdout) < 40
 
 
-def test_an_object_store_gives_out_its_bytes_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_object_store_gives_out_its_bytes_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Signed from the credentials alone: nothing listens at that endpoint."""
-    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "eu-central-1",
-                        "AWS_ENDPOINT": "http://127.0.0.1:9", "AWS_ALLOW_HTTP": "true"}.items():  # fmt: skip
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "eu-central-1",
+        "AWS_ENDPOINT": "http://127.0.0.1:9",
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
         monkeypatch.setenv(name, value)
     digest = "ab" * 32
     place = Blobs("s3://bucket/prefix").presign(digest, 300)

@@ -1,4 +1,6 @@
-"""Unfinished uploads, in a folder, in memory and on S3: they go on, stay apart, stay bounded, and never show."""
+"""Unfinished uploads, in a folder, in memory and on S3: they go on, stay apart, stay bounded, and
+never show.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,13 @@ def uploads(blobs: Blobs) -> Uploads:
 
 
 def send(
-    uploads: Uploads, start: int, end: int, *, account: str = ME, data: bytes = BYTES, finish: bool = False
+    uploads: Uploads,
+    start: int,
+    end: int,
+    *,
+    account: str = ME,
+    data: bytes = BYTES,
+    finish: bool = False,
 ) -> Stored | None:
     digest = hashlib.sha256(data).hexdigest()
     with uploads.sending(account, digest, start, LIMIT) as sending:
@@ -66,7 +74,9 @@ def test_another_process_goes_on_too(blobs: Blobs, uploads: Uploads) -> None:
     """What was hashed is forgotten with the process that hashed it; the bytes are read again."""
     send(uploads, 0, 9_000_000)
     later = Uploads(blobs, LIMIT)
-    assert send(later, later.offset(ME, DIGEST), len(BYTES), finish=True) == Stored(DIGEST, len(BYTES))
+    assert send(later, later.offset(ME, DIGEST), len(BYTES), finish=True) == Stored(
+        DIGEST, len(BYTES)
+    )
     assert blobs.verify(DIGEST)
 
 
@@ -92,7 +102,9 @@ def test_what_cannot_be_noted_is_kept_and_not_shown(blobs: Blobs, uploads: Uploa
 
 
 def test_a_hasher_is_not_believed_about_a_file_others_wrote(tmp_path: Path) -> None:
-    """The size alone is no proof: the same number of other bytes may have come through another process."""
+    """The size alone is no proof: the same number of other bytes may have come through another
+    process.
+    """
     blobs = Blobs(tmp_path)
     uploads, other = Uploads(blobs, LIMIT), Uploads(blobs, LIMIT)
     send(uploads, 0, 1 << 20)
@@ -177,9 +189,11 @@ def test_an_account_sees_only_its_own(blobs: Blobs, uploads: Uploads) -> None:
 @pytest.mark.parametrize("account", ["", "..", "../" * 12, "a/b", ME.upper(), ME + "\n", "None"])
 def test_only_accounts_and_digests_name_an_upload(uploads: Uploads, account: str) -> None:
     asks: list[Callable[[], object]] = [
-        lambda: uploads.offset(account, DIGEST), lambda: uploads.discard(account, DIGEST),
-        lambda: uploads.offset(ME, f"../{DIGEST[3:]}"), lambda: send(uploads, 0, 1, account=account),
-    ]  # fmt: skip
+        lambda: uploads.offset(account, DIGEST),
+        lambda: uploads.discard(account, DIGEST),
+        lambda: uploads.offset(ME, f"../{DIGEST[3:]}"),
+        lambda: send(uploads, 0, 1, account=account),
+    ]
     for ask in asks:
         with pytest.raises(Invalid):
             ask()
@@ -204,7 +218,9 @@ def test_an_upload_over_the_limit_is_given_up(blobs: Blobs, uploads: Uploads) ->
     assert nothing_is_left(blobs)
 
 
-def test_what_an_account_leaves_unfinished_is_bounded(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_account_leaves_unfinished_is_bounded(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     uploads = Uploads(blobs, 3000)
     names = [os.urandom(1500) for _ in range(4)]
     send(uploads, 0, 1400, data=names[0])
@@ -249,7 +265,9 @@ def test_a_sweep_cut_short_leaves_no_hole_that_stays(s3: str) -> None:
     blobs = Blobs(s3)
     uploads = Uploads(blobs, LIMIT)
     send(uploads, 0, 17 << 20)
-    blobs.store.delete(f"incoming/{ME}/{DIGEST}/{0:020d}")  # the worst: the first part gone, the others there
+    blobs.store.delete(
+        f"incoming/{ME}/{DIGEST}/{0:020d}"
+    )  # the worst: the first part gone, the others there
     assert uploads.offset(ME, DIGEST) == 0
     assert send(uploads, 0, len(BYTES), finish=True) == Stored(DIGEST, len(BYTES))
     assert nothing_is_left(blobs)
@@ -266,7 +284,9 @@ def test_a_sweep_under_an_open_upload_hurts_nobody(tmp_path: Path) -> None:
 
 
 def test_nobody_goes_on_writing_in_what_was_published(tmp_path: Path) -> None:
-    """Opened before it was published, locked after: the path no longer is this file, so it is left alone."""
+    """Opened before it was published, locked after: the path no longer is this file, so it is left
+    alone.
+    """
     from registry.blobs.drafts import FileDraft
 
     path = tmp_path / "incoming" / ME / DIGEST

@@ -1,4 +1,6 @@
-"""A command line of one's own: a configuration folder, a scripted registry, and a way to run one command."""
+"""A command line of one's own: a configuration folder, a scripted registry, and a way to run one
+command.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A real registry for the command line: the application on PostgreSQL under uvicorn, with its home's private files."""
+"""A real registry for the command line: the application on PostgreSQL under uvicorn, with its
+home's private files.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from registry.settings import Settings
 
 @dataclass
 class Live:
-    """A registry that answers; `sequence` numbers and signs what has happened so far, as the clock does."""
+    """A registry that answers; `sequence` numbers and signs what has happened so far, as the clock
+    does.
+    """
 
     url: str
     home: Path

@@ -1,4 +1,6 @@
-"""Each way to fail has its exit code, three lines for people and one object for machines; stdout stays data."""
+"""Each way to fail has its exit code, three lines for people and one object for machines; stdout
+stays data.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,18 @@ from tests.cli.conftest import Run
 from tests.client.wire import Answer, Wire, problem
 
 CODES = {
-    "fault": 1, "invalid": 2, "too-large": 2, "refused": 3, "rejected": 3, "unauthenticated": 4, "forbidden": 4,
-    "not-found": 5, "conflict": 6, "unavailable": 7, "unverified": 8,
-}  # fmt: skip
+    "fault": 1,
+    "invalid": 2,
+    "too-large": 2,
+    "refused": 3,
+    "rejected": 3,
+    "unauthenticated": 4,
+    "forbidden": 4,
+    "not-found": 5,
+    "conflict": 6,
+    "unavailable": 7,
+    "unverified": 8,
+}
 
 
 def test_every_family_has_an_exit_code() -> None:
@@ -48,9 +59,16 @@ def test_with_json_a_refusal_is_one_problem_object_on_stderr(wire: Wire, cli: Ru
     result = cli("status", "--json")
     assert (result.code, result.out) == (6, "")
     assert result.problem() == {
-        "type": "/problems/some-kind", "title": "Conflict", "detail": "Because of this.", "mend": "Do that.",
-        "family": "conflict", "kind": "some-kind", "request_id": "r-1", "facts": {"n": 1}, "exit_code": 6,
-    }  # fmt: skip
+        "type": "/problems/some-kind",
+        "title": "Conflict",
+        "detail": "Because of this.",
+        "mend": "Do that.",
+        "family": "conflict",
+        "kind": "some-kind",
+        "request_id": "r-1",
+        "facts": {"n": 1},
+        "exit_code": 6,
+    }
 
 
 def test_no_registry_and_no_token_say_what_to_do(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +79,9 @@ def test_no_registry_and_no_token_say_what_to_do(cli: Run, monkeypatch: pytest.M
     assert "COUNTERSIGN_TOKEN" in result.err
 
 
-def test_an_unreachable_registry_is_exit_7_and_says_it_waits(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_registry_is_exit_7_and_says_it_waits(
+    cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("registry.client.transport.PATIENCE", 0.5)
     monkeypatch.setenv("COUNTERSIGN_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("COUNTERSIGN_TOKEN", "a-token")
@@ -79,14 +99,28 @@ def test_a_path_that_cannot_be_written_is_named(wire: Wire, cli: Run, tmp_path: 
     assert "Traceback" not in result.err
 
 
-def test_a_bug_of_ours_is_exit_1_without_a_traceback(wire: Wire, cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_of_ours_is_exit_1_without_a_traceback(
+    wire: Wire, cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(_: object) -> None:
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr("registry.cli.rollouts.percent", broken)
-    channel = {"adapter": "acme/claims", "channel": "dev", "environment": "dev", "use_case": "acme/claims",
-               "generation": 1, "stable": None, "candidate": None, "weight_bp": 0, "since": "2026-01-02T03:04:05Z",
-               "rollout": None, "rollout_state": None, "rollback_target": None, "review": None}  # fmt: skip
+    channel = {
+        "adapter": "acme/claims",
+        "channel": "dev",
+        "environment": "dev",
+        "use_case": "acme/claims",
+        "generation": 1,
+        "stable": None,
+        "candidate": None,
+        "weight_bp": 0,
+        "since": "2026-01-02T03:04:05Z",
+        "rollout": None,
+        "rollout_state": None,
+        "rollback_target": None,
+        "review": None,
+    }
     wire.script = lambda _: Answer(200, [channel])
     result = cli("status")
     assert result.code == 1
@@ -101,7 +135,9 @@ def test_a_reader_that_leaves_early_is_no_crash() -> None:
     program = "from registry.cli import main; main(['--help'])"
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run([sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
     os.close(writing)
     assert done.stderr == b""
     assert done.returncode == 1

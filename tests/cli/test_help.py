@@ -14,33 +14,79 @@ from registry.cli import VERBS, root
 from tests.cli.conftest import Run
 
 CONTRACT = {
-    "up", "login", "key", "base", "dataset", "adapter", "checkpoint", "usecase", "train", "run", "eval", "gate",
-    "submit", "review", "canary", "promote", "rollback", "recall", "status", "history", "search", "lineage", "verify",
+    "up",
+    "login",
+    "key",
+    "base",
+    "dataset",
+    "adapter",
+    "checkpoint",
+    "usecase",
+    "train",
+    "run",
+    "eval",
+    "gate",
+    "submit",
+    "review",
+    "canary",
+    "promote",
+    "rollback",
+    "recall",
+    "status",
+    "history",
+    "search",
+    "lineage",
+    "verify",
     "audit",
-    "policy", "profile", "retention", "hold", "quota", "gc", "token", "people", "gateway", "migrate", "doctor",
-}  # fmt: skip
-
+    "policy",
+    "profile",
+    "retention",
+    "hold",
+    "quota",
+    "gc",
+    "token",
+    "people",
+    "gateway",
+    "migrate",
+    "doctor",
+}
 # Options and subcommands other programs rely on.
 WORDING = {
-    "base add": "--name --base --domain --meta --json", "adapter add": "--name --base --domain --meta --json",
-    "checkpoint add": "--name --base --domain --meta --json", "dataset add": "--name --meta --json",
-    "token create": "--account --role --team --home --json", "submit": "--env --usecase --note --json",
-    "review approve": "--reason --json", "review reject": "--reason --json",
+    "base add": "--name --base --domain --meta --json",
+    "adapter add": "--name --base --domain --meta --json",
+    "checkpoint add": "--name --base --domain --meta --json",
+    "dataset add": "--name --meta --json",
+    "token create": "--account --role --team --home --json",
+    "submit": "--env --usecase --note --json",
+    "review approve": "--reason --json",
+    "review reject": "--reason --json",
     "review request-changes": "--reason --json",
-    "canary start": "--env --share --channel --json", "promote": "--env --channel --json",
-    "rollback": "--env --reason --channel --json", "recall": "--reason --json", "history": "--env --channel --json",
-    "audit as-of": "--env --json", "audit export": "--out --json", "verify": "--json", "login": "--token-stdin",
-    "key enroll": "--label", "train": "--adapter --base --data --recipe --domain --follow",
+    "canary start": "--env --share --channel --json",
+    "promote": "--env --channel --json",
+    "rollback": "--env --reason --channel --json",
+    "recall": "--reason --json",
+    "history": "--env --channel --json",
+    "audit as-of": "--env --json",
+    "audit export": "--out --json",
+    "verify": "--json",
+    "login": "--token-stdin",
+    "key enroll": "--label",
+    "train": "--adapter --base --data --recipe --domain --follow",
     "eval run": "--suite --follow",
-    "eval suite add": "--dataset --split --metric --max-new-tokens --template", "gate check": "--env --usecase",
-    "up": "--home --port --json", "doctor": "--home", "gateway": "--port --engine --environment --cache",
-}  # fmt: skip
+    "eval suite add": "--dataset --split --metric --max-new-tokens --template",
+    "gate check": "--env --usecase",
+    "up": "--home --port --json",
+    "doctor": "--home",
+    "gateway": "--port --engine --environment --cache",
+}
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
     """Every command with its full name, groups and leaves."""
 
-    def walk(name: str, command: click.Command, parent: click.Context) -> Iterator[tuple[str, click.Command]]:
+    def walk(
+        name: str, command: click.Command, parent: click.Context
+    ) -> Iterator[tuple[str, click.Command]]:
         yield name, command
         if isinstance(command, click.Group):
             context = click.Context(command, info_name=name, parent=parent)
@@ -88,12 +134,15 @@ def test_json_is_everywhere() -> None:
     without = {
         name
         for name, command in ALL.items()
-        if not isinstance(command, click.Group) and not any("--json" in param.opts for param in command.params)
+        if not isinstance(command, click.Group)
+        and not any("--json" in param.opts for param in command.params)
     }
     assert without == {"gateway"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["review", "approve", "--help"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["review", "approve", "--help"], ["train", "--help"]]
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     """Start-up is what a person feels first: what help does not need, help must not import."""
     program = f"""
@@ -106,16 +155,21 @@ except SystemExit as ended:
 heavy = set("httpx pydantic fastapi sqlalchemy torch transformers mlflow cryptography yaml numpy".split())
 print("HEAVY", sorted(heavy & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 
 def test_top_help_imports_no_command_at_all() -> None:
     program = (
         "import sys, registry.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
-        "print([m for m in sys.modules if m.startswith('registry.cli.') and not m.endswith('errors')])"
+        "print([m for m in sys.modules if m.startswith('registry.cli.') and not "
+        "m.endswith('errors')])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 

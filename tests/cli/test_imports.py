@@ -30,21 +30,42 @@ def test_a_snapshot_and_an_output_folder_become_versions(
         assert (again["status"], again["ref"]) == ("found", base["ref"])
 
         # A snapshot whose settings name code that transformers has built in.
-        config = json.loads((tmp_path / "plain" / "config.json").read_text()) | {"auto_map": {"AutoModel": "x.Y"}}
+        config = json.loads((tmp_path / "plain" / "config.json").read_text()) | {
+            "auto_map": {"AutoModel": "x.Y"}
+        }
         (tmp_path / "plain" / "config.json").write_text(json.dumps(config))
-        refused = desk.run("ada", "base", "import", tmp_path / "plain", "--name", "acme/phi", "--json")
+        refused = desk.run(
+            "ada", "base", "import", tmp_path / "plain", "--name", "acme/phi", "--json"
+        )
         assert refused.code == 3
         assert ["--without-code" in one["mend"] for one in refused.json()["defects"]] == [True]
-        taken = desk.ask("ada", "base", "import", tmp_path / "plain", "--name", "acme/phi", "--without-code")
-        assert (taken["status"], taken["meta"]["changed"]) == ("registered", ["config.json: auto_map"])
+        taken = desk.ask(
+            "ada", "base", "import", tmp_path / "plain", "--name", "acme/phi", "--without-code"
+        )
+        assert (taken["status"], taken["meta"]["changed"]) == (
+            "registered",
+            ["config.json: auto_map"],
+        )
         assert taken["root"] == base["root"]
 
         output = tmp_path / "output"
         write_adapter(output, seed=3)
         (output / "training_args.bin").write_bytes(b"\x80\x04.")
         (tmp_path / "meta.yaml").write_text(yaml.safe_dump({"purpose": "to be tested"}))
-        shown = desk.run("ada", "adapter", "import", output, "--name", "acme/claims", "--base", "acme/tiny@v1",
-                         "--domain", "legal", "--meta", tmp_path / "meta.yaml")  # fmt: skip
+        shown = desk.run(
+            "ada",
+            "adapter",
+            "import",
+            output,
+            "--name",
+            "acme/claims",
+            "--base",
+            "acme/tiny@v1",
+            "--domain",
+            "legal",
+            "--meta",
+            tmp_path / "meta.yaml",
+        )
         assert shown.code == 0, shown.err
         assert "acme/claims@v1" in shown.out
         assert "training_args.bin" in shown.out
@@ -53,7 +74,8 @@ def test_a_snapshot_and_an_output_folder_become_versions(
         assert version["meta"]["source"] == "folder:output"
         assert version["meta"]["purpose"] == "to be tested"
 
-        # A large file of the cache that is not what the cache says: found while it is sent, nothing is registered.
+        # A large file of the cache that is not what the cache says: found while it is sent, nothing
+        # is registered.
         weights = model / "snapshots" / COMMIT / "model.safetensors"
         data = weights.read_bytes()
         weights.resolve().write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
@@ -67,5 +89,7 @@ def test_a_snapshot_and_an_output_folder_become_versions(
             (["mlflow:abc", "--mlflow", "http://127.0.0.1:9"], "mlflow-unreachable", 7),
             (["mlflow:abc", "--mlflow", registry.url], "mlflow-run-unknown", 5),
         ):
-            refused = desk.run("ada", "adapter", "import", *arguments, "--name", "acme/claims", "--json")
+            refused = desk.run(
+                "ada", "adapter", "import", *arguments, "--name", "acme/claims", "--json"
+            )
             assert (refused.code, refused.problem()["kind"]) == (code, kind), refused.err

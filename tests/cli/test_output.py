@@ -26,13 +26,19 @@ def test_json_is_worded_as_rest_words_it(capsys: pytest.CaptureFixture[str]) -> 
     thing = Thing(UUID(int=1), datetime(2026, 1, 2, 3, 4, 5, 600, tzinfo=UTC), [{"größe": 0.5}])
     emit([thing])
     assert json.loads(capsys.readouterr().out) == [
-        {"id": "00000000-0000-0000-0000-000000000001", "at": "2026-01-02T03:04:05.000600Z", "inner": [{"größe": 0.5}]}
+        {
+            "id": "00000000-0000-0000-0000-000000000001",
+            "at": "2026-01-02T03:04:05.000600Z",
+            "inner": [{"größe": 0.5}],
+        }
     ]
     assert plain((True, None, 1)) == [True, None, 1]
 
 
 def test_columns_align_whatever_their_colours(capsys: pytest.CaptureFixture[str]) -> None:
-    table(["Name", "State", "N"], [("a", state("approved"), 12345), ("longer", state("open"), None)])
+    table(
+        ["Name", "State", "N"], [("a", state("approved"), 12345), ("longer", state("open"), None)]
+    )
     assert capsys.readouterr().out.splitlines() == [
         "Name    State       N",
         "a       ✓ approved  12,345",
@@ -59,5 +65,7 @@ def test_no_color_is_obeyed(
     monkeypatch.setattr("click._compat.isatty", lambda _: True)
     monkeypatch.setenv("NO_COLOR", no_colour)
     wire.script = lambda _: Answer(200, [])
-    assert ("\033[" in cli("people", "ls").out + cli("token", "ls").err) is False  # nothing to colour
+    assert (
+        "\033[" in cli("people", "ls").out + cli("token", "ls").err
+    ) is False  # nothing to colour
     assert ("\033[" in cli("audit", "verify").err) is escapes

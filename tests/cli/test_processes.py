@@ -15,7 +15,9 @@ def no_database(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("verb", ["doctor", "migrate"])
-def test_a_home_without_a_database_is_named_and_left_alone(cli: Run, tmp_path: Path, verb: str) -> None:
+def test_a_home_without_a_database_is_named_and_left_alone(
+    cli: Run, tmp_path: Path, verb: str
+) -> None:
     result = cli(verb, "--home", tmp_path / "nowhere", "--json")
     assert result.code == 5
     assert result.problem()["kind"] == "no-database"

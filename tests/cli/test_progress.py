@@ -45,7 +45,9 @@ def test_it_shows_how_far_how_fast_and_how_long_still() -> None:
     bar(1)
     screen.now = 20.0
     bar(499_999_999)
-    assert screen.line.endswith("[######------------------]  25%  500 MB of 2.0 GB  50 MB/s  0:30 left")
+    assert screen.line.endswith(
+        "[######------------------]  25%  500 MB of 2.0 GB  50 MB/s  0:30 left"
+    )
     screen.now = 21.0
     bar(-400_000_000)  # a cut takes back what did not arrive
     assert "5%  100 MB of 2.0 GB" in screen.line
@@ -58,7 +60,10 @@ def test_what_need_not_be_sent_is_said(capsys: pytest.CaptureFixture[str]) -> No
     bar(350)
     bar.close()
     assert "100%  1.0 kB of 1.0 kB" in screen.texts[-2]
-    assert capsys.readouterr().err == "Resumed: 250 B were there.\n650 B of 1.0 kB were there already.\n"
+    assert (
+        capsys.readouterr().err
+        == "Resumed: 250 B were there.\n650 B of 1.0 kB were there already.\n"
+    )
 
 
 def test_nothing_to_send_is_all_of_it() -> None:
@@ -80,23 +85,36 @@ def test_who_stops_it_is_told_that_it_goes_on(
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("size", "said"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (9_990_000, "10 MB"),
-                                            (12_345_678_901, "12 GB"), (5e15, "5000 TB")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (9_990_000, "10 MB"),
+        (12_345_678_901, "12 GB"),
+        (5e15, "5000 TB"),
+    ],
+)
 def test_bytes_as_people_say_them(size: float, said: str) -> None:
     assert human(size) == said
 
 
-def test_a_terminal_sees_a_bar_that_fits_its_line_and_stdout_stays_clean(wire: Wire, tmp_path: Path) -> None:
+def test_a_terminal_sees_a_bar_that_fits_its_line_and_stdout_stays_clean(
+    wire: Wire, tmp_path: Path
+) -> None:
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
     (folder / "weights.bin").write_bytes(os.urandom(1 << 20))
-    wire.script = lambda seen: (
-        Answer(404 if seen.method == "HEAD" else 201,
-               {"ref": "a/b@v1", "digest": "d", "root": "r", "status": "draft", "findings": []})
-    )  # fmt: skip
+    wire.script = lambda seen: Answer(
+        404 if seen.method == "HEAD" else 201,
+        {"ref": "a/b@v1", "digest": "d", "root": "r", "status": "draft", "findings": []},
+    )
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "registry", "adapter", "add", str(folder), "--name", "a/b"]
-    child = subprocess.Popen(command, env=os.environ | {"COLUMNS": "100"}, stdout=subprocess.PIPE, stderr=theirs)
+    child = subprocess.Popen(
+        command, env=os.environ | {"COLUMNS": "100"}, stdout=subprocess.PIPE, stderr=theirs
+    )
     os.close(theirs)
     seen = b""
     while select.select([ours], [], [], 120)[0]:

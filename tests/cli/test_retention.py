@@ -1,4 +1,6 @@
-"""A newcomer lets go of what he tried out: told why not, then how; the auditor's pack and the doctor agree in the end."""
+"""A newcomer lets go of what he tried out: told why not, then how; the auditor's pack and the
+doctor agree in the end.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,28 @@ def test_letting_go(
     cli: Run, registry: Live, fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = Desk(cli, registry, tmp_path / "desk", monkeypatch)
-    for name, role, team in (("nora", "engineer", "legal"), ("carla", "reviewer", "compliance"),
-                             ("ravi", "reviewer", "risk"), ("ada", "admin", "it"), ("alex", "auditor", "audit")):  # fmt: skip
+    for name, role, team in (
+        ("nora", "engineer", "legal"),
+        ("carla", "reviewer", "compliance"),
+        ("ravi", "reviewer", "risk"),
+        ("ada", "admin", "it"),
+        ("alex", "auditor", "audit"),
+    ):
         desk.hire(name, role, team)
     write_base(tmp_path / "base")
     write_adapter(tmp_path / "tried", 1)
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE_META))
     (tmp_path / "adapter.yaml").write_text(yaml.safe_dump(ADAPTER_META))
-    desk.ask("nora", "base", "add", tmp_path / "base", "--name", "legal/tiny", "--meta", tmp_path / "base.yaml")
+    desk.ask(
+        "nora",
+        "base",
+        "add",
+        tmp_path / "base",
+        "--name",
+        "legal/tiny",
+        "--meta",
+        tmp_path / "base.yaml",
+    )
 
     # Kept by the class that holds where nobody said another; the message says until when.
     refused = desk.run("nora", "base", "delete", "legal/tiny@v1", "--reason", "Tidy up.")
@@ -41,16 +57,33 @@ def test_letting_go(
     assert "kept until" in refused.err
 
     assert [one["name"] for one in desk.ask("nora", "retention", "ls")][:2] == ["short", "standard"]
-    refused = desk.run("nora", "retention", "set", "legal/tried", "--class", "short", "--reason", "A trial.")
+    refused = desk.run(
+        "nora", "retention", "set", "legal/tried", "--class", "short", "--reason", "A trial."
+    )
     assert (refused.code, "administrator" in refused.err) == (3, True)
-    assert desk.ask("ada", "retention", "set", "legal/tried", "--class", "short", "--reason", "A trial.")["shortened"]
-    add = ("adapter", "add", tmp_path / "tried", "--name", "legal/tried", "--base", "legal/tiny@v1", "--domain", "legal",
-           "--meta", tmp_path / "adapter.yaml")  # fmt: skip
+    assert desk.ask(
+        "ada", "retention", "set", "legal/tried", "--class", "short", "--reason", "A trial."
+    )["shortened"]
+    add = (
+        "adapter",
+        "add",
+        tmp_path / "tried",
+        "--name",
+        "legal/tried",
+        "--base",
+        "legal/tiny@v1",
+        "--domain",
+        "legal",
+        "--meta",
+        tmp_path / "adapter.yaml",
+    )
     assert desk.ask("nora", *add)["ref"] == "legal/tried@v1"
 
     assert [one["ref"] for one in desk.ask("nora", "retention", "due")] == ["legal/tried@v1"]
 
-    hold = desk.ask("carla", "hold", "place", "legal/tried", "--case", "Matter 5512", "--reason", "An order.")
+    hold = desk.ask(
+        "carla", "hold", "place", "legal/tried", "--case", "Matter 5512", "--reason", "An order."
+    )
     refused = desk.run("nora", "adapter", "delete", "legal/tried@v1", "--reason", "Tidy up.")
     assert (refused.code, f"Legal hold {hold['number']}" in refused.err) == (3, True)
     assert "Nothing is due." in desk.run("nora", "retention", "due").err
@@ -83,12 +116,26 @@ def test_letting_go(
     used = desk.ask("ada", "quota", "set", "legal", "--versions", "2", "--reason", "A small disk.")
     assert (used["used_versions"], used["max_versions"]) == (2, 2)
     write_adapter(tmp_path / "more", 2)
-    over = desk.run("nora", "adapter", "add", tmp_path / "more", "--name", "legal/more", "--base", "legal/tiny@v1",
-                    "--domain", "legal", "--meta", tmp_path / "adapter.yaml")  # fmt: skip
+    over = desk.run(
+        "nora",
+        "adapter",
+        "add",
+        tmp_path / "more",
+        "--name",
+        "legal/more",
+        "--base",
+        "legal/tiny@v1",
+        "--domain",
+        "legal",
+        "--meta",
+        tmp_path / "adapter.yaml",
+    )
     assert (over.code, "3 versions of at most 2" in over.err) == (3, True)
     assert "legal" in desk.run("nora", "quota", "ls").out
     assert desk.run("nora", "quota", "show", "legal").code == 0
-    made = desk.ask("ada", "retention", "add", "claims-7y", "--days", "2557", "--reason", "The insurer.")
+    made = desk.ask(
+        "ada", "retention", "add", "claims-7y", "--days", "2557", "--reason", "The insurer."
+    )
     assert made["keep_days"] == 2557
 
     registry.sequence()

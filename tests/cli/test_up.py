@@ -26,16 +26,31 @@ from tests.gateway.served import until
 from tests.ports import free_port
 
 REPOSITORY = Path(__file__).parents[2]
-ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")} | {
-    "PYTHONPATH": str(REPOSITORY)
-}
+ENVIRON = {
+    name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")
+} | {"PYTHONPATH": str(REPOSITORY)}
 STARTED: list[subprocess.Popen[str]] = []
 
 
 def start(home: Path, *more: str, port: int = 0, **environ: str) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "registry", "up", "--home", str(home), "--port", str(port or free_port()), *more]
+    argv = [
+        sys.executable,
+        "-m",
+        "registry",
+        "up",
+        "--home",
+        str(home),
+        "--port",
+        str(port or free_port()),
+        *more,
+    ]
     process = subprocess.Popen(
-        argv, cwd=REPOSITORY, env=ENVIRON | environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        argv,
+        cwd=REPOSITORY,
+        env=ENVIRON | environ,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     STARTED.append(process)
     return process
@@ -51,7 +66,9 @@ def _none_outlives_a_failed_test() -> Iterator[None]:
 
 
 def refused(home: Path, *more: str, port: int = 0) -> tuple[int, dict[str, Any]]:
-    """Run an `up` that must end by itself: its exit code, and the problem it tells on its last line."""
+    """Run an `up` that must end by itself: its exit code, and the problem it tells on its last
+    line.
+    """
     process = start(home, "--json", *more, port=port)
     said, told = process.communicate(timeout=180)
     assert said == ""
@@ -71,17 +88,22 @@ def answer(url: str, token: str = "") -> tuple[int, bytes]:
 
 
 def slowness() -> float:
-    """How much longer a promised time may take, since it was promised for a quick machine of its own.
+    """How much longer a promised time may take, since it was promised for a quick machine of its
+    own.
 
     Measured by a program that does what a start mostly does, and takes 2.5 s there.
     """
     begun = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import registry.app"], cwd=REPOSITORY, env=ENVIRON, check=True)
+    subprocess.run(
+        [sys.executable, "-c", "import registry.app"], cwd=REPOSITORY, env=ENVIRON, check=True
+    )
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1), (time.monotonic() - begun) / 2.5)
 
 
 def of_home(home: Path) -> dict[int, str]:
-    """Every process that has to do with this home, by its command line, environment or working directory."""
+    """Every process that has to do with this home, by its command line, environment or working
+    directory.
+    """
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -96,7 +118,8 @@ def of_home(home: Path) -> dict[int, str]:
 def child(home: Path, words: str) -> int:
     """The process id of the one child whose command line ends in these words.
 
-    Asked until there is exactly one: between fork and exec a new child still bears its parent's command line.
+    Asked until there is exactly one: between fork and exec a new child still bears its parent's
+    command line.
     """
     found: list[int] = []
 
@@ -151,9 +174,23 @@ def test_the_first_line_comes_when_it_is_ready_and_the_token_is_an_administrator
 
 def test_the_home_is_enough_to_make_a_token(up: Up) -> None:
     assert (up.home / "private" / "url").read_text().strip() == up.url
-    argv = [sys.executable, "-m", "registry", "token", "create", "--account", "eve", "--role", "engineer"]
+    argv = [
+        sys.executable,
+        "-m",
+        "registry",
+        "token",
+        "create",
+        "--account",
+        "eve",
+        "--role",
+        "engineer",
+    ]
     made = subprocess.run(
-        [*argv, "--home", str(up.home), "--json"], cwd=REPOSITORY, env=ENVIRON, capture_output=True, text=True
+        [*argv, "--home", str(up.home), "--json"],
+        cwd=REPOSITORY,
+        env=ENVIRON,
+        capture_output=True,
+        text=True,
     )
     assert made.returncode == 0, made.stderr
     assert answer(f"{up.url}/api/v1/me", json.loads(made.stdout)["token"])[0] == 200
@@ -206,7 +243,9 @@ def test_a_killed_postgresql_is_back_within_five_seconds(up: Up) -> None:
 def test_a_killed_child_is_back(up: Up, name: str) -> None:
     pid = child(up.home, f"registry {name}")
     os.kill(pid, signal.SIGKILL)
-    until(lambda: any(argv.strip().endswith(f"registry {name}") for argv in of_home(up.home).values()))
+    until(
+        lambda: any(argv.strip().endswith(f"registry {name}") for argv in of_home(up.home).values())
+    )
     assert child(up.home, f"registry {name}") != pid
     until(lambda: answer(f"{up.url}/readyz")[0] == 200)
 
@@ -303,7 +342,9 @@ def test_all_extras_run_beside_it_and_end_with_it(tmp_path: Path) -> None:
         (pid,) = [pid for pid, argv in of_home(home).items() if ending in argv]
         environ = (Path("/proc") / str(pid) / "environ").read_text()
         assert "COUNTERSIGN_TOKEN=cs_" in environ
-        assert not any(word in environ for word in words.values()), "no database password outlives the registry"
+        assert not any(word in environ for word in words.values()), (
+            "no database password outlives the registry"
+        )
     with Cluster(home) as cluster:
         assert cluster.adopted
         url = cluster.url("mlflow").replace("postgresql+psycopg", "postgresql")
@@ -345,7 +386,9 @@ def test_a_child_that_keeps_dying_starts_again_later_and_later(alone: Supervisor
 
 
 def test_a_child_that_cannot_even_start_is_tried_again(alone: Supervisor) -> None:
-    absent = alone.add(Child("absent", [str(alone.home / "no-such-program")], lambda: dict(os.environ)))
+    absent = alone.add(
+        Child("absent", [str(alone.home / "no-such-program")], lambda: dict(os.environ))
+    )
     alone.watch(lambda: absent.deaths >= 2)
     assert absent.process is None
 

@@ -39,7 +39,9 @@ def test_known_bytes_are_not_sent(wire: Wire, registry: Countersign, tmp_path: P
     assert steps == [len(BODY)]
 
 
-def test_new_bytes_are_streamed_once_and_whole(wire: Wire, registry: Countersign, tmp_path: Path) -> None:
+def test_new_bytes_are_streamed_once_and_whole(
+    wire: Wire, registry: Countersign, tmp_path: Path
+) -> None:
     (tmp_path / "w").write_bytes(BODY * 3)
     wire.script = lambda seen: Answer(404 if seen.method == "HEAD" else 201)
     steps: list[int] = []
@@ -49,7 +51,9 @@ def test_new_bytes_are_streamed_once_and_whole(wire: Wire, registry: Countersign
     assert steps == [len(BODY)] * 3
 
 
-def test_an_interrupted_upload_begins_again_and_counts_right(wire: Wire, registry: Countersign, tmp_path: Path) -> None:
+def test_an_interrupted_upload_begins_again_and_counts_right(
+    wire: Wire, registry: Countersign, tmp_path: Path
+) -> None:
     (tmp_path / "w").write_bytes(BODY)
     puts = [problem(503, "unavailable"), Answer(201)]
     wire.script = lambda seen: Answer(404) if seen.method == "HEAD" else puts.pop(0)
@@ -59,7 +63,9 @@ def test_an_interrupted_upload_begins_again_and_counts_right(wire: Wire, registr
     assert sum(steps) == len(BODY)
 
 
-def test_a_refusal_to_head_is_told_from_its_status_alone(wire: Wire, registry: Countersign, tmp_path: Path) -> None:
+def test_a_refusal_to_head_is_told_from_its_status_alone(
+    wire: Wire, registry: Countersign, tmp_path: Path
+) -> None:
     (tmp_path / "w").write_bytes(BODY)
     wire.script = lambda _: problem(401, "unauthenticated")
     with pytest.raises(Unauthenticated):
@@ -71,8 +77,12 @@ def test_a_missing_file_is_named(registry: Countersign, tmp_path: Path) -> None:
         registry.put_file(tmp_path / "nothing")
 
 
-def test_a_cut_download_resumes_where_it_stopped(wire: Wire, registry: Countersign, tmp_path: Path) -> None:
-    wire.script = lambda seen: serve(seen) if "Range" in seen.headers else Answer(200, BODY, cut=300_000)
+def test_a_cut_download_resumes_where_it_stopped(
+    wire: Wire, registry: Countersign, tmp_path: Path
+) -> None:
+    wire.script = lambda seen: (
+        serve(seen) if "Range" in seen.headers else Answer(200, BODY, cut=300_000)
+    )
     steps: list[int] = []
     registry.get_blob(HEX, tmp_path / "deep" / "w", steps.append)
     assert (tmp_path / "deep" / "w").read_bytes() == BODY
@@ -80,8 +90,9 @@ def test_a_cut_download_resumes_where_it_stopped(wire: Wire, registry: Countersi
     assert sum(steps) == len(BODY)
 
 
-def test_a_later_process_resumes_too(wire: Wire, registry: Countersign, tmp_path: Path,
-                                     monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_later_process_resumes_too(
+    wire: Wire, registry: Countersign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("registry.client.transport.PATIENCE", 0)
     away = problem(503, "unavailable")
     wire.script = lambda seen: away if "Range" in seen.headers else Answer(200, BODY, cut=300_000)
@@ -96,7 +107,9 @@ def test_a_later_process_resumes_too(wire: Wire, registry: Countersign, tmp_path
     assert sum(steps) == len(BODY)
 
 
-def test_a_server_without_ranges_begins_again(wire: Wire, registry: Countersign, tmp_path: Path) -> None:
+def test_a_server_without_ranges_begins_again(
+    wire: Wire, registry: Countersign, tmp_path: Path
+) -> None:
     wire.script = lambda seen: Answer(200, BODY, cut=None if "Range" in seen.headers else 300_000)
     steps: list[int] = []
     registry.get_blob(HEX, tmp_path / "w", steps.append)
@@ -104,14 +117,18 @@ def test_a_server_without_ranges_begins_again(wire: Wire, registry: Countersign,
     assert sum(steps) == len(BODY)
 
 
-def test_a_part_that_is_whole_already_needs_no_more_bytes(wire: Wire, registry: Countersign, tmp_path: Path) -> None:
+def test_a_part_that_is_whole_already_needs_no_more_bytes(
+    wire: Wire, registry: Countersign, tmp_path: Path
+) -> None:
     (tmp_path / f".w.{HEX[:12]}.part").write_bytes(BODY)
     wire.script = serve
     assert registry.get_blob(HEX, tmp_path / "w").read_bytes() == BODY
 
 
 @pytest.mark.parametrize("lie", [BODY[:-1] + b"\0", BODY + b"more", b""])
-def test_other_bytes_never_lie_in_place(wire: Wire, registry: Countersign, tmp_path: Path, lie: bytes) -> None:
+def test_other_bytes_never_lie_in_place(
+    wire: Wire, registry: Countersign, tmp_path: Path, lie: bytes
+) -> None:
     (tmp_path / "w").write_bytes(b"what was here before")
     wire.script = lambda _: Answer(200, lie)
     with pytest.raises(Unverified) as caught:
@@ -161,7 +178,8 @@ def test_links_pipes_and_sockets_are_refused_by_name_and_never_opened(
     if what.startswith("link"):
         (tmp_path / "file").touch()
         wrong.symlink_to(
-            tmp_path / {"link to a file": "file", "link to a folder": ".", "link to nothing": "none"}[what]
+            tmp_path
+            / {"link to a file": "file", "link to a folder": ".", "link to nothing": "none"}[what]
         )
     elif what == "pipe":
         os.mkfifo(wrong)

@@ -1,4 +1,6 @@
-"""What an import takes out of a folder, what it leaves behind and says so, and what it will not touch."""
+"""What an import takes out of a folder, what it leaves behind and says so, and what it will not
+touch.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def snapshot(root: Path) -> Path:
     """A cache as huggingface_hub lays it out: blobs by digest, a snapshot of links, a ref."""
     plain = root / "plain"
     write_base(plain)
-    (plain / "README.md").write_text("---\nlicense: apache-2.0\nbase_model: x\n---\n# A model\nlicense: mit\n")
+    (plain / "README.md").write_text(
+        "---\nlicense: apache-2.0\nbase_model: x\n---\n# A model\nlicense: mit\n"
+    )
     model = root / "models--acme--tiny"
     folder = model / "snapshots" / COMMIT
     folder.mkdir(parents=True)
@@ -46,40 +50,93 @@ def snapshot(root: Path) -> Path:
 def test_an_output_folder_of_peft_loses_what_is_no_bundle_and_says_why(tmp_path: Path) -> None:
     folder = tmp_path / "output"
     write_adapter(folder, seed=1)
-    for junk in ("training_args.bin", "optimizer.pt", "trainer_state.json", "rng_state.pth", ".hidden", "model.py",
-                 "notes.docx"):  # fmt: skip
+    for junk in (
+        "training_args.bin",
+        "optimizer.pt",
+        "trainer_state.json",
+        "rng_state.pth",
+        ".hidden",
+        "model.py",
+        "notes.docx",
+    ):
         (folder / junk).write_bytes(b"x")
     (folder / "checkpoint-500").mkdir()
     taken, left = names("adapter", folder)
     assert taken == {"adapter_model.safetensors", "adapter_config.json"}
-    assert set(left) == {"training_args.bin", "optimizer.pt", "trainer_state.json", "rng_state.pth", ".hidden",
-                         "model.py", "notes.docx", "checkpoint-500"}  # fmt: skip
+    assert set(left) == {
+        "training_args.bin",
+        "optimizer.pt",
+        "trainer_state.json",
+        "rng_state.pth",
+        ".hidden",
+        "model.py",
+        "notes.docx",
+        "checkpoint-500",
+    }
     assert all(left.values())
 
 
 SNAPSHOT = {
-    "tokenizer.model": "", "spiece.model": "", "sentencepiece.bpe.model": "", "spm.model": "", "tekken.json": "",
-    "vocab.txt": "", "vocab.json": "", "merges.txt": "", "added_tokens.json": "", "special_tokens_map.json": "",
-    "tokenizer_config.json": "", "generation_config.json": "", "chat_template.jinja": "", "preprocessor_config.json": "",
-    "processor_config.json": "", "video_preprocessor_config.json": "", "README.md": "", "LICENSE": "", "LICENSE-MODEL": "",
-    "USE_POLICY.md": "", "NOTICE.md": "", "model-00001-of-00002.safetensors": "", "model-00001-of-000163.safetensors": "",
-    "model.safetensors-00001-of-00002.safetensors": "", "model.safetensors.index.json": "",
-    ".gitattributes": "hidden", ".cache/huggingface/download/config.json.metadata": "hidden folder", ".git/HEAD": "hidden folder",
-    "consolidated.safetensors": "another name", "model.fp16.safetensors": "another name",
-    "tf_model.h5": "TensorFlow", "64.tflite": "TensorFlow", "flax_model.msgpack": "Flax", "rust_model.ot": "Rust",
-    "pytorch_model.bin": "pickle", "pytorch_model.bin.index.json": "list of weights", "model-q4_k_m.gguf": "llama.cpp",
-    "model.onnx": "ONNX", "onnx/model.onnx": "ONNX", "original/consolidated.00.pth": "makers' own", "params.json": "makers' own",
-    "tokenizer.model.v3": "numbered name", "additional_chat_templates/rag.jinja": "by name",
+    "tokenizer.model": "",
+    "spiece.model": "",
+    "sentencepiece.bpe.model": "",
+    "spm.model": "",
+    "tekken.json": "",
+    "vocab.txt": "",
+    "vocab.json": "",
+    "merges.txt": "",
+    "added_tokens.json": "",
+    "special_tokens_map.json": "",
+    "tokenizer_config.json": "",
+    "generation_config.json": "",
+    "chat_template.jinja": "",
+    "preprocessor_config.json": "",
+    "processor_config.json": "",
+    "video_preprocessor_config.json": "",
+    "README.md": "",
+    "LICENSE": "",
+    "LICENSE-MODEL": "",
+    "USE_POLICY.md": "",
+    "NOTICE.md": "",
+    "model-00001-of-00002.safetensors": "",
+    "model-00001-of-000163.safetensors": "",
+    "model.safetensors-00001-of-00002.safetensors": "",
+    "model.safetensors.index.json": "",
+    ".gitattributes": "hidden",
+    ".cache/huggingface/download/config.json.metadata": "hidden folder",
+    ".git/HEAD": "hidden folder",
+    "consolidated.safetensors": "another name",
+    "model.fp16.safetensors": "another name",
+    "tf_model.h5": "TensorFlow",
+    "64.tflite": "TensorFlow",
+    "flax_model.msgpack": "Flax",
+    "rust_model.ot": "Rust",
+    "pytorch_model.bin": "pickle",
+    "pytorch_model.bin.index.json": "list of weights",
+    "model-q4_k_m.gguf": "llama.cpp",
+    "model.onnx": "ONNX",
+    "onnx/model.onnx": "ONNX",
+    "original/consolidated.00.pth": "makers' own",
+    "params.json": "makers' own",
+    "tokenizer.model.v3": "numbered name",
+    "additional_chat_templates/rag.jinja": "by name",
     "chat_template.json": "chat_template.jinja",
-    "modeling_phi3.py": "built into transformers", "CODE_OF_CONDUCT.md": "for readers", "figures.png": "for readers",
-    "Responsible-Use-Guide.pdf": "for readers", "1_Pooling/config.json": "pooling", "coreml/x": "Core ML",
-    "quantize_config.json": "config.json says them", "quant_config.json": "config.json says them",
+    "modeling_phi3.py": "built into transformers",
+    "CODE_OF_CONDUCT.md": "for readers",
+    "figures.png": "for readers",
+    "Responsible-Use-Guide.pdf": "for readers",
+    "1_Pooling/config.json": "pooling",
+    "coreml/x": "Core ML",
+    "quantize_config.json": "config.json says them",
+    "quant_config.json": "config.json says them",
     "mergekit_config.yml": "no file of a bundle",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SNAPSHOT)
-def test_of_every_file_that_snapshots_carry_it_is_said_why_it_stays_behind(tmp_path: Path, name: str) -> None:
+def test_of_every_file_that_snapshots_carry_it_is_said_why_it_stays_behind(
+    tmp_path: Path, name: str
+) -> None:
     folder = tmp_path / "snapshot"
     write_base(folder)
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -92,10 +149,16 @@ def test_of_every_file_that_snapshots_carry_it_is_said_why_it_stays_behind(tmp_p
     assert left == {}
 
 
-@pytest.mark.parametrize(("name", "said"), [
-    ("tf_model.h5", "TensorFlow"), ("model-q4_k_m.gguf", "llama.cpp"), ("consolidated.safetensors", "another name"),
-    ("model.onnx", "ONNX"), ("model.safetensors.index.json", "none of the files that it names"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tf_model.h5", "TensorFlow"),
+        ("model-q4_k_m.gguf", "llama.cpp"),
+        ("consolidated.safetensors", "another name"),
+        ("model.onnx", "ONNX"),
+        ("model.safetensors.index.json", "none of the files that it names"),
+    ],
+)
 def test_weights_in_another_form_only_are_no_weights_and_the_form_is_named(
     tmp_path: Path, name: str, said: str
 ) -> None:
@@ -112,7 +175,13 @@ def test_what_names_code_is_taken_out_when_asked_and_listed(tmp_path: Path) -> N
     config = json.loads((folder / "config.json").read_text())
     plain = (folder / "config.json").read_bytes()
     (folder / "config.json").write_text(
-        json.dumps({**config, "auto_map": {"AutoModel": "modeling_x.X"}, "parts": [{"auto_map": "x", "a": 1}]})
+        json.dumps(
+            {
+                **config,
+                "auto_map": {"AutoModel": "modeling_x.X"},
+                "parts": [{"auto_map": "x", "a": 1}],
+            }
+        )
     )
     (folder / "tokenizer_config.json").write_text(
         '{"tokenizer_class": "X", "trust_remote_code": true, "auto_map": null, "eos_token": "ü"}'
@@ -127,7 +196,11 @@ def test_what_names_code_is_taken_out_when_asked_and_listed(tmp_path: Path) -> N
         "auto_map": None,
         "eos_token": "ü",
     }
-    changed = ["config.json: auto_map", "config.json: parts.auto_map", "tokenizer_config.json: trust_remote_code"]
+    changed = [
+        "config.json: auto_map",
+        "config.json: parts.auto_map",
+        "tokenizer_config.json: trust_remote_code",
+    ]
     assert chosen.meta["changed"] == changed
     assert [one.path for one in chosen.left_out] == changed
     assert found["model.safetensors"].parent == folder
@@ -146,10 +219,16 @@ def test_what_the_folder_claims_is_kept_as_a_claim(tmp_path: Path) -> None:
     )
     (folder / "README.md").write_text("---\nlicense: 'mit'\n---\n")
     meta = choose("adapter", folder).meta
-    assert meta == {"source": "folder:output", "licence": "mit", "claimed": {"base_model_name_or_path": "x" * 512}}
+    assert meta == {
+        "source": "folder:output",
+        "licence": "mit",
+        "claimed": {"base_model_name_or_path": "x" * 512},
+    }
 
 
-def test_a_snapshot_is_named_by_repository_and_commit_whichever_folder_of_it_is_given(tmp_path: Path) -> None:
+def test_a_snapshot_is_named_by_repository_and_commit_whichever_folder_of_it_is_given(
+    tmp_path: Path,
+) -> None:
     model = snapshot(tmp_path)
     for given in (model, model / "snapshots" / COMMIT):
         chosen = choose("base", given)
@@ -174,10 +253,14 @@ def test_a_damaged_small_file_of_a_cache_is_found_at_once(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("make", "kind"),
     [
-        ("out-of-folder", "linked-file"), ("unfinished", "broken-link"), ("pickled", "weights-pickled"),
-        ("deeper", "no-weights"), ("several", "which-snapshot"), ("nowhere", "no-such-folder"),
+        ("out-of-folder", "linked-file"),
+        ("unfinished", "broken-link"),
+        ("pickled", "weights-pickled"),
+        ("deeper", "no-weights"),
+        ("several", "which-snapshot"),
+        ("nowhere", "no-such-folder"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_imported_is_refused_by_name(tmp_path: Path, make: str, kind: str) -> None:
     folder = tmp_path / "output"
     if make == "out-of-folder":
@@ -215,7 +298,9 @@ def test_a_file_left_out_must_be_there(tmp_path: Path) -> None:
         choose("adapter", folder, ["NOTICE"])
 
 
-@pytest.mark.parametrize("text", ["mlflow:", "mlflow:a b", "mlflow:run/../x", "mlflow:run//x", "mlflow:run/./x"])
+@pytest.mark.parametrize(
+    "text", ["mlflow:", "mlflow:a b", "mlflow:run/../x", "mlflow:run//x", "mlflow:run/./x"]
+)
 def test_what_names_no_mlflow_run_is_refused(text: str) -> None:
     with pytest.raises(RegistryError) as refused:
         parse(text)

@@ -1,4 +1,6 @@
-"""Each method asks the route of the contract; votes, enrolments and reports carry the signature they must."""
+"""Each method asks the route of the contract; votes, enrolments and reports carry the signature
+they must.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,11 @@ CALLS: list[tuple[str, tuple[Any, ...], str]] = [
     ("use_cases", (), "GET /use-cases"),
     ("freeze_suite", ("acme/gold", "acme/notices@v1", "test"), "POST /eval-suites"),
     ("suites", (), "GET /eval-suites"),
-    ("train", ("acme/claims", "acme/tiny@v1", "acme/notices@v1", {"rank": 8}), "POST /training-runs"),
+    (
+        "train",
+        ("acme/claims", "acme/tiny@v1", "acme/notices@v1", {"rank": 8}),
+        "POST /training-runs",
+    ),
     ("training_run", (RUN,), f"GET /training-runs/{RUN}"),
     ("training_runs", (), "GET /training-runs"),
     ("cancel_training", (RUN,), f"POST /training-runs/{RUN}/cancel"),
@@ -46,8 +52,11 @@ CALLS: list[tuple[str, tuple[Any, ...], str]] = [
     ("beat", (RUN, 1, {"step": 3}), f"POST /work/{RUN}/beat"),
     ("requeue", (RUN, 1, "going down"), f"POST /work/{RUN}/requeue"),
     ("fail", (RUN, 1, "out of memory"), f"POST /work/{RUN}/fail"),
-    ("gate", ("acme/claims@v1", "dev", "acme/claims"),
-     "GET /gates?ref=acme%2Fclaims%40v1&environment=dev&use_case=acme%2Fclaims"),
+    (
+        "gate",
+        ("acme/claims@v1", "dev", "acme/claims"),
+        "GET /gates?ref=acme%2Fclaims%40v1&environment=dev&use_case=acme%2Fclaims",
+    ),
     ("submit", ("acme/claims@v1", "dev", "acme/claims", "first"), "POST /reviews"),
     ("reviews", ("open",), "GET /reviews?state=open"),
     ("review", (7,), "GET /reviews/7"),
@@ -59,7 +68,11 @@ CALLS: list[tuple[str, tuple[Any, ...], str]] = [
     ("recall", ("acme/claims@v1", "unfit"), "POST /recalls"),
     ("channels", ("dev",), "GET /channels?environment=dev"),
     ("history", ("acme/claims", "dev"), "GET /history?name=acme%2Fclaims&environment=dev"),
-    ("as_of", ("2026-01-02T03:04:05Z", "dev"), "GET /as-of?at=2026-01-02T03%3A04%3A05Z&environment=dev"),
+    (
+        "as_of",
+        ("2026-01-02T03:04:05Z", "dev"),
+        "GET /as-of?at=2026-01-02T03%3A04%3A05Z&environment=dev",
+    ),
     ("routing", ("dev",), "GET /routing?environment=dev"),
     ("lineage", ("acme/claims@v1",), "GET /lineage/acme/claims@v1"),
     ("events", (), "GET /audit/events"),
@@ -89,7 +102,7 @@ CALLS: list[tuple[str, tuple[Any, ...], str]] = [
     ("set_quota", ("acme", None, 3, "why"), "POST /quotas"),
     ("tag", ("acme/claims@v1", "stage/a", "x"), "PUT /versions/acme/claims@v1/tags/stage/a"),
     ("untag", ("acme/claims@v1", "stage"), "DELETE /versions/acme/claims@v1/tags/stage"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "args", "request_line"), CALLS, ids=[call[0] for call in CALLS])
@@ -105,13 +118,31 @@ def test_each_method_asks_its_route(
 
 def test_the_table_above_is_the_whole_surface() -> None:
     tried = {name for name, *_ in CALLS}
-    elsewhere = {"ready", "close", "put_file", "get_blob", "has_blob", "add", "add_dataset", "pull", "export",
-                 "enroll_key", "vote", "finish", "import_bundle", "search", "holds", "due"}  # fmt: skip
+    elsewhere = {
+        "ready",
+        "close",
+        "put_file",
+        "get_blob",
+        "has_blob",
+        "add",
+        "add_dataset",
+        "pull",
+        "export",
+        "enroll_key",
+        "vote",
+        "finish",
+        "import_bundle",
+        "search",
+        "holds",
+        "due",
+    }
     public = {name for name in dir(Countersign) if not name.startswith("_")}
     assert public == tried | elsewhere
 
 
-def test_nothing_to_lease_is_none_and_a_beat_says_cancelled(wire: Wire, registry: Countersign) -> None:
+def test_nothing_to_lease_is_none_and_a_beat_says_cancelled(
+    wire: Wire, registry: Countersign
+) -> None:
     wire.script = lambda _: Answer(204, b"")
     assert registry.lease("gpu-1") is None
     wire.script = lambda _: Answer(200, {"cancelled": True})
@@ -133,16 +164,31 @@ def test_a_vote_signs_the_completed_decision(wire: Wire, registry: Countersign) 
     assert wire.asked() == ["GET /api/v1/reviews/7/decision", "POST /api/v1/reviews/7/votes"]
     body = wire.seen[1].json()
     assert signed == [body["decision"]]
-    assert (body["key"], body["signature"], body["reason"]) == ("0123456789abcdef", "c2lnbmF0dXJl", "Zu früh")
+    assert (body["key"], body["signature"], body["reason"]) == (
+        "0123456789abcdef",
+        "c2lnbmF0dXJl",
+        "Zu früh",
+    )
     salt = bytes.fromhex(body["salt"])
     assert len(salt) == 16
     commitment = "sha256:" + hashlib.sha256(salt + "Zu früh".encode()).hexdigest()
-    assert body["decision"] == {"v": 1, "review": 7, "verdict": "request_changes", "reason_commitment": commitment}
+    assert body["decision"] == {
+        "v": 1,
+        "review": 7,
+        "verdict": "request_changes",
+        "reason_commitment": commitment,
+    }
 
 
 def test_an_enrolment_proves_the_key_for_this_account(wire: Wire, registry: Countersign) -> None:
-    key = {"id": "k", "account": "ada", "label": "l", "public_key": "cHVi", "enrolled_at": ME["created_at"],
-           "revoked_at": None}  # fmt: skip
+    key = {
+        "id": "k",
+        "account": "ada",
+        "label": "l",
+        "public_key": "cHVi",
+        "enrolled_at": ME["created_at"],
+        "revoked_at": None,
+    }
     wire.script = lambda seen: Answer(200, ME if seen.method == "GET" else key)
     signed: list[dict[str, Any]] = []
 
@@ -159,40 +205,78 @@ def test_a_report_goes_with_its_signature(wire: Wire, registry: Countersign) -> 
     wire.script = lambda _: Answer(200, {})
     registry.finish(RUN, 3, {"run": RUN}, lambda report: ("k", f"signed {report['run']}"))
     assert wire.seen[0].json() == {
-        "attempt": 3, "report": {"run": RUN}, "key": "k", "signature": f"signed {RUN}",
-    }  # fmt: skip
+        "attempt": 3,
+        "report": {"run": RUN},
+        "key": "k",
+        "signature": f"signed {RUN}",
+    }
 
 
-def test_add_sends_bytes_before_it_registers_them(wire: Wire, registry: Countersign, tmp_path: Path) -> None:
+def test_add_sends_bytes_before_it_registers_them(
+    wire: Wire, registry: Countersign, tmp_path: Path
+) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
 
     def script(seen: Seen) -> Answer:
         if seen.method == "POST":
-            return problem(422, "rejected", defects=[
-                {"file": "adapter_config.json", "where": "", "rule": "r", "detail": "d", "mend": "m"}
-            ])  # fmt: skip
+            return problem(
+                422,
+                "rejected",
+                defects=[
+                    {
+                        "file": "adapter_config.json",
+                        "where": "",
+                        "rule": "r",
+                        "detail": "d",
+                        "mend": "m",
+                    }
+                ],
+            )
         return Answer(404 if seen.method == "HEAD" else 201)
 
     wire.script = script
     with pytest.raises(BundleRejected):
-        registry.add("adapter", tmp_path, "acme/claims", base="acme/tiny@v1", domain="claims", step=4)
+        registry.add(
+            "adapter", tmp_path, "acme/claims", base="acme/tiny@v1", domain="claims", step=4
+        )
     digest = hashlib.sha256(b"{}").hexdigest()
     assert [line.rpartition("/")[2] for line in wire.asked()] == [digest, digest, "adapters"]
     assert wire.seen[2].json() == {
-        "name": "acme/claims", "files": [{"path": "adapter_config.json", "sha256": digest, "size": 2}], "meta": {},
-        "base": "acme/tiny@v1", "domain": "claims", "training_run": None, "attempt": None, "step": 4,
-    }  # fmt: skip
+        "name": "acme/claims",
+        "files": [{"path": "adapter_config.json", "sha256": digest, "size": 2}],
+        "meta": {},
+        "base": "acme/tiny@v1",
+        "domain": "claims",
+        "training_run": None,
+        "attempt": None,
+        "step": 4,
+    }
 
 
 @pytest.mark.parametrize("path", ["../evil", "/etc/evil", "a/../../evil", "..\\evil"])
-def test_pull_writes_only_inside_its_folder(wire: Wire, registry: Countersign, tmp_path: Path, path: str) -> None:
+def test_pull_writes_only_inside_its_folder(
+    wire: Wire, registry: Countersign, tmp_path: Path, path: str
+) -> None:
     version = {
-        "id": RUN, "ref": "acme/claims@v1", "line": "acme/claims", "kind": "adapter", "number": 1,
-        "state": "registered", "manifest_digest": "sha256:0", "tensor_root": None, "base_root": None,
-        "base": None, "meta": {}, "facts": {},
-        "files": [{"path": path, "sha256": "0" * 64, "size": 1}], "training_run": None, "created_by": "ada",
-        "created_at": ME["created_at"], "approvals": [], "serves": [],
-    }  # fmt: skip
+        "id": RUN,
+        "ref": "acme/claims@v1",
+        "line": "acme/claims",
+        "kind": "adapter",
+        "number": 1,
+        "state": "registered",
+        "manifest_digest": "sha256:0",
+        "tensor_root": None,
+        "base_root": None,
+        "base": None,
+        "meta": {},
+        "facts": {},
+        "files": [{"path": path, "sha256": "0" * 64, "size": 1}],
+        "training_run": None,
+        "created_by": "ada",
+        "created_at": ME["created_at"],
+        "approvals": [],
+        "serves": [],
+    }
     wire.script = lambda _: Answer(200, version)
     with pytest.raises(Unverified, match="outside its own folder"):
         registry.pull("acme/claims@v1", tmp_path / "dest")

@@ -1,4 +1,6 @@
-"""Uploads that go on, as the client does them: where it begins, when it tries again, and when it stops trying."""
+"""Uploads that go on, as the client does them: where it begins, when it tries again, and when it
+stops trying.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Heard(Progress):
 
 
 class Registry:
-    """Plays a registry that has so many bytes, answers each PATCH as told, and after a 201 has the blob."""
+    """Plays a registry that has so many bytes, answers each PATCH as told, and after a 201 has the
+    blob.
+    """
 
     def __init__(self, has: int, *answers: Answer | int) -> None:
         self.has, self.answers, self.whole = has, list(answers), False
@@ -44,7 +48,9 @@ class Registry:
         if seen.method == "HEAD" and "/blobs/" in seen.path:
             return Answer(200 if self.whole else 404)
         if seen.method == "HEAD":
-            return Answer(204, headers={"Upload-Offset": str(self.has)}) if self.has else Answer(404)
+            return (
+                Answer(204, headers={"Upload-Offset": str(self.has)}) if self.has else Answer(404)
+            )
         assert seen.method == "PATCH"
         start = int(seen.headers["Upload-Offset"])
         assert start == self.has
@@ -69,10 +75,16 @@ def patches(wire: Wire) -> list[int]:
     return [int(seen.headers["Upload-Offset"]) for seen in wire.seen if seen.method == "PATCH"]
 
 
-def test_a_large_file_is_one_request_while_nothing_breaks(wire: Wire, registry: Countersign, weights: Path) -> None:
+def test_a_large_file_is_one_request_while_nothing_breaks(
+    wire: Wire, registry: Countersign, weights: Path
+) -> None:
     wire.script, heard = Registry(0), Heard()
     registry.put_file(weights, heard)
-    assert wire.asked() == [f"HEAD /api/v1/blobs/{HEX}", f"HEAD /api/v1/uploads/{HEX}", f"PATCH /api/v1/uploads/{HEX}"]
+    assert wire.asked() == [
+        f"HEAD /api/v1/blobs/{HEX}",
+        f"HEAD /api/v1/uploads/{HEX}",
+        f"PATCH /api/v1/uploads/{HEX}",
+    ]
     assert (heard.total, heard.hash, heard.kept) == (len(BODY), len(BODY), [])
 
 
@@ -83,14 +95,18 @@ def test_a_small_file_stays_one_put(wire: Wire, registry: Countersign, weights: 
     assert [seen.method for seen in wire.seen] == ["HEAD", "PUT"]
 
 
-def test_only_the_rest_is_sent_when_an_earlier_try_left_some(wire: Wire, registry: Countersign, weights: Path) -> None:
+def test_only_the_rest_is_sent_when_an_earlier_try_left_some(
+    wire: Wire, registry: Countersign, weights: Path
+) -> None:
     wire.script, heard = Registry(2_000_000), Heard()
     registry.put_file(weights, heard)
     assert patches(wire) == [2_000_000]
     assert (heard.total, heard.kept) == (len(BODY), [2_000_000])
 
 
-def test_a_cut_asks_for_the_offset_and_goes_on(wire: Wire, registry: Countersign, weights: Path) -> None:
+def test_a_cut_asks_for_the_offset_and_goes_on(
+    wire: Wire, registry: Countersign, weights: Path
+) -> None:
     """As often as it takes, while each try gets further: three pauses, four cuts."""
     wire.script, heard = Registry(0, 700_000, 700_001, 1_500_000, 3_000_000), Heard()
     registry.put_file(weights, heard)
@@ -98,13 +114,17 @@ def test_a_cut_asks_for_the_offset_and_goes_on(wire: Wire, registry: Countersign
     assert (heard.total, heard.kept) == (len(BODY), [])
 
 
-def test_all_may_be_there_and_only_the_end_be_missing(wire: Wire, registry: Countersign, weights: Path) -> None:
+def test_all_may_be_there_and_only_the_end_be_missing(
+    wire: Wire, registry: Countersign, weights: Path
+) -> None:
     wire.script = Registry(len(BODY))
     registry.put_file(weights)
     assert patches(wire) == [len(BODY)]
 
 
-def test_an_answer_that_was_lost_sends_nothing_again(wire: Wire, registry: Countersign, weights: Path) -> None:
+def test_an_answer_that_was_lost_sends_nothing_again(
+    wire: Wire, registry: Countersign, weights: Path
+) -> None:
     play, heard = Registry(0, AWAY), Heard()
 
     def lost(seen: Seen) -> Answer:
@@ -118,7 +138,9 @@ def test_an_answer_that_was_lost_sends_nothing_again(wire: Wire, registry: Count
     assert heard.total == len(BODY)
 
 
-def test_tries_that_get_no_further_end_with_what_to_do(wire: Wire, registry: Countersign, weights: Path) -> None:
+def test_tries_that_get_no_further_end_with_what_to_do(
+    wire: Wire, registry: Countersign, weights: Path
+) -> None:
     wire.script = Registry(0, 500_000, *[AWAY] * 9)
     with pytest.raises(Unavailable) as caught:
         registry.put_file(weights)
@@ -132,7 +154,9 @@ def test_tries_that_get_no_further_end_with_what_to_do(wire: Wire, registry: Cou
 def test_it_waits_for_another_sender_of_its_own(
     wire: Wire, registry: Countersign, weights: Path, seen_first: int, kept: list[int]
 ) -> None:
-    """A connection that died unseen still holds the upload; all that it had sent counts as there before."""
+    """A connection that died unseen still holds the upload; all that it had sent counts as there
+    before.
+    """
     play, heard = Registry(seen_first, BUSY, BUSY), Heard()
 
     def meanwhile(seen: Seen) -> Answer:
@@ -147,10 +171,14 @@ def test_it_waits_for_another_sender_of_its_own(
     assert (heard.total, heard.kept) == (len(BODY), kept)
 
 
-@pytest.mark.parametrize(("answer", "error"), [
-    (problem(413, "too-large", "unfinished-uploads"), TooLarge), (problem(422, "unverified", "digest-mismatch"), Unverified),
-    (problem(409, "conflict", "another"), Conflict),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (problem(413, "too-large", "unfinished-uploads"), TooLarge),
+        (problem(422, "unverified", "digest-mismatch"), Unverified),
+        (problem(409, "conflict", "another"), Conflict),
+    ],
+)
 def test_a_refusal_is_not_tried_again(
     wire: Wire, registry: Countersign, weights: Path, answer: Answer, error: type[Exception]
 ) -> None:
@@ -160,7 +188,9 @@ def test_a_refusal_is_not_tried_again(
     assert len(patches(wire)) == 1
 
 
-def test_a_file_that_shrinks_meanwhile_is_named(wire: Wire, registry: Countersign, weights: Path) -> None:
+def test_a_file_that_shrinks_meanwhile_is_named(
+    wire: Wire, registry: Countersign, weights: Path
+) -> None:
     def script(seen: Seen) -> Answer:
         weights.write_bytes(b"x")
         return Answer(404)

@@ -24,9 +24,13 @@ from tests.client.wire import Answer, Seen, Wire, problem
 from tests.ports import free_port
 
 ME = {
-    "id": "00000000-0000-4000-8000-000000000001", "name": "ada", "kind": "person", "keys": [],
-    "grants": [{"role": "engineer", "team": None}], "created_at": "2026-01-02T03:04:05Z",
-}  # fmt: skip
+    "id": "00000000-0000-4000-8000-000000000001",
+    "name": "ada",
+    "kind": "person",
+    "keys": [],
+    "grants": [{"role": "engineer", "team": None}],
+    "created_at": "2026-01-02T03:04:05Z",
+}
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8080", "ftp://host", "http://"])
@@ -55,7 +59,9 @@ def test_the_environment_names_the_registry(wire: Wire, monkeypatch: pytest.Monk
     assert wire.seen[0].headers["Authorization"] == "Bearer from-the-environment"
 
 
-def test_a_proxy_for_the_internet_is_not_asked_for_loopback(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_for_the_internet_is_not_asked_for_loopback(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
     monkeypatch.delenv("NO_PROXY", raising=False)
     wire.script = lambda _: Answer(200, ME)
@@ -76,37 +82,52 @@ def test_another_answer_than_expected_is_a_fault(wire: Wire, registry: Countersi
 
 
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"unavailable"}))
-def test_each_family_comes_back_as_its_class(wire: Wire, registry: Countersign, family: str) -> None:
+def test_each_family_comes_back_as_its_class(
+    wire: Wire, registry: Countersign, family: str
+) -> None:
     wire.script = lambda _: problem(418, family)
     with pytest.raises(RegistryError) as caught:
         registry.me()
     assert type(caught.value) is FAMILIES[family]
-    assert (caught.value.kind, caught.value.detail, caught.value.mend) == ("some-kind", "Because of this.", "Do that.")
+    assert (caught.value.kind, caught.value.detail, caught.value.mend) == (
+        "some-kind",
+        "Because of this.",
+        "Do that.",
+    )
     assert caught.value.facts == {"n": 1, "request_id": "r-1"}
 
 
 def test_every_class_of_errors_has_a_way_back() -> None:
     """A family added to errors.py and forgotten in FAMILIES would come back as a Fault."""
     classes = [
-        cls for cls in vars(registry.errors).values() if isinstance(cls, type) and issubclass(cls, RegistryError)
+        cls
+        for cls in vars(registry.errors).values()
+        if isinstance(cls, type) and issubclass(cls, RegistryError)
     ]
     assert {cls.family for cls in classes} == {*FAMILIES, BundleRejected.family}
 
 
 def test_a_rejected_bundle_brings_all_its_defects(wire: Wire, registry: Countersign) -> None:
-    defects = [{"file": f"f{n}", "where": "w", "rule": "r", "detail": "d", "mend": "m"} for n in range(3)]
+    defects = [
+        {"file": f"f{n}", "where": "w", "rule": "r", "detail": "d", "mend": "m"} for n in range(3)
+    ]
     wire.script = lambda _: problem(422, "rejected", "bundle-rejected", defects=defects)
     with pytest.raises(BundleRejected) as caught:
         registry.me()
     assert caught.value.defects == [Defect(f"f{n}", "w", "r", "d", "m") for n in range(3)]
 
 
-@pytest.mark.parametrize("answer", [
-    Answer(404, b"<html>nginx</html>", {"Content-Type": "text/html"}),
-    Answer(404, b"no json", {"Content-Type": "application/problem+json"}),
-    Answer(404, {"title": "another program's problem"}),
-])  # fmt: skip
-def test_something_else_than_a_registry_is_named_so(wire: Wire, registry: Countersign, answer: Answer) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(404, b"<html>nginx</html>", {"Content-Type": "text/html"}),
+        Answer(404, b"no json", {"Content-Type": "application/problem+json"}),
+        Answer(404, {"title": "another program's problem"}),
+    ],
+)
+def test_something_else_than_a_registry_is_named_so(
+    wire: Wire, registry: Countersign, answer: Answer
+) -> None:
     wire.script = lambda _: answer
     with pytest.raises(Fault) as caught:
         registry.me()
@@ -131,7 +152,9 @@ def test_retry_after_is_obeyed(wire: Wire, registry: Countersign) -> None:
     assert time.monotonic() - started >= 1
 
 
-def test_a_longer_pause_than_our_patience_is_not_waited_for(wire: Wire, registry: Countersign) -> None:
+def test_a_longer_pause_than_our_patience_is_not_waited_for(
+    wire: Wire, registry: Countersign
+) -> None:
     wire.script = lambda _: Answer(503, problem(503, "unavailable").body, {"Retry-After": "3600"})
     with pytest.raises(Unavailable):
         registry.me()
@@ -140,7 +163,10 @@ def test_a_longer_pause_than_our_patience_is_not_waited_for(wire: Wire, registry
 
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "PATIENCE", 0.5)
-    with Countersign(f"http://127.0.0.1:{free_port()}", "token") as client, pytest.raises(Unavailable) as caught:
+    with (
+        Countersign(f"http://127.0.0.1:{free_port()}", "token") as client,
+        pytest.raises(Unavailable) as caught,
+    ):
         client.me()
     assert caught.value.kind == "unreachable"
     assert caught.value.facts == {"sent": False}
@@ -167,9 +193,18 @@ def test_ready_says_no_instead_of_raising(wire: Wire, registry: Countersign) -> 
 def test_all_pages_are_read(wire: Wire, registry: Countersign) -> None:
     def script(seen: Seen) -> Answer:
         entry: dict[str, Any] = {
-            "id": ME["id"], "seq": 1, "leaf": None, "at": ME["created_at"], "actor": "ada", "via": "rest", "team": None,
-            "action": "account:create", "subject": "s", "outcome": "done", "facts": {},
-        }  # fmt: skip
+            "id": ME["id"],
+            "seq": 1,
+            "leaf": None,
+            "at": ME["created_at"],
+            "actor": "ada",
+            "via": "rest",
+            "team": None,
+            "action": "account:create",
+            "subject": "s",
+            "outcome": "done",
+            "facts": {},
+        }
         last = "cursor=2" in seen.path
         return Answer(200, {"items": [entry, entry], "next": None if last else "2"})
 
@@ -182,8 +217,12 @@ def test_all_pages_are_read(wire: Wire, registry: Countersign) -> None:
     assert len(registry.events(limit=1)) == 1
 
 
-@pytest.mark.parametrize("ref", ["../../tokens", "acme", "acme/claims@v1/../..", "acme/claims?x=1", ""])
-def test_what_is_no_reference_never_reaches_a_path(wire: Wire, registry: Countersign, ref: str) -> None:
+@pytest.mark.parametrize(
+    "ref", ["../../tokens", "acme", "acme/claims@v1/../..", "acme/claims?x=1", ""]
+)
+def test_what_is_no_reference_never_reaches_a_path(
+    wire: Wire, registry: Countersign, ref: str
+) -> None:
     with pytest.raises(Invalid):
         registry.version(ref)
     assert not wire.seen

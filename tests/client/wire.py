@@ -1,4 +1,6 @@
-"""A scripted HTTP server on loopback: cuts, lies and silence cannot be asked of the real registry."""
+"""A scripted HTTP server on loopback: cuts, lies and silence cannot be asked of the real
+registry.
+"""
 
 from __future__ import annotations
 
@@ -66,8 +68,16 @@ class _Handler(BaseHTTPRequestHandler):
         answer = self.server.script(seen)
         raw = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
         self.send_response(answer.status)
-        kind = "application/problem+json" if answer.status >= 400 and answer.body is not None else "application/json"
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(raw)), **answer.headers}.items():
+        kind = (
+            "application/problem+json"
+            if answer.status >= 400 and answer.body is not None
+            else "application/json"
+        )
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(raw)),
+            **answer.headers,
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -97,5 +107,11 @@ def playing() -> Iterator[Wire]:
 
 def problem(status: int, family: str, kind: str = "some-kind", **more: Any) -> Answer:
     """A refusal as the registry words it."""
-    facts = {"family": family, "kind": kind, "detail": "Because of this.", "mend": "Do that.", "facts": {"n": 1}}
+    facts = {
+        "family": family,
+        "kind": kind,
+        "detail": "Because of this.",
+        "mend": "Do that.",
+        "facts": {"n": 1},
+    }
     return Answer(status, {"type": f"/problems/{kind}", "request_id": "r-1", **facts, **more})

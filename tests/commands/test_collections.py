@@ -1,4 +1,6 @@
-"""Collections of bytes: what a row needs stays, whatever races or crashes; what nothing needs goes in the end."""
+"""Collections of bytes: what a row needs stays, whatever races or crashes; what nothing needs goes
+in the end.
+"""
 
 from __future__ import annotations
 
@@ -56,11 +58,19 @@ def alone(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def draft(world: World, files: list[File], name: str = "adapter") -> versions.Draft:
-    return versions.Draft("adapter", f"{world.team}/{name}", files, {**ADAPTER_META, "domain": "legal"}, world.base.ref)
+    return versions.Draft(
+        "adapter",
+        f"{world.team}/{name}",
+        files,
+        {**ADAPTER_META, "domain": "legal"},
+        world.base.ref,
+    )
 
 
 def bundle(world: World, seed: int) -> list[File]:
-    """Of which every byte is kept: what else would be left of it is the configuration as it came."""
+    """Of which every byte is kept: what else would be left of it is the configuration as it
+    came.
+    """
     return adapter_files(world.blobs, seed, base=world.base)
 
 
@@ -90,7 +100,9 @@ def sound(world: World) -> set[str]:
     """No row that needs its bytes misses them; what is needed, by digest."""
     with world.store.read(SYSTEM) as session:
         needed = session.execute(text(NEEDED)).all()
-        here = dict(session.execute(text("select id, size from blob where collected_at is null")).all())
+        here = dict(
+            session.execute(text("select id, size from blob where collected_at is null")).all()
+        )
     assert [row.id for row in needed if row.collected_at is not None] == []
     present = {digest: size for digest, size, _ in world.blobs.published()}
     assert {one: size for one, size in here.items() if present.get(one) != size} == {}
@@ -108,16 +120,29 @@ def test_only_what_nothing_else_names_goes(alone: World) -> None:
     weights, config = bundle(alone, 2)
     delete(alone, gone)
     plan = asked.planned(alone.store, alone.blobs, SYSTEM, AT_ONCE)
-    assert (plan.dry_run, plan.unnamed, plan.digests, plan.bytes) == (True, 1, [weights.sha256], weights.size)
+    assert (plan.dry_run, plan.unnamed, plan.digests, plan.bytes) == (
+        True,
+        1,
+        [weights.sha256],
+        weights.size,
+    )
     assert alone.blobs.has(weights.sha256)
     assert collect(alone, grace=timedelta(hours=24)).removed == 0
     done = collect(alone)
     assert (done.removed, done.bytes, done.digests) == (1, weights.size, [weights.sha256])
     assert [alone.blobs.has(one.sha256) for one in (weights, config)] == [False, True]
     with alone.store.read(SYSTEM) as session:
-        [entry] = session.execute(text("select convert_from(entry, 'UTF8')::json from event where action = 'blob:collect' "
-                                       "and outcome = 'done' order by place desc limit 1")).scalars()  # fmt: skip
-    assert entry["facts"] == {"blobs": 1, "bytes": weights.size, "root": collecting.root_of([weights.sha256])}
+        [entry] = session.execute(
+            text(
+                "select convert_from(entry, 'UTF8')::json from event where action = 'blob:collect' "
+                "and outcome = 'done' order by place desc limit 1"
+            )
+        ).scalars()
+    assert entry["facts"] == {
+        "blobs": 1,
+        "bytes": weights.size,
+        "root": collecting.root_of([weights.sha256]),
+    }
     assert [row["key"] for row in entry["rows"]] == [weights.sha256]
     assert collect(alone).removed == 0
     with pytest.raises(Unverified) as told:
@@ -136,7 +161,9 @@ def test_bytes_nobody_named_go_after_a_grace(alone: World) -> None:
 
 
 class Older(Blobs):
-    """The same bytes, said to lie there an hour longer than they do: no test waits for a grace, nor races one."""
+    """The same bytes, said to lie there an hour longer than they do: no test waits for a grace, nor
+    races one.
+    """
 
     def published(self) -> Iterator[tuple[str, int, datetime]]:
         for digest, size, moment in super().published():
@@ -176,12 +203,18 @@ def test_a_hold_keeps_the_bytes_of_what_was_deleted_before(alone: World) -> None
 
 
 def test_a_hold_that_is_being_placed_is_waited_for(alone: World) -> None:
-    """Placed but not committed, then collected by somebody who cannot see it yet: what the holder was told stays true."""
+    """Placed but not committed, then collected by somebody who cannot see it yet: what the holder
+    was told stays true.
+    """
     ref = add(alone, 11)
     weights, _ = bundle(alone, 11)
     delete(alone, ref)
     with held(alone.store) as database:
-        placed = started(lambda: holds.place(alone.store, alone.compliance.actor, ref, "Matter 2", "these very bytes"))
+        placed = started(
+            lambda: holds.place(
+                alone.store, alone.compliance.actor, ref, "Matter 2", "these very bytes"
+            )
+        )
         database.until_waiting(1)
         collected = started(lambda: collect(alone))
         database.until_waiting(2)
@@ -202,7 +235,9 @@ def test_only_administrators_collect(alone: World) -> None:
 
 
 class Cut(Blobs):
-    """The same bytes, until the n-th removal: there the power goes, before or after the object went."""
+    """The same bytes, until the n-th removal: there the power goes, before or after the object
+    went.
+    """
 
     def __init__(self, folder: Path, left: int, *, after: bool) -> None:
         super().__init__(folder)
@@ -222,14 +257,17 @@ class Cut(Blobs):
 def test_a_collection_cut_short_loses_nothing(alone: World, left: int, after: bool) -> None:
     folder = alone.blobs._folder
     assert folder is not None
-    refs = [add(alone, 100 + 10 * left + number, f"cut-{left}-{after}".lower()) for number in range(2)]
+    refs = [
+        add(alone, 100 + 10 * left + number, f"cut-{left}-{after}".lower()) for number in range(2)
+    ]
     for ref in refs:
         delete(alone, ref)
     put(alone.blobs, "x", f"orphan {left} {after}".encode())
     with pytest.raises(Unavailable):
         collect(alone, Cut(folder, left, after=after))
     sound(alone)
-    # What was to go may be wanted again at this very moment: it comes back whole, or is uploaded again.
+    # What was to go may be wanted again at this very moment: it comes back whole, or is uploaded
+    # again.
     again = add(alone, 100 + 10 * left, f"cut-{left}-{after}".lower())
     sound(alone)
     collect(alone)
@@ -259,7 +297,9 @@ def test_what_is_being_registered_is_passed_by(alone: World) -> None:
     """Registered but not committed, then collected by somebody who cannot see the row yet."""
     files = bundle(alone, 210)
     with held(alone.store) as database:
-        registered = started(lambda: register(alone.store, alone.blobs, alone.engineer.actor, draft(alone, files)))
+        registered = started(
+            lambda: register(alone.store, alone.blobs, alone.engineer.actor, draft(alone, files))
+        )
         database.until_waiting(1)
         collected = started(lambda: collect(alone))
         assert collected.result(120).removed == 0
@@ -269,14 +309,17 @@ def test_what_is_being_registered_is_passed_by(alone: World) -> None:
 
 
 def test_what_is_being_collected_is_waited_for(alone: World) -> None:
-    """Marked but not committed, then registered: the registration waits, and finds its bytes or asks for them again."""
+    """Marked but not committed, then registered: the registration waits, and finds its bytes or
+    asks for them again.
+    """
     ref = add(alone, 220)
     delete(alone, ref)
     files = bundle(alone, 220)
     collected, outcome = in_turn(
-        alone.store, lambda: collect(alone),
+        alone.store,
+        lambda: collect(alone),
         lambda: register(alone.store, alone.blobs, alone.engineer.actor, draft(alone, files)),
-    )  # fmt: skip
+    )
     assert not isinstance(collected, RegistryError)
     assert not isinstance(outcome, RegistryError) or outcome.kind == "blob-missing"
     sound(alone)
@@ -288,10 +331,14 @@ def test_register_and_collect_at_once(alone: World) -> None:
     for attempt in range(6):
         files = bundle(alone, 300 + attempt)
         outcomes = together(
-            *[lambda files=files: register(alone.store, alone.blobs, alone.engineer.actor,
-                                                    draft(alone, files, "raced"))] * 2,
+            *[
+                lambda files=files: register(
+                    alone.store, alone.blobs, alone.engineer.actor, draft(alone, files, "raced")
+                )
+            ]
+            * 2,
             *[lambda: collect(alone)] * 2,
-        )  # fmt: skip
+        )
         assert lost(outcomes) <= {"blob-missing", "try-again", "name-taken"}
         sound(alone)
         add(alone, 300 + attempt, "raced")
@@ -306,10 +353,14 @@ def test_one_quota_for_many_hands(alone: World) -> None:
     team = f"t{secrets.token_hex(4)}"
     engineer = a_person(alone.store, "engineer", team=team)
     quotas.put(alone.store, admin, team, Limits(max_versions=3), "a small team")
-    outcomes = together(*(
-        lambda number=number: a_base(alone.store, alone.blobs, engineer, team, f"base-{number}", seed=500 + number)
-        for number in range(6)
-    ))  # fmt: skip
+    outcomes = together(
+        *(
+            lambda number=number: a_base(
+                alone.store, alone.blobs, engineer, team, f"base-{number}", seed=500 + number
+            )
+            for number in range(6)
+        )
+    )
     assert len(won(outcomes)) == 3
     assert lost(outcomes) == {"quota-exceeded"}
     used = asked.quota(alone.store, SYSTEM, team)
@@ -334,10 +385,16 @@ def test_whatever_happens_no_version_misses_a_byte(alone: World, seed: int) -> N
     deleted: list[str] = []
     name = f"history-{seed}"
     for _ in range(30):
-        match chance.choice(["add", "add", "delete", "delete", "hold", "lift", "collect", "orphan"]):
+        match chance.choice(
+            ["add", "add", "delete", "delete", "hold", "lift", "collect", "orphan"]
+        ):
             case "add":
-                found = register(alone.store, alone.blobs, alone.engineer.actor,
-                                          draft(alone, bundle(alone, 700 + chance.randrange(6)), name))  # fmt: skip
+                found = register(
+                    alone.store,
+                    alone.blobs,
+                    alone.engineer.actor,
+                    draft(alone, bundle(alone, 700 + chance.randrange(6)), name),
+                )
                 if found.status == "registered":
                     standing.append(found.ref)
             case "delete" if standing:
@@ -352,7 +409,11 @@ def test_whatever_happens_no_version_misses_a_byte(alone: World, seed: int) -> N
                     deleted.append(ref)
             case "hold" if standing or deleted:
                 over = chance.choice(standing + deleted)
-                holding.append(holds.place(alone.store, alone.compliance.actor, over, "Matter", "because").number)
+                holding.append(
+                    holds.place(
+                        alone.store, alone.compliance.actor, over, "Matter", "because"
+                    ).number
+                )
             case "lift" if holding:
                 holds.lift(alone.store, alone.risk.actor, holding.pop(), "settled")
             case "orphan":

@@ -1,4 +1,6 @@
-"""Deletions, discards and holds: what may go goes for good, what may not is refused by name, and nothing falls between."""
+"""Deletions, discards and holds: what may go goes for good, what may not is refused by name, and
+nothing falls between.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,17 @@ from typing import Any
 import pytest
 
 from registry.blobs.store import Blobs
-from registry.commands import deletions, evals, holds, recalls, retention, reviews, rollouts, tags, versions
+from registry.commands import (
+    deletions,
+    evals,
+    holds,
+    recalls,
+    retention,
+    reviews,
+    rollouts,
+    tags,
+    versions,
+)
 from registry.db.store import Store
 from registry.errors import Conflict, Forbidden, Invalid, NotFound, Refused
 from registry.queries import lineage, search
@@ -36,11 +48,13 @@ from tests.build import (
     submit,
     train,
     vote,
-)  # fmt: skip
+)
 
 
 def loose(store: Store, blobs: Blobs, team: str) -> World:
-    """A world whose team keeps nothing for any time, so that only what a test puts in the way is in the way."""
+    """A world whose team keeps nothing for any time, so that only what a test puts in the way is in
+    the way.
+    """
     admin = a_person(store, "admin")
     retention.assign(store, admin.actor, team, "short", "a team that tries things out")
     return a_world(store, blobs, team)
@@ -53,13 +67,20 @@ def world(store: Store, blobs: Blobs, team: str) -> World:
 
 def an_adapter(world: World, seed: int, name: str = "adapter", **meta: Any) -> str:
     """A registered adapter version that nobody trained here."""
-    draft = versions.Draft("adapter", f"{world.team}/{name}", adapter_files(world.blobs, seed),
-                           {**ADAPTER_META, "domain": "legal", **meta}, world.base.ref)  # fmt: skip
+    draft = versions.Draft(
+        "adapter",
+        f"{world.team}/{name}",
+        adapter_files(world.blobs, seed),
+        {**ADAPTER_META, "domain": "legal", **meta},
+        world.base.ref,
+    )
     return register(world.store, world.blobs, world.engineer.actor, draft).ref
 
 
 def a_draft(world: World, seed: int) -> str:
-    draft = versions.Draft("adapter", f"{world.team}/adapter", adapter_files(world.blobs, seed), {}, world.base.ref)
+    draft = versions.Draft(
+        "adapter", f"{world.team}/adapter", adapter_files(world.blobs, seed), {}, world.base.ref
+    )
     added = register(world.store, world.blobs, world.engineer.actor, draft)
     assert added.status == "draft"
     return added.ref
@@ -80,7 +101,12 @@ def test_a_deleted_version_leaves_its_number_and_its_lineage(store: Store, world
     ref = an_adapter(world, 1)
     before = asked.version(store, world.engineer.actor, ref, gone=True)
     stone = delete(world, ref)
-    assert (stone.ref, stone.how, stone.was, stone.by) == (ref, "deleted", "registered", world.engineer.actor.name)
+    assert (stone.ref, stone.how, stone.was, stone.by) == (
+        ref,
+        "deleted",
+        "registered",
+        world.engineer.actor.name,
+    )
     after = asked.version(store, world.engineer.actor, ref, gone=True)
     assert after.state == "deleted"
     kept = ("manifest_digest", "tensor_root", "base_root", "number", "files")
@@ -88,14 +114,17 @@ def test_a_deleted_version_leaves_its_number_and_its_lineage(store: Store, world
     graph = lineage.trace(store, world.engineer.actor, ref)
     assert {node.ref for node in graph.nodes} == {ref, world.base.ref}
     assert an_adapter(world, 2) == f"{world.team}/adapter@v2"
-    # The newest is the newest that stands, and the same bytes may come back under a number of their own.
+    # The newest is the newest that stands, and the same bytes may come back under a number of their
+    # own.
     delete(world, f"{world.team}/adapter@v2")
     assert an_adapter(world, 1) == f"{world.team}/adapter@v3"
     assert asked.version(store, world.engineer.actor, before.manifest_digest).number == 3
     assert asked.version(store, world.engineer.actor, f"{world.team}/adapter").number == 3
 
 
-def test_whoever_names_a_deleted_version_hears_of_it(store: Store, blobs: Blobs, world: World) -> None:
+def test_whoever_names_a_deleted_version_hears_of_it(
+    store: Store, blobs: Blobs, world: World
+) -> None:
     ref = an_adapter(world, 1)
     delete(world, ref)
     engineer = world.engineer.actor
@@ -120,7 +149,10 @@ def test_search_forgets_what_was_deleted(store: Store, world: World) -> None:
     delete(world, ref)
     name = f"{world.team}/adapter"
     assert search.search(store, SYSTEM, searches.parse(name=name)).items == []
-    for wanted in (searches.parse(name=name, deleted=True), searches.parse(name=name, state="deleted")):
+    for wanted in (
+        searches.parse(name=name, deleted=True),
+        searches.parse(name=name, state="deleted"),
+    ):
         [hit] = search.search(store, SYSTEM, wanted).items
         assert (hit.ref, hit.deleted, hit.state) == (ref, True, "deleted")
 
@@ -146,7 +178,9 @@ def test_what_is_still_needed_is_not_deleted(store: Store, blobs: Blobs, world: 
     assert refusal(delete, world, first) == "needed"
     rollouts.start(store, engineer, second, "production", None, 500, "")
     rollouts.promote(store, engineer, f"{world.team}/adapter", "production", None, "")
-    with pytest.raises(Refused, match="may be rolled back to it"):  # it serves no more, but may again
+    with pytest.raises(
+        Refused, match="may be rolled back to it"
+    ):  # it serves no more, but may again
         delete(world, first)
     recalls.recall(store, engineer, first, "unfit")
     assert delete(world, first).was == "recalled"
@@ -169,7 +203,9 @@ def test_approvals_of_what_is_deleted_are_void(store: Store, world: World) -> No
     assert approval.state == "voided"
 
 
-def test_retention_keeps_and_a_later_class_takes_nothing_away(store: Store, blobs: Blobs, team: str) -> None:
+def test_retention_keeps_and_a_later_class_takes_nothing_away(
+    store: Store, blobs: Blobs, team: str
+) -> None:
     admin, engineer = a_person(store, "admin"), a_person(store, "engineer", team=team)
     plain = a_base(store, blobs, engineer, team, "plain", seed=1)
     with pytest.raises(Refused) as told:
@@ -184,10 +220,14 @@ def test_retention_keeps_and_a_later_class_takes_nothing_away(store: Store, blob
     with pytest.raises(Refused):  # registered under the longer one, it stays under the longer one
         deletions.delete(store, engineer.actor, plain.ref, "tidy up")
     second = a_base(store, blobs, engineer, team, "plain", seed=2)
-    assert not retention.assign(store, engineer.actor, f"{team}/plain", "medical-6y", "patients").shortened
+    assert not retention.assign(
+        store, engineer.actor, f"{team}/plain", "medical-6y", "patients"
+    ).shortened
     with pytest.raises(Refused) as told:  # and a longer one holds for what is there too
         deletions.delete(store, engineer.actor, second.ref, "tidy up")
-    assert datetime.fromisoformat(told.value.facts["kept_until"]) - datetime.now(UTC) > timedelta(days=2190)
+    assert datetime.fromisoformat(told.value.facts["kept_until"]) - datetime.now(UTC) > timedelta(
+        days=2190
+    )
     retention.assign(store, admin.actor, f"{team}/other", "short", "before its first version")
     other = a_base(store, blobs, engineer, team, "other", seed=3)
     assert deletions.delete(store, engineer.actor, other.ref, "tidy up").ref == other.ref
@@ -200,7 +240,9 @@ def test_classes_never_change(store: Store) -> None:
         retention.define(store, admin, Terms(name, 5), "shorter")
     assert told.value.kind == "class-exists"
     with pytest.raises(Forbidden):
-        retention.define(store, a_person(store, "engineer").actor, Terms(f"{name}-2", 10), "for a test")
+        retention.define(
+            store, a_person(store, "engineer").actor, Terms(f"{name}-2", 10), "for a test"
+        )
 
 
 def test_a_hold_blocks_every_deletion_and_says_so(store: Store, world: World) -> None:
@@ -208,19 +250,25 @@ def test_a_hold_blocks_every_deletion_and_says_so(store: Store, world: World) ->
     draft = a_draft(world, 2)
     compliance = world.compliance.actor
     on_version = holds.place(store, compliance, ref, "Matter 5512", "court order")
-    # What the held version stands on is held with it: without it nobody could make the version again.
+    # What the held version stands on is held with it: without it nobody could make the version
+    # again.
     for held in (ref, world.base.ref, f"dataset:{world.dataset.ref}"):
         with pytest.raises(Refused, match=f"Legal hold {on_version.number} stands") as told:
             delete(world, held)
         assert (told.value.kind, told.value.facts["holds"]) == ("held", [on_version.number])
-    on_line = holds.place(store, compliance, f"{world.team}/adapter", "Matter 5513", "another order")
+    on_line = holds.place(
+        store, compliance, f"{world.team}/adapter", "Matter 5513", "another order"
+    )
     with pytest.raises(Refused, match=f"Legal hold {on_line.number} stands"):
         deletions.discard(store, world.engineer.actor, draft, "done")
     later = an_adapter(world, 3)
     assert refusal(delete, world, later) == "held"
     assert refusal(holds.lift, store, compliance, on_line.number, "settled") == "four-eyes"
     for hold in (on_line, on_version):
-        assert holds.lift(store, world.risk.actor, hold.number, "settled").lifted_by == world.risk.actor.name
+        assert (
+            holds.lift(store, world.risk.actor, hold.number, "settled").lifted_by
+            == world.risk.actor.name
+        )
     assert refusal(holds.lift, store, world.risk.actor, on_line.number, "again") == "already-lifted"
     assert delete(world, later).how == "deleted"
     assert delete(world, ref).how == "deleted"
@@ -250,9 +298,14 @@ def test_a_draft_is_discarded_by_its_maker(store: Store, world: World) -> None:
     assert refusal(delete, world, ref) == "is-draft"
     assert refusal(deletions.discard, store, world.data_owner.actor, ref, "not mine") == "not-yours"
     assert deletions.discard(store, world.engineer.actor, ref, "a mistake").how == "discarded"
-    assert refusal(deletions.discard, store, world.engineer.actor, ref, "again") == "already-deleted"
+    assert (
+        refusal(deletions.discard, store, world.engineer.actor, ref, "again") == "already-deleted"
+    )
     assert a_draft(world, 1) != ref
-    assert refusal(deletions.discard, store, world.engineer.actor, an_adapter(world, 2), "x") == "not-draft"
+    assert (
+        refusal(deletions.discard, store, world.engineer.actor, an_adapter(world, 2), "x")
+        == "not-draft"
+    )
 
 
 def test_recalled_bytes_never_come_back(store: Store, blobs: Blobs, world: World) -> None:
@@ -270,13 +323,24 @@ def test_data_sets_are_deleted_alike(store: Store, blobs: Blobs, world: World) -
     data = a_dataset(store, blobs, world.data_owner, world.team, "gone", dataset_bytes(train=51))
     assert delete(world, data.ref).ref == data.ref
     with pytest.raises(NotFound) as told:
-        evals.freeze(store, blobs, world.engineer.actor, f"{world.team}/other", data.ref, "test", "exact_match", {})
+        evals.freeze(
+            store,
+            blobs,
+            world.engineer.actor,
+            f"{world.team}/other",
+            data.ref,
+            "test",
+            "exact_match",
+            {},
+        )
     assert told.value.kind == "deleted"
     again = a_dataset(store, blobs, world.data_owner, world.team, "gone", dataset_bytes(train=51))
     assert again.ref == f"{world.team}/gone@v2"
     file = put(blobs, "rows.jsonl", dataset_bytes(train=52))
     meta = {key: value for key, value in DATA_META.items() if key != "licence"}
-    draft = register_rows(store, blobs, world.data_owner.actor, f"{world.team}/gone", file.sha256, file.size, meta)
+    draft = register_rows(
+        store, blobs, world.data_owner.actor, f"{world.team}/gone", file.sha256, file.size, meta
+    )
     assert draft.status == "draft"
     stone = deletions.discard(store, world.data_owner.actor, f"dataset:{draft.ref}", "never mind")
     assert stone.how == "discarded"
@@ -288,13 +352,19 @@ def test_old_drafts_expire_and_young_ones_do_not(store: Store, world: World) -> 
     old, young = a_draft(world, 1), a_draft(world, 2)
     with as_owner(store) as connection:  # a clock cannot be waited for
         connection.execute("alter table version disable trigger user")
-        connection.execute("update version set created_at = created_at - interval '8 days' where id = "
-                           "(select id from node where ref = %s)", (old,))  # fmt: skip
+        connection.execute(
+            "update version set created_at = created_at - interval '8 days' where id = "
+            "(select id from node where ref = %s)",
+            (old,),
+        )
         connection.execute("alter table version enable trigger user")
         connection.commit()
     assert deletions.expire_drafts(store) == 1
     assert deletions.expire_drafts(store) == 0
-    assert [asked.version(store, SYSTEM, ref, gone=True).state for ref in (old, young)] == ["deleted", "draft"]
+    assert [asked.version(store, SYSTEM, ref, gone=True).state for ref in (old, young)] == [
+        "deleted",
+        "draft",
+    ]
 
 
 def test_voting_on_what_was_held_back_is_not_touched(store: Store, world: World) -> None:

@@ -35,7 +35,10 @@ def world(store: Store, blobs: Blobs) -> World:
 def base_bytes(world: World) -> dict[str, bytes]:
     with world.store.read(SYSTEM) as session:
         version = rows.by_ref(session, world.base.ref)[0]
-        return {path: world.blobs.read(sha, 0, size) for path, sha, size in rows.files(session, version.id)}
+        return {
+            path: world.blobs.read(sha, 0, size)
+            for path, sha, size in rows.files(session, version.id)
+        }
 
 
 def lowered(world: World) -> bytes:
@@ -47,8 +50,12 @@ def lowered(world: World) -> bytes:
 def checkpoint(world: World, weights: bytes, name: str, of: str | None, **config: Any) -> AddedView:
     held = base_bytes(world)
     document = json.loads(held["config.json"]) | config
-    files = [put(world.blobs, path, data) for path, data in
-             (held | {"model.safetensors": weights, "config.json": json.dumps(document).encode()}).items()]  # fmt: skip
+    files = [
+        put(world.blobs, path, data)
+        for path, data in (
+            held | {"model.safetensors": weights, "config.json": json.dumps(document).encode()}
+        ).items()
+    ]
     draft = versions.Draft("checkpoint", f"{world.team}/{name}", files, META, quantised_of=of)
     return register(world.store, world.blobs, world.engineer.actor, draft)
 
@@ -64,8 +71,14 @@ def test_a_verified_quantisation_may_stand_in_for_its_base(world: World) -> None
         base = rows.by_ref(session, world.base.ref)[0]
         assert table.verified_quantisation(session, found.id, base.id)
     adapter = add(world, adapter_files(world.blobs, 21), WHOLE, world.base.ref, "served")
-    made = profiles.define(world.store, world.blobs, world.engineer.actor, adapter.ref,
-                           {"engine": "transformers", "build": "5.23.0", "dtype": "float16"}, added.ref)  # fmt: skip
+    made = profiles.define(
+        world.store,
+        world.blobs,
+        world.engineer.actor,
+        adapter.ref,
+        {"engine": "transformers", "build": "5.23.0", "dtype": "float16"},
+        added.ref,
+    )
     assert made.status == "defined"
 
 
@@ -75,7 +88,9 @@ def test_one_altered_weight_is_refused_by_name(world: World) -> None:
     arrays[f"{MODULE}.weight"][5, 2] += np.float16(0.5)
     with pytest.raises(BundleRejected) as refused:
         checkpoint(world, save(arrays), "altered", world.base.ref)
-    assert [(one.rule, one.where) for one in refused.value.defects] == [("descent-false", f"{MODULE}.weight")]
+    assert [(one.rule, one.where) for one in refused.value.defects] == [
+        ("descent-false", f"{MODULE}.weight")
+    ]
     assert "[5, 2]" in refused.value.defects[0].detail
     # Without the claim it is a checkpoint like any other.
     assert checkpoint(world, save(arrays), "altered", None).status == "registered"
@@ -92,8 +107,14 @@ def test_what_cannot_be_worked_out_is_openly_claimed(world: World) -> None:
     assert (facts["grade"], facts["unchecked_count"]) == ("claimed", 1)
     adapter = add(world, adapter_files(world.blobs, 22), WHOLE, world.base.ref, "unserved")
     with pytest.raises(Refused) as refused:
-        profiles.define(world.store, world.blobs, world.engineer.actor, adapter.ref,
-                        {"engine": "transformers", "build": "5.23.0"}, added.ref)  # fmt: skip
+        profiles.define(
+            world.store,
+            world.blobs,
+            world.engineer.actor,
+            adapter.ref,
+            {"engine": "transformers", "build": "5.23.0"},
+            added.ref,
+        )
     assert refused.value.kind == "unfit-base"
 
 
@@ -125,18 +146,30 @@ def test_a_quantisation_falls_with_what_it_came_from(store: Store, blobs: Blobs,
 @pytest.mark.parametrize(
     ("what", "statement", "told"),
     [
-        ("a claim made verified", "select %(new)s, c.id, c.seq, p.id, p.seq, 'quantised_from', 'verified', now() "
-         "from node c, node p where c.ref = %(plain)s and p.ref = %(base)s", "judged by nobody"),
-        ("an adapter", "select %(new)s, c.id, c.seq, p.id, p.seq, 'quantised_from', 'claimed', now() "
-         "from node c, node p where c.ref = %(adapter)s and p.ref = %(base)s", "no quantisation"),
+        (
+            "a claim made verified",
+            "select %(new)s, c.id, c.seq, p.id, p.seq, 'quantised_from', 'verified', now() "
+            "from node c, node p where c.ref = %(plain)s and p.ref = %(base)s",
+            "judged by nobody",
+        ),
+        (
+            "an adapter",
+            "select %(new)s, c.id, c.seq, p.id, p.seq, 'quantised_from', 'claimed', now() "
+            "from node c, node p where c.ref = %(adapter)s and p.ref = %(base)s",
+            "no quantisation",
+        ),
     ],
-)  # fmt: skip
+)
 def test_postgresql_refuses_a_descent_that_was_not_judged_so(
     world: World, what: str, statement: str, told: str
 ) -> None:
     plain = checkpoint(world, lowered(world), f"plain-{len(what)}", None)
     adapter = add(
-        world, adapter_files(world.blobs, 60 + len(what)), WHOLE, world.base.ref, f"plain-adapter-{len(what)}"
+        world,
+        adapter_files(world.blobs, 60 + len(what)),
+        WHOLE,
+        world.base.ref,
+        f"plain-adapter-{len(what)}",
     )
     names = {"new": uuid4(), "plain": plain.ref, "adapter": adapter.ref, "base": world.base.ref}
     with as_app(world.store) as connection, pytest.raises(psycopg.Error, match=told) as refused:

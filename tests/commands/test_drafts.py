@@ -1,4 +1,6 @@
-"""Drafts: what lacks required facts waits without a number, gains what it lacked, and is born into lineage only then."""
+"""Drafts: what lacks required facts waits without a number, gains what it lacked, and is born into
+lineage only then.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,13 @@ def world(store: Store, blobs: Blobs, team: str) -> World:
     return a_world(store, blobs, team)
 
 
-def add(world: World, files: Sequence[File], meta: dict[str, Any], base: str | None = None, name: str = "draft") -> Any:
+def add(
+    world: World,
+    files: Sequence[File],
+    meta: dict[str, Any],
+    base: str | None = None,
+    name: str = "draft",
+) -> Any:
     draft = versions.Draft("adapter", f"{world.team}/{name}", list(files), meta, base)
     return register(world.store, world.blobs, world.engineer.actor, draft)
 
@@ -52,7 +60,8 @@ def parents(world: World, ref: str) -> list[tuple[str, str, str]]:
     with world.store.read(SYSTEM) as session:
         found = session.execute(
             text(
-                "select e.relation, p.ref, e.grade from lineage_edge e join node c on c.id = e.child_id join node p "
+                "select e.relation, p.ref, e.grade from lineage_edge e join node c on c.id = "
+                "e.child_id join node p "
                 "on p.id = e.parent_id where c.ref = :ref order by e.relation, p.ref"
             ),
             {"ref": ref},
@@ -106,7 +115,9 @@ def test_data_claimed_later_counts(world: World) -> None:
 def test_a_draft_falls_with_its_base(world: World) -> None:
     files = adapter_files(world.blobs)
     drafted = add(world, files, {}, world.base.ref)
-    recalled = recalls.recall(world.store, world.engineer.actor, world.base.ref, "the licence was withdrawn")
+    recalled = recalls.recall(
+        world.store, world.engineer.actor, world.base.ref, "the licence was withdrawn"
+    )
     assert drafted.ref in recalled.recalled
     with pytest.raises(Refused) as refusal:
         add(world, files, WHOLE, world.base.ref)
@@ -116,7 +127,12 @@ def test_a_draft_falls_with_its_base(world: World) -> None:
 def test_nothing_is_registered_on_unfit_parents(world: World) -> None:
     late = a_base(world.store, world.blobs, world.engineer, world.team, "late", seed=5)
     gone = a_dataset(
-        world.store, world.blobs, world.data_owner, world.team, "gone", b'{"prompt": "a", "completion": "b"}\n'
+        world.store,
+        world.blobs,
+        world.data_owner,
+        world.team,
+        "gone",
+        b'{"prompt": "a", "completion": "b"}\n',
     )
     recalls.recall(world.store, world.engineer.actor, gone.ref, "consent withdrawn")
     files = adapter_files(world.blobs)
@@ -124,14 +140,28 @@ def test_nothing_is_registered_on_unfit_parents(world: World) -> None:
         add(world, files, {**WHOLE, "datasets": [gone.ref]}, late.ref)
     assert refusal.value.kind == "unfit-parent"
     lacking = put(world.blobs, "rows.jsonl", b'{"prompt": "c", "completion": "d"}\n')
-    drafted = register_rows(world.store, world.blobs, world.data_owner.actor, f"{world.team}/lacking", lacking.sha256,
-                                lacking.size, {})  # fmt: skip
+    drafted = register_rows(
+        world.store,
+        world.blobs,
+        world.data_owner.actor,
+        f"{world.team}/lacking",
+        lacking.sha256,
+        lacking.size,
+        {},
+    )
     assert drafted.status == "draft"
     with pytest.raises(Refused) as refusal:
         add(world, files, {**WHOLE, "datasets": [drafted.ref]}, late.ref)
     assert refusal.value.kind == "unfit-parent"
-    complete = register_rows(world.store, world.blobs, world.data_owner.actor, f"{world.team}/lacking", lacking.sha256,
-                                 lacking.size, DATA_META)  # fmt: skip
+    complete = register_rows(
+        world.store,
+        world.blobs,
+        world.data_owner.actor,
+        f"{world.team}/lacking",
+        lacking.sha256,
+        lacking.size,
+        DATA_META,
+    )
     assert complete.status == "registered"
     assert add(world, files, {**WHOLE, "datasets": [complete.ref]}, late.ref).status == "registered"
 
@@ -149,7 +179,9 @@ def test_a_refusal_before_the_transaction_is_recorded_too(world: World) -> None:
         add(world, adapter_files(world.blobs, 9), WHOLE, adapter.ref, "on-top")
     with world.store.read(SYSTEM) as session:
         newest = session.execute(
-            text("select outcome, subject from event where team = :team order by place desc limit 1"),
+            text(
+                "select outcome, subject from event where team = :team order by place desc limit 1"
+            ),
             {"team": world.team},
         ).one()
     assert tuple(newest) == ("refused", f"{world.team}/on-top")
@@ -168,26 +200,41 @@ def test_no_line_is_made_that_would_stand_before_a_version_of_another(world: Wor
 
 
 def test_a_line_s_domain_is_said_once(world: World) -> None:
-    """In the metadata or beside it: its line is found by it, and the versions after need not say it."""
-    base, silent = world.base.ref, {key: value for key, value in ADAPTER_META.items() if key != "domain"}
+    """In the metadata or beside it: its line is found by it, and the versions after need not say
+    it.
+    """
+    base, silent = (
+        world.base.ref,
+        {key: value for key, value in ADAPTER_META.items() if key != "domain"},
+    )
     first = add(world, adapter_files(world.blobs, 1), {**silent, "domain": "claims"}, base, "once")
     assert first.status == "registered"
-    (line,) = [one for one in asked.lines(world.store, world.engineer.actor, q="once").items if one.team == world.team]
+    (line,) = [
+        one
+        for one in asked.lines(world.store, world.engineer.actor, q="once").items
+        if one.team == world.team
+    ]
     assert line.domain == "claims"
     assert add(world, adapter_files(world.blobs, 2), silent, base, "once").status == "registered"
-    assert asked.version(world.store, world.engineer.actor, f"{world.team}/once@v2").meta["domain"] == "claims"
+    assert (
+        asked.version(world.store, world.engineer.actor, f"{world.team}/once@v2").meta["domain"]
+        == "claims"
+    )
 
 
 def domain_of(world: World, name: str = "draft") -> str | None:
     with world.store.read(SYSTEM) as session:
         found: str | None = session.execute(
-            text("select domain from line where team = :team and name = :name"), {"team": world.team, "name": name}
+            text("select domain from line where team = :team and name = :name"),
+            {"team": world.team, "name": name},
         ).scalar_one()
         return found
 
 
 def in_domain(world: World, domain: str, **asked: Any) -> list[str]:
-    page = search.search(world.store, world.engineer.actor, searches.parse(domain=domain, team=world.team, **asked))
+    page = search.search(
+        world.store, world.engineer.actor, searches.parse(domain=domain, team=world.team, **asked)
+    )
     return [one.ref for one in page.items]
 
 
@@ -195,7 +242,9 @@ def test_a_line_that_began_without_a_domain_gets_it_once(world: World) -> None:
     files = adapter_files(world.blobs)
     draft = add(world, files, ADAPTER_META, world.base.ref)
     assert (draft.status, domain_of(world)) == ("draft", None)
-    other = add(world, adapter_files(world.blobs, 9), {**ADAPTER_META, "domain": "  "}, world.base.ref)
+    other = add(
+        world, adapter_files(world.blobs, 9), {**ADAPTER_META, "domain": "  "}, world.base.ref
+    )
     assert (other.status, domain_of(world)) == ("draft", None)
     done = add(world, files, {**ADAPTER_META, "domain": " legal "}, world.base.ref)
     assert (done.status, domain_of(world)) == ("registered", "legal")
@@ -212,7 +261,14 @@ def test_a_line_that_began_without_a_domain_gets_it_once(world: World) -> None:
 
 def test_training_asks_for_the_domain_a_line_lacks(world: World) -> None:
     add(world, adapter_files(world.blobs), ADAPTER_META, world.base.ref)
-    wanted = (world.store, world.engineer.actor, f"{world.team}/draft", world.base.ref, world.dataset.ref, RECIPE)
+    wanted = (
+        world.store,
+        world.engineer.actor,
+        f"{world.team}/draft",
+        world.base.ref,
+        world.dataset.ref,
+        RECIPE,
+    )
     with pytest.raises(Invalid) as told:
         training_runs.queue(*wanted, None, ADAPTER_META)
     assert (told.value.kind, domain_of(world)) == ("domain-missing", None)
@@ -227,8 +283,10 @@ def test_two_who_say_different_domains_at_once_agree_on_the_first(world: World) 
     files = [adapter_files(world.blobs, seed) for seed in (1, 2)]
     add(world, adapter_files(world.blobs), ADAPTER_META, world.base.ref)
     with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(add, world, bundle, {**ADAPTER_META, "domain": domain}, world.base.ref)
-                for bundle, domain in zip(files, ("legal", "retail"), strict=True)]  # fmt: skip
+        jobs = [
+            pool.submit(add, world, bundle, {**ADAPTER_META, "domain": domain}, world.base.ref)
+            for bundle, domain in zip(files, ("legal", "retail"), strict=True)
+        ]
         assert [job.result().status for job in jobs] == ["registered", "registered"]
     settled = domain_of(world)
     assert settled in ("legal", "retail")

@@ -1,4 +1,6 @@
-"""A process killed at every step of a registration, from its first byte to its row: nothing half is ever to be seen."""
+"""A process killed at every step of a registration, from its first byte to its row: nothing half is
+ever to be seen.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +20,38 @@ from registry.rules.actors import SYSTEM
 from tests.build import a_base, a_person, install_classes, repository
 
 
-def test_a_kill_at_any_step_of_a_registration(fresh_database: str, fresh_store: Store, tmp_path: Path) -> None:
+def test_a_kill_at_any_step_of_a_registration(
+    fresh_database: str, fresh_store: Store, tmp_path: Path
+) -> None:
     install_classes(fresh_store)
     blobs, team = Blobs(tmp_path / "blobs"), f"t{secrets.token_hex(4)}"
     engineer = a_person(fresh_store, "engineer", team=team)
     base = a_base(fresh_store, blobs, engineer, team)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.registering", fresh_database, str(tmp_path / "blobs"), str(engineer.id), team, base.ref, "18"],
-        cwd=repository(), capture_output=True, text=True, timeout=540,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "tests.registering",
+            fresh_database,
+            str(tmp_path / "blobs"),
+            str(engineer.id),
+            team,
+            base.ref,
+            "18",
+        ],
+        cwd=repository(),
+        capture_output=True,
+        text=True,
+        timeout=540,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     tried, steps, commits, folder = (int(one) for one in done.stdout.split())
     assert (tried >= 9, steps >= 80, commits >= 3, folder >= 20) == (True,) * 4, done.stdout
     with fresh_store.read(SYSTEM) as session:
         assert rebuild(session).problems == []
-        rows = session.execute(text("select id from blob where collected_at is null")).scalars().all()
+        rows = (
+            session.execute(text("select id from blob where collected_at is null")).scalars().all()
+        )
     assert all(blobs.verify(one) for one in rows)
     collecting.collect(fresh_store, blobs, SYSTEM, timedelta(0))
     assert {digest for digest, _, _ in blobs.published()} == set(rows)

@@ -20,7 +20,12 @@ def test_the_main_job(store: Store, blobs: Blobs, team: str) -> None:
     engineer = world.engineer.actor
     name = f"{team}/adapter"
     route = rollouts.start(store, engineer, ref, "production", None, 500, "")
-    assert (route.generation, route.stable, route.candidate, route.weight_bp) == (1, world.base.ref, ref, 500)
+    assert (route.generation, route.stable, route.candidate, route.weight_bp) == (
+        1,
+        world.base.ref,
+        ref,
+        500,
+    )
     route = rollouts.promote(store, engineer, name, "production", None, "")
     assert (route.generation, route.stable, route.candidate, route.weight_bp) == (2, ref, None, 0)
     route = rollouts.roll_back(store, engineer, name, "production", None, "a complaint")
@@ -38,10 +43,18 @@ def test_the_main_job(store: Store, blobs: Blobs, team: str) -> None:
     assert recalled.recalled == sorted([f"dataset:{world.dataset.ref}", ref])
     [moved] = recalled.channels
     assert (moved.generation, moved.stable) == (5, world.base.ref)
-    assert [one.generation for one in asked.history(store, engineer, name, "production", None)] == [1, 2, 3, 4, 5]
+    assert [one.generation for one in asked.history(store, engineer, name, "production", None)] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
 
 
-def test_recalled_bytes_are_not_found_again_as_if_nothing_were(store: Store, blobs: Blobs, team: str) -> None:
+def test_recalled_bytes_are_not_found_again_as_if_nothing_were(
+    store: Store, blobs: Blobs, team: str
+) -> None:
     world = build.a_world(store, blobs, team)
     recalls.recall(store, world.engineer.actor, world.base.ref, "wrong licence")
     with pytest.raises(Refused) as refusal:

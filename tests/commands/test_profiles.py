@@ -18,7 +18,18 @@ from registry.errors import Forbidden, Invalid, NotFound, Refused, Unverified
 from registry.queries import profiles as asked
 from registry.rules.actors import SYSTEM
 from registry.views.profiles import DefinedView
-from tests.build import ADAPTER_META, Person, a_base, a_person, a_world, adapter_files, put, register, sent, train
+from tests.build import (
+    ADAPTER_META,
+    Person,
+    a_base,
+    a_person,
+    a_world,
+    adapter_files,
+    put,
+    register,
+    sent,
+    train,
+)
 from tests.commands.test_races import together
 from tests.db.around import as_owner, plain_url, refused
 
@@ -35,7 +46,9 @@ def an_adapter(store: Store, blobs: Blobs, team: str) -> tuple[Person, str]:
 def a_draft(store: Store, blobs: Blobs, engineer: Person, team: str) -> str:
     """An adapter nobody trained here, which therefore still lacks facts."""
     base = a_base(store, blobs, engineer, team)
-    draft = versions.Draft("adapter", f"{team}/lacking", adapter_files(blobs, 77), ADAPTER_META, base.ref)
+    draft = versions.Draft(
+        "adapter", f"{team}/lacking", adapter_files(blobs, 77), ADAPTER_META, base.ref
+    )
     added = register(store, blobs, engineer.actor, draft)
     assert added.status == "draft"
     return added.ref
@@ -43,8 +56,10 @@ def a_draft(store: Store, blobs: Blobs, engineer: Person, team: str) -> str:
 
 def refusals(store: Store, subject: str) -> int:
     with store.read(SYSTEM) as session:
-        statement = text("select count(*) from event where action = 'profile:define' and outcome = 'refused' "
-                         "and subject = :subject")  # fmt: skip
+        statement = text(
+            "select count(*) from event where action = 'profile:define' and outcome = 'refused' "
+            "and subject = :subject"
+        )
         return int(session.execute(statement, {"subject": subject}).scalar_one())
 
 
@@ -72,9 +87,13 @@ def test_defined_found_and_shown(store: Store, blobs: Blobs, team: str) -> None:
 def test_refusals(store: Store, blobs: Blobs, team: str) -> None:
     engineer, ref = an_adapter(store, blobs, team)
     with pytest.raises(Unverified, match="system prompt"):
-        profiles.define(store, blobs, engineer.actor, ref, PARTS | {"system_prompt": "sha256:" + "0" * 64})
+        profiles.define(
+            store, blobs, engineer.actor, ref, PARTS | {"system_prompt": "sha256:" + "0" * 64}
+        )
     with pytest.raises(NotFound):
-        profiles.define(store, blobs, a_person(store, "engineer", team="elsewhere").actor, ref, PARTS)
+        profiles.define(
+            store, blobs, a_person(store, "engineer", team="elsewhere").actor, ref, PARTS
+        )
     with pytest.raises(Forbidden):
         profiles.define(store, blobs, a_person(store, "reviewer", team=team).actor, ref, PARTS)
     with pytest.raises(Refused, match="verified"):
@@ -105,38 +124,63 @@ def test_postgresql_says_it_too(store: Store, blobs: Blobs, team: str) -> None:
     # The app has no right to change or delete at all; the owner meets the triggers.
     assert refused(store, frozen, where, key)[0] == "42501"
     assert refused(store, frozen, where, key, as_who=as_owner)[0] == "CS003"
-    assert refused(store, "delete from serving_profile where id = %(id)s", where, key, as_who=as_owner)[0] == "CS003"
+    assert (
+        refused(
+            store, "delete from serving_profile where id = %(id)s", where, key, as_who=as_owner
+        )[0]
+        == "CS003"
+    )
     with store.read(SYSTEM) as session:
         version = table.by_ref(session, ref)[0]
     insert = (
-        "insert into serving_profile (id, version_id, base_version_id, engine, digest, document, created_at) "
-        "values (%(id)s, %(version)s, %(base)s, 'vllm', 'sha256:' || repeat('1', 64), %(document)s, now())"
+        "insert into serving_profile (id, version_id, base_version_id, engine, digest, document, "
+        "created_at) "
+        "values (%(id)s, %(version)s, %(base)s, 'vllm', 'sha256:' || repeat('1', 64), "
+        "%(document)s, now())"
     )
-    row = {"id": uuid4(), "version": version.id, "base": None, "document": json.dumps({"engine": "vllm"})}
+    row = {
+        "id": uuid4(),
+        "version": version.id,
+        "base": None,
+        "document": json.dumps({"engine": "vllm"}),
+    }
     assert refused(store, insert, row, ("serving_profile", row["id"]))[0] == "CS004"
     row |= {"base": version.base_version_id, "document": json.dumps({"engine": "tgi"})}
-    assert refused(store, insert, row, ("serving_profile", row["id"]))[0] == "ck_serving_profile_document"
+    assert (
+        refused(store, insert, row, ("serving_profile", row["id"]))[0]
+        == "ck_serving_profile_document"
+    )
     recalls.recall(store, engineer.actor, ref, "unfit")
     row |= {"document": json.dumps({"engine": "vllm"})}
     assert refused(store, insert, row, ("serving_profile", row["id"]))[0] == "CS004"
 
 
 def a_quantisation(store: Store, base: str, ref: str, grade: str) -> None:
-    """A descent as another room will record it: the edge itself, its guards off for the moment it is written."""
+    """A descent as another room will record it: the edge itself, its guards off for the moment it
+    is written.
+    """
     with psycopg.connect(plain_url(store)) as connection:
         connection.execute("alter table lineage_edge disable trigger user")
         connection.execute(
-            "insert into lineage_edge (id, child_id, child_seq, parent_id, parent_seq, relation, grade, created_at) "
-            "select gen_random_uuid(), c.id, c.seq, p.id, p.seq, 'quantised_from', %s, now() from node c, node p "
-            "where c.ref = %s and p.ref = %s", (grade, ref, base))  # fmt: skip
+            "insert into lineage_edge (id, child_id, child_seq, parent_id, parent_seq, relation, "
+            "grade, created_at) "
+            "select gen_random_uuid(), c.id, c.seq, p.id, p.seq, 'quantised_from', %s, now() from "
+            "node c, node p "
+            "where c.ref = %s and p.ref = %s",
+            (grade, ref, base),
+        )
         connection.execute("alter table lineage_edge enable trigger user")
 
 
-def test_a_base_is_the_own_one_or_a_verified_quantisation_of_it(fresh_store: Store, blobs: Blobs, team: str) -> None:
+def test_a_base_is_the_own_one_or_a_verified_quantisation_of_it(
+    fresh_store: Store, blobs: Blobs, team: str
+) -> None:
     engineer, ref = an_adapter(fresh_store, blobs, team)
     own = f"{team}/tiny@v1"
-    claimed, verified, stranger = (a_base(fresh_store, blobs, engineer, team, name, seed=seed).ref
-                                   for seed, name in enumerate(("claimed", "verified", "stranger"), 5))  # fmt: skip
+    claimed, verified, stranger = (
+        a_base(fresh_store, blobs, engineer, team, name, seed=seed).ref
+        for seed, name in enumerate(("claimed", "verified", "stranger"), 5)
+    )
     a_quantisation(fresh_store, own, claimed, "claimed")
     a_quantisation(fresh_store, own, verified, "verified")
     parts = {"engine": "transformers", "build": "5.23.0"}
@@ -144,33 +188,51 @@ def test_a_base_is_the_own_one_or_a_verified_quantisation_of_it(fresh_store: Sto
         with pytest.raises(Refused, match="nor a verified quantisation of it") as refusal:
             profiles.define(fresh_store, blobs, engineer.actor, ref, parts, wrong)
         assert refusal.value.kind == "unfit-base"
-    made = [profiles.define(fresh_store, blobs, engineer.actor, ref, parts, one) for one in (None, own, verified)]
+    made = [
+        profiles.define(fresh_store, blobs, engineer.actor, ref, parts, one)
+        for one in (None, own, verified)
+    ]
     assert [one.status for one in made] == ["defined", "found", "defined"]
     assert asked.profile(fresh_store, engineer.actor, made[2].digest).base == verified
-    [difference] = asked.compare(fresh_store, blobs, engineer.actor, made[0].digest, made[2].digest).differences
+    [difference] = asked.compare(
+        fresh_store, blobs, engineer.actor, made[0].digest, made[2].digest
+    ).differences
     assert difference.part == "base"
 
 
-@pytest.mark.parametrize("prompt", [b"", b" \n ", b"\xff\xfe", b"a\0b", b"red \x1b[31m", b"x" * (256 * 1024 + 1)])
-def test_a_prompt_is_text_that_people_can_read(store: Store, blobs: Blobs, team: str, prompt: bytes) -> None:
+@pytest.mark.parametrize(
+    "prompt", [b"", b" \n ", b"\xff\xfe", b"a\0b", b"red \x1b[31m", b"x" * (256 * 1024 + 1)]
+)
+def test_a_prompt_is_text_that_people_can_read(
+    store: Store, blobs: Blobs, team: str, prompt: bytes
+) -> None:
     engineer = a_person(store, "engineer", team=team).actor
     digest = put(blobs, "prompt", prompt).sha256
     sent(store, engineer, digest)
     with pytest.raises(Invalid) as refusal:
-        profiles.define(store, blobs, engineer, f"{team}/any@v1", PARTS | {"system_prompt": f"sha256:{digest}"})
+        profiles.define(
+            store, blobs, engineer, f"{team}/any@v1", PARTS | {"system_prompt": f"sha256:{digest}"}
+        )
     assert refusal.value.kind == "bad-prompt"
 
 
-def test_a_prompt_is_read_again_by_who_sees_its_version(store: Store, blobs: Blobs, team: str) -> None:
+def test_a_prompt_is_read_again_by_who_sees_its_version(
+    store: Store, blobs: Blobs, team: str
+) -> None:
     engineer, ref = an_adapter(store, blobs, team)
     said = [
         f"sha256:{put(blobs, 'prompt', text).sha256}"
         for text in ("Ein Wort. \u2013 Nie raten.\n".encode(), b"Two words.")
     ]
     sent(store, engineer.actor, *(one.removeprefix("sha256:") for one in said))
-    first, second, bare = (profiles.define(store, blobs, engineer.actor, ref, PARTS | {"system_prompt": one}).digest
-                           for one in (*said, None))  # fmt: skip
-    assert asked.system_prompt(store, blobs, engineer.actor, first).text == "Ein Wort. \u2013 Nie raten.\n"
+    first, second, bare = (
+        profiles.define(store, blobs, engineer.actor, ref, PARTS | {"system_prompt": one}).digest
+        for one in (*said, None)
+    )
+    assert (
+        asked.system_prompt(store, blobs, engineer.actor, first).text
+        == "Ein Wort. \u2013 Nie raten.\n"
+    )
     compared = asked.compare(store, blobs, engineer.actor, first, second)
     assert [one.part for one in compared.differences] == ["system_prompt"]
     assert compared.prompt == ["@@ -1 +1 @@", "-Ein Wort. \u2013 Nie raten.", "+Two words."]

@@ -1,4 +1,6 @@
-"""Two at once: whatever the order, the invariants hold, exactly one wins, and the loser hears a named refusal."""
+"""Two at once: whatever the order, the invariants hold, exactly one wins, and the loser hears a
+named refusal.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +37,16 @@ from tests.build import (
     submit,
     train,
     vote,
-)  # fmt: skip
+)
 from tests.db.around import held
 
 Outcome = Any
 
 
 def together(*calls: Callable[[], Any]) -> list[Outcome]:
-    """Start all calls at one instant; each one's answer, or the registry's named refusal. Anything else is a failure."""
+    """Start all calls at one instant; each one's answer, or the registry's named refusal. Anything
+    else is a failure.
+    """
     gate = threading.Barrier(len(calls))
 
     def run(call: Callable[[], Any]) -> Outcome:
@@ -81,13 +85,17 @@ def count(store: Store, statement: str, **params: Any) -> int:
 
 
 STILL_THERE = (
-    "select (select count(*) from route_generation g join node n on n.id in (g.stable_version_id, g.candidate_version_id) "
-    "where g.valid_to is null and n.ref = :ref) + (select count(*) from rollout r join node n on n.id = r.version_id "
+    "select (select count(*) from route_generation g join node n on n.id in (g.stable_version_id, "
+    "g.candidate_version_id) "
+    "where g.valid_to is null and n.ref = :ref) + (select count(*) from rollout r join node n on "
+    "n.id = r.version_id "
     "where r.ended_at is null and n.ref = :ref)"
 )
 
 
-def test_no_route_names_what_is_recalled_while_canaries_start(store: Store, blobs: Blobs, team: str) -> None:
+def test_no_route_names_what_is_recalled_while_canaries_start(
+    store: Store, blobs: Blobs, team: str
+) -> None:
     world = a_world(store, blobs, team)
     engineer = world.engineer.actor
     begun = 0
@@ -107,19 +115,40 @@ def test_no_route_names_what_is_recalled_while_canaries_start(store: Store, blob
         with pytest.raises(Refused):
             start("later")
     # What began before the recall was moved off by it: each of those channels has two generations.
-    moved = count(store, "select count(*) from route_generation g join channel c on c.id = g.channel_id join line l "
-                  "on l.id = c.line_id where l.team = :team and g.kind = 'recall'", team=team)  # fmt: skip
+    moved = count(
+        store,
+        "select count(*) from route_generation g join channel c on c.id = g.channel_id join line l "
+        "on l.id = c.line_id where l.team = :team and g.kind = 'recall'",
+        team=team,
+    )
     assert moved == begun
 
 
-def test_nothing_trained_on_recalled_data_slips_through(store: Store, blobs: Blobs, team: str) -> None:
+def test_nothing_trained_on_recalled_data_slips_through(
+    store: Store, blobs: Blobs, team: str
+) -> None:
     world = a_world(store, blobs, team)
     engineer = world.engineer.actor
     for attempt in range(6):
-        data = a_dataset(store, blobs, world.data_owner, team, f"rows{attempt}", dataset_bytes(train=50 + attempt))
+        data = a_dataset(
+            store,
+            blobs,
+            world.data_owner,
+            team,
+            f"rows{attempt}",
+            dataset_bytes(train=50 + attempt),
+        )
         meta = {**ADAPTER_META, "domain": "legal", "datasets": [data.ref]}
-        drafts = [versions.Draft("adapter", f"{team}/a{number}", adapter_files(blobs, 1000 + 10 * attempt + number), meta,
-                                 world.base.ref) for number in range(4)]  # fmt: skip
+        drafts = [
+            versions.Draft(
+                "adapter",
+                f"{team}/a{number}",
+                adapter_files(blobs, 1000 + 10 * attempt + number),
+                meta,
+                world.base.ref,
+            )
+            for number in range(4)
+        ]
         outcomes = together(
             *(lambda draft=draft: register(store, blobs, engineer, draft) for draft in drafts),
             lambda ref=data.ref: recalls.recall(store, engineer, ref, "consent withdrawn"),
@@ -137,8 +166,12 @@ def started(call: Callable[[], Any]) -> Future[Outcome]:
     return future
 
 
-def in_turn(store: Store, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Outcome, Outcome]:
-    """The first has all its locks and is about to commit when the second begins and waits for it; both outcomes."""
+def in_turn(
+    store: Store, first: Callable[[], Any], second: Callable[[], Any]
+) -> tuple[Outcome, Outcome]:
+    """The first has all its locks and is about to commit when the second begins and waits for it;
+    both outcomes.
+    """
     with held(store) as database:
         one = started(first)
         database.until_waiting(1)
@@ -148,33 +181,47 @@ def in_turn(store: Store, first: Callable[[], Any], second: Callable[[], Any]) -
     return one.result(120), other.result(120)
 
 
-def test_a_version_registered_while_its_data_is_recalled_falls_with_it(store: Store, blobs: Blobs, team: str) -> None:
-    """Step by step: registered but not committed, then recalled by somebody who cannot see it yet."""
+def test_a_version_registered_while_its_data_is_recalled_falls_with_it(
+    store: Store, blobs: Blobs, team: str
+) -> None:
+    """Step by step: registered but not committed, then recalled by somebody who cannot see it
+    yet.
+    """
     world = a_world(store, blobs, team)
     meta = {**ADAPTER_META, "domain": "legal", "datasets": [world.dataset.ref]}
-    draft = versions.Draft("adapter", f"{team}/late", adapter_files(blobs, 4000), meta, world.base.ref)
+    draft = versions.Draft(
+        "adapter", f"{team}/late", adapter_files(blobs, 4000), meta, world.base.ref
+    )
     registered, recalled = in_turn(
-        store, lambda: register(store, blobs, world.engineer.actor, draft),
+        store,
+        lambda: register(store, blobs, world.engineer.actor, draft),
         lambda: recalls.recall(store, world.engineer.actor, world.dataset.ref, "consent withdrawn"),
-    )  # fmt: skip
+    )
     assert registered.status == "registered"
     assert registered.ref in recalled.recalled
     assert seen.version(store, world.engineer.actor, registered.ref).state == "recalled"
 
 
-def test_what_was_read_before_a_lock_is_read_again_behind_it(store: Store, blobs: Blobs, team: str) -> None:
-    """A canary that waits for a recall hears of it by name, and not only from PostgreSQL's last guard."""
+def test_what_was_read_before_a_lock_is_read_again_behind_it(
+    store: Store, blobs: Blobs, team: str
+) -> None:
+    """A canary that waits for a recall hears of it by name, and not only from PostgreSQL's last
+    guard.
+    """
     world = a_world(store, blobs, team)
     ref = approved(world)
     recalled, canary = in_turn(
-        store, lambda: recalls.recall(store, world.engineer.actor, ref, "unfit"),
+        store,
+        lambda: recalls.recall(store, world.engineer.actor, ref, "unfit"),
         lambda: rollouts.start(store, world.engineer.actor, ref, "production", None, 500, ""),
-    )  # fmt: skip
+    )
     assert recalled.recalled == [ref]
     assert (type(canary), canary.kind) == (Refused, "recalled")
 
 
-def test_an_approval_and_a_recall_at_once_leave_no_approval(store: Store, blobs: Blobs, team: str) -> None:
+def test_an_approval_and_a_recall_at_once_leave_no_approval(
+    store: Store, blobs: Blobs, team: str
+) -> None:
     world = a_world(store, blobs, team)
     for attempt in range(5):
         train(world, seed=100 * attempt)
@@ -204,26 +251,39 @@ def ready(store: Store, blobs: Blobs) -> World:
 def test_one_of_two_canaries_starts(store: Store, ready: World) -> None:
     ref = ready.versions[-1]
     outcomes = together(
-        *(lambda share=share: rollouts.start(store, ready.engineer.actor, ref, "production", "two", share, "")
-          for share in (100, 200, 300, 400))
-    )  # fmt: skip
+        *(
+            lambda share=share: rollouts.start(
+                store, ready.engineer.actor, ref, "production", "two", share, ""
+            )
+            for share in (100, 200, 300, 400)
+        )
+    )
     assert len(won(outcomes)) == 1
     assert lost(outcomes) <= {"rollout-active", "try-again"}
     [route] = won(outcomes)
-    [generation] = asked.history(store, ready.engineer.actor, f"{ready.team}/adapter", "production", "two")
+    [generation] = asked.history(
+        store, ready.engineer.actor, f"{ready.team}/adapter", "production", "two"
+    )
     assert (generation.generation, generation.weight_bp) == (1, route.weight_bp)
 
 
 def test_one_of_many_promotions_promotes(store: Store, ready: World) -> None:
     engineer, name = ready.engineer.actor, f"{ready.team}/adapter"
     rollouts.start(store, engineer, ready.versions[-1], "production", "promoted", 500, "")
-    outcomes = together(*[lambda: rollouts.promote(store, engineer, name, "production", "promoted", "")] * 6)
+    outcomes = together(
+        *[lambda: rollouts.promote(store, engineer, name, "production", "promoted", "")] * 6
+    )
     assert len(won(outcomes)) == 1
     assert lost(outcomes) == {"canary-first"}
-    assert [one.kind for one in asked.history(store, engineer, name, "production", "promoted")] == ["canary", "promote"]
+    assert [one.kind for one in asked.history(store, engineer, name, "production", "promoted")] == [
+        "canary",
+        "promote",
+    ]
 
 
-def test_promoting_twice_never_puts_an_older_version_back(store: Store, blobs: Blobs, team: str) -> None:
+def test_promoting_twice_never_puts_an_older_version_back(
+    store: Store, blobs: Blobs, team: str
+) -> None:
     world = a_world(store, blobs, team)
     engineer, name = world.engineer.actor, f"{team}/adapter"
     first, second = approved(world), approved(world, seed=50)
@@ -233,19 +293,40 @@ def test_promoting_twice_never_puts_an_older_version_back(store: Store, blobs: B
         with pytest.raises(Refused) as refusal:
             rollouts.promote(store, engineer, name, "production", None, "")
         assert refusal.value.kind == "canary-first"
-    assert rollouts.roll_back(store, engineer, name, "production", None, "a complaint").stable == first
+    assert (
+        rollouts.roll_back(store, engineer, name, "production", None, "a complaint").stable == first
+    )
     # Only after a rollback there is something to put back; or by its name.
-    assert rollouts.promote(store, engineer, name, "production", None, "a false alarm").stable == second
-    assert rollouts.promote(store, engineer, first, "production", None, "on purpose").stable == first
+    assert (
+        rollouts.promote(store, engineer, name, "production", None, "a false alarm").stable
+        == second
+    )
+    assert (
+        rollouts.promote(store, engineer, first, "production", None, "on purpose").stable == first
+    )
 
 
 def test_two_workers_never_lease_the_same(store: Store, blobs: Blobs, team: str) -> None:
     world = a_world(store, blobs, team)
-    queued = {training.queue(store, world.engineer.actor, f"{team}/a{number}", world.base.ref, world.dataset.ref, RECIPE,
-                             "legal", ADAPTER_META) for number in range(8)}  # fmt: skip
+    queued = {
+        training.queue(
+            store,
+            world.engineer.actor,
+            f"{team}/a{number}",
+            world.base.ref,
+            world.dataset.ref,
+            RECIPE,
+            "legal",
+            ADAPTER_META,
+        )
+        for number in range(8)
+    }
     workers = [a_person(store, "trainer", team=team).actor for _ in range(8)]
     outcomes = together(
-        *(lambda actor=actor: again(lambda: work.lease(store, actor, "w", 60), "queue-empty") for actor in workers)
+        *(
+            lambda actor=actor: again(lambda: work.lease(store, actor, "w", 60), "queue-empty")
+            for actor in workers
+        )
     )
     assert lost(outcomes) == set()
     assert {run for run, _ in outcomes} == queued
@@ -253,14 +334,22 @@ def test_two_workers_never_lease_the_same(store: Store, blobs: Blobs, team: str)
     assert work.lease(store, workers[0], "w", 60) is None
 
 
-def test_versions_of_one_line_are_numbered_without_gap_or_double(store: Store, blobs: Blobs, team: str) -> None:
+def test_versions_of_one_line_are_numbered_without_gap_or_double(
+    store: Store, blobs: Blobs, team: str
+) -> None:
     world = a_world(store, blobs, team)
     meta = {**ADAPTER_META, "domain": "legal"}
-    drafts = [versions.Draft("adapter", f"{team}/line", adapter_files(blobs, 2000 + number), meta, world.base.ref)
-              for number in range(8)]  # fmt: skip
+    drafts = [
+        versions.Draft(
+            "adapter", f"{team}/line", adapter_files(blobs, 2000 + number), meta, world.base.ref
+        )
+        for number in range(8)
+    ]
 
     def patiently(draft: versions.Draft) -> Any:
-        return again(lambda: register(store, blobs, world.engineer.actor, draft), "name-taken", "try-again")
+        return again(
+            lambda: register(store, blobs, world.engineer.actor, draft), "name-taken", "try-again"
+        )
 
     outcomes = together(*(lambda draft=draft: patiently(draft) for draft in drafts))
     assert lost(outcomes) == set()
@@ -269,15 +358,22 @@ def test_versions_of_one_line_are_numbered_without_gap_or_double(store: Store, b
 
 def test_the_same_bytes_at_once_are_one_version(store: Store, blobs: Blobs, team: str) -> None:
     world = a_world(store, blobs, team)
-    draft = versions.Draft("adapter", f"{team}/twin", adapter_files(blobs, 3000), {**ADAPTER_META, "domain": "legal"},
-                           world.base.ref)  # fmt: skip
+    draft = versions.Draft(
+        "adapter",
+        f"{team}/twin",
+        adapter_files(blobs, 3000),
+        {**ADAPTER_META, "domain": "legal"},
+        world.base.ref,
+    )
     outcomes = together(*[lambda: register(store, blobs, world.engineer.actor, draft)] * 6)
     assert lost(outcomes) == set()
     assert {one.ref for one in outcomes} == {f"{team}/twin@v1"}
     assert sorted(one.status for one in outcomes) == ["found"] * 5 + ["registered"]
 
 
-def test_two_votes_that_complete_a_quorum_approve_once(store: Store, blobs: Blobs, team: str) -> None:
+def test_two_votes_that_complete_a_quorum_approve_once(
+    store: Store, blobs: Blobs, team: str
+) -> None:
     world = a_world(store, blobs, team)
     for attempt in range(5):
         train(world, seed=100 * attempt)
@@ -287,12 +383,17 @@ def test_two_votes_that_complete_a_quorum_approve_once(store: Store, blobs: Blob
         number = submit(world, ref)
         outcomes = together(lambda: vote(world, world.compliance), lambda: vote(world, world.risk))
         assert sorted(outcomes) == ["approved", "open"]
-        events = ("select count(*) from event where subject = :subject and convert_from(entry, 'UTF8')::json "
-                  "-> 'facts' ->> 'state' = 'approved'")  # fmt: skip
+        events = (
+            "select count(*) from event where subject = :subject and convert_from(entry, "
+            "'UTF8')::json "
+            "-> 'facts' ->> 'state' = 'approved'"
+        )
         assert count(store, events, subject=f"review:{number}") == 1
 
 
-def test_generations_stay_gapless_under_sixteen_hands(store: Store, blobs: Blobs, team: str) -> None:
+def test_generations_stay_gapless_under_sixteen_hands(
+    store: Store, blobs: Blobs, team: str
+) -> None:
     world = a_world(store, blobs, team)
     engineer, name = world.engineer.actor, f"{team}/adapter"
     refs = [approved(world), approved(world, seed=50)]
@@ -303,7 +404,9 @@ def test_generations_stay_gapless_under_sixteen_hands(store: Store, blobs: Blobs
             try:
                 match (number + step) % 3:
                     case 0:
-                        rollouts.start(store, engineer, refs[number % 2], "production", None, 500 + number, "")
+                        rollouts.start(
+                            store, engineer, refs[number % 2], "production", None, 500 + number, ""
+                        )
                     case 1:
                         rollouts.promote(store, engineer, name, "production", None, "")
                     case _:
@@ -319,5 +422,13 @@ def test_generations_stay_gapless_under_sixteen_hands(store: Store, blobs: Blobs
     assert [one.generation for one in history] == list(range(1, sum(outcomes) + 1))
     assert all(earlier.valid_to == later.valid_from for earlier, later in pairwise(history))
     assert [one.valid_to for one in history if one.valid_to is None] == [None]
-    assert count(store, "select count(*) from rollout r join channel c on c.id = r.channel_id join line l on l.id = "
-                 "c.line_id where l.team = :team and r.ended_at is null", team=team) <= 1  # fmt: skip
+    assert (
+        count(
+            store,
+            "select count(*) from rollout r join channel c on c.id = r.channel_id join line l on "
+            "l.id = "
+            "c.line_id where l.team = :team and r.ended_at is null",
+            team=team,
+        )
+        <= 1
+    )

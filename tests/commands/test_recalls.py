@@ -1,4 +1,6 @@
-"""Recalls: what falls, where its channels go, what becomes of approvals, and what a reference means when it is for good."""
+"""Recalls: what falls, where its channels go, what becomes of approvals, and what a reference means
+when it is for good.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ def world(store: Store, blobs: Blobs, team: str) -> World:
 def reviews(world: World, ref: str) -> list[str]:
     with world.store.read(SYSTEM) as session:
         statement = text(
-            "select r.state from review r join node n on n.id = r.version_id where n.ref = :ref order by r.number"
+            "select r.state from review r join node n on n.id = r.version_id where n.ref = :ref "
+            "order by r.number"
         )
         return list(session.scalars(statement, {"ref": ref}))
 
@@ -59,7 +62,9 @@ def test_a_channel_goes_to_the_version_before(world: World) -> None:
     assert (moved.stable, moved.candidate) == (first, None)
     [moved] = recalls.recall(world.store, engineer, first, "unfit too").channels
     assert moved.stable == world.base.ref
-    [moved] = recalls.recall(world.store, engineer, world.base.ref, "the licence was withdrawn").channels
+    [moved] = recalls.recall(
+        world.store, engineer, world.base.ref, "the licence was withdrawn"
+    ).channels
     assert moved.stable is None
     with pytest.raises(Refused) as refusal:
         rollouts.roll_back(world.store, engineer, name, "production", None, "is there nothing?")
@@ -77,17 +82,25 @@ def test_a_running_canary_ends_and_its_stable_stays(world: World) -> None:
     assert asked.history(world.store, engineer, name, "production", None)[-1].kind == "recall"
 
 
-def test_where_the_base_may_not_serve_the_channel_answers_nothing(fresh_store: Store, blobs: Blobs) -> None:
+def test_where_the_base_may_not_serve_the_channel_answers_nothing(
+    fresh_store: Store, blobs: Blobs
+) -> None:
     world = a_world(fresh_store, blobs, "strict")
     engineer = world.engineer.actor
     ref = approved(world)
     rollouts.start(fresh_store, engineer, ref, "production", None, 500, "")
     rollouts.promote(fresh_store, engineer, "strict/adapter", "production", None, "")
     with fresh_store.read(SYSTEM) as session:
-        words = session.execute(text("select text from policy_version where environment = 'production'")).scalar_one()
-    policies.publish(fresh_store, SYSTEM, words.replace("fallback_to_base: true", "fallback_to_base: false"))
+        words = session.execute(
+            text("select text from policy_version where environment = 'production'")
+        ).scalar_one()
+    policies.publish(
+        fresh_store, SYSTEM, words.replace("fallback_to_base: true", "fallback_to_base: false")
+    )
     with pytest.raises(Refused) as refusal:
-        rollouts.roll_back(fresh_store, engineer, "strict/adapter", "production", None, "a complaint")
+        rollouts.roll_back(
+            fresh_store, engineer, "strict/adapter", "production", None, "a complaint"
+        )
     assert refusal.value.kind == "no-rollback-target"
     [moved] = recalls.recall(fresh_store, engineer, ref, "unfit").channels
     assert moved.stable is None
@@ -98,14 +111,21 @@ def test_where_the_base_may_not_serve_the_channel_answers_nothing(fresh_store: S
 def test_a_recall_names_one_thing(world: World, blobs: Blobs) -> None:
     """A data set and an adapter may bear one name; a recall is for good, so it asks again."""
     train(world, "shared")
-    a_dataset(world.store, blobs, world.data_owner, world.team, "shared", b'{"prompt": "a", "completion": "b"}\n')
+    a_dataset(
+        world.store,
+        blobs,
+        world.data_owner,
+        world.team,
+        "shared",
+        b'{"prompt": "a", "completion": "b"}\n',
+    )
     name = f"{world.team}/shared@v1"
     with pytest.raises(Invalid) as refusal:
         recalls.recall(world.store, world.engineer.actor, name, "unfit")
     assert refusal.value.kind == "ambiguous-reference"
-    assert recalls.recall(world.store, world.engineer.actor, f"dataset:{name}", "consent withdrawn").recalled == [
-        f"dataset:{name}"
-    ]
+    assert recalls.recall(
+        world.store, world.engineer.actor, f"dataset:{name}", "consent withdrawn"
+    ).recalled == [f"dataset:{name}"]
     adapter = seen.version(world.store, world.engineer.actor, name)
     assert adapter.state == "registered"
     recalled = recalls.recall(world.store, world.engineer.actor, adapter.manifest_digest, "unfit")

@@ -1,4 +1,6 @@
-"""What no part alone can see: bytes that come again by another road, at another time, or after an upgrade."""
+"""What no part alone can see: bytes that come again by another road, at another time, or after an
+upgrade.
+"""
 
 from __future__ import annotations
 
@@ -54,11 +56,14 @@ def add(world: World, files: Sequence[File], meta: dict[str, Any], base: str | N
 
 
 def from_before(world: World, ref: str, files: Sequence[File]) -> None:
-    """Makes a version what one was before configurations were written anew: known by its manifest as it came."""
+    """Makes a version what one was before configurations were written anew: known by its manifest
+    as it came.
+    """
     with psycopg.connect(plain_url(world.store)) as connection:
         connection.execute("alter table version disable trigger user")
         done = connection.execute(
-            "update version set manifest_digest = %s, facts = facts - 'unbound_manifest' - 'uploaded_config' "
+            "update version set manifest_digest = %s, facts = facts - 'unbound_manifest' - "
+            "'uploaded_config' "
             "where id = (select id from node where ref = %s)",
             [canonical.digest(judge.manifest_of(files)), ref],
         )
@@ -77,14 +82,19 @@ def test_a_commit_id_names_the_bytes_that_stand_again(store: Store, world: World
     engineer = world.engineer.actor
     delete(world, an_adapter(world, 1))
     again = asked.version(store, engineer, an_adapter(world, 1))
-    assert pulls.revision(store, engineer, world.team, "adapter", commit(again.manifest_digest)).number == 2
+    assert (
+        pulls.revision(store, engineer, world.team, "adapter", commit(again.manifest_digest)).number
+        == 2
+    )
     delete(world, again.ref)
     with pytest.raises(NotFound) as told:
         pulls.revision(store, engineer, world.team, "adapter", commit(again.manifest_digest))
     assert "this version was deleted" in told.value.detail
 
 
-def test_recalled_bytes_do_not_come_back_on_a_twin_of_their_base(store: Store, world: World) -> None:
+def test_recalled_bytes_do_not_come_back_on_a_twin_of_their_base(
+    store: Store, world: World
+) -> None:
     """Only their configuration differs then, and that the registry wrote."""
     twin = a_base(store, world.blobs, world.engineer, world.team, "twin")
     files = adapter_files(world.blobs, 1)
@@ -97,11 +107,17 @@ def test_recalled_bytes_do_not_come_back_on_a_twin_of_their_base(store: Store, w
         psycopg.connect(plain_url(store)) as connection,
         pytest.raises(psycopg.Error, match="these bytes were recalled"),
     ):
-        connection.execute("update version set number = 2, state = 'registered' from node n where n.id = version.id "
-                           "and n.ref = %s", [drafted.ref])  # fmt: skip
+        connection.execute(
+            "update version set number = 2, state = 'registered' from node n where n.id = "
+            "version.id "
+            "and n.ref = %s",
+            [drafted.ref],
+        )
 
 
-def test_what_was_registered_before_an_upgrade_is_found_again_and_stays_recalled(store: Store, world: World) -> None:
+def test_what_was_registered_before_an_upgrade_is_found_again_and_stays_recalled(
+    store: Store, world: World
+) -> None:
     files = adapter_files(world.blobs, 1)
     ref = an_adapter(world, 1)
     from_before(world, ref, files)
@@ -118,27 +134,37 @@ def test_a_draft_from_before_an_upgrade_is_taken_up(world: World) -> None:
     assert add(world, files, WHOLE, world.base.ref).ref == f"{world.team}/adapter@v1"
 
 
-def test_another_team_hears_nothing_of_a_deleted_base(store: Store, blobs: Blobs, world: World) -> None:
+def test_another_team_hears_nothing_of_a_deleted_base(
+    store: Store, blobs: Blobs, world: World
+) -> None:
     delete(world, a_base(store, blobs, world.engineer, world.team, "gone", seed=7).ref)
     other = a_person(store, "engineer", team=f"other-{world.team}")
-    draft = versions.Draft("adapter", f"other-{world.team}/x", adapter_files(blobs, 1), WHOLE, f"{world.team}/gone@v1")
+    draft = versions.Draft(
+        "adapter", f"other-{world.team}/x", adapter_files(blobs, 1), WHOLE, f"{world.team}/gone@v1"
+    )
     with pytest.raises(NotFound) as told:
         register(store, blobs, other.actor, draft)
     assert told.value.kind == "version-unknown"
 
 
-def test_recalled_rows_are_refused_by_name_whether_they_were_numbered_or_a_draft(store: Store, world: World) -> None:
+def test_recalled_rows_are_refused_by_name_whether_they_were_numbered_or_a_draft(
+    store: Store, world: World
+) -> None:
     owner = world.data_owner.actor
     whole = put(world.blobs, "rows.jsonl", b'{"prompt": "a", "completion": "b"}\n')
     drafted = put(world.blobs, "rows.jsonl", b'{"prompt": "c", "completion": "d"}\n')
     for file, meta in ((whole, DATA_META), (drafted, {})):
-        ref = register_rows(store, world.blobs, owner, f"{world.team}/mail", file.sha256, file.size, meta).ref
+        ref = register_rows(
+            store, world.blobs, owner, f"{world.team}/mail", file.sha256, file.size, meta
+        ).ref
         recalls.recall(store, world.engineer.actor, f"dataset:{ref}", "consent withdrawn")
         again = (store, world.blobs, owner, f"{world.team}/mail", file.sha256, file.size, DATA_META)
         assert refused(datasets.register, *again) == "recalled"
 
 
-def test_a_collection_without_any_grace_lets_an_upload_go_on(store: Store, world: World, tmp_path: Path) -> None:
+def test_a_collection_without_any_grace_lets_an_upload_go_on(
+    store: Store, world: World, tmp_path: Path
+) -> None:
     blobs = Blobs(tmp_path)
     data = b"what is being sent at this moment"
     with blobs.incoming(sha256(data).hexdigest()) as incoming:
@@ -152,20 +178,42 @@ def test_search_rows_made_anew_still_forget_what_was_deleted(store: Store, world
     kept = an_adapter(world, 2)
     with psycopg.connect(plain_url(store)) as connection:
         connection.execute("delete from version_search where team = %s", [world.team])
-        connection.execute("select search_refresh(v.id) from version v join line l on l.id = v.line_id where l.team = %s",
-                           [world.team])  # fmt: skip
+        connection.execute(
+            "select search_refresh(v.id) from version v join line l on l.id = v.line_id where "
+            "l.team = %s",
+            [world.team],
+        )
     found = search.search(store, SYSTEM, searches.parse(name=f"{world.team}/adapter"))
     assert [one.ref for one in found.items] == [kept]
 
 
-def test_what_a_training_run_published_stays_until_the_run_has_ended(store: Store, world: World) -> None:
+def test_what_a_training_run_published_stays_until_the_run_has_ended(
+    store: Store, world: World
+) -> None:
     """Its next attempt, on another machine, goes on from what is registered already."""
-    run = training.queue(store, world.engineer.actor, f"{world.team}/adapter", world.base.ref, world.dataset.ref, RECIPE,
-                         "legal", ADAPTER_META)  # fmt: skip
+    run = training.queue(
+        store,
+        world.engineer.actor,
+        f"{world.team}/adapter",
+        world.base.ref,
+        world.dataset.ref,
+        RECIPE,
+        "legal",
+        ADAPTER_META,
+    )
     taken = work.lease(store, world.trainer.actor, "test worker", 60)
     assert taken is not None and taken[0] == run
-    draft = versions.Draft("adapter", f"{world.team}/adapter", adapter_files(world.blobs, 5), ADAPTER_META,
-                           world.base.ref, "legal", run, taken[1], 2)  # fmt: skip
+    draft = versions.Draft(
+        "adapter",
+        f"{world.team}/adapter",
+        adapter_files(world.blobs, 5),
+        ADAPTER_META,
+        world.base.ref,
+        "legal",
+        run,
+        taken[1],
+        2,
+    )
     ref = register(store, world.blobs, world.trainer.actor, draft).ref
     assert refused(delete, world, ref) == "needed"
     training.cancel(store, world.engineer.actor, run)

@@ -1,4 +1,6 @@
-"""Whose bytes are to be named: who has sent them, or may read them; told by an oracle that knows no SQL, and raced."""
+"""Whose bytes are to be named: who has sent them, or may read them; told by an oracle that knows no
+SQL, and raced.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ ENGINE = {"engine": "vllm", "build": "0.32.0"}
 
 @dataclass
 class Bytes:
-    """Some bytes with all that decides whose they are to name, as this test itself has brought it about."""
+    """Some bytes with all that decides whose they are to name, as this test itself has brought it
+    about.
+    """
 
     digest: str
     senders: set[UUID] = field(default_factory=set)
@@ -60,7 +64,9 @@ class Bytes:
 
 
 def theirs(actor: Actor, found: Bytes) -> bool:
-    """The rule, in words of its own: sent by his account, or readable in a team where he is more than a gateway."""
+    """The rule, in words of its own: sent by his account, or readable in a team where he is more
+    than a gateway.
+    """
 
     def works(team: str) -> bool:
         return any(
@@ -82,7 +88,9 @@ def line_of(world: World, kind: str) -> str:
     return f"{world.team}/{kind}-{secrets.token_hex(3)}"
 
 
-def draft(world: World, files: list[File], name: str, meta: dict[str, Any] | None = None) -> versions.Draft:
+def draft(
+    world: World, files: list[File], name: str, meta: dict[str, Any] | None = None
+) -> versions.Draft:
     full = {**ADAPTER_META, "domain": "legal"} if meta is None else meta
     return versions.Draft("adapter", name, files, full, world.base.ref)
 
@@ -99,7 +107,9 @@ def two(store: Store, blobs: Blobs) -> list[World]:
 
 
 def everything(store: Store, blobs: Blobs, two: list[World]) -> list[Bytes]:
-    """Bytes in every standing: of nobody, sent only, of each state of a version, data, prompts, of both teams at once."""
+    """Bytes in every standing: of nobody, sent only, of each state of a version, data, prompts, of
+    both teams at once.
+    """
     found = []
     for world in two:
         maker, me = world.engineer.actor, world.engineer.id
@@ -107,7 +117,10 @@ def everything(store: Store, blobs: Blobs, two: list[World]) -> list[Bytes]:
         for state in ("registered", "draft", "recalled", "deleted"):
             files = adapter_files(blobs, secrets.randbelow(1 << 30), base=world.base)
             made = register(
-                store, blobs, maker, draft(world, files, line_of(world, state), {} if state == "draft" else None)
+                store,
+                blobs,
+                maker,
+                draft(world, files, line_of(world, state), {} if state == "draft" else None),
             )
             if state == "recalled":
                 recalls.recall(store, maker, made.ref, "poisoned")
@@ -115,19 +128,50 @@ def everything(store: Store, blobs: Blobs, two: list[World]) -> list[Bytes]:
                 deletions.delete(store, maker, made.ref, "no longer wanted")
             adapters[state] = made.ref
             found.append(Bytes(files[0].sha256, {me}, [(world.team, state, me)]))
-        rows = put(blobs, "rows", dataset_bytes(items=10, train=5) + f'{{"prompt":"{secrets.token_hex(4)}","completion":"a",'
-                   '"split":"train"}\n'.encode())  # fmt: skip
-        register_rows(store, blobs, world.data_owner.actor, line_of(world, "rows"), rows.sha256, rows.size, DATA_META)
+        rows = put(
+            blobs,
+            "rows",
+            dataset_bytes(items=10, train=5)
+            + f'{{"prompt":"{secrets.token_hex(4)}","completion":"a","split":"train"}}\n'.encode(),
+        )
+        register_rows(
+            store,
+            blobs,
+            world.data_owner.actor,
+            line_of(world, "rows"),
+            rows.sha256,
+            rows.size,
+            DATA_META,
+        )
         found.append(Bytes(rows.sha256, {world.data_owner.id}, beside={world.team}))
         prompt = put(blobs, "prompt", secrets.token_hex(16).encode()).sha256
         sent(store, maker, prompt)
-        profiles.define(store, blobs, maker, adapters["registered"], ENGINE | {"system_prompt": f"sha256:{prompt}"})
+        profiles.define(
+            store,
+            blobs,
+            maker,
+            adapters["registered"],
+            ENGINE | {"system_prompt": f"sha256:{prompt}"},
+        )
         found.append(Bytes(prompt, {me}, beside={world.team}))
         with store.read(SYSTEM) as session:
-            items = session.execute(text("select s.blob_id from eval_suite_version s join node n on n.id = s.id "
-                                         "where n.team = :team"), {"team": world.team}).scalars().all()  # fmt: skip
+            items = (
+                session.execute(
+                    text(
+                        "select s.blob_id from eval_suite_version s join node n on n.id = s.id "
+                        "where n.team = :team"
+                    ),
+                    {"team": world.team},
+                )
+                .scalars()
+                .all()
+            )
         found += [
-            Bytes(one, {me, two[0].engineer.id, two[1].engineer.id}, beside={each.team for each in two})
+            Bytes(
+                one,
+                {me, two[0].engineer.id, two[1].engineer.id},
+                beside={each.team for each in two},
+            )
             for one in items
         ]
         found.append(Bytes(put(blobs, "x", secrets.token_bytes(20)).sha256))
@@ -153,15 +197,26 @@ def crowd(store: Store, two: list[World]) -> list[Actor]:
         )
     ]
     alone = [
-        a_person(store, role, team=team).actor for role in ("engineer", "trainer", "gateway") for team in (one, other)
+        a_person(store, role, team=team).actor
+        for role in ("engineer", "trainer", "gateway")
+        for team in (one, other)
     ]
-    across = [a_person(store, role, team="elsewhere").actor for role in ("admin", "reviewer", "auditor", "engineer")]
-    made = [getattr(world, who).actor for world in two for who in ("engineer", "data_owner", "trainer")]
+    across = [
+        a_person(store, role, team="elsewhere").actor
+        for role in ("admin", "reviewer", "auditor", "engineer")
+    ]
+    made = [
+        getattr(world, who).actor for world in two for who in ("engineer", "data_owner", "trainer")
+    ]
     return [*mixed, *alone, *across, *made]
 
 
-def test_whoever_asks_for_whatever_the_oracle_agrees(store: Store, blobs: Blobs, two: list[World]) -> None:
-    """Every actor and every bytes, with random ones sent besides: the one query, HEAD's answer, and what may be read."""
+def test_whoever_asks_for_whatever_the_oracle_agrees(
+    store: Store, blobs: Blobs, two: list[World]
+) -> None:
+    """Every actor and every bytes, with random ones sent besides: the one query, HEAD's answer, and
+    what may be read.
+    """
     chance = random.Random(23)
     things, people = everything(store, blobs, two), crowd(store, two)
     for thing in things:
@@ -184,7 +239,9 @@ def test_whoever_asks_for_whatever_the_oracle_agrees(store: Store, blobs: Blobs,
             except NotFound:
                 continue
             # Reading never says more than naming does, but to gateways, who name nothing.
-            assert one.digest in mine or any(grant.role is Role.GATEWAY for grant in actor.grants), (actor, one)
+            assert one.digest in mine or any(
+                grant.role is Role.GATEWAY for grant in actor.grants
+            ), (actor, one)
         assert set(never).isdisjoint(mine)
 
 
@@ -200,23 +257,45 @@ def test_no_command_names_what_is_another_s(store: Store, blobs: Blobs, two: lis
     files = adapter_files(blobs, secrets.randbelow(1 << 30))
     register(store, blobs, victim.engineer.actor, draft(victim, files, line_of(victim, "secret")))
     rows = put(blobs, "rows", dataset_bytes(items=21))
-    register_rows(store, blobs, victim.data_owner.actor, line_of(victim, "rows"), rows.sha256, rows.size, DATA_META)
+    register_rows(
+        store,
+        blobs,
+        victim.data_owner.actor,
+        line_of(victim, "rows"),
+        rows.sha256,
+        rows.size,
+        DATA_META,
+    )
     flying = put(blobs, "x", secrets.token_bytes(30))
     sent(store, victim.engineer.actor, flying.sha256)
     own = adapter_files(blobs, secrets.randbelow(1 << 30))
-    mine = register(store, blobs, thief.engineer.actor, draft(thief, own, line_of(thief, "own"))).ref
+    mine = register(
+        store, blobs, thief.engineer.actor, draft(thief, own, line_of(thief, "own"))
+    ).ref
     run = evals.queue(store, thief.engineer.actor, mine, thief.suite)
     who, trainer = thief.engineer.actor, thief.trainer.actor
 
     def ways(file: File) -> list[Callable[[], Any]]:
         bundle = [File("adapter_model.safetensors", file.sha256, file.size), own[1]]
         return [
-            lambda: versions.register(store, blobs, who, draft(thief, bundle, line_of(thief, "stolen"))),
-            lambda: versions.register(store, blobs, who, draft(thief, bundle, mine.partition("@")[0])),
-            lambda: versions.register(store, blobs, trainer, draft(thief, [bundle[0]], line_of(thief, "stolen"), {})),
-            lambda: datasets.register(store, blobs, who, line_of(thief, "rows"), file.sha256, file.size, DATA_META),
-            lambda: profiles.define(store, blobs, who, mine, ENGINE | {"system_prompt": f"sha256:{file.sha256}"}),
-            lambda: evals.finish(store, blobs, trainer, run, 1, {"samples_sha256": file.sha256}, "", ""),
+            lambda: versions.register(
+                store, blobs, who, draft(thief, bundle, line_of(thief, "stolen"))
+            ),
+            lambda: versions.register(
+                store, blobs, who, draft(thief, bundle, mine.partition("@")[0])
+            ),
+            lambda: versions.register(
+                store, blobs, trainer, draft(thief, [bundle[0]], line_of(thief, "stolen"), {})
+            ),
+            lambda: datasets.register(
+                store, blobs, who, line_of(thief, "rows"), file.sha256, file.size, DATA_META
+            ),
+            lambda: profiles.define(
+                store, blobs, who, mine, ENGINE | {"system_prompt": f"sha256:{file.sha256}"}
+            ),
+            lambda: evals.finish(
+                store, blobs, trainer, run, 1, {"samples_sha256": file.sha256}, "", ""
+            ),
         ]
 
     for file in (files[0], rows, flying):
@@ -226,21 +305,35 @@ def test_no_command_names_what_is_another_s(store: Store, blobs: Blobs, two: lis
             assert kind == "blob-missing"
             assert (kind, detail.replace(file.sha256, nowhere.sha256)) == refusal(missing)
     with store.read(SYSTEM) as session:
-        named = session.execute(text("select count(*) from node where ref like :stolen"),
-                                {"stolen": f"%{thief.team}/stolen%"}).scalar_one()  # fmt: skip
+        named = session.execute(
+            text("select count(*) from node where ref like :stolen"),
+            {"stolen": f"%{thief.team}/stolen%"},
+        ).scalar_one()
     assert named == 0
 
 
-def test_a_draft_is_finished_by_a_colleague_who_sends_its_files(store: Store, blobs: Blobs, two: list[World]) -> None:
+def test_a_draft_is_finished_by_a_colleague_who_sends_its_files(
+    store: Store, blobs: Blobs, two: list[World]
+) -> None:
     """A draft's bytes are its maker's; who has the folder too sends it, and takes the draft up."""
     world = two[0]
     files = adapter_files(blobs, secrets.randbelow(1 << 30))
-    begun = register(store, blobs, world.engineer.actor, draft(world, files, line_of(world, "begun"), {}))
-    name, colleague = begun.ref.partition("@")[0], a_person(store, "engineer", team=world.team).actor
-    assert refusal(lambda: versions.register(store, blobs, colleague, draft(world, files, name)))[0] == "blob-missing"
+    begun = register(
+        store, blobs, world.engineer.actor, draft(world, files, line_of(world, "begun"), {})
+    )
+    name, colleague = (
+        begun.ref.partition("@")[0],
+        a_person(store, "engineer", team=world.team).actor,
+    )
+    assert (
+        refusal(lambda: versions.register(store, blobs, colleague, draft(world, files, name)))[0]
+        == "blob-missing"
+    )
     assert register(store, blobs, colleague, draft(world, files, name)).ref == f"{name}@v1"
     third = a_person(store, "trainer", team=world.team).actor
-    with store.read(third) as session:  # and now that it is registered, all who work in the team read it
+    with store.read(
+        third
+    ) as session:  # and now that it is registered, all who work in the team read it
         assert senders.strange(session, third, [files[0].sha256]) == set()
 
 
@@ -300,7 +393,9 @@ def test_what_was_sent_is_remembered_for_the_grace_and_no_longer(alone: World) -
 
 
 def test_asking_again_renews_what_was_sent(alone: World) -> None:
-    """In a folder asking touches the bytes; the note of who sent them grows no older than they are."""
+    """In a folder asking touches the bytes; the note of who sent them grows no older than they
+    are.
+    """
     digest, who = put(alone.blobs, "x", b"sent over a long day").sha256, alone.engineer.actor
     sent(alone.store, who, digest)
     aged = text("update blob_sender set at = at - interval '23 hours' where id = :id")
@@ -313,13 +408,17 @@ def test_asking_again_renews_what_was_sent(alone: World) -> None:
 
 
 def test_sent_and_collected_and_registered_at_once(alone: World) -> None:
-    """Whatever comes first, no row misses a byte, nobody names what he has not sent, and sending again always helps."""
+    """Whatever comes first, no row misses a byte, nobody names what he has not sent, and sending
+    again always helps.
+    """
     stranger = a_person(alone.store, "engineer", team="elsewhere")
     a_base(alone.store, alone.blobs, stranger, "elsewhere", "base")
     for attempt in range(4):
         files = adapter_files(alone.blobs, 100 + attempt)
         name = f"{alone.team}/raced-{attempt}"
-        theft = versions.Draft("adapter", f"elsewhere/stolen-{attempt}", files, {}, "elsewhere/base@v1")
+        theft = versions.Draft(
+            "adapter", f"elsewhere/stolen-{attempt}", files, {}, "elsewhere/base@v1"
+        )
 
         def sending(files: list[File] = files) -> None:
             adapter_files(alone.blobs, 100 + attempt)  # noqa: B023 - called before the next attempt
@@ -328,26 +427,38 @@ def test_sent_and_collected_and_registered_at_once(alone: World) -> None:
         outcomes = together(
             sending,
             lambda: collect(alone),
-            lambda files=files, name=name: versions.register(alone.store, alone.blobs, alone.engineer.actor,
-                                                             draft(alone, files, name)),
+            lambda files=files, name=name: versions.register(
+                alone.store, alone.blobs, alone.engineer.actor, draft(alone, files, name)
+            ),
             lambda theft=theft: versions.register(alone.store, alone.blobs, stranger.actor, theft),
-        )  # fmt: skip
+        )
         assert isinstance(outcomes[3], RegistryError)
         assert outcomes[3].kind == "blob-missing"
         assert lost(outcomes) <= {"blob-missing", "try-again"}
         adapter_files(alone.blobs, 100 + attempt)
-        assert register(alone.store, alone.blobs, alone.engineer.actor, draft(alone, files, name)).ref == f"{name}@v1"
+        assert (
+            register(alone.store, alone.blobs, alone.engineer.actor, draft(alone, files, name)).ref
+            == f"{name}@v1"
+        )
     with alone.store.read(SYSTEM) as session:
         rows = session.execute(text("select id, size from blob where collected_at is null")).all()
     assert all(alone.blobs.has(row.id) and alone.blobs.size(row.id) == row.size for row in rows)
 
 
 def test_a_collection_forgets_while_somebody_registers(alone: World) -> None:
-    """Registered but not committed; the note goes meanwhile; PostgreSQL asks for it at COMMIT only of others' bytes."""
+    """Registered but not committed; the note goes meanwhile; PostgreSQL asks for it at COMMIT only
+    of others' bytes.
+    """
     files = adapter_files(alone.blobs, 200)
     with held(alone.store) as database:
-        registered = started(lambda: register(alone.store, alone.blobs, alone.engineer.actor,
-                                              draft(alone, files, f"{alone.team}/slow")))  # fmt: skip
+        registered = started(
+            lambda: register(
+                alone.store,
+                alone.blobs,
+                alone.engineer.actor,
+                draft(alone, files, f"{alone.team}/slow"),
+            )
+        )
         database.until_waiting(1)
         with alone.store.upkeep("forget all") as session:
             senders.forget(session, collected.moment(session))
@@ -362,15 +473,26 @@ def test_two_teams_send_and_register_the_same_bytes_at_once(alone: World) -> Non
     for attempt in range(3):
         files = adapter_files(alone.blobs, 300 + attempt)
         calls: list[Callable[[], Any]] = []
-        for who, team, base in ((alone.engineer, alone.team, alone.base.ref), (other, "beside", "beside/base@v1")):
-            asked = versions.Draft("adapter", f"{team}/twin-{attempt}", files, {**ADAPTER_META, "domain": "x"}, base)
-            calls.append(lambda who=who, asked=asked: register(alone.store, alone.blobs, who.actor, asked))
+        for who, team, base in (
+            (alone.engineer, alone.team, alone.base.ref),
+            (other, "beside", "beside/base@v1"),
+        ):
+            asked = versions.Draft(
+                "adapter", f"{team}/twin-{attempt}", files, {**ADAPTER_META, "domain": "x"}, base
+            )
+            calls.append(
+                lambda who=who, asked=asked: register(alone.store, alone.blobs, who.actor, asked)
+            )
         assert [one.status for one in won(together(*calls))] == ["registered"] * 2
 
 
 def test_a_person_named_here(alone: World) -> None:
-    """SYSTEM, who moves nothing between teams, is asked for no proof; an account that is gone from a team is."""
-    gone = Person(Actor(alone.engineer.id, "moved", frozenset({Grant(Role.ENGINEER, "nowhere")}), via="test"))
+    """SYSTEM, who moves nothing between teams, is asked for no proof; an account that is gone from
+    a team is.
+    """
+    gone = Person(
+        Actor(alone.engineer.id, "moved", frozenset({Grant(Role.ENGINEER, "nowhere")}), via="test")
+    )
     file = adapter_files(alone.blobs, 400)[0]
     with alone.store.read(SYSTEM) as session:
         assert senders.strange(session, SYSTEM, [file.sha256]) == set()

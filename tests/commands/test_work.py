@@ -1,4 +1,6 @@
-"""Work that is leased: lost leases go back, silent workers are found, and the log tells only what happened."""
+"""Work that is leased: lost leases go back, silent workers are found, and the log tells only what
+happened.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,23 @@ def world(store: Store, blobs: Blobs, team: str) -> World:
 
 
 def queued(world: World) -> UUID:
-    return training.queue(world.store, world.engineer.actor, f"{world.team}/adapter", world.base.ref, world.dataset.ref, RECIPE,
-                          "legal", ADAPTER_META)  # fmt: skip
+    return training.queue(
+        world.store,
+        world.engineer.actor,
+        f"{world.team}/adapter",
+        world.base.ref,
+        world.dataset.ref,
+        RECIPE,
+        "legal",
+        ADAPTER_META,
+    )
 
 
 def state(world: World, run: UUID) -> tuple[str, int]:
     with world.store.read(SYSTEM) as session:
-        row = session.execute(text("select state, attempt from training_run where id = :run"), {"run": run}).one()
+        row = session.execute(
+            text("select state, attempt from training_run where id = :run"), {"run": run}
+        ).one()
         return row.state, row.attempt
 
 
@@ -41,8 +53,17 @@ def told(world: World, run: UUID) -> list[str]:
 
 
 def outputs(world: World, run: UUID, attempt: int) -> versions.Draft:
-    return versions.Draft("adapter", f"{world.team}/adapter", adapter_files(world.blobs, 2), ADAPTER_META, world.base.ref, "legal",
-                          run, attempt, 2)  # fmt: skip
+    return versions.Draft(
+        "adapter",
+        f"{world.team}/adapter",
+        adapter_files(world.blobs, 2),
+        ADAPTER_META,
+        world.base.ref,
+        "legal",
+        run,
+        attempt,
+        2,
+    )
 
 
 def test_a_silent_worker_loses_its_lease_once(world: World) -> None:
@@ -88,7 +109,10 @@ def test_whoever_lost_the_lease_registers_nothing(world: World) -> None:
     for actor, attempt in ((world.trainer.actor, 2), (other.actor, 1)):
         with pytest.raises(Refused):
             register(world.store, world.blobs, actor, outputs(world, run, attempt))
-    assert register(world.store, world.blobs, other.actor, outputs(world, run, 2)).status == "registered"
+    assert (
+        register(world.store, world.blobs, other.actor, outputs(world, run, 2)).status
+        == "registered"
+    )
 
 
 def test_data_recalled_while_it_trains_ends_in_no_version(world: World) -> None:
@@ -122,8 +146,16 @@ def test_only_trainers_lease_and_only_their_teams_work(world: World) -> None:
 
 def test_a_draft_discarded_under_its_run_ends_it_and_says_so(world: World) -> None:
     """Neither the attempt that goes on nor the next one is told to use a version that is gone."""
-    run = training.queue(world.store, world.engineer.actor, f"{world.team}/adapter", world.base.ref, world.dataset.ref, RECIPE,
-                         "legal", {})  # fmt: skip
+    run = training.queue(
+        world.store,
+        world.engineer.actor,
+        f"{world.team}/adapter",
+        world.base.ref,
+        world.dataset.ref,
+        RECIPE,
+        "legal",
+        {},
+    )
     trainer = world.trainer.actor
     assert work.lease(world.store, trainer, "w", 60) == (run, 1)
     made = replace(outputs(world, run, 1), meta={})
@@ -132,13 +164,22 @@ def test_a_draft_discarded_under_its_run_ends_it_and_says_so(world: World) -> No
     with world.store.read(SYSTEM) as session:
         asked = text("select recipe_digest from training_run where id = :run")
         digest = session.execute(asked, {"run": run}).scalar_one()
-    report = {"run": str(run), "attempt": 1, "recipe_digest": digest,
-              "outputs": [{"step": 2, "ref": draft.ref, "manifest_digest": draft.digest}]}  # fmt: skip
+    report = {
+        "run": str(run),
+        "attempt": 1,
+        "recipe_digest": digest,
+        "outputs": [{"step": 2, "ref": draft.ref, "manifest_digest": draft.digest}],
+    }
 
     def finish() -> str:
         with pytest.raises(Refused) as refusal:
             training.finish(
-                world.store, trainer, run, 1, report, *world.trainer.key.sign_document(report, "training-report")
+                world.store,
+                trainer,
+                run,
+                1,
+                report,
+                *world.trainer.key.sign_document(report, "training-report"),
             )
         return refusal.value.kind
 

@@ -1,4 +1,6 @@
-"""Going around the rules: raw SQL as the app role, with an audit event written by hand, so that only a guard can speak."""
+"""Going around the rules: raw SQL as the app role, with an audit event written by hand, so that
+only a guard can speak.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def plain_url(store: Store) -> str:
 @contextmanager
 def as_app(store: Store) -> Iterator[App]:
     """A transaction of the app role that is never committed."""
-    with psycopg.connect(plain_url(store), options="-c role=countersign_app -c TimeZone=UTC") as connection:
+    with psycopg.connect(
+        plain_url(store), options="-c role=countersign_app -c TimeZone=UTC"
+    ) as connection:
         yield connection
         connection.rollback()
 
@@ -40,15 +44,19 @@ def as_owner(store: Store) -> Iterator[App]:
 
 
 def audit(connection: App, *rows: tuple[str, Any]) -> None:
-    """Write an event that names these rows, as `Store.write` does, so that the demand for one is met."""
+    """Write an event that names these rows, as `Store.write` does, so that the demand for one is
+    met.
+    """
     event = uuid4()
     connection.execute(
-        "insert into event (id, at, action, subject, outcome, entry) values (%s, now(), 'version:register', 'x', 'done', %s)",
+        "insert into event (id, at, action, subject, outcome, entry) values (%s, now(), "
+        "'version:register', 'x', 'done', %s)",
         (event, json.dumps({}).encode()),
     )
     for table, key in rows:
         connection.execute(
-            "insert into event_row (table_name, row_key, event_id) values (%s, %s, %s) on conflict do nothing",
+            "insert into event_row (table_name, row_key, event_id) values (%s, %s, %s) on "
+            "conflict do nothing",
             (table, str(key), event),
         )
 
@@ -59,7 +67,9 @@ def settle(connection: App) -> None:
 
 
 def cause(refusal: psycopg.Error) -> str:
-    """What said no: the constraint's name where there is one, else the SQLSTATE; CS states bear no constraint of ours."""
+    """What said no: the constraint's name where there is one, else the SQLSTATE; CS states bear no
+    constraint of ours.
+    """
     named = refusal.diag.constraint_name
     return named if named and not str(refusal.sqlstate).startswith("CS") else str(refusal.sqlstate)
 
@@ -67,7 +77,9 @@ def cause(refusal: psycopg.Error) -> str:
 def refused(
     store: Store, statement: str, params: Params, *rows: tuple[str, Any], as_who: Any = as_app
 ) -> tuple[str, str]:
-    """Run a statement beside an event that names the rows; what refused it, and its words. Fails when nothing did."""
+    """Run a statement beside an event that names the rows; what refused it, and its words. Fails
+    when nothing did.
+    """
     with as_who(store) as connection:
         with pytest.raises(psycopg.Error) as refusal:
             audit(connection, *rows)
@@ -77,7 +89,9 @@ def refused(
 
 
 class Held:
-    """While nobody can write an event, every command waits with its rows written and its locks taken, before COMMIT."""
+    """While nobody can write an event, every command waits with its rows written and its locks
+    taken, before COMMIT.
+    """
 
     def __init__(self, connection: App) -> None:
         self.connection = connection
@@ -90,7 +104,8 @@ class Held:
             # Without this one transaction sees one moment only.
             self.connection.execute("select pg_stat_clear_snapshot()")
             found = self.connection.execute(
-                "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+                "select count(*) from pg_stat_activity where datname = current_database() and "
+                "wait_event_type = 'Lock'"
             ).fetchone()
             if found is not None and found[0] >= count:
                 return
@@ -100,7 +115,8 @@ class Held:
     def cut(self) -> None:
         """End every session of the app, as a database that crashes does."""
         self.connection.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = "
+            "current_database() "
             "and application_name = 'countersign_app'"
         )
 

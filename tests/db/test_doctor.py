@@ -1,4 +1,6 @@
-"""`countersign doctor` after the whole main job: all is well, and whatever was changed behind the log's back is named."""
+"""`countersign doctor` after the whole main job: all is well, and whatever was changed behind the
+log's back is named.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ from registry.commands import (
     tokens,
     versions,
     work,
-)  # fmt: skip
+)
 from registry.commands import training_runs as training
 from registry.db.store import Store, open_engine
 from registry.errors import Refused
@@ -48,14 +50,16 @@ from tests.build import (
     submit,
     train,
     vote,
-)  # fmt: skip
+)
 
 ORIGIN = "countersign.local/doctor"
 IDENTITIES = ('"id"', '"seq"', '"number"', '"place"')
 
 
 class Patient:
-    """A registry with a whole main job in it, its log signed, its blobs in a folder of their own."""
+    """A registry with a whole main job in it, its log signed, its blobs in a folder of their
+    own.
+    """
 
     def __init__(self, store: Store, url: str, folder: Path) -> None:
         self.store, self.url, self.folder = store, url, folder
@@ -69,7 +73,9 @@ class Patient:
         return doctor.report(self.store, self.blobs, notes.verifier_key(ORIGIN, self.key.public))
 
     def tamper(self, table: str, statement: str) -> list[str]:
-        """Change a table as its owner with the triggers off, look what the doctor says, and change it back."""
+        """Change a table as its owner with the triggers off, look what the doctor says, and change
+        it back.
+        """
         engine = create_engine(self.url)
         with engine.begin() as connection:
             connection.execute(text(f"alter table {table} disable trigger user"))
@@ -79,19 +85,34 @@ class Patient:
             problems: list[str] = self.report()["problems"]
         finally:
             with engine.begin() as connection:
-                named = ", ".join(f'"{name}"' for (name,) in connection.execute(text(
-                    "select column_name from information_schema.columns where table_schema = 'public' "
-                    f"and table_name = '{table}' order by ordinal_position")))  # fmt: skip
-                connection.execute(
-                    text(f"delete from {table} t where not exists (select from kept k where k.id = t.id)")
+                named = ", ".join(
+                    f'"{name}"'
+                    for (name,) in connection.execute(
+                        text(
+                            "select column_name from information_schema.columns where "
+                            "table_schema = 'public' "
+                            f"and table_name = '{table}' order by ordinal_position"
+                        )
+                    )
                 )
                 connection.execute(
                     text(
-                        f"insert into {table} ({named}) overriding system value select {named} from kept on conflict do nothing"
+                        f"delete from {table} t where not exists (select from kept k where k.id = "
+                        "t.id)"
                     )
                 )
-                sets = ", ".join(f"{one} = k.{one}" for one in named.split(", ") if one not in IDENTITIES)
-                connection.execute(text(f"update {table} t set {sets} from kept k where k.id = t.id"))
+                connection.execute(
+                    text(
+                        f"insert into {table} ({named}) overriding system value select {named} "
+                        "from kept on conflict do nothing"
+                    )
+                )
+                sets = ", ".join(
+                    f"{one} = k.{one}" for one in named.split(", ") if one not in IDENTITIES
+                )
+                connection.execute(
+                    text(f"update {table} t set {sets} from kept k where k.id = t.id")
+                )
                 connection.execute(text("drop table kept"))
                 connection.execute(text(f"alter table {table} enable trigger user"))
             engine.dispose()
@@ -122,7 +143,9 @@ def job(store: Store, blobs: Blobs) -> World:
     assert vote(world, world.compliance, "reject") == "rejected"
     trainer = world.trainer.actor
     for end in ("requeue", "fail", "cancel"):
-        run = training.queue(store, engineer, name, world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META)
+        run = training.queue(
+            store, engineer, name, world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
+        )
         taken = work.lease(store, trainer, "w", 60)
         assert taken == (run, 1)
         work.beat(store, trainer, run, 1, {"step": 1}, 60)
@@ -135,7 +158,9 @@ def job(store: Store, blobs: Blobs) -> World:
         else:
             training.cancel(store, engineer, run)
             assert work.beat(store, trainer, run, 1, {}, 60) is True
-    run = training.queue(store, engineer, name, world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META)
+    run = training.queue(
+        store, engineer, name, world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
+    )
     assert work.lease(store, trainer, "w", -1) == (run, 1)
     assert (work.requeue_lost(store), work.requeue_lost(store)) == (1, 0)
     training.cancel(store, engineer, run)
@@ -153,7 +178,9 @@ def let_go(store: Store, blobs: Blobs, world: World) -> None:
     retention.assign(store, admin, "whole/gone", "short", "to be tried out")
     quotas.put(store, admin, "whole", Limits(10**9, 1000), "enough")
     for number, meta in enumerate(({**ADAPTER_META, "domain": "legal"}, {})):
-        draft = versions.Draft("adapter", "whole/gone", adapter_files(blobs, 900 + number), meta, world.base.ref)
+        draft = versions.Draft(
+            "adapter", "whole/gone", adapter_files(blobs, 900 + number), meta, world.base.ref
+        )
         ref = register(store, blobs, world.engineer.actor, draft).ref
         if meta:
             hold = holds.place(store, world.compliance.actor, ref, "Matter 1", "an order")
@@ -189,20 +216,51 @@ def test_after_the_whole_main_job_all_is_well(patient: Patient) -> None:
 
 
 SICK = {
-    "a changed cell": ("version", "update version set tensor_root = manifest_digest where number = 2 and tensor_root "
-                       "<> manifest_digest", "version ", "tensor_root: log"),
-    "a changed name": ("line", "update line set domain = 'medical' where domain = 'legal'", "line ", "domain: log 'legal'"),
-    "a changed verdict": ("review", "update review set verdict = '{\"outcome\": \"pass\"}' where state = 'rejected'",
-                          "review ", "verdict: log"),
-    "a changed share": ("route_generation", "update route_generation set weight_bp = 501 where weight_bp = 500",
-                        "route_generation ", "weight_bp: log 500, table 501"),
-    "an extra row": ("role_grant", "insert into role_grant values (gen_random_uuid(), (select id from account limit 1), "
-                     "'admin', 'whole', now())", "role_grant ", "the table holds it, the log does not"),
-    "a missing row": ("eval_metric", "delete from eval_metric where id = (select id from eval_metric limit 1)",
-                      "eval_metric ", "the log says it is there, the table lacks it"),
-    "a changed event": ("event", "update event set subject = 'nobody' where place = 4", "event ",
-                                   "its column subject differs"),
-}  # fmt: skip
+    "a changed cell": (
+        "version",
+        "update version set tensor_root = manifest_digest where number = 2 and tensor_root "
+        "<> manifest_digest",
+        "version ",
+        "tensor_root: log",
+    ),
+    "a changed name": (
+        "line",
+        "update line set domain = 'medical' where domain = 'legal'",
+        "line ",
+        "domain: log 'legal'",
+    ),
+    "a changed verdict": (
+        "review",
+        "update review set verdict = '{\"outcome\": \"pass\"}' where state = 'rejected'",
+        "review ",
+        "verdict: log",
+    ),
+    "a changed share": (
+        "route_generation",
+        "update route_generation set weight_bp = 501 where weight_bp = 500",
+        "route_generation ",
+        "weight_bp: log 500, table 501",
+    ),
+    "an extra row": (
+        "role_grant",
+        "insert into role_grant values (gen_random_uuid(), (select id from account limit 1), "
+        "'admin', 'whole', now())",
+        "role_grant ",
+        "the table holds it, the log does not",
+    ),
+    "a missing row": (
+        "eval_metric",
+        "delete from eval_metric where id = (select id from eval_metric limit 1)",
+        "eval_metric ",
+        "the log says it is there, the table lacks it",
+    ),
+    "a changed event": (
+        "event",
+        "update event set subject = 'nobody' where place = 4",
+        "event ",
+        "its column subject differs",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", SICK)
@@ -217,7 +275,9 @@ def test_what_changed_behind_the_log_is_named(patient: Patient, what: str) -> No
 
 def test_bytes_that_are_gone_or_cut_are_named(patient: Patient) -> None:
     with patient.store.read(SYSTEM) as session:
-        digest = session.execute(text("select id from blob order by size desc limit 1")).scalar_one()
+        digest = session.execute(
+            text("select id from blob order by size desc limit 1")
+        ).scalar_one()
     [path] = (patient.folder / "blobs").rglob(digest)
     kept = path.read_bytes()
     path.unlink()

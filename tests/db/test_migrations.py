@@ -1,4 +1,6 @@
-"""Migrations: empty to head is the metadata, one line of dated steps, SQL that waits for no lock, and no way back past evidence."""
+"""Migrations: empty to head is the metadata, one line of dated steps, SQL that waits for no lock,
+and no way back past evidence.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +33,18 @@ NOT_OURS = {
     "transition",
 }  # alembic's own, and the triggers' list of steps, which no code of ours reads
 ONE_WAY = {
-    "2026_11_22_guards", "2026_11_22_decisions", "2026_11_23_profiles", "2026_11_23_tags", "2026_11_25_hub", "2026_11_25_retention",
-    "2026_11_25_retention_guards", "2026_11_25_collections", "2026_11_25_templates",
-    "2026_11_25_search", "2026_11_25_search_rows",
-}  # fmt: skip
+    "2026_11_22_guards",
+    "2026_11_22_decisions",
+    "2026_11_23_profiles",
+    "2026_11_23_tags",
+    "2026_11_25_hub",
+    "2026_11_25_retention",
+    "2026_11_25_retention_guards",
+    "2026_11_25_collections",
+    "2026_11_25_templates",
+    "2026_11_25_search",
+    "2026_11_25_search_rows",
+}
 
 
 @pytest.fixture
@@ -61,10 +71,17 @@ def test_a_migrated_database_is_the_metadata(database: str) -> None:
     ischema_names.setdefault("xid8", Xid8)  # SQLAlchemy's reflection does not know it
     engine = create_engine(database)
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={
-            "compare_type": lambda _c, _i, _m, found, wanted: (isinstance(found, Xid8) != isinstance(wanted, Xid8)) or None,
-            "include_object": lambda _o, name, kind, *_: not (kind == "table" and name in NOT_OURS),
-        })  # fmt: skip
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "compare_type": lambda _c, _i, _m, found, wanted: (
+                    (isinstance(found, Xid8) != isinstance(wanted, Xid8)) or None
+                ),
+                "include_object": lambda _o, name, kind, *_: (
+                    not (kind == "table" and name in NOT_OURS)
+                ),
+            },
+        )
         assert compare_metadata(context, Table.metadata) == []
     engine.dispose()
 
@@ -76,21 +93,39 @@ def test_a_forgotten_column_would_be_seen(empty: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("alter table line drop column created_by"))
         connection.execute(text("drop index uq_rollout_active"))
-        context = MigrationContext.configure(connection, opts={"include_object": lambda _o, name, kind, *_: not (
-            kind == "table" and name in NOT_OURS)})  # fmt: skip
-        assert {step[0] for step in compare_metadata(context, Table.metadata)} == {"add_column", "add_index"}
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "include_object": lambda _o, name, kind, *_: (
+                    not (kind == "table" and name in NOT_OURS)
+                )
+            },
+        )
+        assert {step[0] for step in compare_metadata(context, Table.metadata)} == {
+            "add_column",
+            "add_index",
+        }
     engine.dispose()
 
 
 def test_the_checks_are_those_of_the_metadata(database: str) -> None:
-    """alembic compares no CHECKs: their names here, their words by the guards that are tried one by one."""
+    """alembic compares no CHECKs: their names here, their words by the guards that are tried one by
+    one.
+    """
     engine = create_engine(database)
     with engine.connect() as connection:
-        held = {name for table in Table.metadata.tables
-                for name in (one["name"] for one in inspect(connection).get_check_constraints(table))}  # fmt: skip
+        held = {
+            name
+            for table in Table.metadata.tables
+            for name in (one["name"] for one in inspect(connection).get_check_constraints(table))
+        }
     engine.dispose()
-    wanted = {str(one.name) for table in Table.metadata.tables.values() for one in table.constraints
-              if isinstance(one, CheckConstraint)}  # fmt: skip
+    wanted = {
+        str(one.name)
+        for table in Table.metadata.tables.values()
+        for one in table.constraints
+        if isinstance(one, CheckConstraint)
+    }
     assert held == wanted
 
 
@@ -158,12 +193,18 @@ def test_squawk_finds_nothing(tmp_path: Path) -> None:
     sql = tmp_path / "migrations.sql"
     sql.write_text(offline())
     ended = subprocess.run(
-        [squawk, "--config", str(repository() / ".squawk.toml"), str(sql)], capture_output=True, text=True
+        [squawk, "--config", str(repository() / ".squawk.toml"), str(sql)],
+        capture_output=True,
+        text=True,
     )
     assert ended.returncode == 0, ended.stdout
-    sql.write_text("alter table line add column shade text not null; create index on line (domain);")
+    sql.write_text(
+        "alter table line add column shade text not null; create index on line (domain);"
+    )
     ended = subprocess.run(
-        [squawk, "--config", str(repository() / ".squawk.toml"), str(sql)], capture_output=True, text=True
+        [squawk, "--config", str(repository() / ".squawk.toml"), str(sql)],
+        capture_output=True,
+        text=True,
     )
     assert ended.returncode == 1
     assert "adding-required-field" in ended.stdout + ended.stderr
@@ -173,7 +214,9 @@ def test_the_sql_runs_by_hand_on_an_empty_database(empty: str) -> None:
     import psycopg
 
     sql = offline()
-    with psycopg.connect(empty.replace("postgresql+psycopg", "postgresql"), autocommit=True) as connection:
+    with psycopg.connect(
+        empty.replace("postgresql+psycopg", "postgresql"), autocommit=True
+    ) as connection:
         connection.execute(sql)
     assert migrate.current(empty) == script().get_current_head()
 
@@ -182,14 +225,23 @@ def test_two_upgrades_at_once_are_one(empty: str) -> None:
     """In processes of their own, as two deployments are: alembic keeps its state in the process."""
     code = f"from registry.db import migrate; print(migrate.upgrade({empty!r}))"
     with ThreadPoolExecutor(3) as pool:
-        ended = list(pool.map(
-            lambda _: subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=repository()), range(3)
-        ))  # fmt: skip
-    assert [(one.returncode, one.stdout.strip()) for one in ended] == [(0, script().get_current_head())] * 3, ended
+        ended = list(
+            pool.map(
+                lambda _: subprocess.run(
+                    [sys.executable, "-c", code], capture_output=True, text=True, cwd=repository()
+                ),
+                range(3),
+            )
+        )
+    assert [(one.returncode, one.stdout.strip()) for one in ended] == [
+        (0, script().get_current_head())
+    ] * 3, ended
 
 
 def test_an_owner_who_may_not_make_roles_is_told_what_to_ask_for(empty: str) -> None:
-    """And once a superuser has granted them, he needs no more: neither to make nor to hand on a role."""
+    """And once a superuser has granted them, he needs no more: neither to make nor to hand on a
+    role.
+    """
     url = make_url(empty)
     limited = url.set(username=f"limited_{url.database}", password="x")
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
@@ -224,7 +276,9 @@ def test_a_newer_database_is_refused(empty: str) -> None:
     migrate.upgrade(empty)
     engine = create_engine(empty)
     with engine.begin() as connection:
-        connection.execute(text("update alembic_version set version_num = '2031_01_01_flying_cars'"))
+        connection.execute(
+            text("update alembic_version set version_num = '2031_01_01_flying_cars'")
+        )
     engine.dispose()
     with pytest.raises(Conflict) as refusal:
         migrate.upgrade(empty)

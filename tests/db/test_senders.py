@@ -1,4 +1,6 @@
-"""Going around the rule of whose bytes are named: PostgreSQL itself refuses what another team's rows alone name."""
+"""Going around the rule of whose bytes are named: PostgreSQL itself refuses what another team's
+rows alone name.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def two(store: Store, blobs: Blobs) -> list[World]:
 def a_secret(world: World) -> str:
     """Bytes that one version of a team names, and nothing else."""
     files = adapter_files(world.blobs, secrets.randbelow(1 << 30))
-    draft = versions.Draft("adapter", f"{world.team}/secret", files, {**ADAPTER_META, "domain": "x"}, world.base.ref)
+    draft = versions.Draft(
+        "adapter", f"{world.team}/secret", files, {**ADAPTER_META, "domain": "x"}, world.base.ref
+    )
     register(world.store, world.blobs, world.engineer.actor, draft)
     return files[0].sha256
 
@@ -41,30 +45,43 @@ def a_secret(world: World) -> str:
 def signed(connection: App, account: UUID | None, table: str, key: Any) -> None:
     """The event of somebody's own act, as `Store.write` records it."""
     event = uuid4()
-    connection.execute("insert into event (id, at, actor_id, action, subject, outcome, entry) "
-                       "values (%s, now(), %s, 'version:register', 'x', 'done', %s)", (event, account, b"{}"))  # fmt: skip
     connection.execute(
-        "insert into event_row (table_name, row_key, event_id) values (%s, %s, %s)", (table, str(key), event)
+        "insert into event (id, at, actor_id, action, subject, outcome, entry) "
+        "values (%s, now(), %s, 'version:register', 'x', 'done', %s)",
+        (event, account, b"{}"),
+    )
+    connection.execute(
+        "insert into event_row (table_name, row_key, event_id) values (%s, %s, %s)",
+        (table, str(key), event),
     )
 
 
-def named(world: World, account: UUID | None, blob: str, *, first: Callable[[App], None] = lambda _: None) -> str:
+def named(
+    world: World, account: UUID | None, blob: str, *, first: Callable[[App], None] = lambda _: None
+) -> str:
     """Name bytes in a draft's row by raw SQL, as that account's act; what PostgreSQL says to it."""
     with world.store.read(SYSTEM) as session:
-        line, = session.execute(text("select id from line where team = :team and kind = 'adapter' limit 1"),
-                                {"team": world.team}).one()  # fmt: skip
+        (line,) = session.execute(
+            text("select id from line where team = :team and kind = 'adapter' limit 1"),
+            {"team": world.team},
+        ).one()
     version, row = uuid4(), uuid4()
     with as_app(world.store) as connection:
         first(connection)
-        connection.execute("insert into node (id, kind, team, ref) values (%s, 'adapter', %s, %s)",
-                           (version, world.team, f"{world.team}/around@draft-{version.hex[:8]}"))  # fmt: skip
         connection.execute(
-            "insert into version (id, line_id, state, manifest_digest, meta, facts, created_by, created_at) "
+            "insert into node (id, kind, team, ref) values (%s, 'adapter', %s, %s)",
+            (version, world.team, f"{world.team}/around@draft-{version.hex[:8]}"),
+        )
+        connection.execute(
+            "insert into version (id, line_id, state, manifest_digest, meta, facts, created_by, "
+            "created_at) "
             "values (%s, %s, 'draft', %s, '{}', '{}', %s, now())",
             (version, line, f"sha256:{secrets.token_hex(32)}", account),
         )
-        connection.execute("insert into version_file (id, version_id, path, blob_id) values (%s, %s, 'f', %s)",
-                           (row, version, blob))  # fmt: skip
+        connection.execute(
+            "insert into version_file (id, version_id, path, blob_id) values (%s, %s, 'f', %s)",
+            (row, version, blob),
+        )
         signed(connection, account, "version_file", row)
         for table in ("node", "version"):
             signed(connection, account, table, version)
@@ -90,13 +107,19 @@ def test_a_part_is_no_proof_and_two_own_rows_are_no_alibi(two: list[World]) -> N
     victim, thief = two
     blob, who = a_secret(victim), thief.engineer
     begun = "insert into blob_sender (id, account_id, whole, at) values (%s, %s, false, now())"
-    assert named(thief, who.id, blob, first=lambda one: one.execute(begun, (blob, who.id)) and None) == "CS025"
+    assert (
+        named(thief, who.id, blob, first=lambda one: one.execute(begun, (blob, who.id)) and None)
+        == "CS025"
+    )
     files = adapter_files(thief.blobs, secrets.randbelow(1 << 30))
     draft = versions.Draft("adapter", f"{thief.team}/own", files, {}, thief.base.ref)
     ref = register(thief.store, thief.blobs, who.actor, draft).ref
     with as_app(thief.store) as connection:
-        rows = connection.execute("select f.id, f.version_id from version_file f join node n on n.id = f.version_id "
-                                  "where n.ref = %s", (ref,)).fetchall()  # fmt: skip
+        rows = connection.execute(
+            "select f.id, f.version_id from version_file f join node n on n.id = f.version_id "
+            "where n.ref = %s",
+            (ref,),
+        ).fetchall()
         assert len(rows) == 2
         for row, _ in rows:
             connection.execute("update version_file set blob_id = %s where id = %s", (blob, row))
@@ -116,13 +139,23 @@ def test_who_sees_the_team_and_the_registry_itself_pass(two: list[World], store:
 
 
 def test_every_table_that_names_bytes_asks_whose_they_are(store: Store) -> None:
-    """A foreign key to blob without its guard, or that `teams_naming` or the rule's own query leaves out, is found here."""
+    """A foreign key to blob without its guard, or that `teams_naming` or the rule's own query
+    leaves out, is found here.
+    """
     with store.read(SYSTEM) as session:
-        guarded = {(row.holder, row.field.replace("\\000", "")) for row in session.execute(text(
-            "select tgrelid::regclass::text as holder, encode(tgargs, 'escape') as field from pg_trigger "
-            "where tgname = 'own_bytes' and tgdeferrable and tginitdeferred"
-        ))}  # fmt: skip
-        source = session.execute(text("select prosrc from pg_proc where proname = 'teams_naming'")).scalar_one()
+        guarded = {
+            (row.holder, row.field.replace("\\000", ""))
+            for row in session.execute(
+                text(
+                    "select tgrelid::regclass::text as holder, encode(tgargs, 'escape') as field "
+                    "from pg_trigger "
+                    "where tgname = 'own_bytes' and tgdeferrable and tginitdeferred"
+                )
+            )
+        }
+        source = session.execute(
+            text("select prosrc from pg_proc where proname = 'teams_naming'")
+        ).scalar_one()
     assert guarded == set(bytes_table.namers())
     for told in (source, str(senders.STRANGE)):
         for table, column in bytes_table.namers():
@@ -131,7 +164,9 @@ def test_every_table_that_names_bytes_asks_whose_they_are(store: Store) -> None:
 
 
 def test_the_question_reads_no_table_whole(two: list[World]) -> None:
-    """With sequential scans made dear, every table is reached by an index: it costs the same among a million rows."""
+    """With sequential scans made dear, every table is reached by an index: it costs the same among
+    a million rows.
+    """
     with two[0].store.read(SYSTEM) as session:
         session.execute(text("set local enable_seqscan = off"))
         given = {
@@ -148,8 +183,22 @@ def test_the_question_reads_no_table_whole(two: list[World]) -> None:
 def test_the_rule_s_own_no_comes_first(two: list[World]) -> None:
     victim, thief = two
     files = adapter_files(victim.blobs, secrets.randbelow(1 << 30))
-    register(victim.store, victim.blobs, victim.engineer.actor, versions.Draft(
-        "adapter", f"{victim.team}/secret", files, {**ADAPTER_META, "domain": "x"}, victim.base.ref))  # fmt: skip
+    register(
+        victim.store,
+        victim.blobs,
+        victim.engineer.actor,
+        versions.Draft(
+            "adapter",
+            f"{victim.team}/secret",
+            files,
+            {**ADAPTER_META, "domain": "x"},
+            victim.base.ref,
+        ),
+    )
     with pytest.raises(Unverified):
-        versions.register(thief.store, thief.blobs, thief.engineer.actor, versions.Draft(
-            "adapter", f"{thief.team}/own", files, {}, thief.base.ref))  # fmt: skip
+        versions.register(
+            thief.store,
+            thief.blobs,
+            thief.engineer.actor,
+            versions.Draft("adapter", f"{thief.team}/own", files, {}, thief.base.ref),
+        )

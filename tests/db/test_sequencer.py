@@ -1,4 +1,6 @@
-"""The log's single writer: contiguous numbers, signatures only over what is durable, and none over a changed past."""
+"""The log's single writer: contiguous numbers, signatures only over what is durable, and none over
+a changed past.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ class Log:
             return session.execute(text(statement)).all()
 
     def tamper(self, *statements: str) -> None:
-        """Change the log as its owner can who turns the triggers off: a restored backup, an intruder."""
+        """Change the log as its owner can who turns the triggers off: a restored backup, an
+        intruder.
+        """
         engine = create_engine(self.url)
         with engine.begin() as connection:
             for table in ("event", "leaf", "tree_head", "event_row"):
@@ -86,7 +90,9 @@ class Log:
 def log(fresh_store: Store, fresh_database: str, tmp_path: Path) -> Iterator[Log]:
     """A log with the built-in policies in it and nothing numbered."""
     engine = open_engine(fresh_database, "countersign_sequencer")
-    yield Log(fresh_store, fresh_database, engine, SigningKey.generate(), tmp_path / "tree-heads.log")
+    yield Log(
+        fresh_store, fresh_database, engine, SigningKey.generate(), tmp_path / "tree-heads.log"
+    )
     engine.dispose()
 
 
@@ -97,7 +103,12 @@ def test_numbers_are_contiguous_while_many_write(log: Log) -> None:
     with ThreadPoolExecutor(8) as pool:
         people = list(pool.map(lambda _: a_person(log.store, "engineer", signs=False), range(64)))
     until(lambda: log.ask("select count(*) from event_pending") == [(0,)])
-    until(lambda: log.ask("select note is not null from tree_head order by size desc limit 1") == [(True,)])
+    until(
+        lambda: (
+            log.ask("select note is not null from tree_head order by size desc limit 1")
+            == [(True,)]
+        )
+    )
     stop.set()
     runner.join(60)
     assert not runner.is_alive()
@@ -110,7 +121,9 @@ def test_numbers_are_contiguous_while_many_write(log: Log) -> None:
 
 
 def test_a_signature_covers_only_what_is_durable(log: Log) -> None:
-    """Asked over another connection at the moment of signing: leaves and head are there, and their note is not yet."""
+    """Asked over another connection at the moment of signing: leaves and head are there, and their
+    note is not yet.
+    """
     seen: list[tuple[int, int, bool]] = []
 
     class Asking(Witness):
@@ -173,7 +186,9 @@ def test_a_crash_after_the_file_was_written_is_made_good(log: Log) -> None:
 
 
 def test_a_torn_last_line_of_the_file_is_no_lie(log: Log) -> None:
-    """A power cut in the middle of the write: what is whole in the file still guards, and signing goes on."""
+    """A power cut in the middle of the write: what is whole in the file still guards, and signing
+    goes on.
+    """
     sequencer = log.sequencer()
     sequencer.step()
     with log.file.open("ab") as file:
@@ -186,17 +201,34 @@ def test_a_torn_last_line_of_the_file_is_no_lie(log: Log) -> None:
     assert audit.check(log.store, SYSTEM, log.trusted).problems == []
 
 
-RESTORED = ("delete from leaf", "delete from tree_head", "delete from event_row", "delete from event_pending",
-            "delete from event where place > 2", "insert into event_pending select place, id from event")  # fmt: skip
+RESTORED = (
+    "delete from leaf",
+    "delete from tree_head",
+    "delete from event_row",
+    "delete from event_pending",
+    "delete from event where place > 2",
+    "insert into event_pending select place, id from event",
+)
 PAST: dict[str, tuple[str, ...]] = {
     "an older backup": RESTORED,
-    "an event rewritten": ("update event set entry = convert_to(replace(convert_from(entry, 'UTF8'), 'system', 'nobody'), 'UTF8') "
-                           "where place = 1",),
-    "two events swapped": ("delete from leaf where seq in (0, 1)", "insert into leaf select 0, id, sha256('') from event "
-                           "where place = 2", "insert into leaf select 1, id, sha256('') from event where place = 1"),
-    "an empty database": ("delete from leaf", "delete from tree_head", "delete from event_row", "delete from event_pending",
-                          "delete from event"),
-}  # fmt: skip
+    "an event rewritten": (
+        "update event set entry = convert_to(replace(convert_from(entry, 'UTF8'), 'system', "
+        "'nobody'), 'UTF8') "
+        "where place = 1",
+    ),
+    "two events swapped": (
+        "delete from leaf where seq in (0, 1)",
+        "insert into leaf select 0, id, sha256('') from event where place = 2",
+        "insert into leaf select 1, id, sha256('') from event where place = 1",
+    ),
+    "an empty database": (
+        "delete from leaf",
+        "delete from tree_head",
+        "delete from event_row",
+        "delete from event_pending",
+        "delete from event",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", PAST)
@@ -258,7 +290,9 @@ def test_two_that_both_believe_to_lead_fork_nothing(log: Log) -> None:
 
     with ThreadPoolExecutor(3) as pool:
         two = [pool.submit(steps, log.sequencer()) for _ in range(2)]
-        writer = pool.submit(lambda: [a_person(log.store, "engineer", signs=False) for _ in range(20)])
+        writer = pool.submit(
+            lambda: [a_person(log.store, "engineer", signs=False) for _ in range(20)]
+        )
         for one in (*two, writer):
             one.result()
     log.sequencer().step()
@@ -272,8 +306,13 @@ def test_the_sequencer_waits_for_a_database_that_went_away(log: Log) -> None:
     until(lambda: log.ask("select count(*) from leaf") == [(3,)])
     engine = create_engine(log.url)
     with engine.connect() as connection:
-        connection.execute(text("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
-                                "and application_name = 'countersign_sequencer'"))  # fmt: skip
+        connection.execute(
+            text(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = "
+                "current_database() "
+                "and application_name = 'countersign_sequencer'"
+            )
+        )
     engine.dispose()
     a_person(log.store, "engineer", signs=False)
     until(lambda: log.ask("select count(*) from leaf") == [(4,)])
@@ -282,14 +321,19 @@ def test_the_sequencer_waits_for_a_database_that_went_away(log: Log) -> None:
     assert not runner.is_alive()
 
 
-def test_a_rewritten_event_is_told_online_and_offline(log: Log, blobs: Blobs, tmp_path: Path) -> None:
+def test_a_rewritten_event_is_told_online_and_offline(
+    log: Log, blobs: Blobs, tmp_path: Path
+) -> None:
     approved(a_world(log.store, blobs, "offline"))
     sequencer = log.sequencer()
     sequencer.step()
     assert audit.check(log.store, SYSTEM, log.trusted).ok
     assert log.export(tmp_path) == 0
-    log.tamper("update event set entry = convert_to(replace(convert_from(entry, 'UTF8'), '\"verdict\":\"approve\"', "
-               "'\"verdict\":\"reject\"'), 'UTF8') where action = 'review:vote'")  # fmt: skip
+    log.tamper(
+        "update event set entry = convert_to(replace(convert_from(entry, 'UTF8'), "
+        '\'"verdict":"approve"\', '
+        "'\"verdict\":\"reject\"'), 'UTF8') where action = 'review:vote'"
+    )
     checked = audit.check(log.store, SYSTEM, log.trusted)
     assert any("is not the hash of event" in problem for problem in checked.problems)
     assert log.export(tmp_path) == 8
@@ -297,10 +341,20 @@ def test_a_rewritten_event_is_told_online_and_offline(log: Log, blobs: Blobs, tm
 
 def test_a_log_signed_anew_with_another_key_convinces_nobody(log: Log, tmp_path: Path) -> None:
     log.sequencer().step()
-    log.tamper("update event set entry = convert_to(replace(convert_from(entry, 'UTF8'), 'system', 'nobody'), 'UTF8')",
-               "delete from leaf", "delete from tree_head", "insert into event_pending select place, id from event")  # fmt: skip
-    forged = Sequencer(Store(log.engine), SigningKey.generate(), ORIGIN, Witness(tmp_path / "forged"))
+    log.tamper(
+        "update event set entry = convert_to(replace(convert_from(entry, 'UTF8'), 'system', "
+        "'nobody'), 'UTF8')",
+        "delete from leaf",
+        "delete from tree_head",
+        "insert into event_pending select place, id from event",
+    )
+    forged = Sequencer(
+        Store(log.engine), SigningKey.generate(), ORIGIN, Witness(tmp_path / "forged")
+    )
     forged.step()
-    assert any("no signature by the given key" in one for one in audit.check(log.store, SYSTEM, log.trusted).problems)
+    assert any(
+        "no signature by the given key" in one
+        for one in audit.check(log.store, SYSTEM, log.trusted).problems
+    )
     with pytest.raises(Unverified):
         log.export(tmp_path)

@@ -1,4 +1,6 @@
-"""The one clever object: nothing unaudited commits, nothing writes in a query, nothing changes an event."""
+"""The one clever object: nothing unaudited commits, nothing writes in a query, nothing changes an
+event.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,11 @@ def test_a_change_and_its_event_commit_together(store: Store, team: str) -> None
         tx.audit(line.ref, why="test")
     [event] = events(store, team)
     entry = json.loads(event.entry)
-    assert (entry["action"], entry["outcome"], entry["facts"]) == ("version:register", "done", {"why": "test"})
+    assert (entry["action"], entry["outcome"], entry["facts"]) == (
+        "version:register",
+        "done",
+        {"why": "test"},
+    )
     [row] = entry["rows"]
     assert (row["table"], row["key"], row["op"]) == ("line", str(line.id), "put")
     assert row["row"]["name"] == "line"
@@ -61,11 +67,14 @@ def test_a_change_through_upkeep_is_refused_by_postgresql(store: Store, team: st
     assert lines(store, team) == 0
 
 
-def test_an_unaudited_change_by_raw_sql_as_the_app_role_is_refused_at_commit(store: Store, team: str) -> None:
+def test_an_unaudited_change_by_raw_sql_as_the_app_role_is_refused_at_commit(
+    store: Store, team: str
+) -> None:
     url = store.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url, options="-c role=countersign_app") as connection:
         connection.execute(
-            "insert into line (id, kind, team, name, created_at) values (%s, 'adapter', %s, 'x', now())",
+            "insert into line (id, kind, team, name, created_at) values (%s, 'adapter', %s, 'x', "
+            "now())",
             (uuid4(), team),
         )
         with pytest.raises(psycopg.Error) as refusal:
@@ -78,10 +87,23 @@ def test_an_event_of_another_transaction_does_not_cover_a_change(store: Store, t
     with store.write(SYSTEM, Action.VERSION_REGISTER, team) as tx:
         line = tx.add(a_line(team))
         account = tx.add(
-            Account(id=uuid4(), kind="person", name_commitment=seal(tx.session, "note", team), created_at=tx.now)
+            Account(
+                id=uuid4(),
+                kind="person",
+                name_commitment=seal(tx.session, "note", team),
+                created_at=tx.now,
+            )
         )
-        token = tx.add(Token(id=uuid4().hex[:12], account_id=account.id, secret_hash=f"sha256:{uuid4().hex * 2}", scopes=[],
-                             created_at=tx.now, expires_at=tx.now + timedelta(days=1)))  # fmt: skip
+        token = tx.add(
+            Token(
+                id=uuid4().hex[:12],
+                account_id=account.id,
+                secret_hash=f"sha256:{uuid4().hex * 2}",
+                scopes=[],
+                created_at=tx.now,
+                expires_at=tx.now + timedelta(days=1),
+            )
+        )
         tx.audit(line.ref)
     url = store.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url, options="-c role=countersign_app") as connection:
@@ -92,8 +114,12 @@ def test_an_event_of_another_transaction_does_not_cover_a_change(store: Store, t
 
 
 @pytest.mark.parametrize("table", ["event", "event_row", "leaf"])
-@pytest.mark.parametrize("statement", ["update {} set {} = {}", "delete from {}", "truncate {} cascade"])
-def test_the_log_is_append_only_even_for_its_owner(store: Store, database: str, table: str, statement: str) -> None:
+@pytest.mark.parametrize(
+    "statement", ["update {} set {} = {}", "delete from {}", "truncate {} cascade"]
+)
+def test_the_log_is_append_only_even_for_its_owner(
+    store: Store, database: str, table: str, statement: str
+) -> None:
     column = {"event": "action", "event_row": "row_key", "leaf": "hash"}[table]
     url = database.replace("postgresql+psycopg", "postgresql")
     with psycopg.connect(url) as connection, pytest.raises(psycopg.Error) as refusal:
@@ -103,8 +129,12 @@ def test_the_log_is_append_only_even_for_its_owner(store: Store, database: str, 
 
 def test_the_app_role_has_no_right_to_update_or_delete_events(store: Store) -> None:
     url = store.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    for statement in ("update event set action = 'x'", "delete from event", "delete from leaf", "insert into leaf "
-                      "values (0, gen_random_uuid(), '')"):  # fmt: skip
+    for statement in (
+        "update event set action = 'x'",
+        "delete from event",
+        "delete from leaf",
+        "insert into leaf values (0, gen_random_uuid(), '')",
+    ):
         with (
             psycopg.connect(url, options="-c role=countersign_app") as connection,
             pytest.raises(psycopg.errors.InsufficientPrivilege),
@@ -162,11 +192,19 @@ def test_a_stale_sign_in_is_asked_to_be_fresh(store: Store) -> None:
 def test_personal_text_is_in_the_log_only_as_a_commitment(store: Store) -> None:
     with store.write(SYSTEM, Action.ACCOUNT_CREATE) as tx:
         name = f"ana-{uuid4().hex[:8]}"
-        account = tx.add(Account(id=uuid4(), kind="person", name_commitment=seal(tx.session, "account", name),
-                                 created_at=tx.now))  # fmt: skip
+        account = tx.add(
+            Account(
+                id=uuid4(),
+                kind="person",
+                name_commitment=seal(tx.session, "account", name),
+                created_at=tx.now,
+            )
+        )
         tx.audit(f"account:{account.id}")
     with store.read(SYSTEM) as session:
-        entry = session.scalars(select(Event.entry).where(Event.subject == f"account:{account.id}")).one()
+        entry = session.scalars(
+            select(Event.entry).where(Event.subject == f"account:{account.id}")
+        ).one()
     assert name.encode() not in entry
     assert account.name_commitment.encode() in entry
 
@@ -174,9 +212,16 @@ def test_personal_text_is_in_the_log_only_as_a_commitment(store: Store) -> None:
 def test_a_deferred_job_exists_only_if_the_transaction_commits(store: Store, team: str) -> None:
     def jobs() -> int:
         with store.read(SYSTEM) as session:
-            return session.scalar(
-                text("select count(*) from procrastinate.procrastinate_jobs where args ->> 'mark' = :mark"), {"mark": team}
-            ) or 0  # fmt: skip
+            return (
+                session.scalar(
+                    text(
+                        "select count(*) from procrastinate.procrastinate_jobs where args ->> "
+                        "'mark' = :mark"
+                    ),
+                    {"mark": team},
+                )
+                or 0
+            )
 
     with pytest.raises(Refused), store.write(SYSTEM, Action.VERSION_REGISTER, team) as tx:
         tx.defer("requeue_lost", mark=team)
@@ -193,7 +238,14 @@ def test_upkeep_may_write_its_own_tables(store: Store) -> None:
     key = uuid4()
     with store.upkeep("a lease") as session:
         session.add(
-            Lease(id=key, worker="w", account_id=trainer.id, attempt=1, expires_at=datetime.now(UTC), progress={})
+            Lease(
+                id=key,
+                worker="w",
+                account_id=trainer.id,
+                attempt=1,
+                expires_at=datetime.now(UTC),
+                progress={},
+            )
         )
     with store.upkeep("the lease again") as session:
         session.delete(session.get_one(Lease, key))

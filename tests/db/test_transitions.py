@@ -1,4 +1,6 @@
-"""Every (state, state) pair of every table with states: PostgreSQL allows what the pure tables allow, and nothing else."""
+"""Every (state, state) pair of every table with states: PostgreSQL allows what the pure tables
+allow, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +17,39 @@ from tests.db.around import as_owner, plain_url
 
 VERSION = ("draft", "registered", "deprecated", "recalled", "deleted")
 STATES: dict[str, tuple[str, ...]] = {
-    "version": VERSION, "dataset_version": VERSION, "review": reviews.STATES, "training_run": training_runs.STATES,
-    "eval_run": training_runs.STATES, "rollout": rollouts.STATES,
-}  # fmt: skip
-
+    "version": VERSION,
+    "dataset_version": VERSION,
+    "review": reviews.STATES,
+    "training_run": training_runs.STATES,
+    "eval_run": training_runs.STATES,
+    "rollout": rollouts.STATES,
+}
 # As DOMAIN.md draws them; those of a rollout stand in rules/rollouts.
 DRAWN = {
-    "version": {"draft": ["registered", "recalled", "deleted"], "registered": ["deprecated", "recalled", "deleted"],
-                "deprecated": ["recalled", "deleted"], "deleted": ["recalled"]},
-    "review": {"open": ["approved", "rejected", "changes_requested", "withdrawn", "expired"],
-               "approved": ["voided", "expired"]},
-    "training_run": {"queued": ["running", "cancelled"], "running": ["succeeded", "failed", "cancelled", "queued"]},
-}  # fmt: skip
+    "version": {
+        "draft": ["registered", "recalled", "deleted"],
+        "registered": ["deprecated", "recalled", "deleted"],
+        "deprecated": ["recalled", "deleted"],
+        "deleted": ["recalled"],
+    },
+    "review": {
+        "open": ["approved", "rejected", "changes_requested", "withdrawn", "expired"],
+        "approved": ["voided", "expired"],
+    },
+    "training_run": {
+        "queued": ["running", "cancelled"],
+        "running": ["succeeded", "failed", "cancelled", "queued"],
+    },
+}
 DRAWN["dataset_version"], DRAWN["eval_run"] = DRAWN["version"], DRAWN["training_run"]
-FIRST = {"version": "draft", "dataset_version": "draft", "review": "open", "training_run": "queued", "eval_run": "queued",
-         "rollout": "pending"}  # fmt: skip
+FIRST = {
+    "version": "draft",
+    "dataset_version": "draft",
+    "review": "open",
+    "training_run": "queued",
+    "eval_run": "queued",
+    "rollout": "pending",
+}
 
 
 def legal(table: str) -> set[tuple[str, str]]:
@@ -41,7 +61,9 @@ def legal(table: str) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("table", STATES)
 def test_every_pair(store: Store, table: str) -> None:
-    """The trigger is put on a bare table of that name, so that no CHECK and no other trigger can speak in its place."""
+    """The trigger is put on a bare table of that name, so that no CHECK and no other trigger can
+    speak in its place.
+    """
     with as_owner(store) as connection:
         connection.execute("create schema scratch")
         connection.execute(f"create table scratch.{table} (id int primary key, state text)")
@@ -64,14 +86,20 @@ def test_every_pair(store: Store, table: str) -> None:
 
         for (number, old), new in product(enumerate(STATES[table]), STATES[table]):
             allowed = old == new or (old, new) in legal(table)
-            assert goes(f"update scratch.{table} set state = %s where id = %s", new, number) == allowed, (old, new)
+            assert (
+                goes(f"update scratch.{table} set state = %s where id = %s", new, number) == allowed
+            ), (old, new)
         for new in STATES[table]:
-            assert goes(f"insert into scratch.{table} values (99, %s)", new) == (new == FIRST[table]), new
+            assert goes(f"insert into scratch.{table} values (99, %s)", new) == (
+                new == FIRST[table]
+            ), new
 
 
 def test_the_table_of_steps_holds_nothing_else(store: Store) -> None:
     with psycopg.connect(plain_url(store)) as connection:
-        held = set(connection.execute("select table_name, old_state, new_state from transition").fetchall())
+        held = set(
+            connection.execute("select table_name, old_state, new_state from transition").fetchall()
+        )
         triggers = connection.execute(
             "select c.relname from pg_trigger t join pg_class c on c.oid = t.tgrelid "
             "where t.tgname = 'stepped' and t.tgenabled = 'O'"

@@ -20,15 +20,28 @@ from registry.client import Countersign
 from tests.build import repository
 from trainer.demo.stage import EXTRAS
 
-PROGRAM = "import sys; from trainer.demo import __main__ as demo, stage; stage.EXTRAS = {!r}; sys.exit(demo.main())"
+PROGRAM = (
+    "import sys; from trainer.demo import __main__ as demo, stage; stage.EXTRAS = {!r}; "
+    "sys.exit(demo.main())"
+)
 STEP = re.compile(r"^ ?(\d+)/(\d+)  ")
 
 
 def environment(home: Path, port: int) -> dict[str, str]:
     """What `make demo` sets, for the tiny base and a home of the test's own."""
-    bare = {name: value for name, value in os.environ.items() if not name.startswith(("COUNTERSIGN_", "DEMO_"))}
-    return bare | {"DEMO_BASE": "tiny", "DEMO_EXIT": "1", "DEMO_HOME": str(home), "DEMO_PORT": str(port),
-                   "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}  # fmt: skip
+    bare = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("COUNTERSIGN_", "DEMO_"))
+    }
+    return bare | {
+        "DEMO_BASE": "tiny",
+        "DEMO_EXIT": "1",
+        "DEMO_HOME": str(home),
+        "DEMO_PORT": str(port),
+        "OMP_NUM_THREADS": "2",
+        "HF_HUB_OFFLINE": "1",
+    }
 
 
 @dataclass
@@ -43,11 +56,17 @@ class Demo:
     process: subprocess.Popen[str] | None = None
 
     def run(self, timeout: float = 1200) -> int:
-        """Run to its end; its exit status, negative when a signal ended it. The time-out ends a hang, not a slow run."""
+        """Run to its end; its exit status, negative when a signal ended it. The time-out ends a
+        hang, not a slow run.
+        """
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM.format(self.extras)], cwd=repository(),
-            env=environment(self.home, self.port), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+            [sys.executable, "-c", PROGRAM.format(self.extras)],
+            cwd=repository(),
+            env=environment(self.home, self.port),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         reader = threading.Thread(target=self._read, daemon=True)
         reader.start()
         try:
@@ -69,7 +88,9 @@ class Demo:
             self.lines.append(line.rstrip())
             found = STEP.match(line)
             if found and self.on_step:
-                threading.Thread(target=self.on_step, args=(self, int(found[1])), daemon=True).start()
+                threading.Thread(
+                    target=self.on_step, args=(self, int(found[1])), daemon=True
+                ).start()
 
     def kill(self) -> None:
         """SIGKILL, as the out-of-memory killer or a tired hand does."""
@@ -91,12 +112,30 @@ class Demo:
 
 @contextmanager
 def registry(home: Path, port: int) -> Iterator[Countersign]:
-    """The registry of a finished demo, brought up again without its extras, and its administrator's client."""
-    bare = {name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")}
+    """The registry of a finished demo, brought up again without its extras, and its administrator's
+    client.
+    """
+    bare = {
+        name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")
+    }
     process = subprocess.Popen(
-        [sys.executable, "-m", "registry", "up", "--home", str(home / "registry"), "--port", str(port), "--json"],
-        cwd=repository(), env=bare, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "registry",
+            "up",
+            "--home",
+            str(home / "registry"),
+            "--port",
+            str(port),
+            "--json",
+        ],
+        cwd=repository(),
+        env=bare,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     try:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())
@@ -110,34 +149,62 @@ def registry(home: Path, port: int) -> Iterator[Countersign]:
 
 
 def rows(client: Countersign) -> dict[str, Any]:
-    """What a demo leaves, without what is random by design: ids (a model card names its training run), salts, moments."""
+    """What a demo leaves, without what is random by design: ids (a model card names its training
+    run), salts, moments.
+    """
     lines = client.lines()
     return {
         "versions": sorted(
-            (one.ref, one.state, one.tensor_root, one.base_root, tuple(file.path for file in one.files), tuple(one.serves))
-            for line in lines for one in client.versions(line.name)
+            (
+                one.ref,
+                one.state,
+                one.tensor_root,
+                one.base_root,
+                tuple(file.path for file in one.files),
+                tuple(one.serves),
+            )
+            for line in lines
+            for one in client.versions(line.name)
         ),
         "datasets": sorted((one.ref, one.state, one.record_root) for one in client.datasets()),
         "suites": sorted((one.ref, one.digest) for one in client.suites()),
         "use_cases": sorted((one.name, one.purpose) for one in client.use_cases()),
-        "training_runs": sorted((one.adapter, one.state, tuple(one.outputs)) for one in client.training_runs()),
+        "training_runs": sorted(
+            (one.adapter, one.state, tuple(one.outputs)) for one in client.training_runs()
+        ),
         "eval_runs": sorted(
-            (one.subject, one.suite, one.state, tuple((metric.name, metric.value, metric.n) for metric in one.metrics))
+            (
+                one.subject,
+                one.suite,
+                one.state,
+                tuple((metric.name, metric.value, metric.n) for metric in one.metrics),
+            )
             for one in client.eval_runs()
         ),
         "reviews": sorted(
-            (one.version, one.environment, one.state, tuple((vote.account, vote.verdict) for vote in one.votes))
+            (
+                one.version,
+                one.environment,
+                one.state,
+                tuple((vote.account, vote.verdict) for vote in one.votes),
+            )
             for one in client.reviews()
         ),
         "accounts": sorted(
-            (one.name, one.kind, tuple((grant.role, grant.team) for grant in one.grants), len(one.keys))
+            (
+                one.name,
+                one.kind,
+                tuple((grant.role, grant.team) for grant in one.grants),
+                len(one.keys),
+            )
             for one in client.accounts()
         ),
         "history": [
             (one.generation, one.kind, one.version, one.candidate, one.weight_bp)
-            for channel in client.channels() for one in client.history(channel.adapter, channel.environment)
+            for channel in client.channels()
+            for one in client.history(channel.adapter, channel.environment)
         ],
-    }  # fmt: skip
+    }
 
 
 def settle(seconds: float) -> None:

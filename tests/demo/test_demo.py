@@ -37,7 +37,10 @@ def test_the_main_job_ends_with_what_it_promises(unkilled: tuple[Path, dict[str,
     assert sum(recorded.values()) == result["arms"]["requests"]
     assert [kind for _, kind, *_ in left["history"]] == ["canary", "promote", "rollback", "promote"]
     states = {ref: state for ref, state, *_ in left["versions"]}
-    assert (states["legal/tiny-router@v1"], states["legal/tiny-router@v2"]) == ("recalled", "registered")
+    assert (states["legal/tiny-router@v1"], states["legal/tiny-router@v2"]) == (
+        "recalled",
+        "registered",
+    )
     [review] = left["reviews"]
     assert review[2:] == ("approved", (("carla", "approve"), ("ravi", "approve")))
     assert result["log"]["votes"] == 2
@@ -52,7 +55,10 @@ def test_a_second_run_finds_everything_there(unkilled: tuple[Path, dict[str, Any
     assert len(found) >= 9, again.said()
     # It only looks: no command but the export that proves the log is given again.
     given = [line.split(" $ ", 1)[1] for line in again.lines if " $ " in line]
-    assert all(line.startswith(("countersign up", "countersign audit export", "countersign-verify")) for line in given)
+    assert all(
+        line.startswith(("countersign up", "countersign audit export", "countersign-verify"))
+        for line in given
+    )
     with registry(home, free_port()) as client:
         assert rows(client) == left
 
@@ -60,9 +66,11 @@ def test_a_second_run_finds_everything_there(unkilled: tuple[Path, dict[str, Any
 def test_killed_in_every_step_it_ends_with_the_same_rows(
     unkilled: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """The first visit of a step ends by SIGKILL of the demo, the second meets SIGKILL of PostgreSQL; the third passes.
+    """The first visit of a step ends by SIGKILL of the demo, the second meets SIGKILL of
+    PostgreSQL; the third passes.
 
-    MLflow and the engine take 10 and 6 s of CPU to start: they run beside where the steps of a run have a use for them.
+    MLflow and the engine take 10 and 6 s of CPU to start: they run beside where the steps of a run
+    have a use for them.
     """
     home = tmp_path_factory.mktemp("storm")
     visits: dict[int, int] = {}
@@ -81,7 +89,9 @@ def test_killed_in_every_step_it_ends_with_the_same_rows(
 
     for _ in range(STEPS + 5):
         steps = {max(visits, default=0), max(visits, default=0) + 1}
-        beside = [name for name, used in (("mlflow", TRAINING), ("engine", DELIVERY)) if steps & used]
+        beside = [
+            name for name, used in (("mlflow", TRAINING), ("engine", DELIVERY)) if steps & used
+        ]
         demo = Demo(home, free_port(), strike, ("trainer", "gateway", *beside))
         status = demo.run()
         if status == 0:
@@ -94,10 +104,16 @@ def test_killed_in_every_step_it_ends_with_the_same_rows(
     assert killed["postgres"] >= set(range(2, STEPS))
     with registry(home, free_port()) as client:
         assert rows(client) == unkilled[1]
-    bare = {name: value for name, value in environment(home, 0).items() if not name.startswith("DEMO_")}
+    bare = {
+        name: value for name, value in environment(home, 0).items() if not name.startswith("DEMO_")
+    }
     doctor = subprocess.run(
         [sys.executable, "-m", "registry", "doctor", "--home", str(home / "registry"), "--json"],
-        cwd=repository(), env=bare, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=repository(),
+        env=bare,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
     assert json.loads(doctor.stdout)["ok"] is True

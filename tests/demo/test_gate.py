@@ -1,4 +1,6 @@
-"""The gate decides: the same demo fails when the evaluation is left out, and when the adapter is no better."""
+"""The gate decides: the same demo fails when the evaluation is left out, and when the adapter is no
+better.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +14,32 @@ from tests.ports import free_port
 
 # It ends at the gate: MLflow and the engine, which take long to start, would have nothing to do.
 FEW = "stage.EXTRAS = ('trainer',)"
-# Two steps with next to no learning: the weights are an adapter's, the answers still the base's noise.
+# Two steps with next to no learning: the weights are an adapter's, the answers still the base's
+# noise.
 WORSE = "recipes.TINY.update(steps=2, publish_at=[1, 2], save_every=1, learning_rate=1e-9)"
 WITHOUT = "demo.STEPS = tuple(step for step in demo.STEPS if step.__name__ != 'evaluation')"
 
 
 def run(home: Path, *changes: str) -> subprocess.CompletedProcess[str]:
-    program = "\n".join([
-        "import sys", "from trainer.demo import __main__ as demo", "from trainer.demo import recipes, stage", FEW, *changes,
-        "sys.exit(demo.main())",
-    ])  # fmt: skip
-    return subprocess.run([sys.executable, "-c", program], cwd=repository(), env=environment(home, free_port()),
-                          text=True, capture_output=True, check=False, timeout=1200)  # fmt: skip
+    program = "\n".join(
+        [
+            "import sys",
+            "from trainer.demo import __main__ as demo",
+            "from trainer.demo import recipes, stage",
+            FEW,
+            *changes,
+            "sys.exit(demo.main())",
+        ]
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=repository(),
+        env=environment(home, free_port()),
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=1200,
+    )
 
 
 def test_the_demo_fails_without_evaluation_and_with_a_worse_adapter(tmp_path: Path) -> None:

@@ -17,14 +17,19 @@ SAFE = 2**53 - 1
     ("value", "written"),
     [
         ({"b": 1, "a": [None, True, False]}, b'{"a":[null,true,false],"b":1}'),
-        ({"\u20ac": 1, "\r": 2, "\ufb33": 3, "1": 4, "\U0001f600": 5, "\x80": 6, "\xf6": 7},
-         '{"\\r":2,"1":4,"\x80":6,"\xf6":7,"\u20ac":1,"\U0001f600":5,"\ufb33":3}'.encode()),
-        ([333333333.33333329, 1e30, 4.50, 2e-3, 1e-27], b"[333333333.3333333,1e+30,4.5,0.002,1e-27]"),
+        (
+            {"\u20ac": 1, "\r": 2, "\ufb33": 3, "1": 4, "\U0001f600": 5, "\x80": 6, "\xf6": 7},
+            '{"\\r":2,"1":4,"\x80":6,"\xf6":7,"\u20ac":1,"\U0001f600":5,"\ufb33":3}'.encode(),
+        ),
+        (
+            [333333333.33333329, 1e30, 4.50, 2e-3, 1e-27],
+            b"[333333333.3333333,1e+30,4.5,0.002,1e-27]",
+        ),
         ([0.0, -0.0, 1e21, 9e15, 1.0, 5e-324], b"[0,0,1e+21,9000000000000000,1,5e-324]"),
         ([SAFE, -SAFE], b"[9007199254740991,-9007199254740991]"),
-        ("\u20ac$\x0f\nA'B\"\\\\\"/", b'"\xe2\x82\xac$\\u000f\\nA\'B\\"\\\\\\\\\\"/"'),
+        ('\u20ac$\x0f\nA\'B"\\\\"/', b'"\xe2\x82\xac$\\u000f\\nA\'B\\"\\\\\\\\\\"/"'),
     ],
-)  # fmt: skip
+)
 def test_the_form_of_rfc_8785(value: Any, written: bytes) -> None:
     assert canonical.encode(value) == written
 
@@ -32,10 +37,20 @@ def test_the_form_of_rfc_8785(value: Any, written: bytes) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        float("nan"), float("inf"), -float("inf"), SAFE + 1, -SAFE - 1, 10**400, 1e16, -1e20,
-        "\ud800", {1: 2}, {"a": b"x"}, {1},
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        SAFE + 1,
+        -SAFE - 1,
+        10**400,
+        1e16,
+        -1e20,
+        "\ud800",
+        {1: 2},
+        {"a": b"x"},
+        {1},
     ],
-)  # fmt: skip
+)
 def test_what_has_no_canonical_form_is_refused_by_name(value: Any) -> None:
     with pytest.raises(Invalid) as refusal:
         canonical.encode(value)
@@ -54,14 +69,19 @@ def test_nesting_beyond_reason_is_refused_by_name() -> None:
 
 
 def test_a_digest_names_its_algorithm() -> None:
-    assert canonical.digest({}) == "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+    assert (
+        canonical.digest({})
+        == "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+    )
 
 
 JSON = some.recursive(
     some.none()
     | some.booleans()
     | some.integers(-SAFE, SAFE)
-    | some.floats(allow_nan=False, allow_infinity=False).filter(lambda one: not SAFE < abs(one) < 1e21)
+    | some.floats(allow_nan=False, allow_infinity=False).filter(
+        lambda one: not SAFE < abs(one) < 1e21
+    )
     | some.text(),
     lambda children: some.lists(children) | some.dictionaries(some.text(), children),
 )

@@ -1,4 +1,6 @@
-"""Canonical JSON, strict JSON and the RFC 6962 root, each held against a foreign implementation or known vectors."""
+"""Canonical JSON, strict JSON and the RFC 6962 root, each held against a foreign implementation or
+known vectors.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,19 @@ from registry.errors import Invalid
 from registry.proof.merkle import Frontier
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.text(st.characters(exclude_categories=["Cs"]), max_size=5), inner, max_size=4
+        )
+    ),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=400)
@@ -38,7 +47,9 @@ def test_numbers_print_as_ecmascript_does(number: float) -> None:
     assert float(canonical.encode(number, large_floats=True)) == number
 
 
-@pytest.mark.parametrize("value", [2**53, -(2**53), float("nan"), float("inf"), "\ud800", {"\udc00": 1}, {1, 2}])
+@pytest.mark.parametrize(
+    "value", [2**53, -(2**53), float("nan"), float("inf"), "\ud800", {"\udc00": 1}, {1, 2}]
+)
 def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
     with pytest.raises(Invalid) as error:
         canonical.encode(value)
@@ -47,9 +58,22 @@ def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"\xff", b'\xef\xbb\xbf{"a":1}', b'{"a":1,"a":2}', b'[{"b":{"a":1,"a":1}}]', b"NaN", b"-Infinity",
-     b"1e999", b"1" * 5000, b"[" * 33 + b"]" * 33, b"[" * 100_000, b'{"a":1} x'],
-)  # fmt: skip
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b'\xef\xbb\xbf{"a":1}',
+        b'{"a":1,"a":2}',
+        b'[{"b":{"a":1,"a":1}}]',
+        b"NaN",
+        b"-Infinity",
+        b"1e999",
+        b"1" * 5000,
+        b"[" * 33 + b"]" * 33,
+        b"[" * 100_000,
+        b'{"a":1} x',
+    ],
+)
 def test_ambiguous_json_is_refused(text: bytes) -> None:
     with pytest.raises(Invalid) as error:
         strict_json.loads(text)
@@ -82,8 +106,9 @@ def documents_of(numbers: st.SearchStrategy[float]) -> st.SearchStrategy[Any]:
     texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
     return st.recursive(
         st.none() | st.booleans() | numbers | texts,
-        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4), max_leaves=12,
-    )  # fmt: skip
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+        max_leaves=12,
+    )
 
 
 @settings(max_examples=200)
@@ -93,27 +118,48 @@ def test_what_was_written_canonically_is_read_as_it_was(value: Any) -> None:
 
 
 @settings(max_examples=300)
-@given(st.dictionaries(st.text(max_size=4), values, max_size=6), st.integers(1, 64), st.sampled_from([None, 1]))
-def test_both_readers_say_the_same_of_any_object(table: dict[str, Any], size: int, indent: int | None) -> None:
+@given(
+    st.dictionaries(st.text(max_size=4), values, max_size=6),
+    st.integers(1, 64),
+    st.sampled_from([None, 1]),
+)
+def test_both_readers_say_the_same_of_any_object(
+    table: dict[str, Any], size: int, indent: int | None
+) -> None:
     for ascii_only in (True, False):
-        data = json.dumps(table, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+        data = json.dumps(table, indent=indent, ensure_ascii=ascii_only).encode(
+            "utf-8", "surrogatepass"
+        )
         assert read_by_pieces(data, size) == read_whole(data)
 
 
 @settings(max_examples=400)
-@given(st.dictionaries(st.text('",:[]{}\\a', max_size=6), values, max_size=4), st.integers(1, 64), st.data())
-def test_both_readers_say_the_same_of_any_text(table: dict[str, Any], size: int, data: st.DataObject) -> None:
-    """One byte after another changed, cut out or doubled: either both refuse, or both read the same."""
+@given(
+    st.dictionaries(st.text('",:[]{}\\a', max_size=6), values, max_size=4),
+    st.integers(1, 64),
+    st.data(),
+)
+def test_both_readers_say_the_same_of_any_text(
+    table: dict[str, Any], size: int, data: st.DataObject
+) -> None:
+    """One byte after another changed, cut out or doubled: either both refuse, or both read the
+    same.
+    """
     text = bytearray(json.dumps(table, ensure_ascii=False).encode())
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(text)))
-        text[at : at + data.draw(st.integers(0, 2))] = data.draw(st.sampled_from([b"", b",", b'"', b"]", b"}", b"{", b"[", b"0",
-                                                                                 b"\\", b"\xff", b" ", b'"a":1,']))  # fmt: skip
+        text[at : at + data.draw(st.integers(0, 2))] = data.draw(
+            st.sampled_from(
+                [b"", b",", b'"', b"]", b"}", b"{", b"[", b"0", b"\\", b"\xff", b" ", b'"a":1,']
+            )
+        )
     assert read_by_pieces(bytes(text), size) == read_whole(bytes(text))
 
 
 def many(count: int, width: int) -> dict[str, Any]:
-    """Long enough that whole runs of elements are taken at once, with texts that look like structure."""
+    """Long enough that whole runs of elements are taken at once, with texts that look like
+    structure.
+    """
     odd = ['"', "],", "},", ",", "[", "{", "\\", "é", "\U0001f600"]
     return {
         "model": {
@@ -121,8 +167,13 @@ def many(count: int, width: int) -> dict[str, Any]:
             "merges": [[f"{n}{odd[n % len(odd)]}", "x" * (n % width)] for n in range(count)],
             "nested": [[[{"a": [n, {"b": [odd[n % len(odd)]]}]}]] for n in range(count // 4)],
         },
-        "charsmap": "A" * 300_000, "null": None, "flags": [True] * 9, "number": -1.5e3, "empty": {}, "none": [],
-    }  # fmt: skip
+        "charsmap": "A" * 300_000,
+        "null": None,
+        "flags": [True] * 9,
+        "number": -1.5e3,
+        "empty": {},
+        "none": [],
+    }
 
 
 @pytest.mark.parametrize("size", [4099, json_streams.PIECE])
@@ -133,9 +184,14 @@ def test_a_large_document_is_read_by_pieces_to_its_last_byte(size: int, indent: 
     kinds = {key: json_streams.KINDS.get(type(one), "null") for key, one in table.items()}
     assert json_streams.outline(pieces(data, size), strict_json.Allowance(10**6)) == kinds
     for wrong in (
-        data[:-1], data + b"x", data.replace(b'"flags"', b'"flags",'), data.replace(b'"merges"', b'"vocab"'),
-        data.replace(b"5999", b"599\xff"), data.replace(b'"b"', b'"a","a"'), data[: len(data) // 2],
-    ):  # fmt: skip
+        data[:-1],
+        data + b"x",
+        data.replace(b'"flags"', b'"flags",'),
+        data.replace(b'"merges"', b'"vocab"'),
+        data.replace(b"5999", b"599\xff"),
+        data.replace(b'"b"', b'"a","a"'),
+        data[: len(data) // 2],
+    ):
         with pytest.raises(Invalid):
             json_streams.outline(pieces(wrong, size), strict_json.Allowance(10**6))
 
@@ -143,7 +199,9 @@ def test_a_large_document_is_read_by_pieces_to_its_last_byte(size: int, indent: 
 def test_a_key_that_stands_twice_far_apart_is_found() -> None:
     data = json.dumps({"model": {f"k{n}": n for n in range(50_000)}}).encode()
     with pytest.raises(Invalid, match="'k7' stands more than once"):
-        json_streams.outline(pieces(data[:-2] + b',"k7":0}}', json_streams.PIECE), strict_json.Allowance())
+        json_streams.outline(
+            pieces(data[:-2] + b',"k7":0}}', json_streams.PIECE), strict_json.Allowance()
+        )
 
 
 def test_an_allowance_is_shared() -> None:
@@ -152,7 +210,9 @@ def test_an_allowance_is_shared() -> None:
     strict_json.loads(b"[1,2,3]", allowance=allowance)
     with pytest.raises(Invalid, match="more than 10 values"):
         strict_json.loads(b"[1,2,3]", allowance=allowance)
-    prompt = b'"' + b"," * 400_000 + b'"'  # where no limit is given, what people write is not counted
+    prompt = (
+        b'"' + b"," * 400_000 + b'"'
+    )  # where no limit is given, what people write is not counted
     assert len(strict_json.loads(prompt)) == 400_000
     with pytest.raises(Invalid, match="more than 300000 values"):
         strict_json.loads(prompt, values=strict_json.MAX_VALUES)
@@ -166,10 +226,22 @@ def test_depth_is_counted_exactly() -> None:
 
 
 def test_root_is_rfc_6962() -> None:
-    """Roots of the first n of the eight leaves used by Certificate Transparency's own test suite."""
-    leaves = [bytes.fromhex(h) for h in (
-        "", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f",
-    )]  # fmt: skip
+    """Roots of the first n of the eight leaves used by Certificate Transparency's own test
+    suite.
+    """
+    leaves = [
+        bytes.fromhex(h)
+        for h in (
+            "",
+            "00",
+            "10",
+            "2021",
+            "3031",
+            "40414243",
+            "5051525354555657",
+            "606162636465666768696a6b6c6d6e6f",
+        )
+    ]
     known = (
         "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
         "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",

@@ -51,15 +51,23 @@ class Stage:
         until(lambda: self.http.get("/readyz").status_code == 200, "the gateway is ready")
 
     def applied(self, generation: int) -> None:
-        until(lambda: self.shown()["generation"] == generation, f"generation {generation} is applied")
+        until(
+            lambda: self.shown()["generation"] == generation, f"generation {generation} is applied"
+        )
 
     def shown(self) -> dict[str, Any]:
         data = self.http.get("/v1/models").json()["data"]
         return dict(data[0]["countersign"]) if data else {"generation": None}
 
-    def ask(self, unit: str | None = None, model: str = "acme/claims", **more: Any) -> httpx.Response:
+    def ask(
+        self, unit: str | None = None, model: str = "acme/claims", **more: Any
+    ) -> httpx.Response:
         headers = {"X-Unit-Id": unit} if unit is not None else {}
-        body = {"model": model, "messages": [{"role": "user", "content": "a secret prompt"}], **more}
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": "a secret prompt"}],
+            **more,
+        }
         return self.http.post("/v1/chat/completions", json=body, headers=headers)
 
     def says(self, unit: str | None = None) -> str:

@@ -33,7 +33,10 @@ class Door:
         self.polls: list[int] = []
         self.down = self.blobs_down = False
         self.app = Starlette(
-            routes=[Route("/api/v1/routing", self.routing), Route("/api/v1/blobs/{digest}", self.blob)]
+            routes=[
+                Route("/api/v1/routing", self.routing),
+                Route("/api/v1/blobs/{digest}", self.blob),
+            ]
         )
 
     def version(self, ref: str, note: str = "", rank: int = 8) -> ArmView:
@@ -48,16 +51,30 @@ class Door:
             for path, data in sorted(files.items())
         ]
         self.blobs |= {hashlib.sha256(data).hexdigest(): data for data in files.values()}
-        views = [FileView(str(row["path"]), str(row["sha256"]), int(str(row["size"]))) for row in manifest]
+        views = [
+            FileView(str(row["path"]), str(row["sha256"]), int(str(row["size"])))
+            for row in manifest
+        ]
         return ArmView(ref, "adapter", digest(manifest), "sha256:" + "d" * 64, views)
 
-    def route(self, stable: ArmView | None, candidate: ArmView | None = None, **more: Any) -> RoutingEntry:
+    def route(
+        self, stable: ArmView | None, candidate: ArmView | None = None, **more: Any
+    ) -> RoutingEntry:
         """Append a generation to acme/claims@production; `more` overrides fields."""
         old = self.entries.get("acme/claims")
         fresh = RoutingEntry(
-            "acme/claims", self.environment, (old.generation if old else 0) + 1, stable, candidate,
-            0 if candidate is None else 5000, "salt", BASE, True, False, old.urgent if old else 0,
-        )  # fmt: skip
+            "acme/claims",
+            self.environment,
+            (old.generation if old else 0) + 1,
+            stable,
+            candidate,
+            0 if candidate is None else 5000,
+            "salt",
+            BASE,
+            True,
+            False,
+            old.urgent if old else 0,
+        )
         fresh = replace(fresh, **more)
         self.entries["acme/claims"] = fresh
         return fresh
@@ -80,7 +97,11 @@ class Door:
         self.polls.append(200 if fresh else 304)
         if not fresh:
             return Response(status_code=304, headers={"ETag": f'"{view.etag}"'})
-        return Response(ROUTING.dump_json(view), media_type="application/json", headers={"ETag": f'"{view.etag}"'})
+        return Response(
+            ROUTING.dump_json(view),
+            media_type="application/json",
+            headers={"ETag": f'"{view.etag}"'},
+        )
 
     async def blob(self, request: Request) -> Response:
         data = self.blobs.get(request.path_params["digest"])
@@ -93,7 +114,14 @@ class Door:
 
 
 def _problem(status: int, family: str, kind: str) -> Response:
-    body = {"family": family, "kind": kind, "detail": "The door says no.", "mend": "", "facts": {}, "request_id": "r"}
+    body = {
+        "family": family,
+        "kind": kind,
+        "detail": "The door says no.",
+        "mend": "",
+        "facts": {},
+        "request_id": "r",
+    }
     # Longer than a client is patient, so that it gives up at once.
     headers = {"Retry-After": "60"} if status == 503 else {}
     return JSONResponse(body, status, headers, media_type="application/problem+json")

@@ -1,4 +1,6 @@
-"""A small engine that speaks vLLM's subset: the routes, refusals and status codes measured on vLLM 0.32."""
+"""A small engine that speaks vLLM's subset: the routes, refusals and status codes measured on vLLM
+0.32.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ MAX_RANK = 16
 
 
 class SmallEngine:
-    """Answers every prompt with the note that lies beside the adapter's weights, so that one sees who answered."""
+    """Answers every prompt with the note that lies beside the adapter's weights, so that one sees
+    who answered.
+    """
 
     def __init__(self, base: str) -> None:
         self.base = base
@@ -46,7 +50,8 @@ class SmallEngine:
     async def models(self, _: Request) -> Response:
         base = {"id": self.base, "object": "model", "root": "base-weights", "parent": None}
         adapters = [
-            {"id": name, "object": "model", "root": root, "parent": self.base} for name, root in self.adapters.items()
+            {"id": name, "object": "model", "root": root, "parent": self.base}
+            for name, root in self.adapters.items()
         ]
         return JSONResponse({"object": "list", "data": [base, *adapters]})
 
@@ -83,12 +88,16 @@ class SmallEngine:
             return _error(400, "There is no prompt.")
         self.prompts.append(asked)
         await self._linger()
-        note = "base" if model == self.base else (Path(self.adapters[model]) / "note.txt").read_text()
+        note = (
+            "base" if model == self.base else (Path(self.adapters[model]) / "note.txt").read_text()
+        )
         if body.get("stream"):
             return StreamingResponse(self._events(model, note), media_type="text/event-stream")
         chat = request.url.path.endswith("chat/completions")
         choice = {"message": {"role": "assistant", "content": note}} if chat else {"text": note}
-        return JSONResponse({"id": "x", "object": "completion", "model": "inner-name", "choices": [choice]})
+        return JSONResponse(
+            {"id": "x", "object": "completion", "model": "inner-name", "choices": [choice]}
+        )
 
     async def _linger(self) -> None:
         """Take `slow` seconds, or until a test makes it quicker."""
@@ -99,7 +108,10 @@ class SmallEngine:
     async def _events(self, model: str, note: str) -> AsyncIterator[bytes]:
         for letter in note:
             await self._linger()
-            yield f"data: {json.dumps({'model': model, 'choices': [{'delta': {'content': letter}}]})}\n\n".encode()
+            yield (
+                "data: "
+                f"{json.dumps({'model': model, 'choices': [{'delta': {'content': letter}}]})}\n\n"
+            ).encode()
         if self.failing.get("mid-stream"):
             raise ConnectionError
         yield b"data: [DONE]\n\n"

@@ -15,10 +15,14 @@ class Served:
 
     def __init__(self, app: Any, port: int = 0) -> None:
         door = socket.create_server(("127.0.0.1", port))
-        door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as registry.gateway.main does, and why
+        door.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+        )  # as registry.gateway.main does, and why
         self.port: int = door.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=3)
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=3
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [door]})
         self._thread.start()
@@ -35,7 +39,9 @@ class Served:
 
 
 def until(true: Any, what: str = "it has come to that", seconds: float = 120.0) -> None:
-    """Wait for something to become true, and say what did not: `seconds` end a hang, they measure no machine."""
+    """Wait for something to become true, and say what did not: `seconds` end a hang, they measure
+    no machine.
+    """
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:

@@ -38,7 +38,9 @@ def cache(tmp_path: Path) -> Iterator[Cache]:
     made.close()
 
 
-def test_a_bundle_is_pulled_once_and_lies_under_its_digest(cache: Cache, door: Door, registry: Countersign) -> None:
+def test_a_bundle_is_pulled_once_and_lies_under_its_digest(
+    cache: Cache, door: Door, registry: Countersign
+) -> None:
     arm = door.version("acme/claims@v1", "one")
     place = cache.pull(registry, arm)
     assert place == cache.root / arm.digest.removeprefix("sha256:")
@@ -48,7 +50,9 @@ def test_a_bundle_is_pulled_once_and_lies_under_its_digest(cache: Cache, door: D
     assert not list(cache.root.glob(".partial*"))
 
 
-def test_half_a_bundle_is_never_seen_and_is_resumed(cache: Cache, door: Door, registry: Countersign) -> None:
+def test_half_a_bundle_is_never_seen_and_is_resumed(
+    cache: Cache, door: Door, registry: Countersign
+) -> None:
     arm = door.version("acme/claims@v1", "one")
     missing = door.blobs.pop(arm.files[-1].sha256)
     with pytest.raises(Exception, match="The door says no"):
@@ -80,7 +84,9 @@ def test_spoilt_bytes_are_thrown_away_and_fetched_anew(
     assert not note.is_symlink()
 
 
-def test_a_manifest_that_is_not_its_digest_is_refused(cache: Cache, door: Door, registry: Countersign) -> None:
+def test_a_manifest_that_is_not_its_digest_is_refused(
+    cache: Cache, door: Door, registry: Countersign
+) -> None:
     one, two = door.version("acme/claims@v1", "one"), door.version("acme/claims@v2", "two")
     with pytest.raises(Unverified) as refusal:
         cache.pull(registry, replace(one, files=two.files))
@@ -88,10 +94,16 @@ def test_a_manifest_that_is_not_its_digest_is_refused(cache: Cache, door: Door, 
     assert not cache.place(one).exists()
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../../x", "", ".", "a\\b", "a//b", "./a", "a/"])
-def test_a_path_that_leaves_its_folder_is_refused(cache: Cache, registry: Countersign, door: Door, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["../x", "/etc/x", "a/../../x", "", ".", "a\\b", "a//b", "./a", "a/"]
+)
+def test_a_path_that_leaves_its_folder_is_refused(
+    cache: Cache, registry: Countersign, door: Door, path: str
+) -> None:
     file = FileView(path, "a" * 64, 1)
-    arm = ArmView("acme/x@v1", "adapter", digest([{"path": path, "sha256": "a" * 64, "size": 1}]), "", [file])
+    arm = ArmView(
+        "acme/x@v1", "adapter", digest([{"path": path, "sha256": "a" * 64, "size": 1}]), "", [file]
+    )
     with pytest.raises(Unverified) as refusal:
         cache.pull(registry, arm)
     assert refusal.value.kind == "manifest-mismatch"

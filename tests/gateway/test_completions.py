@@ -1,4 +1,6 @@
-"""Requests through the gateway: who answers, what the answer says of it, what is kept, and every refusal."""
+"""Requests through the gateway: who answers, what the answer says of it, what is kept, and every
+refusal.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ UNITS = [f"user-{number}" for number in range(40)]
 
 
 def test_arms_are_sticky_and_follow_the_published_bucket(stage: Stage) -> None:
-    v1, v2 = stage.door.version("acme/claims@v1", "one"), stage.door.version("acme/claims@v2", "two")
+    v1, v2 = (
+        stage.door.version("acme/claims@v1", "one"),
+        stage.door.version("acme/claims@v2", "two"),
+    )
     stage.door.route(v1, v2, weight_bp=3000)
     stage.start()
     stage.ready()
@@ -35,8 +40,9 @@ def test_arms_are_sticky_and_follow_the_published_bucket(stage: Stage) -> None:
     assert 0 < chosen < len(UNITS)
     counts = stage.http.get("/records/summary").json()["counts"]
     assert [(row["arm"], row["version"], row["requests"], row["fallbacks"]) for row in counts] == [
-        ("candidate", v2.ref, chosen, 0), ("stable", v1.ref, len(UNITS) - chosen + 1, 0),
-    ]  # fmt: skip
+        ("candidate", v2.ref, chosen, 0),
+        ("stable", v1.ref, len(UNITS) - chosen + 1, 0),
+    ]
 
 
 def test_the_unit_id_is_the_same_in_header_and_body(stage: Stage) -> None:
@@ -58,7 +64,9 @@ def test_plain_completions_and_named_channels(stage: Stage) -> None:
     stage.door.route(stage.door.version("acme/claims@v1", "one"))
     stage.start()
     stage.ready()
-    answer = stage.http.post("/v1/completions", json={"model": "acme/claims@production", "prompt": "p"})
+    answer = stage.http.post(
+        "/v1/completions", json={"model": "acme/claims@production", "prompt": "p"}
+    )
     assert answer.json()["choices"] == [{"text": "one"}]
     assert answer.json()["model"] == "acme/claims@v1"
     assert stage.http.get("/v1/models").json()["data"][0]["id"] == "acme/claims@production"
@@ -107,8 +115,13 @@ def test_a_caller_that_hangs_up_is_kept_and_frees_its_place(stage: Stage) -> Non
 
 
 @pytest.mark.parametrize("status", [500, 503, 404])
-def test_an_engine_error_on_the_candidate_falls_back_to_stable_once(stage: Stage, status: int) -> None:
-    v1, v2 = stage.door.version("acme/claims@v1", "one"), stage.door.version("acme/claims@v2", "two")
+def test_an_engine_error_on_the_candidate_falls_back_to_stable_once(
+    stage: Stage, status: int
+) -> None:
+    v1, v2 = (
+        stage.door.version("acme/claims@v1", "one"),
+        stage.door.version("acme/claims@v2", "two"),
+    )
     stage.door.route(v1, v2, weight_bp=10_000)
     stage.start()
     stage.ready()
@@ -150,8 +163,13 @@ def test_a_callers_own_mistake_passes_through_without_a_second_try(stage: Stage)
     assert stage.records()[0]["status"] == 400
 
 
-def test_no_prompt_and_no_unit_is_kept_anywhere(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    v1, v2 = stage.door.version("acme/claims@v1", "an answer"), stage.door.version("acme/claims@v2", "an answer")
+def test_no_prompt_and_no_unit_is_kept_anywhere(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    v1, v2 = (
+        stage.door.version("acme/claims@v1", "an answer"),
+        stage.door.version("acme/claims@v2", "an answer"),
+    )
     stage.door.route(v1, v2, weight_bp=10_000)
     stage.start()
     stage.ready()
@@ -159,7 +177,9 @@ def test_no_prompt_and_no_unit_is_kept_anywhere(stage: Stage, caplog: pytest.Log
         stage.ask("jane.doe@example.org")
         stage.engine.failing[v2.ref] = 500
         stage.ask("jane.doe@example.org")
-        stage.http.post("/v1/completions", content=b'{"model": "acme/claims", "prompt": "a secret prompt"')
+        stage.http.post(
+            "/v1/completions", content=b'{"model": "acme/claims", "prompt": "a secret prompt"'
+        )
     assert stage.engine.prompts == ["a secret prompt"] * 2
     kept = [path.read_text() for path in (stage.cache / "records").iterdir()]
     kept += [stage.http.get("/records/summary").text, stage.http.get("/metrics").text, caplog.text]
@@ -246,12 +266,21 @@ def test_meters_count_what_was_served(stage: Stage) -> None:
     text = stage.http.get("/metrics").text
     labels = 'arm="stable",channel="acme/claims@production",status="200",version="acme/claims@v1"'
     assert f"countersign_gateway_requests_total{{{labels}}} 3.0" in text
-    assert 'countersign_gateway_latency_seconds_count{arm="stable",channel="acme/claims@production"} 3.0' in text
-    age = next(line for line in text.splitlines() if line.startswith("countersign_gateway_routing_age_seconds "))
+    assert (
+        'countersign_gateway_latency_seconds_count{arm="stable",channel="acme/claims@production"} '
+        "3.0" in text
+    )
+    age = next(
+        line
+        for line in text.splitlines()
+        if line.startswith("countersign_gateway_routing_age_seconds ")
+    )
     assert 0 <= float(age.split()[1]) < 60  # seconds since it heard, not a moment
 
 
-def test_more_than_it_can_hold_is_turned_away_and_let_in_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_it_can_hold_is_turned_away_and_let_in_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage.door.route(stage.door.version("acme/claims@v1", "one"))
     stage.start()
     stage.ready()

@@ -22,7 +22,9 @@ from tests.gateway.door import TOKEN
 from tests.gateway.served import until
 from tests.ports import free_port
 
-START = "import sys; from pathlib import Path; from registry.gateway.main import run; a = sys.argv; "
+START = (
+    "import sys; from pathlib import Path; from registry.gateway.main import run; a = sys.argv; "
+)
 START += "run(a[1], a[2], a[3], 'production', '127.0.0.1', int(a[4]), Path(a[5]))"
 
 
@@ -31,8 +33,18 @@ class Process:
 
     def __init__(self, stage: Stage) -> None:
         self.port = free_port()
-        argv = [stage.registry_server.url, TOKEN, stage.engine_server.url, str(self.port), str(stage.cache)]
-        environment = {**os.environ, "PYTHONWARNINGS": "error", "PYTHONPATH": str(Path(__file__).parents[2])}
+        argv = [
+            stage.registry_server.url,
+            TOKEN,
+            stage.engine_server.url,
+            str(self.port),
+            str(stage.cache),
+        ]
+        environment = {
+            **os.environ,
+            "PYTHONWARNINGS": "error",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-c", START, *argv], env=environment, stderr=subprocess.PIPE, text=True
         )
@@ -82,7 +94,9 @@ def test_sigterm_lets_a_request_finish_and_ends_well(stage: Stage, running: list
     assert "jane" not in errors
 
 
-def test_sigterm_ends_at_once_while_the_registry_is_gone(stage: Stage, running: list[Process]) -> None:
+def test_sigterm_ends_at_once_while_the_registry_is_gone(
+    stage: Stage, running: list[Process]
+) -> None:
     stage.door.route(stage.door.version("acme/claims@v1", "one"))
     running.append(Process(stage))
     stage.registry_server.stop()
@@ -94,7 +108,10 @@ def test_sigterm_ends_at_once_while_the_registry_is_gone(stage: Stage, running: 
 
 
 def test_a_killed_gateway_goes_on_counting(stage: Stage, running: list[Process]) -> None:
-    v1, v2 = stage.door.version("acme/claims@v1", "one"), stage.door.version("acme/claims@v2", "two")
+    v1, v2 = (
+        stage.door.version("acme/claims@v1", "one"),
+        stage.door.version("acme/claims@v2", "two"),
+    )
     stage.door.route(v1, v2)
     running.append(Process(stage))
     for number in range(10):

@@ -15,16 +15,24 @@ V1 = ArmView("acme/claims@v1", "adapter", "sha256:1", "sha256:1", [])
 V2 = ArmView("acme/claims@v2", "adapter", "sha256:2", "sha256:2", [])
 
 
-def entry(*, stable: ArmView | None = V1, candidate: ArmView | None = V2, fallback: bool = True) -> RoutingEntry:
-    return RoutingEntry("acme/claims", "production", 1, stable, candidate, 10_000, "salt", BASE, fallback, False)
+def entry(
+    *, stable: ArmView | None = V1, candidate: ArmView | None = V2, fallback: bool = True
+) -> RoutingEntry:
+    return RoutingEntry(
+        "acme/claims", "production", 1, stable, candidate, 10_000, "salt", BASE, fallback, False
+    )
 
 
 def test_every_combination_of_what_is_held() -> None:
     for stable, candidate, fallback in product((V1, None), (V2, None), (True, False)):
         route = entry(stable=stable, candidate=candidate, fallback=fallback)
-        wished = [v.ref for v in (candidate, stable) if v is not None] + ([BASE.ref] if fallback else [])
+        wished = [v.ref for v in (candidate, stable) if v is not None] + (
+            [BASE.ref] if fallback else []
+        )
         for flags in product((True, False), repeat=3):
-            held = {ref for ref, flag in zip((V2.ref, V1.ref, BASE.ref), flags, strict=True) if flag}
+            held = {
+                ref for ref, flag in zip((V2.ref, V1.ref, BASE.ref), flags, strict=True) if flag
+            }
             want = [ref for ref in wished if ref in held]
             side = side_of(route, "user")
             if not want:

@@ -11,7 +11,18 @@ import pytest
 
 from registry.gateway.records import Record, Records, now
 
-ONE = Record(now(), "acme/claims@production", 3, "candidate", "acme/claims@v2", "sha256:aa", 200, 12.5, False, "ab" * 8)
+ONE = Record(
+    now(),
+    "acme/claims@production",
+    3,
+    "candidate",
+    "acme/claims@v2",
+    "sha256:aa",
+    200,
+    12.5,
+    False,
+    "ab" * 8,
+)
 
 
 def fresh(directory: Path) -> Records:
@@ -34,9 +45,15 @@ def test_counts_are_the_same_after_a_restart(tmp_path: Path) -> None:
     assert again.summary() == records.summary()
     assert again.summary()["requests"] == 4
     assert again.summary()["counts"][1] == {
-        "channel": "acme/claims@production", "generation": 3, "arm": "candidate", "version": "acme/claims@v2",
-        "requests": 2, "ok": 2, "errors": 0, "fallbacks": 1,
-    }  # fmt: skip
+        "channel": "acme/claims@production",
+        "generation": 3,
+        "arm": "candidate",
+        "version": "acme/claims@v2",
+        "requests": 2,
+        "ok": 2,
+        "errors": 0,
+        "fallbacks": 1,
+    }
 
 
 def test_a_torn_line_costs_itself_only(tmp_path: Path) -> None:
@@ -61,12 +78,17 @@ def test_a_day_a_file_and_nobody_else_reads_them(tmp_path: Path) -> None:
     records.append(replace(ONE, time="2026-01-31T23:59:59.999999Z"))
     records.append(replace(ONE, time="2026-02-01T00:00:00.000000Z"))
     records.close()
-    assert sorted(path.name for path in directory.iterdir()) == ["2026-01-31.jsonl", "2026-02-01.jsonl"]
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "2026-01-31.jsonl",
+        "2026-02-01.jsonl",
+    ]
     assert {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()} == {0o600}
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
-def test_a_record_that_cannot_be_written_is_counted_as_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_record_that_cannot_be_written_is_counted_as_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     records = fresh(tmp_path / "records")
     (tmp_path / "records" / f"{ONE.time[:10]}.jsonl").mkdir()
     records.append(ONE)

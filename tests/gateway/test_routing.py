@@ -1,4 +1,6 @@
-"""How routes reach traffic: only newer ones, only once loaded, at once where it is urgent, and without the registry."""
+"""How routes reach traffic: only newer ones, only once loaded, at once where it is urgent, and
+without the registry.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ from tests.gateway.served import Served, until
 
 
 def test_a_version_that_cannot_be_had_is_decided_and_tried_again(stage: Stage) -> None:
-    v1, v2 = stage.door.version("acme/claims@v1", "one"), stage.door.version("acme/claims@v2", "two")
+    v1, v2 = (
+        stage.door.version("acme/claims@v1", "one"),
+        stage.door.version("acme/claims@v2", "two"),
+    )
     stage.door.route(v1)
     stage.start()
     stage.ready()
@@ -33,13 +38,19 @@ def test_a_version_that_cannot_be_had_is_decided_and_tried_again(stage: Stage) -
 
 
 def test_a_registry_that_goes_away_in_mid_promotion_decides_nothing(stage: Stage) -> None:
-    v1, v2 = stage.door.version("acme/claims@v1", "one"), stage.door.version("acme/claims@v2", "two")
+    v1, v2 = (
+        stage.door.version("acme/claims@v1", "one"),
+        stage.door.version("acme/claims@v2", "two"),
+    )
     stage.door.route(v1)
     stage.start()
     stage.ready()
     stage.door.blobs_down = True
     stage.door.route(v2)
-    until(lambda: "acme/claims@v2" in stage.http.get("/readyz").json()["failures"], "the pull has failed")
+    until(
+        lambda: "acme/claims@v2" in stage.http.get("/readyz").json()["failures"],
+        "the pull has failed",
+    )
     assert stage.says() == "one"
     assert stage.shown() == stage.shown() | {"generation": 1, "wanted": 2}
     stage.door.blobs_down = False
@@ -48,13 +59,19 @@ def test_a_registry_that_goes_away_in_mid_promotion_decides_nothing(stage: Stage
 
 
 def test_a_start_without_the_candidates_bytes_serves_the_stable(stage: Stage) -> None:
-    v1, v2 = stage.door.version("acme/claims@v1", "one"), stage.door.version("acme/claims@v2", "two")
+    v1, v2 = (
+        stage.door.version("acme/claims@v1", "one"),
+        stage.door.version("acme/claims@v2", "two"),
+    )
     stage.door.route(v1)
     stage.start()
     stage.ready()
     stage.door.blobs_down = True
     stage.door.route(v1, v2, weight_bp=10_000)
-    until(lambda: "acme/claims@v2" in stage.http.get("/readyz").json()["failures"], "the pull has failed")
+    until(
+        lambda: "acme/claims@v2" in stage.http.get("/readyz").json()["failures"],
+        "the pull has failed",
+    )
     stage.stop()
     stage.start()
     stage.ready()
@@ -63,7 +80,10 @@ def test_a_start_without_the_candidates_bytes_serves_the_stable(stage: Stage) ->
 
 
 def test_traffic_keeps_the_old_route_while_the_new_one_loads(stage: Stage) -> None:
-    v1, v2 = stage.door.version("acme/claims@v1", "one"), stage.door.version("acme/claims@v2", "two")
+    v1, v2 = (
+        stage.door.version("acme/claims@v1", "one"),
+        stage.door.version("acme/claims@v2", "two"),
+    )
     stage.door.route(v1)
     stage.start()
     stage.ready()
@@ -78,7 +98,10 @@ def test_traffic_keeps_the_old_route_while_the_new_one_loads(stage: Stage) -> No
 
 
 def test_an_urgent_generation_does_not_wait(stage: Stage) -> None:
-    v1, v2 = stage.door.version("acme/claims@v1", "one"), stage.door.version("acme/claims@v2", "two")
+    v1, v2 = (
+        stage.door.version("acme/claims@v1", "one"),
+        stage.door.version("acme/claims@v2", "two"),
+    )
     stage.door.route(v2)
     stage.start()
     stage.ready()
@@ -93,7 +116,10 @@ def test_an_urgent_generation_does_not_wait(stage: Stage) -> None:
 
 
 def test_an_urgent_generation_that_was_missed_still_counts(stage: Stage) -> None:
-    v1, v2 = stage.door.version("acme/claims@v1", "one"), stage.door.version("acme/claims@v2", "two")
+    v1, v2 = (
+        stage.door.version("acme/claims@v1", "one"),
+        stage.door.version("acme/claims@v2", "two"),
+    )
     stage.door.route(v2)
     stage.start()
     stage.ready()
@@ -108,8 +134,13 @@ def test_an_urgent_generation_that_was_missed_still_counts(stage: Stage) -> None
     until(lambda: stage.says() == "three", "v3 is loaded")
 
 
-def test_an_older_generation_is_never_applied(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    v1, v2 = stage.door.version("acme/claims@v1", "one"), stage.door.version("acme/claims@v2", "two")
+def test_an_older_generation_is_never_applied(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    v1, v2 = (
+        stage.door.version("acme/claims@v1", "one"),
+        stage.door.version("acme/claims@v2", "two"),
+    )
     first = stage.door.route(v1)
     stage.door.route(v2)
     stage.start()
@@ -124,11 +155,16 @@ def test_an_older_generation_is_never_applied(stage: Stage, caplog: pytest.LogCa
 def test_unchanged_routes_cost_a_304(stage: Stage) -> None:
     stage.door.route(stage.door.version("acme/claims@v1"))
     stage.start()
-    until(lambda: stage.door.polls[:3] == [200, 304, 304], "only the first poll carries the document")
+    until(
+        lambda: stage.door.polls[:3] == [200, 304, 304], "only the first poll carries the document"
+    )
 
 
 def test_it_starts_and_serves_with_the_registry_gone(stage: Stage) -> None:
-    v1, v2 = stage.door.version("acme/claims@v1", "one"), stage.door.version("acme/claims@v2", "two")
+    v1, v2 = (
+        stage.door.version("acme/claims@v1", "one"),
+        stage.door.version("acme/claims@v2", "two"),
+    )
     stage.door.route(v1, v2, weight_bp=10_000)
     stage.start()
     stage.ready()
@@ -197,7 +233,10 @@ def test_a_restarted_engine_gets_its_adapters_back(stage: Stage) -> None:
 
 
 def test_a_candidate_the_engine_refuses_falls_back(stage: Stage) -> None:
-    v1, broad = stage.door.version("acme/claims@v1", "one"), stage.door.version("acme/claims@v2", rank=64)
+    v1, broad = (
+        stage.door.version("acme/claims@v1", "one"),
+        stage.door.version("acme/claims@v2", rank=64),
+    )
     stage.door.route(v1)
     stage.start()
     stage.ready()
@@ -205,13 +244,20 @@ def test_a_candidate_the_engine_refuses_falls_back(stage: Stage) -> None:
     stage.applied(2)
     answer = stage.ask("user-1")
     assert answer.json()["model"] == v1.ref
-    assert (answer.headers["X-Countersign-Arm"], answer.headers["X-Countersign-Fallback"]) == ("candidate", "true")
+    assert (answer.headers["X-Countersign-Arm"], answer.headers["X-Countersign-Fallback"]) == (
+        "candidate",
+        "true",
+    )
     assert "greater than max_lora_rank" in stage.http.get("/readyz").json()["failures"][broad.ref]
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_a_channel_without_a_stable_answers_as_the_base_or_not_at_all(stage: Stage, allowed: bool) -> None:
-    stage.door.route(None, stage.door.version("acme/claims@v1", "one"), weight_bp=1, fallback_to_base=allowed)
+def test_a_channel_without_a_stable_answers_as_the_base_or_not_at_all(
+    stage: Stage, allowed: bool
+) -> None:
+    stage.door.route(
+        None, stage.door.version("acme/claims@v1", "one"), weight_bp=1, fallback_to_base=allowed
+    )
     stage.start()
     stage.ready()
     answer = stage.ask()
@@ -235,7 +281,9 @@ def test_an_engine_with_another_base_gets_nothing_to_load(stage: Stage) -> None:
     stage.start()
     stage.applied(1)
     assert stage.ask().json()["kind"] == "nothing-servable"
-    assert "does not serve that base" in stage.http.get("/readyz").json()["failures"]["acme/claims@v1"]
+    assert (
+        "does not serve that base" in stage.http.get("/readyz").json()["failures"]["acme/claims@v1"]
+    )
     assert stage.engine.loads == []
 
 
@@ -249,7 +297,9 @@ def test_a_name_the_engine_has_given_to_other_bytes_is_not_used(stage: Stage) ->
     assert "is not what the registry names" in stage.http.get("/readyz").json()["failures"][v1.ref]
 
 
-def test_a_version_no_route_names_is_unloaded_after_its_soak(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_no_route_names_is_unloaded_after_its_soak(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     v1, v2 = stage.door.version("acme/claims@v1"), stage.door.version("acme/claims@v2")
     stage.door.route(v1)
     stage.start()

@@ -36,11 +36,20 @@ def door(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def served(door: Door) -> World:
-    """A team whose adapter's second version is stable in production; its first is merely registered."""
+    """A team whose adapter's second version is stable in production; its first is merely
+    registered.
+    """
     world = a_world(door.store, door.blobs, f"t{secrets.token_hex(4)}")
     ref = approved(world)
     rollouts.start(door.store, world.engineer.actor, ref, "production", None, 500, "first traffic")
-    rollouts.promote(door.store, world.engineer.actor, f"{world.team}/adapter", "production", None, "it went well")
+    rollouts.promote(
+        door.store,
+        world.engineer.actor,
+        f"{world.team}/adapter",
+        "production",
+        None,
+        "it went well",
+    )
     return world
 
 
@@ -61,7 +70,8 @@ def peer(version: str) -> Path | None:
     return place
 
 
-# Reads one piece of Python a line, and answers with what `out` then is: what a client imports is imported once.
+# Reads one piece of Python a line, and answers with what `out` then is: what a client imports is
+# imported once.
 LOOP = """
 import json, sys, traceback
 space = {}
@@ -85,16 +95,32 @@ api = HfApi()
 
 
 class Session:
-    """A foreign client in a process of its own: it knows the endpoint, a home, and a token at a time."""
+    """A foreign client in a process of its own: it knows the endpoint, a home, and a token at a
+    time.
+    """
 
     def __init__(self, endpoint: str, home: Path, python_path: str = "") -> None:
         home.mkdir(exist_ok=True)
-        env = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0",
-               "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "2",
-               "PYTHONPATH": python_path}  # fmt: skip
+        env = {
+            **os.environ,
+            "HF_ENDPOINT": endpoint,
+            "HF_HOME": str(home),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "OMP_NUM_THREADS": "2",
+            "PYTHONPATH": python_path,
+        }
         self.errors = (home / "stderr").open("w+")
-        self.process = subprocess.Popen([sys.executable, "-c", LOOP], env=env, cwd=home, text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", LOOP],
+            env=env,
+            cwd=home,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+        )
 
     def run(self, script: str, token: str = "") -> Any:
         assert self.process.stdin is not None
@@ -121,8 +147,12 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture(scope="package")
-def sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[tuple[str, str], Session]]]:
-    """Where the clients' homes are, one a version, and their processes, one a version and endpoint."""
+def sessions(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Path, dict[tuple[str, str], Session]]]:
+    """Where the clients' homes are, one a version, and their processes, one a version and
+    endpoint.
+    """
     opened = dict[tuple[str, str], Session]()
     yield tmp_path_factory.mktemp("clients"), opened
     for one in opened.values():
@@ -137,7 +167,9 @@ def client(door: Door, sessions: tuple[Path, dict[tuple[str, str], Session]]) ->
     """
     homes, opened = sessions
 
-    def run(version: str, token: str, script: str, *, endpoint: str = "", fresh: bool = False) -> Any:
+    def run(
+        version: str, token: str, script: str, *, endpoint: str = "", fresh: bool = False
+    ) -> Any:
         key = (version, endpoint or door.url)
         if fresh and key in opened:
             opened.pop(key).close()
@@ -161,11 +193,17 @@ def get(door: Door, token: str, path: str, method: str = "GET", **more: Any) -> 
 def raw(
     door: Door, token: str, method: str, target: str, headers: dict[str, str], body: bytes
 ) -> tuple[int, bytes, bytes]:
-    """Status, head and body of a request whose target is sent as it stands: no client tidies it first."""
+    """Status, head and body of a request whose target is sent as it stands: no client tidies it
+    first.
+    """
     told = {"Host": "x", "Connection": "close", "Authorization": f"Bearer {token}", **headers}
     if method == "POST":
         told["Content-Length"] = str(len(body))
-    head = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in told.items()) + "\r\n"
+    head = (
+        f"{method} {target} HTTP/1.1\r\n"
+        + "".join(f"{name}: {value}\r\n" for name, value in told.items())
+        + "\r\n"
+    )
     answer = b""
     with socket.create_connection(("127.0.0.1", int(door.url.rpartition(":")[2])), 20) as line:
         line.sendall(head.encode("utf-8") + (body if method == "POST" else b""))

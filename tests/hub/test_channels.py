@@ -1,4 +1,6 @@
-"""A named channel is a branch with a slash; a channel that moves takes a warm cache with it, and one that stops stops it."""
+"""A named channel is a branch with a slash; a channel that moves takes a warm cache with it, and
+one that stops stops it.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,17 @@ def test_a_named_channel_is_a_branch(door: Door, served: World, client: Run) -> 
     rollouts.promote(store, served.engineer.actor, line, "production", "beta", "it went well")
     script = (
         f"out = [api.model_info({line!r}, revision='production/beta').sha == "
-        f"api.model_info({line!r}, revision='v2').sha, sorted(b.name for b in api.list_repo_refs({line!r}).branches)]"
+        f"api.model_info({line!r}, revision='v2').sha, sorted(b.name for b in "
+        f"api.list_repo_refs({line!r}).branches)]"
     )
     for version in PEERS:
         found = client(version, door.token(served.engineer), script)
         assert found == [True, ["main", "production", "production/beta"]]
 
 
-def test_a_warm_cache_follows_a_channel_there_and_back(door: Door, served: World, client: Run) -> None:
+def test_a_warm_cache_follows_a_channel_there_and_back(
+    door: Door, served: World, client: Run
+) -> None:
     store, engineer, name = door.store, served.engineer.actor, f"{served.team}/adapter"
     token = door.token(a_person(store, "gateway", team=served.team, signs=False))
     approved(served, seed=10)
@@ -33,7 +38,8 @@ assert open(here, "rb").read() == open(snap + "/adapter_model.safetensors", "rb"
 out = open(here, "rb").read().hex()
 """
     bytes_of = {
-        one: get(door, token, f"/{name}/resolve/{one}/adapter_model.safetensors").content.hex() for one in ("v2", "v4")
+        one: get(door, token, f"/{name}/resolve/{one}/adapter_model.safetensors").content.hex()
+        for one in ("v2", "v4")
     }
     assert bytes_of["v2"] != bytes_of["v4"]
 
@@ -47,9 +53,14 @@ out = open(here, "rb").read().hex()
     rollouts.roll_back(store, engineer, name, "production", None, "it did not")
     assert pulled() == {bytes_of["v2"]}
 
-    # With all of it in the cache: a gateway of elsewhere, a channel that has nothing, one that was stopped.
+    # With all of it in the cache: a gateway of elsewhere, a channel that has nothing, one that was
+    # stopped.
     elsewhere = a_person(store, "gateway", team=served.team, signs=False)
-    bound = str(tokens.create(store, SYSTEM, elsewhere.actor.name, ["gateway"], served.team, 1, "staging").token)
+    bound = str(
+        tokens.create(
+            store, SYSTEM, elsewhere.actor.name, ["gateway"], served.team, 1, "staging"
+        ).token
+    )
     refused = f"""
 from huggingface_hub.utils import RevisionNotFoundError
 out = []

@@ -1,4 +1,6 @@
-"""huggingface_hub 2.4, 1.5 and 0.36 pull through the real server, and stop at a recalled revision."""
+"""huggingface_hub 2.4, 1.5 and 0.36 pull through the real server, and stop at a recalled
+revision.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from tests.hub.conftest import PEERS, Run
 
 
 @pytest.mark.parametrize("version", PEERS)
-def test_every_name_of_a_revision_pulls_the_same_bytes(version: str, door: Door, served: World, client: Run) -> None:
+def test_every_name_of_a_revision_pulls_the_same_bytes(
+    version: str, door: Door, served: World, client: Run
+) -> None:
     name, token = f"{served.team}/adapter", door.token(served.engineer)
     script = f"""
 from huggingface_hub.utils import EntryNotFoundError
@@ -44,7 +48,9 @@ out = [same, missing, os.path.basename(snap) == info.sha]
 
 
 @pytest.mark.parametrize("version", PEERS)
-def test_strangers_and_unknown_revisions(version: str, door: Door, served: World, client: Run) -> None:
+def test_strangers_and_unknown_revisions(
+    version: str, door: Door, served: World, client: Run
+) -> None:
     name = f"{served.team}/adapter"
     stranger = a_person(door.store, "engineer", team=f"t{secrets.token_hex(4)}")
     ask = """

@@ -1,4 +1,6 @@
-"""Many pulls at once, and readers who stop reading: the server's memory stays flat, and everybody else is served."""
+"""Many pulls at once, and readers who stop reading: the server's memory stays flat, and everybody
+else is served.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,16 @@ def test_a_crowd_in_flat_memory_and_readers_that_stop(door: Door, tmp_path: Path
     size = large(door.store, door.blobs, engineer, name, MEGABYTES)
     token, place = door.token(engineer), f"/{name}/resolve/v1/model.safetensors"
     blobs = (door.settings.private / "blobs").as_uri()
-    with serving(tmp_path, str(door.settings.database_url), {"COUNTERSIGN_BLOB_URL": blobs}) as server:
+    with serving(
+        tmp_path, str(door.settings.database_url), {"COUNTERSIGN_BLOB_URL": blobs}
+    ) as server:
         many(server.port, place, token, 2, size)
         before = server.peak()
         many(server.port, place, token, CROWD, size)
         assert server.peak() - before < 48  # MB; whole files would be 320
-        request = f"GET {place} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+        request = (
+            f"GET {place} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+        )
         with ExitStack() as lines:
             for _ in range(STALLED):  # twice as many as there are threads to answer requests
                 line = lines.enter_context(socket.socket())
@@ -37,7 +43,9 @@ def test_a_crowd_in_flat_memory_and_readers_that_stop(door: Door, tmp_path: Path
                 line.sendall(request)
             many(server.port, place, token, 2, size)
             info = httpx.get(
-                f"{server.url}/api/models/{name}", headers={"Authorization": f"Bearer {token}"}, timeout=120
+                f"{server.url}/api/models/{name}",
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=120,
             )
             assert info.status_code == 200  # they hold their lines all the while
         many(server.port, place, token, 1, size)

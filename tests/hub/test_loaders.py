@@ -1,4 +1,6 @@
-"""peft and transformers load through the real server: the same logits as from a folder, and a stop at what was withdrawn."""
+"""peft and transformers load through the real server: the same logits as from a folder, and a stop
+at what was withdrawn.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ class Loader:
     def __init__(self, door: Door, folder: Path) -> None:
         self.door, self.folder = door, folder
         self.world: World = a_world(door.store, door.blobs, f"t{secrets.token_hex(4)}")
-        self.session = Session(door.url, folder, os.pathsep.join(sys.path))  # one process: torch is read in once
+        self.session = Session(
+            door.url, folder, os.pathsep.join(sys.path)
+        )  # one process: torch is read in once
 
     @property
     def line(self) -> str:
@@ -77,7 +81,9 @@ class Loader:
         return self.session.run(script, self.door.token(self.world.engineer))
 
     def made(self, name: str, **config: Any) -> list[File]:
-        """The files of a folder it made, published; `config` goes into an adapter's configuration."""
+        """The files of a folder it made, published; `config` goes into an adapter's
+        configuration.
+        """
         found = []
         for path in sorted((self.folder / "made" / name).iterdir()):
             data = path.read_bytes()
@@ -89,17 +95,27 @@ class Loader:
 
 @pytest.fixture(scope="module")
 def loader(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loader]:
-    """v2 is stable in production, v4 approved for it; v1 and v3 are merely registered. All stand on team/llama@v1."""
+    """v2 is stable in production, v4 approved for it; v1 and v3 are merely registered. All stand on
+    team/llama@v1.
+    """
     one = Loader(door, tmp_path_factory.mktemp("loader"))
     try:
         one.run(MAKE)
         world, engineer = one.world, one.world.engineer.actor
         draft = versions.Draft("base", f"{world.team}/llama", one.made("tiny-llama"), BASE_META)
         world.base = register(door.store, door.blobs, engineer, draft)
-        stands = {"base_model_name_or_path": f"{world.team}/llama", "revision": commit(world.base.digest)}
+        stands = {
+            "base_model_name_or_path": f"{world.team}/llama",
+            "revision": commit(world.base.digest),
+        }
         for first, second in (("v1", "v2"), ("v3", "v4")):
-            approved(world, files=lambda step, names=(first, second): one.made(names[step // 4], **stands))
-        rollouts.start(door.store, engineer, f"{one.line}@v2", "production", None, 500, "first traffic")
+            approved(
+                world,
+                files=lambda step, names=(first, second): one.made(names[step // 4], **stands),
+            )
+        rollouts.start(
+            door.store, engineer, f"{one.line}@v2", "production", None, 500, "first traffic"
+        )
         rollouts.promote(door.store, engineer, one.line, "production", None, "it went well")
         one.run(f"NAME, BASE = {one.line!r}, {world.team + '/llama'!r}")
         yield one
@@ -108,7 +124,9 @@ def loader(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loa
 
 
 def test_loaded_by_name_is_loaded_from_a_folder(door: Door, loader: Loader) -> None:
-    sha = get(door, door.token(loader.world.engineer), f"/api/models/{loader.line}/revision/v2").json()["sha"]
+    sha = get(
+        door, door.token(loader.world.engineer), f"/api/models/{loader.line}/revision/v2"
+    ).json()["sha"]
     loader.run(f"""
 plain = AutoModelForCausalLM.from_pretrained(BASE)
 assert logits(plain) == local["base"]
@@ -123,8 +141,11 @@ assert logits(AutoPeftModelForCausalLM.from_pretrained(NAME, revision="v1").eval
 assert logits(AutoModelForCausalLM.from_pretrained(NAME, adapter_kwargs={{"revision": "v2"}}).eval()) == local["v2"]
 assert logits(AutoModelForCausalLM.from_pretrained(NAME + ".v3").eval()) == local["v3"]
 """)
-    # transformers gives `revision` to the base's repository: it says so, and loads nothing else instead.
-    said = loader.run('out = failure(lambda: AutoModelForCausalLM.from_pretrained(NAME, revision="production"))')
+    # transformers gives `revision` to the base's repository: it says so, and loads nothing else
+    # instead.
+    said = loader.run(
+        'out = failure(lambda: AutoModelForCausalLM.from_pretrained(NAME, revision="production"))'
+    )
     assert "production" in said
     assert "loaded" not in said
 
@@ -138,13 +159,34 @@ BYTES: dict[str, Any] = {
 }
 FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "llama": ("tokenizer.model", BYTES, {"tokenizer_class": "LlamaTokenizer", **SPECIAL}),
-    "gemma": ("tokenizer.model", {**BYTES, "pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "bos_piece": "<bos>",
-                                  "eos_piece": "<eos>"}, {"tokenizer_class": "GemmaTokenizer"}),
-    "t5": ("spiece.model", {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}, {"tokenizer_class": "T5Tokenizer", "extra_ids": 0}),
+    "gemma": (
+        "tokenizer.model",
+        {
+            **BYTES,
+            "pad_id": 0,
+            "eos_id": 1,
+            "bos_id": 2,
+            "unk_id": 3,
+            "bos_piece": "<bos>",
+            "eos_piece": "<eos>",
+        },
+        {"tokenizer_class": "GemmaTokenizer"},
+    ),
+    "t5": (
+        "spiece.model",
+        {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1},
+        {"tokenizer_class": "T5Tokenizer", "extra_ids": 0},
+    ),
     "xlm-roberta": ("sentencepiece.bpe.model", {}, {"tokenizer_class": "XLMRobertaTokenizer"}),
-}  # fmt: skip
-"""Families whose snapshots may have no tokenizer.json, only SentencePiece's model: its name, how it is trained, its settings."""
-SAID = ["please route this letter", "water damage in 2024: ﬁrst café, 漢字!", "  two  blanks\n<s> x</s>"]
+}
+"""Families whose snapshots may have no tokenizer.json, only SentencePiece's model: its name, how it
+is trained, its settings.
+"""
+SAID = [
+    "please route this letter",
+    "water damage in 2024: ﬁrst café, 漢字!",
+    "  two  blanks\n<s> x</s>",
+]
 SAVE = """
 from transformers import AutoModel
 sizes = dict(vocab_size=600, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
@@ -175,10 +217,15 @@ def test_a_base_whose_tokenizer_is_a_sentencepiece_model_is_imported_and_loads_a
             (folder / "tokenizer_config.json").write_text(json.dumps(config))
             (folder / "consolidated.safetensors").write_bytes(b"x")
             (folder / "original").mkdir()
-            added = registry.import_bundle("base", folder, f"{loader.world.team}/pieces-{family}", meta=BASE_META)
+            added = registry.import_bundle(
+                "base", folder, f"{loader.world.team}/pieces-{family}", meta=BASE_META
+            )
             assert added.status == "registered"
             assert {one.path for one in added.left_out} == {"consolidated.safetensors", "original"}
-            assert {one.path for one in registry.version(added.ref).files} >= {name, "tokenizer_config.json"}
+            assert {one.path for one in registry.version(added.ref).files} >= {
+                name,
+                "tokenizer_config.json",
+            }
             ids, texts, _ = loader.run(f"""
 here, there = read("made/{family}"), read({added.ref.partition("@")[0]!r})
 assert here == there
@@ -205,7 +252,9 @@ def test_a_channel_that_moves_is_followed_at_the_next_load(door: Door, loader: L
 def test_withdrawn_is_withdrawn_with_a_warm_cache(door: Door, loader: Loader) -> None:
     store, engineer, line = door.store, loader.world.engineer.actor, loader.line
     gateway = a_person(store, "gateway", team=loader.world.team, signs=False)
-    secret = str(tokens.create(store, SYSTEM, gateway.actor.name, ["gateway"], loader.world.team, 1).token)
+    secret = str(
+        tokens.create(store, SYSTEM, gateway.actor.name, ["gateway"], loader.world.team, 1).token
+    )
     script = """
 ways = lambda name, **more: [failure(call) for call in (
     lambda: PeftModel.from_pretrained(plain, NAME, revision=name, **more),

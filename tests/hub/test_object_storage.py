@@ -1,4 +1,6 @@
-"""Everything on S3: bytes in, resumed, registered, and out again by the storage's own address, without our token."""
+"""Everything on S3: bytes in, resumed, registered, and out again by the storage's own address,
+without our token.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,10 @@ def seen(storage: storages.ObjectStorage) -> Iterator[Line]:
 
 @pytest.fixture(scope="module")
 def door(
-    databases: Databases, storage: storages.ObjectStorage, seen: Line, tmp_path_factory: pytest.TempPathFactory
+    databases: Databases,
+    storage: storages.ObjectStorage,
+    seen: Line,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Door]:
     name = f"s3_{secrets.token_hex(4)}"
     url = databases.migrated(name)
@@ -107,7 +112,9 @@ def engineer(door: Door) -> Person:
 
 
 @pytest.fixture(scope="module")
-def adapter(door: Door, engineer: Person, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def adapter(
+    door: Door, engineer: Person, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
     """A version added by the client, and the folder it came from."""
     base = a_base(door.store, door.blobs, engineer, "s3")
     folder = tmp_path_factory.mktemp("adapter")
@@ -120,10 +127,15 @@ def adapter(door: Door, engineer: Person, tmp_path_factory: pytest.TempPathFacto
         "bias": "none",
     }
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    tensors = {f"base_model.model.{MODULE}.lora_A.weight": (2, 8), f"base_model.model.{MODULE}.lora_B.weight": (8, 2)}
+    tensors = {
+        f"base_model.model.{MODULE}.lora_A.weight": (2, 8),
+        f"base_model.model.{MODULE}.lora_B.weight": (8, 2),
+    }
     (folder / "adapter_model.safetensors").write_bytes(safetensors(tensors))
     with Countersign(door.url, door.token(engineer)) as registry:
-        return registry.add("adapter", folder, "s3/adapter", base=base.ref, domain="legal").ref, folder
+        return registry.add(
+            "adapter", folder, "s3/adapter", base=base.ref, domain="legal"
+        ).ref, folder
 
 
 def test_what_was_added_is_pulled_and_verifies(
@@ -169,10 +181,15 @@ def test_hub_clients_fetch_from_the_storage_without_our_token(
     ref, folder = adapter
     number, token = ref.rpartition("@")[2], door.token(engineer)
     seen.asked.clear()
-    script = f"out = open(hf_hub_download('s3/adapter', 'adapter_model.safetensors', revision={number!r}), 'rb').read().hex()"
+    script = (
+        "out = open(hf_hub_download('s3/adapter', 'adapter_model.safetensors', "
+        f"revision={number!r}), 'rb').read().hex()"
+    )
     pulled = client("2.4", token, script)
     assert bytes.fromhex(pulled) == (folder / "adapter_model.safetensors").read_bytes()
-    [fetched] = [head for head in seen.heads() if head.startswith(b"GET ") and b"X-Amz-Signature=" in head]
+    [fetched] = [
+        head for head in seen.heads() if head.startswith(b"GET ") and b"X-Amz-Signature=" in head
+    ]
     assert b"/sha256/" in fetched
     assert b"authorization" not in fetched.lower()
     assert token.encode() not in seen.asked
@@ -194,11 +211,16 @@ def test_when_the_storage_is_gone_it_says_so_and_nothing_is_half_there(
     asked = [
         ("PUT", f"/blobs/{new}", {"content": other}),
         ("PATCH", f"/uploads/{new}", {"content": other, "headers": {"Upload-Offset": "0"}}),
-        ("DELETE", f"/uploads/{digest}", {}), ("GET", f"/blobs/{digest}", {}), ("POST", "/adapters", {"body": body}),
-    ]  # fmt: skip
+        ("DELETE", f"/uploads/{digest}", {}),
+        ("GET", f"/blobs/{digest}", {}),
+        ("POST", "/adapters", {"body": body}),
+    ]
     for method, path, more in asked:
         answer = door.ask(engineer, method, path, **more)
-        assert (answer.status_code, answer.json()["kind"]) == (503, "blobs-unreachable"), (method, path)
+        assert (answer.status_code, answer.json()["kind"]) == (503, "blobs-unreachable"), (
+            method,
+            path,
+        )
         assert int(answer.headers["retry-after"]) >= 1
         assert "a-secret" not in answer.text
     for path in (f"/blobs/{digest}", f"/uploads/{digest}"):

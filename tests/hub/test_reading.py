@@ -1,4 +1,6 @@
-"""Everything that clients read, asked by the clients themselves in the environment they find: Xet installed, nothing set."""
+"""Everything that clients read, asked by the clients themselves in the environment they find: Xet
+installed, nothing set.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,17 @@ from tests.api.conftest import Door
 from tests.build import ADAPTER_META, World, a_world, adapter_files, approved, put, register
 from tests.hub.conftest import PEERS, Run, get
 
-CARD = b"---\nlicense: apache-2.0\nlibrary_name: peft\n---\n# Claims\n\nAnswers questions about claims.\n"
+CARD = (
+    b"---\nlicense: apache-2.0\nlibrary_name: peft\n---\n# Claims\n\nAnswers questions about "
+    b"claims.\n"
+)
 
 
 @dataclass
 class Shelf:
-    """A team's line with three versions: v2 stable in production, v3 stable in the channel blue, with a card."""
+    """A team's line with three versions: v2 stable in production, v3 stable in the channel blue,
+    with a card.
+    """
 
     world: World
     commits: dict[str, str]
@@ -40,7 +47,8 @@ def shelf(door: Door) -> Shelf:
     assert register(door.store, door.blobs, engineer, draft).ref == f"{line}@v3"
     secret = door.token(world.engineer)
     commits = {
-        one: str(get(door, secret, f"/api/models/{line}/revision/{one}").json()["sha"]) for one in ("v1", "v2", "v3")
+        one: str(get(door, secret, f"/api/models/{line}/revision/{one}").json()["sha"])
+        for one in ("v1", "v2", "v3")
     }
     return Shelf(world, commits)
 
@@ -216,13 +224,32 @@ step("the newer calls")
 out = done
 """
 
-STEPS = ["revisions", "info", "tree", "pages", "lists", "refs", "access", "downloads", "safetensors", "addresses",
-         "hf download", "the newer calls"]  # fmt: skip
+STEPS = [
+    "revisions",
+    "info",
+    "tree",
+    "pages",
+    "lists",
+    "refs",
+    "access",
+    "downloads",
+    "safetensors",
+    "addresses",
+    "hf download",
+    "the newer calls",
+]
 
 
 @pytest.mark.parametrize("version", PEERS)
 def test_everything_that_clients_read(version: str, door: Door, shelf: Shelf, client: Run) -> None:
-    manifest = door.done(shelf.world.engineer, "GET", f"/versions/{shelf.line}@v2")["manifest_digest"]
-    script = READ.format(name=shelf.line, team=shelf.world.team, commits=shelf.commits, card=CARD,
-                         digest=manifest.removeprefix("sha256:"))  # fmt: skip
+    manifest = door.done(shelf.world.engineer, "GET", f"/versions/{shelf.line}@v2")[
+        "manifest_digest"
+    ]
+    script = READ.format(
+        name=shelf.line,
+        team=shelf.world.team,
+        commits=shelf.commits,
+        card=CARD,
+        digest=manifest.removeprefix("sha256:"),
+    )
     assert client(version, door.token(shelf.world.engineer), script) == STEPS

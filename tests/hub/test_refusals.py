@@ -1,4 +1,6 @@
-"""What each client does on each of our refusals, with what it wants in its cache and without: the table of docs/hub.md."""
+"""What each client does on each of our refusals, with what it wants in its cache and without: the
+table of docs/hub.md.
+"""
 
 from __future__ import annotations
 
@@ -42,23 +44,38 @@ TABLE = {
     "another team's token": ("served", "served", LOST, LOST),
     "the database away": ("served", "served", "LocalEntryNotFoundError", "LocalEntryNotFoundError"),
     "recalled": ("RevisionNotFoundError",) * 4,
-    "recalled, by a pinned commit": ("RevisionNotFoundError", "served", *["RevisionNotFoundError"] * 2),
-}  # fmt: skip
+    "recalled, by a pinned commit": (
+        "RevisionNotFoundError",
+        "served",
+        *["RevisionNotFoundError"] * 2,
+    ),
+}
 SAID = {
-    "a bad token": "Invalid credentials in Authorization header", "the database away": "503",
-    "recalled": "this version was recalled: poisoned", "recalled, by a pinned commit": "this version was recalled: poisoned",
-}  # fmt: skip
+    "a bad token": "Invalid credentials in Authorization header",
+    "the database away": "503",
+    "recalled": "this version was recalled: poisoned",
+    "recalled, by a pinned commit": "this version was recalled: poisoned",
+}
 
 
 def test_what_clients_do(door: Door, served: World, client: Run, tmp_path: Path) -> None:
     name, token = f"{served.team}/adapter", door.token(served.engineer)
     sha = get(door, token, f"/api/models/{name}/revision/v2").json()["sha"]
     asked: dict[str, dict[str, object]] = {
-        "a bad token": {"token": f"cs_{'0' * 12}_{'x' * 43}"}, "no token": {"token": False},
-        "another team's token": {"token": door.token(a_person(door.store, "engineer", team=f"t{secrets.token_hex(4)}"))},
-        "recalled": {}, "recalled, by a pinned commit": {"revision": sha},
-    }  # fmt: skip
-    usual: dict[str, object] = {"revision": "v2", "name": name, "token": token, "endpoint": door.url}
+        "a bad token": {"token": f"cs_{'0' * 12}_{'x' * 43}"},
+        "no token": {"token": False},
+        "another team's token": {
+            "token": door.token(a_person(door.store, "engineer", team=f"t{secrets.token_hex(4)}"))
+        },
+        "recalled": {},
+        "recalled, by a pinned commit": {"revision": sha},
+    }
+    usual: dict[str, object] = {
+        "revision": "v2",
+        "name": name,
+        "token": token,
+        "endpoint": door.url,
+    }
 
     def tried(version: str, **other: object) -> list[str]:
         found = client(version, token, ASK.format(**{**usual, **other}))
@@ -69,13 +86,21 @@ def test_what_clients_do(door: Door, served: World, client: Run, tmp_path: Path)
         if version == "2.4" and "pinned" in what:
             expected[0] = "served"  # it takes 40 hex digits for proof enough; the older two ask
         assert [one.partition(":")[0] for one in said] == expected, (what, version, said)
-        assert all(SAID.get(what, "") in one for one in said if one != "served"), (what, version, said)
+        assert all(SAID.get(what, "") in one for one in said if one != "served"), (
+            what,
+            version,
+            said,
+        )
 
     for version in PEERS:
         for revision in ("v2", sha):
-            script = ASK.format(**{**usual, "revision": revision}).replace('("warm", "cold")', '("warm",)')
+            script = ASK.format(**{**usual, "revision": revision}).replace(
+                '("warm", "cold")', '("warm",)'
+            )
             assert client(version, token, script)["warm"] == ["served", "served"]
-    away = create_app(load(home=tmp_path, database_url="postgresql+psycopg://nobody@127.0.0.1:1/none"))
+    away = create_app(
+        load(home=tmp_path, database_url="postgresql+psycopg://nobody@127.0.0.1:1/none")
+    )
     other = Served(away)
     try:
         for version in PEERS:

@@ -1,4 +1,6 @@
-"""A download whose connection is really cut goes on where it stopped, though the server was restarted meanwhile."""
+"""A download whose connection is really cut goes on where it stopped, though the server was
+restarted meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ CUT = 700_000
 
 @dataclass
 class Wire:
-    """A TCP proxy that breaks the next `cuts` answers longer than CUT, by an end or, with `reset`, by a reset."""
+    """A TCP proxy that breaks the next `cuts` answers longer than CUT, by an end or, with `reset`,
+    by a reset.
+    """
 
     upstream: tuple[str, int]
     cuts: int = 0
@@ -42,14 +46,19 @@ class Wire:
             sent = 0
             with suppress(OSError):
                 while data := server.recv(1 << 14):
-                    # One answer a connection is long enough to count: those before it are heads of files.
+                    # One answer a connection is long enough to count: those before it are heads of
+                    # files.
                     caller.sendall(data)
                     sent += len(data)
                     if sent > CUT and self.cuts:
                         self.cuts -= 1
                         if self.reset:
-                            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                            caller.shutdown(socket.SHUT_RD)  # the other thread lets go of it, so that it closes
+                            caller.setsockopt(
+                                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                            )
+                            caller.shutdown(
+                                socket.SHUT_RD
+                            )  # the other thread lets go of it, so that it closes
                         else:
                             caller.shutdown(socket.SHUT_RDWR)
                         self.broken.set()
@@ -59,7 +68,9 @@ class Wire:
         with suppress(OSError):
             while data := caller.recv(1 << 14):
                 self.asked += [
-                    line for line in data.decode("latin-1").split("\r\n") if line.lower().startswith("range")
+                    line
+                    for line in data.decode("latin-1").split("\r\n")
+                    if line.lower().startswith("range")
                 ]
                 server.sendall(data)
             server.shutdown(socket.SHUT_WR)
@@ -74,7 +85,9 @@ def wire(port: int) -> Iterator[Wire]:
         def accept() -> None:
             with suppress(OSError):
                 while True:
-                    threading.Thread(target=one.serve, args=(door.accept()[0],), daemon=True).start()
+                    threading.Thread(
+                        target=one.serve, args=(door.accept()[0],), daemon=True
+                    ).start()
 
         thread = threading.Thread(target=accept)
         thread.start()
@@ -87,12 +100,17 @@ def wire(port: int) -> Iterator[Wire]:
 
 @pytest.fixture(scope="module")
 def large(door: Door) -> tuple[str, str, str]:
-    """The name of a base with one file of 2 MiB, the file's digest, and a token that may pull it."""
+    """The name of a base with one file of 2 MiB, the file's digest, and a token that may pull
+    it.
+    """
     engineer = a_person(door.store, "engineer", team=f"t{secrets.token_hex(4)}")
     name = f"{next(iter(engineer.actor.grants)).team}/large"
     data = safetensors({f"{MODULE}.weight": (512, 1024)})
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 512}
-    files = [put(door.blobs, "model.safetensors", data), put(door.blobs, "config.json", json.dumps(config).encode())]
+    files = [
+        put(door.blobs, "model.safetensors", data),
+        put(door.blobs, "config.json", json.dumps(config).encode()),
+    ]
     register(door.store, door.blobs, engineer.actor, versions.Draft("base", name, files, BASE_META))
     return name, hashlib.sha256(data).hexdigest(), door.token(engineer)
 
@@ -113,10 +131,17 @@ out = [hashlib.sha256(open(path, "rb").read()).hexdigest(), calls]
 """
 
 
-# Calls it takes after two cuts, and ranges asked for. 2.4 goes on by itself after an end, and after a reset keeps nothing;
-# the older ones raise, and go on from what they kept when they are called again.
-GOES_ON = {("2.4", False): (1, 2), ("2.4", True): (3, 0), ("1.5", False): (3, 2), ("1.5", True): (3, 2),
-           ("0.36", False): (3, 2), ("0.36", True): (3, 2)}  # fmt: skip
+# Calls it takes after two cuts, and ranges asked for. 2.4 goes on by itself after an end, and after
+# a reset keeps nothing; the older ones raise, and go on from what they kept when they are called
+# again.
+GOES_ON = {
+    ("2.4", False): (1, 2),
+    ("2.4", True): (3, 0),
+    ("1.5", False): (3, 2),
+    ("1.5", True): (3, 2),
+    ("0.36", False): (3, 2),
+    ("0.36", True): (3, 2),
+}
 
 
 @pytest.mark.parametrize("version", PEERS)
@@ -137,7 +162,9 @@ def test_a_cut_download_goes_on(
 
             mover = threading.Thread(target=move)
             mover.start()
-            found, calls = client(version, token, SCRIPT.format(name=name, how=str(reset)), endpoint=one.url)
+            found, calls = client(
+                version, token, SCRIPT.format(name=name, how=str(reset)), endpoint=one.url
+            )
             mover.join()
     finally:
         restarted.stop()

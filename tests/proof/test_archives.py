@@ -16,21 +16,45 @@ def test_members_added_missing_renamed_or_twice(judge: Judge) -> None:
     found = honest()
     without = {name: data for name, data in found.items() if name != "tree_heads/4.note"}
     judge.refuses(zipped(without), "['tree_heads/4.note'] is missing")
-    judge.refuses(zipped({**found, "tree_heads/2.note": found["tree_heads/4.note"]}), "added without being declared")
-    judge.refuses(zipped({**without, "tree_heads/5.note": found["tree_heads/4.note"]}), "is missing, or was added")
+    judge.refuses(
+        zipped({**found, "tree_heads/2.note": found["tree_heads/4.note"]}),
+        "added without being declared",
+    )
+    judge.refuses(
+        zipped({**without, "tree_heads/5.note": found["tree_heads/4.note"]}),
+        "is missing, or was added",
+    )
     renamed = redeclared({**without, "tree_heads/5.note": found["tree_heads/4.note"]})
     judge.refuses(zipped(renamed), "tree_heads/5.note is no tree head of this log and size")
-    for name in ("readme.txt", "../events.jsonl", "/etc/passwd", "tree_heads/", "tree_heads/04.note", "Events.jsonl",
-                 "tree_heads\\4.note", "log.pub", "EVENTS.JSONL", "events.jsonl ", "./events.jsonl"):  # fmt: skip
+    for name in (
+        "readme.txt",
+        "../events.jsonl",
+        "/etc/passwd",
+        "tree_heads/",
+        "tree_heads/04.note",
+        "Events.jsonl",
+        "tree_heads\\4.note",
+        "log.pub",
+        "EVENTS.JSONL",
+        "events.jsonl ",
+        "./events.jsonl",
+    ):
         judge.refuses(zipped(redeclared({**found, name: b""})), "which is no part of a pack")
     judge.refuses(zipped(redeclared({**found, "tree_heads/\u0664.note": b""})), "The archive holds")
-    cut = zipped(redeclared({**found, "events.jsonl?": b""})).replace(b"events.jsonl?", b"events.jsonl\0")
+    cut = zipped(redeclared({**found, "events.jsonl?": b""})).replace(
+        b"events.jsonl?", b"events.jsonl\0"
+    )
     judge.refuses(cut, "which is no part of a pack")
     for name in ("events.jsonl", "votes.jsonl"):
         less = redeclared({key: data for key, data in found.items() if key != name})
         judge.refuses(zipped(less), f"'{name}'] is missing")
-    judge.refuses(zipped({name: data for name, data in found.items() if name != "pack.json"}), "no proper pack.json")
-    twin = zipped(redeclared({**found, "events.twin?": b""})).replace(b"events.twin?", b"events.jsonl")
+    judge.refuses(
+        zipped({name: data for name, data in found.items() if name != "pack.json"}),
+        "no proper pack.json",
+    )
+    twin = zipped(redeclared({**found, "events.twin?": b""})).replace(
+        b"events.twin?", b"events.jsonl"
+    )
     judge.refuses(twin, "holds events.jsonl twice")
 
 
@@ -39,11 +63,18 @@ def test_no_byte_beside_the_members(judge: Judge) -> None:
     judge.refuses(b"#!/bin/sh\n" + archive, "bytes that belong to no member")
     judge.refuses(archive + b"\0", "")
     comment = b"by the way"
-    judge.refuses(archive[:-2] + len(comment).to_bytes(2, "little") + comment, "bytes that belong to no member")
+    judge.refuses(
+        archive[:-2] + len(comment).to_bytes(2, "little") + comment,
+        "bytes that belong to no member",
+    )
     end = archive.rindex(b"PK\x05\x06")
     listing = int.from_bytes(archive[end + 16 : end + 20], "little")
     hidden = b"hidden between the members and their listing"
-    moved = archive[end : end + 16] + (listing + len(hidden)).to_bytes(4, "little") + archive[end + 20 :]
+    moved = (
+        archive[end : end + 16]
+        + (listing + len(hidden)).to_bytes(4, "little")
+        + archive[end + 20 :]
+    )
     judge.refuses(archive[:listing] + hidden + archive[listing:end] + moved, "bytes behind it")
 
 
@@ -76,15 +107,30 @@ def test_a_pack_of_another_format_says_so(judge: Judge) -> None:
         ),
         ({"members": {**about["members"], "pack.json": ""}}, "added without being declared"),
     ):
-        judge.refuses(zipped({**found, "pack.json": canonical.encode({**about, **change})}), because)
-    judge.refuses(zipped({**found, "pack.json": json.dumps(about).encode()}), "pack.json is not canonical JSON")
+        judge.refuses(
+            zipped({**found, "pack.json": canonical.encode({**about, **change})}), because
+        )
+    judge.refuses(
+        zipped({**found, "pack.json": json.dumps(about).encode()}),
+        "pack.json is not canonical JSON",
+    )
     judge.refuses(zipped({**found, "pack.json": b"[]"}), "not of the format")
 
 
 def test_votes_are_exactly_those_of_the_entries(judge: Judge) -> None:
     lines = honest()["votes.jsonl"].splitlines()
-    for votes in ([], lines[:1], lines[::-1], [*lines, lines[0]], [lines[0], lines[0]], [b"{}", lines[1]]):
-        judge.refuses(zipped(members(story(), KEY, HEADS, votes=votes)), "in votes.jsonl is not that of the log")
+    for votes in (
+        [],
+        lines[:1],
+        lines[::-1],
+        [*lines, lines[0]],
+        [lines[0], lines[0]],
+        [b"{}", lines[1]],
+    ):
+        judge.refuses(
+            zipped(members(story(), KEY, HEADS, votes=votes)),
+            "in votes.jsonl is not that of the log",
+        )
 
 
 def changes(chance: random.Random, data: bytes) -> bytes:
@@ -94,7 +140,9 @@ def changes(chance: random.Random, data: bytes) -> bytes:
     match chance.choice(["flip", "flip", "flip", "swap", "delete", "repeat", "cut", "byte"]):
         case "flip":
             place = chance.randrange(len(data))
-            return data[:place] + bytes((data[place] ^ 1 << chance.randrange(8),)) + data[place + 1 :]
+            return (
+                data[:place] + bytes((data[place] ^ 1 << chance.randrange(8),)) + data[place + 1 :]
+            )
         case "swap":
             lines[one], lines[other] = lines[other], lines[one]
         case "delete":
@@ -110,11 +158,15 @@ def changes(chance: random.Random, data: bytes) -> bytes:
 
 
 def test_no_random_change_of_a_member_passes(judge: Judge) -> None:
-    """Every pack is mended as far as one can without the log's key: digests, size and root in pack.json fit again."""
+    """Every pack is mended as far as one can without the log's key: digests, size and root in
+    pack.json fit again.
+    """
     chance = random.Random(2026)
     before, tried = honest(), 0
     while tried < 150:
-        name = chance.choice([*(one for one in before if one != "pack.json"), "events.jsonl", "votes.jsonl"])
+        name = chance.choice(
+            [*(one for one in before if one != "pack.json"), "events.jsonl", "votes.jsonl"]
+        )
         changed = {**before, name: changes(chance, before[name])}
         if changed == before:
             continue
@@ -129,7 +181,10 @@ def test_no_random_change_of_pack_json_passes_but_of_its_unsigned_time(judge: Ju
     for _ in range(100):
         changed = changes(chance, before["pack.json"])
         if not judge(zipped({**before, "pack.json": changed}))["problems"]:
-            assert {**json.loads(changed), "created_at": ""} == {**json.loads(before["pack.json"]), "created_at": ""}
+            assert {**json.loads(changed), "created_at": ""} == {
+                **json.loads(before["pack.json"]),
+                "created_at": "",
+            }
 
 
 def read(archive: bytes) -> dict[str, bytes]:
@@ -138,7 +193,9 @@ def read(archive: bytes) -> dict[str, bytes]:
 
 
 def test_a_random_change_of_the_archive_is_refused_or_touches_no_member(judge: Judge) -> None:
-    """Dates and the like of the archive itself say nothing; what passes must hold the very same members."""
+    """Dates and the like of the archive itself say nothing; what passes must hold the very same
+    members.
+    """
     chance = random.Random(7)
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         archive = zipped(honest(), method)

@@ -1,6 +1,8 @@
-"""Operators who delete what is held, kept or stood upon, around the rules and the database, and sign the log all the same.
+"""Operators who delete what is held, kept or stood upon, around the rules and the database, and
+sign the log all the same.
 
-The log is a real one, with deletions as they should be; each lie changes it and is signed with the right key.
+The log is a real one, with deletions as they should be; each lie changes it and is signed with the
+right key.
 """
 
 from __future__ import annotations
@@ -57,10 +59,15 @@ def judge(tmp_path: Path) -> Judge:
 
 @pytest.fixture(scope="module")
 def real(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Event]]:
-    """The entries of a team that held, let go, deleted, recalled, discarded, collected and registered again."""
+    """The entries of a team that held, let go, deleted, recalled, discarded, collected and
+    registered again.
+    """
     name = f"kept_{secrets.token_hex(4)}"
     url = databases.migrated(name)
-    store, blobs = Store(open_engine(url, "countersign_app")), Blobs(tmp_path_factory.mktemp("kept").as_uri())
+    store, blobs = (
+        Store(open_engine(url, "countersign_app")),
+        Blobs(tmp_path_factory.mktemp("kept").as_uri()),
+    )
     install_policies(store)
     install_classes(store)
     admin = a_person(store, "admin").actor
@@ -84,19 +91,26 @@ def real(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iter
     for ref in (later, held):
         deletions.delete(store, engineer, ref, "Not wanted.")
     deletions.discard(store, engineer, add("drafts", 4), "A mistake.")
-    assert add("drafts", 5) != add("drafts", 5, other.ref, **whole)  # a draft that another base completed
+    assert add("drafts", 5) != add(
+        "drafts", 5, other.ref, **whole
+    )  # a draft that another base completed
     deletions.delete(store, engineer, "acme/drafts@v1", "Not wanted.")
     deletions.delete(store, engineer, other.ref, "Nothing stands on it.")
     fallen = add("fallen", 6, **whole)
     recalls.recall(store, engineer, fallen, "It told a name.")
     deletions.delete(store, engineer, fallen, "And its bytes.")
     file = put(blobs, "rows.jsonl", dataset_bytes(train=7))
-    rows = register_rows(store, blobs, world.data_owner.actor, "acme/more", file.sha256, file.size, DATA_META)
+    rows = register_rows(
+        store, blobs, world.data_owner.actor, "acme/more", file.sha256, file.size, DATA_META
+    )
     deletions.delete(store, engineer, f"dataset:{rows.ref}", "Not wanted.")
     collecting.collect(store, blobs, SYSTEM, timedelta(0))
     add("held", 1, **whole)
     with store.read(SYSTEM) as session:
-        entries = [json.loads(entry) for entry in session.scalars(text("select entry from event order by place"))]
+        entries = [
+            json.loads(entry)
+            for entry in session.scalars(text("select entry from event order by place"))
+        ]
     yield entries
     store.engine.dispose()
     databases.drop(name)
@@ -125,7 +139,9 @@ def changed(action: str, table: str, nth: int = 0, actor: Any = ..., **columns: 
 
     def lie(events: list[Event]) -> None:
         event = events[of(events, action, nth)]
-        said = {name: value(events) if callable(value) else value for name, value in columns.items()}
+        said = {
+            name: value(events) if callable(value) else value for name, value in columns.items()
+        }
         image(event, table).update(said)
         if actor is not ...:
             event["actor"] = actor(events) if callable(actor) else actor
@@ -188,47 +204,101 @@ def collected(events: list[Event]) -> None:
 
 LIES: dict[str, tuple[Lie, str]] = {
     "deleted while on hold": (without("hold:lift"), "while legal hold [1] stands over it"),
-    "deleted before the hold was lifted": (moved("version:delete", 0, "hold:lift", 0), "while legal hold [1] stands"),
+    "deleted before the hold was lifted": (
+        moved("version:delete", 0, "hold:lift", 0),
+        "while legal hold [1] stands",
+    ),
     "of a held line, added later": (
-        also(moved("version:delete", 0, "hold:lift", 0), without("version:delete", 1)), "while legal hold [1] stands"),
+        also(moved("version:delete", 0, "hold:lift", 0), without("version:delete", 1)),
+        "while legal hold [1] stands",
+    ),
     "lifted by the placer": (
-        changed("hold:lift", "legal_hold", lifted_by=placer, actor=placer), "by the one who placed it"),
-    "lifted in another's name": (changed("hold:lift", "legal_hold", actor=placer), "lifts hold 1 in another's name"),
+        changed("hold:lift", "legal_hold", lifted_by=placer, actor=placer),
+        "by the one who placed it",
+    ),
+    "lifted in another's name": (
+        changed("hold:lift", "legal_hold", actor=placer),
+        "lifts hold 1 in another's name",
+    ),
     "lifted by an engineer": (
-        changed("hold:lift", "legal_hold", lifted_by=an_engineer, actor=an_engineer), "by one who is no reviewer"),
-    "placed in another's name": (changed("hold:place", "legal_hold", actor=None), "places hold 1 in another's name"),
+        changed("hold:lift", "legal_hold", lifted_by=an_engineer, actor=an_engineer),
+        "by one who is no reviewer",
+    ),
+    "placed in another's name": (
+        changed("hold:place", "legal_hold", actor=None),
+        "places hold 1 in another's name",
+    ),
     "hold moved to another line": (
-        changed("hold:lift", "legal_hold", line_id=None, node_id=SEAL), "what is frozen of legal_hold"),
+        changed("hold:lift", "legal_hold", line_id=None, node_id=SEAL),
+        "what is frozen of legal_hold",
+    ),
     "hold taken away": (later("legal_hold", "hold:place", op="delete"), "deletes legal_hold"),
     "deleted before its time": (
-        also(without("retention:assign", 1), without("retention:assign", 1)), "until when it is kept"),
-    "no class at all": (also(without("retention:assign"), without("retention:assign")), "until when it is kept"),
+        also(without("retention:assign", 1), without("retention:assign", 1)),
+        "until when it is kept",
+    ),
+    "no class at all": (
+        also(without("retention:assign"), without("retention:assign")),
+        "until when it is kept",
+    ),
     "shortened by an engineer": (
-        changed("retention:assign", "retention_setting", 1, set_by=an_engineer, actor=an_engineer), "by no administrator"),
+        changed("retention:assign", "retention_setting", 1, set_by=an_engineer, actor=an_engineer),
+        "by no administrator",
+    ),
     "set in another's name": (
-        changed("retention:assign", "retention_setting", 1, set_by=an_engineer), "in another's name or time"),
+        changed("retention:assign", "retention_setting", 1, set_by=an_engineer),
+        "in another's name or time",
+    ),
     "set in the past": (
-        changed("retention:assign", "retention_setting", 1, set_at="2020-01-01T00:00:00.000000Z"), "name or time"),
-    "class changed later": (later("retention_class", "retention:define", keep_days=9999), "frozen of retention_class"),
-    "setting changed later": (later("retention_setting", "retention:assign", team="x"), "frozen of retention_setting"),
+        changed("retention:assign", "retention_setting", 1, set_at="2020-01-01T00:00:00.000000Z"),
+        "name or time",
+    ),
+    "class changed later": (
+        later("retention_class", "retention:define", keep_days=9999),
+        "frozen of retention_class",
+    ),
+    "setting changed later": (
+        later("retention_setting", "retention:assign", team="x"),
+        "frozen of retention_setting",
+    ),
     "registered long ago": (
-        changed("version:register", "version", registered_at="2000-01-01T00:00:00.000000Z"), "otherwise than itself"),
+        changed("version:register", "version", registered_at="2000-01-01T00:00:00.000000Z"),
+        "otherwise than itself",
+    ),
     "born long ago": (
-        changed("version:register", "version", created_at="2000-01-01T00:00:00.000000Z"), "otherwise than itself"),
-    "called a discarded draft": (changed("version:delete", "tombstone", how="discarded"), "otherwise than it stood"),
+        changed("version:register", "version", created_at="2000-01-01T00:00:00.000000Z"),
+        "otherwise than itself",
+    ),
+    "called a discarded draft": (
+        changed("version:delete", "tombstone", how="discarded"),
+        "otherwise than it stood",
+    ),
     "said to have been a draft": (
-        changed("version:delete", "tombstone", how="discarded", was="draft"), "otherwise than it stood"),
+        changed("version:delete", "tombstone", how="discarded", was="draft"),
+        "otherwise than it stood",
+    ),
     "tombstone of another time": (
-        changed("version:delete", "tombstone", at="2040-01-01T00:00:00.000000Z"), "otherwise than it stood"),
+        changed("version:delete", "tombstone", at="2040-01-01T00:00:00.000000Z"),
+        "otherwise than it stood",
+    ),
     "deleted in silence": (dropped("version:delete", "tombstone"), "without its tombstone"),
     "a tombstone over what stands": (dropped("version:delete", "version"), "lets it stand"),
     "base deleted beneath": (moved("version:delete", 3, "version:delete", 2), "stands on it"),
-    "tombstone taken back": (later("tombstone", "version:delete", op="delete"), "deletes tombstone"),
-    "tombstone changed": (later("tombstone", "version:delete", was="deprecated"), "frozen of tombstone"),
+    "tombstone taken back": (
+        later("tombstone", "version:delete", op="delete"),
+        "deletes tombstone",
+    ),
+    "tombstone changed": (
+        later("tombstone", "version:delete", was="deprecated"),
+        "frozen of tombstone",
+    ),
     "revived": (later("version", "version:delete", state="registered"), "without its tombstone"),
-    "a version's file taken away": (later("version_file", "version:register", STRICT, op="delete"), "takes "),
+    "a version's file taken away": (
+        later("version_file", "version:register", STRICT, op="delete"),
+        "takes ",
+    ),
     "bytes of what stands": (collected, "which are held or not deleted"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.database
@@ -239,8 +309,12 @@ def test_the_real_log_is_valid(judge: Judge, real: list[Event]) -> None:
 
 
 @pytest.mark.database
-def test_a_copied_file_alone_leaves_no_deletion_unjudged(judge: Judge, real: list[Event], tmp_path: Path) -> None:
-    """Without the second file it says what it wants; with it beside, all is judged. Up to the first hold it needs none."""
+def test_a_copied_file_alone_leaves_no_deletion_unjudged(
+    judge: Judge, real: list[Event], tmp_path: Path
+) -> None:
+    """Without the second file it says what it wants; with it beside, all is judged. Up to the first
+    hold it needs none.
+    """
     copy = shutil.copy(verifier.__file__, tmp_path / "check.py")
 
     def said(entries: list[Event]) -> tuple[int, str]:
@@ -253,9 +327,20 @@ def test_a_copied_file_alone_leaves_no_deletion_unjudged(judge: Judge, real: lis
     first = of(real, "retention:assign")
     assert said(real[:first]) == (0, "")
     code, problems = said(real)
-    wanting = [number for number in range(len(real)) if f"Entry {number} wants verifier_keeping.py" in problems]
+    wanting = [
+        number
+        for number in range(len(real))
+        if f"Entry {number} wants verifier_keeping.py" in problems
+    ]
     acts = [real[number]["action"] for number in wanting]
-    kept = ("retention:assign", "hold:place", "hold:lift", "version:delete", "draft:discard", "blob:collect")
+    kept = (
+        "retention:assign",
+        "hold:place",
+        "hold:lift",
+        "version:delete",
+        "draft:discard",
+        "blob:collect",
+    )
     assert (code, acts) == (8, [event["action"] for event in real if event["action"] in kept])
     shutil.copy(Path(verifier.__file__).with_name("verifier_keeping.py"), tmp_path)
     assert said(real) == (0, "")
@@ -263,7 +348,9 @@ def test_a_copied_file_alone_leaves_no_deletion_unjudged(judge: Judge, real: lis
 
 @pytest.mark.database
 @pytest.mark.parametrize("name", LIES)
-def test_an_operator_who_deletes_what_must_stay_is_found(judge: Judge, real: list[Event], name: str) -> None:
+def test_an_operator_who_deletes_what_must_stay_is_found(
+    judge: Judge, real: list[Event], name: str
+) -> None:
     lie, because = LIES[name]
     events = deepcopy(real)
     lie(events)

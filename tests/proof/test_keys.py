@@ -18,8 +18,14 @@ from tests.proof import vectors
 
 @vectors.needed
 def test_every_wycheproof_ed25519_case() -> None:
-    groups = json.loads((vectors.FOLDER / "wycheproof" / "ed25519_test.json").read_text())["testGroups"]
-    cases = [(bytes.fromhex(group["publicKey"]["pk"]), test) for group in groups for test in group["tests"]]
+    groups = json.loads((vectors.FOLDER / "wycheproof" / "ed25519_test.json").read_text())[
+        "testGroups"
+    ]
+    cases = [
+        (bytes.fromhex(group["publicKey"]["pk"]), test)
+        for group in groups
+        for test in group["tests"]
+    ]
     assert len(cases) == 151
     wrong = [
         test["tcId"]
@@ -62,7 +68,9 @@ def test_a_missing_or_foreign_key_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a key")
     (tmp_path / "curve").write_bytes(
         generate_private_key(SECP256R1()).private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
         )
     )
     (tmp_path / "locked").write_bytes(
@@ -90,10 +98,16 @@ def test_a_document_is_signed_for_one_context_and_one_content(key: keys.SigningK
     assert name == key.id
     message = f"countersign/decision/1\n{canonical.digest(document)}\n".encode()
     assert keys.verify(key.public, message, b64decode(signature))
-    assert keys.verify_document(key.public_text, {"verdict": "approve", "review": 7}, "decision", signature)
+    assert keys.verify_document(
+        key.public_text, {"verdict": "approve", "review": 7}, "decision", signature
+    )
     assert not keys.verify_document(key.public_text, document, "enrol", signature)
-    assert not keys.verify_document(key.public_text, {**document, "verdict": "reject"}, "decision", signature)
-    assert not keys.verify_document(keys.SigningKey.generate().public_text, document, "decision", signature)
+    assert not keys.verify_document(
+        key.public_text, {**document, "verdict": "reject"}, "decision", signature
+    )
+    assert not keys.verify_document(
+        keys.SigningKey.generate().public_text, document, "decision", signature
+    )
 
 
 @pytest.mark.parametrize("bad", ["", "!", "AAAA", "ä", "A" * 88])

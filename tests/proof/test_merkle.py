@@ -30,12 +30,16 @@ def test_every_public_inclusion_and_consistency_vector() -> None:
     wrong = []
     for path in inclusion:
         case = read(path)
-        held = merkle.verify_inclusion(case["leafIdx"], case["treeSize"], case["leafHash"], case["proof"], case["root"])
+        held = merkle.verify_inclusion(
+            case["leafIdx"], case["treeSize"], case["leafHash"], case["proof"], case["root"]
+        )
         if held is case["wantErr"]:
             wrong.append(str(path))
     for path in consistency:
         case = read(path)
-        held = merkle.verify_consistency(case["size1"], case["size2"], case["root1"], case["root2"], case["proof"])
+        held = merkle.verify_consistency(
+            case["size1"], case["size2"], case["root1"], case["root2"], case["proof"]
+        )
         if held is case["wantErr"]:
             wrong.append(str(path))
     assert not wrong
@@ -65,7 +69,8 @@ def test_the_frontier_agrees_with_the_definition_and_survives_a_restart(size: in
 
 
 @pytest.mark.parametrize(
-    ("size", "peaks"), [(1, []), (2, [b"x" * 32] * 2), (3, [b"x" * 32] * 3), (1, [b"short"]), (-1, [b"x" * 32])]
+    ("size", "peaks"),
+    [(1, []), (2, [b"x" * 32] * 2), (3, [b"x" * 32] * 3), (1, [b"short"]), (-1, [b"x" * 32])],
 )
 def test_a_frontier_that_cannot_be_is_refused(size: int, peaks: list[bytes]) -> None:
     with pytest.raises(Invalid) as refusal:
@@ -80,7 +85,10 @@ def test_every_proof_holds_and_no_changed_one_does() -> None:
         for index in range(size):
             proof = merkle.inclusion_proof(LEAVES[:size], index)
             assert merkle.verify_inclusion(index, size, LEAVES[index], proof, root)
-            assert not merkle.verify_inclusion(index, size, LEAVES[index - 1], proof, root) or size == 1
+            assert (
+                not merkle.verify_inclusion(index, size, LEAVES[index - 1], proof, root)
+                or size == 1
+            )
             assert not merkle.verify_inclusion(index, size, LEAVES[index], [*proof, root], root)
             if proof:
                 place = chance.randrange(len(proof))
@@ -92,8 +100,12 @@ def test_every_proof_holds_and_no_changed_one_does() -> None:
             before, proof = merkle.root(LEAVES[:old]), merkle.consistency_proof(LEAVES[:size], old)
             assert merkle.verify_consistency(old, size, before, root, proof)
             assert not merkle.verify_consistency(old, size, before, root, [*proof, root])
-            assert not merkle.verify_consistency(old, size, hashlib.sha256(before).digest(), root, proof)
-            assert not merkle.verify_consistency(old, size, before, hashlib.sha256(root).digest(), proof)
+            assert not merkle.verify_consistency(
+                old, size, hashlib.sha256(before).digest(), root, proof
+            )
+            assert not merkle.verify_consistency(
+                old, size, before, hashlib.sha256(root).digest(), proof
+            )
             if proof:
                 assert not merkle.verify_consistency(old, size, before, root, proof[:-1])
 

@@ -34,7 +34,10 @@ def test_a_tree_head_of_tesseras_log(size: int) -> None:
 
     name, public = notes.parse_verifier_key(TESSERA)
     stranger = SigningKey.generate().public
-    for other in (notes.verifier_key(name, stranger), notes.verifier_key("example.com/other", public)):
+    for other in (
+        notes.verifier_key(name, stranger),
+        notes.verifier_key("example.com/other", public),
+    ):
         with pytest.raises(Unverified) as refusal:
             notes.open_tree_head(note, other)
         assert refusal.value.kind == "note-unsigned"
@@ -57,7 +60,9 @@ def test_a_tree_head_goes_round(key: SigningKey) -> None:
 
 
 def test_a_head_of_another_origin_is_refused_though_the_key_signed_it(key: SigningKey) -> None:
-    note = notes.sign_note(notes.checkpoint_text("countersign.local/other", 0, merkle.EMPTY), ORIGIN, key)
+    note = notes.sign_note(
+        notes.checkpoint_text("countersign.local/other", 0, merkle.EMPTY), ORIGIN, key
+    )
     with pytest.raises(Unverified) as refusal:
         notes.open_tree_head(note, notes.verifier_key(ORIGIN, key.public))
     assert refusal.value.kind == "wrong-origin"
@@ -66,7 +71,9 @@ def test_a_head_of_another_origin_is_refused_though_the_key_signed_it(key: Signi
 def test_witnesses_beside_the_log_are_passed_over(key: SigningKey) -> None:
     text = notes.checkpoint_text(ORIGIN, 0, merkle.EMPTY)
     note = notes.sign_note(text, ORIGIN, key)
-    witnessed = note + notes.sign_note(text, "witness.example", SigningKey.generate()).split("\n\n")[1]
+    witnessed = (
+        note + notes.sign_note(text, "witness.example", SigningKey.generate()).split("\n\n")[1]
+    )
     assert notes.verify_note(witnessed, notes.verifier_key(ORIGIN, key.public)) == text
 
 
@@ -86,7 +93,9 @@ def test_witnesses_beside_the_log_are_passed_over(key: SigningKey) -> None:
         ("note-malformed", lambda _: ""),
     ],
 )
-def test_a_changed_note_is_refused(key: SigningKey, kind: str, change: Callable[[str], str]) -> None:
+def test_a_changed_note_is_refused(
+    key: SigningKey, kind: str, change: Callable[[str], str]
+) -> None:
     note = notes.sign_note(notes.checkpoint_text(ORIGIN, 0, merkle.EMPTY), ORIGIN, key)
     with pytest.raises(Unverified) as refusal:
         notes.verify_note(change(note), notes.verifier_key(ORIGIN, key.public))
@@ -99,17 +108,28 @@ ROOT = base64.b64encode(merkle.EMPTY).decode()
 @pytest.mark.parametrize(
     "text",
     [
-        "", f"\n0\n{ROOT}\n", f"o\n00\n{ROOT}\n", f"o\n-1\n{ROOT}\n", f"o\n+1\n{ROOT}\n", f"o\n1\n{ROOT}",
-        f"o\n1\n{ROOT}\nmore\n", f"o\n1\n{ROOT[:-4]}\n", f"o\n1\n{ROOT[:-2]}V=\n", f"o\n٣\n{ROOT}\n", "o\n1\n!\n",
+        "",
+        f"\n0\n{ROOT}\n",
+        f"o\n00\n{ROOT}\n",
+        f"o\n-1\n{ROOT}\n",
+        f"o\n+1\n{ROOT}\n",
+        f"o\n1\n{ROOT}",
+        f"o\n1\n{ROOT}\nmore\n",
+        f"o\n1\n{ROOT[:-4]}\n",
+        f"o\n1\n{ROOT[:-2]}V=\n",
+        f"o\n٣\n{ROOT}\n",
+        "o\n1\n!\n",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_tree_head(text: str) -> None:
     with pytest.raises(Invalid) as refusal:
         notes.parse_checkpoint(text)
     assert refusal.value.kind == "bad-tree-head"
 
 
-@pytest.mark.parametrize("bad", ["", "a+b", "a+00000000+AAAA", TESSERA[:-4], TESSERA.replace("33d7", "33d8"), "ä+ö+ü"])
+@pytest.mark.parametrize(
+    "bad", ["", "a+b", "a+00000000+AAAA", TESSERA[:-4], TESSERA.replace("33d7", "33d8"), "ä+ö+ü"]
+)
 def test_what_is_no_verifier_key(bad: str) -> None:
     with pytest.raises(Invalid) as refusal:
         notes.parse_verifier_key(bad)

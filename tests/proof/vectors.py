@@ -9,7 +9,8 @@ import pytest
 FOLDER = Path(__file__).parents[2].parent / "shared" / "vectors"
 
 needed = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason="the public test vectors (shared/vectors beside the repository) are not on this machine"
+    not FOLDER.is_dir(),
+    reason="the public test vectors (shared/vectors beside the repository) are not on this machine",
 )
 
 

@@ -1,4 +1,6 @@
-"""One delivered world for all tests of queries: what they ask changes nothing, so it is built once."""
+"""One delivered world for all tests of queries: what they ask changes nothing, so it is built
+once.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,15 @@ Statements = Callable[[], AbstractContextManager[list[str]]]
 
 @pytest.fixture(scope="package")
 def served(store: Store, blobs: Blobs) -> World:
-    """A team whose adapter's second version was approved, given 5 % and then promoted in production."""
+    """A team whose adapter's second version was approved, given 5 % and then promoted in
+    production.
+    """
     world = a_world(store, blobs, f"t{secrets.token_hex(4)}")
     ref = approved(world)
     rollouts.start(store, world.engineer.actor, ref, "production", None, 500, "first traffic")
-    rollouts.promote(store, world.engineer.actor, f"{world.team}/adapter", "production", None, "it went well")
+    rollouts.promote(
+        store, world.engineer.actor, f"{world.team}/adapter", "production", None, "it went well"
+    )
     return world
 
 

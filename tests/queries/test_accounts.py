@@ -44,7 +44,9 @@ def test_people_see_their_teams_and_themselves(store: Store, admin: Person, team
     assert other.key.id in {key.id for key in accounts.keys(store, admin.actor)}
 
 
-def test_tokens_are_ones_own_and_never_tell_their_secret(store: Store, admin: Person, team: str) -> None:
+def test_tokens_are_ones_own_and_never_tell_their_secret(
+    store: Store, admin: Person, team: str
+) -> None:
     person = a_person(store, "engineer", team=team)
     minted = tokens.create(store, SYSTEM, person.actor.name, ["engineer"], team, 7)
     (own,) = accounts.tokens(store, person.actor)

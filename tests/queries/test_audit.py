@@ -1,4 +1,6 @@
-"""The log as people search it, as a check recomputes it, as a pack carries it, and as the fold of the tables."""
+"""The log as people search it, as a check recomputes it, as a pack carries it, and as the fold of
+the tables.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,13 @@ class Log:
 
     @contextmanager
     def tampered(self, table: str, statement: str) -> Iterator[None]:
-        """Change a table as its owner can, triggers off: what an intruder with his password would do. Then mend it."""
+        """Change a table as its owner can, triggers off: what an intruder with his password would
+        do. Then mend it.
+        """
         key = {"leaf": "seq", "tree_head": "size"}.get(table, "id")
-        columns = ", ".join(column.name for column in Table.metadata.tables[table].columns if not column.identity)
+        columns = ", ".join(
+            column.name for column in Table.metadata.tables[table].columns if not column.identity
+        )
         other = f"not exists (select from kept where kept.{key} = now.{key})"
         self._as_owner(table, f"create table kept as table {table}", statement)
         try:
@@ -51,7 +57,8 @@ class Log:
         finally:
             self._as_owner(
                 table,
-                f"update {table} now set ({columns}) = (select {columns} from kept where kept.{key} = now.{key}) "
+                f"update {table} now set ({columns}) = (select {columns} from kept where "
+                f"kept.{key} = now.{key}) "
                 f"where not {other}",
                 f"delete from {table} now where {other}",
                 f"insert into {table} overriding system value select * from kept where "
@@ -90,7 +97,9 @@ def log(fresh_store: Store, fresh_database: str, tmp_path: Path) -> Iterator[Log
 
 
 @pytest.fixture(scope="module")
-def full(databases: Databases, blobs: Blobs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Log]:
+def full(
+    databases: Databases, blobs: Blobs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Log]:
     """A log with an approved version in it, signed; whoever changes it puts it back."""
     url = databases.migrated("full_log")
     store = Store(open_engine(url, "countersign_app"))
@@ -140,7 +149,9 @@ def test_events_come_page_by_page_each_once(store: Store, served: World) -> None
     assert refused.value.kind == "bad-cursor"
 
 
-def test_only_auditors_and_administrators_read_all_of_it(store: Store, served: World, stranger: Actor) -> None:
+def test_only_auditors_and_administrators_read_all_of_it(
+    store: Store, served: World, stranger: Actor
+) -> None:
     assert audit.events(store, stranger).items == []
     teams = {event.team for event in audit.events(store, served.engineer.actor, limit=200).items}
     assert teams == {served.team, None}  # his key was enrolled by himself, in no team
@@ -195,23 +206,61 @@ def test_a_log_is_followed_from_head_to_head(log: Log, small_pages: None) -> Non
 @pytest.mark.parametrize(
     ("table", "statement", "told"),
     [
-        ("event", "update event set entry = entry || ' ' where action = 'review:submit'", "is not the hash"),
-        ("event", "update event set subject = 'nobody' where action = 'review:submit'", "its column subject differs"),
-        ("event", "update event set at = now() where action = 'review:submit'", "its column at differs"),
+        (
+            "event",
+            "update event set entry = entry || ' ' where action = 'review:submit'",
+            "is not the hash",
+        ),
+        (
+            "event",
+            "update event set subject = 'nobody' where action = 'review:submit'",
+            "its column subject differs",
+        ),
+        (
+            "event",
+            "update event set at = now() where action = 'review:submit'",
+            "its column at differs",
+        ),
         ("leaf", "update leaf set hash = sha256('x') where seq = 3", "leaf 3 is not the hash"),
         ("leaf", "delete from leaf where seq = 3", "leaf 3 is missing"),
-        ("leaf", "delete from leaf where seq = (select max(seq) from leaf)", "stand neither in the log nor"),
-        ("tree_head", "update tree_head set root = 'sha256:' || repeat('0', 64)", "names another root"),
-        ("tree_head", "update tree_head set note = replace(note, 'test', 'rest')", "note carries no signature"),
-        ("vote", "update vote set decision = decision || '{\"environment\": \"dev\"}'", "the signature is not over"),
+        (
+            "leaf",
+            "delete from leaf where seq = (select max(seq) from leaf)",
+            "stand neither in the log nor",
+        ),
+        (
+            "tree_head",
+            "update tree_head set root = 'sha256:' || repeat('0', 64)",
+            "names another root",
+        ),
+        (
+            "tree_head",
+            "update tree_head set note = replace(note, 'test', 'rest')",
+            "note carries no signature",
+        ),
+        (
+            "vote",
+            'update vote set decision = decision || \'{"environment": "dev"}\'',
+            "the signature is not over",
+        ),
         ("vote", "update vote set verdict = 'reject'", "the decision signed says another verdict"),
         ("vote", "update vote set team = 'other'", "the decision signed says another team"),
-        ("review", "update review set evidence_root = 'sha256:' || repeat('0', 64)", "says another evidence_root"),
-        ("signing_key", "update signing_key set revoked_at = enrolled_at", "was not the voter's at that moment"),
+        (
+            "review",
+            "update review set evidence_root = 'sha256:' || repeat('0', 64)",
+            "says another evidence_root",
+        ),
+        (
+            "signing_key",
+            "update signing_key set revoked_at = enrolled_at",
+            "was not the voter's at that moment",
+        ),
         ("signing_key", "update signing_key set proof = 'AAAA'", "was enrolled without proof"),
     ],
-)  # fmt: skip
-def test_whatever_is_changed_behind_its_back_is_told(full: Log, table: str, statement: str, told: str) -> None:
+)
+def test_whatever_is_changed_behind_its_back_is_told(
+    full: Log, table: str, statement: str, told: str
+) -> None:
     with full.tampered(table, statement):
         checked = audit.check(full.store, SYSTEM, full.log_key)
     assert not checked.ok
@@ -220,7 +269,10 @@ def test_whatever_is_changed_behind_its_back_is_told(full: Log, table: str, stat
 
 def test_a_log_signed_by_another_key_does_not_check_out(full: Log) -> None:
     other = notes.verifier_key(ORIGIN, SigningKey.generate().public)
-    assert any("no signature by the given key" in one for one in audit.check(full.store, SYSTEM, other).problems)
+    assert any(
+        "no signature by the given key" in one
+        for one in audit.check(full.store, SYSTEM, other).problems
+    )
     with pytest.raises(Invalid) as refused:
         audit.check(full.store, SYSTEM, "no key")
     assert refused.value.kind == "bad-verifier-key"
@@ -234,7 +286,9 @@ def test_a_pack_proves_itself_without_us(full: Log, small_pages: None) -> None:
     names = pack.namelist()
     assert names == ["events.jsonl", f"tree_heads/{about['size']}.note", "votes.jsonl", "pack.json"]
     assert {info.compress_type for info in pack.infolist()} == {ZIP_STORED}
-    assert about["members"] == {name: hashlib.sha256(pack.read(name)).hexdigest() for name in names[:-1]}
+    assert about["members"] == {
+        name: hashlib.sha256(pack.read(name)).hexdigest() for name in names[:-1]
+    }
     assert (about["format"], about["origin"]) == ("countersign-pack/1", ORIGIN)
     lines = pack.read("events.jsonl").split(b"\n")
     assert lines.pop() == b""
@@ -243,10 +297,14 @@ def test_a_pack_proves_itself_without_us(full: Log, small_pages: None) -> None:
     assert notes.open_tree_head(pack.read(names[1]).decode(), full.log_key) == (len(lines), root)
     votes = [json.loads(line) for line in pack.read("votes.jsonl").splitlines()]
     assert len(votes) == 2
-    images = {(row["table"], row["key"]): row["row"] for line in lines for row in json.loads(line)["rows"]}
+    images = {
+        (row["table"], row["key"]): row["row"] for line in lines for row in json.loads(line)["rows"]
+    }
     for one in votes:
         vote = one["vote"]
-        assert verify_document(one["key"]["public_key"], vote["decision"], "decision", vote["signature"])
+        assert verify_document(
+            one["key"]["public_key"], vote["decision"], "decision", vote["signature"]
+        )
         assert images["vote", vote["id"]] == vote
         assert images["review", vote["review_id"]] == one["review"]
         assert images["signing_key", vote["key_id"]] == one["key"]
@@ -261,20 +319,28 @@ def test_the_same_log_gives_the_same_pack(full: Log) -> None:
 
 
 def test_a_pack_goes_no_further_than_what_was_signed(full: Log) -> None:
-    """A vote the newest head does not cover is left out, and a review is shown as it stood under that head."""
+    """A vote the newest head does not cover is left out, and a review is shown as it stood under
+    that head.
+    """
     with full.store.read(SYSTEM) as session:
-        leaves = list(session.scalars(text("select hash from leaf order by seq")))[:-1]  # all but the last vote
+        leaves = list(session.scalars(text("select hash from leaf order by seq")))[
+            :-1
+        ]  # all but the last vote
     root = merkle.root(leaves)
     note = notes.sign_note(notes.checkpoint_text(ORIGIN, len(leaves), root), ORIGIN, full.key)
     with full.tampered(
-        "tree_head", f"update tree_head set size = {len(leaves)}, root = 'sha256:{root.hex()}', note = '{note}'"
+        "tree_head",
+        f"update tree_head set size = {len(leaves)}, root = 'sha256:{root.hex()}', note = '{note}'",
     ):
         (only,) = [json.loads(line) for line in full.pack().read("votes.jsonl").splitlines()]
     assert only["review"]["state"] == "open"
 
 
 def test_a_gap_in_the_log_is_never_exported(full: Log) -> None:
-    with full.tampered("leaf", "delete from leaf where seq = 3"), pytest.raises(Unverified) as refused:
+    with (
+        full.tampered("leaf", "delete from leaf where seq = 3"),
+        pytest.raises(Unverified) as refused,
+    ):
         full.pack()
     assert refused.value.kind == "log-gap"
 
@@ -312,14 +378,25 @@ def test_the_tables_are_the_fold_of_the_log(full: Log, small_pages: None) -> Non
     ("table", "statement", "told"),
     [
         ("version", "update version set facts = '{}' where number = 1", "facts: log"),
-        ("review", "update review set state = 'rejected'", "state: log 'approved', table 'rejected'"),
-        ("role_grant", "insert into role_grant values (gen_random_uuid(), (select id from account limit 1), 'admin', "
-         "null, now())", "the table holds it, the log does not"),
+        (
+            "review",
+            "update review set state = 'rejected'",
+            "state: log 'approved', table 'rejected'",
+        ),
+        (
+            "role_grant",
+            "insert into role_grant values (gen_random_uuid(), (select id from account limit 1), "
+            "'admin', "
+            "null, now())",
+            "the table holds it, the log does not",
+        ),
         ("eval_metric", "delete from eval_metric", "the log says it is there, the table lacks it"),
         ("eval_metric", "update eval_metric set ci_low = ci_low / 2", "ci_low: log"),
     ],
-)  # fmt: skip
-def test_a_row_changed_without_the_log_is_named(full: Log, table: str, statement: str, told: str) -> None:
+)
+def test_a_row_changed_without_the_log_is_named(
+    full: Log, table: str, statement: str, told: str
+) -> None:
     with full.tampered(table, statement):
         found = full.differences()
     assert found

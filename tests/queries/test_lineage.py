@@ -21,11 +21,15 @@ def test_ancestors_lie_before_and_descendants_after(store: Store, served: World)
     first, second = served.versions
     view = lineage.trace(store, served.engineer.actor, second)
     assert _depths(view) == {
-        f"adapter:{second}": 0, f"base:{served.base.ref}": -1, f"dataset:{served.dataset.ref}": -1,
-    }  # fmt: skip
+        f"adapter:{second}": 0,
+        f"base:{served.base.ref}": -1,
+        f"dataset:{served.dataset.ref}": -1,
+    }
     assert f"adapter:{first}" not in _depths(view)
     names = {node.id: node.ref for node in view.nodes}
-    edges = {(names[edge.child], names[edge.parent], edge.relation, edge.grade) for edge in view.edges}
+    edges = {
+        (names[edge.child], names[edge.parent], edge.relation, edge.grade) for edge in view.edges
+    }
     assert (second, served.base.ref, "adapts", "verified") in edges
     assert (second, served.dataset.ref, "tuned_on", "observed") in edges
 
@@ -47,19 +51,29 @@ def test_an_eval_run_stands_on_its_version_and_its_suite(store: Store, served: W
 
 def test_data_sets_and_suites_are_named_as_people_name_them(store: Store, served: World) -> None:
     data = lineage.trace(store, served.engineer.actor, served.dataset.ref)
-    assert data.focus == lineage.trace(store, served.engineer.actor, f"dataset:{served.dataset.ref}").focus
+    assert (
+        data.focus
+        == lineage.trace(store, served.engineer.actor, f"dataset:{served.dataset.ref}").focus
+    )
     assert f"adapter:{served.versions[0]}" in _depths(data)
     suite = lineage.trace(store, served.engineer.actor, f"{served.suite}@v1")
     assert [node.kind for node in suite.nodes if node.id == suite.focus] == ["suite"]
 
 
 def test_another_teams_lineage_is_not_found(store: Store, served: World, stranger: Actor) -> None:
-    for ref in (served.versions[0], served.dataset.ref, f"{served.suite}@v1", f"dataset:{served.dataset.ref}"):
+    for ref in (
+        served.versions[0],
+        served.dataset.ref,
+        f"{served.suite}@v1",
+        f"dataset:{served.dataset.ref}",
+    ):
         with pytest.raises(NotFound):
             lineage.trace(store, stranger, ref)
 
 
-def test_a_walk_is_two_statements_after_the_name_is_known(store: Store, served: World, statements: Statements) -> None:
+def test_a_walk_is_two_statements_after_the_name_is_known(
+    store: Store, served: World, statements: Statements
+) -> None:
     with statements() as sent:
         lineage.trace(store, served.engineer.actor, served.base.ref)
     assert len(sent) == 4  # read only, the name, the walk, the edges

@@ -19,13 +19,26 @@ def test_every_gauge_counts_what_it_says(fresh_store: Store, blobs: Blobs) -> No
     ref = approved(world)
     quiet = numbers(store)
     assert quiet.events > start.events
-    assert not {name for name, value in asdict(quiet).items() if value and name not in ("events", "pending")}
+    assert not {
+        name for name, value in asdict(quiet).items() if value and name not in ("events", "pending")
+    }
     rollouts.start(store, world.engineer.actor, ref, "production", None, 500, "first traffic")
-    training_runs.queue(store, world.engineer.actor, "gauges/other", world.base.ref, world.dataset.ref, RECIPE,
-                        "legal", ADAPTER_META)  # fmt: skip
+    training_runs.queue(
+        store,
+        world.engineer.actor,
+        "gauges/other",
+        world.base.ref,
+        world.dataset.ref,
+        RECIPE,
+        "legal",
+        ADAPTER_META,
+    )
     evals.queue(store, world.engineer.actor, world.versions[0], world.suite)
     queued = numbers(store)
     assert (queued.active_rollouts, queued.training_queued, queued.eval_queued) == (1, 1, 1)
     assert work.lease(store, world.trainer.actor, "test worker", 60) is not None
     running = numbers(store)
-    assert (running.training_queued + running.eval_queued, running.training_running + running.eval_running) == (1, 1)
+    assert (
+        running.training_queued + running.eval_queued,
+        running.training_running + running.eval_running,
+    ) == (1, 1)

@@ -16,7 +16,10 @@ from registry.queries.pages import LONGEST, containing, cursor_after, key_in, le
 from tests.build import World
 
 
-@given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0")), st.integers(0, 2**63 - 1))
+@given(
+    st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0")),
+    st.integers(0, 2**63 - 1),
+)
 def test_a_cursor_gives_back_its_key(name: str, number: int) -> None:
     assert key_in(cursor_after([name, number]), str, int) == [name, number]
 
@@ -27,9 +30,22 @@ def _of(value: object) -> str:
 
 @pytest.mark.parametrize(
     "cursor",
-    ["", "!", "AAAA", "////", "Zm9v", _of({"a": 1}), _of([]), _of(["a"]), _of([True]), _of([1.5]), _of([1, 2]),
-     _of([2**63]), "é"],
-)  # fmt: skip
+    [
+        "",
+        "!",
+        "AAAA",
+        "////",
+        "Zm9v",
+        _of({"a": 1}),
+        _of([]),
+        _of(["a"]),
+        _of([True]),
+        _of([1.5]),
+        _of([1, 2]),
+        _of([2**63]),
+        "é",
+    ],
+)
 def test_what_is_no_cursor_is_refused_by_name(cursor: str) -> None:
     with pytest.raises(Invalid) as refused:
         key_in(cursor, int)
@@ -50,9 +66,13 @@ def test_a_page_has_a_longest_and_a_shortest_length(limit: int) -> None:
 
 @pytest.mark.parametrize(
     ("node", "plain"),
-    [("acme/a@v1", "acme/a@v1"), ("dataset:acme/d@v2", "acme/d@v2"), ("suite:acme/s@v3", "acme/s@v3"),
-     ("eval-run:0b5a", "0b5a")],
-)  # fmt: skip
+    [
+        ("acme/a@v1", "acme/a@v1"),
+        ("dataset:acme/d@v2", "acme/d@v2"),
+        ("suite:acme/s@v3", "acme/s@v3"),
+        ("eval-run:0b5a", "0b5a"),
+    ],
+)
 def test_a_node_is_told_by_the_name_people_write(node: str, plain: str) -> None:
     assert plain_ref(node) == plain
 

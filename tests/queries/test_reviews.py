@@ -39,13 +39,18 @@ def _numbers(store: Store, actor: Actor, state: str | None) -> list[int]:
 
 def test_a_review_is_told_whole(store: Store, served: World) -> None:
     view = asked.review(store, served.engineer.actor, served.review)
-    assert (view.version, view.environment, view.state) == (served.versions[-1], "production", "approved")
+    assert (view.version, view.environment, view.state) == (
+        served.versions[-1],
+        "production",
+        "approved",
+    )
     assert (view.use_case, view.note) == (served.use_case, "please")
     assert view.submitted_by == served.engineer.actor.name
     assert (view.approvals, view.approvals_needed) == (2, 2)
     assert [(one.account, one.team, one.verdict) for one in view.votes] == [
-        (served.compliance.actor.name, "compliance", "approve"), (served.risk.actor.name, "risk", "approve"),
-    ]  # fmt: skip
+        (served.compliance.actor.name, "compliance", "approve"),
+        (served.risk.actor.name, "risk", "approve"),
+    ]
     assert view.votes[0].reason == "I have read the evidence."
     assert view.verdict.outcome == "pass"
     assert {rule.rule for rule in view.verdict.rules} == {"superiority", "contamination"}
@@ -53,7 +58,9 @@ def test_a_review_is_told_whole(store: Store, served: World) -> None:
     assert view.evidence["subject"]["ref"] == served.versions[-1]
 
 
-def test_whoever_made_submitted_or_fed_a_version_is_kept_out_by_name(store: Store, opened: World) -> None:
+def test_whoever_made_submitted_or_fed_a_version_is_kept_out_by_name(
+    store: Store, opened: World
+) -> None:
     assert asked.review(store, opened.engineer.actor, opened.review).excluded == sorted(
         [
             f"{opened.engineer.actor.name}: submitted this version",
@@ -63,7 +70,9 @@ def test_whoever_made_submitted_or_fed_a_version_is_kept_out_by_name(store: Stor
     )
 
 
-def test_a_review_waits_only_for_those_who_may_still_vote(store: Store, blobs: Blobs, opened: World) -> None:
+def test_a_review_waits_only_for_those_who_may_still_vote(
+    store: Store, blobs: Blobs, opened: World
+) -> None:
     assert opened.review in _numbers(store, opened.risk.actor, "waiting")
     for actor in (opened.engineer.actor, opened.data_owner.actor, opened.trainer.actor, SYSTEM):
         assert opened.review not in _numbers(store, actor, "waiting")
@@ -77,7 +86,9 @@ def test_a_review_waits_only_for_those_who_may_still_vote(store: Store, blobs: B
     assert opened.review in _numbers(store, opened.risk.actor, "waiting")
 
 
-def test_reviews_are_found_by_state_newest_first(store: Store, served: World, opened: World) -> None:
+def test_reviews_are_found_by_state_newest_first(
+    store: Store, served: World, opened: World
+) -> None:
     reviewer = served.risk.actor
     assert served.review in _numbers(store, reviewer, "decided")
     assert served.review in _numbers(store, reviewer, "approved")
@@ -105,7 +116,10 @@ def test_a_page_of_reviews_costs_the_same_whatever_its_length(
 def test_a_page_ends_where_the_next_begins(store: Store, served: World, opened: World) -> None:
     page = asked.reviews(store, served.risk.actor, limit=1)
     assert page.next is not None
-    assert asked.reviews(store, served.risk.actor, cursor=page.next, limit=1).items[0].number < page.items[0].number
+    assert (
+        asked.reviews(store, served.risk.actor, cursor=page.next, limit=1).items[0].number
+        < page.items[0].number
+    )
 
 
 def test_a_draft_is_what_its_voter_signs(store: Store, served: World) -> None:
@@ -125,7 +139,9 @@ def test_only_people_get_a_decision_to_sign(store: Store, served: World) -> None
         assert refused.value.kind == "not-a-person"
 
 
-def test_another_teams_review_answers_as_one_that_is_not_there(store: Store, served: World, stranger: Actor) -> None:
+def test_another_teams_review_answers_as_one_that_is_not_there(
+    store: Store, served: World, stranger: Actor
+) -> None:
     for number in (served.review, 0, -1, 2**40):
         with pytest.raises(NotFound, match=f"no review {number}"):
             asked.review(store, stranger, number)

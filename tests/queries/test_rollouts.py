@@ -28,11 +28,18 @@ def ready(store: Store, blobs: Blobs) -> World:
 
 
 def _channel(world: World) -> ChannelView:
-    return asked.channel(world.store, world.engineer.actor, "production", f"{world.team}/adapter", "production")
+    return asked.channel(
+        world.store, world.engineer.actor, "production", f"{world.team}/adapter", "production"
+    )
 
 
 def test_a_channel_is_followed_from_canary_to_rollback(ready: World) -> None:
-    store, actor, name, ref = ready.store, ready.engineer.actor, f"{ready.team}/adapter", ready.versions[-1]
+    store, actor, name, ref = (
+        ready.store,
+        ready.engineer.actor,
+        f"{ready.team}/adapter",
+        ready.versions[-1],
+    )
     with pytest.raises(NotFound) as unknown:
         _channel(ready)
     assert unknown.value.kind == "channel-unknown"
@@ -48,14 +55,20 @@ def test_a_channel_is_followed_from_canary_to_rollback(ready: World) -> None:
     rollouts.promote(store, actor, name, "production", None, "it went well")
     promoted = _channel(ready)
     assert (promoted.stable, promoted.candidate, promoted.weight_bp) == (ref, None, 0)
-    assert (promoted.rollout, promoted.rollback_target, promoted.review) == (None, ready.base.ref, ready.review)
+    assert (promoted.rollout, promoted.rollback_target, promoted.review) == (
+        None,
+        ready.base.ref,
+        ready.review,
+    )
 
     rollouts.roll_back(store, actor, name, "production", None, "complaints")
     back = _channel(ready)
     assert (back.stable, back.rollback_target) == (ready.base.ref, None)
 
     story = asked.history(store, actor, name, "production")
-    assert [(one.generation, one.version, one.candidate, one.kind, one.reason) for one in story] == [
+    assert [
+        (one.generation, one.version, one.candidate, one.kind, one.reason) for one in story
+    ] == [
         (1, ready.base.ref, ref, "canary", "first traffic"),
         (2, ref, None, "promote", "it went well"),
         (3, ready.base.ref, None, "rollback", "complaints"),
@@ -65,7 +78,12 @@ def test_a_channel_is_followed_from_canary_to_rollback(ready: World) -> None:
 
 
 def test_the_past_is_answered_to_the_microsecond(ready: World) -> None:
-    store, actor, name, ref = ready.store, ready.engineer.actor, f"{ready.team}/adapter", ready.versions[-1]
+    store, actor, name, ref = (
+        ready.store,
+        ready.engineer.actor,
+        f"{ready.team}/adapter",
+        ready.versions[-1],
+    )
     rollouts.start(store, actor, ref, "production", None, 500, "first traffic")
     rollouts.promote(store, actor, name, "production", None, "it went well")
     first, second = asked.history(store, actor, name, "production")
@@ -81,14 +99,22 @@ def test_the_past_is_answered_to_the_microsecond(ready: World) -> None:
     assert at(second.valid_from) == [(2, ref, None)]
     assert asked.as_of(store, actor, datetime.now(UTC), "staging") == []
     now = asked.as_of(store, actor, datetime.now(UTC), "production")[0]
-    assert (now.review, now.approved_by) == (ready.review, [ready.compliance.actor.name, ready.risk.actor.name])
+    assert (now.review, now.approved_by) == (
+        ready.review,
+        [ready.compliance.actor.name, ready.risk.actor.name],
+    )
     with pytest.raises(Invalid) as refused:
         asked.as_of(store, actor, datetime(2026, 1, 1), "production")
     assert refused.value.kind == "bad-time"
 
 
 def test_routing_holds_all_a_gateway_needs_and_its_tag_changes_with_it(ready: World) -> None:
-    store, actor, name, ref = ready.store, ready.engineer.actor, f"{ready.team}/adapter", ready.versions[-1]
+    store, actor, name, ref = (
+        ready.store,
+        ready.engineer.actor,
+        f"{ready.team}/adapter",
+        ready.versions[-1],
+    )
     empty = asked.routing(store, actor, "production")
     assert empty.entries == []
     rollouts.start(store, actor, ref, "production", None, 500, "first traffic")
@@ -97,7 +123,12 @@ def test_routing_holds_all_a_gateway_needs_and_its_tag_changes_with_it(ready: Wo
     (entry,) = canary.entries
     version = versions.version(store, actor, ref)
     assert entry.candidate is not None
-    assert (entry.model, entry.channel, entry.weight_bp, entry.killed) == (name, "production", 500, False)
+    assert (entry.model, entry.channel, entry.weight_bp, entry.killed) == (
+        name,
+        "production",
+        500,
+        False,
+    )
     assert (entry.candidate.ref, entry.candidate.kind) == (ref, "adapter")
     assert entry.candidate.digest == version.manifest_digest
     assert entry.candidate.tensor_root == version.tensor_root
@@ -116,7 +147,12 @@ def test_a_recalled_base_kills_the_channel_and_is_no_fall_back(ready: World) -> 
     rollouts.start(store, actor, ready.versions[-1], "production", None, 500, "first traffic")
     recalls.recall(store, actor, ready.base.ref, "the licence was withdrawn")
     (entry,) = asked.routing(store, actor, "production").entries
-    assert (entry.stable, entry.candidate, entry.killed, entry.fallback_to_base) == (None, None, True, False)
+    assert (entry.stable, entry.candidate, entry.killed, entry.fallback_to_base) == (
+        None,
+        None,
+        True,
+        False,
+    )
     assert _channel(ready).rollback_target is None
     assert versions.version(store, actor, ready.versions[-1]).serves == []
 
@@ -142,7 +178,9 @@ def test_other_teams_see_no_channel(store: Store, served: World, stranger: Actor
     assert asked.as_of(store, stranger, datetime.now(UTC), "production") == []
     assert asked.routing(store, stranger, "production").entries == []
     for ask in (
-        lambda: asked.channel(store, stranger, "production", f"{served.team}/adapter", "production"),
+        lambda: asked.channel(
+            store, stranger, "production", f"{served.team}/adapter", "production"
+        ),
         lambda: asked.history(store, stranger, f"{served.team}/adapter", "production"),
     ):
         with pytest.raises(NotFound) as hidden:
@@ -165,7 +203,9 @@ def test_an_unknown_environment_is_refused(store: Store, served: World) -> None:
 def test_many_channels_cost_no_more_statements_than_one(
     store: Store, served: World, ready: World, statements: Statements
 ) -> None:
-    rollouts.start(store, ready.engineer.actor, ready.versions[-1], "production", None, 500, "first traffic")
+    rollouts.start(
+        store, ready.engineer.actor, ready.versions[-1], "production", None, 500, "first traffic"
+    )
     for ask in (
         lambda actor: asked.channels(store, actor, "production"),
         lambda actor: asked.routing(store, actor, "production").entries,

@@ -1,4 +1,6 @@
-"""Search: every filter finds what it should and nothing else, pages are stable, other teams stay unseen, no table is read whole."""
+"""Search: every filter finds what it should and nothing else, pages are stable, other teams stay
+unseen, no table is read whole.
+"""
 
 from __future__ import annotations
 
@@ -48,17 +50,30 @@ def test_every_filter_finds_what_it_should(store: Store, world: World) -> None:
     digest = queries.search(store, actor, searches.parse(q="adapter")).items[0].digest
     both = {first, second}
     for filters, wanted in (
-        ({}, {*both, world.base.ref}), ({"q": "adap"}, both), ({"q": "dapter"}, both), ({"q": "da"}, set()),
-        ({"q": "ad"}, both), ({"name": "adapter"}, both),
-        ({"name": f"{world.team}/tiny"}, {world.base.ref}), ({"kind": "base"}, {world.base.ref}),
-        ({"tag": ["topic"]}, {first}), ({"tag": ["topic:Claims 100%"]}, {first}), ({"tag": ["topic:Claims %"]}, set()),
-        ({"base": f"{world.team}/tiny"}, both), ({"base": world.base.ref}, both), ({"dataset": world.dataset.ref}, both),
-        ({"dataset": f"{world.team}/rows"}, both), ({"licence": "Apache-2.0"}, {world.base.ref}),
-        ({"metric": ["exact_match>=0.5"]}, {first}), ({"metric": ["exact_match>0.99"]}, set()),
-        ({"state": "registered"}, {*both, world.base.ref}), ({"state": "recalled"}, set()),
-        ({"digest": digest[7:15]}, {second}), ({"q": "adapter", "tag": ["topic"], "kind": "adapter"}, {first}),
+        ({}, {*both, world.base.ref}),
+        ({"q": "adap"}, both),
+        ({"q": "dapter"}, both),
+        ({"q": "da"}, set()),
+        ({"q": "ad"}, both),
+        ({"name": "adapter"}, both),
+        ({"name": f"{world.team}/tiny"}, {world.base.ref}),
+        ({"kind": "base"}, {world.base.ref}),
+        ({"tag": ["topic"]}, {first}),
+        ({"tag": ["topic:Claims 100%"]}, {first}),
+        ({"tag": ["topic:Claims %"]}, set()),
+        ({"base": f"{world.team}/tiny"}, both),
+        ({"base": world.base.ref}, both),
+        ({"dataset": world.dataset.ref}, both),
+        ({"dataset": f"{world.team}/rows"}, both),
+        ({"licence": "Apache-2.0"}, {world.base.ref}),
+        ({"metric": ["exact_match>=0.5"]}, {first}),
+        ({"metric": ["exact_match>0.99"]}, set()),
+        ({"state": "registered"}, {*both, world.base.ref}),
+        ({"state": "recalled"}, set()),
+        ({"digest": digest[7:15]}, {second}),
+        ({"q": "adapter", "tag": ["topic"], "kind": "adapter"}, {first}),
         ({"sort": "name", "domain": "legal"}, both),
-    ):  # fmt: skip
+    ):
         assert refs(store, actor, **filters) == wanted, filters
 
 
@@ -75,7 +90,9 @@ def test_other_teams_are_neither_shown_nor_counted(store: Store, world: World) -
 
 
 @pytest.mark.parametrize("sort", ["created", "name"])
-def test_pages_follow_each_other_and_a_cursor_is_bound_to_its_search(store: Store, world: World, sort: str) -> None:
+def test_pages_follow_each_other_and_a_cursor_is_bound_to_its_search(
+    store: Store, world: World, sort: str
+) -> None:
     actor, wanted = world.engineer.actor, searches.parse(sort=sort)
     walked, cursor = [], None
     while True:
@@ -91,12 +108,34 @@ def test_pages_follow_each_other_and_a_cursor_is_bound_to_its_search(store: Stor
     assert len(walked) == 3
 
 
-@pytest.mark.parametrize("filters", [
-    {"kind": "x"}, {"state": "live"}, {"sort": "x"}, {"q": "%%"}, {"q": "a\0"}, {"tag": ["A"]}, {"tag": ["a:"]},
-    {"metric": ["x"]}, {"metric": ["x>=1e999"]}, {"digest": "abc"}, {"digest": "%%%%%%"}, {"base": "x"}, {"dataset": "%"},
-    {"team": "%"}, {"tag": ["a"] * 21}, {"sort": "metric:"}, {"sort": "metric:a b"}, {"since": "yesterday"},
-    {"until": "2026-13-01"}, {"method": "x" * 401}, {"by": "a\0"}, {"metric": ["a>=1\0"]}, {"tag": [":v"]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"kind": "x"},
+        {"state": "live"},
+        {"sort": "x"},
+        {"q": "%%"},
+        {"q": "a\0"},
+        {"tag": ["A"]},
+        {"tag": ["a:"]},
+        {"metric": ["x"]},
+        {"metric": ["x>=1e999"]},
+        {"digest": "abc"},
+        {"digest": "%%%%%%"},
+        {"base": "x"},
+        {"dataset": "%"},
+        {"team": "%"},
+        {"tag": ["a"] * 21},
+        {"sort": "metric:"},
+        {"sort": "metric:a b"},
+        {"since": "yesterday"},
+        {"until": "2026-13-01"},
+        {"method": "x" * 401},
+        {"by": "a\0"},
+        {"metric": ["a>=1\0"]},
+        {"tag": [":v"]},
+    ],
+)
 def test_a_wrong_filter_is_named(filters: dict[str, Any]) -> None:
     with pytest.raises(Invalid) as refusal:
         searches.parse(**filters)
@@ -111,8 +150,14 @@ def test_a_tag_changes_goes_and_is_the_log_s_to_tell(fresh_store: Store, blobs: 
     assert refs(fresh_store, actor, tag=["topic:a"]) == set()
     assert tags.put(fresh_store, actor, ref, "topic", None).tags == {}
     assert refs(fresh_store, actor, tag=["topic"]) == set()
-    for wrong, kind in ((("topic", None), "tag-unknown"), (("approved", "yes"), "reserved-tag"), (("UP", "x"), "bad-tag"),
-                        (("a", ""), "bad-tag"), (("a", "x" * 257), "bad-tag"), (("a", "x\n"), "bad-tag")):  # fmt: skip
+    for wrong, kind in (
+        (("topic", None), "tag-unknown"),
+        (("approved", "yes"), "reserved-tag"),
+        (("UP", "x"), "bad-tag"),
+        (("a", ""), "bad-tag"),
+        (("a", "x" * 257), "bad-tag"),
+        (("a", "x\n"), "bad-tag"),
+    ):
         with pytest.raises(RegistryError) as refusal:
             tags.put(fresh_store, actor, ref, *wrong)
         assert refusal.value.kind == kind
@@ -122,12 +167,23 @@ def test_a_tag_changes_goes_and_is_the_log_s_to_tell(fresh_store: Store, blobs: 
         assert rebuild(session).problems == []
 
 
-@pytest.mark.parametrize(("key", "value", "why"), [("approved", "x", "ck_version_tag_reserved"),
-                                                   ("UP", "x", "ck_version_tag_key"), ("a", "", "ck_version_tag_value")])  # fmt: skip
-def test_postgresql_refuses_what_the_rule_refuses(store: Store, world: World, key: str, value: str, why: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("approved", "x", "ck_version_tag_reserved"),
+        ("UP", "x", "ck_version_tag_key"),
+        ("a", "", "ck_version_tag_value"),
+    ],
+)
+def test_postgresql_refuses_what_the_rule_refuses(
+    store: Store, world: World, key: str, value: str, why: str
+) -> None:
     with as_app(store) as connection, pytest.raises(psycopg.Error) as refusal:
-        connection.execute("insert into version_tag select gen_random_uuid(), id, %s, %s, null, now() from node "
-                           "where ref = %s", (key, value, world.base.ref))  # fmt: skip
+        connection.execute(
+            "insert into version_tag select gen_random_uuid(), id, %s, %s, null, now() from node "
+            "where ref = %s",
+            (key, value, world.base.ref),
+        )
     assert cause(refusal.value) == why
 
 
@@ -139,7 +195,9 @@ def test_no_search_row_is_written_by_hand(store: Store, world: World) -> None:
 
 @pytest.fixture(scope="module")
 def seeded(databases: Any) -> Iterator[Store]:
-    """Five thousand versions: a third of them old and of one team, so that every step of a search is taken."""
+    """Five thousand versions: a third of them old and of one team, so that every step of a search
+    is taken.
+    """
     url = databases.migrated("searched")
     seed(url, 5_000)
     opened = Store(open_engine(url, "countersign_app"))
@@ -152,47 +210,98 @@ def seeded(databases: Any) -> Iterator[Store]:
 def rows(seeded: Store) -> list[Any]:
     """All of them, read plainly: what any search must agree with."""
     with seeded.read(SYSTEM) as session:
-        return list(session.execute(text(
-            "select n.ref, s.*, a.value as accuracy from version_search s join node n on n.id = s.id "
-            "left join version_metric a on a.version_id = s.id and a.name = 'accuracy'")))  # fmt: skip
+        return list(
+            session.execute(
+                text(
+                    "select n.ref, s.*, a.value as accuracy from version_search s join node n on "
+                    "n.id = s.id "
+                    "left join version_metric a on a.version_id = s.id and a.name = 'accuracy'"
+                )
+            )
+        )
 
 
 FILTERS: list[dict[str, Any]] = [
-    {}, {"q": "claims"}, {"q": "edcl"}, {"q": "me"}, {"q": "claims t1"}, {"name": "claims-llama-7"}, {"kind": "adapter"},
-    {"kind": "base"}, {"team": "t19"}, {"team": "archive"}, {"team": "archive", "licence": "mit"}, {"tag": ["topic:5"]},
-    {"tag": ["none"]}, {"tag": ["topic"]}, {"licence": "mit"}, {"domain": "health"}, {"metric": ["accuracy>=0"]},
-    {"metric": ["accuracy>=0.999"]}, {"metric": ["accuracy>2"]}, {"metric": ["accuracy<0.5"], "team": "archive"},
-    {"state": "recalled"}, {"state": "registered"}, {"digest": "000000"}, {"tag": ["topic:5"], "state": "recalled"},
-    {"method": "prefix"}, {"variant": "dora", "q": "llama"}, {"since": "2020-01-01", "state": "registered"},
-    {"team": "archive", "sort": "name"}, {"state": "recalled", "sort": "name"}, {"kind": "base", "sort": "name"},
-    {"sort": "metric:accuracy"}, {"sort": "metric:accuracy:lowest", "team": "archive"}, {"sort": "metric:absent"},
-]  # fmt: skip
+    {},
+    {"q": "claims"},
+    {"q": "edcl"},
+    {"q": "me"},
+    {"q": "claims t1"},
+    {"name": "claims-llama-7"},
+    {"kind": "adapter"},
+    {"kind": "base"},
+    {"team": "t19"},
+    {"team": "archive"},
+    {"team": "archive", "licence": "mit"},
+    {"tag": ["topic:5"]},
+    {"tag": ["none"]},
+    {"tag": ["topic"]},
+    {"licence": "mit"},
+    {"domain": "health"},
+    {"metric": ["accuracy>=0"]},
+    {"metric": ["accuracy>=0.999"]},
+    {"metric": ["accuracy>2"]},
+    {"metric": ["accuracy<0.5"], "team": "archive"},
+    {"state": "recalled"},
+    {"state": "registered"},
+    {"digest": "000000"},
+    {"tag": ["topic:5"], "state": "recalled"},
+    {"method": "prefix"},
+    {"variant": "dora", "q": "llama"},
+    {"since": "2020-01-01", "state": "registered"},
+    {"team": "archive", "sort": "name"},
+    {"state": "recalled", "sort": "name"},
+    {"kind": "base", "sort": "name"},
+    {"sort": "metric:accuracy"},
+    {"sort": "metric:accuracy:lowest", "team": "archive"},
+    {"sort": "metric:absent"},
+]
 
 
 def meets(row: Any, wanted: searches.Search) -> bool:
     """The filters told once more, over one row's plain values."""
-    compare = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "=": operator.eq}
+    compare = {
+        ">=": operator.ge,
+        "<=": operator.le,
+        ">": operator.gt,
+        "<": operator.lt,
+        "=": operator.eq,
+    }
     return (
         set(wanted.terms) <= set(row.terms)
-        and all(word in row.words if len(word) > 2 else f" {word}" in row.words for word in wanted.words)
-        and all(row.accuracy is not None and compare[one.relation](row.accuracy, one.value) for one in wanted.metrics)
+        and all(
+            word in row.words if len(word) > 2 else f" {word}" in row.words for word in wanted.words
+        )
+        and all(
+            row.accuracy is not None and compare[one.relation](row.accuracy, one.value)
+            for one in wanted.metrics
+        )
         and (wanted.since is None or row.created_at >= wanted.since)
-        and (wanted.sort_metric is None or (wanted.sort_metric == "accuracy" and row.accuracy is not None))
+        and (
+            wanted.sort_metric is None
+            or (wanted.sort_metric == "accuracy" and row.accuracy is not None)
+        )
     )
 
 
 def sorted_as(rows: list[Any], order: str) -> list[Any]:
     keys: dict[str, Any] = {
-        "created": lambda row: -row.seq, "name": lambda row: (row.line, row.number),
-        "highest": lambda row: (-row.accuracy, -row.id.int), "lowest": lambda row: (row.accuracy, row.id.int),
-    }  # fmt: skip
+        "created": lambda row: -row.seq,
+        "name": lambda row: (row.line, row.number),
+        "highest": lambda row: (-row.accuracy, -row.id.int),
+        "lowest": lambda row: (row.accuracy, row.id.int),
+    }
     return sorted(rows, key=keys[order])
 
 
 @pytest.mark.parametrize("filters", [one for one in FILTERS if "digest" not in one], ids=str)
-def test_pages_and_counts_are_those_of_the_plain_rows(seeded: Store, rows: list[Any], filters: dict[str, Any]) -> None:
+def test_pages_and_counts_are_those_of_the_plain_rows(
+    seeded: Store, rows: list[Any], filters: dict[str, Any]
+) -> None:
     wanted = searches.parse(**filters)
-    expected = [row.ref for row in sorted_as([row for row in rows if meets(row, wanted)], wanted.order)]
+    expected = [
+        row.ref for row in sorted_as([row for row in rows if meets(row, wanted)], wanted.order)
+    ]
     page = queries.search(seeded, SYSTEM, wanted, limit=100, facets=True)
     assert page.facets is not None
     assert page.facets.total == min(len(expected), 1000)
@@ -201,7 +310,8 @@ def test_pages_and_counts_are_those_of_the_plain_rows(seeded: Store, rows: list[
         counted = Counter(term for row in rows if row.ref in set(expected) for term in row.facets)
         for facet, values in page.facets.values.items():
             assert all(
-                counted[f"{'base-ref' if facet == 'base' else facet}:{one.value}"] == one.count for one in values
+                counted[f"{'base-ref' if facet == 'base' else facet}:{one.value}"] == one.count
+                for one in values
             )
         assert sum(one.count for one in page.facets.values["state"]) == len(expected)
     found, pages = [one.ref for one in page.items], 1
@@ -214,9 +324,13 @@ def test_pages_and_counts_are_those_of_the_plain_rows(seeded: Store, rows: list[
 
 
 @pytest.mark.parametrize("chosen", range(6))
-def test_whoever_asks_sees_and_counts_the_own_teams_alone(seeded: Store, rows: list[Any], chosen: int) -> None:
+def test_whoever_asks_sees_and_counts_the_own_teams_alone(
+    seeded: Store, rows: list[Any], chosen: int
+) -> None:
     dice = random.Random(chosen)
-    teams = dice.sample(sorted({row.team for row in rows}), dice.randint(1, 4)) + ["nobody"] * (chosen % 2)
+    teams = dice.sample(sorted({row.team for row in rows}), dice.randint(1, 4)) + ["nobody"] * (
+        chosen % 2
+    )
     actor = Actor(uuid4(), "chance", frozenset(Grant(Role.ENGINEER, team) for team in teams))
     for filters in dice.sample(FILTERS, 8):
         wanted = searches.parse(**filters)
@@ -224,7 +338,9 @@ def test_whoever_asks_sees_and_counts_the_own_teams_alone(seeded: Store, rows: l
             continue
         mine = [
             row.ref
-            for row in sorted_as([row for row in rows if row.team in teams and meets(row, wanted)], wanted.order)
+            for row in sorted_as(
+                [row for row in rows if row.team in teams and meets(row, wanted)], wanted.order
+            )
         ]
         page = queries.search(seeded, actor, wanted, facets=True)
         assert [one.ref for one in page.items] == mine[:50], filters
@@ -245,16 +361,30 @@ def first_base(rows: list[Any]) -> str:
 def test_mixed_filters_page_by_page_are_those_of_the_plain_rows(
     seeded: Store, rows: list[Any], first_base: str, chosen: int
 ) -> None:
-    """Any filters in any order by anybody, to the last page: as far as ever, and with a reach that leaves pages short."""
+    """Any filters in any order by anybody, to the last page: as far as ever, and with a reach that
+    leaves pages short.
+    """
     dice = random.Random(chosen)
-    teams = dice.sample(sorted({row.team for row in rows}), 5) if chosen % 3 else sorted({row.team for row in rows})
-    actor = Actor(uuid4(), "chance", frozenset(Grant(Role.ENGINEER, team) for team in teams)) if chosen % 3 else SYSTEM
+    teams = (
+        dice.sample(sorted({row.team for row in rows}), 5)
+        if chosen % 3
+        else sorted({row.team for row in rows})
+    )
+    actor = (
+        Actor(uuid4(), "chance", frozenset(Grant(Role.ENGINEER, team) for team in teams))
+        if chosen % 3
+        else SYSTEM
+    )
     for reach in (REACH, SHORT):
-        filters = mixed(*dice.sample(MIXED, dice.choice((1, 2, 2, 3))), {"sort": dice.choice(SORTS)})
+        filters = mixed(
+            *dice.sample(MIXED, dice.choice((1, 2, 2, 3))), {"sort": dice.choice(SORTS)}
+        )
         filters |= {"base": first_base} if "base" in filters else {}
         wanted = searches.parse(**filters)
         with seeded.read(SYSTEM) as session:
-            plainly = queries._resolved(session, actor, replace(wanted, metrics=(), sort_metric=None), reach)
+            plainly = queries._resolved(
+                session, actor, replace(wanted, metrics=(), sort_metric=None), reach
+            )
         plainly = replace(plainly, metrics=wanted.metrics, sort_metric=wanted.sort_metric)
         met = [row for row in rows if row.team in teams and meets(row, plainly)]
         expected = [row.ref for row in sorted_as(met, wanted.order)]
@@ -262,7 +392,9 @@ def test_mixed_filters_page_by_page_are_those_of_the_plain_rows(
         cursor = None
         limit = dice.choice((7, 50, 200))
         for _ in range(60):
-            page = queries.search(seeded, actor, wanted, cursor, limit, facets=cursor is None, reach=reach)
+            page = queries.search(
+                seeded, actor, wanted, cursor, limit, facets=cursor is None, reach=reach
+            )
             if page.facets is not None:
                 assert page.facets.at_least or page.facets.total == len(expected), filters
                 assert page.facets.total <= len(expected), filters
@@ -270,7 +402,9 @@ def test_mixed_filters_page_by_page_are_those_of_the_plain_rows(
                 for facet, values in page.facets.values.items():
                     for one in values:
                         whole = counted[f"{'base-ref' if facet == 'base' else facet}:{one.value}"]
-                        assert (one.count <= whole) if one.at_least else (one.count == whole), filters
+                        assert (one.count <= whole) if one.at_least else (one.count == whole), (
+                            filters
+                        )
             found, cursor = found + [one.ref for one in page.items], page.next
             assert len(page.items) <= limit
             if cursor is None:
@@ -279,11 +413,15 @@ def test_mixed_filters_page_by_page_are_those_of_the_plain_rows(
         assert cursor is not None or len(found) == len(expected), filters
 
 
-def test_what_a_step_touches_is_bounded_however_many_there_are(seeded: Store, rows: list[Any], first_base: str) -> None:
-    """For every filter, every two and every order: not more rows than the step may look at, of five thousand.
+def test_what_a_step_touches_is_bounded_however_many_there_are(
+    seeded: Store, rows: list[Any], first_base: str
+) -> None:
+    """For every filter, every two and every order: not more rows than the step may look at, of five
+    thousand.
 
-    Each candidate is one row, and one more of its metric for a bound or for the order. In the order of birth an era is
-    sorted whole, so there the bound is what the term index holds of the eras from which hits came.
+    Each candidate is one row, and one more of its metric for a bound or for the order. In the order
+    of birth an era is sorted whole, so there the bound is what the term index holds of the eras
+    from which hits came.
     """
     tables = ("version_search", "version_metric")
     most, page, dice = 100, 21, random.Random(3)
@@ -297,18 +435,26 @@ def test_what_a_step_touches_is_bounded_however_many_there_are(seeded: Store, ro
             for source, rows_asked in (("walk", page), ("eras", None)):
                 asked = steps.statement(SYSTEM, wanted, None, source, most, page, rows_asked, 256)
                 asked[1].update(keys=[], most_values=20)
-                assert rows_of(explained(session, *asked), tables) <= each, (source, filters, wanted.order)
+                assert rows_of(explained(session, *asked), tables) <= each, (
+                    source,
+                    filters,
+                    wanted.order,
+                )
             if wanted.order == "created" and dice.random() < 0.5:
                 sql, params = steps.statement(SYSTEM, wanted, None, "eras", most, page, page, 256)
                 hits = [row.seq for row in session.execute(text(sql), params) if row.id is not None]
                 if len(hits) == page:
                     terms = {*wanted.terms, *wanted.grams()}
-                    held = sum(terms <= set(row.terms) and row.seq >> 12 >= min(hits) >> 12 for row in rows)
+                    held = sum(
+                        terms <= set(row.terms) and row.seq >> 12 >= min(hits) >> 12 for row in rows
+                    )
                     assert rows_of(explained(session, sql, params), tables) <= held + each, filters
 
 
 @pytest.mark.parametrize("team", ["t19", "t7"])
-def test_by_name_nobody_walks_through_other_teams(seeded: Store, rows: list[Any], team: str) -> None:
+def test_by_name_nobody_walks_through_other_teams(
+    seeded: Store, rows: list[Any], team: str
+) -> None:
     """Names begin with the team: who sees a team or two finds them at once, wherever they lie."""
     actor = Actor(uuid4(), "chance", frozenset(Grant(Role.ENGINEER, one) for one in (team, "t11")))
     for who, teams, wanted in (
@@ -324,7 +470,9 @@ def test_by_name_nobody_walks_through_other_teams(seeded: Store, rows: list[Any]
 
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
 def test_no_search_reads_a_table_whole(seeded: Store, filters: dict[str, Any]) -> None:
-    """Each step is explained as it would run among a hundred thousand: by an index, or along one from its end."""
+    """Each step is explained as it would run among a hundred thousand: by an index, or along one
+    from its end.
+    """
     with seeded.read(SYSTEM) as session:
         session.execute(text("select set_config('enable_seqscan', 'off', true)"))
         wanted = queries._resolved(session, SYSTEM, searches.parse(**filters), REACH)
@@ -340,19 +488,27 @@ def test_no_search_reads_a_table_whole(seeded: Store, filters: dict[str, Any]) -
     assert len(asked) <= 11
 
 
-@pytest.mark.parametrize("reach", [REACH, Reach(walk=1, few=1, far=1, eras=1)], ids=["usual", "short"])
-def test_what_is_added_meanwhile_shifts_no_page(fresh_store: Store, blobs: Blobs, reach: Reach) -> None:
+@pytest.mark.parametrize(
+    "reach", [REACH, Reach(walk=1, few=1, far=1, eras=1)], ids=["usual", "short"]
+)
+def test_what_is_added_meanwhile_shifts_no_page(
+    fresh_store: Store, blobs: Blobs, reach: Reach
+) -> None:
     world = a_world(fresh_store, blobs, "own")
     train(world)
     for sort in ("created", "name"):
         wanted = searches.parse(sort=sort, kind="adapter")
-        before = [one.ref for one in queries.search(fresh_store, world.engineer.actor, wanted).items]
+        before = [
+            one.ref for one in queries.search(fresh_store, world.engineer.actor, wanted).items
+        ]
         assert len(before) > 1
         page = queries.search(fresh_store, world.engineer.actor, wanted, limit=1, reach=reach)
         found = list(page.items)
         train(world, seed=len(sort))
         while page.next is not None:
-            page = queries.search(fresh_store, world.engineer.actor, wanted, page.next, 1, reach=reach)
+            page = queries.search(
+                fresh_store, world.engineer.actor, wanted, page.next, 1, reach=reach
+            )
             found += page.items
         assert [one.ref for one in found if one.ref in before] == before
         assert len({one.ref for one in found}) == len(found)
@@ -363,26 +519,42 @@ def test_the_search_rows_are_the_view_s(store: Store, world: World) -> None:
     with as_owner(store) as connection:
         for one, other in (("search_row", "version_search"), ("version_search", "search_row")):
             columns = "id, created_at, team, line, number, seq, deleted, words, facets, terms"
-            statement = f"select count(*) from (select {columns} from {one} except select {columns} from {other}) d"
+            statement = (
+                f"select count(*) from (select {columns} from {one} except select "
+                f"{columns} from {other}) d"
+            )
             assert connection.execute(statement).fetchone() == (0,)
 
 
 def test_bytes_held_by_too_many_are_said_so(seeded: Store) -> None:
     page = queries.search(seeded, SYSTEM, searches.parse(digest="000000"))
     with seeded.read(SYSTEM) as session:
-        [digest, ref] = session.execute(text("select f.blob_id, n.ref from version_file f join node n on n.id = f.version_id "
-                                             "limit 1")).one()  # fmt: skip
-    assert [one.ref for one in queries.search(seeded, SYSTEM, searches.parse(digest=digest)).items] == [ref]
+        [digest, ref] = session.execute(
+            text(
+                "select f.blob_id, n.ref from version_file f join node n on n.id = f.version_id "
+                "limit 1"
+            )
+        ).one()
+    assert [
+        one.ref for one in queries.search(seeded, SYSTEM, searches.parse(digest=digest)).items
+    ] == [ref]
     with pytest.raises(Invalid, match="hold something"):
         queries.search(seeded, SYSTEM, searches.parse(digest=digest), reach=Reach(holders=0))
     assert len(page.items) < 20
 
 
-def test_two_that_write_the_same_terms_at_once_wait_for_nobody(fresh_store: Store, blobs: Blobs) -> None:
-    """The first births of an era come in transactions that overlap: each must write its terms, none may wait."""
+def test_two_that_write_the_same_terms_at_once_wait_for_nobody(
+    fresh_store: Store, blobs: Blobs
+) -> None:
+    """The first births of an era come in transactions that overlap: each must write its terms, none
+    may wait.
+    """
     world = a_world(fresh_store, blobs, "own")
     second = a_base(fresh_store, blobs, world.engineer, "own", "second", seed=9).ref
-    with psycopg.connect(plain_url(fresh_store)) as one, psycopg.connect(plain_url(fresh_store)) as other:
+    with (
+        psycopg.connect(plain_url(fresh_store)) as one,
+        psycopg.connect(plain_url(fresh_store)) as other,
+    ):
         one.execute("delete from search_era")
         one.commit()
         for connection, ref in ((one, world.base.ref), (other, second)):
@@ -394,5 +566,7 @@ def test_two_that_write_the_same_terms_at_once_wait_for_nobody(fresh_store: Stor
     assert len(eras) == 2
     assert len(set(eras)) == 1
     with fresh_store.read(SYSTEM) as session:
-        sql, params = steps.statement(SYSTEM, searches.parse(kind="base", team="own"), None, "eras", 5000, 51, 51, 256)
+        sql, params = steps.statement(
+            SYSTEM, searches.parse(kind="base", team="own"), None, "eras", 5000, 51, 51, 256
+        )
         assert len(session.execute(text(sql), params).all()) == 2

@@ -25,13 +25,24 @@ def test_a_finished_training_run_tells_its_meters_and_outputs(store: Store, serv
     assert view.environment == {"torch": "none"}
     assert view.mlflow_url is None
     assert (view.base, view.dataset) == (served.base.ref, served.dataset.ref)
-    assert (view.requested_by, view.trainer) == (served.engineer.actor.name, served.trainer.actor.name)
+    assert (view.requested_by, view.trainer) == (
+        served.engineer.actor.name,
+        served.trainer.actor.name,
+    )
 
 
 def test_a_running_one_tells_how_far_it_is(store: Store, blobs: Blobs, team: str) -> None:
     world = a_world(store, blobs, team)
-    run = training_runs.queue(store, world.engineer.actor, f"{team}/slow", world.base.ref, world.dataset.ref,
-                              RECIPE, "legal", ADAPTER_META)  # fmt: skip
+    run = training_runs.queue(
+        store,
+        world.engineer.actor,
+        f"{team}/slow",
+        world.base.ref,
+        world.dataset.ref,
+        RECIPE,
+        "legal",
+        ADAPTER_META,
+    )
     (queued,) = asked.training_runs(store, world.engineer.actor, state="queued")
     assert (queued.id, queued.progress, queued.trainer) == (run, {}, None)
     assert work.lease(store, world.trainer.actor, "test worker", 60) == (run, 1)

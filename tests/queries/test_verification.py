@@ -1,4 +1,6 @@
-"""`verify` reads everything again: what was damaged or changed is named, and what is sound is said to be."""
+"""`verify` reads everything again: what was damaged or changed is named, and what is sound is said
+to be.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +37,12 @@ def world(store: Store, folder: Path) -> World:
 def refs(world: World) -> dict[str, str]:
     """One sound version of every kind."""
     return {
-        "base": world.base.ref, "dataset": world.dataset.ref,
+        "base": world.base.ref,
+        "dataset": world.dataset.ref,
         "adapter": add(world, adapter_files(world.blobs, 31), WHOLE, world.base.ref, "sound").ref,
         "checkpoint": checkpoint(world, lowered(world), "half", world.base.ref).ref,
         "templated": templated(world, PLAIN).ref,
-    }  # fmt: skip
+    }
 
 
 def looked(world: World, ref: str) -> VerifiedView:
@@ -47,18 +50,36 @@ def looked(world: World, ref: str) -> VerifiedView:
 
 
 EXPECTED = {
-    "base": {"config.json", "model.safetensors", "tokenizer.json", "manifest", "form", "tokenizer", "tensor root",
-             "base root", "facts"},
+    "base": {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "manifest",
+        "form",
+        "tokenizer",
+        "tensor root",
+        "base root",
+        "facts",
+    },
     "dataset": {"rows.jsonl", "record root"},
-    "adapter": {"adapter_config.json", "adapter_model.safetensors", "manifest", "fit to its base", "tensor root",
-                "base root", "facts"},
+    "adapter": {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "manifest",
+        "fit to its base",
+        "tensor root",
+        "base root",
+        "facts",
+    },
     "checkpoint": {"form", "tensor root", "base root"},
     "templated": {"chat_template.jinja", "chat template", "fit to its base"},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", sorted(EXPECTED))
-def test_what_is_sound_is_said_to_be_check_by_check(world: World, refs: dict[str, str], kind: str) -> None:
+def test_what_is_sound_is_said_to_be_check_by_check(
+    world: World, refs: dict[str, str], kind: str
+) -> None:
     found = looked(world, refs[kind])
     assert (found.ok, found.problems) == (True, [])
     assert EXPECTED[kind] <= {one.check for one in found.checks}
@@ -82,8 +103,11 @@ def altered(data: bytes) -> bytes:
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
-    "corrupt": altered, "missing": lambda _: None, "truncated": lambda data: data[:-3], "longer": lambda data: data + b" ",
-}  # fmt: skip
+    "corrupt": altered,
+    "missing": lambda _: None,
+    "truncated": lambda data: data[:-3],
+    "longer": lambda data: data + b" ",
+}
 
 
 @pytest.mark.parametrize("kind", ["base", "adapter", "checkpoint"])
@@ -93,8 +117,10 @@ def test_damaged_bytes_are_named(
     world: World, folder: Path, refs: dict[str, str], kind: str, damage: str, part: str
 ) -> None:
     adapter = kind == "adapter"
-    path = {"weights": "adapter_model.safetensors" if adapter else "model.safetensors",
-            "text": "adapter_config.json" if adapter else "config.json"}[part]  # fmt: skip
+    path = {
+        "weights": "adapter_model.safetensors" if adapter else "model.safetensors",
+        "text": "adapter_config.json" if adapter else "config.json",
+    }[part]
     file = place(world, folder, refs[kind], path)
     whole = file.read_bytes()
     changed = DAMAGE[damage](whole)
@@ -112,11 +138,18 @@ def test_damaged_bytes_are_named(
     assert outcomes[path] == "fault", outcomes
     assert outcomes["manifest"] == "ok"
     assert any(path in problem for problem in found.problems)
-    assert [one for one in found.checks if one.outcome == "fault" and one.check.endswith((".json", ".safetensors"))
-            and one.check != path] == []  # fmt: skip
+    assert [
+        one
+        for one in found.checks
+        if one.outcome == "fault"
+        and one.check.endswith((".json", ".safetensors"))
+        and one.check != path
+    ] == []
 
 
-def test_an_adapter_s_base_is_looked_at_too(world: World, folder: Path, refs: dict[str, str]) -> None:
+def test_an_adapter_s_base_is_looked_at_too(
+    world: World, folder: Path, refs: dict[str, str]
+) -> None:
     file = place(world, folder, refs["base"], "model.safetensors")
     whole = file.read_bytes()
     try:
@@ -132,9 +165,11 @@ def test_an_adapter_s_base_is_looked_at_too(world: World, folder: Path, refs: di
 CHANGES = {
     "tensor root": "update version set tensor_root = 'sha256:' || repeat('0', 64) where id = %s",
     "base root": "update version set base_root = 'sha256:' || repeat('0', 64) where id = %s",
-    "manifest": "update version_file set path = 'NOTICE' where path = 'README.md' and version_id = %s",
+    "manifest": "update version_file set path = 'NOTICE' where path = 'README.md' and version_id "
+    "= %s",
     "facts": "update version set facts = jsonb_set(facts, '{tensors}', '7') where id = %s",
-    "descent": "update lineage_edge set grade = 'claimed' where relation = 'quantised_from' and child_id = %s",
+    "descent": "update lineage_edge set grade = 'claimed' where relation = 'quantised_from' and "
+    "child_id = %s",
 }
 
 
@@ -144,7 +179,10 @@ def test_a_changed_row_is_found(fresh_store: Store, tmp_path: Path, team: str) -
     refs = {"descent": checkpoint(made, lowered(made), "half", made.base.ref).ref}
     for number, what in enumerate(sorted(CHANGES)):
         if what != "descent":
-            files = [*adapter_files(made.blobs, 40 + number), put(made.blobs, "README.md", b"# Sound\n")]
+            files = [
+                *adapter_files(made.blobs, 40 + number),
+                put(made.blobs, "README.md", b"# Sound\n"),
+            ]
             refs[what] = add(made, files, WHOLE, made.base.ref, f"sound{number}").ref
     for what, ref in refs.items():
         assert looked(made, ref).ok, what
@@ -157,4 +195,6 @@ def test_a_changed_row_is_found(fresh_store: Store, tmp_path: Path, team: str) -
             assert connection.execute(CHANGES[what], (version.id,)).rowcount == 1
     for what, ref in refs.items():
         found = looked(made, ref)
-        assert [one.check.partition(" from ")[0] for one in found.checks if one.outcome == "fault"] == [what]
+        assert [
+            one.check.partition(" from ")[0] for one in found.checks if one.outcome == "fault"
+        ] == [what]

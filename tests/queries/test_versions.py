@@ -11,7 +11,17 @@ from registry.errors import Invalid, NotFound
 from registry.queries import datasets
 from registry.queries import versions as asked
 from registry.rules.actors import Actor
-from tests.build import ADAPTER_META, BASE_META, DATA_META, World, a_base, a_dataset, a_person, adapter_files, register
+from tests.build import (
+    ADAPTER_META,
+    BASE_META,
+    DATA_META,
+    World,
+    a_base,
+    a_dataset,
+    a_person,
+    adapter_files,
+    register,
+)
 from tests.queries.conftest import Statements
 
 
@@ -20,7 +30,10 @@ def test_a_version_is_told_whole(store: Store, served: World) -> None:
     view = asked.version(store, served.engineer.actor, ref)
     assert (view.ref, view.kind, view.number, view.state) == (ref, "adapter", 2, "registered")
     assert view.base == served.base.ref
-    assert [file.path for file in view.files] == ["adapter_config.json", "adapter_model.safetensors"]
+    assert [file.path for file in view.files] == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
     assert [(one.environment, one.state, one.review) for one in view.approvals] == [
         ("production", "approved", served.review)
     ]
@@ -56,7 +69,9 @@ def test_lines_come_page_by_page_each_once(store: Store, blobs: Blobs, team: str
     assert cursor is None
 
 
-def test_a_page_costs_the_same_whatever_its_length(store: Store, served: World, statements: Statements) -> None:
+def test_a_page_costs_the_same_whatever_its_length(
+    store: Store, served: World, statements: Statements
+) -> None:
     everyone = Actor(served.engineer.actor.account, "all", served.compliance.actor.grants)
     counts = []
     for limit in (1, 200):
@@ -72,12 +87,17 @@ def test_a_page_costs_the_same_whatever_its_length(store: Store, served: World, 
     assert len(all_of_them) <= len(one) + 1
 
 
-def test_lines_are_found_by_kind_team_and_any_part_of_their_names(store: Store, served: World) -> None:
+def test_lines_are_found_by_kind_team_and_any_part_of_their_names(
+    store: Store, served: World
+) -> None:
     everyone = served.compliance.actor
     assert [line.name for line in asked.lines(store, everyone, team=served.team).items] == [
-        f"{served.team}/adapter", f"{served.team}/tiny",
-    ]  # fmt: skip
-    assert [line.kind for line in asked.lines(store, everyone, kind="base", team=served.team).items] == ["base"]
+        f"{served.team}/adapter",
+        f"{served.team}/tiny",
+    ]
+    assert [
+        line.kind for line in asked.lines(store, everyone, kind="base", team=served.team).items
+    ] == ["base"]
     for words in (f"{served.team}/ad", "LEGAL"):
         found = asked.lines(store, everyone, team=served.team, q=words).items
         assert [line.name for line in found] == [f"{served.team}/adapter"]
@@ -89,7 +109,11 @@ def test_lines_are_found_by_kind_team_and_any_part_of_their_names(store: Store, 
 
 def test_a_line_tells_its_newest_version_and_where_it_serves(store: Store, served: World) -> None:
     adapter, base = asked.lines(store, served.engineer.actor).items
-    assert (adapter.versions, adapter.newest, adapter.newest_state) == (2, served.versions[-1], "registered")
+    assert (adapter.versions, adapter.newest, adapter.newest_state) == (
+        2,
+        served.versions[-1],
+        "registered",
+    )
     assert adapter.domain == "legal"
     assert (adapter.serves, base.serves) == (["production/production"], [])
 
@@ -105,11 +129,14 @@ def test_a_draft_is_listed_without_a_number(store: Store, blobs: Blobs, team: st
     assert asked.version(store, engineer.actor, added.ref).number is None
 
 
-def test_another_teams_things_answer_as_what_is_not_there(store: Store, served: World, stranger: Actor) -> None:
+def test_another_teams_things_answer_as_what_is_not_there(
+    store: Store, served: World, stranger: Actor
+) -> None:
     assert asked.lines(store, stranger).items == []
     for there, missing in (
-        (served.versions[0], "nobody/nothing@v1"), (f"{served.team}/adapter", "nobody/nothing"),
-    ):  # fmt: skip
+        (served.versions[0], "nobody/nothing@v1"),
+        (f"{served.team}/adapter", "nobody/nothing"),
+    ):
         with pytest.raises(NotFound) as hidden:
             asked.version(store, stranger, there)
         with pytest.raises(NotFound) as absent:
@@ -120,10 +147,14 @@ def test_another_teams_things_answer_as_what_is_not_there(store: Store, served: 
         asked.versions(store, stranger, f"{served.team}/adapter")
 
 
-def test_what_falls_with_its_base_tells_the_bases_recall(store: Store, blobs: Blobs, team: str) -> None:
+def test_what_falls_with_its_base_tells_the_bases_recall(
+    store: Store, blobs: Blobs, team: str
+) -> None:
     engineer = a_person(store, "engineer", team=team)
     base = a_base(store, blobs, engineer, team)
-    draft = versions.Draft("adapter", f"{team}/fallen", adapter_files(blobs), ADAPTER_META, base.ref)
+    draft = versions.Draft(
+        "adapter", f"{team}/fallen", adapter_files(blobs), ADAPTER_META, base.ref
+    )
     adapter = register(store, blobs, engineer.actor, draft)
     recalls.recall(store, engineer.actor, base.ref, "the licence was withdrawn")
     for ref in (base.ref, adapter.ref):

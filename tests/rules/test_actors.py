@@ -24,7 +24,7 @@ from registry.rules.actors import (
     parse_roles,
     require,
     require_reader,
-)  # fmt: skip
+)
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -144,7 +144,12 @@ def test_nobody_without_a_role_may_do_anything(action: Action) -> None:
 
 
 def test_nobody_both_makes_and_approves_by_one_role() -> None:
-    makers = {Action.VERSION_REGISTER, Action.TRAINING_QUEUE, Action.REVIEW_SUBMIT, Action.DATASET_REGISTER}
+    makers = {
+        Action.VERSION_REGISTER,
+        Action.TRAINING_QUEUE,
+        Action.REVIEW_SUBMIT,
+        Action.DATASET_REGISTER,
+    }
     for role in Role:
         acts = {action for action in Action if role in PERMISSIONS[action]}
         assert not (Action.REVIEW_VOTE in acts and acts & makers)
@@ -155,7 +160,11 @@ def test_the_refusal_names_the_act_the_team_and_the_roles() -> None:
     with pytest.raises(Forbidden) as error:
         require(actor((Role.AUDITOR, None)), Action.RECALL, "legal", NOW)
     assert error.value.kind == "role-missing"
-    assert error.value.facts == {"action": "version:recall", "team": "legal", "roles": ["engineer", "reviewer"]}
+    assert error.value.facts == {
+        "action": "version:recall",
+        "team": "legal",
+        "roles": ["engineer", "reviewer"],
+    }
     for word in ("ada", "version:recall", "legal", "engineer or reviewer"):
         assert word in error.value.detail
     with pytest.raises(Forbidden, match="the registry itself"):
@@ -165,8 +174,12 @@ def test_the_refusal_names_the_act_the_team_and_the_roles() -> None:
 @pytest.mark.parametrize("action", Action)
 def test_step_up_acts_ask_for_a_fresh_sign_in_and_others_do_not(action: Action) -> None:
     fresh_wanted = action.value in {
-        "review:vote", "rollout:promote", "version:recall", "hold:lift", "version:delete",
-    }  # fmt: skip
+        "review:vote",
+        "rollout:promote",
+        "version:recall",
+        "hold:lift",
+        "version:delete",
+    }
     assert (action in STEP_UP) is fresh_wanted
     if not PERMISSIONS[action]:
         return
@@ -217,7 +230,8 @@ def test_services_and_people() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "kind"), [([], "bad-role"), (["root"], "bad-role"), (["engineer", "trainer"], "mixed-roles")]
+    ("names", "kind"),
+    [([], "bad-role"), (["root"], "bad-role"), (["engineer", "trainer"], "mixed-roles")],
 )
 def test_roles_that_one_account_cannot_hold(names: list[str], kind: str) -> None:
     with pytest.raises(Invalid) as error:

@@ -15,7 +15,10 @@ from registry.errors import Invalid, Refused
 from registry.rules import evals
 from registry.rules.evals import Paired, Scores, difference, mcnemar, pair, wilson
 
-ITEMS = [Item(item_id(q, a), q, a) for q, a in (("q1", "Permissive"), ("q2", "Copyleft"), ("q3", " Public Domain\n"))]
+ITEMS = [
+    Item(item_id(q, a), q, a)
+    for q, a in (("q1", "Permissive"), ("q2", "Copyleft"), ("q3", " Public Domain\n"))
+]
 
 
 def score(data: bytes, items: list[Item], metric: str = "exact_match") -> Scores:
@@ -23,7 +26,9 @@ def score(data: bytes, items: list[Item], metric: str = "exact_match") -> Scores
 
 
 def samples(*outputs: tuple[str, object]) -> bytes:
-    return b"".join(json.dumps({"item": item, "output": output}).encode() + b"\n" for item, output in outputs)
+    return b"".join(
+        json.dumps({"item": item, "output": output}).encode() + b"\n" for item, output in outputs
+    )
 
 
 def answers(*outputs: str) -> bytes:
@@ -38,7 +43,10 @@ def test_exact_match_is_the_answer_and_nothing_else() -> None:
 
 
 def test_the_suite_decides_what_was_expected_not_the_samples() -> None:
-    lying = b"".join(json.dumps({"item": item.id, "output": "x", "expected": "x"}).encode() + b"\n" for item in ITEMS)
+    lying = b"".join(
+        json.dumps({"item": item.id, "output": "x", "expected": "x"}).encode() + b"\n"
+        for item in ITEMS
+    )
     with pytest.raises(Invalid) as error:
         score(lying, ITEMS)
     assert error.value.kind == "samples-malformed"
@@ -99,7 +107,9 @@ WILSON = [
 
 
 @pytest.mark.parametrize(("counts", "interval"), WILSON)
-def test_wilson_gives_the_published_intervals(counts: tuple[int, int], interval: tuple[float, float]) -> None:
+def test_wilson_gives_the_published_intervals(
+    counts: tuple[int, int], interval: tuple[float, float]
+) -> None:
     assert wilson(*counts) == pytest.approx(interval, abs=5e-5)
 
 
@@ -121,8 +131,8 @@ NEWCOMBE = [
     ((35, 14, 0, 1), (0.1461, 0.4175)),
     ((18, 14, 0, 18), (0.1441, 0.3963)),
     ((2, 97, 1, 0), (0.8721, 0.9854)),
-    # Fagerland, Lydersen, Laake: Statistical Analysis of Contingency Tables (2017), chapter 8, Cavo et al. 2012,
-    # as printed by the authors' R package contingencytables.
+    # Fagerland, Lydersen, Laake: Statistical Analysis of Contingency Tables (2017), chapter 8, Cavo
+    # et al. 2012, as printed by the authors' R package contingencytables.
     ((59, 6, 16, 80), (-0.1186, -0.0046)),
 ]
 
@@ -142,7 +152,9 @@ def test_difference_gives_the_published_intervals(
 
 @settings(max_examples=300)
 @given(st.tuples(*[st.integers(0, 60)] * 4), st.sampled_from([0.8, 0.95, 0.99]))
-def test_difference_is_sane_everywhere(counts: tuple[int, int, int, int], confidence: float) -> None:
+def test_difference_is_sane_everywhere(
+    counts: tuple[int, int, int, int], confidence: float
+) -> None:
     both, ours, theirs, neither = counts
     gain, low, high = difference(paired(*counts), confidence)
     assert -1 <= low <= gain <= high <= 1
@@ -172,8 +184,18 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 @pytest.mark.parametrize(
     ("b", "c", "p"),
     [
-        (1, 7, 0.070313),  # Fagerland, Lydersen, Laake 2013, BMC Med Res Methodol 13:91: airway hyper-responsiveness
-        (6, 16, 0.052479),  # the same authors' package contingencytables, Cavo et al. 2012: complete response
+        (
+            1,
+            7,
+            0.070313,
+            # Fagerland, Lydersen, Laake 2013, BMC Med Res Methodol 13:91: airway
+            # hyper-responsiveness
+        ),
+        (
+            6,
+            16,
+            0.052479,
+        ),  # the same authors' package contingencytables, Cavo et al. 2012: complete response
         (0, 0, 1.0),
         (5, 5, 1.0),
         (0, 10, 2 / 1024),

@@ -1,4 +1,6 @@
-"""The gate: three values, sharp boundaries, the same bytes twice, and no more false passes than it promises."""
+"""The gate: three values, sharp boundaries, the same bytes twice, and no more false passes than it
+promises.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,17 @@ from registry.errors import Invalid
 from registry.rules.evals import Paired, difference
 from registry.rules.gates import RuleResult, Verdict, judge
 
-SUPERIORITY = {"metric": "exact_match", "over": "base", "confidence": 0.95, "min_items": 40, "min_gain_points": 0}
-POLICY = {"environment": "dev", "evidence": {"superiority": SUPERIORITY, "contamination": {"exact": 0}}}
+SUPERIORITY = {
+    "metric": "exact_match",
+    "over": "base",
+    "confidence": 0.95,
+    "min_items": 40,
+    "min_gain_points": 0,
+}
+POLICY = {
+    "environment": "dev",
+    "evidence": {"superiority": SUPERIORITY, "contamination": {"exact": 0}},
+}
 CLEAN = {"items": 64, "train_rows": 900, "exact": 0, "examples": []}
 
 
@@ -29,11 +40,19 @@ def compared(
 ) -> dict[str, Any]:
     n = both + only_adapter + only_base + neither
     return {
-        "metric": metric, "suite": "legal/notices@v1", "suite_digest": "sha256:00",
+        "metric": metric,
+        "suite": "legal/notices@v1",
+        "suite_digest": "sha256:00",
         "adapter": {"run": "a", "samples_sha256": "0" * 64, "correct": both + only_adapter},
         "base": {"run": "b", "samples_sha256": "1" * 64, "correct": both + only_base},
-        "paired": {"n": n, "both": both, "only_adapter": only_adapter, "only_base": only_base, "neither": neither},
-    }  # fmt: skip
+        "paired": {
+            "n": n,
+            "both": both,
+            "only_adapter": only_adapter,
+            "only_base": only_base,
+            "neither": neither,
+        },
+    }
 
 
 def superiority(evidence: dict[str, Any] | None, **changes: Any) -> RuleResult:
@@ -42,16 +61,22 @@ def superiority(evidence: dict[str, Any] | None, **changes: Any) -> RuleResult:
 
 
 def test_a_better_adapter_passes_and_says_on_what() -> None:
-    verdict = judge(POLICY, {"eval": compared(0, 35, 0, 29), "contamination": CLEAN, "licence": "ignored"})
+    verdict = judge(
+        POLICY, {"eval": compared(0, 35, 0, 29), "contamination": CLEAN, "licence": "ignored"}
+    )
     assert verdict.outcome == "pass"
     assert [(result.rule, result.outcome) for result in verdict.rules] == [
-        ("superiority", "pass"), ("contamination", "pass"),
-    ]  # fmt: skip
+        ("superiority", "pass"),
+        ("contamination", "pass"),
+    ]
     numbers = verdict.rules[0].numbers
     _, low, high = difference(Paired(64, 0, 35, 0, 29))
     assert (numbers["n"], numbers["adapter_correct"], numbers["base_correct"]) == (64, 35, 0)
     assert numbers["gain_points"] == 54.6875
-    assert (numbers["low_points"], numbers["high_points"]) == (round(100 * low, 6), round(100 * high, 6))
+    assert (numbers["low_points"], numbers["high_points"]) == (
+        round(100 * low, 6),
+        round(100 * high, 6),
+    )
     assert "+54.7" in verdict.rules[0].detail
 
 
@@ -63,7 +88,9 @@ def test_equal_and_slightly_better_are_inconclusive_and_worse_fails() -> None:
 
 
 def test_the_boundary_belongs_to_no_pass() -> None:
-    """Low end exactly at the wanted gain is not above it; high end exactly at it leaves nothing above."""
+    """Low end exactly at the wanted gain is not above it; high end exactly at it leaves nothing
+    above.
+    """
     evidence = compared(10, 30, 2, 22)
     numbers = superiority(evidence).numbers
     low, high = numbers["low_points"], numbers["high_points"]
@@ -91,7 +118,8 @@ def test_no_data_is_neither_pass_nor_fail() -> None:
 
 
 @pytest.mark.parametrize(
-    ("exact", "allowed", "outcome"), [(0, 0, "pass"), (1, 0, "fail"), (2, 2, "pass"), (3, 2, "fail")]
+    ("exact", "allowed", "outcome"),
+    [(0, 0, "pass"), (1, 0, "fail"), (2, 2, "pass"), (3, 2, "fail")],
 )
 def test_contamination_fails_above_what_is_allowed(exact: int, allowed: int, outcome: str) -> None:
     rules = {"evidence": {"contamination": {"exact": allowed}}}
@@ -107,11 +135,17 @@ DIRTY = CLEAN | {"exact": 1}
 @pytest.mark.parametrize(
     ("run", "contamination", "outcome"),
     [
-        (GOOD, CLEAN, "pass"), (GOOD, None, "inconclusive"), (GOOD, DIRTY, "fail"),
-        (EVEN, CLEAN, "inconclusive"), (EVEN, None, "inconclusive"), (EVEN, DIRTY, "fail"),
-        (BAD, CLEAN, "fail"), (BAD, None, "fail"), (BAD, DIRTY, "fail"),
+        (GOOD, CLEAN, "pass"),
+        (GOOD, None, "inconclusive"),
+        (GOOD, DIRTY, "fail"),
+        (EVEN, CLEAN, "inconclusive"),
+        (EVEN, None, "inconclusive"),
+        (EVEN, DIRTY, "fail"),
+        (BAD, CLEAN, "fail"),
+        (BAD, None, "fail"),
+        (BAD, DIRTY, "fail"),
     ],
-)  # fmt: skip
+)
 def test_the_verdict_is_the_worst_of_its_rules(run: Any, contamination: Any, outcome: str) -> None:
     assert judge(POLICY, {"eval": run, "contamination": contamination}).outcome == outcome
 
@@ -135,7 +169,13 @@ def test_evidence_that_contradicts_itself_is_not_judged(change: dict[str, Any]) 
 
 
 @pytest.mark.parametrize(
-    "rules", [{}, {"evidence": {}}, {"evidence": {"vibes": {}}}, {"evidence": {"superiority": {"over": "base"}}}]
+    "rules",
+    [
+        {},
+        {"evidence": {}},
+        {"evidence": {"vibes": {}}},
+        {"evidence": {"superiority": {"over": "base"}}},
+    ],
 )
 def test_a_policy_that_cannot_be_judged_by_never_passes(rules: dict[str, Any]) -> None:
     with pytest.raises(Invalid) as error:
@@ -154,19 +194,31 @@ counts = st.integers(0, 80)
 def test_a_rerun_gives_the_same_bytes_and_better_is_never_judged_worse(
     both: int, ours: int, theirs: int, neither: int, wanted: float, clean: bool
 ) -> None:
-    rules = {"evidence": {**policy(min_gain_points=wanted)["evidence"], "contamination": {"exact": 0}}}
-    evidence = {"eval": compared(both, ours, theirs, neither), "contamination": CLEAN if clean else DIRTY}
+    rules = {
+        "evidence": {**policy(min_gain_points=wanted)["evidence"], "contamination": {"exact": 0}}
+    }
+    evidence = {
+        "eval": compared(both, ours, theirs, neither),
+        "contamination": CLEAN if clean else DIRTY,
+    }
     first = judge(rules, evidence)
-    assert as_bytes(judge(json.loads(json.dumps(rules)), json.loads(json.dumps(evidence)))) == as_bytes(first)
+    assert as_bytes(
+        judge(json.loads(json.dumps(rules)), json.loads(json.dumps(evidence)))
+    ) == as_bytes(first)
     if theirs:  # one item turned from the base's win into the adapter's
         order = ["fail", "inconclusive", "pass"]
         better = judge(rules, evidence | {"eval": compared(both, ours + 1, theirs - 1, neither)})
         assert order.index(better.rules[0].outcome) >= order.index(first.rules[0].outcome)
 
 
-@pytest.mark.parametrize(("n", "rate", "discordance"), [(40, 0.5, 0.3), (100, 0.2, 0.1), (300, 0.8, 0.15)])
-def test_an_equal_adapter_passes_no_more_often_than_promised(n: int, rate: float, discordance: float) -> None:
-    """Seeded: at 95 % two-sided an adapter truly equal to its base may pass 2.5 % of its gates, a worse one less.
+@pytest.mark.parametrize(
+    ("n", "rate", "discordance"), [(40, 0.5, 0.3), (100, 0.2, 0.1), (300, 0.8, 0.15)]
+)
+def test_an_equal_adapter_passes_no_more_often_than_promised(
+    n: int, rate: float, discordance: float
+) -> None:
+    """Seeded: at 95 % two-sided an adapter truly equal to its base may pass 2.5 % of its gates, a
+    worse one less.
 
     3,000 gates have a standard error of 0.29 points; the tolerance is three of them.
     """

@@ -22,13 +22,17 @@ GOOD: dict[str, Any] = {
     "votes": "signed",
     "evidence": {
         "superiority": {
-            "metric": "exact_match", "over": "base", "confidence": 0.95, "min_items": 40, "min_gain_points": 0,
+            "metric": "exact_match",
+            "over": "base",
+            "confidence": 0.95,
+            "min_items": 40,
+            "min_gain_points": 0,
         },
         "contamination": {"exact": 0},
     },
     "fallback_to_base": True,
     "approval_days": 180,
-}  # fmt: skip
+}
 MISSING = object()
 
 
@@ -80,10 +84,17 @@ def test_order_of_writing_does_not_change_the_digest() -> None:
 
 
 LEAVES = [
-    *GOOD, "quorum.approvals", "quorum.roles", "quorum.distinct_teams", "evidence.superiority.metric",
-    "evidence.superiority.over", "evidence.superiority.confidence", "evidence.superiority.min_items",
-    "evidence.superiority.min_gain_points", "evidence.contamination.exact",
-]  # fmt: skip
+    *GOOD,
+    "quorum.approvals",
+    "quorum.roles",
+    "quorum.distinct_teams",
+    "evidence.superiority.metric",
+    "evidence.superiority.over",
+    "evidence.superiority.confidence",
+    "evidence.superiority.min_items",
+    "evidence.superiority.min_gain_points",
+    "evidence.contamination.exact",
+]
 
 
 @pytest.mark.parametrize("path", LEAVES)
@@ -94,7 +105,9 @@ def test_a_missing_key_is_named(path: str) -> None:
     assert error.value.facts["problems"] == [f"{path}: is missing"]
 
 
-@pytest.mark.parametrize("path", ["x", "quorum.x", "evidence.superiority.x", "evidence.contamination.x"])
+@pytest.mark.parametrize(
+    "path", ["x", "quorum.x", "evidence.superiority.x", "evidence.contamination.x"]
+)
 def test_an_unknown_key_is_named(path: str) -> None:
     with pytest.raises(Invalid) as error:
         parse(changed(path, 1))
@@ -105,7 +118,10 @@ WRONG: list[tuple[str, list[Any]]] = [
     ("environment", ["prod", None, ["dev"]]),
     ("quorum", [None, 2, []]),
     ("quorum.approvals", [1, 0, -1, 21, "2", 2.0, True]),
-    ("quorum.roles", [[], ["engineer"], ["reviewer", "admin"], ["reviewer", "reviewer"], "reviewer", None, [1]]),
+    (
+        "quorum.roles",
+        [[], ["engineer"], ["reviewer", "admin"], ["reviewer", "reviewer"], "reviewer", None, [1]],
+    ),
     ("quorum.distinct_teams", [1, "yes", None]),
     ("votes", ["session", True, None]),
     ("evidence", [{}, None, []]),
@@ -123,7 +139,9 @@ WRONG: list[tuple[str, list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("path", "value"), [(path, value) for path, values in WRONG for value in values])
+@pytest.mark.parametrize(
+    ("path", "value"), [(path, value) for path, values in WRONG for value in values]
+)
 def test_a_value_out_of_range_is_named(path: str, value: Any) -> None:
     with pytest.raises(Invalid) as error:
         parse(changed(path, value))
@@ -144,12 +162,25 @@ def test_what_is_no_table_is_invalid(raw: Any) -> None:
 
 def test_everything_wrong_is_named_at_once() -> None:
     with pytest.raises(Invalid) as error:
-        parse({"environment": "moon", "quorum": {"approvals": 1, "roles": ["reviewer"]}, "evidence": {"x": {}}, "y": 1})
+        parse(
+            {
+                "environment": "moon",
+                "quorum": {"approvals": 1, "roles": ["reviewer"]},
+                "evidence": {"x": {}},
+                "y": 1,
+            }
+        )
     problems = error.value.facts["problems"]
     assert [problem.split(":")[0] for problem in problems] == [
-        "y", "approval_days", "fallback_to_base", "votes", "environment",
-        "quorum.distinct_teams", "quorum.approvals", "evidence.x",
-    ]  # fmt: skip
+        "y",
+        "approval_days",
+        "fallback_to_base",
+        "votes",
+        "environment",
+        "quorum.distinct_teams",
+        "quorum.approvals",
+        "evidence.x",
+    ]
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -168,8 +199,10 @@ def test_a_gate_judges_by_the_policy_as_stored() -> None:
     stored = json.loads(json.dumps(as_rules(parse(yaml.safe_load(builtin("production"))))))
     clean = {"items": 64, "train_rows": 10, "exact": 0, "examples": []}
     run = {
-        "metric": "exact_match", "adapter": {"correct": 35}, "base": {"correct": 0},
+        "metric": "exact_match",
+        "adapter": {"correct": 35},
+        "base": {"correct": 0},
         "paired": {"n": 64, "both": 0, "only_adapter": 35, "only_base": 0, "neither": 29},
-    }  # fmt: skip
+    }
     assert judge(stored, {"eval": run, "contamination": clean}).outcome == "pass"
     assert judge(stored, {"eval": run, "contamination": clean | {"exact": 1}}).outcome == "fail"

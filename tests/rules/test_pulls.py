@@ -16,8 +16,8 @@ STATES = ("draft", "registered", "deprecated", "recalled")
 SERVES = (frozenset[str](), *(frozenset({one}) for one in ENVIRONMENTS), frozenset(ENVIRONMENTS))
 WITHIN = (None, *ENVIRONMENTS)
 
-# Per state of a version: who of its team may pull it, where it is neither approved nor serves | where it is.
-# m: only what one made oneself.
+# Per state of a version: who of its team may pull it, where it is neither approved nor serves |
+# where it is. m: only what one made oneself.
 TABLE = """
               admin engineer reviewer auditor trainer gateway
 draft         m|m   m|m      x|x      m|m     m|m     .|.
@@ -29,7 +29,11 @@ recalled      .|.   .|.      .|.      .|.     .|.     .|.
 
 def table() -> dict[tuple[str, Role], tuple[str, str]]:
     head, *rows = [line.split() for line in TABLE.strip().splitlines()]
-    cells = {(row[0], Role(role)): cell.split("|") for row in rows for role, cell in zip(head, row[1:], strict=True)}
+    cells = {
+        (row[0], Role(role)): cell.split("|")
+        for row in rows
+        for role, cell in zip(head, row[1:], strict=True)
+    }
     assert set(cells) == set(product(STATES, Role))
     return {key: (unserved, served) for key, (unserved, served) in cells.items()}
 
@@ -59,15 +63,30 @@ def test_the_table() -> None:
 
 def test_several_grants_add_up() -> None:
     both = Actor(
-        uuid4(), "one", frozenset({Grant(Role.GATEWAY, "acme", "dev"), Grant(Role.GATEWAY, "acme", "staging")})
+        uuid4(),
+        "one",
+        frozenset({Grant(Role.GATEWAY, "acme", "dev"), Grant(Role.GATEWAY, "acme", "staging")}),
     )
     assert bound(both, "acme") == {"dev", "staging"}
-    assert refusal(both, "acme", Standing("registered", environments=frozenset({"staging"}))) is None
+    assert (
+        refusal(both, "acme", Standing("registered", environments=frozenset({"staging"}))) is None
+    )
     said = refusal(both, "acme", Standing("registered", environments=frozenset({"production"})))
     assert said == "this version is not approved for dev or staging, or its approval is over"
-    elsewhere = Actor(uuid4(), "two", frozenset({Grant(Role.GATEWAY, "acme", "dev"), Grant(Role.GATEWAY, "other")}))
-    assert refusal(elsewhere, "acme", Standing("registered", environments=frozenset({"production"}))) is not None
-    trainer = Actor(uuid4(), "three", frozenset({Grant(Role.GATEWAY, "acme", "dev"), Grant(Role.TRAINER, "acme")}))
+    elsewhere = Actor(
+        uuid4(),
+        "two",
+        frozenset({Grant(Role.GATEWAY, "acme", "dev"), Grant(Role.GATEWAY, "other")}),
+    )
+    assert (
+        refusal(elsewhere, "acme", Standing("registered", environments=frozenset({"production"})))
+        is not None
+    )
+    trainer = Actor(
+        uuid4(),
+        "three",
+        frozenset({Grant(Role.GATEWAY, "acme", "dev"), Grant(Role.TRAINER, "acme")}),
+    )
     assert bound(trainer, "acme") is None
     assert refusal(trainer, "acme", Standing("registered")) is None
     reviewer = Actor(uuid4(), "four", frozenset({Grant(Role.REVIEWER, "risk")}))

@@ -26,7 +26,15 @@ def test_defaults_are_decided_before_the_digest() -> None:
 
 
 def test_a_written_recipe_reads_back_equal() -> None:
-    recipe = parse(SHORT | {"layers": [15, 29], "publish_at": [18, 36], "targets": ["v_proj", "q_proj"], "sample": 64})
+    recipe = parse(
+        SHORT
+        | {
+            "layers": [15, 29],
+            "publish_at": [18, 36],
+            "targets": ["v_proj", "q_proj"],
+            "sample": 64,
+        }
+    )
     assert recipe.targets == ("q_proj", "v_proj")
     assert parse(json.loads(json.dumps(recipe.as_dict()))) == recipe
 
@@ -39,22 +47,56 @@ def test_the_order_of_targets_is_no_difference_and_a_number_is_one_number() -> N
 
 def test_the_digest_is_that_of_the_canonical_json() -> None:
     document = parse(SHORT).as_dict()
-    assert canonical.digest(parse(SHORT).as_dict()) == f"sha256:{canonical.sha256_hex(rfc8785.dumps(document))}"
+    assert (
+        canonical.digest(parse(SHORT).as_dict())
+        == f"sha256:{canonical.sha256_hex(rfc8785.dumps(document))}"
+    )
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("method", "qlora"), ("rank", 0), ("rank", 513), ("rank", 8.0), ("rank", True), ("alpha", 0), ("dropout", 1.0),
-        ("dropout", -0.1), ("dropout", "0"), ("targets", "q_proj"), ("targets", []), ("targets", ["(a+)+b"]),
-        ("targets", ["q_proj", "q_proj"]), ("layers", [3]), ("layers", [5, 3]), ("layers", [-1, 3]), ("layers", 3),
-        ("steps", 0), ("steps", "36"), ("batch_size", 0), ("learning_rate", 0), ("learning_rate", float("nan")),
-        ("learning_rate", 1.0), ("warmup_steps", 36), ("warmup_steps", -1), ("max_length", 7), ("seed", -1),
-        ("seed", 2**32), ("template", "alpaca"), ("dtype", "float16"), ("publish_at", []), ("publish_at", [18]),
-        ("publish_at", [36, 18]), ("publish_at", [18, 18, 36]), ("publish_at", [0, 36]), ("save_every", 0),
-        ("sample", 0), ("sample", 7), ("optimizer", "adamw"),
+        ("method", "qlora"),
+        ("rank", 0),
+        ("rank", 513),
+        ("rank", 8.0),
+        ("rank", True),
+        ("alpha", 0),
+        ("dropout", 1.0),
+        ("dropout", -0.1),
+        ("dropout", "0"),
+        ("targets", "q_proj"),
+        ("targets", []),
+        ("targets", ["(a+)+b"]),
+        ("targets", ["q_proj", "q_proj"]),
+        ("layers", [3]),
+        ("layers", [5, 3]),
+        ("layers", [-1, 3]),
+        ("layers", 3),
+        ("steps", 0),
+        ("steps", "36"),
+        ("batch_size", 0),
+        ("learning_rate", 0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", 1.0),
+        ("warmup_steps", 36),
+        ("warmup_steps", -1),
+        ("max_length", 7),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("template", "alpaca"),
+        ("dtype", "float16"),
+        ("publish_at", []),
+        ("publish_at", [18]),
+        ("publish_at", [36, 18]),
+        ("publish_at", [18, 18, 36]),
+        ("publish_at", [0, 36]),
+        ("save_every", 0),
+        ("sample", 0),
+        ("sample", 7),
+        ("optimizer", "adamw"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_key_is_named(key: str, value: Any) -> None:
     with pytest.raises(Invalid) as refusal:
         parse(SHORT | {key: value})
@@ -66,7 +108,13 @@ def test_a_wrong_key_is_named(key: str, value: Any) -> None:
 def test_everything_wrong_is_said_at_once() -> None:
     with pytest.raises(Invalid) as refusal:
         parse({"steps": 0, "rank": "8", "epochs": 3, "learning_rate": 1e-3, "layers": [9, 2]})
-    assert set(refusal.value.facts["problems"]) == {"steps", "rank", "epochs", "batch_size", "layers"}
+    assert set(refusal.value.facts["problems"]) == {
+        "steps",
+        "rank",
+        "epochs",
+        "batch_size",
+        "layers",
+    }
 
 
 @pytest.mark.parametrize("key", ["steps", "batch_size", "learning_rate"])

@@ -38,13 +38,52 @@ ACCEPTED: dict[str, Ref] = {
 }
 
 REFUSED = [
-    "", "legal", "/notices", "legal/", "/", "@v1", "legal/notices@", "legal/notices@@v1", "legal/notices@v1@v2",
-    "Legal/notices", "legal/Notices", "legal/no tices", " legal/notices", "legal/notices ", "legal/notices\n",
-    "legal/notices@v1\n", "a/b/c", "-a/b", "a/-b", "a-/b", "a/b.", ".a/b", "a/..", "../b", "_a/b", "a/b_",
-    f"{'a' * 65}/b", f"a/{'b' * 65}", "ä/b", "a/ü", "a\0/b", "a/b@V1", "a/b@sha256:", "a/b@sha256:0123456",
-    f"a/b@sha256:{HEX}0", "sha256:0123456", f"sha256:{HEX}0", "sha256:ABCDEF01", "sha256:ghijklmn", "md5:01234567",
-    "a/b@pro duction", "a/b@-x", "a/b@x-", "a%2fb", "a\\b",
-]  # fmt: skip
+    "",
+    "legal",
+    "/notices",
+    "legal/",
+    "/",
+    "@v1",
+    "legal/notices@",
+    "legal/notices@@v1",
+    "legal/notices@v1@v2",
+    "Legal/notices",
+    "legal/Notices",
+    "legal/no tices",
+    " legal/notices",
+    "legal/notices ",
+    "legal/notices\n",
+    "legal/notices@v1\n",
+    "a/b/c",
+    "-a/b",
+    "a/-b",
+    "a-/b",
+    "a/b.",
+    ".a/b",
+    "a/..",
+    "../b",
+    "_a/b",
+    "a/b_",
+    f"{'a' * 65}/b",
+    f"a/{'b' * 65}",
+    "ä/b",
+    "a/ü",
+    "a\0/b",
+    "a/b@V1",
+    "a/b@sha256:",
+    "a/b@sha256:0123456",
+    f"a/b@sha256:{HEX}0",
+    "sha256:0123456",
+    f"sha256:{HEX}0",
+    "sha256:ABCDEF01",
+    "sha256:ghijklmn",
+    "md5:01234567",
+    "a/b@pro duction",
+    "a/b@-x",
+    "a/b@x-",
+    "a%2fb",
+    "a\\b",
+]
 
 
 @pytest.mark.parametrize("text", ACCEPTED)
@@ -74,7 +113,12 @@ refs = st.one_of(
     st.builds(Ref, team=names, name=names, number=st.integers(1, 999_999_999)),
     st.builds(Ref, team=names, name=names, digest=digests),
     st.builds(Ref, digest=digests),
-    st.builds(Ref, team=names, name=names, channel=names.filter(lambda name: parse_ref(f"a/b@{name}").number is None)),
+    st.builds(
+        Ref,
+        team=names,
+        name=names,
+        channel=names.filter(lambda name: parse_ref(f"a/b@{name}").number is None),
+    ),
 )
 
 
@@ -94,7 +138,13 @@ def test_any_text_reads_back_or_is_refused_by_name(text: str) -> None:
 
 def test_a_line_is_team_and_name_only() -> None:
     assert parse_line("legal/notices") == Ref("legal", "notices")
-    for text in ("legal/notices@v1", "legal/notices@production", f"sha256:{HEX}", "legal/notices@sha256:01234567", "x"):
+    for text in (
+        "legal/notices@v1",
+        "legal/notices@production",
+        f"sha256:{HEX}",
+        "legal/notices@sha256:01234567",
+        "x",
+    ):
         with pytest.raises(Invalid):
             parse_line(text)
 
@@ -105,7 +155,8 @@ def test_channel_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "v7", "v1", "v0", "v01", "sha256", "sha256-x", "Prod", "a b", "-a", "a-", "a" * 65, "a\n"]
+    "name",
+    ["", "v7", "v1", "v0", "v01", "sha256", "sha256-x", "Prod", "a b", "-a", "a-", "a" * 65, "a\n"],
 )
 def test_names_no_channel_may_have(name: str) -> None:
     with pytest.raises(Invalid) as error:
@@ -134,7 +185,9 @@ def test_environments() -> None:
 
 @pytest.mark.parametrize("name", ["claims.v3", "claims.v1.v999999999", "v2.v1"])
 def test_a_new_line_is_not_called_like_a_version_of_another(name: str) -> None:
-    """Engines that know no revisions pull `claims.v3`, version 3 of claims: a line of that name would take its place."""
+    """Engines that know no revisions pull `claims.v3`, version 3 of claims: a line of that name
+    would take its place.
+    """
     assert parse_line(f"acme/{name}").name == name
     with pytest.raises(Invalid) as caught:
         check_new_line(name)

@@ -29,7 +29,7 @@ from registry.rules.retention import (
     check_terms,
     kept_until,
     shortens,
-)  # fmt: skip
+)
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 MAKER = uuid4()
@@ -45,27 +45,57 @@ def told(call: object, *arguments: object, **more: object) -> str | None:
 
 
 # What stands in the way, in the order in which a person hears of it.
-@pytest.mark.parametrize(("state", "held", "kept", "needed"), list(product(STATES, *[(False, True)] * 3)))
+@pytest.mark.parametrize(
+    ("state", "held", "kept", "needed"), list(product(STATES, *[(False, True)] * 3))
+)
 def test_what_may_be_deleted(state: str, held: bool, kept: bool, needed: bool) -> None:
-    standing = Standing("a/b@v1", state, deleted=state == "deleted", holds=(7,) if held else (),
-                        kept_until=NOW + timedelta(days=1) if kept else NOW,
-                        needs=(Need("serves", "a/b in production"),) if needed else ())  # fmt: skip
+    standing = Standing(
+        "a/b@v1",
+        state,
+        deleted=state == "deleted",
+        holds=(7,) if held else (),
+        kept_until=NOW + timedelta(days=1) if kept else NOW,
+        needs=(Need("serves", "a/b in production"),) if needed else (),
+    )
     expected = (
-        "already-deleted" if state == "deleted" else "is-draft" if state == "draft" else "held" if held
-        else "kept" if kept else "needed" if needed else None
-    )  # fmt: skip
+        "already-deleted"
+        if state == "deleted"
+        else "is-draft"
+        if state == "draft"
+        else "held"
+        if held
+        else "kept"
+        if kept
+        else "needed"
+        if needed
+        else None
+    )
     assert told(check_delete, standing, NOW) == expected
 
 
-@pytest.mark.parametrize(("state", "held", "mine", "service"), list(product(STATES, *[(False, True)] * 3)))
+@pytest.mark.parametrize(
+    ("state", "held", "mine", "service"), list(product(STATES, *[(False, True)] * 3))
+)
 def test_what_may_be_discarded(state: str, held: bool, mine: bool, service: bool) -> None:
-    standing = Standing("a/b@draft-1", state, deleted=state == "deleted", holds=(7,) if held else ())
+    standing = Standing(
+        "a/b@draft-1", state, deleted=state == "deleted", holds=(7,) if held else ()
+    )
     expected = (
-        "already-deleted" if state == "deleted" else "not-draft" if state != "draft"
-        else "not-yours" if not (mine or service) else "held" if held else None
-    )  # fmt: skip
+        "already-deleted"
+        if state == "deleted"
+        else "not-draft"
+        if state != "draft"
+        else "not-yours"
+        if not (mine or service)
+        else "held"
+        if held
+        else None
+    )
     actor = MAKER if mine else uuid4()
-    assert told(check_discard, standing, maker=MAKER, maker_is_service=service, actor=actor) == expected
+    assert (
+        told(check_discard, standing, maker=MAKER, maker_is_service=service, actor=actor)
+        == expected
+    )
 
 
 @pytest.mark.parametrize(("lifted", "same"), list(product(*[(False, True)] * 2)))
@@ -89,10 +119,17 @@ def test_the_built_in_classes_are_sound() -> None:
     assert {one.name: one.keep_days for one in BUILT_IN}["technical-10y"] >= 10 * 365 + 3
 
 
-@pytest.mark.parametrize("terms", [
-    Terms("Not a name", 1), Terms("x", -1), Terms("x", 36501), Terms("x", 1, draft_days=0),
-    Terms("x", 1, "birth"), Terms("x", 1, after="burn"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "terms",
+    [
+        Terms("Not a name", 1),
+        Terms("x", -1),
+        Terms("x", 36501),
+        Terms("x", 1, draft_days=0),
+        Terms("x", 1, "birth"),
+        Terms("x", 1, after="burn"),
+    ],
+)
 def test_terms_that_cannot_be(terms: Terms) -> None:
     with pytest.raises(Invalid):
         check_terms(terms)
@@ -123,7 +160,8 @@ def test_only_an_administrator_shortens(present: Terms, wanted: Terms) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "ok"), [("Matter 5512", True), (" x ", True), ("", False), ("a\nb", False), ("x" * 201, False)]
+    ("name", "ok"),
+    [("Matter 5512", True), (" x ", True), ("", False), ("a\nb", False), ("x" * 201, False)],
 )
 def test_a_case_has_a_name(name: str, ok: bool) -> None:
     if ok:
@@ -133,10 +171,16 @@ def test_a_case_has_a_name(name: str, ok: bool) -> None:
             check_case(name)
 
 
-@pytest.mark.parametrize(("limits", "used", "ok"), [
-    (Limits(), Usage(2**60, 10**9), True), (Limits(10, 2), Usage(10, 2), True), (Limits(10, None), Usage(11, 2), False),
-    (Limits(None, 2), Usage(0, 3), False), (Limits(0, 0), Usage(0, 0), True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("limits", "used", "ok"),
+    [
+        (Limits(), Usage(2**60, 10**9), True),
+        (Limits(10, 2), Usage(10, 2), True),
+        (Limits(10, None), Usage(11, 2), False),
+        (Limits(None, 2), Usage(0, 3), False),
+        (Limits(0, 0), Usage(0, 0), True),
+    ],
+)
 def test_what_fits(limits: Limits, used: Usage, ok: bool) -> None:
     if ok:
         quotas.check_fits("acme", limits, used)
@@ -148,6 +192,10 @@ def test_what_fits(limits: Limits, used: Usage, ok: bool) -> None:
 
 
 def test_limits_that_cannot_be() -> None:
-    for team, limits in (("Not a team", Limits()), ("acme", Limits(-1)), ("acme", Limits(None, -1))):
+    for team, limits in (
+        ("Not a team", Limits()),
+        ("acme", Limits(-1)),
+        ("acme", Limits(None, -1)),
+    ):
         with pytest.raises(Invalid):
             quotas.check_limits(team, limits)

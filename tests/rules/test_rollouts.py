@@ -1,4 +1,6 @@
-"""Rollout rules: every (state, event) pair, sticky buckets, shares, reasons and rollback targets."""
+"""Rollout rules: every (state, event) pair, sticky buckets, shares, reasons and rollback
+targets.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,22 @@ from registry.rules.rollouts import (
 LEGAL = {
     "pending": {"shadow": "shadowing", "start": "canary"},
     "shadowing": {"start": "canary"},
-    "canary": {"step": "canary", "pause": "paused", "run_dry": "inconclusive", "promote": "promoting"},
+    "canary": {
+        "step": "canary",
+        "pause": "paused",
+        "run_dry": "inconclusive",
+        "promote": "promoting",
+    },
     "paused": {"resume": "canary"},
     "inconclusive": {"extend": "canary", "promote": "promoting"},
     "promoting": {"succeed": "succeeded"},
 }
-ENDS = {"abort": "aborted", "roll_back": "rolled_back", "expire": "expired", "supersede": "superseded"}
+ENDS = {
+    "abort": "aborted",
+    "roll_back": "rolled_back",
+    "expire": "expired",
+    "supersede": "superseded",
+}
 
 
 def expected(state: str, event: str) -> str | None:
@@ -54,9 +66,10 @@ def test_every_state_and_event(state: State, event: Event) -> None:
     assert refusal.value.kind == "illegal-transition"
     assert refusal.value.mend
     assert refusal.value.facts == {
-        "state": state.value, "event": event.value,
+        "state": state.value,
+        "event": event.value,
         "legal": sorted(e for e in map(str, Event) if expected(state.value, e)),
-    }  # fmt: skip
+    }
 
 
 def test_terminal_states_are_the_ones_without_a_way_on() -> None:
@@ -70,7 +83,9 @@ def test_bucket_is_the_published_formula() -> None:
 
 
 def test_bucket_is_uniform() -> None:
-    """Chi-square over 20 bins of 20,000 units: 19 degrees of freedom, 43.8 is the 0.1 % point; inputs are fixed."""
+    """Chi-square over 20 bins of 20,000 units: 19 degrees of freedom, 43.8 is the 0.1 % point;
+    inputs are fixed.
+    """
     bins = [0] * 20
     for unit in range(20_000):
         bins[bucket("rollout", f"user-{unit}") // 500] += 1
@@ -145,15 +160,23 @@ def test_rollback_goes_to_the_last_good_stable() -> None:
 
 
 def test_rollback_never_stays_where_it_is() -> None:
-    target = rollback_target([V1, V2], base_root=ROOT, base_usable=True, fallback_allowed=True, leaving=V2.ref)
+    target = rollback_target(
+        [V1, V2], base_root=ROOT, base_usable=True, fallback_allowed=True, leaving=V2.ref
+    )
     assert target.stable == V1
 
 
 @pytest.mark.parametrize(
     "fault",
-    [{"succeeded": False}, {"left": True}, {"approved": False}, {"expired": True}, {"recalled": True},
-     {"base_root": "sha256:" + "b" * 64}],
-)  # fmt: skip
+    [
+        {"succeeded": False},
+        {"left": True},
+        {"approved": False},
+        {"expired": True},
+        {"recalled": True},
+        {"base_root": "sha256:" + "b" * 64},
+    ],
+)
 def test_an_unfit_stable_is_passed_over(fault: dict[str, object]) -> None:
     unfit = replace(V2, **fault)
     args = {"base_root": ROOT, "base_usable": True, "fallback_allowed": True}
@@ -164,6 +187,8 @@ def test_an_unfit_stable_is_passed_over(fault: dict[str, object]) -> None:
 @pytest.mark.parametrize(("usable", "allowed"), [(True, False), (False, True), (False, False)])
 def test_nowhere_to_go_is_refused(usable: bool, allowed: bool) -> None:
     with pytest.raises(Refused) as refusal:
-        rollback_target([V1], base_root=ROOT, base_usable=usable, fallback_allowed=allowed, leaving=V1.ref)
+        rollback_target(
+            [V1], base_root=ROOT, base_usable=usable, fallback_allowed=allowed, leaving=V1.ref
+        )
     assert refusal.value.kind == "no-rollback-target"
     assert refusal.value.facts["considered"] == [V1.ref]

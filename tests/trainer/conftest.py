@@ -1,4 +1,6 @@
-"""A random Llama of a million parameters and its letters: made here, without a network, in a second."""
+"""A random Llama of a million parameters and its letters: made here, without a network, in a
+second.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from trainer.demo import inputs
 from trainer.loop import Job, Record
 
 THIRD_PARTY = (
-    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",  # peft 0.21 asks transformers 5.23 for it
+    # peft 0.21 asks transformers 5.23 for it
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
 )
 
 
@@ -91,10 +94,20 @@ def nora(live: Live, tiny: Path) -> Iterator[Countersign]:
 
 def short_recipe(**changes: object) -> Recipe:
     """Eight steps of four rows, with dropout, so that the random state matters."""
-    return parse({
-        "steps": 8, "batch_size": 4, "learning_rate": 1e-2, "dropout": 0.1, "rank": 4, "max_length": 48,
-        "publish_at": [4, 8], "save_every": 2, "seed": 7, **changes,
-    })  # fmt: skip
+    return parse(
+        {
+            "steps": 8,
+            "batch_size": 4,
+            "learning_rate": 1e-2,
+            "dropout": 0.1,
+            "rank": 4,
+            "max_length": 48,
+            "publish_at": [4, 8],
+            "save_every": 2,
+            "seed": 7,
+            **changes,
+        }
+    )
 
 
 @pytest.fixture
@@ -102,9 +115,13 @@ def make_job(base: Path, rows: list[Row], cpu: device.Device) -> Callable[..., J
     """Build a job in a folder; `stop_after` asks it to stop once that step is done."""
 
     def make(
-        work: Path, recipe: Recipe | None = None, *, stop_after: int | None = None,
-        seen: list[Record] | None = None, published: dict[int, bytes] | None = None,
-    ) -> Job:  # fmt: skip
+        work: Path,
+        recipe: Recipe | None = None,
+        *,
+        stop_after: int | None = None,
+        seen: list[Record] | None = None,
+        published: dict[int, bytes] | None = None,
+    ) -> Job:
         steps: list[Record] = [] if seen is None else seen
 
         def publish(step: int, folder: Path, tokens: int) -> None:
@@ -112,8 +129,16 @@ def make_job(base: Path, rows: list[Row], cpu: device.Device) -> Callable[..., J
                 published[step] = (folder / "adapter_model.safetensors").read_bytes()
 
         return Job(
-            recipe=recipe or short_recipe(), base=base, rows=rows, device=cpu, work=work, on_step=steps.append,
-            publish=publish, stopped=lambda: stop_after is not None and bool(steps) and steps[-1]["step"] >= stop_after,
-        )  # fmt: skip
+            recipe=recipe or short_recipe(),
+            base=base,
+            rows=rows,
+            device=cpu,
+            work=work,
+            on_step=steps.append,
+            publish=publish,
+            stopped=lambda: (
+                stop_after is not None and bool(steps) and steps[-1]["step"] >= stop_after
+            ),
+        )
 
     return make

@@ -1,4 +1,6 @@
-"""A registry of one's own on the real PostgreSQL, served over HTTP, that can be taken away and brought back."""
+"""A registry of one's own on the real PostgreSQL, served over HTTP, that can be taken away and
+brought back.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from tests.ports import free_port
 
 
 class Live:
-    """The whole application on a port; `down` and `up` are what an outage looks like to a worker."""
+    """The whole application on a port; `down` and `up` are what an outage looks like to a
+    worker.
+    """
 
     def __init__(self, home: Path, database_url: str) -> None:
         self.port = free_port()
@@ -44,7 +48,9 @@ class Live:
     def up(self) -> None:
         """Serve, and return when it does."""
         server = uvicorn.Server(
-            uvicorn.Config(self.app, "127.0.0.1", self.port, log_config=None, access_log=False, ws="none")
+            uvicorn.Config(
+                self.app, "127.0.0.1", self.port, log_config=None, access_log=False, ws="none"
+            )
         )
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

@@ -1,4 +1,6 @@
-"""What PEFT itself writes for every method, on tiny random models: Llama's Linear, GPT-2's Conv1D, Mixtral's experts."""
+"""What PEFT itself writes for every method, on tiny random models: Llama's Linear, GPT-2's Conv1D,
+Mixtral's experts.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,31 @@ import torch
 import transformers
 
 LLAMA: dict[str, Any] = {
-    "vocab_size": 48, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": True,
-}  # fmt: skip
-GPT2: dict[str, Any] = {"vocab_size": 48, "n_embd": 16, "n_layer": 3, "n_head": 4, "n_positions": 64,
-                        "bos_token_id": 0, "eos_token_id": 1}  # fmt: skip
+    "vocab_size": 48,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+}
+GPT2: dict[str, Any] = {
+    "vocab_size": 48,
+    "n_embd": 16,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
 
 
 def llama(**changes: Any) -> Any:
-    """The tiny Llama; every call gives the same weights, and biases that are not zero where it has any."""
+    """The tiny Llama; every call gives the same weights, and biases that are not zero where it has
+    any.
+    """
     return _random(transformers.LlamaForCausalLM, transformers.LlamaConfig(**LLAMA | changes))
 
 
@@ -35,12 +52,18 @@ def gpt2(**changes: Any) -> Any:
 
 def mixtral(**changes: Any) -> Any:
     """Transformers 5 loads its experts in two parameters a layer, and saves them one by one."""
-    return _random(transformers.MixtralForCausalLM, transformers.MixtralConfig(num_local_experts=3, **LLAMA | changes))
+    return _random(
+        transformers.MixtralForCausalLM,
+        transformers.MixtralConfig(num_local_experts=3, **LLAMA | changes),
+    )
 
 
 ALTERED: dict[Any, tuple[dict[str, Any], ...]] = {
     llama: ({"hidden_size": 24, "head_dim": 6, "intermediate_size": 32}, {"num_hidden_layers": 2}),
-    mixtral: ({"hidden_size": 24, "head_dim": 6, "intermediate_size": 32}, {"num_hidden_layers": 2}),
+    mixtral: (
+        {"hidden_size": 24, "head_dim": 6, "intermediate_size": 32},
+        {"num_hidden_layers": 2},
+    ),
     gpt2: ({"n_embd": 24}, {"n_layer": 2}),
 }
 """Other bases of each kind, which no adapter of it fits."""
@@ -61,7 +84,9 @@ class Case:
 
 
 def _lora(*targets: str, **more: Any) -> Any:
-    return peft.LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", target_modules=list(targets), **more)
+    return peft.LoraConfig(
+        r=4, lora_alpha=8, task_type="CAUSAL_LM", target_modules=list(targets), **more
+    )
 
 
 ADALORA = {
@@ -75,22 +100,39 @@ ADALORA = {
 }
 CASES: dict[str, Callable[[], Case]] = {
     "lora": lambda: Case(llama, _lora("q_proj", "down_proj")),
-    "lora-layers": lambda: Case(llama, _lora("k_proj", layers_to_transform=[1, 2], lora_dropout=0.1)),
+    "lora-layers": lambda: Case(
+        llama, _lora("k_proj", layers_to_transform=[1, 2], lora_dropout=0.1)
+    ),
     "lora-one-layer": lambda: Case(llama, _lora("self_attn.k_proj", layers_to_transform=0)),
-    "lora-named": lambda: Case(llama, _lora("model.layers.0.mlp.up_proj", "v_proj", layers_to_transform=[2])),
+    "lora-named": lambda: Case(
+        llama, _lora("model.layers.0.mlp.up_proj", "v_proj", layers_to_transform=[2])
+    ),
     "rslora": lambda: Case(llama, _lora("q_proj", use_rslora=True)),
     "dora": lambda: Case(llama, _lora("q_proj", "v_proj", use_dora=True)),
     "lora-conv1d": lambda: Case(gpt2, _lora("c_attn", "mlp.c_proj", fan_in_fan_out=True)),
     "lora-conv1d-unsaid": lambda: Case(gpt2, _lora("c_attn", "lm_head"), "lean"),
     "dora-conv1d": lambda: Case(gpt2, _lora("c_attn", fan_in_fan_out=True, use_dora=True)),
-    "lora-patterns": lambda: Case(llama, _lora(
-        "q_proj", "v_proj", rank_pattern={"layers.1.self_attn.q_proj": 2, "v_proj": 3}, alpha_pattern={"v_proj": 5})),
+    "lora-patterns": lambda: Case(
+        llama,
+        _lora(
+            "q_proj",
+            "v_proj",
+            rank_pattern={"layers.1.self_attn.q_proj": 2, "v_proj": 3},
+            alpha_pattern={"v_proj": 5},
+        ),
+    ),
     "lora-bias-all": lambda: Case(gpt2, _lora("c_attn", bias="all", fan_in_fan_out=True)),
     "lora-bias-only": lambda: Case(gpt2, _lora("c_attn", bias="lora_only", fan_in_fan_out=True)),
     "lora-modules": lambda: Case(llama, _lora("q_proj", modules_to_save=["lm_head", "model.norm"])),
-    "lora-modules-conv1d": lambda: Case(gpt2, _lora("c_attn", "c_fc", modules_to_save=["h.2.mlp"], fan_in_fan_out=True)),
-    "lora-excluded": lambda: Case(llama, _lora("q_proj", "v_proj", exclude_modules=["layers.0.self_attn.q_proj"])),
-    "lora-under": lambda: Case(gpt2, _lora("c_attn", layers_to_transform=[2], layers_pattern="h", fan_in_fan_out=True)),
+    "lora-modules-conv1d": lambda: Case(
+        gpt2, _lora("c_attn", "c_fc", modules_to_save=["h.2.mlp"], fan_in_fan_out=True)
+    ),
+    "lora-excluded": lambda: Case(
+        llama, _lora("q_proj", "v_proj", exclude_modules=["layers.0.self_attn.q_proj"])
+    ),
+    "lora-under": lambda: Case(
+        gpt2, _lora("c_attn", layers_to_transform=[2], layers_pattern="h", fan_in_fan_out=True)
+    ),
     "lora-on-biases": lambda: Case(llama, _lora("q_proj", lora_bias=True)),
     "lora-tokens": lambda: Case(llama, _lora("q_proj", trainable_token_indices=[5, 1])),
     "lora-embedding": lambda: Case(llama, _lora("embed_tokens", "lm_head", "q_proj")),
@@ -100,25 +142,56 @@ CASES: dict[str, Callable[[], Case]] = {
     "lora-experts": lambda: Case(mixtral, _lora("q_proj", "w1", "w2", "w3")),
     "lora-parameter": lambda: Case(mixtral, _lora(target_parameters=["mlp.experts.down_proj"])),
     "pissa": lambda: Case(llama, _lora("q_proj", init_lora_weights="pissa"), "converted"),
-    "pissa-rslora": lambda: Case(llama, _lora("q_proj", init_lora_weights="pissa_niter_4", use_rslora=True), "converted"),
-    "adalora": lambda: Case(llama, peft.AdaLoraConfig(target_modules=["q_proj", "v_proj"], **ADALORA)),
-    "adalora-pruned": lambda: Case(llama, peft.AdaLoraConfig(target_modules=["q_proj", "v_proj"], **ADALORA), "pruned"),
-    "adalora-conv1d": lambda: Case(gpt2, peft.AdaLoraConfig(target_modules=["c_attn"], fan_in_fan_out=True, **ADALORA)),
-    "prefix": lambda: Case(llama, peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)),
-    "prefix-projected": lambda: Case(gpt2, peft.PrefixTuningConfig(
-        task_type="CAUSAL_LM", num_virtual_tokens=3, prefix_projection=True, encoder_hidden_size=8)),
-    "prompt": lambda: Case(llama, peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)),
-    "prompt-conv1d": lambda: Case(gpt2, peft.PromptTuningConfig(
-        task_type="CAUSAL_LM", num_virtual_tokens=2, prompt_tuning_init="SAMPLE_VOCAB")),
+    "pissa-rslora": lambda: Case(
+        llama, _lora("q_proj", init_lora_weights="pissa_niter_4", use_rslora=True), "converted"
+    ),
+    "adalora": lambda: Case(
+        llama, peft.AdaLoraConfig(target_modules=["q_proj", "v_proj"], **ADALORA)
+    ),
+    "adalora-pruned": lambda: Case(
+        llama, peft.AdaLoraConfig(target_modules=["q_proj", "v_proj"], **ADALORA), "pruned"
+    ),
+    "adalora-conv1d": lambda: Case(
+        gpt2, peft.AdaLoraConfig(target_modules=["c_attn"], fan_in_fan_out=True, **ADALORA)
+    ),
+    "prefix": lambda: Case(
+        llama, peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)
+    ),
+    "prefix-projected": lambda: Case(
+        gpt2,
+        peft.PrefixTuningConfig(
+            task_type="CAUSAL_LM",
+            num_virtual_tokens=3,
+            prefix_projection=True,
+            encoder_hidden_size=8,
+        ),
+    ),
+    "prompt": lambda: Case(
+        llama, peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)
+    ),
+    "prompt-conv1d": lambda: Case(
+        gpt2,
+        peft.PromptTuningConfig(
+            task_type="CAUSAL_LM", num_virtual_tokens=2, prompt_tuning_init="SAMPLE_VOCAB"
+        ),
+    ),
     "beft": lambda: Case(llama, peft.BeftConfig(task_type="CAUSAL_LM", target_modules=["v_proj"])),
-    "norm": lambda: Case(llama, peft.LNTuningConfig(
-        task_type="CAUSAL_LM", target_modules=["input_layernorm", "model.norm"])),
-    "norm-conv1d": lambda: Case(gpt2, peft.LNTuningConfig(task_type="CAUSAL_LM", target_modules=["ln_1", "ln_f"])),
-}  # fmt: skip
+    "norm": lambda: Case(
+        llama,
+        peft.LNTuningConfig(
+            task_type="CAUSAL_LM", target_modules=["input_layernorm", "model.norm"]
+        ),
+    ),
+    "norm-conv1d": lambda: Case(
+        gpt2, peft.LNTuningConfig(task_type="CAUSAL_LM", target_modules=["ln_1", "ln_f"])
+    ),
+}
 
 
 def write(case: Case, folder: Path) -> Any:
-    """Train it as far as that is needed (every trained number moved), save it as PEFT saves, and give its logits."""
+    """Train it as far as that is needed (every trained number moved), save it as PEFT saves, and
+    give its logits.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = peft.get_peft_model(case.make(), case.config)
@@ -146,9 +219,13 @@ def _move(model: Any) -> None:
 
 
 def _prune(model: Any) -> None:
-    """AdaLoRA's own schedule to its end: ten real steps, its ranks cut from six to four a matrix on average."""
+    """AdaLoRA's own schedule to its end: ten real steps, its ranks cut from six to four a matrix on
+    average.
+    """
     torch.manual_seed(11)
-    optimiser = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=0.05)
+    optimiser = torch.optim.AdamW(
+        [weight for weight in model.parameters() if weight.requires_grad], lr=0.05
+    )
     for step in range(1, 11):
         model(input_ids=TOKENS, labels=TOKENS).loss.backward()
         optimiser.step()

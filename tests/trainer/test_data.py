@@ -30,13 +30,17 @@ def test_only_the_completion_and_its_end_are_learned(tokenizer: Any) -> None:
     batch = data.collate([example], tokenizer.pad_token_id)
     learned = batch["labels"][0] != data.IGNORED
     assert tokenizer.decode(batch["input_ids"][0][learned]) == "billing <end>"
-    assert tokenizer.decode(example.ids[: example.prompt]).endswith("user my invoice <end> <start> assistant")
+    assert tokenizer.decode(example.ids[: example.prompt]).endswith(
+        "user my invoice <end> <start> assistant"
+    )
 
 
 def test_the_templates_own_system_prompt_is_kept_out(tokenizer: Any) -> None:
     plain = tokenizer.apply_chat_template([{"role": "user", "content": "my login"}], tokenize=False)
     assert "the first answer is new" in plain  # this is what the template does by itself
-    assert "the first answer is new" not in data.render(tokenizer, [{"role": "user", "content": "my login"}])
+    assert "the first answer is new" not in data.render(
+        tokenizer, [{"role": "user", "content": "my login"}]
+    )
 
 
 def test_a_system_prompt_that_was_asked_for_stands(tokenizer: Any) -> None:
@@ -50,7 +54,9 @@ def test_a_template_that_refuses_a_system_message_gets_none(base: Path) -> None:
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
         "{% for message in messages %}<start> {{ message['content'] }} <end> {% endfor %}"
     )
-    assert data.render(strict, [{"role": "user", "content": "my login"}]) == "<start> my login <end> "
+    assert (
+        data.render(strict, [{"role": "user", "content": "my login"}]) == "<start> my login <end> "
+    )
 
 
 def test_a_base_without_a_template_is_told_to_use_plain(base: Path) -> None:
@@ -63,7 +69,9 @@ def test_a_base_without_a_template_is_told_to_use_plain(base: Path) -> None:
 
 
 def test_other_splits_are_never_trained_on(tokenizer: Any) -> None:
-    found = data.tokenise([row("my login", "access", "test"), row("my car", "claims")], tokenizer, "chat", 48)
+    found = data.tokenise(
+        [row("my login", "access", "test"), row("my car", "claims")], tokenizer, "chat", 48
+    )
     assert len(found) == 1
     with pytest.raises(Invalid) as refusal:
         data.tokenise([row("my login", "access", "test")], tokenizer, "chat", 48)
@@ -78,7 +86,9 @@ def test_a_row_that_would_have_to_be_cut_is_refused_with_its_line(tokenizer: Any
 
 def test_the_seed_alone_decides_the_order_and_every_epoch_takes_every_row() -> None:
     places = data.order(10, 35, seed=3, sample=None)
-    assert places == data.order(10, 35, seed=3, sample=None) != data.order(10, 35, seed=4, sample=None)
+    assert (
+        places == data.order(10, 35, seed=3, sample=None) != data.order(10, 35, seed=4, sample=None)
+    )
     epochs = [places[start : start + 10] for start in (0, 10, 20)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert epochs[0] != epochs[1]
@@ -92,8 +102,12 @@ def test_a_sample_keeps_to_few_rows_and_uses_them_alike() -> None:
 
 
 def test_padding_is_neither_read_nor_learned(tokenizer: Any) -> None:
-    batch = data.collate(data.tokenise([row("my car", "claims"), row("a b my car again", "claims")], tokenizer, "chat",
-                                       48), tokenizer.pad_token_id)  # fmt: skip
+    batch = data.collate(
+        data.tokenise(
+            [row("my car", "claims"), row("a b my car again", "claims")], tokenizer, "chat", 48
+        ),
+        tokenizer.pad_token_id,
+    )
     padding = batch["attention_mask"][0] == 0
     assert int(padding.sum()) == 3
     assert set(batch["labels"][0][padding].tolist()) == {data.IGNORED}

@@ -25,7 +25,9 @@ def test_a_report_says_what_a_replay_must_know(cpu: Device) -> None:
 
 
 def test_the_peak_is_of_this_process_and_not_of_its_parent() -> None:
-    """A child of a large process must not report the parent's mark, as getrusage does after a fork."""
+    """A child of a large process must not report the parent's mark, as getrusage does after a
+    fork.
+    """
     held = bytearray(os.urandom(1 << 20) * 300)
     code = "from trainer import memory; print(memory.peak_bytes())"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -34,7 +36,9 @@ def test_the_peak_is_of_this_process_and_not_of_its_parent() -> None:
     assert 20 << 20 < int(child.stdout) < mine
 
 
-def test_the_arithmetic_of_a_step_is_counted_from_the_first_adapted_layer(base: Path, cpu: Device) -> None:
+def test_the_arithmetic_of_a_step_is_counted_from_the_first_adapted_layer(
+    base: Path, cpu: Device
+) -> None:
     net = model.load_base(base, cpu)
     layer = 4 * 256 * 256 + 3 * 256 * 512
     head = len(model.load_tokenizer(base)) * 256

@@ -1,4 +1,6 @@
-"""The engine through its own HTTP doors: vLLM's shapes and status codes, and the right weights behind each name."""
+"""The engine through its own HTTP doors: vLLM's shapes and status codes, and the right weights
+behind each name.
+"""
 
 from __future__ import annotations
 
@@ -55,32 +57,49 @@ def adapter(place: Path, tmp_path: Path, make_job: Callable[..., Job]) -> Callab
     def make(seed: int) -> Path:
         final = place / f"adapter-{seed}"
         if not final.exists():
-            recipe = short_recipe(seed=seed, steps=6, publish_at=[6], batch_size=16, rank=8, dropout=0.0)
+            recipe = short_recipe(
+                seed=seed, steps=6, publish_at=[6], batch_size=16, rank=8, dropout=0.0
+            )
             loop.train(make_job(tmp_path / str(seed), recipe))
-            pack.bundle(tmp_path / str(seed) / "save-points" / "step-6", final, line="acme/tiny",
-                        commit="c" * 40, readme="")  # fmt: skip
+            pack.bundle(
+                tmp_path / str(seed) / "save-points" / "step-6",
+                final,
+                line="acme/tiny",
+                commit="c" * 40,
+                readme="",
+            )
         return final
 
     return make
 
 
 def chat(door: TestClient, name: str, item: Item) -> str:
-    answer = door.post("/v1/chat/completions", json={
-        "model": name, "messages": [{"role": "user", "content": item.prompt}], "max_tokens": 4, "temperature": 0,
-    })  # fmt: skip
+    answer = door.post(
+        "/v1/chat/completions",
+        json={
+            "model": name,
+            "messages": [{"role": "user", "content": item.prompt}],
+            "max_tokens": 4,
+            "temperature": 0,
+        },
+    )
     assert answer.status_code == 200, answer.text
     assert answer.json()["model"] == name
     return str(answer.json()["choices"][0]["message"]["content"])
 
 
 def load(door: TestClient, name: str, path: Path, **more: Any) -> Any:
-    return door.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(path), **more})
+    return door.post(
+        "/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(path), **more}
+    )
 
 
 def test_what_would_change_the_answers_of_others_is_not_loaded(
     door: TestClient, place: Path, base: Path, cpu: Device
 ) -> None:
-    """A prompt stands beside no other adapter in PEFT; that is said, not found out by whoever asks the base."""
+    """A prompt stands beside no other adapter in PEFT; that is said, not found out by whoever asks
+    the base.
+    """
     config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     peft.get_peft_model(model.load_base(base, cpu), config).save_pretrained(place / "prompt")
     refused = load(door, "acme/letters@v9", place / "prompt")
@@ -89,9 +108,15 @@ def test_what_would_change_the_answers_of_others_is_not_loaded(
 
 
 def test_each_name_answers_with_its_own_weights(
-    door: TestClient, adapter: Callable[[int], Path], base: Path, cpu: Device, items: tuple[Item, ...]
+    door: TestClient,
+    adapter: Callable[[int], Path],
+    base: Path,
+    cpu: Device,
+    items: tuple[Item, ...],
 ) -> None:
-    """The eval suite's own answers, computed apart, are what the engine must give, whoever was asked before."""
+    """The eval suite's own answers, computed apart, are what the engine must give, whoever was
+    asked before.
+    """
     few, tokenizer = items[:6], model.load_tokenizer(base)
     paths = {BASE: None, "acme/letters@v1": adapter(1), "acme/letters@v2": adapter(2)}
     expected = {}
@@ -107,11 +132,17 @@ def test_each_name_answers_with_its_own_weights(
             assert chat(door, name, item) == answers[at]
 
 
-def test_the_model_list_says_what_is_loaded_from_where(door: TestClient, adapter: Callable[[int], Path]) -> None:
+def test_the_model_list_says_what_is_loaded_from_where(
+    door: TestClient, adapter: Callable[[int], Path]
+) -> None:
     load(door, "acme/letters@v1", adapter(1))
     first, second = door.get("/v1/models").json()["data"]
     assert (first["id"], first["parent"], first["max_model_len"]) == (BASE, None, 256)
-    assert (second["id"], second["parent"], second["root"]) == ("acme/letters@v1", BASE, str(adapter(1)))
+    assert (second["id"], second["parent"], second["root"]) == (
+        "acme/letters@v1",
+        BASE,
+        str(adapter(1)),
+    )
 
 
 def test_a_taken_name_is_refused_unless_in_place(
@@ -133,12 +164,20 @@ def test_an_unloaded_adapter_is_gone_and_the_base_still_answers(
 ) -> None:
     before = chat(door, BASE, items[0])
     load(door, "acme/letters@v1", adapter(1))
-    assert door.post("/v1/unload_lora_adapter", json={"lora_name": "acme/letters@v1"}).status_code == 200
-    gone = door.post("/v1/chat/completions", json={"model": "acme/letters@v1", "messages": [
-        {"role": "user", "content": "my car"}]})  # fmt: skip
+    assert (
+        door.post("/v1/unload_lora_adapter", json={"lora_name": "acme/letters@v1"}).status_code
+        == 200
+    )
+    gone = door.post(
+        "/v1/chat/completions",
+        json={"model": "acme/letters@v1", "messages": [{"role": "user", "content": "my car"}]},
+    )
     assert gone.status_code == 404
     assert gone.json()["error"]["type"] == "NotFoundError"
-    assert door.post("/v1/unload_lora_adapter", json={"lora_name": "acme/letters@v1"}).status_code == 404
+    assert (
+        door.post("/v1/unload_lora_adapter", json={"lora_name": "acme/letters@v1"}).status_code
+        == 404
+    )
     assert chat(door, BASE, items[0]) == before
 
 
@@ -174,11 +213,23 @@ def test_completions_take_the_text_as_it_stands(door: TestClient) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"stream": True}, {"temperature": 0.7}, {"n": 2}, {"stop": ["a"]}, {"logprobs": 1}, {"max_tokens": 0},
-     {"max_tokens": 4096}, {"prompt": 3}, {"prompt": ""}, {"prompt": "car " * 255}],
-)  # fmt: skip
+    [
+        {"stream": True},
+        {"temperature": 0.7},
+        {"n": 2},
+        {"stop": ["a"]},
+        {"logprobs": 1},
+        {"max_tokens": 0},
+        {"max_tokens": 4096},
+        {"prompt": 3},
+        {"prompt": ""},
+        {"prompt": "car " * 255},
+    ],
+)
 def test_what_it_cannot_do_is_400_in_vllms_shape(door: TestClient, change: dict[str, Any]) -> None:
-    refused = door.post("/v1/completions", json={"model": BASE, "prompt": "my car", "max_tokens": 4, **change})
+    refused = door.post(
+        "/v1/completions", json={"model": BASE, "prompt": "my car", "max_tokens": 4, **change}
+    )
     assert refused.status_code == 400
     assert refused.json()["error"]["code"] == 400
 
@@ -220,9 +271,20 @@ def test_the_program_fetches_its_base_from_the_registry_and_stops_cleanly(
     port = free_port()
     given = {**os.environ, "COUNTERSIGN_URL": live.url, "COUNTERSIGN_TOKEN": live.engineer}
     engine = subprocess.Popen(
-        [sys.executable, "-m", "trainer", "engine", "--base", BASE, "--port", str(port), "--cache", str(tmp_path)],
+        [
+            sys.executable,
+            "-m",
+            "trainer",
+            "engine",
+            "--base",
+            BASE,
+            "--port",
+            str(port),
+            "--cache",
+            str(tmp_path),
+        ],
         env=given,
-    )  # fmt: skip
+    )
     url = f"http://127.0.0.1:{port}"
 
     def ready() -> bool:

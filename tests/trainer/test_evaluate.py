@@ -1,4 +1,6 @@
-"""Answers: greedy, the same again, unchanged by what stands beside them in the batch; and the tiny demo's gain."""
+"""Answers: greedy, the same again, unchanged by what stands beside them in the batch; and the tiny
+demo's gain.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def test_the_same_model_gives_the_same_answers_alone_or_in_a_batch(
     assert 0 < written <= 4 * len(few)
 
 
-def test_progress_counts_to_the_end(base: Path, cpu: Device, tokenizer: Any, items: tuple[Item, ...]) -> None:
+def test_progress_counts_to_the_end(
+    base: Path, cpu: Device, tokenizer: Any, items: tuple[Item, ...]
+) -> None:
     told: list[tuple[int, int]] = []
     net = model.load_base(base, cpu)
     evaluate.answer(net, tokenizer, items[:10], DECODING, lambda *one: told.append(one), batch=4)
@@ -53,9 +57,15 @@ def test_progress_counts_to_the_end(base: Path, cpu: Device, tokenizer: Any, ite
 
 @pytest.mark.parametrize(
     "decoding",
-    [{}, {"template": "chat", "max_new_tokens": 0, "system": None}, {**DECODING, "temperature": 1.0},
-     {**DECODING, "template": "alpaca"}, {**DECODING, "system": 3}, {**DECODING, "max_new_tokens": True}],
-)  # fmt: skip
+    [
+        {},
+        {"template": "chat", "max_new_tokens": 0, "system": None},
+        {**DECODING, "temperature": 1.0},
+        {**DECODING, "template": "alpaca"},
+        {**DECODING, "system": 3},
+        {**DECODING, "max_new_tokens": True},
+    ],
+)
 def test_decoding_it_cannot_do_is_refused(decoding: dict[str, Any]) -> None:
     with pytest.raises(Invalid) as refusal:
         evaluate.check_decoding(decoding)
@@ -63,14 +73,25 @@ def test_decoding_it_cannot_do_is_refused(decoding: dict[str, Any]) -> None:
 
 
 def test_the_tiny_recipe_beats_the_base_beyond_doubt_and_its_bundle_is_sound(
-    tmp_path: Path, make_job: Callable[..., Job], base: Path, cpu: Device, tokenizer: Any, items: tuple[Item, ...]
+    tmp_path: Path,
+    make_job: Callable[..., Job],
+    base: Path,
+    cpu: Device,
+    tokenizer: Any,
+    items: tuple[Item, ...],
 ) -> None:
-    """The whole walk of DEMO_BASE=tiny on files: train, pack, load, answer, judge by the registry's own rules."""
+    """The whole walk of DEMO_BASE=tiny on files: train, pack, load, answer, judge by the registry's
+    own rules.
+    """
     recipe = recipes.parse(TINY)
 
     def publish(step: int, written: Path, tokens: int) -> None:
-        readme = pack.card("a-run", "acme/letters", "acme/tiny@v1", "acme/letters@v1", recipe, step, tokens)
-        pack.bundle(written, tmp_path / f"step-{step}", line="acme/tiny", commit="c" * 40, readme=readme)
+        readme = pack.card(
+            "a-run", "acme/letters", "acme/tiny@v1", "acme/letters@v1", recipe, step, tokens
+        )
+        pack.bundle(
+            written, tmp_path / f"step-{step}", line="acme/tiny", commit="c" * 40, readme=readme
+        )
 
     assert loop.train(replace(make_job(tmp_path / "work", recipe), publish=publish)) is not None
 
@@ -79,9 +100,11 @@ def test_the_tiny_recipe_beats_the_base_beyond_doubt_and_its_bundle_is_sound(
         into = tmp_path / "samples.jsonl"
         meters = evaluate.run(
             model.adapted(net, adapter) if adapter else net, tokenizer, items, DECODING, into, quiet
-        )  # fmt: skip
+        )
         assert meters["items"] == len(items) >= 60
-        assert [json.loads(line)["item"] for line in into.read_text().splitlines()] == [item.id for item in items]
+        assert [json.loads(line)["item"] for line in into.read_text().splitlines()] == [
+            item.id for item in items
+        ]
         return evals.score(read_samples(into.read_bytes()), expected_answers(items))
 
     before, half, after = score(None), score(tmp_path / "step-24"), score(tmp_path / "step-48")
@@ -108,8 +131,13 @@ def test_the_tiny_recipe_beats_the_base_beyond_doubt_and_its_bundle_is_sound(
         return held[sha256][start : start + length]
 
     facts = base_facts(files(base), read)
-    inspected = inspect("adapter", files(tmp_path / "step-48"), read, base=facts,
-                        meta={"domain": "service", "purpose": "sorting letters"})  # fmt: skip
+    inspected = inspect(
+        "adapter",
+        files(tmp_path / "step-48"),
+        read,
+        base=facts,
+        meta={"domain": "service", "purpose": "sorting letters"},
+    )
     assert inspected.defects == []
     assert inspected.findings == []
     config = json.loads((tmp_path / "step-48" / "adapter_config.json").read_text())
@@ -132,7 +160,9 @@ def test_an_adapter_of_another_base_is_refused_before_it_answers(
     written = tmp_path / "save-points" / "step-1"
     packed = pack.bundle(written, tmp_path / "packed", line="acme/tiny", commit="c" * 40, readme="")
     body = model.anatomy_of(model.load_base(base, cpu))
-    narrow = {name: (*shape[:1], 128) if len(shape) == 2 else shape for name, shape in body.shapes.items()}
+    narrow = {
+        name: (*shape[:1], 128) if len(shape) == 2 else shape for name, shape in body.shapes.items()
+    }
     with pytest.raises(BundleRejected) as refusal:
         model.check_fit(packed, replace(body, shapes=narrow))
     assert {defect.rule for defect in refusal.value.defects} == {"tensor-shape"}

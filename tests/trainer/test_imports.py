@@ -18,7 +18,9 @@ __all__ = ["server"]
 
 
 @pytest.mark.database
-def test_the_artifacts_of_a_run_become_a_version(server: str, fresh_database: str, tmp_path: Path) -> None:
+def test_the_artifacts_of_a_run_become_a_version(
+    server: str, fresh_database: str, tmp_path: Path
+) -> None:
     from mlflow import MlflowClient
 
     log = MlflowClient(server)
@@ -34,21 +36,43 @@ def test_the_artifacts_of_a_run_become_a_version(server: str, fresh_database: st
             client.add("base", tmp_path / "base", "acme/tiny", meta=BASE_META)
             heard: list[int] = []
             imported = client.import_bundle(
-                "adapter", f"mlflow:{run}", "acme/claims", base="acme/tiny@v1", domain="legal", meta=ADAPTER_META,
-                mlflow=server, on_chosen=lambda source: heard.append,
-            )  # fmt: skip
+                "adapter",
+                f"mlflow:{run}",
+                "acme/claims",
+                base="acme/tiny@v1",
+                domain="legal",
+                meta=ADAPTER_META,
+                mlflow=server,
+                on_chosen=lambda source: heard.append,
+            )
             assert imported.status == "registered"
             assert imported.source == f"mlflow:{run}/model/peft"
             assert [one.path for one in imported.left_out] == ["training_args.bin"]
             assert sum(heard) == sum(
-                file.size for file in client.version(imported.ref).files if file.path.endswith("safetensors")
+                file.size
+                for file in client.version(imported.ref).files
+                if file.path.endswith("safetensors")
             ) + len((tmp_path / "adapter" / "adapter_config.json").read_bytes())
-            weights = next(file for file in client.version(imported.ref).files if file.path.endswith("safetensors"))
+            weights = next(
+                file
+                for file in client.version(imported.ref).files
+                if file.path.endswith("safetensors")
+            )
             fetched = client.get_blob(weights.sha256, tmp_path / "fetched")
-            assert fetched.read_bytes() == (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes()
+            assert (
+                fetched.read_bytes()
+                == (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes()
+            )
 
-            named = client.import_bundle("adapter", f"mlflow:{run}/model/peft", "acme/claims", base="acme/tiny@v1",
-                                         domain="legal", meta=ADAPTER_META, mlflow=server)  # fmt: skip
+            named = client.import_bundle(
+                "adapter",
+                f"mlflow:{run}/model/peft",
+                "acme/claims",
+                base="acme/tiny@v1",
+                domain="legal",
+                meta=ADAPTER_META,
+                mlflow=server,
+            )
             assert (named.status, named.ref) == ("found", imported.ref)
 
             log.log_artifacts(run, str(tmp_path / "adapter"), "second")
@@ -56,7 +80,10 @@ def test_the_artifacts_of_a_run_become_a_version(server: str, fresh_database: st
                 client.import_bundle("adapter", f"mlflow:{run}", "acme/claims", mlflow=server)
             assert several.value.kind == "which-artifact"
             assert "model/peft, second" in several.value.detail
-            for source, kind in ((f"mlflow:{run}/notes", "no-bundle"), ("mlflow:" + "0" * 32, "mlflow-run-unknown")):
+            for source, kind in (
+                (f"mlflow:{run}/notes", "no-bundle"),
+                ("mlflow:" + "0" * 32, "mlflow-run-unknown"),
+            ):
                 with pytest.raises(NotFound) as missing:
                     client.import_bundle("adapter", source, "acme/claims", mlflow=server)
                 assert missing.value.kind == kind

@@ -1,4 +1,6 @@
-"""The demo's inputs: what is read out of the wheel, and that altered bytes are refused. No network."""
+"""The demo's inputs: what is read out of the wheel, and that altered bytes are refused. No
+network.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +26,41 @@ def wheel(tmp_path: Path) -> Path:
 
         def licence(key: str, category: str) -> None:
             archive.writestr(
-                f"licensedcode/data/licenses/{key}.LICENSE", f"---\nkey: {key}\ncategory: {category}\n---\n\nx"
+                f"licensedcode/data/licenses/{key}.LICENSE",
+                f"---\nkey: {key}\ncategory: {category}\n---\n\nx",
             )
 
-        def rule(name: str, key: str, text: str, notice: bool = True, folder: str = "data/rules") -> None:
-            head = f"---\nlicense_expression: {key}\nis_license_{'notice' if notice else 'text'}: yes\n---\n\n"
+        def rule(
+            name: str, key: str, text: str, notice: bool = True, folder: str = "data/rules"
+        ) -> None:
+            head = (
+                "---\nlicense_expression: "
+                f"{key}\nis_license_{'notice' if notice else 'text'}: yes\n---\n\n"
+            )
             archive.writestr(f"licensedcode/{folder}/{name}.RULE", head + text)
 
-        for key, category in (("mit", "Permissive"), ("gpl-2.0", "Copyleft"), ("acme", "Commercial")):
+        for key, category in (
+            ("mit", "Permissive"),
+            ("gpl-2.0", "Copyleft"),
+            ("acme", "Commercial"),
+        ):
             licence(key, category)
-        rule("a", "mit", "This program is licensed under the MIT license,\n   see its file LICENSE.")
+        rule(
+            "a", "mit", "This program is licensed under the MIT license,\n   see its file LICENSE."
+        )
         rule("b", "mit", "this PROGRAM is licensed under the MIT license; see its file license")
         rule("c", "gpl-2.0", "This program is free under the GNU General Public License version 2.")
-        rule("text", "mit", "Permission is hereby granted, free of charge, to any person obtaining", notice=False)
-        rule("two", "mit AND gpl-2.0", "Licensed under MIT and under the GPL, at your very own choice, yes.")
+        rule(
+            "text",
+            "mit",
+            "Permission is hereby granted, free of charge, to any person obtaining",
+            notice=False,
+        )
+        rule(
+            "two",
+            "mit AND gpl-2.0",
+            "Licensed under MIT and under the GPL, at your very own choice, yes.",
+        )
         rule("commercial", "acme", "You must buy a licence of this program before you may run it.")
         rule("short", "mit", "MIT licensed")
         rule("long", "mit", "MIT licensed " * 40)
@@ -71,12 +94,16 @@ def test_an_altered_wheel_is_refused(tmp_path: Path) -> None:
 def test_the_tiny_data_set_is_sound_complete_and_uncontaminated(tiny: Path) -> None:
     data = inputs.tiny_dataset(tiny).read_bytes()
     file = File("rows.jsonl", hashlib.sha256(data).hexdigest(), len(data))
-    found = inspect(file, lambda _, start, length: data[start : start + length], inputs.TINY_DATASET_META)
+    found = inspect(
+        file, lambda _, start, length: data[start : start + length], inputs.TINY_DATASET_META
+    )
     assert found.defects == []
     assert found.findings == []
     assert (found.overlap, found.duplicates) == (0, 0)
     assert found.splits == {"test": inputs.TINY_TEST, "train": inputs.TINY_TRAIN}
-    answers = Counter(row["completion"] for row in map(json.loads, data.splitlines()) if row["split"] == "test")
+    answers = Counter(
+        row["completion"] for row in map(json.loads, data.splitlines()) if row["split"] == "test"
+    )
     assert set(answers.values()) == {inputs.TINY_TEST // len(inputs.TEAMS)}
 
 

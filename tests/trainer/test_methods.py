@@ -1,4 +1,6 @@
-"""Genuine adapters of every method: each is accepted on its base and on no other, and means the same re-written."""
+"""Genuine adapters of every method: each is accepted on its base and on no other, and means the
+same re-written.
+"""
 
 from __future__ import annotations
 
@@ -51,18 +53,25 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Written]:
         answers = peft_outputs.write(case(), folder)
         found[name] = Written(case().make, folder, _folder(folder), answers)
     for name, make, target, turned in (
-        ("bottleneck", llama, "mlp.down_proj", False), ("bottleneck-conv1d", gpt2, "c_fc", True),
-    ):  # fmt: skip
+        ("bottleneck", llama, "mlp.down_proj", False),
+        ("bottleneck-conv1d", gpt2, "c_fc", True),
+    ):
         folder = tmp_path_factory.mktemp(name)
         found[name] = Written(make, folder, *_bottleneck(make(), target, turned, folder))
     return found
 
 
 def _bottleneck(net: Any, target: str, turned: bool, folder: Path) -> tuple[Files, Any]:
-    config, defects = adapters.read_config({
-        "peft_type": "BOTTLENECK", "task_type": "CAUSAL_LM", "target_modules": [target], "bottleneck_size": 3,
-        "layers_to_transform": [0, 2], "fan_in_fan_out": turned,
-    })  # fmt: skip
+    config, defects = adapters.read_config(
+        {
+            "peft_type": "BOTTLENECK",
+            "task_type": "CAUSAL_LM",
+            "target_modules": [target],
+            "bottleneck_size": 3,
+            "layers_to_transform": [0, 2],
+            "fan_in_fan_out": turned,
+        }
+    )
     assert config is not None, defects
     parts = bottleneck.attach(net, config, model.anatomy_of(net))
     assert len(parts) == 2
@@ -126,7 +135,9 @@ def test_it_is_accepted_and_means_the_same_rewritten(
         (tmp_path / path).write_bytes(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        as_it_came, as_kept = (logits(model.adapted(one.make(), folder)) for folder in (one.folder, tmp_path))
+        as_it_came, as_kept = (
+            logits(model.adapted(one.make(), folder)) for folder in (one.folder, tmp_path)
+        )
     assert torch.equal(as_it_came, as_kept)
     # What was converted or pruned sums in another order once it is loaded.
     assert torch.allclose(as_kept, one.logits, atol=1e-5)
@@ -134,7 +145,9 @@ def test_it_is_accepted_and_means_the_same_rewritten(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_refused_on_a_base_that_was_altered(name: str, written: dict[str, Written], based: Based) -> None:
+def test_it_is_refused_on_a_base_that_was_altered(
+    name: str, written: dict[str, Written], based: Based
+) -> None:
     one = written[name]
     for changes in peft_outputs.ALTERED[one.make]:
         if name in ("lora-one-layer",) and "num_hidden_layers" in changes:
@@ -143,7 +156,9 @@ def test_it_is_refused_on_a_base_that_was_altered(name: str, written: dict[str, 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_tensor_is_where_it_must_be_and_as_large(name: str, written: dict[str, Written], based: Based) -> None:
+def test_each_tensor_is_where_it_must_be_and_as_large(
+    name: str, written: dict[str, Written], based: Based
+) -> None:
     one = written[name]
     tensors = load(one.files[WEIGHTS])
     first = min(key for key in tensors if not key.endswith("base_layer.weight"))
@@ -152,15 +167,23 @@ def test_each_tensor_is_where_it_must_be_and_as_large(name: str, written: dict[s
     facts = based(one.make)
     stranger = "base_model.model.stranger.lora_A.weight"
     if rest:
-        assert rules(look("adapter", one.files | {WEIGHTS: save(rest)}, facts)) == {(first, "tensor-missing")}
-    assert rules(look("adapter", one.files | {WEIGHTS: save({**tensors, stranger: tensors[first]})}, facts)) == {
-        (stranger, "tensor-unexpected")
+        assert rules(look("adapter", one.files | {WEIGHTS: save(rest)}, facts)) == {
+            (first, "tensor-missing")
+        }
+    assert rules(
+        look("adapter", one.files | {WEIGHTS: save({**tensors, stranger: tensors[first]})}, facts)
+    ) == {(stranger, "tensor-unexpected")}
+    assert rules(look("adapter", one.files | {WEIGHTS: save(wider)}, facts)) == {
+        (first, "tensor-shape")
     }
-    assert rules(look("adapter", one.files | {WEIGHTS: save(wider)}, facts)) == {(first, "tensor-shape")}
 
 
-def test_an_unconverted_start_is_refused_with_the_call_that_mends_it(tmp_path: Path, based: Based) -> None:
-    config = peft.LoraConfig(r=4, task_type="CAUSAL_LM", target_modules=["q_proj"], init_lora_weights="pissa")
+def test_an_unconverted_start_is_refused_with_the_call_that_mends_it(
+    tmp_path: Path, based: Based
+) -> None:
+    config = peft.LoraConfig(
+        r=4, task_type="CAUSAL_LM", target_modules=["q_proj"], init_lora_weights="pissa"
+    )
     peft_outputs.write(peft_outputs.Case(llama, config), tmp_path)
     [defect] = look("adapter", _folder(tmp_path), based(llama)).defects
     assert defect.rule == "init-unconverted"
@@ -170,7 +193,9 @@ def test_an_unconverted_start_is_refused_with_the_call_that_mends_it(tmp_path: P
 def test_another_base_of_the_same_shapes_is_another_base(
     written: dict[str, Written], based: Based, tmp_path: Path
 ) -> None:
-    """One value changed: refused where the adapter or whoever adds it says what it was trained on."""
+    """One value changed: refused where the adapter or whoever adds it says what it was trained
+    on.
+    """
     one, true = written["lora"], based(llama)
     net = llama()
     with torch.no_grad():
@@ -179,18 +204,29 @@ def test_another_base_of_the_same_shapes_is_another_base(
     changed = base_facts(*declared(_folder(tmp_path)))
     assert changed.shapes == true.shapes
     assert changed.base_root != true.base_root
-    assert rules(look("adapter", one.files, changed, base_root=true.base_root)) == {("base", "base-mismatch")}
+    assert rules(look("adapter", one.files, changed, base_root=true.base_root)) == {
+        ("base", "base-mismatch")
+    }
     kept = look("adapter", one.files, true).rewritten
     assert kept is not None
     listed, read = declared(one.files | {FILE: kept})
-    found = inspect("adapter", listed, read, base=changed, meta={}, named=lambda name, revision: [true.base_root])
+    found = inspect(
+        "adapter",
+        listed,
+        read,
+        base=changed,
+        meta={},
+        named=lambda name, revision: [true.base_root],
+    )
     assert rules(found) == {("base_model_name_or_path", "base-mismatch")}
 
 
 def test_what_is_brought_of_an_embedding_is_a_high_risk_or_must_be_said(
     written: dict[str, Written], based: Based, tmp_path: Path
 ) -> None:
-    """PEFT copies the embedding into the adapter when it is a target; of one that is none, the mend is what it says."""
+    """PEFT copies the embedding into the adapter when it is a target; of one that is none, the mend
+    is what it says.
+    """
     facts = look("adapter", written["lora-embedding"].files, based(llama)).facts
     assert facts["embeddings"] == ["lm_head", "model.embed_tokens"]
     assert sum(risk.startswith("high: it brings the base's whole ") for risk in facts["risks"]) == 2
@@ -207,9 +243,14 @@ def test_what_is_brought_of_an_embedding_is_a_high_risk_or_must_be_said(
     assert look("adapter", files | {FILE: json.dumps(said).encode()}, based(llama)).defects == []
 
 
-def test_a_text_that_would_be_run_is_refused_with_a_command_that_mends_it(tmp_path: Path, based: Based) -> None:
+def test_a_text_that_would_be_run_is_refused_with_a_command_that_mends_it(
+    tmp_path: Path, based: Based
+) -> None:
     config = peft.LoraConfig(
-        r=4, task_type="CAUSAL_LM", target_modules=r".*self_attn\.(q|v)_proj", exclude_modules=".*0.*q_proj"
+        r=4,
+        task_type="CAUSAL_LM",
+        target_modules=r".*self_attn\.(q|v)_proj",
+        exclude_modules=".*0.*q_proj",
     )
     peft_outputs.write(peft_outputs.Case(llama, config), tmp_path)
     found = look("adapter", _folder(tmp_path), based(llama))
@@ -221,10 +262,17 @@ def test_a_text_that_would_be_run_is_refused_with_a_command_that_mends_it(tmp_pa
     assert torch.equal(logits(peft.PeftModel.from_pretrained(llama(), tmp_path)), before)
 
 
-def test_a_base_may_be_published_without_its_outer_name(written: dict[str, Written], based: Based) -> None:
-    """GPT-2's own files say h.0, not transformer.h.0, and PEFT sees neither files nor that name but the loaded model."""
+def test_a_base_may_be_published_without_its_outer_name(
+    written: dict[str, Written], based: Based
+) -> None:
+    """GPT-2's own files say h.0, not transformer.h.0, and PEFT sees neither files nor that name but
+    the loaded model.
+    """
     facts = based(gpt2)
-    bare = replace(facts, shapes={name.removeprefix("transformer."): shape for name, shape in facts.shapes.items()})
+    bare = replace(
+        facts,
+        shapes={name.removeprefix("transformer."): shape for name, shape in facts.shapes.items()},
+    )
     assert bare.shapes.keys().isdisjoint(facts.shapes)
     for name, one in written.items():
         if one.make is gpt2:
@@ -241,22 +289,48 @@ def test_peft_refuses_to_load_what_only_we_can(written: dict[str, Written]) -> N
 def test_peft_finds_the_base_by_itself_through_the_registry(
     written: dict[str, Written], live: Live, tmp_path: Path
 ) -> None:
-    """AutoPeftModel pulls the adapter, and then the base by the line and commit that its configuration names."""
+    """AutoPeftModel pulls the adapter, and then the base by the line and commit that its
+    configuration names.
+    """
     llama().save_pretrained(tmp_path / "base")
     with Countersign(live.url, live.engineer) as registry:
-        registry.add("base", tmp_path / "base", "acme/auto-base", meta={"licence": "Apache-2.0", "source": "made here"})
-        added = registry.add("adapter", _clean(written["dora"], tmp_path / "dora"), "acme/auto", base="acme/auto-base@v1",
-                             meta={"purpose": "sorting", "domain": "service"})  # fmt: skip
+        registry.add(
+            "base",
+            tmp_path / "base",
+            "acme/auto-base",
+            meta={"licence": "Apache-2.0", "source": "made here"},
+        )
+        added = registry.add(
+            "adapter",
+            _clean(written["dora"], tmp_path / "dora"),
+            "acme/auto",
+            base="acme/auto-base@v1",
+            meta={"purpose": "sorting", "domain": "service"},
+        )
         assert added.status == "registered"
     script = (
-        "import torch, warnings; warnings.simplefilter('ignore')\nfrom peft import AutoPeftModelForCausalLM\n"
+        "import torch, warnings; warnings.simplefilter('ignore')\nfrom peft import "
+        "AutoPeftModelForCausalLM\n"
         "net = AutoPeftModelForCausalLM.from_pretrained('acme/auto').eval()\n"
-        f"torch.save(net(input_ids=torch.tensor({peft_outputs.TOKENS.tolist()})).logits.detach(), 'out.pt')"
+        f"torch.save(net(input_ids=torch.tensor({peft_outputs.TOKENS.tolist()})).logits.detach(), "
+        "'out.pt')"
     )
-    env = {**os.environ, "HF_ENDPOINT": live.url, "HF_TOKEN": live.engineer, "HF_HOME": str(tmp_path / "hf"),
-           "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}  # fmt: skip
+    env = {
+        **os.environ,
+        "HF_ENDPOINT": live.url,
+        "HF_TOKEN": live.engineer,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_XET": "1",
+    }
     done = subprocess.run(
-        [sys.executable, "-c", script], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=600
+        [sys.executable, "-c", script],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     answered = torch.load(tmp_path / "out.pt", weights_only=True)

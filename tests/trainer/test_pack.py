@@ -14,9 +14,12 @@ from tests.trainer.conftest import short_recipe
 from trainer import pack
 
 WRITTEN = {
-    **LORA, "target_modules": ["v_proj", "k_proj", "q_proj"], "inference_mode": False, "revision": "main",
+    **LORA,
+    "target_modules": ["v_proj", "k_proj", "q_proj"],
+    "inference_mode": False,
+    "revision": "main",
     "base_model_name_or_path": "/srv/cache/folders/ab12",
-}  # fmt: skip
+}
 BASE = {"line": "acme/tiny", "commit": "c" * 40}
 
 
@@ -33,8 +36,10 @@ def written(tmp_path: Path) -> Path:
 def test_only_what_the_weights_are_is_kept(written: Path, tmp_path: Path) -> None:
     made = pack.bundle(written, tmp_path / "made", **BASE, readme="# facts\n")
     assert sorted(path.name for path in made.iterdir()) == [
-        "README.md", "adapter_config.json", "adapter_model.safetensors",
-    ]  # fmt: skip
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
     text = (made / "adapter_config.json").read_bytes()
     config = json.loads(text)
     assert config["target_modules"] == ["k_proj", "q_proj", "v_proj"]
@@ -45,15 +50,21 @@ def test_only_what_the_weights_are_is_kept(written: Path, tmp_path: Path) -> Non
     assert pack.clean_config(text, **BASE) == text == canonical.encode(config)
 
 
-@pytest.mark.parametrize("change", [{"a_key_of_tomorrow": 1}, {"peft_type": "IA3"}, {"init_lora_weights": "pissa"}])
-def test_what_the_registry_would_refuse_is_not_packed(written: Path, tmp_path: Path, change: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "change", [{"a_key_of_tomorrow": 1}, {"peft_type": "IA3"}, {"init_lora_weights": "pissa"}]
+)
+def test_what_the_registry_would_refuse_is_not_packed(
+    written: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
     (written / "adapter_config.json").write_text(json.dumps(WRITTEN | change))
     with pytest.raises(BundleRejected):
         pack.bundle(written, tmp_path / "made", **BASE, readme="")
     assert not (tmp_path / "made").exists()
 
 
-def test_a_bundle_is_never_rewritten_and_a_torn_one_never_seen(written: Path, tmp_path: Path) -> None:
+def test_a_bundle_is_never_rewritten_and_a_torn_one_never_seen(
+    written: Path, tmp_path: Path
+) -> None:
     torn = tmp_path / ".made.part"
     torn.mkdir()
     (torn / "rest").write_text("of a killed process")

@@ -1,4 +1,6 @@
-"""Roots worked out by a worker: the same as are registered, also with a chat template that was let in, and of old bases."""
+"""Roots worked out by a worker: the same as are registered, also with a chat template that was let
+in, and of old bases.
+"""
 
 from __future__ import annotations
 
@@ -44,11 +46,17 @@ def test_an_adapter_with_a_template_of_its_own_can_be_measured(world: World) -> 
 
 
 def test_a_base_keeps_the_root_it_was_registered_with(world: World) -> None:
-    """Before, only a tokenizer.json entered the base root; adapters, reviews and routes name that root for good."""
+    """Before, only a tokenizer.json entered the base root; adapters, reviews and routes name that
+    root for good.
+    """
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8}
     module = "model.layers.0.self_attn.q_proj"
     files = [
-        put(world.blobs, "model.safetensors", safetensors({f"{module}.weight": (8, 8), "model.norm.weight": (8,)}, 9)),
+        put(
+            world.blobs,
+            "model.safetensors",
+            safetensors({f"{module}.weight": (8, 8), "model.norm.weight": (8,)}, 9),
+        ),
         put(world.blobs, "config.json", json.dumps(config).encode()),
         put(world.blobs, "vocab.json", b'{"a": 0, "b": 1}'),
         put(world.blobs, "merges.txt", b"#version: 0.2\na b\n"),
@@ -60,25 +68,46 @@ def test_a_base_keeps_the_root_it_was_registered_with(world: World) -> None:
     assert seen.former_base_root not in (None, seen.base_root)
     with psycopg.connect(plain_url(world.store)) as connection:
         connection.execute("alter table version disable trigger user")
-        connection.execute("update version set base_root = %s where id = (select id from node where ref = %s)",
-                           [seen.former_base_root, ref])  # fmt: skip
+        connection.execute(
+            "update version set base_root = %s where id = (select id from node where ref = %s)",
+            [seen.former_base_root, ref],
+        )
         connection.execute("alter table version enable trigger user")
     told = verification.verify(world.store, world.blobs, world.engineer.actor, ref)
     assert told.problems == []
     # A rule of texts that came later: what was registered before must still serve as a base.
     script = put(world.blobs, "README.md", b"<script>acts</script>\n")
     with psycopg.connect(plain_url(world.store)) as connection:
-        connection.execute("alter table version_file disable trigger user; alter table blob disable trigger user")
-        connection.execute("insert into blob (id, size) values (%s, %s)", [script.sha256, script.size])
-        connection.execute("update version_file f set blob_id = %s from node n where n.id = f.version_id and n.ref = %s "
-                           "and f.path = 'README.md'", [script.sha256, ref])  # fmt: skip
-        connection.execute("alter table version_file enable trigger user; alter table blob enable trigger user")
+        connection.execute(
+            "alter table version_file disable trigger user; alter table blob disable trigger user"
+        )
+        connection.execute(
+            "insert into blob (id, size) values (%s, %s)", [script.sha256, script.size]
+        )
+        connection.execute(
+            "update version_file f set blob_id = %s from node n where n.id = f.version_id and "
+            "n.ref = %s "
+            "and f.path = 'README.md'",
+            [script.sha256, ref],
+        )
+        connection.execute(
+            "alter table version_file enable trigger user; alter table blob enable trigger user"
+        )
     old = leased(world, ref)
     assert roots(old, None, world.blobs.read)[1] == seen.former_base_root
     meta = {"domain": "legal", "purpose": "tests", "base_root": seen.former_base_root}
-    adapter = register(world.store, world.blobs, world.engineer.actor, versions.Draft(
-        "adapter", f"{world.team}/on-old", adapter_files(world.blobs, 3), meta, ref,
-    ))  # fmt: skip
+    adapter = register(
+        world.store,
+        world.blobs,
+        world.engineer.actor,
+        versions.Draft(
+            "adapter",
+            f"{world.team}/on-old",
+            adapter_files(world.blobs, 3),
+            meta,
+            ref,
+        ),
+    )
     assert adapter.status == "registered"
     assert roots(leased(world, adapter.ref), old, world.blobs.read)[1] == seen.former_base_root
     other = replace(old, root="sha256:" + "0" * 64)

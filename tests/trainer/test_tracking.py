@@ -24,10 +24,15 @@ ROOT = "sha256:" + "ab" * 32
 
 def topic(**changes: object) -> Topic:
     values = {
-        "experiment": f"acme/tiny@v1 · {uuid4().hex[:6]}", "training_run": str(uuid4()), "attempt": 1,
-        "params": {"rank": 8, "targets": ["q_proj", "v_proj"], "layers": None}, "tags": {"recipe_digest": ROOT},
-        "dataset": "acme/letters@v1", "dataset_root": ROOT, **changes,
-    }  # fmt: skip
+        "experiment": f"acme/tiny@v1 · {uuid4().hex[:6]}",
+        "training_run": str(uuid4()),
+        "attempt": 1,
+        "params": {"rank": 8, "targets": ["q_proj", "v_proj"], "layers": None},
+        "tags": {"recipe_digest": ROOT},
+        "dataset": "acme/letters@v1",
+        "dataset_root": ROOT,
+        **changes,
+    }
     return Topic(**values)
 
 
@@ -36,20 +41,41 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """MLflow's real server on a database of its own."""
     folder = tmp_path_factory.mktemp("mlflow")
     port = free_port()
-    given = {**os.environ, "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder}/mlflow.db",
-             "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}  # fmt: skip
+    given = {
+        **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder}/mlflow.db",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONWARNINGS": "ignore",
+    }
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-             "--artifacts-destination", str(folder / "artifacts")], env=given, stdout=log, stderr=log,
+            [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "--workers",
+                "1",
+                "--artifacts-destination",
+                str(folder / "artifacts"),
+            ],
+            env=given,
+            stdout=log,
+            stderr=log,
             start_new_session=True,
-        )  # fmt: skip
+        )
     try:
 
         def ready() -> bool:
             assert process.poll() is None, (folder / "log.txt").read_text()[-2000:]
             try:
-                return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
+                return (
+                    httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
+                )
             except httpx.TransportError:
                 return False
 
@@ -60,7 +86,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait()
 
 
-def test_the_server_holds_params_metrics_tags_data_and_the_adapter(server: str, tmp_path: Path) -> None:
+def test_the_server_holds_params_metrics_tags_data_and_the_adapter(
+    server: str, tmp_path: Path
+) -> None:
     from mlflow import MlflowClient
 
     (tmp_path / "adapter_config.json").write_text("{}")
@@ -79,19 +107,27 @@ def test_the_server_holds_params_metrics_tags_data_and_the_adapter(server: str, 
     assert run.data.params == {"rank": "8", "targets": "['q_proj', 'v_proj']", "layers": "None"}
     assert run.data.tags["countersign.training_run"] == told.training_run
     assert run.data.tags["dataset_root"] == ROOT
-    assert [metric.value for metric in client.get_metric_history(link.run_id, "loss")] == [3.0, 1.5, 1.0]
+    assert [metric.value for metric in client.get_metric_history(link.run_id, "loss")] == [
+        3.0,
+        1.5,
+        1.0,
+    ]
     [dataset] = run.inputs.dataset_inputs
     assert dataset.dataset.name == "acme/letters@v1"
     assert ROOT.removeprefix("sha256:").startswith(dataset.dataset.digest)
     assert len(dataset.dataset.digest) == tracking.DIGEST_LIMIT
-    assert [one.path for one in client.list_artifacts(link.run_id, "adapter")] == ["adapter/adapter_config.json"]
+    assert [one.path for one in client.list_artifacts(link.run_id, "adapter")] == [
+        "adapter/adapter_config.json"
+    ]
 
 
 def test_an_attempt_is_taken_up_again_and_another_one_is_new(server: str) -> None:
     told = topic()
     first = track(server, told).close("KILLED", wait=120)
     again = track(server, told).close("FINISHED", wait=120)
-    second = track(server, topic(experiment=told.experiment, training_run=told.training_run, attempt=2))
+    second = track(
+        server, topic(experiment=told.experiment, training_run=told.training_run, attempt=2)
+    )
     other = second.close("FINISHED", wait=120)
     assert first is not None
     assert again is not None
@@ -102,7 +138,9 @@ def test_an_attempt_is_taken_up_again_and_another_one_is_new(server: str) -> Non
 def test_a_dead_server_costs_the_caller_nothing_but_one_warning(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """First with a patience that outlasts any test: a step that waited for the server would never come back."""
+    """First with a patience that outlasts any test: a step that waited for the server would never
+    come back.
+    """
     with socket.socket() as nobody, caplog.at_level(logging.WARNING, "trainer.tracking"):
         nobody.bind(("127.0.0.1", 0))  # bound and not listening: every connection is refused
         for patience, wait, warnings in ((3600.0, 0.0, 0), (0.5, 300.0, 1)):
@@ -113,7 +151,10 @@ def test_a_dead_server_costs_the_caller_nothing_but_one_warning(
             assert tracker.close("FINISHED", wait=wait) is None
             assert isinstance(tracker, tracking.MLflow)
             tracker._thread.join()
-            assert len([record for record in caplog.records if record.name == "trainer.tracking"]) == warnings
+            assert (
+                len([record for record in caplog.records if record.name == "trainer.tracking"])
+                == warnings
+            )
 
 
 def test_without_a_server_nothing_is_started() -> None:
@@ -124,5 +165,8 @@ def test_without_a_server_nothing_is_started() -> None:
 
 def test_the_worker_never_loads_torch_nor_mlflow() -> None:
     """What it holds must not be at the mercy of either, and it must start at once."""
-    code = "import sys, trainer.worker; sys.exit(bool({'torch', 'transformers', 'mlflow'} & set(sys.modules)))"
+    code = (
+        "import sys, trainer.worker; sys.exit(bool({'torch', 'transformers', 'mlflow'} & "
+        "set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,6 @@
-"""The worker against the real registry: what it registers and reports, and everything that may go wrong under it."""
+"""The worker against the real registry: what it registers and reports, and everything that may go
+wrong under it.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,16 @@ from trainer.demo import recipes
 from trainer.worker import Worker
 
 pytestmark = pytest.mark.database
-SHORT: dict[str, Any] = {"steps": 12, "batch_size": 4, "learning_rate": 1e-2, "max_length": 48, "rank": 4,
-                         "publish_at": [6, 12], "save_every": 1, "dropout": 0.1}  # fmt: skip
+SHORT: dict[str, Any] = {
+    "steps": 12,
+    "batch_size": 4,
+    "learning_rate": 1e-2,
+    "max_length": 48,
+    "rank": 4,
+    "publish_at": [6, 12],
+    "save_every": 1,
+    "dropout": 0.1,
+}
 LONG = {**SHORT, "steps": 4000, "publish_at": [4000]}
 
 
@@ -43,24 +53,41 @@ def worker(live: Live, work_dir: Path) -> Iterator[Worker]:
 
 
 def queue(nora: Countersign, adapter: str, recipe: dict[str, Any]) -> TrainingRunView:
-    return nora.train(f"acme/{adapter}", "acme/tiny@v1", "acme/letters@v1", recipe, "service", {"purpose": "sorting"})
+    return nora.train(
+        f"acme/{adapter}",
+        "acme/tiny@v1",
+        "acme/letters@v1",
+        recipe,
+        "service",
+        {"purpose": "sorting"},
+    )
 
 
 def weights(nora: Countersign, ref: str) -> str:
-    [found] = [file.sha256 for file in nora.version(ref).files if file.path == "adapter_model.safetensors"]
+    [found] = [
+        file.sha256 for file in nora.version(ref).files if file.path == "adapter_model.safetensors"
+    ]
     return found
 
 
 def process(live: Live, work_dir: Path) -> subprocess.Popen[bytes]:
     """The worker as one starts it on another machine: a URL and a token, nothing else."""
-    given = {**os.environ, "COUNTERSIGN_URL": live.url, "COUNTERSIGN_TOKEN": live.trainer, "OMP_NUM_THREADS": "1"}
+    given = {
+        **os.environ,
+        "COUNTERSIGN_URL": live.url,
+        "COUNTERSIGN_TOKEN": live.trainer,
+        "OMP_NUM_THREADS": "1",
+    }
     return subprocess.Popen(
-        [sys.executable, "-m", "trainer", "worker", "--once", "--work-dir", str(work_dir)], env=given
+        [sys.executable, "-m", "trainer", "worker", "--once", "--work-dir", str(work_dir)],
+        env=given,
     )
 
 
 @pytest.fixture(scope="module")
-def unbroken(live: Live, nora: Countersign, tmp_path_factory: pytest.TempPathFactory) -> TrainingRunView:
+def unbroken(
+    live: Live, nora: Countersign, tmp_path_factory: pytest.TempPathFactory
+) -> TrainingRunView:
     """One training run that nothing happened to."""
     run = queue(nora, "calm", SHORT)
     folder = tmp_path_factory.mktemp("calm")
@@ -69,7 +96,9 @@ def unbroken(live: Live, nora: Countersign, tmp_path_factory: pytest.TempPathFac
     return nora.training_run(run.id)
 
 
-def test_what_was_asked_is_trained_registered_and_reported(nora: Countersign, unbroken: TrainingRunView) -> None:
+def test_what_was_asked_is_trained_registered_and_reported(
+    nora: Countersign, unbroken: TrainingRunView
+) -> None:
     assert unbroken.error is None
     assert unbroken.state == "succeeded"
     assert unbroken.outputs == ["acme/calm@v1", "acme/calm@v2"]
@@ -100,10 +129,14 @@ def test_the_same_recipe_once_more_makes_versions_of_its_own_with_the_same_weigh
 def test_a_frozen_suite_shows_the_gain(
     nora: Countersign, worker: Worker, items: tuple[Item, ...], work_dir: Path
 ) -> None:
-    """The tiny demo's training and its two eval runs; the registry recounts every answer before it believes them."""
+    """The tiny demo's training and its two eval runs; the registry recounts every answer before it
+    believes them.
+    """
     queue(nora, "letters", recipes.TINY)
     worker.run(0.1, once=True)
-    nora.freeze_suite("acme/letters-test", "acme/letters@v1", "test", decoding={"max_new_tokens": 4})
+    nora.freeze_suite(
+        "acme/letters-test", "acme/letters@v1", "test", decoding={"max_new_tokens": 4}
+    )
     for subject in ("acme/tiny@v1", "acme/letters@v2"):
         nora.evaluate(subject, "acme/letters-test@v1")
     worker.run(0.1, once=True)
@@ -118,7 +151,9 @@ def test_a_frozen_suite_shows_the_gain(
     assert list((work_dir / "runs").iterdir()) == []
 
 
-def test_the_key_is_the_workers_own_and_enrolled_once(live: Live, worker: Worker, work_dir: Path) -> None:
+def test_the_key_is_the_workers_own_and_enrolled_once(
+    live: Live, worker: Worker, work_dir: Path
+) -> None:
     path = work_dir / "signing-key.pem"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with Countersign(live.url, live.trainer) as registry:
@@ -132,28 +167,45 @@ def test_the_key_is_the_workers_own_and_enrolled_once(live: Live, worker: Worker
 def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(
     live: Live, nora: Countersign, unbroken: TrainingRunView, work_dir: Path
 ) -> None:
-    """SIGKILL after the first version was registered; the lease runs out; the next worker goes on from the save point."""
-    for _ in range(20):  # it may be done before it is hit: a worker killed before its report is what matters here
+    """SIGKILL after the first version was registered; the lease runs out; the next worker goes on
+    from the save point.
+    """
+    for _ in range(
+        20
+    ):  # it may be done before it is hit: a worker killed before its report is what matters here
         run = queue(nora, "stormy", SHORT)
         first = process(live, work_dir)
         until(lambda: bool(nora.training_run(run.id).outputs) or first.poll() is not None)  # noqa: B023 - waited for here
         first.kill()
         first.wait()
-        until(lambda: nora.training_run(run.id).state == "succeeded" or leases.requeue_lost(live.store) == 1)  # noqa: B023 - so
+        until(
+            lambda: (
+                nora.training_run(run.id).state == "succeeded"  # noqa: B023 - so
+                or leases.requeue_lost(live.store) == 1
+            )
+        )
         if nora.training_run(run.id).state != "succeeded":
             break
     assert process(live, work_dir).wait(300) == 0
     after = nora.training_run(run.id)
     assert after.state == "succeeded"
     assert after.attempt == 2
-    assert [weights(nora, ref) for ref in after.outputs] == [weights(nora, ref) for ref in unbroken.outputs]
+    assert [weights(nora, ref) for ref in after.outputs] == [
+        weights(nora, ref) for ref in unbroken.outputs
+    ]
 
 
 def test_the_registry_may_be_away_while_it_trains_and_when_it_reports(
-    live: Live, nora: Countersign, unbroken: TrainingRunView, worker: Worker, work_dir: Path,
+    live: Live,
+    nora: Countersign,
+    unbroken: TrainingRunView,
+    worker: Worker,
+    work_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    """Stopped once training runs, back only when the last step is packed; the run still ends with the same weights."""
+) -> None:
+    """Stopped once training runs, back only when the last step is packed; the run still ends with
+    the same weights.
+    """
     monkeypatch.setattr("registry.client.transport.PATIENCE", 0.5)
     run = queue(nora, "patient", SHORT)
     working = threading.Thread(target=worker.run, args=(0.1,), kwargs={"once": True})
@@ -169,7 +221,9 @@ def test_the_registry_may_be_away_while_it_trains_and_when_it_reports(
     assert weights(nora, after.outputs[-1]) == weights(nora, unbroken.outputs[-1])
 
 
-def test_cancelled_training_stops_and_leaves_nothing(nora: Countersign, worker: Worker, work_dir: Path) -> None:
+def test_cancelled_training_stops_and_leaves_nothing(
+    nora: Countersign, worker: Worker, work_dir: Path
+) -> None:
     run = queue(nora, "unwanted", LONG)
     working = threading.Thread(target=worker.run, args=(0.1,), kwargs={"once": True})
     working.start()
@@ -181,7 +235,9 @@ def test_cancelled_training_stops_and_leaves_nothing(nora: Countersign, worker: 
     assert list((work_dir / "runs").iterdir()) == []
 
 
-def test_a_worker_told_to_stop_gives_its_work_back(live: Live, nora: Countersign, work_dir: Path) -> None:
+def test_a_worker_told_to_stop_gives_its_work_back(
+    live: Live, nora: Countersign, work_dir: Path
+) -> None:
     run = queue(nora, "paused", LONG)
     first = process(live, work_dir)
     until(lambda: "loss" in nora.training_run(run.id).progress)
@@ -196,15 +252,24 @@ def test_a_worker_told_to_stop_gives_its_work_back(live: Live, nora: Countersign
 def test_a_child_that_keeps_being_killed_fails_with_its_reason(
     nora: Countersign, worker: Worker, work_dir: Path
 ) -> None:
-    """As the system does for want of memory: once it is started again, then the run fails and says so."""
+    """As the system does for want of memory: once it is started again, then the run fails and says
+    so.
+    """
     run = queue(nora, "greedy", LONG)
     working = threading.Thread(target=worker.run, args=(0.1,), kwargs={"once": True})
     working.start()
     progress = work_dir / "runs" / str(run.id) / "progress.jsonl"
     for starts in (1, 2):
-        until(lambda starts=starts: progress.exists() and progress.read_text().count("loading") == starts)
-        [child] = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()
-                   and str(progress.parent).encode() in _cmdline(entry)]  # fmt: skip
+        until(
+            lambda starts=starts: (
+                progress.exists() and progress.read_text().count("loading") == starts
+            )
+        )
+        [child] = [
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdecimal() and str(progress.parent).encode() in _cmdline(entry)
+        ]
         os.kill(child, signal.SIGKILL)
     working.join(300)
     after = nora.training_run(run.id)
@@ -223,14 +288,23 @@ def _cmdline(entry: Path) -> bytes:
 def test_an_output_discarded_meanwhile_ends_the_run_before_it_trains_again(
     live: Live, nora: Countersign, unbroken: TrainingRunView, worker: Worker, tmp_path: Path
 ) -> None:
-    """A first attempt left a draft, for its purpose was not said, and was lost; then somebody discarded the draft."""
+    """A first attempt left a draft, for its purpose was not said, and was lost; then somebody
+    discarded the draft.
+    """
     run = nora.train("acme/regretted", "acme/tiny@v1", "acme/letters@v1", SHORT, "service", {})
     nora.pull(unbroken.outputs[0], tmp_path / "made")
     with Countersign(live.url, live.trainer) as lost:
         taken = lost.lease("a worker that is lost")
         assert taken is not None and taken.id == run.id
-        added = lost.add("adapter", tmp_path / "made", "acme/regretted", base="acme/tiny@v1", training_run=run.id,
-                         attempt=taken.attempt, step=6)  # fmt: skip
+        added = lost.add(
+            "adapter",
+            tmp_path / "made",
+            "acme/regretted",
+            base="acme/tiny@v1",
+            training_run=run.id,
+            attempt=taken.attempt,
+            step=6,
+        )
         assert added.status == "draft"
         nora.discard(added.ref, "not wanted")
         lost.requeue(run.id, taken.attempt, "the worker goes")
@@ -251,7 +325,9 @@ def test_what_the_rows_do_not_allow_fails_with_its_name(nora: Countersign, worke
     assert "row-too-long" in after.error
 
 
-def test_a_damaged_cache_costs_a_download_and_nothing_else(nora: Countersign, worker: Worker, work_dir: Path) -> None:
+def test_a_damaged_cache_costs_a_download_and_nothing_else(
+    nora: Countersign, worker: Worker, work_dir: Path
+) -> None:
     files = nora.version("acme/tiny@v1").files
     folder = worker._cache.folder(files)
     [config] = [file for file in files if file.path == "config.json"]

@@ -1,4 +1,6 @@
-"""The real app on a real server and PostgreSQL, with people who sign in by token, and a real browser."""
+"""The real app on a real server and PostgreSQL, with people who sign in by token, and a real
+browser.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,30 @@ from registry.commands import tokens
 from registry.db.store import Store
 from registry.rules.actors import SYSTEM
 from registry.settings import Settings, load
-from tests.build import Person, World, a_world, evaluate, install_classes, install_policies, submit, train
+from tests.build import (
+    Person,
+    World,
+    a_world,
+    evaluate,
+    install_classes,
+    install_policies,
+    submit,
+    train,
+)
 from tests.database import Databases
 from tests.gateway.served import Served
 
 CHROMIUM = "/usr/bin/chromium"
 # What keeps chromium from looking up hosts of its own, and lets it run as root in CI.
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 FORM_TOKEN = re.compile(r'name="form_token" value="([^"]+)"')
 
 
@@ -92,7 +110,9 @@ def console(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def world(console: Console, team: str) -> World:
-    """A trained, evaluated version under review in production, its gate passed, nobody's vote cast."""
+    """A trained, evaluated version under review in production, its gate passed, nobody's vote
+    cast.
+    """
     return under_review(console, team)
 
 
@@ -116,7 +136,9 @@ def under_review(console: Console, team: str) -> World:
 def chromium() -> Iterator[Browser]:
     """One headless Chromium for all tests; CI installs Debian's."""
     assert Path(CHROMIUM).exists(), f"{CHROMIUM} is missing: apt-get install chromium"
-    expect.set_options(timeout=60_000)  # it ends a hang; a page is waited for as long as a busy machine takes
+    expect.set_options(
+        timeout=60_000
+    )  # it ends a hang; a page is waited for as long as a busy machine takes
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -131,11 +153,16 @@ class Watched:
         self.troubles: list[str] = []
         page.on("console", lambda said: self._hear(said.type, said.text))
         page.on("pageerror", lambda error: self.troubles.append(f"{page.url}: {error}"))
-        page.on("dialog", lambda dialog: self.troubles.append(f"{page.url}: dialog {dialog.message}"))
+        page.on(
+            "dialog", lambda dialog: self.troubles.append(f"{page.url}: dialog {dialog.message}")
+        )
 
     def _hear(self, kind: str, text: str) -> None:
-        # A refusal answered by 4xx is meant; that Chromium calls it an error on its console is not ours.
-        if kind in ("error", "warning") and not re.match(r"Failed to load resource.*status of 4\d\d", text):
+        # A refusal answered by 4xx is meant; that Chromium calls it an error on its console is not
+        # ours.
+        if kind in ("error", "warning") and not re.match(
+            r"Failed to load resource.*status of 4\d\d", text
+        ):
             self.troubles.append(f"{self.page.url}: {text}")
 
     def sign_in(self, token: str) -> None:
@@ -151,9 +178,12 @@ def open_page(chromium: Browser, console: Console) -> Iterator[Callable[..., Wat
 
     def opened(width: int = 1440, scheme: str = "light", scripts: bool = True) -> Watched:
         context = chromium.new_context(
-            base_url=console.url, viewport={"width": width, "height": 900}, reduced_motion="reduce",
-            color_scheme="dark" if scheme == "dark" else "light", java_script_enabled=scripts,
-        )  # fmt: skip
+            base_url=console.url,
+            viewport={"width": width, "height": 900},
+            reduced_motion="reduce",
+            color_scheme="dark" if scheme == "dark" else "light",
+            java_script_enabled=scripts,
+        )
         watched.append(Watched(context.new_page()))
         return watched[-1]
 

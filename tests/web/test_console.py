@@ -19,7 +19,7 @@ from tests.build import (
     put,
     sent,
     vote,
-)  # fmt: skip
+)
 from tests.web.conftest import Console, Watched, form_token
 
 Open = Callable[..., Watched]
@@ -106,7 +106,9 @@ def test_the_browsers_private_key_can_neither_be_read_nor_serve_another(
     expect(page.locator("[data-signing]")).to_contain_text("holds no enrolled key")
 
 
-def test_an_adapter_is_delivered_and_taken_back(console: Console, team: str, open_page: Open) -> None:
+def test_an_adapter_is_delivered_and_taken_back(
+    console: Console, team: str, open_page: Open
+) -> None:
     world = a_world(console.store, console.blobs, team)
     ref = approved(world)
     watched = open_page()
@@ -117,7 +119,15 @@ def test_an_adapter_is_delivered_and_taken_back(console: Console, team: str, ope
     page.get_by_role("link", name="adapter", exact=True).click()
     page.get_by_role("link", name="v2", exact=True).click()
     expect(page.locator("h1")).to_have_text("adapter v2")
-    for heading in ("Identity", "Eval runs", "Training run", "Lineage", "Files", "Serves", "Approvals"):
+    for heading in (
+        "Identity",
+        "Eval runs",
+        "Training run",
+        "Lineage",
+        "Files",
+        "Serves",
+        "Approvals",
+    ):
         expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
     page.get_by_role("link", name="Start a canary in production").click()
 
@@ -139,7 +149,9 @@ def test_an_adapter_is_delivered_and_taken_back(console: Console, team: str, ope
     act(page, "promote", "The complaint was about another adapter.")
     expect(page.locator(".legend")).to_contain_text("v2 stable, 100%")
 
-    kinds = [one.kind for one in routes.history(console.store, SYSTEM, f"{team}/adapter", "production")]
+    kinds = [
+        one.kind for one in routes.history(console.store, SYSTEM, f"{team}/adapter", "production")
+    ]
     assert kinds == ["canary", "promote", "rollback", "promote"]
     expect(page.locator("tr.current")).to_contain_text("The complaint was about another adapter.")
     expect(page.locator("text=Complaint 5512.")).to_be_visible()
@@ -150,7 +162,9 @@ def test_an_adapter_is_delivered_and_taken_back(console: Console, team: str, ope
     expect(page.get_by_role("row", name=f"{team}/adapter")).to_contain_text(world.risk.actor.name)
 
 
-def test_a_recall_asks_for_the_name_and_the_reason(console: Console, team: str, open_page: Open) -> None:
+def test_a_recall_asks_for_the_name_and_the_reason(
+    console: Console, team: str, open_page: Open
+) -> None:
     world = a_world(console.store, console.blobs, team)
     ref = approved(world)
     watched = open_page()
@@ -168,15 +182,21 @@ def test_a_recall_asks_for_the_name_and_the_reason(console: Console, team: str, 
     expect(page.locator(".trouble")).to_contain_text("It repeated a customer's name.")
 
 
-def test_who_made_it_sees_the_form_disabled_and_why(console: Console, world: World, open_page: Open) -> None:
+def test_who_made_it_sees_the_form_disabled_and_why(
+    console: Console, world: World, open_page: Open
+) -> None:
     watched = open_page()
     watched.page.goto(f"/reviews/{world.review}")
     watched.sign_in(console.token(world.engineer))
     expect(watched.page.get_by_role("button", name="Sign decision")).to_be_disabled()
-    expect(watched.page.locator(".barred")).to_have_text("You submitted this version, so you can't decide on it.")
+    expect(watched.page.locator(".barred")).to_have_text(
+        "You submitted this version, so you can't decide on it."
+    )
 
 
-def test_without_scripts_the_form_makes_the_command_that_signs(console: Console, world: World, open_page: Open) -> None:
+def test_without_scripts_the_form_makes_the_command_that_signs(
+    console: Console, world: World, open_page: Open
+) -> None:
     watched = open_page(scripts=False)
     page = watched.page
     page.goto(f"/reviews/{world.review}")
@@ -192,7 +212,9 @@ def test_without_scripts_the_form_makes_the_command_that_signs(console: Console,
     assert reviews.review(console.store, SYSTEM, world.review).votes == []
 
 
-def test_tags_are_set_and_taken_off_on_the_page(console: Console, team: str, open_page: Open) -> None:
+def test_tags_are_set_and_taken_off_on_the_page(
+    console: Console, team: str, open_page: Open
+) -> None:
     world = a_world(console.store, console.blobs, team)
     watched = open_page()
     page = watched.page
@@ -220,14 +242,21 @@ def test_tags_are_set_and_taken_off_on_the_page(console: Console, team: str, ope
         sent = client.post(f"/bases/{team}/tiny/v/1/tags", data={"key": "a", "value": "b"})
         assert sent.status_code == 403
         token = form_token(client, "/settings")
-        sent = client.post(f"/bases/{team}/tiny/v/1/tags", data={"key": "a", "value": "b", "form_token": token})
+        sent = client.post(
+            f"/bases/{team}/tiny/v/1/tags", data={"key": "a", "value": "b", "form_token": token}
+        )
         assert sent.status_code == 403
         assert "It has none." in client.get(f"/bases/{team}/tiny/v/1").text
 
 
-def test_a_profile_is_shown_whole_and_held_beside_another(console: Console, world: World, open_page: Open) -> None:
+def test_a_profile_is_shown_whole_and_held_beside_another(
+    console: Console, world: World, open_page: Open
+) -> None:
     engineer, ref = world.engineer.actor, world.versions[-1]
-    prompts = [put(console.blobs, "prompt", text) for text in (b"One word.\nNever guess.", b"Two words.\nNever guess.")]
+    prompts = [
+        put(console.blobs, "prompt", text)
+        for text in (b"One word.\nNever guess.", b"Two words.\nNever guess.")
+    ]
     sent(console.store, engineer, *(prompt.sha256 for prompt in prompts))
     for prompt, build in zip(prompts, ("0.33.0", "0.32.0"), strict=True):
         parts = {
@@ -244,7 +273,9 @@ def test_a_profile_is_shown_whole_and_held_beside_another(console: Console, worl
     page.goto(f"/adapters/{world.team}/adapter/v/2")
     engines = page.locator("section[aria-labelledby=engines]")
     expect(engines.locator("tbody tr").nth(0)).to_contain_text("--max-lora-rank 8")
-    expect(engines.locator("tbody tr").nth(1)).to_contain_text("q_proj and v_proj are needed together")
+    expect(engines.locator("tbody tr").nth(1)).to_contain_text(
+        "q_proj and v_proj are needed together"
+    )
     page.locator("section[aria-labelledby=profiles] a").last.click()
     expect(page.locator("h1")).to_have_text("vLLM 0.32.0")
     expect(page.locator("pre.prompt")).to_have_text("Two words.\nNever guess.")

@@ -31,10 +31,13 @@ LINK = re.compile(r'<a [^>]*href="(/[^"#]*)"')
 
 @pytest.fixture(scope="module")
 def gone(console: Console) -> tuple[World, Person, str]:
-    """A team that let go: of a version that served (with profiles, tags, evals and a review), of one that was recalled,
-    of a draft, and of a base. The bytes are collected."""
+    """A team that let go: of a version that served (with profiles, tags, evals and a review), of
+    one that was recalled, of a draft, and of a base. The bytes are collected.
+    """
     store, blobs, team = console.store, console.blobs, f"t{secrets.token_hex(4)}"
-    retention.assign(store, a_person(store, "admin").actor, team, "short", "a team that tries things out")
+    retention.assign(
+        store, a_person(store, "admin").actor, team, "short", "a team that tries things out"
+    )
     world = a_world(store, blobs, team)
     engineer = world.engineer.actor
 
@@ -43,10 +46,18 @@ def gone(console: Console) -> tuple[World, Person, str]:
         return register(store, blobs, engineer, draft).ref
 
     served = approved(world)
-    prompts = [put(blobs, "prompt", text.encode()).sha256 for text in (f"One word, {team}.", f"Two words, {team}.")]
+    prompts = [
+        put(blobs, "prompt", text.encode()).sha256
+        for text in (f"One word, {team}.", f"Two words, {team}.")
+    ]
     sent(store, engineer, *prompts)
     for prompt in prompts:
-        parts = {"engine": "vllm", "build": "0.33.0", "system_prompt": f"sha256:{prompt}", "decoding": {}}
+        parts = {
+            "engine": "vllm",
+            "build": "0.33.0",
+            "system_prompt": f"sha256:{prompt}",
+            "decoding": {},
+        }
         profiles.define(store, blobs, engineer, served, parts)
     tags.put(store, engineer, served, "topic", "claims")
     rollouts.start(store, engineer, served, "production", None, 500, "first traffic")
@@ -56,21 +67,38 @@ def gone(console: Console) -> tuple[World, Person, str]:
     recalls.recall(store, engineer, fallen, "It told a name.")
     deletions.delete(store, engineer, fallen, "And its bytes go too.")
     base = a_base(store, blobs, world.engineer, team, "old", seed=5)
-    deletions.delete(store, engineer, add("once", 32, base.ref, domain="legal", **ADAPTER_META), "It was tried once.")
+    deletions.delete(
+        store,
+        engineer,
+        add("once", 32, base.ref, domain="legal", **ADAPTER_META),
+        "It was tried once.",
+    )
     deletions.delete(store, engineer, base.ref, "Nothing stands on it.")
     deletions.discard(store, engineer, add("unborn", 33, world.base.ref), "A mistake.")
     collecting.collect(store, blobs, SYSTEM, timedelta(0))
     return world, world.engineer, served
 
 
-def test_no_page_of_what_is_gone_is_broken_or_leads_nowhere(console: Console, gone: tuple[World, Person, str]) -> None:
+def test_no_page_of_what_is_gone_is_broken_or_leads_nowhere(
+    console: Console, gone: tuple[World, Person, str]
+) -> None:
     world, person, served = gone
     team = world.team
     with console.signed_in(person) as client:
-        waiting = [f"/adapters/{team}/adapter/v/{served.rpartition('v')[2]}", f"/reviews/{world.review}", "/adapters",
-                   f"/adapters/{team}/fallen/v/1", f"/adapters/{team}/unborn", f"/bases/{team}/old/v/1",
-                   f"/adapters/{team}/once/v/1", f"/deployments/production/{team}/adapter/production", "/deployments",
-                   "/audit/as-of", f"/search?team={team}&state=deleted", "/reviews?state=all"]  # fmt: skip
+        waiting = [
+            f"/adapters/{team}/adapter/v/{served.rpartition('v')[2]}",
+            f"/reviews/{world.review}",
+            "/adapters",
+            f"/adapters/{team}/fallen/v/1",
+            f"/adapters/{team}/unborn",
+            f"/bases/{team}/old/v/1",
+            f"/adapters/{team}/once/v/1",
+            f"/deployments/production/{team}/adapter/production",
+            "/deployments",
+            "/audit/as-of",
+            f"/search?team={team}&state=deleted",
+            "/reviews?state=all",
+        ]
         seen: set[str] = set()
         while waiting:
             path = waiting.pop()
@@ -80,12 +108,18 @@ def test_no_page_of_what_is_gone_is_broken_or_leads_nowhere(console: Console, go
             page = client.get(path, follow_redirects=True)
             assert page.status_code == 200, (path, page.text[-800:])
             found = {link.replace("&amp;", "&") for link in LINK.findall(page.text)}
-            waiting += [link for link in found if not link.startswith(("/search", "/audit", "/static", "/reviews?"))]
+            waiting += [
+                link
+                for link in found
+                if not link.startswith(("/search", "/audit", "/static", "/reviews?"))
+            ]
         assert sum(path.startswith("/profiles/") for path in seen) >= 4
         assert f"/reviews/{world.review}" in seen
 
 
-def test_each_page_that_names_it_says_that_it_is_gone(console: Console, gone: tuple[World, Person, str]) -> None:
+def test_each_page_that_names_it_says_that_it_is_gone(
+    console: Console, gone: tuple[World, Person, str]
+) -> None:
     world, person, served = gone
     team = world.team
     told = f"<strong>Deleted</strong> by {person.actor.name}"
@@ -98,10 +132,16 @@ def test_each_page_that_names_it_says_that_it_is_gone(console: Console, gone: tu
         for path in (profile[1], f"/reviews/{world.review}"):
             assert told in client.get(path).text, path
         history = client.get(f"/deployments/production/{team}/adapter/production").text
-        assert re.search(r'data-label="Canary">v\d+ at 5% <span class="chip[^>]*>.*?Deleted</span>', history, re.DOTALL)
+        assert re.search(
+            r'data-label="Canary">v\d+ at 5% <span class="chip[^>]*>.*?Deleted</span>',
+            history,
+            re.DOTALL,
+        )
         lineage = client.get(f"/adapters/{team}/once/v/1").text
         assert re.search(
-            rf'{team}/old@v1</a>\s*<small>base</small>\s*<span class="chip[^>]*>.*?Deleted</span>', lineage, re.DOTALL
+            rf'{team}/old@v1</a>\s*<small>base</small>\s*<span class="chip[^>]*>.*?Deleted</span>',
+            lineage,
+            re.DOTALL,
         )
         assert "Deleted</span>" in client.get("/reviews?state=all").text
         # Both are said of what was recalled first; neither page offers what nobody can do.
@@ -112,6 +152,11 @@ def test_each_page_that_names_it_says_that_it_is_gone(console: Console, gone: tu
             page = client.get(path).text
             assert [
                 one
-                for one in ("Check it yourself", "Set tag", "countersign submit", "countersign eval run")
+                for one in (
+                    "Check it yourself",
+                    "Set tag",
+                    "countersign submit",
+                    "countersign eval run",
+                )
                 if one in page
             ] == []

@@ -15,7 +15,12 @@ def test_a_descent_is_shown_as_what_it_is(console: Console, team: str) -> None:
     checkpoint(world, lowered(world), "half", world.base.ref)
     arrays = load(base_bytes(world)["model.safetensors"])
     del arrays[f"{MODULE}.weight"]
-    checkpoint(world, save(arrays | {f"{MODULE}.qweight": np.ones((1, 8), np.int32)}), "gptq", world.base.ref)
+    checkpoint(
+        world,
+        save(arrays | {f"{MODULE}.qweight": np.ones((1, 8), np.int32)}),
+        "gptq",
+        world.base.ref,
+    )
     with console.signed_in(world.engineer) as client:
         verified = client.get(f"/checkpoints/{team}/half/v/1").text
         claimed = client.get(f"/checkpoints/{team}/gptq/v/1").text

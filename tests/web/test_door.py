@@ -1,4 +1,6 @@
-"""The console's door over plain HTTP: headers, sessions, forged forms, and what never gets through."""
+"""The console's door over plain HTTP: headers, sessions, forged forms, and what never gets
+through.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,23 @@ from tests.build import (
 )
 from tests.web.conftest import Console, form_token
 
-ANYWHERE = ["/", "/login", "/reviews", "/reviews/1", "/adapters", "/deployments", "/audit", "/settings", "/find?q=1",
-            "/nowhere", "/healthz", "/api/v1/me", "/static/app.js", "/static/nothing.js", "/reviews/%00"]  # fmt: skip
+ANYWHERE = [
+    "/",
+    "/login",
+    "/reviews",
+    "/reviews/1",
+    "/adapters",
+    "/deployments",
+    "/audit",
+    "/settings",
+    "/find?q=1",
+    "/nowhere",
+    "/healthz",
+    "/api/v1/me",
+    "/static/app.js",
+    "/static/nothing.js",
+    "/reviews/%00",
+]
 ATTACK = """</textarea><script>document.title='owned'</script><img src=x onerror="alert(1)">"""
 
 
@@ -52,37 +69,63 @@ def reviewer(console: Console) -> Person:
 def test_every_answer_says_what_a_browser_may_do_with_it(console: Console, path: str) -> None:
     answer = httpx.get(console.url + path)
     assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
-    directives = {part.split()[0]: part.split()[1:] for part in answer.headers["content-security-policy"].split("; ")}
+    directives = {
+        part.split()[0]: part.split()[1:]
+        for part in answer.headers["content-security-policy"].split("; ")
+    }
     assert directives["default-src"] == ["'none'"]
     assert directives["script-src"] == directives["style-src"] == ["'self'"]
     assert directives["frame-ancestors"] == directives["base-uri"] == ["'none'"]
 
 
-def test_pages_hold_no_inline_script_or_style(console: Console, quiet: World, reviewer: Person) -> None:
+def test_pages_hold_no_inline_script_or_style(
+    console: Console, quiet: World, reviewer: Person
+) -> None:
     with console.signed_in(reviewer) as client:
-        for path in (f"/reviews/{quiet.review}", "/settings", "/adapters", f"/adapters/{quiet.team}/adapter/v/1"):
+        for path in (
+            f"/reviews/{quiet.review}",
+            "/settings",
+            "/adapters",
+            f"/adapters/{quiet.team}/adapter/v/1",
+        ):
             page = client.get(path).text
-            assert re.findall(r"<script(?! src=)|<style|\sstyle=|\son[a-z]+=|javascript:", page) == []
+            assert (
+                re.findall(r"<script(?! src=)|<style|\sstyle=|\son[a-z]+=|javascript:", page) == []
+            )
 
 
-def test_whoever_is_not_signed_in_comes_back_to_the_page_after_signing_in(console: Console, reviewer: Person) -> None:
+def test_whoever_is_not_signed_in_comes_back_to_the_page_after_signing_in(
+    console: Console, reviewer: Person
+) -> None:
     with httpx.Client(base_url=console.url) as client:
         asked = client.get("/reviews?state=all")
         assert asked.status_code == 303
         target = asked.headers["location"]
         assert parse_qs(urlsplit(target).query)["next"] == ["/reviews?state=all"]
         assert 'value="/reviews?state=all"' in client.get(target).text
-        answer = client.post("/login", data={"token": console.token(reviewer), "destination": "/reviews?state=all"})
+        answer = client.post(
+            "/login", data={"token": console.token(reviewer), "destination": "/reviews?state=all"}
+        )
         assert answer.headers["location"] == "/reviews?state=all"
         assert client.get("/reviews?state=all").status_code == 200
 
 
 @pytest.mark.parametrize(
     "elsewhere",
-    ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/\t/evil.example"],
+    [
+        "https://evil.example/",
+        "//evil.example",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        "/\t/evil.example",
+    ],
 )
-def test_signing_in_never_leads_to_another_site(console: Console, reviewer: Person, elsewhere: str) -> None:
-    answer = httpx.post(console.url + "/login", data={"token": console.token(reviewer), "destination": elsewhere})
+def test_signing_in_never_leads_to_another_site(
+    console: Console, reviewer: Person, elsewhere: str
+) -> None:
+    answer = httpx.post(
+        console.url + "/login", data={"token": console.token(reviewer), "destination": elsewhere}
+    )
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
 
 
@@ -95,12 +138,22 @@ def test_a_wrong_token_opens_nothing(console: Console, token: str) -> None:
     assert answer.headers["x-request-id"] in answer.text
 
 
-def test_the_session_cookie_is_out_of_reach_of_scripts_and_other_sites(console: Console, reviewer: Person) -> None:
-    plain = httpx.post(console.url + "/login", data={"token": console.token(reviewer)}).headers["set-cookie"].lower()
+def test_the_session_cookie_is_out_of_reach_of_scripts_and_other_sites(
+    console: Console, reviewer: Person
+) -> None:
+    plain = (
+        httpx.post(console.url + "/login", data={"token": console.token(reviewer)})
+        .headers["set-cookie"]
+        .lower()
+    )
     assert "httponly" in plain
     assert "samesite=lax" in plain
-    with TestClient(console.app, base_url="https://countersign.example", follow_redirects=False) as client:
-        sealed = client.post("/login", data={"token": console.token(reviewer)}).headers["set-cookie"]
+    with TestClient(
+        console.app, base_url="https://countersign.example", follow_redirects=False
+    ) as client:
+        sealed = client.post("/login", data={"token": console.token(reviewer)}).headers[
+            "set-cookie"
+        ]
     assert sealed.startswith("__Host-countersign=")
     assert "secure" in sealed.lower()
     assert "domain" not in sealed.lower()
@@ -133,8 +186,10 @@ def test_a_session_ends_when_idle_and_at_last_in_any_case(
         assert console.settings.database_url is not None
         owner = create_engine(console.settings.database_url)
         with owner.begin() as connection:
-            moved = text(f"update web_session set {column} = now() - cast(:age as interval) "
-                         "where token_id in (select id from token where account_id = :account)")  # fmt: skip
+            moved = text(
+                f"update web_session set {column} = now() - cast(:age as interval) "
+                "where token_id in (select id from token where account_id = :account)"
+            )
             connection.execute(moved, {"age": age + timedelta(seconds=1), "account": reviewer.id})
         owner.dispose()
         answer = client.get("/reviews")
@@ -145,12 +200,21 @@ def forms(world: World) -> dict[str, dict[str, str]]:
     """Every form that changes something, filled as a browser would."""
     channel = f"/deployments/production/{world.team}/adapter/production"
     return {
-        f"/reviews/{world.review}/decision": {"verdict": "reject", "reason": "It is not good enough."},
+        f"/reviews/{world.review}/decision": {
+            "verdict": "reject",
+            "reason": "It is not good enough.",
+        },
         f"{channel}/canary": {"ref": world.versions[-1], "percent": "5", "reason": "try"},
         f"{channel}/promote": {"reason": "try"},
         f"{channel}/rollback": {"reason": "try"},
-        f"/adapters/{world.team}/adapter/v/2/recall": {"reason": "try", "confirm": world.versions[-1]},
-        f"/adapters/{world.team}/adapter/v/2/delete": {"reason": "try", "confirm": world.versions[-1]},
+        f"/adapters/{world.team}/adapter/v/2/recall": {
+            "reason": "try",
+            "confirm": world.versions[-1],
+        },
+        f"/adapters/{world.team}/adapter/v/2/delete": {
+            "reason": "try",
+            "confirm": world.versions[-1],
+        },
         "/retention/holds": {"over": f"{world.team}/adapter", "case": "Matter 1", "reason": "try"},
         "/retention/holds/1/lift": {"reason": "try"},
         "/retention/settings": {"name": world.team, "retention": "standard", "reason": "try"},
@@ -187,9 +251,12 @@ def test_the_forms_listed_here_are_all_there_are(console: Console, quiet: World)
     from registry.web import accounts, audit, retention, rollouts, versions
     from registry.web import reviews as review_pages
 
-    known = [re.compile(re.sub(r"\{[a-z]+\}", "[^/]+", route.path)) for room in
-             (accounts, audit, retention, review_pages, rollouts, versions) for route in room.router.routes
-             if "POST" in getattr(route, "methods", ()) and route.path != "/login"]  # fmt: skip
+    known = [
+        re.compile(re.sub(r"\{[a-z]+\}", "[^/]+", route.path))
+        for room in (accounts, audit, retention, review_pages, rollouts, versions)
+        for route in room.router.routes
+        if "POST" in getattr(route, "methods", ()) and route.path != "/login"
+    ]
     covered = {pattern for pattern in known for path in forms(quiet) if pattern.fullmatch(path)}
     missing = {pattern.pattern for pattern in known} - {pattern.pattern for pattern in covered}
     # Recall, delete and tags are one handler each, mounted for each kind of line.
@@ -212,7 +279,13 @@ def test_what_others_wrote_stays_text(console: Console, team: str, reviewer: Per
     evaluate(world, world.base.ref, 5)
     evaluate(world, world.versions[-1], 50)
     opened = review_commands.submit(
-        console.store, console.blobs, world.engineer.actor, world.versions[-1], "production", world.use_case, ATTACK
+        console.store,
+        console.blobs,
+        world.engineer.actor,
+        world.versions[-1],
+        "production",
+        world.use_case,
+        ATTACK,
     )
     with console.signed_in(reviewer) as client:
         path = f"/reviews/{opened.review}"
@@ -249,7 +322,9 @@ def test_an_incomplete_decision_comes_back_with_its_words(
     assert reviews.review(console.store, SYSTEM, quiet.review).votes == []
 
 
-def test_a_signature_that_is_not_theirs_is_refused_beside_the_form(console: Console, quiet: World) -> None:
+def test_a_signature_that_is_not_theirs_is_refused_beside_the_form(
+    console: Console, quiet: World
+) -> None:
     draft = reviews.draft(console.store, quiet.compliance.actor, quiet.review).decision
     assert quiet.compliance.key is not None
     assert quiet.risk.key is not None
@@ -259,9 +334,14 @@ def test_a_signature_that_is_not_theirs_is_refused_beside_the_form(console: Cons
     with console.signed_in(quiet.compliance) as client:
         path = f"/reviews/{quiet.review}"
         fields = {
-            "form_token": form_token(client, path), "verdict": "approve", "reason": reason, "salt": salt.hex(),
-            "decision": json.dumps(decision), "key": quiet.compliance.key.id, "signature": signature,
-        }  # fmt: skip
+            "form_token": form_token(client, path),
+            "verdict": "approve",
+            "reason": reason,
+            "salt": salt.hex(),
+            "decision": json.dumps(decision),
+            "key": quiet.compliance.key.id,
+            "signature": signature,
+        }
         answer = client.post(f"{path}/decision", data=fields)
         assert answer.status_code == 422
         assert "The signature is not over this decision" in answer.text
@@ -279,7 +359,12 @@ def test_a_missing_role_is_named_and_its_button_stays(console: Console, team: st
         page = client.get(path).text
         assert "Needs the role engineer." in page
         assert re.search(r"<button[^>]* disabled>Start canary", page)
-        fields = {"form_token": form_token(client, path), "ref": world.versions[-1], "percent": "5", "reason": "try"}
+        fields = {
+            "form_token": form_token(client, path),
+            "ref": world.versions[-1],
+            "percent": "5",
+            "reason": "try",
+        }
         answer = client.post(f"{path}/canary", data=fields)
         assert answer.status_code == 403
         assert "needs the role engineer" in answer.text
@@ -291,7 +376,11 @@ def test_a_share_that_cannot_be_served_is_refused(console: Console, team: str) -
     approved(world)
     with console.signed_in(world.engineer) as client:
         path = f"/deployments/production/{team}/adapter/production"
-        fields = {"form_token": form_token(client, path), "ref": world.versions[-1], "reason": "try"}
+        fields = {
+            "form_token": form_token(client, path),
+            "ref": world.versions[-1],
+            "reason": "try",
+        }
         for percent in ("", "0", "101", "x", "-1", "1e999", "0.001", "nan", "inf"):
             answer = client.post(f"{path}/canary", data=fields | {"percent": percent})
             assert answer.status_code == 422, percent
@@ -305,8 +394,12 @@ def test_a_share_that_cannot_be_served_is_refused(console: Console, team: str) -
 def test_another_teams_things_are_not_found(console: Console, quiet: World) -> None:
     stranger = a_person(console.store, "engineer", team=f"x{quiet.team}")
     with console.signed_in(stranger) as client:
-        for path in (f"/reviews/{quiet.review}", f"/adapters/{quiet.team}/adapter", f"/bases/{quiet.team}/tiny/v/1",
-                     f"/adapters/{quiet.team}/adapter/v/2"):  # fmt: skip
+        for path in (
+            f"/reviews/{quiet.review}",
+            f"/adapters/{quiet.team}/adapter",
+            f"/bases/{quiet.team}/tiny/v/1",
+            f"/adapters/{quiet.team}/adapter/v/2",
+        ):
             assert client.get(path).status_code == 404, path
         assert quiet.team not in client.get("/adapters").text
 
@@ -356,7 +449,9 @@ def test_everybody_starts_where_their_work_lies(console: Console) -> None:
             assert client.get("/").headers["location"] == start
 
 
-def test_colours_are_remembered_and_nothing_else_is_taken(console: Console, reviewer: Person) -> None:
+def test_colours_are_remembered_and_nothing_else_is_taken(
+    console: Console, reviewer: Person
+) -> None:
     with console.signed_in(reviewer) as client:
         token = form_token(client, "/settings")
         client.post("/settings/theme", data={"form_token": token, "theme": "dark"})
@@ -378,19 +473,38 @@ def test_assets_are_named_by_their_content_and_may_be_kept(console: Console) -> 
 def test_a_second_vote_is_barred_before_it_is_written(console: Console, world: World) -> None:
     vote(world, world.compliance)
     with console.signed_in(world.compliance) as client:
-        assert "You have voted. A vote never changes." in client.get(f"/reviews/{world.review}").text
+        assert (
+            "You have voted. A vote never changes." in client.get(f"/reviews/{world.review}").text
+        )
 
 
 def test_a_version_that_replaces_parts_of_its_base_says_so(console: Console, quiet: World) -> None:
-    tensors = {f"base_model.model.{MODULE}.lora_A.weight": (2, 8), f"base_model.model.{MODULE}.lora_B.weight": (8, 2),
-               "base_model.model.model.norm.weight": (8,)}  # fmt: skip
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"],
-              "modules_to_save": ["model.norm"]}  # fmt: skip
-    files = [put(console.blobs, "adapter_model.safetensors", safetensors(tensors)),
-             put(console.blobs, "adapter_config.json", json.dumps(config).encode())]  # fmt: skip
-    draft = versions.Draft("adapter", f"{quiet.team}/risky", files, ADAPTER_META, quiet.base.ref, "legal")
+    tensors = {
+        f"base_model.model.{MODULE}.lora_A.weight": (2, 8),
+        f"base_model.model.{MODULE}.lora_B.weight": (8, 2),
+        "base_model.model.model.norm.weight": (8,),
+    }
+    config = {
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 4,
+        "target_modules": ["q_proj"],
+        "modules_to_save": ["model.norm"],
+    }
+    files = [
+        put(console.blobs, "adapter_model.safetensors", safetensors(tensors)),
+        put(console.blobs, "adapter_config.json", json.dumps(config).encode()),
+    ]
+    draft = versions.Draft(
+        "adapter", f"{quiet.team}/risky", files, ADAPTER_META, quiet.base.ref, "legal"
+    )
     register(console.store, console.blobs, quiet.engineer.actor, draft)
     with console.signed_in(quiet.engineer) as client:
         page = client.get(f"/adapters/{quiet.team}/risky/v/1").text
-        assert "<strong>Risk.</strong> High: it replaces the base&#39;s whole model.norm (modules_to_save)" in page
-        assert "<strong>Risk.</strong>" not in client.get(f"/adapters/{quiet.team}/adapter/v/1").text
+        assert (
+            "<strong>Risk.</strong> High: it replaces the base&#39;s whole model.norm "
+            "(modules_to_save)" in page
+        )
+        assert (
+            "<strong>Risk.</strong>" not in client.get(f"/adapters/{quiet.team}/adapter/v/1").text
+        )

@@ -10,21 +10,30 @@ from registry.web.gates import footing, measures, passed
 
 POLICY = {
     "evidence": {
-        "superiority": {"metric": "exact_match", "over": "base", "confidence": 0.95, "min_items": 20,
-                        "min_gain_points": 0},
+        "superiority": {
+            "metric": "exact_match",
+            "over": "base",
+            "confidence": 0.95,
+            "min_items": 20,
+            "min_gain_points": 0,
+        },
         "contamination": {"exact": 0},
     }
-}  # fmt: skip
+}
 
 
 def judged(only_adapter: int, only_base: int, exact: int) -> VerdictView:
     paired = {"n": 64, "both": 4, "only_adapter": only_adapter, "only_base": only_base}
     paired["neither"] = 64 - 4 - only_adapter - only_base
     evidence: dict[str, Any] = {
-        "eval": {"metric": "exact_match", "paired": paired, "adapter": {"correct": 4 + only_adapter},
-                 "base": {"correct": 4 + only_base}},
+        "eval": {
+            "metric": "exact_match",
+            "paired": paired,
+            "adapter": {"correct": 4 + only_adapter},
+            "base": {"correct": 4 + only_base},
+        },
         "contamination": {"items": 64, "train_rows": 480, "exact": exact, "examples": []},
-    }  # fmt: skip
+    }
     verdict = rules.judge(POLICY, evidence)
     shown = [RuleView(one.rule, one.outcome, one.detail, one.numbers) for one in verdict.rules]
     return VerdictView(verdict.outcome, "production-v1", "sha256:" + "0" * 64, shown)
@@ -61,7 +70,10 @@ def test_a_rule_without_numbers_still_shows_its_sentence() -> None:
 
 
 def test_missing_evidence_is_said_to_be_missing() -> None:
-    told = {row.label: row.text for row in footing({"datasets": [], "training_run": None, "suite": None, "eval": None})}
+    told = {
+        row.label: row.text
+        for row in footing({"datasets": [], "training_run": None, "suite": None, "eval": None})
+    }
     assert told["Data set"] == "not known"
     assert told["Training recipe"] == "not known"
     assert told["Its answers"] == "not evaluated"

@@ -1,4 +1,6 @@
-"""Keeping and letting go in the console: what will happen is said first, what bars it too, and a refusal keeps the words."""
+"""Keeping and letting go in the console: what will happen is said first, what bars it too, and a
+refusal keeps the words.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +28,27 @@ def loose(console: Console) -> World:
     """A world of a team that keeps nothing for any time."""
     team = f"t{secrets.token_hex(4)}"
     retention.assign(
-        console.store, a_person(console.store, "admin").actor, team, "short", "a team that tries things out"
+        console.store,
+        a_person(console.store, "admin").actor,
+        team,
+        "short",
+        "a team that tries things out",
     )
     return a_world(console.store, console.blobs, team)
 
 
 def add(world: World, name: str, seed: int) -> str:
     """A registered adapter; the path of its page."""
-    draft = versions.Draft("adapter", f"{world.team}/{name}", adapter_files(world.blobs, seed),
-                           {**ADAPTER_META, "domain": "legal"}, world.base.ref)  # fmt: skip
-    line, _, number = register(world.store, world.blobs, world.engineer.actor, draft).ref.partition("@v")
+    draft = versions.Draft(
+        "adapter",
+        f"{world.team}/{name}",
+        adapter_files(world.blobs, seed),
+        {**ADAPTER_META, "domain": "legal"},
+        world.base.ref,
+    )
+    line, _, number = register(world.store, world.blobs, world.engineer.actor, draft).ref.partition(
+        "@v"
+    )
     return f"/adapters/{line}/v/{number}"
 
 
@@ -75,7 +88,9 @@ def test_a_version_is_deleted_on_its_page(console: Console, loose: World, open_p
     expect(page.locator("details[open]")).to_contain_text("no page or client gets its files again")
     page.fill("#delete-reason", "Nobody wants it.")
     page.click("button:has-text('Delete v1')")
-    expect(page.locator("#trouble")).to_contain_text(f"Type {ref_of(path)} to confirm what is deleted")
+    expect(page.locator("#trouble")).to_contain_text(
+        f"Type {ref_of(path)} to confirm what is deleted"
+    )
     expect(page.locator("#delete-reason")).to_have_value("Nobody wants it.")
     page.fill("#delete-confirm", ref_of(path))
     page.click("button:has-text('Delete v1')")
@@ -84,7 +99,9 @@ def test_a_version_is_deleted_on_its_page(console: Console, loose: World, open_p
     expect(page.get_by_role("button", name="Delete v1")).to_have_count(0)
 
 
-def test_what_bars_a_deletion_is_said_before_and_refused_all_the_same(console: Console, loose: World) -> None:
+def test_what_bars_a_deletion_is_said_before_and_refused_all_the_same(
+    console: Console, loose: World
+) -> None:
     path = add(loose, "barred", 42)
     base = f"/bases/{loose.team}/tiny/v/1"
     with console.signed_in(loose.engineer) as client:
@@ -92,13 +109,20 @@ def test_what_bars_a_deletion_is_said_before_and_refused_all_the_same(console: C
         page = client.get(base).text
         assert "disabled" in button(page, "Delete v1")
         assert "It is still needed: see under Kept." in page
-        answer = post(client, base, f"{base}/delete", reason="tidy", confirm=f"{loose.team}/tiny@v1")
+        answer = post(
+            client, base, f"{base}/delete", reason="tidy", confirm=f"{loose.team}/tiny@v1"
+        )
         assert (answer.status_code, "stands on it" in answer.text) == (409, True)
-        hold = holds.place(console.store, loose.compliance.actor, ref_of(path), "Matter 2", "An order.")
+        hold = holds.place(
+            console.store, loose.compliance.actor, ref_of(path), "Matter 2", "An order."
+        )
         for shown in (path, base):
             assert f"Legal hold {hold.number} stands over" in client.get(shown).text
         answer = post(client, path, f"{path}/delete", reason="tidy", confirm=ref_of(path))
-        assert (answer.status_code, f"Legal hold {hold.number} stands over" in answer.text) == (409, True)
+        assert (answer.status_code, f"Legal hold {hold.number} stands over" in answer.text) == (
+            409,
+            True,
+        )
         assert ">tidy</textarea>" in answer.text
         strict = a_world(console.store, console.blobs, f"t{secrets.token_hex(4)}")
     with console.signed_in(strict.engineer) as client:
@@ -112,7 +136,9 @@ def test_what_bars_a_deletion_is_said_before_and_refused_all_the_same(console: C
     assert kept.keeping(console.store, SYSTEM, ref_of(path)).tombstone is None
 
 
-def test_a_hold_is_lifted_by_another_reviewer_and_says_what_that_frees(console: Console, loose: World) -> None:
+def test_a_hold_is_lifted_by_another_reviewer_and_says_what_that_frees(
+    console: Console, loose: World
+) -> None:
     path = add(loose, "lifted", 44)
     hold = holds.place(console.store, loose.compliance.actor, ref_of(path), "Matter 3", "An order.")
     at, to = f"/retention?lift={hold.number}", f"/retention/holds/{hold.number}/lift"
@@ -132,16 +158,24 @@ def test_a_hold_is_lifted_by_another_reviewer_and_says_what_that_frees(console: 
         assert f"What it covers ({ref_of(path)}) may be deleted again" in page
         assert "disabled" not in button(page, f"Lift hold {hold.number}")
         assert post(client, at, to, reason=" ").status_code == 422
-        assert post(client, at, to, reason="Settled.").headers["location"] == "/retention?done=lifted"
+        assert (
+            post(client, at, to, reason="Settled.").headers["location"] == "/retention?done=lifted"
+        )
         assert "already-lifted" not in client.get("/retention").text
         again = post(client, at, to, reason="Settled.")
         assert (again.status_code, "was lifted already" in again.text) == (409, True)
-        assert post(client, at, "/retention/holds/999999/lift", reason="Settled.").status_code == 404
+        assert (
+            post(client, at, "/retention/holds/999999/lift", reason="Settled.").status_code == 404
+        )
 
 
 def test_a_class_is_set_on_the_page(console: Console, loose: World) -> None:
     at, to = f"/retention?name={loose.team}/classed", "/retention/settings"
-    fields = {"name": f"{loose.team}/classed", "retention": "medical-6y", "reason": "It reads letters."}
+    fields = {
+        "name": f"{loose.team}/classed",
+        "retention": "medical-6y",
+        "reason": "It reads letters.",
+    }
     with console.signed_in(loose.engineer) as client:
         assert f'value="{loose.team}/classed"' in client.get(at).text
         assert post(client, at, to, **fields).headers["location"] == "/retention?done=classed"
@@ -150,7 +184,10 @@ def test_a_class_is_set_on_the_page(console: Console, loose: World) -> None:
         assert "<option selected>short</option>" in shorter.text
         assert post(client, at, to, **{**fields, "retention": "none-such"}).status_code == 404
         assert post(client, at, to, **{**fields, "name": "Not A Name"}).status_code == 422
-        assert f'href="/retention?name={loose.team}/tiny"' in client.get(f"/bases/{loose.team}/tiny").text
+        assert (
+            f'href="/retention?name={loose.team}/tiny"'
+            in client.get(f"/bases/{loose.team}/tiny").text
+        )
         page = client.get(add(loose, "classed", 45)).text
         assert "Retention class medical-6y" in page
         assert "It is kept until 20" in page
@@ -175,7 +212,10 @@ def test_deleting_and_lifting_ask_for_a_fresh_sign_in(console: Console, loose: W
                     text("alter table token disable trigger user"),
                 )
                 connection.execute(
-                    text("update token set created_at = created_at - cast(:age as interval) where account_id = :who"),
+                    text(
+                        "update token set created_at = created_at - cast(:age as interval) where "
+                        "account_id = :who"
+                    ),
                     {"age": FRESH + timedelta(minutes=1), "who": person.id},
                 )
                 connection.execute(text("alter table token enable trigger user"))

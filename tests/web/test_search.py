@@ -1,4 +1,6 @@
-"""Search on the console: every filter is a link, without scripts, and other teams' versions are not there."""
+"""Search on the console: every filter is a link, without scripts, and other teams' versions are not
+there.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from tests.web.conftest import Console, Watched
 Open = Callable[..., Watched]
 
 
-def test_a_search_is_narrowed_and_widened_by_its_links(console: Console, world: World, open_page: Open) -> None:
+def test_a_search_is_narrowed_and_widened_by_its_links(
+    console: Console, world: World, open_page: Open
+) -> None:
     tags.put(console.store, world.engineer.actor, world.versions[0], "topic", "claims")
     watched = open_page(scripts=False)
     page = watched.page

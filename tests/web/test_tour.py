@@ -10,7 +10,16 @@ import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from registry.commands import deletions, holds, profiles, quotas, retention, rollouts, tags, versions
+from registry.commands import (
+    deletions,
+    holds,
+    profiles,
+    quotas,
+    retention,
+    rollouts,
+    tags,
+    versions,
+)
 from registry.rules.actors import SYSTEM
 from registry.rules.quotas import Limits
 from tests.build import (
@@ -28,7 +37,7 @@ from tests.build import (
     submit,
     train,
     vote,
-)  # fmt: skip
+)
 from tests.web.conftest import Console, Watched, form_token
 
 Open = Callable[..., Watched]
@@ -38,7 +47,9 @@ PAGE_LIMIT = 30_000  # bytes, compressed: page, style sheet and script together
 
 @pytest.fixture(scope="module")
 def tour(console: Console) -> tuple[World, Person, list[str]]:
-    """Every page, with something on it: a canary beside a stable version, a decided and an open review."""
+    """Every page, with something on it: a canary beside a stable version, a decided and an open
+    review.
+    """
     world = a_world(console.store, console.blobs, "tour")
     ref = approved(world)
     engineer = world.engineer.actor
@@ -48,43 +59,105 @@ def tour(console: Console) -> tuple[World, Person, list[str]]:
     evaluate(world, world.versions[-1], 48)
     submit(world, world.versions[-1])
     vote(world, world.risk)
-    retention.assign(console.store, a_person(console.store, "admin").actor, "tour/gone", "short", "for the tour")
-    gone = register(console.store, console.blobs, engineer, versions.Draft(
-        "adapter", "tour/gone", adapter_files(console.blobs, 77), {**ADAPTER_META, "domain": "legal"}, world.base.ref))  # fmt: skip
+    retention.assign(
+        console.store, a_person(console.store, "admin").actor, "tour/gone", "short", "for the tour"
+    )
+    gone = register(
+        console.store,
+        console.blobs,
+        engineer,
+        versions.Draft(
+            "adapter",
+            "tour/gone",
+            adapter_files(console.blobs, 77),
+            {**ADAPTER_META, "domain": "legal"},
+            world.base.ref,
+        ),
+    )
     deletions.delete(console.store, engineer, gone.ref, "Nobody wanted it.")
-    hold = holds.place(console.store, world.compliance.actor, "tour/adapter", "Matter 5512", "An order of the court.")
+    hold = holds.place(
+        console.store,
+        world.compliance.actor,
+        "tour/adapter",
+        "Matter 5512",
+        "An order of the court.",
+    )
     holds.lift(console.store, world.risk.actor, hold.number, "Settled.")
-    stands = holds.place(console.store, world.compliance.actor, ref, "Matter 5513", "Another order.")
+    stands = holds.place(
+        console.store, world.compliance.actor, ref, "Matter 5513", "Another order."
+    )
     quotas.put(console.store, SYSTEM, "tour", Limits(10**9, 1000), "Enough for a tour.")
-    tags.put(console.store, engineer, ref, "topic", "claims, and whatever else a long value says of them")
-    prompts = [put(console.blobs, "prompt", text.encode()).sha256 for text in ("One word.\nNever guess.", "Two words.")]
+    tags.put(
+        console.store, engineer, ref, "topic", "claims, and whatever else a long value says of them"
+    )
+    prompts = [
+        put(console.blobs, "prompt", text.encode()).sha256
+        for text in ("One word.\nNever guess.", "Two words.")
+    ]
     sent(console.store, engineer, *prompts)
-    defined = [profiles.define(console.store, console.blobs, engineer, ref, {
-        "engine": "vllm", "build": "0.33.0", "system_prompt": f"sha256:{one}", "decoding": {"stop": ["\n"], "max_tokens": 9},
-    }).id for one in prompts]  # fmt: skip
+    defined = [
+        profiles.define(
+            console.store,
+            console.blobs,
+            engineer,
+            ref,
+            {
+                "engine": "vllm",
+                "build": "0.33.0",
+                "system_prompt": f"sha256:{one}",
+                "decoding": {"stop": ["\n"], "max_tokens": 9},
+            },
+        ).id
+        for one in prompts
+    ]
     console.sequence()
-    pages = [f"/profiles/{defined[1]}?against={defined[0]}", "/search?team=tour&metric=exact_match%3E%3D0&tag=topic",
-             "/retention?all=1", f"/retention?lift={stands.number}&name=tour&over=tour/tiny@v1",
-             "/adapters/tour/gone/v/1", "/reviews?state=all", f"/reviews/{world.review}",
-             f"/reviews/{world.review - 1}", "/adapters", "/checkpoints", "/bases", "/adapters/tour/adapter",
-             "/adapters/tour/adapter/v/2", "/bases/tour/tiny/v/1",
-             "/deployments", "/deployments/production/tour/adapter/production", "/deployments/dev/tour/adapter/dev",
-             "/audit", "/audit/as-of", "/settings", "/reviews/999999", "/adapters?q=nothing-like-it",
-             "/search", "/search?q=adapter&kind=adapter", "/search?tag=absent"]  # fmt: skip
+    pages = [
+        f"/profiles/{defined[1]}?against={defined[0]}",
+        "/search?team=tour&metric=exact_match%3E%3D0&tag=topic",
+        "/retention?all=1",
+        f"/retention?lift={stands.number}&name=tour&over=tour/tiny@v1",
+        "/adapters/tour/gone/v/1",
+        "/reviews?state=all",
+        f"/reviews/{world.review}",
+        f"/reviews/{world.review - 1}",
+        "/adapters",
+        "/checkpoints",
+        "/bases",
+        "/adapters/tour/adapter",
+        "/adapters/tour/adapter/v/2",
+        "/bases/tour/tiny/v/1",
+        "/deployments",
+        "/deployments/production/tour/adapter/production",
+        "/deployments/dev/tour/adapter/dev",
+        "/audit",
+        "/audit/as-of",
+        "/settings",
+        "/reviews/999999",
+        "/adapters?q=nothing-like-it",
+        "/search",
+        "/search?q=adapter&kind=adapter",
+        "/search?tag=absent",
+    ]
     return world, a_person(console.store, "reviewer", team="compliance"), pages
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
 def test_every_page_is_accessible_fits_and_breaks_no_rule(
-    console: Console, tour: tuple[World, Person, list[str]], open_page: Open, width: int, scheme: str
+    console: Console,
+    tour: tuple[World, Person, list[str]],
+    open_page: Open,
+    width: int,
+    scheme: str,
 ) -> None:
     _, person, pages = tour
     watched = open_page(width=width, scheme=scheme)
     page = watched.page
     violations: list[str] = []
     page.expose_function("broken", lambda what: violations.append(f"{page.url}: {what}"))
-    page.add_init_script("addEventListener('securitypolicyviolation', (e) => broken(e.violatedDirective))")
+    page.add_init_script(
+        "addEventListener('securitypolicyviolation', (e) => broken(e.violatedDirective))"
+    )
     page.goto("/login")
     for path in ["/login", *pages]:
         if path == "/login":
@@ -93,10 +166,14 @@ def test_every_page_is_accessible_fits_and_breaks_no_rule(
             if page.url.endswith("/login"):
                 watched.sign_in(console.token(person))
             page.goto(path)
-        page.evaluate("document.querySelectorAll('main details').forEach((folded) => { folded.open = true; })")
+        page.evaluate(
+            "document.querySelectorAll('main details').forEach((folded) => { folded.open = true; })"
+        )
         found = Axe().run(page, options={"runOnly": WCAG}).response["violations"]
         assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found] == [], path
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} scrolls sideways"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+            f"{path} scrolls sideways"
+        )
     assert violations == []
 
 
@@ -142,8 +219,15 @@ def test_what_is_held_and_what_is_gone_is_told_on_its_page(
         answer = client.post("/retention/holds", data={**form, "reason": "A third order."})
         assert answer.headers["location"] == "/retention?done=held"
         assert "Matter 5514" in client.get("/retention").text
-        assert client.post("/retention/holds", data={**form, "over": "tour/nothing", "reason": "x"}).status_code == 404
+        assert (
+            client.post(
+                "/retention/holds", data={**form, "over": "tour/nothing", "reason": "x"}
+            ).status_code
+            == 404
+        )
     with console.signed_in(world.engineer) as client:
         assert "Needs the role admin or reviewer." in client.get("/retention").text
         form["form_token"] = form_token(client, "/retention")
-        assert client.post("/retention/holds", data={**form, "reason": "Not mine."}).status_code == 403
+        assert (
+            client.post("/retention/holds", data={**form, "reason": "Not mine."}).status_code == 403
+        )

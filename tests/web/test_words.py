@@ -60,7 +60,9 @@ def test_an_arm_says_whether_the_base_serves() -> None:
     assert words.arm(None, "legal/notices") == "nothing"
 
 
-@pytest.mark.parametrize("address", ["javascript:alert(1)", "data:text/html,x", "//evil.example", "", None])
+@pytest.mark.parametrize(
+    "address", ["javascript:alert(1)", "data:text/html,x", "//evil.example", "", None]
+)
 def test_a_reported_address_is_linked_only_over_http(address: str | None) -> None:
     assert words.link(address) == ""
     assert words.link("http://127.0.0.1:5000/#/x") == "http://127.0.0.1:5000/#/x"

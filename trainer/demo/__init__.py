@@ -1,1 +1,3 @@
-"""The main job on real input, driven through the public command line and client by accounts with just the role they need."""
+"""The main job on real input, driven through the public command line and client by accounts with
+just the role they need.
+"""

@@ -1,4 +1,6 @@
-"""`python -m trainer.demo`: the main job on real input, from a base model to a verified log, step by step."""
+"""`python -m trainer.demo`: the main job on real input, from a base model to a verified log, step
+by step.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,29 @@ from trainer.demo.stage import Refusal, Stage, open_stage
 from trainer.demo.table import ending
 
 STEPS: tuple[Callable[[Stage], None], ...] = (
-    steps.fetch, steps.people, steps.base, steps.data, steps.training, steps.evaluation, steps.submission,
-    steps.self_approval, steps.approval, delivery.canary, delivery.promotion, delivery.rollback,
-    delivery.promotion_again, steps.recall, delivery.proof,
-)  # fmt: skip
+    steps.fetch,
+    steps.people,
+    steps.base,
+    steps.data,
+    steps.training,
+    steps.evaluation,
+    steps.submission,
+    steps.self_approval,
+    steps.approval,
+    delivery.canary,
+    delivery.promotion,
+    delivery.rollback,
+    delivery.promotion_again,
+    steps.recall,
+    delivery.proof,
+)
 TRIES = 5
 
 
 def run(stage: Stage) -> None:
-    """Every step in order; one that loses the registry half-way waits for it and looks again what is done."""
+    """Every step in order; one that loses the registry half-way waits for it and looks again what
+    is done.
+    """
     for number, step in enumerate(STEPS, 1):
         if number == 2:
             # The inputs need no registry: they were made while it started.
@@ -53,11 +69,15 @@ def main() -> int:
             stage.start()
             run(stage)
             stage.note("last_run_seconds", round(time.monotonic() - began, 1))
-            stage.note("total_seconds", stage.result.get("total_seconds", stage.result["last_run_seconds"]))
+            stage.note(
+                "total_seconds", stage.result.get("total_seconds", stage.result["last_run_seconds"])
+            )
             stage.say(ending(stage))
             if not stage.ends:
-                stage.say(f"\nServing until Ctrl-C. Console: {stage.url}/  Sign in with the token in "
-                          f"{stage.home}/people/carla/token")  # fmt: skip
+                stage.say(
+                    f"\nServing until Ctrl-C. Console: {stage.url}/  Sign in with the token in "
+                    f"{stage.home}/people/carla/token"
+                )
                 stop.wait()
         finally:
             stage.stop()

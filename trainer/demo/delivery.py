@@ -1,4 +1,6 @@
-"""The delivery half of the main job: canary with real requests, promotion, rollback, promotion again, offline proof."""
+"""The delivery half of the main job: canary with real requests, promotion, rollback, promotion
+again, offline proof.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,16 @@ from trainer.demo.steps import ENVIRONMENT, LINE_OF, final, kinds
 SHARE = 5
 REQUESTS = {False: 60, True: 80}
 LEAST = 3
-"""Requests the candidate must have answered: of 60 at 5 % it meets none in one run of twenty, and no data is no canary."""
+"""Requests the candidate must have answered: of 60 at 5 % it meets none in one run of twenty, and
+no data is no canary.
+"""
 PROBES = 6
 
 
 def canary(stage: Stage) -> None:
-    """The approved version takes 5 % of real requests through the gateway; the base keeps the rest."""
+    """The approved version takes 5 % of real requests through the gateway; the base keeps the
+    rest.
+    """
     with stage.timed("canary"):
         ref = final(stage, stage.client(NORA))
         done = kinds(stage)
@@ -46,7 +52,9 @@ def canary(stage: Stage) -> None:
 
 def promotion(stage: Stage) -> None:
     """The canary becomes the stable version: all requests go to it."""
-    _move(stage, "promotion", 1, "promote", "The canary was clean.", final(stage, stage.client(NORA)))
+    _move(
+        stage, "promotion", 1, "promote", "The canary was clean.", final(stage, stage.client(NORA))
+    )
 
 
 def rollback(stage: Stage) -> None:
@@ -57,9 +65,17 @@ def rollback(stage: Stage) -> None:
 
 
 def promotion_again(stage: Stage) -> None:
-    """The complaint was about another system; the version goes back on, with no new canary needed."""
-    _move(stage, "promotion_again", 3, "promote", "Complaint 5512 was about another system.",
-          final(stage, stage.client(NORA)))  # fmt: skip
+    """The complaint was about another system; the version goes back on, with no new canary
+    needed.
+    """
+    _move(
+        stage,
+        "promotion_again",
+        3,
+        "promote",
+        "Complaint 5512 was about another system.",
+        final(stage, stage.client(NORA)),
+    )
 
 
 def _move(stage: Stage, step: str, after: int, verb: str, reason: str, expected: str) -> None:
@@ -74,10 +90,16 @@ def _move(stage: Stage, step: str, after: int, verb: str, reason: str, expected:
         seen = round(time.monotonic() - began, 2)
         answered = {_ask(stage, f"probe-{number}")[0] for number in range(PROBES)}
         if answered != {expected}:
-            raise Fault("route-not-followed", f"{verb}: {', '.join(map(str, answered))} answered, not {expected}.",
-                        "See the gateway's log.")  # fmt: skip
+            raise Fault(
+                "route-not-followed",
+                f"{verb}: {', '.join(map(str, answered))} answered, not {expected}.",
+                "See the gateway's log.",
+            )
         stage.note(f"{step}_seconds_to_gateway", seen)
-    stage.say(f"  {expected} answers every request; the gateway followed {seen} s after the command began.")
+    stage.say(
+        f"  {expected} answers every request; the gateway followed {seen} s after the command "
+        "began."
+    )
 
 
 def _applied(stage: Stage, generation: int) -> None:
@@ -88,7 +110,11 @@ def _applied(stage: Stage, generation: int) -> None:
             models = httpx.get(f"{stage.urls['gateway']}/v1/models", timeout=10).json()["data"]
         except httpx.HTTPError:
             return False
-        mine = [one["countersign"]["generation"] for one in models if one["id"].startswith(LINE_OF[stage.tiny])]
+        mine = [
+            one["countersign"]["generation"]
+            for one in models
+            if one["id"].startswith(LINE_OF[stage.tiny])
+        ]
         return bool(mine) and mine[0] is not None and mine[0] >= generation
 
     stage.wait("the gateway to follow the route", serves, 300)
@@ -104,15 +130,23 @@ def _prompts(stage: Stage) -> list[str]:
 def _ask(stage: Stage, unit: str, prompt: str = "hello") -> tuple[str, str]:
     """One request as an application sends it; (who answered, by which arm)."""
     answer = httpx.post(
-        f"{stage.urls['gateway']}/v1/chat/completions", headers={"X-Unit-Id": unit}, timeout=120,
-        json={"model": LINE_OF[stage.tiny], "messages": [{"role": "user", "content": prompt}], "max_tokens": 4},
-    )  # fmt: skip
+        f"{stage.urls['gateway']}/v1/chat/completions",
+        headers={"X-Unit-Id": unit},
+        timeout=120,
+        json={
+            "model": LINE_OF[stage.tiny],
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": 4,
+        },
+    )
     answer.raise_for_status()
     return answer.headers["X-Countersign-Version"], answer.headers["X-Countersign-Arm"]
 
 
 def _send(stage: Stage, count: int) -> Counter[str]:
-    """Requests of as many different users, and on until the candidate has answered some; which arm each met."""
+    """Requests of as many different users, and on until the candidate has answered some; which arm
+    each met.
+    """
     prompts = _prompts(stage)
     arms: Counter[str] = Counter({"stable": 0, "candidate": 0})
     most = 10 * count
@@ -123,8 +157,11 @@ def _send(stage: Stage, count: int) -> Counter[str]:
             arms[_ask(stage, f"user-{number}", prompts[number % len(prompts)])[1]] += 1
             bar.show(number + 1, max(count, number + 1), f"{arms['candidate']} by the candidate")
     if arms["candidate"] < LEAST:
-        raise Fault("canary-unmet", f"The candidate answered {arms['candidate']} of {most} requests at {SHARE} %.",
-                    "See the gateway's log.")  # fmt: skip
+        raise Fault(
+            "canary-unmet",
+            f"The candidate answered {arms['candidate']} of {most} requests at {SHARE} %.",
+            "See the gateway's log.",
+        )
     return arms
 
 
@@ -139,20 +176,40 @@ def proof(stage: Stage) -> None:
     with stage.timed("proof"):
         pack = stage.home / "pack.zip"
         pack.unlink(missing_ok=True)
-        stage.wait("the log to be signed to its end", lambda: stage.client(ALEX).tree_head().pending == 0, 60)
+        stage.wait(
+            "the log to be signed to its end",
+            lambda: stage.client(ALEX).tree_head().pending == 0,
+            60,
+        )
         stage.run(ALEX, "audit", "export", "--out", str(pack))
         stage.stop()
         stage.say("  The registry is stopped.")
         key = stage.registry_home / "log.pub"
         stage.say("  alex $ countersign-verify demo/pack.zip --key demo/registry/log.pub")
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")}
-        done = subprocess.run([sys.executable, "-m", "registry.verifier", str(pack), "--key", str(key), "--json"],
-                              text=True, capture_output=True, env=environ, check=False)  # fmt: skip
+        environ = {
+            name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "registry.verifier", str(pack), "--key", str(key), "--json"],
+            text=True,
+            capture_output=True,
+            env=environ,
+            check=False,
+        )
         if done.returncode:
-            raise Fault("log-not-verified", (done.stdout + done.stderr).strip()[-500:], "Do not trust this registry.")
+            raise Fault(
+                "log-not-verified",
+                (done.stdout + done.stderr).strip()[-500:],
+                "Do not trust this registry.",
+            )
         found = json.loads(done.stdout)
-        stage.note("log", {"events": found["events"], "votes": found["votes"], "root": found["root"]})
-    stage.say(f"  Valid: {found['events']} events and {found['votes']} signed votes under root {found['root']}.")
+        stage.note(
+            "log", {"events": found["events"], "votes": found["votes"], "root": found["root"]}
+        )
+    stage.say(
+        f"  Valid: {found['events']} events and {found['votes']} signed votes under root "
+        f"{found['root']}."
+    )
     if not stage.ends:
         stage.start()
         stage.await_ready()

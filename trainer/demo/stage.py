@@ -1,4 +1,6 @@
-"""The demo's stage: where it keeps things, the registry it runs against, its people, and how it speaks."""
+"""The demo's stage: where it keeps things, the registry it runs against, its people, and how it
+speaks.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ EXTRAS = ("trainer", "mlflow", "engine", "gateway")
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who takes part: one account, one role, one token, and for those who sign a key of his own."""
+    """Somebody who takes part: one account, one role, one token, and for those who sign a key of
+    his own.
+    """
 
     name: str
     role: str
@@ -87,19 +91,34 @@ class Stage:
         print(text, file=self.out, flush=True)
 
     def start(self) -> None:
-        """Start the registry with everything beside it, as a user would; `await_ready` says when it answers."""
+        """Start the registry with everything beside it, as a user would; `await_ready` says when it
+        answers.
+        """
         self._began = time.monotonic()
-        command = ["up", "--home", str(self.registry_home), "--port", str(self.port), "--json",
-                   "--with", ",".join(EXTRAS)]  # fmt: skip
+        command = [
+            "up",
+            "--home",
+            str(self.registry_home),
+            "--port",
+            str(self.port),
+            "--json",
+            "--with",
+            ",".join(EXTRAS),
+        ]
         self.say(f"  $ countersign {shlex.join(_short(tuple(command), self.home))}")
         log = (self.home / "registry.log").open("a")
         self.server = subprocess.Popen(
-            [sys.executable, "-m", "registry", *command], stdout=subprocess.PIPE, stderr=log, text=True,
+            [sys.executable, "-m", "registry", *command],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
             preexec_fn=_die_with_parent,  # no other thread runs when the demo starts it
-        )  # fmt: skip
+        )
         log.close()
         self._first_line = ""
-        self._reader = threading.Thread(target=self._read_first_line, args=(self.server,), daemon=True)
+        self._reader = threading.Thread(
+            target=self._read_first_line, args=(self.server,), daemon=True
+        )
         self._reader.start()
 
     def _read_first_line(self, server: subprocess.Popen[str]) -> None:
@@ -108,7 +127,9 @@ class Stage:
         self._seconds = time.monotonic() - self._began
 
     def await_ready(self) -> float:
-        """Seconds from the start until it answered; Unavailable with its own last words when it never does."""
+        """Seconds from the start until it answered; Unavailable with its own last words when it
+        never does.
+        """
         assert self.server is not None
         self._reader.join()
         patience = time.monotonic() + 60
@@ -121,8 +142,11 @@ class Stage:
                 self.start()
                 self._reader.join()
                 continue
-            raise Unavailable("registry-not-started", said[-1] if said else "The registry did not start.",
-                              f"See {self.home / 'registry.log'}.")  # fmt: skip
+            raise Unavailable(
+                "registry-not-started",
+                said[-1] if said else "The registry did not start.",
+                f"See {self.home / 'registry.log'}.",
+            )
         self.urls = {key: value for key, value in json.loads(self._first_line).items() if value}
         return self._seconds
 
@@ -156,15 +180,29 @@ class Stage:
         return Countersign(self.url, self.token(person))
 
     def run(self, person: Person | None, *words: str, quiet: bool = False) -> Any:
-        """One command as this person would type it; its JSON answer. Refusal when it exits otherwise than 0."""
+        """One command as this person would type it; its JSON answer. Refusal when it exits
+        otherwise than 0.
+        """
         if not quiet:
-            self.say(f"  {person.name if person else 'admin'} $ countersign {shlex.join(_short(words, self.home))}")
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")}
+            self.say(
+                f"  {person.name if person else 'admin'} $ countersign "
+                f"{shlex.join(_short(words, self.home))}"
+            )
+        environ = {
+            name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")
+        }
         environ["COUNTERSIGN_URL"] = self.url
         environ["COUNTERSIGN_TOKEN"] = self.token(person) if person else self.urls["admin_token"]
-        environ["COUNTERSIGN_CONFIG_DIR"] = str(self.folder(person) if person else self.home / "people" / "admin")
-        done = subprocess.run([sys.executable, "-m", "registry", *words, "--json"], env=environ, text=True,
-                              capture_output=True, check=False)  # fmt: skip
+        environ["COUNTERSIGN_CONFIG_DIR"] = str(
+            self.folder(person) if person else self.home / "people" / "admin"
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "registry", *words, "--json"],
+            env=environ,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
         if done.returncode:
             raise Refusal(done.returncode, _problem(done.stderr))
         return json.loads(done.stdout) if done.stdout.strip() else {}
@@ -199,13 +237,18 @@ class Stage:
             except Unavailable:
                 pass
             if time.monotonic() > deadline:
-                raise Unavailable("demo-waited", f"Waited {seconds:.0f} s for {what}.",
-                                  f"See the logs under {self.registry_home}.")  # fmt: skip
+                raise Unavailable(
+                    "demo-waited",
+                    f"Waited {seconds:.0f} s for {what}.",
+                    f"See the logs under {self.registry_home}.",
+                )
             time.sleep(0.2)
 
 
 def _die_with_parent() -> None:
-    """Ask Linux to end the registry when the demo is killed, so that the next run finds the home free."""
+    """Ask Linux to end the registry when the demo is killed, so that the next run finds the home
+    free.
+    """
     if sys.platform == "linux":
         import ctypes
 
@@ -233,7 +276,9 @@ def _problem(stderr: str) -> dict[str, Any]:
 
 
 def open_stage() -> Stage:
-    """The stage of this run: DEMO_BASE=tiny takes the small model, DEMO_HOME another place, DEMO_PORT another port."""
+    """The stage of this run: DEMO_BASE=tiny takes the small model, DEMO_HOME another place,
+    DEMO_PORT another port.
+    """
     tiny = os.environ.get("DEMO_BASE", "") == "tiny"
     home = Path(os.environ.get("DEMO_HOME") or f"var/demo{'-tiny' if tiny else ''}").absolute()
     home.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -242,9 +287,15 @@ def open_stage() -> Stage:
     if kept.exists():
         stage.result = json.loads(kept.read_text())
         if stage.result.get("base") != ("tiny" if tiny else "smollm2-135m"):
-            raise Conflict("demo-home-taken", f"{home} holds a demo on another base model.",
-                           "Choose another DEMO_HOME.")  # fmt: skip
+            raise Conflict(
+                "demo-home-taken",
+                f"{home} holds a demo on another base model.",
+                "Choose another DEMO_HOME.",
+            )
     else:
-        stage.result = {"base": "tiny" if tiny else "smollm2-135m", "began": datetime.now(UTC).isoformat()}
+        stage.result = {
+            "base": "tiny" if tiny else "smollm2-135m",
+            "began": datetime.now(UTC).isoformat(),
+        }
         stage.save()
     return stage

@@ -7,12 +7,22 @@ from typing import Any
 from trainer.demo.stage import Stage
 
 TITLES = {
-    "inputs": "Fetch and unpack the inputs", "people": "Let people in", "base": "Register the base model",
-    "data": "Register the data set, freeze the suite", "training": "Train", "evaluation": "Evaluate base and adapter",
-    "submission": "Check the gate, submit", "self_approval": "Refuse self-approval", "approval": "Two signed approvals",
-    "canary": "Canary with real requests", "promotion": "Promote", "rollback": "Roll back",
-    "promotion_again": "Promote again", "recall": "Recall the save point", "proof": "Export and verify offline",
-}  # fmt: skip
+    "inputs": "Fetch and unpack the inputs",
+    "people": "Let people in",
+    "base": "Register the base model",
+    "data": "Register the data set, freeze the suite",
+    "training": "Train",
+    "evaluation": "Evaluate base and adapter",
+    "submission": "Check the gate, submit",
+    "self_approval": "Refuse self-approval",
+    "approval": "Two signed approvals",
+    "canary": "Canary with real requests",
+    "promotion": "Promote",
+    "rollback": "Roll back",
+    "promotion_again": "Promote again",
+    "recall": "Recall the save point",
+    "proof": "Export and verify offline",
+}
 
 
 def _rate(found: dict[str, Any]) -> str:
@@ -31,11 +41,13 @@ def ending(stage: Stage) -> str:
         "Base, exactly right": _rate(result["accuracy_base"]),
         "Adapter, exactly right": _rate(result["accuracy_adapter"]),
         "Training": f"{result['training']['seconds']:.0f} s, {result['training']['steps']} steps, "
-                    f"{result['training']['tokens_per_second']:.0f} tokens/s",
+        f"{result['training']['tokens_per_second']:.0f} tokens/s",
         "Peak memory of training": f"{result['training']['peak_memory_bytes'] / 2**20:,.0f} MB",
-        "Canary": f"{arms.get('candidate', 0)} of {arms.get('requests', 0)} requests by the candidate",
-        "Log": f"{result['log']['events']} events, {result['log']['votes']} signed votes, valid offline",
+        "Canary": f"{arms.get('candidate', 0)} of {arms.get('requests', 0)} requests by the "
+        "candidate",
+        "Log": f"{result['log']['events']} events, {result['log']['votes']} signed votes, valid "
+        "offline",
         "Console": f"{stage.url}/",
-    }  # fmt: skip
+    }
     lines += ["", *(f"{name:<26}{value}" for name, value in facts.items())]
     return "\n".join(lines)

@@ -6,7 +6,9 @@ from registry.api.hub import files, models, others
 
 
 def router() -> APIRouter:
-    """Repositories under /api, their files at the root, and an answer to all else that clients ask of a Hub."""
+    """Repositories under /api, their files at the root, and an answer to all else that clients ask
+    of a Hub.
+    """
     whole = APIRouter(include_in_schema=False)
     whole.include_router(models.router)
     whole.include_router(files.router)

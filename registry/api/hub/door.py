@@ -19,18 +19,44 @@ from registry.callers import actor_of
 from registry.errors import Forbidden, NotFound, RegistryError
 from registry.rules.actors import Actor
 
-PULLS = Counter("countersign_pulls", "Requests of the Hub dialect by outcome.", ["outcome"], registry=None)
-CODES = {"repo-unknown": "RepoNotFound", "revision-unknown": "RevisionNotFound", "entry-unknown": "EntryNotFound"}
-# A repository's first segment may not be a page of the console: /adapters/acme/resolve/v/3 is an adapter's page.
-RESERVED = frozenset({"adapters", "bases", "checkpoints", "deployments", "reviews", "audit", "settings", "static",
-                      "login", "logout", "find", "problems", "api"})  # fmt: skip
+PULLS = Counter(
+    "countersign_pulls", "Requests of the Hub dialect by outcome.", ["outcome"], registry=None
+)
+CODES = {
+    "repo-unknown": "RepoNotFound",
+    "revision-unknown": "RevisionNotFound",
+    "entry-unknown": "EntryNotFound",
+}
+# A repository's first segment may not be a page of the console: /adapters/acme/resolve/v/3 is an
+# adapter's page.
+RESERVED = frozenset(
+    {
+        "adapters",
+        "bases",
+        "checkpoints",
+        "deployments",
+        "reviews",
+        "audit",
+        "settings",
+        "static",
+        "login",
+        "logout",
+        "find",
+        "problems",
+        "api",
+    }
+)
 LONGEST = 1024
 T = TypeVar("T")
 
 
 def actor(request: Request) -> Actor:
-    """The caller behind his token, bare or after `hf_`: clients in JavaScript send no token that begins otherwise."""
-    return actor_of(store_of(request), bearer(request).removeprefix("hf_"), "rest", request.state.request_id)
+    """The caller behind his token, bare or after `hf_`: clients in JavaScript send no token that
+    begins otherwise.
+    """
+    return actor_of(
+        store_of(request), bearer(request).removeprefix("hf_"), "rest", request.state.request_id
+    )
 
 
 Caller = Annotated[Actor, Depends(actor)]
@@ -42,8 +68,12 @@ def header(words: str) -> str:
 
 
 def refused(error: RegistryError) -> Response:
-    """The answer of an error; a RevisionNotFound is the only one that stops a client with a warm cache."""
-    status = 400 if error.family == "invalid" else STATUSES[error.family]  # as the Hub: its clients then show the words
+    """The answer of an error; a RevisionNotFound is the only one that stops a client with a warm
+    cache.
+    """
+    status = (
+        400 if error.family == "invalid" else STATUSES[error.family]
+    )  # as the Hub: its clients then show the words
     headers = {"X-Error-Message": header(error.detail)}
     if code := CODES.get(error.kind):
         headers["X-Error-Code"] = code
@@ -51,7 +81,9 @@ def refused(error: RegistryError) -> Response:
         headers["WWW-Authenticate"] = 'Bearer realm="countersign"'
         if error.kind == "token-missing":
             headers["X-Error-Code"] = "RepoNotFound"
-        else:  # clients know these very words for a bad token; without them they say that there is no such repository
+        # clients know these very words for a bad token; without them they say that there is no such
+        # repository
+        else:
             headers["X-Error-Message"] = "Invalid credentials in Authorization header"
     elif status == 503:
         headers["Retry-After"] = "2"
@@ -63,7 +95,9 @@ def refused(error: RegistryError) -> Response:
 
 
 class HubRoute(APIRoute):
-    """A route that answers every named error in the dialect, and leaves the console its own paths."""
+    """A route that answers every named error in the dialect, and leaves the console its own
+    paths.
+    """
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         first = scope.get("path", "").split("/", 2)[1:2]
@@ -80,7 +114,8 @@ class HubRoute(APIRoute):
                 PULLS.labels("done").inc()
             except RegistryError as error:
                 answer = refused(error)
-            # What is said depends on who asks and on the hour: no cache between may keep it for another.
+            # What is said depends on who asks and on the hour: no cache between may keep it for
+            # another.
             answer.headers.setdefault("Cache-Control", "private, no-cache")
             answer.headers["Vary"] = "Authorization"
             return answer
@@ -103,27 +138,37 @@ def segments(request: Request) -> list[str]:
 
 def read_only() -> Forbidden:
     """Whoever writes learns where; whether what he writes to is there, he does not."""
-    return Forbidden("read-only", "Nothing can be written through the Hub's protocol.",
-                     "Use countersign adapter add, or the REST API.")  # fmt: skip
+    return Forbidden(
+        "read-only",
+        "Nothing can be written through the Hub's protocol.",
+        "Use countersign adapter add, or the REST API.",
+    )
 
 
 def no_route(request: Request) -> NotFound:
     """A question that only the Hub answers."""
-    return NotFound("route-unknown", f"There is nothing at {request.url.path[:200]}.",
-                    "Countersign answers the Hub's reading of models; docs/hub.md lists it.")  # fmt: skip
+    return NotFound(
+        "route-unknown",
+        f"There is nothing at {request.url.path[:200]}.",
+        "Countersign answers the Hub's reading of models; docs/hub.md lists it.",
+    )
 
 
 def unknown(what: str, commit: str | None = None) -> NotFound:
     """A file or route that is not there; with the commit, clients remember the absence."""
     facts = {"commit": commit} if commit else {}
-    return NotFound("entry-unknown", f"There is no {what[:200]}.", "See /tree for the files there are.", **facts)
+    return NotFound(
+        "entry-unknown", f"There is no {what[:200]}.", "See /tree for the files there are.", **facts
+    )
 
 
 def first(rest: list[str], look: Callable[[str, list[str]], T]) -> T:
-    """What `look` finds for a revision and the path after it; a full ref may come with its slashes unquoted.
+    """What `look` finds for a revision and the path after it; a full ref may come with its slashes
+    unquoted.
 
-    `refs/heads/main` then is three segments, `refs/heads/production/beta` four. No other revision is guessed at: that
-    `production/beta` is a folder of `production` and no channel is what a client means that quotes.
+    `refs/heads/main` then is three segments, `refs/heads/production/beta` four. No other revision
+    is guessed at: that `production/beta` is a folder of `production` and no channel is what a
+    client means that quotes.
     """
     if rest[0] != "refs" or len(rest) < 3:
         return look(rest[0], rest[1:])

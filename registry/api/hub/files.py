@@ -1,4 +1,6 @@
-"""Bytes of a revision: `/{ns}/{name}/resolve/{rev}/{path}`, whole, in ranges, or by a presigned address."""
+"""Bytes of a revision: `/{ns}/{name}/resolve/{rev}/{path}`, whole, in ranges, or by a presigned
+address.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,18 @@ def resolve(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) 
         parts = [*parts[3:5], "resolve", *parts[5:]]
     found, file = _named(store, caller, parts)
     headers = _headers(found, file)
-    # Who asks about a file, by HEAD or for its first byte alone, is answered here. An address signed for GET refuses HEAD,
-    # clients that got it so go on from it when it is long over, and hf-hub (Rust) up to 0.5 takes our token along to it.
+    # Who asks about a file, by HEAD or for its first byte alone, is answered here. An address
+    # signed for GET refuses HEAD, clients that got it so go on from it when it is long over, and
+    # hf-hub (Rust) up to 0.5 takes our token along to it.
     asking = request.method == "HEAD" or pieces.span(request, file.size) == (0, 1)
     if not asking and (place := blobs.presign(file.sha256, SECONDS)):
         etag = f'"{file.sha256}"'
-        headers |= {"Location": place, "ETag": etag, "X-Linked-Etag": etag, "X-Linked-Size": str(file.size)}
+        headers |= {
+            "Location": place,
+            "ETag": etag,
+            "X-Linked-Etag": etag,
+            "X-Linked-Size": str(file.size),
+        }
         return Response(None, 302, headers)
     return pieces.answer(request, blobs, file.sha256, file.size, headers)
 
@@ -49,7 +57,10 @@ def raw(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) -> R
 
 
 def _named(store: Store, caller: Actor, parts: list[str]) -> tuple[Pulled, FileView]:
-    if len(parts) < 5 or parts[2] not in ("resolve", "raw"):  # a slash that was quoted is no separator
+    if len(parts) < 5 or parts[2] not in (
+        "resolve",
+        "raw",
+    ):  # a slash that was quoted is no separator
         raise unknown("file without a revision and a path")
 
     def look(revision: str, inner: list[str]) -> tuple[Pulled, FileView]:
@@ -64,4 +75,7 @@ def _named(store: Store, caller: Actor, parts: list[str]) -> tuple[Pulled, FileV
 
 def _headers(found: Pulled, file: FileView) -> dict[str, str]:
     name = quote(file.path.rpartition("/")[2], safe="")
-    return {"X-Repo-Commit": found.commit, "Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
+    return {
+        "X-Repo-Commit": found.commit,
+        "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+    }

@@ -14,7 +14,16 @@ from starlette.concurrency import run_in_threadpool
 
 from registry.api.door import TheBlobs, TheStore
 from registry.api.hub import shapes
-from registry.api.hub.door import RESERVED, Caller, HubRoute, first, no_route, read_only, segments, unknown
+from registry.api.hub.door import (
+    RESERVED,
+    Caller,
+    HubRoute,
+    first,
+    no_route,
+    read_only,
+    segments,
+    unknown,
+)
 from registry.blobs.store import Blobs
 from registry.db.store import Store
 from registry.errors import Invalid
@@ -25,9 +34,15 @@ from registry.views.pulls import Pulled
 router = APIRouter(prefix="/api", route_class=HubRoute)
 MOST_PATHS = 1000
 PAGE = 100
-"""Repositories of one page, whatever is asked: each is judged for the caller, and clients follow the link to the next."""
-UNJUDGED = frozenset({"apps", "emissions_thresholds", "inference", "inference_provider", "num_parameters"})
-"""Filters of the Hub's that nothing here answers: to leave them aside would list what was not asked for."""
+"""Repositories of one page, whatever is asked: each is judged for the caller, and clients follow
+the link to the next.
+"""
+UNJUDGED = frozenset(
+    {"apps", "emissions_thresholds", "inference", "inference_provider", "num_parameters"}
+)
+"""Filters of the Hub's that nothing here answers: to leave them aside would list what was not asked
+for.
+"""
 
 
 @router.api_route("/whoami-v2", methods=["GET", "HEAD"])
@@ -35,9 +50,14 @@ def whoami(caller: Caller) -> dict[str, Any]:
     """Who the token is."""
     teams = sorted({grant.team for grant in caller.grants if grant.team})
     token = {"displayName": "countersign", "role": "read"}
-    return {"type": "user", "name": caller.name, "fullname": caller.name, "isPro": False,
-            "orgs": [{"name": team} for team in teams],
-            "auth": {"type": "access_token", "accessToken": token}}  # fmt: skip
+    return {
+        "type": "user",
+        "name": caller.name,
+        "fullname": caller.name,
+        "isPro": False,
+        "orgs": [{"name": team} for team in teams],
+        "auth": {"type": "access_token", "accessToken": token},
+    }
 
 
 @router.api_route("/agent-harnesses", methods=["GET", "HEAD"])
@@ -48,10 +68,18 @@ def harnesses() -> Response:
 
 @router.api_route("/models", methods=["GET", "HEAD"])
 def models(
-    request: Request, store: TheStore, caller: Caller, author: str | None = None, search: str | None = None,
-    sort: str = "", limit: str = "", cursor: str = "",
-) -> Response:  # fmt: skip
-    """Repositories whose main the caller may pull; `filter` takes tags: base, adapter, checkpoint, peft, license:..."""
+    request: Request,
+    store: TheStore,
+    caller: Caller,
+    author: str | None = None,
+    search: str | None = None,
+    sort: str = "",
+    limit: str = "",
+    cursor: str = "",
+) -> Response:
+    """Repositories whose main the caller may pull; `filter` takes tags: base, adapter, checkpoint,
+    peft, license:...
+    """
     asked = request.query_params
     if foreign := UNJUDGED & {key for key, value in asked.items() if value}:
         raise Invalid(
@@ -61,8 +89,17 @@ def models(
         )
     tags = {one for one in asked.getlist("filter") if one}
     full = _true(asked.get("full", "")) or "siblings" in shapes.properties(asked)
-    page, after = pulls.listed(store, caller, author, search, tags & shapes.KINDS, sort, cursor,
-                               min(_size(limit, PAGE), PAGE), files=full)  # fmt: skip
+    page, after = pulls.listed(
+        store,
+        caller,
+        author,
+        search,
+        tags & shapes.KINDS,
+        sort,
+        cursor,
+        min(_size(limit, PAGE), PAGE),
+        files=full,
+    )
     rows = [shapes.info(one) for one in page if one.repo.partition("/")[0] not in RESERVED]
     if _true(asked.get("gated", "")) or asked.get("pipeline_tag", shapes.TASK) != shapes.TASK:
         rows = []
@@ -83,7 +120,9 @@ def model(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) ->
         case []:
             return _info(request, blobs, pulls.revision(store, caller, team, name, "main"))
         case ["revision", *revision] if revision:
-            return _info(request, blobs, pulls.revision(store, caller, team, name, "/".join(revision)))
+            return _info(
+                request, blobs, pulls.revision(store, caller, team, name, "/".join(revision))
+            )
         case ["tree", *inner] if inner:
             return first(inner, partial(_tree, request, store, blobs, caller, team, name))
         case ["refs"]:
@@ -125,8 +164,16 @@ async def paths(request: Request, store: TheStore, blobs: TheBlobs, caller: Call
             given = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=MOST_PATHS + 10)
     wanted = given.get("paths", []) if isinstance(given, dict) else None
     wanted = [wanted] if isinstance(wanted, str) else wanted
-    if not isinstance(wanted, list) or len(wanted) > MOST_PATHS or not all(isinstance(one, str) for one in wanted):
-        raise Invalid("bad-paths", "The field paths cannot be read.", f"Send up to {MOST_PATHS} paths as a form.")
+    if (
+        not isinstance(wanted, list)
+        or len(wanted) > MOST_PATHS
+        or not all(isinstance(one, str) for one in wanted)
+    ):
+        raise Invalid(
+            "bad-paths",
+            "The field paths cannot be read.",
+            f"Send up to {MOST_PATHS} paths as a form.",
+        )
     expand = given.get("expand", "")
     wide = _true(str(expand[0] if isinstance(expand, list) and expand else expand))
     return await run_in_threadpool(_paths, store, blobs, caller, parts, wanted, wide)
@@ -134,27 +181,40 @@ async def paths(request: Request, store: TheStore, blobs: TheBlobs, caller: Call
 
 def _paths(
     store: Store, blobs: Blobs, caller: Actor, parts: list[str], wanted: list[str], wide: bool
-) -> Response:  # fmt: skip
+) -> Response:
     found = pulls.revision(store, caller, parts[0], parts[1], "/".join(parts[3:]))
     every = {entry["path"]: entry for entry in shapes.tree(blobs, found, "", True) or []}
-    named = [every[one] for one in dict.fromkeys(path.strip("/") for path in wanted) if one in every]
+    named = [
+        every[one] for one in dict.fromkeys(path.strip("/") for path in wanted) if one in every
+    ]
     return JSONResponse(shapes.told(named, found) if wide else named)
 
 
 def _tree(
-    request: Request, store: Store, blobs: Blobs, caller: Actor, team: str, name: str, revision: str, path: list[str]
-) -> Response:  # fmt: skip
+    request: Request,
+    store: Store,
+    blobs: Blobs,
+    caller: Actor,
+    team: str,
+    name: str,
+    revision: str,
+    path: list[str],
+) -> Response:
     found, asked = pulls.revision(store, caller, team, name, revision), request.query_params
     under = "/".join(path).strip("/")
     entries = shapes.tree(blobs, found, under, _true(asked.get("recursive", "")))
     if entries is None:
         raise unknown(f"folder '{under}' in {found.ref}", found.commit)
-    return _sliced(request, shapes.told(entries, found) if _true(asked.get("expand", "")) else entries, 1000)
+    return _sliced(
+        request, shapes.told(entries, found) if _true(asked.get("expand", "")) else entries, 1000
+    )
 
 
 def _info(request: Request, blobs: Blobs, found: Pulled) -> Response:
     asked = request.query_params
-    return JSONResponse(shapes.only(shapes.info(found, blobs if _true(asked.get("blobs", "")) else None), asked))
+    return JSONResponse(
+        shapes.only(shapes.info(found, blobs if _true(asked.get("blobs", "")) else None), asked)
+    )
 
 
 def _true(text: str) -> bool:
@@ -163,14 +223,23 @@ def _true(text: str) -> bool:
 
 def _size(limit: str, usual: int) -> int:
     if limit and not (limit.isascii() and limit.isdigit()):
-        raise Invalid("bad-limit", f"A page cannot have '{limit[:40]}' entries.", "Write limit as a number, 1 to 1000.")
+        raise Invalid(
+            "bad-limit",
+            f"A page cannot have '{limit[:40]}' entries.",
+            "Write limit as a number, 1 to 1000.",
+        )
     return min(max(int(limit[:9]), 1), 1000) if limit else usual
 
 
 def _sliced(request: Request, rows: list[dict[str, Any]], usual: int) -> Response:
-    size, cursor = _size(request.query_params.get("limit", ""), usual), request.query_params.get("cursor", "")
+    size, cursor = (
+        _size(request.query_params.get("limit", ""), usual),
+        request.query_params.get("cursor", ""),
+    )
     start = int(cursor) if cursor.isascii() and cursor.isdigit() and len(cursor) < 9 else 0
-    return _paged(request, rows[start : start + size], str(start + size) if len(rows) > start + size else None)
+    return _paged(
+        request, rows[start : start + size], str(start + size) if len(rows) > start + size else None
+    )
 
 
 def _paged(request: Request, rows: list[dict[str, Any]], after: str | None) -> Response:
@@ -178,6 +247,10 @@ def _paged(request: Request, rows: list[dict[str, Any]], after: str | None) -> R
         return JSONResponse(rows)
     kept = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]
     public = request.app.state.settings.public_url or str(request.base_url)
-    path = (request.scope.get("raw_path") or request.url.path.encode()).partition(b"?")[0].decode("ascii")
+    path = (
+        (request.scope.get("raw_path") or request.url.path.encode())
+        .partition(b"?")[0]
+        .decode("ascii")
+    )
     link = f"<{public.rstrip('/')}{path}?{urlencode([*kept, ('cursor', after)])}>"
     return JSONResponse(rows, headers={"Link": f'{link}; rel="next"'})

@@ -13,7 +13,10 @@ from registry.api.hub.door import Caller, HubRoute, no_route, read_only, segment
 from registry.errors import NotFound
 
 KINDS = frozenset({"datasets", "spaces", "kernels", "buckets"})
-GIT = "Countersign speaks no git: pull with hf download, and bring new versions by countersign adapter add.\n"
+GIT = (
+    "Countersign speaks no git: pull with hf download, and bring new versions by countersign "
+    "adapter add.\n"
+)
 
 
 class _Rest(HubRoute):
@@ -29,8 +32,11 @@ router = APIRouter(route_class=_Rest)
 
 
 def _models_only(name: str) -> NotFound:
-    return NotFound("repo-unknown", f"There is no {name}: Countersign gives out models only.",
-                    "Data sets and the rest are asked for under /api/v1.")  # fmt: skip
+    return NotFound(
+        "repo-unknown",
+        f"There is no {name}: Countersign gives out models only.",
+        "Data sets and the rest are asked for under /api/v1.",
+    )
 
 
 @router.api_route("/api/{rest:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
@@ -53,8 +59,12 @@ def resolve(caller: Caller, kind: str, ns: str, name: str) -> Response:
 @router.api_route("/{ns}/{name}/info/{rest:path}", methods=["GET", "HEAD", "POST"])
 @router.api_route("/{ns}/{name}/git-{verb}", methods=["GET", "POST"])
 def git(request: Request) -> Response:
-    """git and git-lfs, which show their users plain text and `message`; the same for every name, there or not."""
+    """git and git-lfs, which show their users plain text and `message`; the same for every name,
+    there or not.
+    """
     said: dict[str, Any] = {"status_code": 403, "headers": {"X-Error-Message": GIT.strip()}}
     if "/info/lfs" in request.url.path:
-        return JSONResponse({"message": GIT.strip()}, media_type="application/vnd.git-lfs+json", **said)
+        return JSONResponse(
+            {"message": GIT.strip()}, media_type="application/vnd.git-lfs+json", **said
+        )
     return PlainTextResponse(GIT, **said)

@@ -16,16 +16,52 @@ from registry.views.versions import FileView
 
 KINDS = frozenset({"base", "adapter", "checkpoint"})
 TASK = "text-generation"
-EXPANDABLE = frozenset({
-    "author", "baseModels", "cardData", "childrenModelCount", "config", "createdAt", "disabled", "downloads", "downloadsAllTime",
-    "evalResults", "formatted", "gated", "gguf", "inference", "inferenceProviderMapping", "lastModified", "library_name",
-    "likes", "mask_token", "model-index", "pipeline_tag", "private", "providersMapping", "resourceGroup", "safetensors",
-    "securityStatus", "sha", "siblings", "spaces", "tags", "transformersInfo", "trendingScore", "usedStorage", "widgetData",
-    "xetEnabled",
-})  # fmt: skip
-"""What clients may want expanded; what of it there is nothing to say about here is left out of the answer."""
+EXPANDABLE = frozenset(
+    {
+        "author",
+        "baseModels",
+        "cardData",
+        "childrenModelCount",
+        "config",
+        "createdAt",
+        "disabled",
+        "downloads",
+        "downloadsAllTime",
+        "evalResults",
+        "formatted",
+        "gated",
+        "gguf",
+        "inference",
+        "inferenceProviderMapping",
+        "lastModified",
+        "library_name",
+        "likes",
+        "mask_token",
+        "model-index",
+        "pipeline_tag",
+        "private",
+        "providersMapping",
+        "resourceGroup",
+        "safetensors",
+        "securityStatus",
+        "sha",
+        "siblings",
+        "spaces",
+        "tags",
+        "transformersInfo",
+        "trendingScore",
+        "usedStorage",
+        "widgetData",
+        "xetEnabled",
+    }
+)
+"""What clients may want expanded; what of it there is nothing to say about here is left out of the
+answer.
+"""
 REGULAR = 1 << 20
-"""Text up to this size is an ordinary git file; all else stands as a pointer, named by its SHA-256."""
+"""Text up to this size is an ordinary git file; all else stands as a pointer, named by its
+SHA-256.
+"""
 
 
 def moment(at: datetime) -> str:
@@ -35,7 +71,9 @@ def moment(at: datetime) -> str:
 
 def pointer(file: FileView) -> bytes:
     """The text git keeps in place of a large file."""
-    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{file.sha256}\nsize {file.size}\n".encode()
+    return (
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{file.sha256}\nsize {file.size}\n"
+    ).encode()
 
 
 def git_oid(data: bytes) -> str:
@@ -93,7 +131,11 @@ def info(found: Pulled, blobs: Blobs | None = None) -> dict[str, Any]:
             full = entry(blobs, file)
             one |= {"size": file.size, "blobId": full["oid"]}
             if lfs := full.get("lfs"):
-                one["lfs"] = {"sha256": lfs["oid"], "size": lfs["size"], "pointerSize": lfs["pointerSize"]}
+                one["lfs"] = {
+                    "sha256": lfs["oid"],
+                    "size": lfs["size"],
+                    "pointerSize": lfs["pointerSize"],
+                }
         siblings.append(one)
     library = "peft" if found.kind == "adapter" else "transformers"
     tags = [found.kind, library, "safetensors", TASK]
@@ -102,31 +144,59 @@ def info(found: Pulled, blobs: Blobs | None = None) -> dict[str, Any]:
     card = {"library_name": library} | ({"license": licence} if licence else {})
     at = moment(found.created_at)
     return {
-        "_id": str(found.id), "id": found.repo, "modelId": found.repo, "author": found.repo.partition("/")[0],
-        "sha": found.commit, "private": True, "gated": False, "disabled": False, "tags": tags, "siblings": siblings,
-        "createdAt": at, "lastModified": at, "downloads": 0, "likes": 0, "trendingScore": 0,
-        "spaces": [], "cardData": card, "library_name": library, "pipeline_tag": TASK,
-    }  # fmt: skip
+        "_id": str(found.id),
+        "id": found.repo,
+        "modelId": found.repo,
+        "author": found.repo.partition("/")[0],
+        "sha": found.commit,
+        "private": True,
+        "gated": False,
+        "disabled": False,
+        "tags": tags,
+        "siblings": siblings,
+        "createdAt": at,
+        "lastModified": at,
+        "downloads": 0,
+        "likes": 0,
+        "trendingScore": 0,
+        "spaces": [],
+        "cardData": card,
+        "library_name": library,
+        "pipeline_tag": TASK,
+    }
 
 
 def properties(asked: QueryParams) -> set[str]:
-    """What a client wants expanded, in either spelling of a list; Invalid (`bad-expand`) for what no Hub knows."""
+    """What a client wants expanded, in either spelling of a list; Invalid (`bad-expand`) for what
+    no Hub knows.
+    """
     wanted = {
-        one for key in ("expand", "expand[]") for one in asked.getlist(key) if one.lower() not in ("true", "false", "")
+        one
+        for key in ("expand", "expand[]")
+        for one in asked.getlist(key)
+        if one.lower() not in ("true", "false", "")
     }
     if unknown := wanted - EXPANDABLE:
-        raise Invalid("bad-expand", f"There is no property '{min(unknown)[:40]}' to expand.", "Leave it out.")
+        raise Invalid(
+            "bad-expand", f"There is no property '{min(unknown)[:40]}' to expand.", "Leave it out."
+        )
     return wanted
 
 
 def only(answer: dict[str, Any], asked: QueryParams) -> dict[str, Any]:
-    """The properties a client asked for by `expand`, beside the name; all of them when it named none."""
+    """The properties a client asked for by `expand`, beside the name; all of them when it named
+    none.
+    """
     wanted, answer = properties(asked), {**answer}
     if "downloadsAllTime" in wanted:
         answer["downloadsAllTime"] = 0
     if asked.get("securityStatus", "").lower() in ("true", "1"):
         answer["securityRepoStatus"] = {"scansDone": False, "filesWithIssues": []}
-    return answer if not wanted else {key: value for key, value in answer.items() if key in wanted | {"_id", "id"}}
+    return (
+        answer
+        if not wanted
+        else {key: value for key, value in answer.items() if key in wanted | {"_id", "id"}}
+    )
 
 
 def told(entries: list[dict[str, Any]], found: Pulled) -> list[dict[str, Any]]:
@@ -136,16 +206,25 @@ def told(entries: list[dict[str, Any]], found: Pulled) -> list[dict[str, Any]]:
 
 
 def commit(found: Pulled, formatted: bool = False) -> dict[str, Any]:
-    """A version as a commit; formatted means HTML, and our names have no character that HTML reads."""
-    answer = {"id": found.commit, "title": found.ref, "message": "", "date": moment(found.created_at),
-              "authors": [{"user": found.author}]}  # fmt: skip
+    """A version as a commit; formatted means HTML, and our names have no character that HTML
+    reads.
+    """
+    answer = {
+        "id": found.commit,
+        "title": found.ref,
+        "message": "",
+        "date": moment(found.created_at),
+        "authors": [{"user": found.author}],
+    }
     return answer | ({"formatted": {"title": found.ref, "message": ""}} if formatted else {})
 
 
 def refs(found: Refs) -> dict[str, Any]:
     """Branches and tags."""
     return {
-        "branches": [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": c} for n, c in found.branches],
+        "branches": [
+            {"name": n, "ref": f"refs/heads/{n}", "targetCommit": c} for n, c in found.branches
+        ],
         "tags": [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": c} for n, c in found.tags],
         "converts": [],
     }

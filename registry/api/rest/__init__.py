@@ -22,14 +22,29 @@ from registry.api.rest import (
     use_cases,
     versions,
     work,
-)  # fmt: skip
+)
 
 NOUNS = (
-    search, tags, retention,
-    accounts, audit, blobs, chat_templates, datasets, evals, lineage, policies, profiles, reviews, rollouts,
-    training_runs, uploads, use_cases, versions,
+    search,
+    tags,
+    retention,
+    accounts,
+    audit,
+    blobs,
+    chat_templates,
+    datasets,
+    evals,
+    lineage,
+    policies,
+    profiles,
+    reviews,
+    rollouts,
+    training_runs,
+    uploads,
+    use_cases,
+    versions,
     work,
-)  # fmt: skip
+)
 
 
 def router() -> APIRouter:

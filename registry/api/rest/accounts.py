@@ -36,7 +36,9 @@ def accounts(store: TheStore, caller: Caller) -> list[AccountView]:
 @router.post("/tokens", status_code=201)
 def create_token(store: TheStore, caller: Caller, body: NewToken) -> TokenView:
     """Mint a token; its secret is in this answer and nowhere else."""
-    return tokens.create(store, caller, body.account, body.roles, body.team, body.days, body.environment)
+    return tokens.create(
+        store, caller, body.account, body.roles, body.team, body.days, body.environment
+    )
 
 
 @router.get("/tokens")

@@ -19,9 +19,13 @@ router = APIRouter(tags=["audit"])
 
 @router.get("/audit/events")
 def events(
-    store: TheStore, caller: Caller, cursor: str | None = None, action: str | None = None,
-    subject: str | None = None, limit: int = 50,
-) -> EventPage:  # fmt: skip
+    store: TheStore,
+    caller: Caller,
+    cursor: str | None = None,
+    action: str | None = None,
+    subject: str | None = None,
+    limit: int = 50,
+) -> EventPage:
     """The log, newest first."""
     return queries.events(store, caller, cursor, action, subject, limit)
 
@@ -31,7 +35,9 @@ def tree_head(store: TheStore, caller: Caller) -> TreeHeadView:
     """The newest signed tree head."""
     found = queries.tree_head(store, caller)
     if found is None:
-        raise NotFound("tree-head-missing", "Nothing has been signed yet.", "Wait a second and ask again.")
+        raise NotFound(
+            "tree-head-missing", "Nothing has been signed yet.", "Wait a second and ask again."
+        )
     return found
 
 
@@ -58,5 +64,8 @@ def export(store: TheStore, caller: Caller, request: Request) -> StreamingRespon
             while piece := pack.read(1 << 20):
                 yield piece
 
-    headers = {"Content-Length": str(size), "Content-Disposition": 'attachment; filename="countersign-pack.zip"'}
+    headers = {
+        "Content-Length": str(size),
+        "Content-Disposition": 'attachment; filename="countersign-pack.zip"',
+    }
     return StreamingResponse(stream(), headers=headers, media_type="application/zip")

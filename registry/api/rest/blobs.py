@@ -1,4 +1,6 @@
-"""Bytes by digest: streamed up whole, asked for first; streamed down, in ranges; never held whole in memory."""
+"""Bytes by digest: streamed up whole, asked for first; streamed down, in ranges; never held whole
+in memory.
+"""
 
 from __future__ import annotations
 
@@ -22,27 +24,38 @@ def digest_of(text: str) -> str:
     """A digest as callers write it, with or without `sha256:`; Invalid (`bad-digest`)."""
     found = text.removeprefix("sha256:")
     if not HEX.fullmatch(found):
-        raise Invalid("bad-digest", f"'{text[:80]}' is no SHA-256.", "Give 64 lower-case hex digits.")
+        raise Invalid(
+            "bad-digest", f"'{text[:80]}' is no SHA-256.", "Give 64 lower-case hex digits."
+        )
     return found
 
 
 def may_upload(caller: Actor) -> None:
     """Forbidden (`role-missing`) for whoever makes no versions."""
     if not any(caller.holds(role) for role in UPLOADERS):
-        raise Forbidden("role-missing", f"{caller.name} may not upload: it needs the role engineer or trainer.",
-                        "Ask an administrator for a token with that role.")  # fmt: skip
+        raise Forbidden(
+            "role-missing",
+            f"{caller.name} may not upload: it needs the role engineer or trainer.",
+            "Ask an administrator for a token with that role.",
+        )
 
 
 def declared(request: Request, before: int, limit: int) -> None:
-    """TooLarge for a body that says itself that it, after the bytes `before` it, is more than one file may have."""
+    """TooLarge for a body that says itself that it, after the bytes `before` it, is more than one
+    file may have.
+    """
     length = request.headers.get("content-length", "")
     if length.isdecimal() and before + int(length) > limit:
-        raise TooLarge("body-too-large", f"One file may have at most {limit} bytes.", "Split it into shards.")
+        raise TooLarge(
+            "body-too-large", f"One file may have at most {limit} bytes.", "Split it into shards."
+        )
 
 
 @router.head("/blobs/{digest}")
 def has(store: TheStore, blobs: TheBlobs, caller: Caller, digest: str) -> Response:
-    """Need these bytes not be sent? 404 also where they are here, but belong to others: who sends them may name them."""
+    """Need these bytes not be sent? 404 also where they are here, but belong to others: who sends
+    them may name them.
+    """
     found = digest_of(digest)
     if not commands.usable(store, blobs, caller, found):
         return Response(status_code=404)
@@ -50,8 +63,12 @@ def has(store: TheStore, blobs: TheBlobs, caller: Caller, digest: str) -> Respon
 
 
 @router.put("/blobs/{digest}", status_code=201)
-async def put(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller, digest: str) -> dict[str, str | int]:
-    """Stream bytes in; they are hashed on the way and visible only when the digest agrees. A cut leaves nothing."""
+async def put(
+    request: Request, store: TheStore, blobs: TheBlobs, caller: Caller, digest: str
+) -> dict[str, str | int]:
+    """Stream bytes in; they are hashed on the way and visible only when the digest agrees. A cut
+    leaves nothing.
+    """
     expected = digest_of(digest)
     may_upload(caller)
     limit: int = request.app.state.settings.max_blob_bytes
@@ -72,7 +89,9 @@ async def put(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller
 
 
 @router.get("/blobs/{digest}")
-def get(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller, digest: str) -> Response:
+def get(
+    request: Request, store: TheStore, blobs: TheBlobs, caller: Caller, digest: str
+) -> Response:
     """Stream bytes out, to who may pull what they belong to; `Range: bytes=N-` resumes."""
     found = digest_of(digest)
     may_read(caller)
@@ -89,4 +108,6 @@ def _size(blobs: Blobs, digest: str) -> int:
 def may_read(caller: Actor) -> None:
     """Forbidden (`role-missing`) for whoever holds no role at all."""
     if not caller.grants:
-        raise Forbidden("role-missing", f"{caller.name} holds no role.", "Ask an administrator for a role.")
+        raise Forbidden(
+            "role-missing", f"{caller.name} holds no role.", "Ask an administrator for a role."
+        )

@@ -13,5 +13,7 @@ router = APIRouter(tags=["versions"])
 
 @router.get("/chat-templates/{ref:path}")
 def chat_template(store: TheStore, blobs: TheBlobs, caller: Caller, ref: str) -> ChatTemplateView:
-    """A version's chat template: the difference from its base's, and golden conversations under both."""
+    """A version's chat template: the difference from its base's, and golden conversations under
+    both.
+    """
     return queries.chat_template(store, blobs, caller, ref)

@@ -15,9 +15,13 @@ router = APIRouter(tags=["data sets"])
 
 
 @router.post("/datasets", status_code=201)
-def add(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewDataset, response: Response) -> AddedView:
+def add(
+    store: TheStore, blobs: TheBlobs, caller: Caller, body: NewDataset, response: Response
+) -> AddedView:
     """Register a data set version from an uploaded JSON Lines file."""
-    added = commands.register(store, blobs, caller, body.name, body.file.sha256, body.file.size, body.meta)
+    added = commands.register(
+        store, blobs, caller, body.name, body.file.sha256, body.file.size, body.meta
+    )
     response.status_code = 200 if added.status == "found" else 201
     return added
 

@@ -19,7 +19,9 @@ router = APIRouter(tags=["evals"])
 @router.post("/eval-suites", status_code=201)
 def freeze(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewSuite) -> SuiteView:
     """Freeze a data set's split as an eval suite version."""
-    suite = commands.freeze(store, blobs, caller, body.name, body.dataset, body.split, body.metric, body.decoding or {})
+    suite = commands.freeze(
+        store, blobs, caller, body.name, body.dataset, body.split, body.metric, body.decoding or {}
+    )
     return next(one for one in queries.suites(store, caller) if one.id == suite)
 
 
@@ -48,6 +50,8 @@ def eval_run(store: TheStore, caller: Caller, run: UUID) -> EvalRunView:
 
 
 @router.get("/gates")
-def gate(store: TheStore, blobs: TheBlobs, caller: Caller, ref: str, environment: str, use_case: str) -> VerdictView:
+def gate(
+    store: TheStore, blobs: TheBlobs, caller: Caller, ref: str, environment: str, use_case: str
+) -> VerdictView:
     """What the gate would say now; nothing is stored."""
     return gates.check(store, blobs, caller, ref, environment, use_case)

@@ -8,13 +8,21 @@ from registry.api.door import Caller, TheBlobs, TheStore
 from registry.api.rest.schemas import NewProfile
 from registry.commands import profiles as commands
 from registry.queries import profiles as queries
-from registry.views.profiles import ComparisonView, DefinedView, ProfileView, PromptView, VerdictView
+from registry.views.profiles import (
+    ComparisonView,
+    DefinedView,
+    ProfileView,
+    PromptView,
+    VerdictView,
+)
 
 router = APIRouter(tags=["serving profiles"])
 
 
 @router.post("/profiles", status_code=201)
-def define(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewProfile, response: Response) -> DefinedView:
+def define(
+    store: TheStore, blobs: TheBlobs, caller: Caller, body: NewProfile, response: Response
+) -> DefinedView:
     """Freeze one way to serve a version."""
     made = commands.define(store, blobs, caller, body.ref, body.profile, body.served_base)
     response.status_code = 200 if made.status == "found" else 201
@@ -40,7 +48,9 @@ def system_prompt(store: TheStore, blobs: TheBlobs, caller: Caller, name: str) -
 
 
 @router.get("/profiles/{name}/compared-with/{other}")
-def compare(store: TheStore, blobs: TheBlobs, caller: Caller, name: str, other: str) -> ComparisonView:
+def compare(
+    store: TheStore, blobs: TheBlobs, caller: Caller, name: str, other: str
+) -> ComparisonView:
     """Two profiles part by part: what must change for one to be the other."""
     return queries.compare(store, blobs, caller, name, other)
 

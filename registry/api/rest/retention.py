@@ -16,7 +16,7 @@ from registry.api.rest.schemas import (
     NewQuota,
     NewSetting,
     Reason,
-)  # fmt: skip
+)
 from registry.commands import blobs as collecting
 from registry.commands import deletions, holds
 from registry.commands import quotas as quota_commands
@@ -34,7 +34,7 @@ from registry.views.retention import (
     QuotaView,
     SettingView,
     TombstoneView,
-)  # fmt: skip
+)
 
 router = APIRouter(tags=["retention"])
 
@@ -72,9 +72,13 @@ def keeping(store: TheStore, caller: Caller, ref: str) -> KeepingView:
 
 @router.get("/holds")
 def list_holds(
-    store: TheStore, caller: Caller, over: str | None = None, standing: bool = True, cursor: str | None = None,
+    store: TheStore,
+    caller: Caller,
+    over: str | None = None,
+    standing: bool = True,
+    cursor: str | None = None,
     limit: int = 50,
-) -> HoldPage:  # fmt: skip
+) -> HoldPage:
     """Legal holds, newest first, a page at a time; `over` asks for those that keep one version."""
     return queries.holds(store, caller, over, standing, cursor, limit)
 
@@ -105,14 +109,19 @@ def discard(store: TheStore, caller: Caller, body: NewDeletion) -> TombstoneView
 
 @router.get("/collections")
 def planned(
-    store: TheStore, blobs: TheBlobs, caller: Caller, grace_hours: Annotated[int, Query(ge=0, le=8760)] = 24
+    store: TheStore,
+    blobs: TheBlobs,
+    caller: Caller,
+    grace_hours: Annotated[int, Query(ge=0, le=8760)] = 24,
 ) -> CollectionView:
     """What a collection of bytes would take now."""
     return queries.planned(store, blobs, caller, timedelta(hours=grace_hours))
 
 
 @router.post("/collections", status_code=201)
-def collect(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewCollection) -> CollectionView:
+def collect(
+    store: TheStore, blobs: TheBlobs, caller: Caller, body: NewCollection
+) -> CollectionView:
     """Collect bytes that no row needs."""
     return collecting.collect(store, blobs, caller, timedelta(hours=body.grace_hours))
 

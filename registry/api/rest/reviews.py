@@ -16,12 +16,18 @@ router = APIRouter(tags=["reviews"])
 @router.post("/reviews", status_code=201)
 def submit(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewReview) -> SubmittedView:
     """Submit a version for an environment."""
-    return commands.submit(store, blobs, caller, body.ref, body.environment, body.use_case, body.note)
+    return commands.submit(
+        store, blobs, caller, body.ref, body.environment, body.use_case, body.note
+    )
 
 
 @router.get("/reviews")
 def reviews(
-    store: TheStore, caller: Caller, state: str | None = None, cursor: str | None = None, limit: int = 50
+    store: TheStore,
+    caller: Caller,
+    state: str | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
 ) -> ReviewPage:
     """Reviews, newest first; state is waiting, open, decided or a state's own name."""
     return queries.reviews(store, caller, state, cursor, limit)
@@ -42,7 +48,9 @@ def draft(store: TheStore, caller: Caller, number: int) -> DecisionDraft:
 @router.post("/reviews/{number}/votes", status_code=201)
 def vote(store: TheStore, caller: Caller, number: int, body: NewVote) -> ReviewView:
     """Cast a signed vote."""
-    commands.vote(store, caller, number, body.decision, body.reason, body.salt, body.key, body.signature)
+    commands.vote(
+        store, caller, number, body.decision, body.reason, body.salt, body.key, body.signature
+    )
     return queries.review(store, caller, number)
 
 

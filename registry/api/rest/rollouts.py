@@ -11,7 +11,14 @@ from registry.api.rest.schemas import NewCanary, NewPromotion, NewRecall, NewRol
 from registry.commands import recalls
 from registry.commands import rollouts as commands
 from registry.queries import rollouts as queries
-from registry.views.rollouts import AsOfView, ChannelView, GenerationView, RecallView, RouteView, RoutingView
+from registry.views.rollouts import (
+    AsOfView,
+    ChannelView,
+    GenerationView,
+    RecallView,
+    RouteView,
+    RoutingView,
+)
 
 router = APIRouter(tags=["delivery"])
 
@@ -19,7 +26,9 @@ router = APIRouter(tags=["delivery"])
 @router.post("/canaries", status_code=201)
 def start(store: TheStore, caller: Caller, body: NewCanary) -> RouteView:
     """Give an approved version a share of a channel."""
-    return commands.start(store, caller, body.ref, body.environment, body.channel, body.share_bp, body.reason)
+    return commands.start(
+        store, caller, body.ref, body.environment, body.channel, body.share_bp, body.reason
+    )
 
 
 @router.post("/promotions", status_code=201)
@@ -61,7 +70,9 @@ def as_of(store: TheStore, caller: Caller, at: datetime, environment: str) -> li
 
 
 @router.get("/routing", responses={304: {"description": "Unchanged since the ETag given."}})
-def routing(store: TheStore, caller: Caller, environment: str, request: Request, response: Response) -> RoutingView:
+def routing(
+    store: TheStore, caller: Caller, environment: str, request: Request, response: Response
+) -> RoutingView:
     """All routes of an environment, for gateways; poll it with If-None-Match."""
     found = queries.routing(store, caller, environment)
     etag = f'"{found.etag}"'

@@ -25,16 +25,23 @@ META_DEPTH = 8
 
 
 def _modest(meta: dict[str, Any]) -> dict[str, Any]:
-    """What a maker says of a version is read by people and copied into every event about it: no place for bulk."""
+    """What a maker says of a version is read by people and copied into every event about it: no
+    place for bulk.
+    """
     size = len(json.dumps(meta))
     if size > META_BYTES:
         raise ValueError(
-            f"it takes {size} bytes as JSON, at most {META_BYTES} are accepted; put long texts into README.md"
+            f"it takes {size} bytes as JSON, at most {META_BYTES} are accepted; put long texts "
+            "into README.md"
         )
     level: list[Any] = [meta]
     for _ in range(META_DEPTH):
-        level = [one for node in level for one in (node.values() if isinstance(node, dict) else node)
-                 if isinstance(one, dict | list)]  # fmt: skip
+        level = [
+            one
+            for node in level
+            for one in (node.values() if isinstance(node, dict) else node)
+            if isinstance(one, dict | list)
+        ]
     if level:
         raise ValueError(f"it nests deeper than {META_DEPTH} levels")
     return meta
@@ -51,7 +58,8 @@ class Input(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def storable(cls, given: Any) -> Any:
-        """Refuse what no row and no canonical document can hold, wherever it hides in the free-form parts.
+        """Refuse what no row and no canonical document can hold, wherever it hides in the free-form
+        parts.
 
         Walked level by level: a recursive walk would fall over the very depth it is to catch.
         """

@@ -18,8 +18,16 @@ router = APIRouter(tags=["training runs"])
 @router.post("/training-runs", status_code=201)
 def queue(store: TheStore, caller: Caller, body: NewTrainingRun) -> TrainingRunView:
     """Queue a recipe for the next free trainer."""
-    run = commands.queue(store, caller, body.adapter, body.base, body.dataset, body.recipe, body.domain,
-                         body.meta or {})  # fmt: skip
+    run = commands.queue(
+        store,
+        caller,
+        body.adapter,
+        body.base,
+        body.dataset,
+        body.recipe,
+        body.domain,
+        body.meta or {},
+    )
     return queries.training_run(store, caller, run)
 
 

@@ -1,7 +1,9 @@
-"""Uploads that survive a cut: the resumable uploads of the IETF's HTTP working group, at an address known beforehand.
+"""Uploads that survive a cut: the resumable uploads of the IETF's HTTP working group, at an address
+known beforehand.
 
-`HEAD` tells how many bytes are here, `PATCH` sends the rest from there on, and a whole digest publishes them (record
-0021). The address is the digest, below the caller's own account, so that nothing has to be kept by the sender.
+`HEAD` tells how many bytes are here, `PATCH` sends the rest from there on, and a whole digest
+publishes them (record 0021). The address is the digest, below the caller's own account, so that
+nothing has to be kept by the sender.
 """
 
 from __future__ import annotations
@@ -41,7 +43,11 @@ def _account(caller: Actor) -> str:
 
 
 def _headers(offset: int, *, complete: bool = False) -> dict[str, str]:
-    return {"Upload-Offset": str(offset), "Upload-Complete": "?1" if complete else "?0", "Cache-Control": "no-store"}
+    return {
+        "Upload-Offset": str(offset),
+        "Upload-Complete": "?1" if complete else "?0",
+        "Cache-Control": "no-store",
+    }
 
 
 @router.head("/uploads/{digest}", status_code=204)
@@ -52,9 +58,15 @@ def offset(uploads: TheUploads, caller: Caller, digest: str) -> Response:
 
 @router.patch("/uploads/{digest}", status_code=201)
 async def append(
-    request: Request, store: TheStore, blobs: TheBlobs, uploads: TheUploads, caller: Caller, digest: str
+    request: Request,
+    store: TheStore,
+    blobs: TheBlobs,
+    uploads: TheUploads,
+    caller: Caller,
+    digest: str,
 ) -> Response:
-    """Send the rest of a file from Upload-Offset on. What came before a cut is kept; the whole is published (201).
+    """Send the rest of a file from Upload-Offset on. What came before a cut is kept; the whole is
+    published (201).
 
     With `Upload-Complete: ?0` this is a piece, and more will follow (204).
     """
@@ -67,7 +79,9 @@ async def append(
     async with pieces.turn():
         stack = ExitStack()
         try:
-            sending = await pieces.in_thread(stack.enter_context, uploads.sending(account, expected, start, limit))
+            sending = await pieces.in_thread(
+                stack.enter_context, uploads.sending(account, expected, start, limit)
+            )
             await body.take(sending.write)
             if not last:
                 await pieces.in_thread(stack.close)
@@ -93,12 +107,23 @@ def _asked(request: Request) -> tuple[int, bool]:
     """Where the body begins, and whether it is the last."""
     said = request.headers.get("upload-offset", "")
     if not OFFSET.fullmatch(said):
-        raise Invalid("bad-offset", f"Upload-Offset must be the number of bytes before this body, not '{said[:40]}'.",
-                      "Ask HEAD for it; a new upload begins with Upload-Offset: 0.")  # fmt: skip
+        raise Invalid(
+            "bad-offset",
+            f"Upload-Offset must be the number of bytes before this body, not '{said[:40]}'.",
+            "Ask HEAD for it; a new upload begins with Upload-Offset: 0.",
+        )
     if request.headers.get("content-range") is not None:
-        raise Invalid("bad-offset", "Content-Range means nothing here.", "Say where the body begins in Upload-Offset.")
+        raise Invalid(
+            "bad-offset",
+            "Content-Range means nothing here.",
+            "Say where the body begins in Upload-Offset.",
+        )
     complete = request.headers.get("upload-complete", "?1")
     if complete not in ("?0", "?1"):
-        raise Invalid("bad-offset", f"Upload-Complete is ?1 (the rest of the file) or ?0 (a piece of it), not "
-                      f"'{complete[:40]}'.", "Leave it out to send the rest.")  # fmt: skip
+        raise Invalid(
+            "bad-offset",
+            f"Upload-Complete is ?1 (the rest of the file) or ?0 (a piece of it), not "
+            f"'{complete[:40]}'.",
+            "Leave it out to send the rest.",
+        )
     return int(said), complete == "?1"

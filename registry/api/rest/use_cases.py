@@ -16,8 +16,16 @@ router = APIRouter(tags=["use cases"])
 @router.post("/use-cases", status_code=201)
 def add(store: TheStore, caller: Caller, body: NewUseCase) -> UseCaseView:
     """Say why something may serve."""
-    name = commands.register(store, caller, body.name, purpose=body.purpose, owner=body.owner,
-                             risk_tier=body.risk_tier, suite=body.suite, details=body.details)  # fmt: skip
+    name = commands.register(
+        store,
+        caller,
+        body.name,
+        purpose=body.purpose,
+        owner=body.owner,
+        risk_tier=body.risk_tier,
+        suite=body.suite,
+        details=body.details,
+    )
     return next(one for one in queries.use_cases(store, caller) if one.name == name)
 
 

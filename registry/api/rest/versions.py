@@ -19,38 +19,61 @@ from registry.views.versions import AddedView, LinePage, VerifiedView, VersionVi
 router = APIRouter(tags=["versions"])
 
 
-def _add(kind: Kind, store: Store, blobs: Blobs, caller: Actor, body: NewVersion, response: Response) -> AddedView:
+def _add(
+    kind: Kind, store: Store, blobs: Blobs, caller: Actor, body: NewVersion, response: Response
+) -> AddedView:
     files = [File(file.path, file.sha256, file.size) for file in body.files]
-    draft = commands.Draft(kind, body.name, files, body.meta, body.base, body.domain, body.training_run, body.attempt,
-                           body.step, body.quantised_of)  # fmt: skip
+    draft = commands.Draft(
+        kind,
+        body.name,
+        files,
+        body.meta,
+        body.base,
+        body.domain,
+        body.training_run,
+        body.attempt,
+        body.step,
+        body.quantised_of,
+    )
     added = commands.register(store, blobs, caller, draft)
     response.status_code = 200 if added.status == "found" else 201
     return added
 
 
 @router.post("/bases", status_code=201)
-def add_base(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response) -> AddedView:
+def add_base(
+    store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response
+) -> AddedView:
     """Register a base model's version from uploaded files."""
     return _add("base", store, blobs, caller, body, response)
 
 
 @router.post("/adapters", status_code=201)
-def add_adapter(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response) -> AddedView:
+def add_adapter(
+    store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response
+) -> AddedView:
     """Register an adapter's version from uploaded files."""
     return _add("adapter", store, blobs, caller, body, response)
 
 
 @router.post("/checkpoints", status_code=201)
-def add_checkpoint(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response) -> AddedView:
+def add_checkpoint(
+    store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response
+) -> AddedView:
     """Register a checkpoint's version from uploaded files."""
     return _add("checkpoint", store, blobs, caller, body, response)
 
 
 @router.get("/lines")
 def lines(
-    store: TheStore, caller: Caller, kind: str | None = None, team: str | None = None, q: str | None = None,
-    cursor: str | None = None, limit: int = 50,
-) -> LinePage:  # fmt: skip
+    store: TheStore,
+    caller: Caller,
+    kind: str | None = None,
+    team: str | None = None,
+    q: str | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> LinePage:
     """Base models, adapters and checkpoints, a page at a time."""
     return queries.lines(store, caller, kind, team, q, cursor, limit)
 

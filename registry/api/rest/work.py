@@ -1,4 +1,6 @@
-"""The trainer's door: lease, heartbeat, finish. A GPU host needs a URL, a token and a key of its own, nothing else."""
+"""The trainer's door: lease, heartbeat, finish. A GPU host needs a URL, a token and a key of its
+own, nothing else.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from registry.views.training_runs import WorkView
 router = APIRouter(tags=["work"])
 
 
-@router.post("/work/lease", response_model=WorkView, responses={204: {"description": "Nothing is waiting."}})
+@router.post(
+    "/work/lease", response_model=WorkView, responses={204: {"description": "Nothing is waiting."}}
+)
 def lease(store: TheStore, caller: Caller, body: Worker, request: Request) -> WorkView | Response:
     """Take the oldest waiting work."""
     taken = commands.lease(store, caller, body.worker, request.app.state.settings.lease_seconds)
@@ -24,7 +28,9 @@ def lease(store: TheStore, caller: Caller, body: Worker, request: Request) -> Wo
 
 
 @router.post("/work/{run}/beat")
-def beat(store: TheStore, caller: Caller, run: UUID, body: Beat, request: Request) -> dict[str, bool]:
+def beat(
+    store: TheStore, caller: Caller, run: UUID, body: Beat, request: Request
+) -> dict[str, bool]:
     """Prolong the lease; `cancelled` says that nobody wants the work any more."""
     seconds = request.app.state.settings.lease_seconds
     return {"cancelled": commands.beat(store, caller, run, body.attempt, body.progress, seconds)}
@@ -46,6 +52,8 @@ def fail(store: TheStore, caller: Caller, run: UUID, body: Failed) -> None:
 def finish(store: TheStore, blobs: TheBlobs, caller: Caller, run: UUID, body: Finished) -> None:
     """Close work with a signed report."""
     if queries.is_training(store, caller, run):
-        training_runs.finish(store, caller, run, body.attempt, body.report, body.key, body.signature)
+        training_runs.finish(
+            store, caller, run, body.attempt, body.report, body.key, body.signature
+        )
     else:
         evals.finish(store, blobs, caller, run, body.attempt, body.report, body.key, body.signature)

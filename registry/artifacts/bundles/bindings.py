@@ -1,7 +1,9 @@
-"""What an adapter's folder says beside its weights must be what its base says: one tokenizer, one chat template.
+"""What an adapter's folder says beside its weights must be what its base says: one tokenizer, one
+chat template.
 
-PEFT and its trainers save the tokenizer next to the adapter, and some engines (vLLM) then read it from there instead
-of from the base. Equal files change nothing and are kept; others would make a model that nobody evaluated.
+PEFT and its trainers save the tokenizer next to the adapter, and some engines (vLLM) then read it
+from there instead of from the base. Equal files change nothing and are kept; others would make a
+model that nobody evaluated.
 """
 
 from __future__ import annotations
@@ -20,11 +22,20 @@ from registry.errors import Defect, Invalid
 
 WHOLE = ALONE | {"vocab.json", "merges.txt", "vocab.txt"}
 """Compared by their bytes: the order of lines and keys is what the tokens are numbered by."""
-INERT = frozenset({
-    "chat_template", "name_or_path", "is_local", "local_files_only", "special_tokens_map_file", "transformers_version",
-    "processor_class",
-})  # fmt: skip
-"""Keys of tokenizer_config.json that say where it was loaded from; the chat template is judged apart."""
+INERT = frozenset(
+    {
+        "chat_template",
+        "name_or_path",
+        "is_local",
+        "local_files_only",
+        "special_tokens_map_file",
+        "transformers_version",
+        "processor_class",
+    }
+)
+"""Keys of tokenizer_config.json that say where it was loaded from; the chat template is judged
+apart.
+"""
 WHOLLY = "tokenizer.json"
 """Compared key by key up to `files.MAX_HELD`, and by its bytes beyond."""
 SPECIAL = "special_tokens_map.json"
@@ -55,7 +66,8 @@ def texts_of(bundle: Bundle) -> Texts:
 
 
 def check(bundle: Bundle, base: Texts | None, judge: Judge | None) -> dict[str, Any]:
-    """Note what is wrong with a bundle's tokenizer and chat templates; its facts about the templates.
+    """Note what is wrong with a bundle's tokenizer and chat templates; its facts about the
+    templates.
 
     An adapter's tokenizer must be its base's (`base` None: not bound yet, so not judged yet).
     """
@@ -74,8 +86,16 @@ def tokenizer_defects(bundle: Bundle, base: Texts) -> Iterator[Defect]:
     for path in sorted(TOKENIZER & set(bundle.files)):
         if base.digests.get(path) == bundle.files[path].sha256:
             continue
-        if path in WHOLE or path not in bundle.documents or (path == WHOLLY and path not in base.documents):
-            why = "differs from the base's, byte for byte" if path in base.digests else "is no file of the base"
+        if (
+            path in WHOLE
+            or path not in bundle.documents
+            or (path == WHOLLY and path not in base.documents)
+        ):
+            why = (
+                "differs from the base's, byte for byte"
+                if path in base.digests
+                else "is no file of the base"
+            )
             yield _mismatch(path, "", f"it {why}")
         else:
             try:
@@ -88,12 +108,15 @@ def _documents(path: str, own: Any, base: Texts) -> Iterator[Defect]:
     known = WHOLLY not in base.digests or WHOLLY in base.documents
     if added := sorted(_added(path, own) - _known(base)) if base.digests and known else []:
         yield Defect(
-            path, added[0][:80], "tokens-added",
+            path,
+            added[0][:80],
+            "tokens-added",
             f"it adds {len(added)} token{'s' if len(added) > 1 else ''} to the base's: "
             f"{', '.join(repr(one[:40]) for one in added[:MOST])}",
-            "A model with more tokens is another model: merge the adapter, embeddings included, and register it as a "
+            "A model with more tokens is another model: merge the adapter, embeddings included, "
+            "and register it as a "
             "checkpoint; or train without new tokens.",
-        )  # fmt: skip
+        )
         return
     other = _counterpart(path, base)
     if other is None:
@@ -105,9 +128,15 @@ def _documents(path: str, own: Any, base: Texts) -> Iterator[Defect]:
 
 
 def _mismatch(path: str, where: str, detail: str) -> Defect:
-    return Defect(path, where, "tokenizer-mismatch", detail,
-                  f"Leave {path} out (import: --leave-out {path}), and the base's is used; an adapter trained with "
-                  "another tokenizer belongs to another base.")  # fmt: skip
+    return Defect(
+        path,
+        where,
+        "tokenizer-mismatch",
+        detail,
+        f"Leave {path} out (import: --leave-out {path}), and the base's is used; an adapter "
+        "trained with "
+        "another tokenizer belongs to another base.",
+    )
 
 
 def _counterpart(path: str, base: Texts) -> Any:
@@ -127,21 +156,30 @@ def _counterpart(path: str, base: Texts) -> Any:
 
 
 def plain(path: str, document: Any) -> Any:
-    """A document without what does not matter: where it came from, empty keys, the long form of a plain token."""
+    """A document without what does not matter: where it came from, empty keys, the long form of a
+    plain token.
+    """
     if not isinstance(document, dict):
         return document
     if path == SETTINGS:
-        return {key: value for key, value in document.items() if key not in INERT and value is not None}
+        return {
+            key: value for key, value in document.items() if key not in INERT and value is not None
+        }
     if path == SPECIAL:
-        return {key: value.get("content") if isinstance(value, dict) else value for key, value in document.items()
-                if value is not None}  # fmt: skip
+        return {
+            key: value.get("content") if isinstance(value, dict) else value
+            for key, value in document.items()
+            if value is not None
+        }
     return document
 
 
 def _padded(own: Any, base: Any) -> Any:
-    """A document without a `pad_token` that is the base's end, unknown or start token, where the base names none.
+    """A document without a `pad_token` that is the base's end, unknown or start token, where the
+    base names none.
 
-    TRL and every tutorial do so to fill up batches, whose filling is masked: no text is read otherwise.
+    TRL and every tutorial do so to fill up batches, whose filling is masked: no text is read
+    otherwise.
     """
     if not isinstance(own, dict) or not isinstance(base, dict) or "pad_token" in base:
         return own
@@ -160,8 +198,10 @@ def _numbered(document: Any) -> dict[str, Any]:
     """The added tokens of a tokenizer.json with their numbers."""
     added = document.get("added_tokens") if isinstance(document, dict) else None
     return {
-        one["content"]: one.get("id") for one in added or () if isinstance(one, dict) and isinstance(one.get("content"), str)
-    }  # fmt: skip
+        one["content"]: one.get("id")
+        for one in added or ()
+        if isinstance(one, dict) and isinstance(one.get("content"), str)
+    }
 
 
 def _added(path: str, document: Any) -> set[str]:
@@ -175,22 +215,36 @@ def _known(base: Texts) -> set[str]:
     whole = base.documents.get(WHOLLY)
     model = whole.get("model") if isinstance(whole, dict) else None
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    words = {word for word in (vocabulary if isinstance(vocabulary, dict) else ()) if isinstance(word, str)}
+    words = {
+        word
+        for word in (vocabulary if isinstance(vocabulary, dict) else ())
+        if isinstance(word, str)
+    }
     also = base.documents.get(ADDED), base.documents.get("vocab.json")
-    return words | set(_numbered(whole)) | {word for one in also if isinstance(one, dict) for word in one}
+    return (
+        words
+        | set(_numbered(whole))
+        | {word for one in also if isinstance(one, dict) for word in one}
+    )
 
 
 def differences(own: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(key, own value, other value) of every place where two JSON documents differ, outermost first."""
+    """(key, own value, other value) of every place where two JSON documents differ, outermost
+    first.
+    """
     if isinstance(own, dict) and isinstance(other, dict):
         for key in sorted({*own, *other}):
-            yield from differences(own.get(key), other.get(key), f"{path}.{key}" if path else str(key))
+            yield from differences(
+                own.get(key), other.get(key), f"{path}.{key}" if path else str(key)
+            )
     elif written(own) != written(other):
         yield path, own, other
 
 
 def written(value: Any) -> bytes:
-    """The canonical form, with whole numbers it cannot carry as texts: transformers writes a `model_max_length` of 1e30."""
+    """The canonical form, with whole numbers it cannot carry as texts: transformers writes a
+    `model_max_length` of 1e30.
+    """
 
     def carried(value: Any) -> Any:
         match value:
@@ -214,11 +268,13 @@ def _short(value: Any) -> str:
 
 
 def tokenizer_identity(files: Mapping[str, str], documents: Mapping[str, Any]) -> str | None:
-    """What of a base's tokenizer enters its base root; `files` holds hex SHA-256 by path. None: there is none.
+    """What of a base's tokenizer enters its base root; `files` holds hex SHA-256 by path. None:
+    there is none.
 
-    tokenizer.json is whole in itself. A SentencePiece model beside it is another whole one, which some engines read
-    instead: then both are meant. Without it the vocabulary, the merges and the small files make the tokenizer together,
-    each by its bytes or, where only its meaning counts, by its canonical form.
+    tokenizer.json is whole in itself. A SentencePiece model beside it is another whole one, which
+    some engines read instead: then both are meant. Without it the vocabulary, the merges and the
+    small files make the tokenizer together, each by its bytes or, where only its meaning counts, by
+    its canonical form.
     """
     if WHOLLY in files:
         alone = {path: files[path] for path in sorted(ALONE & set(files))}

@@ -1,6 +1,8 @@
-"""How much memory what strangers sent may take, all of them together: who would take more waits for room, in order.
+"""How much memory what strangers sent may take, all of them together: who would take more waits for
+room, in order.
 
-The rules bound what one bundle costs to judge; here it is seen to that a hundred at once cost no more.
+The rules bound what one bundle costs to judge; here it is seen to that a hundred at once cost no
+more.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ class Held:
 
 
 class Room:
-    """So many bytes, taken in the order in which they are asked for, so that large ones are not passed for ever."""
+    """So many bytes, taken in the order in which they are asked for, so that large ones are not
+    passed for ever.
+    """
 
     def __init__(self, size: int = SIZE, line: int = LINE, patience: float = PATIENCE) -> None:
         self._size = self._free = size
@@ -44,7 +48,9 @@ class Room:
 
     @contextmanager
     def take(self, size: int) -> Iterator[Held]:
-        """So many bytes, or all there are; Unavailable (`judging-busy`) when too many wait, or it takes too long."""
+        """So many bytes, or all there are; Unavailable (`judging-busy`) when too many wait, or it
+        takes too long.
+        """
         held = Held(self, min(size, self._size))
         self._wait(held)
         try:
@@ -79,8 +85,13 @@ class Room:
 
 
 def _busy(detail: str) -> Unavailable:
-    return Unavailable("judging-busy", detail, "Send the same request again in a few seconds; the files need not be sent again.",
-                       retry_after=2, sent=False)  # fmt: skip
+    return Unavailable(
+        "judging-busy",
+        detail,
+        "Send the same request again in a few seconds; the files need not be sent again.",
+        retry_after=2,
+        sent=False,
+    )
 
 
 JUDGING = Room()

@@ -1,4 +1,6 @@
-"""Samples of an eval run: what a model answered to each item of a suite, as JSON Lines of `item` and `output`."""
+"""Samples of an eval run: what a model answered to each item of a suite, as JSON Lines of `item`
+and `output`.
+"""
 
 from __future__ import annotations
 
@@ -36,4 +38,6 @@ def _sample(number: int, line: bytes) -> tuple[str, str]:
 
 
 def _malformed(number: int, reason: str) -> Invalid:
-    return Invalid("samples-malformed", f"Line {number} of the samples cannot be read: {reason}.", FIX)
+    return Invalid(
+        "samples-malformed", f"Line {number} of the samples cannot be read: {reason}.", FIX
+    )

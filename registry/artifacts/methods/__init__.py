@@ -1,1 +1,3 @@
-"""Tuning methods: what the configuration of an adapter may say, and which tensors follow from it on a base."""
+"""Tuning methods: what the configuration of an adapter may say, and which tensors follow from it on
+a base.
+"""

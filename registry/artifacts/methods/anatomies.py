@@ -1,4 +1,6 @@
-"""A base as an adapter sees it: its tensors by name and shape, and the few numbers of its config.json that count."""
+"""A base as an adapter sees it: its tensors by name and shape, and the few numbers of its
+config.json that count.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ LABELS = -1
 """Stands in a shape for the number of labels, which no base says."""
 
 INNER = {"gpt2": "transformer", "bloom": "transformer"}
-"""Types whose published files name tensors as the inner model does; loaded for text, they stand under this name."""
+"""Types whose published files name tensors as the inner model does; loaded for text, they stand
+under this name.
+"""
 
 TRANSPOSED = ("gpt_oss",)
 """Types whose fused experts keep their matrices as (in, out)."""
@@ -31,10 +35,11 @@ TURNED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """`shapes` are of every tensor the loaded model has; the numbers are None where config.json does not say them.
+    """`shapes` are of every tensor the loaded model has; the numbers are None where config.json
+    does not say them.
 
-    `key_values` is the width of one layer's keys (and of its values): heads that keep them times their size. `turned`
-    is a base of Conv1D modules, `transposed` one whose experts are.
+    `key_values` is the width of one layer's keys (and of its values): heads that keep them times
+    their size. `turned` is a base of Conv1D modules, `transposed` one whose experts are.
     """
 
     shapes: Mapping[str, Shape]
@@ -47,7 +52,9 @@ class Anatomy:
     transposed: bool = False
 
     def modules(self) -> dict[str, dict[str, Shape]]:
-        """Every module that holds a tensor, itself or further down, with the tensors it holds itself by their last name."""
+        """Every module that holds a tensor, itself or further down, with the tensors it holds
+        itself by their last name.
+        """
         found: dict[str, dict[str, Shape]] = {}
         for name, shape in self.shapes.items():
             for module in inside(name)[:-1]:
@@ -76,16 +83,21 @@ def _parts(name: str) -> Iterator[int]:
 def anatomy(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> Anatomy:
     """A base's shapes as a language model loads them.
 
-    A file of tied weights leaves the head out: it is the embedding once more, so it gets the embedding's shape.
+    A file of tied weights leaves the head out: it is the embedding once more, so it gets the
+    embedding's shape.
     """
     outer = INNER.get(str(config.get("model_type")))
     if outer is not None and not any(name.startswith(f"{outer}.") for name in shapes):
-        shapes = {name if name.startswith(HEAD) else f"{outer}.{name}": shape for name, shape in shapes.items()}
+        shapes = {
+            name if name.startswith(HEAD) else f"{outer}.{name}": shape
+            for name, shape in shapes.items()
+        }
     return bare(_with_head(shapes, _numbers(config)), config)
 
 
 def bare(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> Anatomy:
-    """These very shapes, and what its config.json says, as transformers names its numbers (and PEFT 0.21 looks for them).
+    """These very shapes, and what its config.json says, as transformers names its numbers (and PEFT
+    0.21 looks for them).
 
     Models whose layers keep keys and values of different sizes have no one width of them.
     """
@@ -99,14 +111,21 @@ def bare(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> Anatomy:
     heads = number("num_attention_heads", "n_head", "num_heads")
     kept = number("num_key_value_heads") or heads
     size = number("head_dim")
-    uneven = numbers.get("global_head_dim") is not None or numbers.get("per_layer_config") is not None
+    uneven = (
+        numbers.get("global_head_dim") is not None or numbers.get("per_layer_config") is not None
+    )
     if size is None and width and heads:
         size = width // heads
     return Anatomy(
-        shapes=shapes, turned=config.get("model_type") in TURNED, transposed=config.get("model_type") in TRANSPOSED,
-        width=width, layers=number("num_hidden_layers", "num_layers", "n_layer"), heads=heads,
-        key_value_heads=kept, key_values=None if uneven or not (kept and size) else kept * size,
-    )  # fmt: skip
+        shapes=shapes,
+        turned=config.get("model_type") in TURNED,
+        transposed=config.get("model_type") in TRANSPOSED,
+        width=width,
+        layers=number("num_hidden_layers", "num_layers", "n_layer"),
+        heads=heads,
+        key_value_heads=kept,
+        key_values=None if uneven or not (kept and size) else kept * size,
+    )
 
 
 def _numbers(config: Mapping[str, Any]) -> Mapping[str, Any]:

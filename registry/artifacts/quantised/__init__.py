@@ -1,1 +1,3 @@
-"""Quantised checkpoints: which recipe each tensor would need, and whether the bytes follow from the base."""
+"""Quantised checkpoints: which recipe each tensor would need, and whether the bytes follow from the
+base.
+"""

@@ -1,7 +1,8 @@
-"""The character map of a SentencePiece model: which texts are replaced by which before any is cut into pieces.
+"""The character map of a SentencePiece model: which texts are replaced by which before any is cut
+into pieces.
 
-It is a trie in one array (darts-clone), which sentencepiece before 0.2.3 walks without a look at its ends: one made up by
-hand lets it read the memory behind (its issue 1269).
+It is a trie in one array (darts-clone), which sentencepiece before 0.2.3 walks without a look at
+its ends: one made up by hand lets it read the memory behind (its issue 1269).
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ from array import array
 BLOCK = 1024
 """Bytes of 256 units: a step goes to any unit of a block, so blocks are whole."""
 MAX_RULES = 32
-"""Rules that begin one another: the library has room for so many (kMaxTrieResultsSize) and writes no more, but reads as
-many as there are."""
+"""Rules that begin one another: the library has room for so many (kMaxTrieResultsSize) and writes
+no more, but reads as many as there are.
+"""
 END, RULE = 1 << 31, 1 << 8
 """Bits of a unit: it is the end of a rule, with the place of its text; or a rule ends behind it."""
 
 
 def check_map(blob: bytes) -> str | None:
-    """What is wrong with a map: the size of the trie, its units of 32 bits, and the texts its rules lead to; or None.
+    """What is wrong with a map: the size of the trie, its units of 32 bits, and the texts its rules
+    lead to; or None.
 
-    Each step ends within the array, and each rule at a text within the texts, as DoubleArrayImpl::validate of 0.2.3 asks
-    for; then it is walked level by level, to count how many rules one text can meet.
+    Each step ends within the array, and each rule at a text within the texts, as
+    DoubleArrayImpl::validate of 0.2.3 asks for; then it is walked level by level, to count how many
+    rules one text can meet.
     """
     size = int.from_bytes(blob[:4], "little")
     texts = blob[4 + size :]
@@ -56,7 +60,10 @@ def check_map(blob: bytes) -> str | None:
             for at in children.get(node, ()):
                 steps, nested = steps + 1, rules + bool(units[at] & RULE)
                 if nested > MAX_RULES or steps > 2 * count:
-                    return f"its trie goes in circles, or more than {MAX_RULES} of its rules begin one another"
+                    return (
+                        f"its trie goes in circles, or more than {MAX_RULES} of its rules "
+                        "begin one another"
+                    )
                 below[targets[at]] = max(below.get(targets[at], 0), nested)
         level = below
     return None

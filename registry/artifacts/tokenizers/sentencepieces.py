@@ -1,8 +1,10 @@
-"""SentencePiece models (`tokenizer.model`, `spiece.model`), read strictly: what the library would be given, byte by byte.
+"""SentencePiece models (`tokenizer.model`, `spiece.model`), read strictly: what the library would
+be given, byte by byte.
 
-The form is ModelProto of sentencepiece's src/sentencepiece_model.proto (0.2.0 and 0.2.3), a protocol buffer. The library
-takes the last of two fields of one name and skips what it does not know; before 0.2.3 it trusts what it reads. Here every
-byte is part of a known field, which stands there once, and nothing leads the library to what it was not given.
+The form is ModelProto of sentencepiece's src/sentencepiece_model.proto (0.2.0 and 0.2.3), a
+protocol buffer. The library takes the last of two fields of one name and skips what it does not
+know; before 0.2.3 it trusts what it reads. Here every byte is part of a known field, which stands
+there once, and nothing leads the library to what it was not given.
 """
 
 from __future__ import annotations
@@ -19,29 +21,67 @@ from registry.artifacts.tokenizers.charsmaps import check_map
 MAX_BYTES = 8 << 20
 """Gemma 3's 262,144 pieces take 4.7 MB."""
 MAX_PIECES = 280_000
-"""Gemma's 262,144 are the most of any family; more, beside a tokenizer.json as large, would cost a second to judge."""
+"""Gemma's 262,144 are the most of any family; more, beside a tokenizer.json as large, would cost a
+second to judge.
+"""
 MAX_PIECE = 1024
 """Bytes of one piece; Gemma's longest are runs of blanks of 93."""
 MAX_FIELDS = 50_000
 """Beside the pieces: each control symbol is one, and a self test has a few hundred."""
 MAX_MAP = 512 << 10
 """Bytes of the character maps; NFKC, which most have, takes 237,539."""
-MEND = "Save the tokenizer again with sentencepiece, or leave this file out where tokenizer.json says the same."
+MEND = (
+    "Save the tokenizer again with sentencepiece, or leave this file out where tokenizer.json "
+    "says the same."
+)
 
 MAX_NESTED = 64
-"""User-defined pieces that begin one another: the library has room for so many (PrefixMatcher::PrefixMatch) and writes no
-more, but reads as many as there are. Gemma has runs of 31 line breaks."""
+"""User-defined pieces that begin one another: the library has room for so many
+(PrefixMatcher::PrefixMatch) and writes no more, but reads as many as there are. Gemma has runs of
+31 line breaks.
+"""
 
 INT, LONG, BYTES, FLOAT = 0, 1, 2, 5
 """The wire types; groups (3 and 4) are in no such message."""
 PIECE, TRAINER_SPEC, NORMALIZER_SPEC, SELF_TEST, DENORMALIZER_SPEC = 1, 2, 3, 4, 5
-NAMES = {1: "pieces", 2: "trainer_spec", 3: "normalizer_spec", 4: "self_test_data", 5: "denormalizer_spec"}
+NAMES = {
+    1: "pieces",
+    2: "trainer_spec",
+    3: "normalizer_spec",
+    4: "self_test_data",
+    5: "denormalizer_spec",
+}
 PARTS = dict.fromkeys(NAMES, BYTES)
 TRAINER = {
     **dict.fromkeys((1, 2, 5, 7, 30, 31, 36, 44, 45, 46, 47, 48, 53, 54), BYTES),
-    **dict.fromkeys((3, 4, 6, 11, 12, 13, 14, 16, 17, 18, 19, *range(20, 27), 32, 33, 34, 35, *range(40, 44), 49, 50, 52, 55), INT),
+    **dict.fromkeys(
+        (
+            3,
+            4,
+            6,
+            11,
+            12,
+            13,
+            14,
+            16,
+            17,
+            18,
+            19,
+            *range(20, 27),
+            32,
+            33,
+            34,
+            35,
+            *range(40, 44),
+            49,
+            50,
+            52,
+            55,
+        ),
+        INT,
+    ),
     **dict.fromkeys((10, 15, 51), FLOAT),
-}  # fmt: skip
+}
 LISTS = frozenset({1, 5, 30, 31})
 NORMALIZER = {1: BYTES, 2: BYTES, 3: INT, 4: INT, 5: INT, 6: BYTES}
 MODEL_TYPE, BYTE_FALLBACK, CHARSMAP = 3, 35, 2
@@ -53,7 +93,9 @@ RESERVED = frozenset({UNKNOWN, CONTROL, BYTE})
 KINDS = RESERVED | {NORMAL, USER_DEFINED, UNUSED}
 WITHOUT_KIND = {bytes((0x0A, length + 7, 0x0A, length)): length for length in range(1, 121)}
 WITH_KIND = {bytes((0x0A, length + 9, 0x0A, length)): length for length in range(1, 119)}
-"""How a piece with a text of so many bytes begins, which has a score and, in the second, a kind behind."""
+"""How a piece with a text of so many bytes begins, which has a score and, in the second, a kind
+behind.
+"""
 A_BYTE = re.compile(rb"<0x[0-9A-F]{2}>")
 
 
@@ -89,7 +131,10 @@ class Model:
             self.defined.append(name)
         elif kind == BYTE:
             if not A_BYTE.fullmatch(name):
-                raise Unsound(f"piece {self.count}", "it stands for a byte, but is not called <0x00> to <0xFF>")
+                raise Unsound(
+                    f"piece {self.count}",
+                    "it stands for a byte, but is not called <0x00> to <0xFF>",
+                )
             self.bytes.add(name)
         self.count += 1
         if self.count > MAX_PIECES:
@@ -97,7 +142,9 @@ class Model:
 
 
 def check_sentencepiece(data: bytes, wrong: Wrong) -> None:
-    """Note the first thing for which these bytes are no SentencePiece model, or one that the library would not take."""
+    """Note the first thing for which these bytes are no SentencePiece model, or one that the
+    library would not take.
+    """
     try:
         _check(data)
     except Unsound as error:
@@ -120,7 +167,11 @@ def _check(data: bytes) -> None:
                 _flat(sample, NAMES[number], {1: BYTES, 2: BYTES}, model)
         elif charsmap := _flat(value, NAMES[number], NORMALIZER, model).get(CHARSMAP):
             model.map -= len(charsmap)
-            if fault := f"the maps have more than {MAX_MAP} bytes" if model.map < 0 else check_map(charsmap):
+            if (
+                fault := f"the maps have more than {MAX_MAP} bytes"
+                if model.map < 0
+                else check_map(charsmap)
+            ):
                 raise Unsound(f"{NAMES[number]}.precompiled_charsmap", fault)
     for number in (TRAINER_SPEC, NORMALIZER_SPEC):
         if number not in seen:
@@ -129,10 +180,12 @@ def _check(data: bytes) -> None:
 
 
 def _pieces(data: bytes, at: int, model: Model) -> int:
-    """Read the pieces that follow, as long as they are written as every writer writes them; where something else stands.
+    """Read the pieces that follow, as long as they are written as every writer writes them; where
+    something else stands.
 
-    There are up to 280,000, so a step a piece, and no more than that: a piece is known by its first four bytes, and
-    what lies between text and score is looked at when all are read. Others are left to the reader of fields.
+    There are up to 280,000, so a step a piece, and no more than that: a piece is known by its first
+    four bytes, and what lies between text and score is looked at when all are read. Others are left
+    to the reader of fields.
     """
     size, plain, scores, begun = len(data), model.plain.add, bytearray(), model.count
     known, room = WITHOUT_KIND.get, MAX_PIECES - model.count
@@ -144,7 +197,9 @@ def _pieces(data: bytes, at: int, model: Model) -> int:
             at = after + 5
             scores += data[after:at]
             room -= 1
-        elif (length := WITH_KIND.get(head)) and data[at + length + 9 : at + length + 10] == b"\x18":
+        elif (length := WITH_KIND.get(head)) and data[
+            at + length + 9 : at + length + 10
+        ] == b"\x18":
             after = at + 4 + length
             model.count = MAX_PIECES - room
             model.add(data[at + 4 : after], int.from_bytes(data[after + 6 : after + 7]))
@@ -173,7 +228,9 @@ def _piece(data: bytes, model: Model) -> None:
 
 
 def _check_whole(model: Model) -> None:
-    """What sentencepiece itself refuses when it loads a model (model_interface.cc), and what it would not survive."""
+    """What sentencepiece itself refuses when it loads a model (model_interface.cc), and what it
+    would not survive.
+    """
     algorithm, fallback = model.spec.get(MODEL_TYPE, UNIGRAM), bool(model.spec.get(BYTE_FALLBACK))
     if algorithm not in ALGORITHMS:
         raise Unsound("trainer_spec.model_type", f"it is {algorithm}, and there are four")
@@ -183,19 +240,33 @@ def _check_whole(model: Model) -> None:
     if twice:
         raise Unsound("pieces", f"{twice} pieces stand there more than once")
     if len(model.bytes) != (256 if fallback else 0):
-        raise Unsound("trainer_spec.byte_fallback", f"it is {fallback}, and {len(model.bytes)} pieces stand for bytes")
+        raise Unsound(
+            "trainer_spec.byte_fallback",
+            f"it is {fallback}, and {len(model.bytes)} pieces stand for bytes",
+        )
     if not (model.unknown == 1 or (fallback and not model.unknown)) or not model.plain:
         raise Unsound(
-            "pieces", f"{model.unknown} pieces are unknown and {len(model.plain)} are text: there must be one, and some"
+            "pieces",
+            f"{model.unknown} pieces are unknown and {len(model.plain)} are text: there must be "
+            "one, and some",
         )
     # Alone it is taken for a piece that is never used (sentencepiece's issue 1308).
-    text = b"\n".join((*model.plain, *model.reserved) if not fallback else (*(model.plain - {b"\0"}), *model.reserved))
+    text = b"\n".join(
+        (*model.plain, *model.reserved)
+        if not fallback
+        else (*(model.plain - {b"\0"}), *model.reserved)
+    )
     if not _is_text(text) or b"\0" in text:
-        raise Unsound("pieces", "a piece is not UTF-8 text, or holds U+0000, where the library takes it to end")
+        raise Unsound(
+            "pieces",
+            "a piece is not UTF-8 text, or holds U+0000, where the library takes it to end",
+        )
     scores = struct.unpack(f"<{model.count}f", model.scores)
     if not all(map(math.isfinite, scores)):
-        raise Unsound(f"piece {next(n for n, one in enumerate(scores) if not math.isfinite(one))}",
-                   "its score is NaN or infinite")  # fmt: skip
+        raise Unsound(
+            f"piece {next(n for n, one in enumerate(scores) if not math.isfinite(one))}",
+            "its score is NaN or infinite",
+        )
     nested: list[bytes] = []
     for name in sorted(model.defined):
         while nested and not name.startswith(nested[-1]):
@@ -214,14 +285,24 @@ def _is_text(data: bytes) -> bool:
 
 
 def _flat(
-    data: bytes, where: str, known: dict[int, int], model: Model, lists: frozenset[int] = frozenset()
-) -> dict[int, Any]:  # fmt: skip
-    """A message with none inside: its fields, of which texts are texts and floats finite. A character map is no text."""
+    data: bytes,
+    where: str,
+    known: dict[int, int],
+    model: Model,
+    lists: frozenset[int] = frozenset(),
+) -> dict[int, Any]:
+    """A message with none inside: its fields, of which texts are texts and floats finite. A
+    character map is no text.
+    """
     said: dict[int, Any] = {}
     for number, value in _fields(data, where, known, model, lists):
         said[number] = value
         kind = known.get(number)
-        if kind == BYTES and not (known is NORMALIZER and number == CHARSMAP) and not _is_text(value):
+        if (
+            kind == BYTES
+            and not (known is NORMALIZER and number == CHARSMAP)
+            and not _is_text(value)
+        ):
             raise Unsound(f"{where} field {number}", "it is not UTF-8 text")
         if kind == FLOAT and not math.isfinite(struct.unpack("<f", value)[0]):
             raise Unsound(f"{where} field {number}", "it is NaN or infinite")
@@ -229,8 +310,12 @@ def _flat(
 
 
 def _fields(
-    data: bytes, where: str, known: dict[int, int], model: Model, lists: frozenset[int] = frozenset()
-) -> Iterator[tuple[int, Any]]:  # fmt: skip
+    data: bytes,
+    where: str,
+    known: dict[int, int],
+    model: Model,
+    lists: frozenset[int] = frozenset(),
+) -> Iterator[tuple[int, Any]]:
     """Every field of a message: those in `lists` any number of times, others once."""
     at, seen = 0, set[int]()
     while at < len(data):
@@ -241,7 +326,9 @@ def _fields(
         yield number, value
 
 
-def _field(data: bytes, at: int, where: str, known: dict[int, int], model: Model) -> tuple[int, Any, int]:
+def _field(
+    data: bytes, at: int, where: str, known: dict[int, int], model: Model
+) -> tuple[int, Any, int]:
     """One field's number and value, and where it ends; texts and floats by their bytes."""
     here = f"{where} byte {at}".strip()
     tag, at = _varint(data, at, here)
@@ -249,8 +336,11 @@ def _field(data: bytes, at: int, where: str, known: dict[int, int], model: Model
     model.fields -= 1
     if model.fields < 0:
         raise Unsound(here, f"it has more than {MAX_FIELDS} fields beside its plain pieces")
-    # A later trainer has options that no reader of today heeds: a number is harmless, a text could be anything.
-    if number not in known and not (known is TRAINER and 0 < number < EXTENSIONS and wire in (INT, LONG, FLOAT)):
+    # A later trainer has options that no reader of today heeds: a number is harmless, a text could
+    # be anything.
+    if number not in known and not (
+        known is TRAINER and 0 < number < EXTENSIONS and wire in (INT, LONG, FLOAT)
+    ):
         raise Unsound(here, f"there is no field {number} in {where or 'a SentencePiece model'}")
     if wire != known.get(number, wire):
         raise Unsound(here, f"field {number} is of wire type {wire}, not {known[number]}")
@@ -263,7 +353,9 @@ def _field(data: bytes, at: int, where: str, known: dict[int, int], model: Model
 
 
 def _varint(data: bytes, at: int, here: str) -> tuple[int, int]:
-    """A number of up to 64 bits, seven bits a byte, in as few bytes as it needs; and where it ends."""
+    """A number of up to 64 bits, seven bits a byte, in as few bytes as it needs; and where it
+    ends.
+    """
     value = shift = 0
     for byte in data[at : at + 10]:
         value |= (byte & 0x7F) << shift

@@ -1,7 +1,9 @@
-"""Weights weighed in one pass: the file's digest, each tensor's, and a search for NaN and infinity, side by side.
+"""Weights weighed in one pass: the file's digest, each tensor's, and a search for NaN and infinity,
+side by side.
 
-Two hashes of the same bytes cost two cores about the time of one, since hashlib and numpy let go of the interpreter
-while they work. `rules.tensors.weigh_plain` says the same, slower; a test holds the two together.
+Two hashes of the same bytes cost two cores about the time of one, since hashlib and numpy let go of
+the interpreter while they work. `rules.tensors.weigh_plain` says the same, slower; a test holds the
+two together.
 """
 
 from __future__ import annotations
@@ -15,18 +17,30 @@ from contextlib import suppress
 import numpy as np
 
 from registry.artifacts.weights import tensors as rules
-from registry.artifacts.weights.tensors import EXPONENTS, File, Read, TensorInfo, Weigh, Weighed, fetch
+from registry.artifacts.weights.tensors import (
+    EXPONENTS,
+    File,
+    Read,
+    TensorInfo,
+    Weigh,
+    Weighed,
+    fetch,
+)
 
 CHUNK = 4 << 20
 """Bytes read at once; a multiple of every element's size."""
 AHEAD = 3
-"""Pieces that may wait for a hash: what is held in memory is this many pieces, whatever the size of the file."""
+"""Pieces that may wait for a hash: what is held in memory is this many pieces, whatever the size of
+the file.
+"""
 BLOCK = 128 << 10
 """Bytes looked through at once: they, and what is computed of them, stay in a core's own cache."""
 
 
 def weigh(read: Read) -> Weigh:
-    """The fast weigher over a blob store's `read`; it raises what `read` raises, and leaves no thread behind."""
+    """The fast weigher over a blob store's `read`; it raises what `read` raises, and leaves no
+    thread behind.
+    """
 
     def one(file: File, tensors: Sequence[TensorInfo]) -> Weighed:
         return _weigh(file, sorted(tensors, key=lambda info: info.start), read)
@@ -51,7 +65,11 @@ def _weigh(file: File, ordered: list[TensorInfo], read: Read) -> Weighed:
             for piece in _pieces(file, read, info.start, info.end):
                 into_whole(piece)
                 into_leaf(info, piece)
-    return Weighed(whole.hexdigest(), {name: leaf.hexdigest() for name, leaf in leaves.items()}, tuple(nonfinite))
+    return Weighed(
+        whole.hexdigest(),
+        {name: leaf.hexdigest() for name, leaf in leaves.items()},
+        tuple(nonfinite),
+    )
 
 
 def _pieces(file: File, read: Read, start: int, end: int) -> Iterator[bytes]:
@@ -60,7 +78,9 @@ def _pieces(file: File, read: Read, start: int, end: int) -> Iterator[bytes]:
 
 
 class _Behind:
-    """Work done in a thread of its own, in order, at most AHEAD pieces behind; done when the `with` ends."""
+    """Work done in a thread of its own, in order, at most AHEAD pieces behind; done when the `with`
+    ends.
+    """
 
     def __init__(self, work: Callable[..., object]) -> None:
         self._work = work
@@ -70,7 +90,9 @@ class _Behind:
 
     def _run(self) -> None:
         while (given := self._given.get()) is not None:
-            if self._error is None:  # after a failure only the queue is emptied, for its giver must not wait forever
+            if (
+                self._error is None
+            ):  # after a failure only the queue is emptied, for its giver must not wait forever
                 try:
                     self._work(*given)
                 except Exception as error:
@@ -92,7 +114,9 @@ class _Behind:
 
 
 def holds_nonfinite(dtype: str, data: bytes) -> bool:
-    """Is an element of these whole little-endian elements NaN or infinite? As `rules.tensors.holds_nonfinite`."""
+    """Is an element of these whole little-endian elements NaN or infinite? As
+    `rules.tensors.holds_nonfinite`.
+    """
     if dtype not in EXPONENTS:
         return rules.holds_nonfinite(dtype, data)
     size, top = EXPONENTS[dtype]
@@ -102,7 +126,8 @@ def holds_nonfinite(dtype: str, data: bytes) -> bool:
     bits = np.empty(min(step, len(elements)), elements.dtype)
     for at in range(0, len(elements), step):
         block = elements[at : at + step]
-        # All exponent bits set is the largest value they can have: one AND and one maximum, no table of answers.
+        # All exponent bits set is the largest value they can have: one AND and one maximum, no
+        # table of answers.
         if np.bitwise_and(block, mask, out=bits[: len(block)]).max() == mask:
             return True
     return False

@@ -1,4 +1,6 @@
-"""Every named case of tests/assets: exactly the defects it is made to have, and what safetensors says of its weights."""
+"""Every named case of tests/assets: exactly the defects it is made to have, and what safetensors
+says of its weights.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def test_each_case_has_exactly_its_defects(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.library])
 def test_what_the_safetensors_library_says_of_it(name: str) -> None:
-    """Beside our own: most of what it accepts here, it accepts without a word. If it ever refuses, it says so here."""
+    """Beside our own: most of what it accepts here, it accepts without a word. If it ever refuses,
+    it says so here.
+    """
     content = CASES[name].make()[WEIGHTS]
     if CASES[name].library == "accepts":
         load(content)

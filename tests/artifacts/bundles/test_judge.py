@@ -48,33 +48,49 @@ def test_a_sound_base() -> None:
     assert [entry["path"] for entry in found.manifest] == sorted(files)
     assert found.manifest_digest == digest(found.manifest)
     assert found.facts == {
-        "tensors": 7, "parameters": 16 * 8 + 2 * (64 + 32 + 8), "dtypes": {"F32": 336},
-        "architecture": "LlamaForCausalLM", "model_type": "llama",
+        "tensors": 7,
+        "parameters": 16 * 8 + 2 * (64 + 32 + 8),
+        "dtypes": {"F32": 336},
+        "architecture": "LlamaForCausalLM",
+        "model_type": "llama",
         "chat_template": {
             "source": "chat_template.jinja",
             "digest": digest({"default": hashlib.sha256(b"{{ messages }}").hexdigest()}),
             "templates": {"default": f"sha256:{hashlib.sha256(b'{{ messages }}').hexdigest()}"},
         },
-    }  # fmt: skip
-    assert found.base_root == digest({
-        "tensor_root": found.tensor_root,
-        "config": hashlib.sha256(canonical.encode(CONFIG)).hexdigest(),
-        "tokenizer": hashlib.sha256(files["tokenizer.json"]).hexdigest(),
-        "chat_template": hashlib.sha256(b"{{ messages }}").hexdigest(),
-    })  # fmt: skip
+    }
+    assert found.base_root == digest(
+        {
+            "tensor_root": found.tensor_root,
+            "config": hashlib.sha256(canonical.encode(CONFIG)).hexdigest(),
+            "tokenizer": hashlib.sha256(files["tokenizer.json"]).hexdigest(),
+            "chat_template": hashlib.sha256(b"{{ messages }}").hexdigest(),
+        }
+    )
 
 
 def test_base_root_sees_what_changes_answers_and_nothing_else() -> None:
     root = look("base", base_files()).base_root
-    pretty = base_files() | {"config.json": json.dumps(CONFIG, indent=4).encode(), "README.md": b"other"}
+    pretty = base_files() | {
+        "config.json": json.dumps(CONFIG, indent=4).encode(),
+        "README.md": b"other",
+    }
     assert look("base", pretty).base_root == root
-    inside = base_files() | {"tokenizer_config.json": json.dumps({"chat_template": "{{ messages }}"}).encode()}
-    assert look("base", {k: v for k, v in inside.items() if k != "chat_template.jinja"}).base_root == root
+    inside = base_files() | {
+        "tokenizer_config.json": json.dumps({"chat_template": "{{ messages }}"}).encode()
+    }
+    assert (
+        look("base", {k: v for k, v in inside.items() if k != "chat_template.jinja"}).base_root
+        == root
+    )
     for path, content in (
         ("config.json", json.dumps(CONFIG | {"rms_norm_eps": 1e-05}).encode()),
         ("tokenizer.json", b"{}"),
         ("chat_template.jinja", b"{{ messages }} "),
-        ("model.safetensors", save(base_arrays() | {"model.embed_tokens.weight": np.ones((16, 8), np.float32)})),
+        (
+            "model.safetensors",
+            save(base_arrays() | {"model.embed_tokens.weight": np.ones((16, 8), np.float32)}),
+        ),
     ):
         assert look("base", base_files() | {path: content}).base_root != root, path
 
@@ -83,7 +99,10 @@ def shards() -> Files:
     arrays = base_arrays()
     names = sorted(arrays)
     parts = {f"model-0000{n}-of-00002.safetensors": names[n - 1 :: 2] for n in (1, 2)}
-    index = {"metadata": {"total_size": 1}, "weight_map": {name: path for path, held in parts.items() for name in held}}
+    index = {
+        "metadata": {"total_size": 1},
+        "weight_map": {name: path for path, held in parts.items() for name in held},
+    }
     files = {path: save({name: arrays[name] for name in held}) for path, held in parts.items()}
     whole = {path: content for path, content in base_files().items() if path != "model.safetensors"}
     return whole | files | {"model.safetensors.index.json": json.dumps(index).encode()}
@@ -104,7 +123,10 @@ REPEATED = ["duplicate-tensor"] * 7
     [
         ({"model-00002-of-00002.safetensors": None}, ["shards-incomplete", "index-mismatch"]),
         ({"model.safetensors.index.json": None}, ["file-missing"]),
-        ({"model.safetensors": save(base_arrays())}, ["shards-incomplete", *REPEATED, "index-mismatch"]),
+        (
+            {"model.safetensors": save(base_arrays())},
+            ["shards-incomplete", *REPEATED, "index-mismatch"],
+        ),
         ({"model.safetensors.index.json": b'{"weight_map":{}}'}, ["index-mismatch"]),
         ({"model.safetensors.index.json": b"[]"}, ["index-mismatch"]),
     ],
@@ -130,7 +152,7 @@ ADDED: dict[str, tuple[str, bytes, str, str]] = {
     "a text in UTF-16": ("LICENSE", "x".encode("utf-16"), "foreign-content", "UTF-16"),
     "deep json": ("tokenizer_config.json", b"[" * 40 + b"]" * 40, "bad-json", "deeper"),
     "json twice": ("generation_config.json", b'{"a":1,"a":2}', "bad-json", "'a'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ADDED)
@@ -186,8 +208,10 @@ def test_bytes_that_vanish_while_read_are_a_defect() -> None:
 def test_all_defects_are_listed_at_once() -> None:
     files = base_files() | {"model.safetensors": zipped(), "run.py": b"", "config.json": b"{"}
     assert sorted(broken(look("base", files))) == [
-        ("config.json", "bad-json"), ("model.safetensors", "foreign-content"), ("run.py", "file-not-allowed"),
-    ]  # fmt: skip
+        ("config.json", "bad-json"),
+        ("model.safetensors", "foreign-content"),
+        ("run.py", "file-not-allowed"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -212,21 +236,35 @@ def test_base_facts(base: BaseFacts) -> None:
     assert base_facts(listed, read, base_root="sha256:known").base_root == "sha256:known"
     for root in (None, "sha256:known"):
         with pytest.raises(BundleRejected):
-            base_facts(declared(base_files() | {"model.safetensors": zipped()})[0], read, base_root=root)
+            base_facts(
+                declared(base_files() | {"model.safetensors": zipped()})[0], read, base_root=root
+            )
 
 
 def test_a_sound_adapter(base: BaseFacts) -> None:
     files = adapter_files()
-    found = look("adapter", files, base, domain="legal", purpose="answers", base_root=base.base_root)
+    found = look(
+        "adapter", files, base, domain="legal", purpose="answers", base_root=base.base_root
+    )
     assert (found.defects, found.findings) == ([], [])
     assert found.base_root == base.base_root
     assert found.tensor_root
     assert found.facts == {
-        "tensors": 8, "parameters": 224, "dtypes": {"F32": 224}, "method": "lora", "rank": 4, "alpha": 8,
-        "max_rank": 4, "bias": "none", "variant": "plain", "targets": ["q_proj", "v_proj"], "trainable_parameters": 224,
-        "risks": [], "uploaded_config": f"sha256:{sha256_hex(files['adapter_config.json'])}",
+        "tensors": 8,
+        "parameters": 224,
+        "dtypes": {"F32": 224},
+        "method": "lora",
+        "rank": 4,
+        "alpha": 8,
+        "max_rank": 4,
+        "bias": "none",
+        "variant": "plain",
+        "targets": ["q_proj", "v_proj"],
+        "trainable_parameters": 224,
+        "risks": [],
+        "uploaded_config": f"sha256:{sha256_hex(files['adapter_config.json'])}",
         "unbound_manifest": found.unbound_digest,
-    }  # fmt: skip
+    }
 
 
 def test_an_adapter_of_another_base_names_both_roots(base: BaseFacts) -> None:
@@ -238,7 +276,9 @@ def test_an_adapter_of_another_base_names_both_roots(base: BaseFacts) -> None:
 
 @pytest.mark.parametrize("path", ["config.json", "generation_config.json", "training_args.bin"])
 def test_an_adapter_may_not_bring_what_belongs_to_the_base(base: BaseFacts, path: str) -> None:
-    assert broken(look("adapter", adapter_files() | {path: b"{}"}, base)) == [(path, "file-not-allowed")]
+    assert broken(look("adapter", adapter_files() | {path: b"{}"}, base)) == [
+        (path, "file-not-allowed")
+    ]
 
 
 @pytest.mark.parametrize("path", ["adapter_config.json", "adapter_model.safetensors"])
@@ -259,16 +299,33 @@ CONTENTS = [
     json.dumps(CONFIG).encode(),
     b'{"a":1,"a":1}',
 ]
-paths = st.sampled_from(sorted(FULL | ADAPTER)) | st.text(max_size=12) | st.sampled_from(
-    ["model.safetensors", "adapter_model.safetensors", "model-00001-of-00002.safetensors", "../x", "a/b", "README.MD"]
-)  # fmt: skip
+paths = (
+    st.sampled_from(sorted(FULL | ADAPTER))
+    | st.text(max_size=12)
+    | st.sampled_from(
+        [
+            "model.safetensors",
+            "adapter_model.safetensors",
+            "model-00001-of-00002.safetensors",
+            "../x",
+            "a/b",
+            "README.MD",
+        ]
+    )
+)
 
 
 @settings(max_examples=150)
 @given(
     st.sampled_from(["base", "adapter", "checkpoint"]),
     st.lists(
-        st.tuples(paths, st.sampled_from(CONTENTS), st.sampled_from([0, 0, 0, 1, -1, 2**70]), st.booleans()), max_size=8
+        st.tuples(
+            paths,
+            st.sampled_from(CONTENTS),
+            st.sampled_from([0, 0, 0, 1, -1, 2**70]),
+            st.booleans(),
+        ),
+        max_size=8,
     ),
 )
 def test_any_manifest_is_judged_and_nothing_but_a_named_error_leaves(
@@ -279,8 +336,10 @@ def test_any_manifest_is_judged_and_nothing_but_a_named_error_leaves(
     def read(sha: str, start: int, length: int) -> bytes:
         return blobs[sha][start : start + length]
 
-    files = [File(path, sha256_hex(content) if there else "0" * 64, len(content) + more)
-             for path, content, more, there in entries]  # fmt: skip
+    files = [
+        File(path, sha256_hex(content) if there else "0" * 64, len(content) + more)
+        for path, content, more, there in entries
+    ]
     try:
         found = inspect(kind, files, read, base=None, meta={})
     except Invalid as error:
@@ -294,13 +353,19 @@ def test_any_manifest_is_judged_and_nothing_but_a_named_error_leaves(
 
 
 def test_a_refusal_is_bounded_and_counts_what_it_leaves_out() -> None:
-    """20,000 bad tensors and 1,000 files that may not be there: a few hundred kilobytes, the same each time."""
+    """20,000 bad tensors and 1,000 files that may not be there: a few hundred kilobytes, the same
+    each time.
+    """
     shards = {
         f"model-0000{n}-of-00002.safetensors": packed(
-            {f"t{i}": entry(i * 8, i * 8 + 8, dtype="F31" if n == 1 else "F32", shape=[3]) for i in range(20_000)}, bytes(160_000)
+            {
+                f"t{i}": entry(i * 8, i * 8 + 8, dtype="F31" if n == 1 else "F32", shape=[3])
+                for i in range(20_000)
+            },
+            bytes(160_000),
         )
         for n in (1, 2)
-    }  # fmt: skip
+    }
     files = base_files() | shards | {f"x{n}.py": b"" for n in range(900)}
     del files["model.safetensors"]
     found = look("base", files)
@@ -308,7 +373,8 @@ def test_a_refusal_is_bounded_and_counts_what_it_leaves_out() -> None:
     last = found.defects[-1]
     assert last.rule == "more-defects"
     assert last.detail == (
-        "40401 more defects are not listed: 1 x file-missing in model.safetensors.index.json; 400 x file-not-allowed in 400 "
+        "40401 more defects are not listed: 1 x file-missing in model.safetensors.index.json; 400 "
+        "x file-not-allowed in 400 "
         "files; 20000 x tensor-dtype in model-00001-of-00002.safetensors; "
         "20000 x tensor-size in model-00002-of-00002.safetensors"
     )
@@ -322,5 +388,7 @@ def test_what_to_do_with_a_folder_a_trainer_left_is_said_at_once() -> None:
     mends = {one.file: one.mend for one in look("base", base_files() | left).defects}
     assert set(mends) == set(left)
     assert all("import" in mend for mend in mends.values())
-    [card] = look("base", base_files() | {"README.md": b"![x](data:image/svg+xml;base64,AA)"}).defects
+    [card] = look(
+        "base", base_files() | {"README.md": b"![x](data:image/svg+xml;base64,AA)"}
+    ).defects
     assert "--leave-out README.md" in card.mend

@@ -1,4 +1,6 @@
-"""Room for what strangers sent: as much as there is, in the order in which it is asked for, and a short line."""
+"""Room for what strangers sent: as much as there is, in the order in which it is asked for, and a
+short line.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,10 @@ def test_who_keeps_less_makes_room() -> None:
     with room.take(10) as held:
         with pytest.raises(Unavailable) as refused, room.take(1):
             pass
-        assert (refused.value.kind, refused.value.facts) == ("judging-busy", {"retry_after": 2, "sent": False})
+        assert (refused.value.kind, refused.value.facts) == (
+            "judging-busy",
+            {"retry_after": 2, "sent": False},
+        )
         held.keep(9)
         held.keep(10)  # never more than it has
         with room.take(1):

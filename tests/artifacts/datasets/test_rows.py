@@ -19,12 +19,20 @@ from registry.documents.canonical import sha256_hex
 from registry.errors import Defect, Invalid, Unverified
 from registry.proof.merkle import Frontier
 
-META = {"source": "s", "licence": "CC-BY-4.0", "legal_basis": "contract", "personal_data": "none", "retention": "1y"}
+META = {
+    "source": "s",
+    "licence": "CC-BY-4.0",
+    "legal_basis": "contract",
+    "personal_data": "none",
+    "retention": "1y",
+}
 
 
 def declared(content: bytes) -> tuple[File, Callable[[str, int, int], bytes]]:
     file = File("data.jsonl", sha256_hex(content), len(content))
-    return file, lambda digest, start, length: {file.sha256: content}[digest][start : start + length]
+    return file, lambda digest, start, length: {file.sha256: content}[digest][
+        start : start + length
+    ]
 
 
 def look(content: bytes, meta: dict[str, Any] = META) -> InspectedDataset:
@@ -51,8 +59,17 @@ def test_a_sound_data_set() -> None:
 
 def test_the_root_sees_order_and_every_field_but_not_the_writing() -> None:
     root = look(lines(row("a"), row("b"))).record_root
-    assert look(b'{ "completion":"yes", "prompt":"\\u0061"}\n{"prompt":"b","completion":"yes"}').record_root == root
-    for other in (lines(row("b"), row("a")), lines(row("a"), row("b", note=1)), lines(row("a"), row("b"), row("b"))):
+    assert (
+        look(
+            b'{ "completion":"yes", "prompt":"\\u0061"}\n{"prompt":"b","completion":"yes"}'
+        ).record_root
+        == root
+    )
+    for other in (
+        lines(row("b"), row("a")),
+        lines(row("a"), row("b", note=1)),
+        lines(row("a"), row("b"), row("b")),
+    ):
         assert look(other).record_root != root
 
 
@@ -123,22 +140,37 @@ def test_no_rows_and_no_bytes_are_defects() -> None:
 
 
 def test_repeats_and_overlap_are_counted_on_normalised_texts() -> None:
-    found = look(lines(
-        row("What is  this?", "A"), row("what is this?", "a"), row("what is this?", "b"),
-        row("WHAT IS\nTHIS?", "A", split="test"), row("other", split="test"), row("other", split="test"),
-        row("ﬁne", split="dev"), row("late", split="dev"), row("FINE"), row("late"),
-    ))  # fmt: skip
-    assert found.duplicates == 2  # line 2 repeats 1; the second "other"; another answer is no repeat
+    found = look(
+        lines(
+            row("What is  this?", "A"),
+            row("what is this?", "a"),
+            row("what is this?", "b"),
+            row("WHAT IS\nTHIS?", "A", split="test"),
+            row("other", split="test"),
+            row("other", split="test"),
+            row("ﬁne", split="dev"),
+            row("late", split="dev"),
+            row("FINE"),
+            row("late"),
+        )
+    )
+    assert (
+        found.duplicates == 2
+    )  # line 2 repeats 1; the second "other"; another answer is no repeat
     assert found.overlap == 3  # one of test, two of dev
 
 
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("A  b\tc\n", "a b c"), ("ﬁn", "FIN"), ("Straße", "STRASSE"), ("ＡＢＣ", "abc"),
-        ("e\u0301", "é"), ("a\xa0b", "a b"),
+        ("A  b\tc\n", "a b c"),
+        ("ﬁn", "FIN"),
+        ("Straße", "STRASSE"),
+        ("ＡＢＣ", "abc"),
+        ("e\u0301", "é"),
+        ("a\xa0b", "a b"),
     ],
-)  # fmt: skip
+)
 def test_texts_that_read_the_same(one: str, other: str) -> None:
     assert datasets.normalise(one) == datasets.normalise(other)
 
@@ -183,7 +215,8 @@ def test_items_of_a_suite() -> None:
     assert [item.prompt for item in items] == ["ü?", "q"]
     data = datasets.encode_items(items)
     assert data == b"".join(
-        rfc8785.dumps({"id": item.id, "prompt": item.prompt, "expected": item.expected}) + b"\n" for item in items
+        rfc8785.dumps({"id": item.id, "prompt": item.prompt, "expected": item.expected}) + b"\n"
+        for item in items
     )
     assert datasets.decode_items(data) == items
     for broken in (data.replace(b"q", b"z"), data + b"\n", b"{}\n", b'{"id":1}', data[:-9]):
@@ -197,7 +230,9 @@ def test_suites_that_cannot_be() -> None:
     assert empty.value.kind == "split-empty"
     assert "dev, train" in empty.value.mend
     with pytest.raises(Invalid) as split:
-        datasets.suite_items(rows_of(row("a", "b", split="test"), row("a", "c", split="test")), "test")
+        datasets.suite_items(
+            rows_of(row("a", "b", split="test"), row("a", "c", split="test")), "test"
+        )
     assert (split.value.kind, split.value.facts) == ("item-contradicts", {"line": 2})
 
 

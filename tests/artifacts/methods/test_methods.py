@@ -1,4 +1,6 @@
-"""The table of methods: every key's limits, patterns that are never run, and the one written form of a configuration."""
+"""The table of methods: every key's limits, patterns that are never run, and the one written form
+of a configuration.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,15 @@ from registry.artifacts.methods.configs import FILE
 from registry.artifacts.methods.heads import View
 from registry.artifacts.methods.table import METHODS
 from registry.documents import canonical
-from tests.artifacts.bundle_files import LORA, Files, adapter_files, base_arrays, look, lora_arrays, tiny_base
+from tests.artifacts.bundle_files import (
+    LORA,
+    Files,
+    adapter_files,
+    base_arrays,
+    look,
+    lora_arrays,
+    tiny_base,
+)
 
 TARGETS = {"target_modules": ["q_proj"]}
 PROMPT = {"num_virtual_tokens": 2, "token_dim": 8, "num_layers": 2, "num_attention_heads": 4}
@@ -65,7 +75,11 @@ def test_every_default_and_every_written_value_is_one_that_may_be_read(kind: str
     once = adapters.written(read(kind), "acme/tiny", "c" * 40)
     config, defects = adapters.read_config(json.loads(once))
     assert config is not None, defects
-    assert adapters.written(config, "acme/tiny", "c" * 40) == once == canonical.encode(json.loads(once))
+    assert (
+        adapters.written(config, "acme/tiny", "c" * 40)
+        == once
+        == canonical.encode(json.loads(once))
+    )
     always = {key for key, entry in METHODS[kind].keys.items() if entry.kept and not entry.sparse}
     assert set(json.loads(once)) == {"peft_type", *always}
 
@@ -79,41 +93,75 @@ def test_what_must_stay_empty_is_refused_with_its_reason(kind: str) -> None:
 
 
 def test_all_that_is_wrong_is_said_at_once_and_by_name() -> None:
-    _, defects = adapters.read_config({
-        **LORA, "r": 0, "lora_dropout": 2, "target_modules": "(a+)+b", "corda_config": {"rho": 2}, "some": 1,
-        "init_lora_weights": "pissa", "rank_pattern": {".*": 4},
-    })  # fmt: skip
+    _, defects = adapters.read_config(
+        {
+            **LORA,
+            "r": 0,
+            "lora_dropout": 2,
+            "target_modules": "(a+)+b",
+            "corda_config": {"rho": 2},
+            "some": 1,
+            "init_lora_weights": "pissa",
+            "rank_pattern": {".*": 4},
+        }
+    )
     assert {(defect.where, defect.rule) for defect in defects} == {
-        ("r", "config-value"), ("lora_dropout", "config-value"), ("target_modules", "config-value"),
-        ("corda_config", "config-forbidden"), ("some", "config-unknown"), ("init_lora_weights", "init-unconverted"),
+        ("r", "config-value"),
+        ("lora_dropout", "config-value"),
+        ("target_modules", "config-value"),
+        ("corda_config", "config-forbidden"),
+        ("some", "config-unknown"),
+        ("init_lora_weights", "init-unconverted"),
         ("rank_pattern", "config-value"),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"target_modules": "(a+)+b"}, {"target_modules": ["(a+)+b"]}, {"rank_pattern": {"(a+)+b": 4}},
-     {"alpha_pattern": {"(a+)+b": 4}}, {"modules_to_save": ["(a+)+b"]}, {"modules_to_save": "(a+)+b"},
-     {"exclude_modules": "(a+)+b"}, {"layers_pattern": "(a+)+b"}, {"target_modules": ["a" * 512] * 4096},
-     {"target_modules": ["a." * 255 + "a!"] * 4096}],
-)  # fmt: skip
-def test_an_expression_that_would_hang_a_loader_is_refused_in_no_time(base: BaseFacts, change: dict[str, Any]) -> None:
+    [
+        {"target_modules": "(a+)+b"},
+        {"target_modules": ["(a+)+b"]},
+        {"rank_pattern": {"(a+)+b": 4}},
+        {"alpha_pattern": {"(a+)+b": 4}},
+        {"modules_to_save": ["(a+)+b"]},
+        {"modules_to_save": "(a+)+b"},
+        {"exclude_modules": "(a+)+b"},
+        {"layers_pattern": "(a+)+b"},
+        {"target_modules": ["a" * 512] * 4096},
+        {"target_modules": ["a." * 255 + "a!"] * 4096},
+    ],
+)
+def test_an_expression_that_would_hang_a_loader_is_refused_in_no_time(
+    base: BaseFacts, change: dict[str, Any]
+) -> None:
     began = time.process_time()
     assert look("adapter", adapter_files(**change), base).defects
     assert time.process_time() - began < 0.5
 
 
 def test_a_large_base_and_a_large_configuration_take_no_time_either() -> None:
-    """What a hostile configuration can make of the matching is bounded: names are looked up, never searched for."""
-    shapes = {f"model.layers.{layer}.part.m{module}.weight": (4, 4) for layer in range(60) for module in range(190)}
+    """What a hostile configuration can make of the matching is bounded: names are looked up, never
+    searched for.
+    """
+    shapes = {
+        f"model.layers.{layer}.part.m{module}.weight": (4, 4)
+        for layer in range(60)
+        for module in range(190)
+    }
     names = [f"m{number}" for number in range(190)]
     many = [*names, *(f"layers.{number}.none" for number in range(3900))]
     whole = anatomy(shapes, {})
     for kind, more in (
-        ("LORA", {"target_modules": many, "rank_pattern": dict.fromkeys(many[190:] + names[60:], 2),
-                  "modules_to_save": names[:60]}),
+        (
+            "LORA",
+            {
+                "target_modules": many,
+                "rank_pattern": dict.fromkeys(many[190:] + names[60:], 2),
+                "modules_to_save": names[:60],
+            },
+        ),
         ("LN_TUNING", {"target_modules": many}),
-    ):  # fmt: skip
+    ):
         config = read(kind, **more)
         began = time.process_time()
         config.method.predict(config.values, whole)
@@ -122,7 +170,9 @@ def test_a_large_base_and_a_large_configuration_take_no_time_either() -> None:
 
 def test_what_adalora_pruned_is_held_to_its_masks() -> None:
     module = "model.layers.0.self_attn.q_proj"
-    left = read("ADALORA", rank_pattern={f"{module}.lora_E": [True, False, True, False, False, False]})
+    left = read(
+        "ADALORA", rank_pattern={f"{module}.lora_E": [True, False, True, False, False, False]}
+    )
     tensors = left.method.predict(left.values, BASE).tensors
     assert tensors[f"base_model.model.{module}.lora_E"] == (2, 1)
     assert tensors[f"base_model.model.{module.replace('0', '1')}.lora_E"] == (6, 1)
@@ -131,24 +181,30 @@ def test_what_adalora_pruned_is_held_to_its_masks() -> None:
         ("x.lora_E", [True] * 6, "target-unmatched"),
     ):
         config = read("ADALORA", rank_pattern={name: mask})
-        assert [defect.rule for defect in config.method.predict(config.values, BASE).defects] == [rule]
+        assert [defect.rule for defect in config.method.predict(config.values, BASE).defects] == [
+            rule
+        ]
     for change, rule in (
         ({"rank_pattern": {f"{module}.lora_E": [False] * 6}}, "pruned-away"),
         ({"rank_pattern": {module: [True] * 6}}, "config-value"),
         ({"rank_pattern": {f"{module}.lora_E": [1, 0]}}, "config-value"),
         ({"tinit": 5, "tfinal": 5}, "config-at-odds"),
-    ):  # fmt: skip
+    ):
         _, defects = adapters.read_config({"peft_type": "ADALORA", **LEAST["ADALORA"], **change})
         assert [defect.rule for defect in defects] == [rule]
 
 
 def with_ranks(q: int, v: int) -> dict[str, np.ndarray[Any, Any]]:
     arrays = lora_arrays(q)
-    return {name: array if "q_proj" in name else lora_arrays(v)[name] for name, array in arrays.items()}
+    return {
+        name: array if "q_proj" in name else lora_arrays(v)[name] for name, array in arrays.items()
+    }
 
 
 def test_patterns_are_matched_by_the_end_of_a_name(base: BaseFacts) -> None:
-    files = adapter_files(with_ranks(4, 2), rank_pattern={"self_attn.v_proj": 2}, alpha_pattern={"v_proj": 3})
+    files = adapter_files(
+        with_ranks(4, 2), rank_pattern={"self_attn.v_proj": 2}, alpha_pattern={"v_proj": 3}
+    )
     found = look("adapter", files, base)
     assert found.defects == []
     assert (found.facts["rank"], found.facts["max_rank"]) == (4, 4)
@@ -161,13 +217,17 @@ def test_a_pattern_means_one_thing_or_is_refused(base: BaseFacts) -> None:
     """PEFT takes the first key that matches, in an order that saving changes."""
     twice = {"layers.0.self_attn.q_proj": 2, "q_proj": 4}
     found = look("adapter", adapter_files(alpha_pattern=twice), base)
-    assert {(d.where, d.rule) for d in found.defects} == {("alpha_pattern.q_proj", "pattern-ambiguous")}
+    assert {(d.where, d.rule) for d in found.defects} == {
+        ("alpha_pattern.q_proj", "pattern-ambiguous")
+    }
     agreed = dict.fromkeys(twice, 4)
     assert look("adapter", adapter_files(alpha_pattern=agreed), base).defects == []
     # A dot would stand for any character in PEFT's expression; here it is a dot.
     for stranger in ("q.proj", "nonesuch", "proj"):
         found = look("adapter", adapter_files(alpha_pattern={stranger: 4}), base)
-        assert {(d.where, d.rule) for d in found.defects} == {(f"alpha_pattern.{stranger}", "target-unmatched")}
+        assert {(d.where, d.rule) for d in found.defects} == {
+            (f"alpha_pattern.{stranger}", "target-unmatched")
+        }
 
 
 def test_modules_saved_whole_must_be_the_bases_and_are_flagged(base: BaseFacts) -> None:
@@ -177,7 +237,10 @@ def test_modules_saved_whole_must_be_the_bases_and_are_flagged(base: BaseFacts) 
     assert found.defects == []
     assert [risk.startswith("high: ") and norm in risk for risk in found.facts["risks"]] == [True]
     rules = {
-        defect.rule for defect in look("adapter", adapter_files(arrays, modules_to_save=["layernorm"]), base).defects
+        defect.rule
+        for defect in look(
+            "adapter", adapter_files(arrays, modules_to_save=["layernorm"]), base
+        ).defects
     }
     assert rules == {"module-ambiguous", "target-unmatched", "tensor-unexpected"}
     found = look("adapter", adapter_files(arrays, modules_to_save=[norm], bias="all"), base)
@@ -197,11 +260,19 @@ def test_the_written_form_is_one_however_it_came(base: BaseFacts) -> None:
     bound = BaseFacts(base.base_root, base.shapes, base.config, "acme/tiny", "c" * 40)
     first = look("adapter", adapter_files(), bound)
     assert first.rewritten is not None
-    said = {"target_modules": ["q_proj", "v_proj", "q_proj"], "rank_pattern": None, "peft_version": "0.18.0",
-            "layers_to_transform": [], "base_model_name_or_path": "/elsewhere"}  # fmt: skip
+    said = {
+        "target_modules": ["q_proj", "v_proj", "q_proj"],
+        "rank_pattern": None,
+        "peft_version": "0.18.0",
+        "layers_to_transform": [],
+        "base_model_name_or_path": "/elsewhere",
+    }
     for files in (adapter_files() | {FILE: first.rewritten}, adapter_files(**said)):
         again = look("adapter", files, bound)
-        assert (again.manifest_digest, again.unbound_digest) == (first.manifest_digest, first.unbound_digest)
+        assert (again.manifest_digest, again.unbound_digest) == (
+            first.manifest_digest,
+            first.unbound_digest,
+        )
     alone = look("adapter", adapter_files() | {FILE: first.rewritten})
     assert alone.manifest_digest == alone.unbound_digest == first.unbound_digest
     assert {file.path for file in first.files} == set(adapter_files())
@@ -215,39 +286,65 @@ def test_a_configuration_that_names_another_registered_base_is_refused(base: Bas
 
     def named(name: str, revision: str | None) -> list[str]:
         asked.append((name, revision))
-        return {"acme/other": ["sha256:other"], "acme/both": ["sha256:other", base.base_root]}.get(name, [])
+        return {"acme/other": ["sha256:other"], "acme/both": ["sha256:other", base.base_root]}.get(
+            name, []
+        )
 
     def defects(files: Files) -> list[str]:
         listed, read = declared(files)
-        return [defect.rule for defect in inspect("adapter", listed, read, base=base, meta={}, named=named).defects]
+        return [
+            defect.rule
+            for defect in inspect("adapter", listed, read, base=base, meta={}, named=named).defects
+        ]
 
-    assert defects(adapter_files(base_model_name_or_path="acme/other", revision="v2")) == ["base-mismatch"]
+    assert defects(adapter_files(base_model_name_or_path="acme/other", revision="v2")) == [
+        "base-mismatch"
+    ]
     for harmless in ("acme/both", "/srv/models/x", "meta-llama/Llama-3.2-1B", None):
         assert defects(adapter_files(base_model_name_or_path=harmless)) == []
     assert asked[:2] == [("acme/other", "v2"), ("acme/both", None)]
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.sampled_from(["(a+)+b", "q_proj"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3), max_leaves=6,
-)  # fmt: skip
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=9)
+    | st.sampled_from(["(a+)+b", "q_proj"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
 
 
 @st.composite
 def a_config(draw: st.DrawFn) -> dict[str, Any]:
-    """A sound configuration of some method with a few of its keys, or of others' keys, set to anything."""
+    """A sound configuration of some method with a few of its keys, or of others' keys, set to
+    anything.
+    """
     kind = draw(st.sampled_from(list(METHODS)))
     keys = sorted({*METHODS[kind].keys, *METHODS[kind].empty, "peft_type", "new"})
-    sound = draw(st.fixed_dictionaries({}, optional={"rank_pattern": st.just({"q_proj": 4}),
-                                                     "modules_to_save": st.just(["input_layernorm"]),
-                                                     "layers_to_transform": st.integers(0, 3)}))  # fmt: skip
+    sound = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "rank_pattern": st.just({"q_proj": 4}),
+                "modules_to_save": st.just(["input_layernorm"]),
+                "layers_to_transform": st.integers(0, 3),
+            },
+        )
+    )
     changes = draw(st.dictionaries(st.sampled_from(keys), JSON, max_size=3))
     return {"peft_type": kind, **LEAST[kind], **sound, **changes}
 
 
 @given(raw=a_config() | JSON)
 def test_whatever_is_read_there_are_defects_or_a_form_that_reads_itself(raw: Any) -> None:
-    """No exception of any kind, and no text that came ever stands where PEFT would run it as an expression."""
+    """No exception of any kind, and no text that came ever stands where PEFT would run it as an
+    expression.
+    """
     config, defects = adapters.read_config(raw)
     assert (config is None) == bool(defects)
     if config is None:
@@ -258,6 +355,14 @@ def test_whatever_is_read_there_are_defects_or_a_form_that_reads_itself(raw: Any
     assert adapters.written(again, None, None) == text
     adapters.facts_of(config)
     adapters.fit("x", config, [], View(BASE))
-    patterns = [name for key in ("target_modules", "modules_to_save") for name in json.loads(text).get(key) or []]
-    patterns += [name for key in ("rank_pattern", "alpha_pattern") for name in json.loads(text).get(key) or {}]
+    patterns = [
+        name
+        for key in ("target_modules", "modules_to_save")
+        for name in json.loads(text).get(key) or []
+    ]
+    patterns += [
+        name
+        for key in ("rank_pattern", "alpha_pattern")
+        for name in json.loads(text).get(key) or {}
+    ]
     assert all(re.fullmatch(r"[A-Za-z0-9_.]+", name) for name in patterns)

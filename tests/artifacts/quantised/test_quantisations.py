@@ -1,4 +1,6 @@
-"""Quantisations worked out again: what real libraries wrote is verified, and one altered weight is found and named."""
+"""Quantisations worked out again: what real libraries wrote is verified, and one altered weight is
+found and named.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,11 @@ def quantised(name: str) -> bytes:
 def place(data: bytes, tensor: str) -> tuple[int, int]:
     """Where a tensor's bytes lie in a file."""
     file = File("x", "", len(data))
-    [info] = [one for one in parse_header(file, lambda _, at, n: data[at : at + n]).tensors if one.name == tensor]
+    [info] = [
+        one
+        for one in parse_header(file, lambda _, at, n: data[at : at + n]).tensors
+        if one.name == tensor
+    ]
     return info.start, info.end
 
 
@@ -67,7 +73,9 @@ def codes(name: str) -> str:
 def test_what_a_real_library_wrote_is_verified(name: str) -> None:
     found = verdict(bundle(quantised(name), quantization_config={"bits": 4}, dtype="bfloat16"))
     assert (found.grade, found.defects, found.unchecked) == ("verified", (), ())
-    assert set(found.recipes) - {"equal"} == {name.removesuffix("-nested").partition("-bf")[0].partition("-fl")[0]}
+    assert set(found.recipes) - {"equal"} == {
+        name.removesuffix("-nested").partition("-bf")[0].partition("-fl")[0]
+    }
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -88,7 +96,12 @@ def test_no_altered_code_is_ever_verified(data: st.DataObject) -> None:
     row = (end - start) // 24
     at = data.draw(st.integers(start, end - 1).filter(lambda at: (at - start) // row != 3))
     # The highest bits of what stands there: a code that is off by half a step may be a tie.
-    top = 7 if name in ("fp8", "int8", "bitsandbytes-int8") or (name.startswith("cast") and (at - start) % 2) else 2
+    top = (
+        7
+        if name in ("fp8", "int8", "bitsandbytes-int8")
+        or (name.startswith("cast") and (at - start) % 2)
+        else 2
+    )
     changed = flipped(whole, at, top)
     if name.startswith("cast") and not (at - start) % 2:
         changed = flipped(whole, at, 0)
@@ -114,7 +127,9 @@ def test_another_base_of_the_same_shape_is_refused(name: str) -> None:
     values = np.frombuffer(BASE[start:end], "<f4")
     other = BASE[:start] + np.roll(values, 17).tobytes() + BASE[end:]
     found = verdict(bundle(quantised(name)), bundle(other))
-    assert [(one.rule, one.where) for one in found.defects] == [("descent-false", f"{MATRIX}.weight")]
+    assert [(one.rule, one.where) for one in found.defects] == [
+        ("descent-false", f"{MATRIX}.weight")
+    ]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("cast")])
@@ -127,25 +142,44 @@ def test_what_is_not_quantised_must_be_the_base_s(name: str) -> None:
 
 def test_texts_must_agree_too() -> None:
     found = verdict(bundle(quantised("fp8"), rms_norm_eps=1.0))
-    assert [(one.file, one.where) for one in found.defects] == [("config.json", "config.json rms_norm_eps")]
+    assert [(one.file, one.where) for one in found.defects] == [
+        ("config.json", "config.json rms_norm_eps")
+    ]
     assert verdict(bundle(quantised("fp8"), rope_theta=5)).grade == "claimed"
     base = bundle(BASE) | {"tokenizer.json": b'{"model":{"vocab":{}}}', "chat_template.jinja": b"a"}
     assert verdict(bundle(quantised("fp8")), base).grade == "verified"
     more = verdict(bundle(quantised("fp8")) | {"tokenizer_config.json": b'{"eos_token":"a"}'}, base)
-    assert (more.grade, more.unchecked) == ("claimed", ("tokenizer_config.json: it is no file of the base",))
-    told = verdict(bundle(quantised("fp8")) | {"tokenizer.json": b"{}", "chat_template.jinja": b"b"}, base)
+    assert (more.grade, more.unchecked) == (
+        "claimed",
+        ("tokenizer_config.json: it is no file of the base",),
+    )
+    told = verdict(
+        bundle(quantised("fp8")) | {"tokenizer.json": b"{}", "chat_template.jinja": b"b"}, base
+    )
     assert sorted(one.where for one in told.defects) == ["chat template", "tokenizer.json model"]
 
 
 def test_what_cannot_be_worked_out_stays_a_claim() -> None:
-    parts = {"qweight": np.ones((8, 24), np.int32), "qzeros": np.ones((1, 3), np.int32),
-             "scales": np.ones((1, 24), np.float16), "g_idx": np.zeros(64, np.int32)}  # fmt: skip
+    parts = {
+        "qweight": np.ones((8, 24), np.int32),
+        "qzeros": np.ones((1, 3), np.int32),
+        "scales": np.ones((1, 24), np.float16),
+        "g_idx": np.zeros(64, np.int32),
+    }
     held = {f"{MATRIX}.{part}": value for part, value in parts.items()}
     found = verdict(bundle(save({**held, "model.norm.weight": np.ones(8, np.float32)})))
     assert (found.grade, found.defects, found.recipes) == ("claimed", (), {"equal": 1})
     assert f"{MATRIX}.weight" in found.unchecked[0]
     stray = verdict(
-        bundle(save({**held, "other.weight": np.ones(8, np.float32), "model.norm.weight": np.ones(8, np.float32)}))
+        bundle(
+            save(
+                {
+                    **held,
+                    "other.weight": np.ones(8, np.float32),
+                    "model.norm.weight": np.ones(8, np.float32),
+                }
+            )
+        )
     )
     assert [(one.where, one.rule) for one in stray.defects] == [("other.weight", "descent-false")]
     facts = found.facts("acme/tiny@v1", "sha256:b")
@@ -171,7 +205,10 @@ def test_bfloat16_is_rounded_to_the_nearest_even(values: list[float]) -> None:
 
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     values = np.arange(8 << 20, dtype=np.float32).reshape(2048, 4096)
-    files = {"a": save({"m.weight": values}), "b": save({"m.weight": cast(values, "F16").astype(np.float16)})}
+    files = {
+        "a": save({"m.weight": values}),
+        "b": save({"m.weight": cast(values, "F16").astype(np.float16)}),
+    }
     placed = {}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
@@ -194,19 +231,28 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("weight", "scale"),
-    [("weight", ("weight_scale", (1, 4000))), ("weight", ("weight_scale", (65535, 1))),
-     ("weight", ("weight_scale_inv", (65536, 64))), ("weight_packed", ("weight_scale", (65536, 1)))],
-)  # fmt: skip
+    [
+        ("weight", ("weight_scale", (1, 4000))),
+        ("weight", ("weight_scale", (65535, 1))),
+        ("weight", ("weight_scale_inv", (65536, 64))),
+        ("weight_packed", ("weight_scale", (65536, 1))),
+    ],
+)
 def test_parts_of_another_size_are_refused_before_they_are_spread(
     weight: str, scale: tuple[str, tuple[int, int]]
 ) -> None:
-    """A few kilobytes of scales must not ask for gigabytes: a grid finer than its matrix is none."""
+    """A few kilobytes of scales must not ask for gigabytes: a grid finer than its matrix is
+    none.
+    """
     tall = np.ones((65536, 64 if scale[0] == "weight_scale_inv" else 1), np.float32)
     parts = {f"a.{scale[0]}": np.ones(scale[1], np.float32)}
     if weight == "weight":
         parts["a.weight"] = np.ones(tall.shape, np.int8)
     else:
-        parts |= {"a.weight_packed": np.ones((1, 1 << 20), np.int32), "a.weight_shape": np.array(tall.shape, np.int64)}
+        parts |= {
+            "a.weight_packed": np.ones((1, 1 << 20), np.int32),
+            "a.weight_shape": np.array(tall.shape, np.int64),
+        }
     base, child = bundle(save({"a.weight": tall})), bundle(save(parts))
     tracemalloc.start()
     found = verdict(child, base)
@@ -217,7 +263,9 @@ def test_parts_of_another_size_are_refused_before_they_are_spread(
 
 
 def test_more_scales_than_are_held_are_unchecked_and_not_false() -> None:
-    """The largest models in the finest groups are genuine; nobody says that they are not their base's."""
+    """The largest models in the finest groups are genuine; nobody says that they are not their
+    base's.
+    """
     values = np.ones((2049, 2048), np.float16)
     found = verdict(
         bundle(save({"a.weight": np.ones(values.shape, np.int8), "a.weight_scale": values})),

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from registry.artifacts.weights import digests
 from registry.artifacts.weights import tensors as rules
-from registry.artifacts.weights.tensors import DTYPES, EXPONENTS, File, TensorInfo, parse_header, weigh_plain
+from registry.artifacts.weights.tensors import (
+    DTYPES,
+    EXPONENTS,
+    File,
+    TensorInfo,
+    parse_header,
+    weigh_plain,
+)
 from registry.errors import Unverified
 from tests.artifacts.weights.test_tensors import save, stored
 
@@ -19,12 +26,18 @@ FLOATS = sorted({*EXPONENTS, "F8_E4M3", "F8_E5M2"})
 
 
 def of_bytes(dtype: str, data: bytes) -> tuple[File, list[TensorInfo], rules.Read]:
-    """A file of a seven byte head and one tensor with these bytes; no header is parsed when weighing."""
+    """A file of a seven byte head and one tensor with these bytes; no header is parsed when
+    weighing.
+    """
     [file], read = stored(b"*" * 7 + data)
     return file, [TensorInfo("t", dtype, (len(data) // DTYPES[dtype],), 7, 7 + len(data))], read
 
 
-@given(dtype=st.sampled_from(sorted(DTYPES)), data=st.binary(max_size=400), chunk=st.sampled_from([8, 16, 64, 4 << 20]))
+@given(
+    dtype=st.sampled_from(sorted(DTYPES)),
+    data=st.binary(max_size=400),
+    chunk=st.sampled_from([8, 16, 64, 4 << 20]),
+)
 def test_both_weighers_agree_on_any_bytes(dtype: str, data: bytes, chunk: int) -> None:
     size = DTYPES[dtype]
     file, infos, read = of_bytes(dtype, data[: len(data) // size * size])
@@ -35,7 +48,9 @@ def test_both_weighers_agree_on_any_bytes(dtype: str, data: bytes, chunk: int) -
         assert digests.weigh(read)(file, infos) == weigh_plain(read)(file, infos)
 
 
-@pytest.mark.parametrize(("dtype", "view"), [("F64", np.float64), ("F32", np.float32), ("F16", np.float16)])
+@pytest.mark.parametrize(
+    ("dtype", "view"), [("F64", np.float64), ("F32", np.float32), ("F16", np.float16)]
+)
 def test_every_kind_of_bits_is_judged_as_numpy_judges_it(dtype: str, view: type) -> None:
     """All 65,536 upper halves, with the rest of the number empty and full."""
     size = DTYPES[dtype]
@@ -44,7 +59,11 @@ def test_every_kind_of_bits_is_judged_as_numpy_judges_it(dtype: str, view: type)
         for first in range(256):
             data = b"".join(tail + bytes((second, first)) for second in range(256))
             expected = not bool(np.isfinite(np.frombuffer(data, view)).all())
-            assert rules.holds_nonfinite(dtype, data) == digests.holds_nonfinite(dtype, data) == expected, (first, rest)
+            assert (
+                rules.holds_nonfinite(dtype, data)
+                == digests.holds_nonfinite(dtype, data)
+                == expected
+            ), (first, rest)
 
 
 def test_bfloat16_is_the_upper_half_of_a_float() -> None:
@@ -52,7 +71,11 @@ def test_bfloat16_is_the_upper_half_of_a_float() -> None:
         for second in range(256):
             data = bytes((second, first))
             expected = not bool(np.isfinite(np.frombuffer(b"\0\0" + data, np.float32))[0])
-            assert rules.holds_nonfinite("BF16", data) == digests.holds_nonfinite("BF16", data) == expected
+            assert (
+                rules.holds_nonfinite("BF16", data)
+                == digests.holds_nonfinite("BF16", data)
+                == expected
+            )
 
 
 def test_eight_bit_floats() -> None:
@@ -68,7 +91,12 @@ def test_eight_bit_floats() -> None:
 def test_one_bad_number_is_found_wherever_it_hides(dtype: str, place: str) -> None:
     size, chunk = DTYPES[dtype], digests.CHUNK
     data = bytearray(chunk + 1000 * size)
-    at = {"first": 0, "last": len(data) - size, "before a piece ends": chunk - size, "after a piece ends": chunk}[place]
+    at = {
+        "first": 0,
+        "last": len(data) - size,
+        "before a piece ends": chunk - size,
+        "after a piece ends": chunk,
+    }[place]
     data[at : at + size] = b"\xff" * size
     file, infos, read = of_bytes(dtype, bytes(data))
     assert digests.weigh(read)(file, infos).nonfinite == ("t",)
@@ -81,7 +109,13 @@ def test_integers_of_any_bits_are_numbers() -> None:
 
 
 def test_a_real_file_is_weighed_whole() -> None:
-    content = save({"a": np.ones((3, 5), np.float32), "b": np.array([1.0, np.nan], np.float64), "c": np.arange(9)})
+    content = save(
+        {
+            "a": np.ones((3, 5), np.float32),
+            "b": np.array([1.0, np.nan], np.float64),
+            "c": np.arange(9),
+        }
+    )
     [file], read = stored(content)
     weighed = digests.weigh(read)(file, parse_header(file, read).tensors)
     assert weighed.sha256 == file.sha256

@@ -1,4 +1,6 @@
-"""The strict safetensors header and the tensor root; the safetensors library is the oracle where it is strict."""
+"""The strict safetensors header and the tensor root; the safetensors library is the oracle where it
+is strict.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ def safetensors(header: Any, data: bytes = b"", *, raw: bytes | None = None) -> 
 
 def stored(*contents: bytes) -> tuple[list[File], tensors.Read]:
     blobs = {hashlib.sha256(content).hexdigest(): content for content in contents}
-    files = [File(f"f{i}.safetensors", hashlib.sha256(c).hexdigest(), len(c)) for i, c in enumerate(contents)]
+    files = [
+        File(f"f{i}.safetensors", hashlib.sha256(c).hexdigest(), len(c))
+        for i, c in enumerate(contents)
+    ]
     return files, lambda digest, start, length: blobs[digest][start : start + length]
 
 
@@ -44,7 +49,11 @@ EIGHT = bytes(8)
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "uint8", "bool"])
 def test_reads_what_the_safetensors_library_writes(dtype: str) -> None:
-    arrays = {"x.weight": np.arange(12).reshape(3, 4).astype(dtype), "y": np.ones(5, dtype), "z": np.array(1, dtype)}
+    arrays = {
+        "x.weight": np.arange(12).reshape(3, 4).astype(dtype),
+        "y": np.ones(5, dtype),
+        "z": np.array(1, dtype),
+    }
     content = save(arrays, metadata={"format": "pt"})
     files, read = stored(content)
     header = parse_header(files[0], read)
@@ -65,20 +74,32 @@ def test_no_header_is_accepted_that_the_library_refuses(raw: bytes) -> None:
 
 
 def examined(content: bytes) -> tuple[tuple[tensors.TensorInfo, ...], list[str]]:
-    """What the thorough reader says of a header that is there and begins as one: the quick one must say the same."""
+    """What the thorough reader says of a header that is there and begins as one: the quick one must
+    say the same.
+    """
     length = int.from_bytes(content[:8], "little")
     rules: list[str] = []
-    infos = tensors._examined(content[8 : 8 + length], len(content), lambda where, rule, *_: rules.append(rule))
+    infos = tensors._examined(
+        content[8 : 8 + length], len(content), lambda where, rule, *_: rules.append(rule)
+    )
     return infos, rules
 
 
-names = st.text("ab.", max_size=3) | st.sampled_from(["a\nb", "é", "\u202e", "__metadata__", "a" * 512, "a" * 513])
+names = st.text("ab.", max_size=3) | st.sampled_from(
+    ["a\nb", "é", "\u202e", "__metadata__", "a" * 512, "a" * 513]
+)
 numbers = st.integers(-1, 9) | st.sampled_from([2**40, 2**40 + 1, 2**63, 2**64, 10**30])
-entries = st.fixed_dictionaries(
-    {"dtype": st.sampled_from(["U8", "F16", "BF16", "F31", "u8", None]), "shape": st.lists(numbers, max_size=9),
-     "data_offsets": st.lists(numbers, min_size=1, max_size=3)},
-    optional={"x": st.none()},
-) | st.integers()  # fmt: skip
+entries = (
+    st.fixed_dictionaries(
+        {
+            "dtype": st.sampled_from(["U8", "F16", "BF16", "F31", "u8", None]),
+            "shape": st.lists(numbers, max_size=9),
+            "data_offsets": st.lists(numbers, min_size=1, max_size=3),
+        },
+        optional={"x": st.none()},
+    )
+    | st.integers()
+)
 loose = st.dictionaries(names, entries, max_size=3)
 
 
@@ -87,9 +108,13 @@ def sound_headers(draw: st.DrawFn) -> tuple[dict[str, Any], int]:
     """A header with nothing wrong in it, and the bytes its tensors take."""
     table: dict[str, Any] = {}
     if draw(st.booleans()):
-        table["__metadata__"] = draw(st.dictionaries(st.text(max_size=4), st.text(max_size=4), max_size=2))
+        table["__metadata__"] = draw(
+            st.dictionaries(st.text(max_size=4), st.text(max_size=4), max_size=2)
+        )
     at = 0
-    for name in draw(st.lists(st.text("abc_.-9", min_size=1, max_size=5), min_size=1, max_size=5, unique=True)):
+    for name in draw(
+        st.lists(st.text("abc_.-9", min_size=1, max_size=5), min_size=1, max_size=5, unique=True)
+    ):
         shape = draw(st.lists(st.integers(1, 3), max_size=3))
         dtype = draw(st.sampled_from(sorted(tensors.DTYPES)))
         end = at + tensors.DTYPES[dtype] * int(np.prod(shape, dtype=int))
@@ -100,7 +125,10 @@ def sound_headers(draw: st.DrawFn) -> tuple[dict[str, Any], int]:
 
 @settings(max_examples=300)
 @given(
-    loose, st.integers(0, 12), st.sampled_from([(",", ":"), (", ", ": ")]), st.sampled_from(["", " ", "  ", "\n", "x"])
+    loose,
+    st.integers(0, 12),
+    st.sampled_from([(",", ":"), (", ", ": ")]),
+    st.sampled_from(["", " ", "  ", "\n", "x"]),
 )
 def test_both_readers_say_the_same_of_any_header(
     table: dict[str, Any], size: int, separators: tuple[str, str], after: str
@@ -140,7 +168,10 @@ def test_a_sound_header_is_read_alike_and_one_changed_byte_is_refused_or_means_s
 
 
 def test_what_the_library_writes_takes_the_quick_way() -> None:
-    content = save({f"t{i}.weight": np.zeros((i + 1, 2), np.float16) for i in range(50)}, metadata={"format": "pt"})
+    content = save(
+        {f"t{i}.weight": np.zeros((i + 1, 2), np.float16) for i in range(50)},
+        metadata={"format": "pt"},
+    )
     length = int.from_bytes(content[:8], "little")
     found = tensors._sound(content[8 : 8 + length], len(content))
     assert found is not None
@@ -156,7 +187,11 @@ def test_missing_and_short_bytes_are_named() -> None:
     with pytest.raises(Unverified) as short:
         parse_header(File("f", file.sha256, file.size + 8), lambda d, s, n: read(d, s, n)[:4])
     assert short.value.kind == "bytes-short"
-    for size, kind in ((file.size + 1, "bytes-short"), (file.size - 1, "bytes-more"), (0, "bytes-more")):
+    for size, kind in (
+        (file.size + 1, "bytes-short"),
+        (file.size - 1, "bytes-more"),
+        (0, "bytes-more"),
+    ):
         with pytest.raises(Unverified) as wrong:
             tensors.check_extent(File("f", file.sha256, size), read)
         assert wrong.value.kind == kind

@@ -1,8 +1,9 @@
-"""Looks at chat templates and runs them: a program of its own, started by path, that the service never imports.
+"""Looks at chat templates and runs them: a program of its own, started by path, that the service
+never imports.
 
-It knows the standard library and jinja2. Before it reads a byte of what others wrote it gives up what a template could
-abuse: CPU time, memory, files (none can be opened, neither can a socket), children. The service may be sure that
-whatever happens here ends, and ends small.
+It knows the standard library and jinja2. Before it reads a byte of what others wrote it gives up
+what a template could abuse: CPU time, memory, files (none can be opened, neither can a socket),
+children. The service may be sure that whatever happens here ends, and ends small.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import sys
 if __name__ == "__main__":
     CPU, MEMORY = int(sys.argv[1]), int(sys.argv[2])
     for limit, value in (
-        (resource.RLIMIT_CPU, CPU), (resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CPU, CPU),
+        (resource.RLIMIT_AS, MEMORY),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NPROC, 0),
-    ):  # fmt: skip
+    ):
         resource.setrlimit(limit, (value, value))
     sys.path += sys.argv[3:]
 
@@ -35,15 +39,48 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 CALLS = frozenset({"raise_exception", "strftime_now", "range", "namespace", "dict", "caller"})
-METHODS = frozenset({
-    "capitalize", "count", "endswith", "find", "get", "index", "isalnum", "isalpha", "isdigit", "isspace", "items",
-    "join", "keys", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rpartition",
-    "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "title", "upper", "values",
-})  # fmt: skip
-"""What about eighty templates in use call, and their kin. `format` reaches into objects; `center` and the like make much
-out of little; what changes a list or a table is refused by the sandbox anyway."""
+METHODS = frozenset(
+    {
+        "capitalize",
+        "count",
+        "endswith",
+        "find",
+        "get",
+        "index",
+        "isalnum",
+        "isalpha",
+        "isdigit",
+        "isspace",
+        "items",
+        "join",
+        "keys",
+        "lower",
+        "lstrip",
+        "partition",
+        "removeprefix",
+        "removesuffix",
+        "replace",
+        "rfind",
+        "rpartition",
+        "rsplit",
+        "rstrip",
+        "split",
+        "splitlines",
+        "startswith",
+        "strip",
+        "title",
+        "upper",
+        "values",
+    }
+)
+"""What about eighty templates in use call, and their kin. `format` reaches into objects; `center`
+and the like make much out of little; what changes a list or a table is refused by the sandbox
+anyway.
+"""
 REACHING = frozenset({"attr"})
-BY_NAME = frozenset({"map", "selectattr", "rejectattr", "groupby", "sort", "unique", "min", "max", "sum"})
+BY_NAME = frozenset(
+    {"map", "selectattr", "rejectattr", "groupby", "sort", "unique", "min", "max", "sum"}
+)
 PRIVATE = re.compile(r"(?:^|\.)__")
 MAX_DIFF = 2000
 """Lines of one difference."""
@@ -52,7 +89,9 @@ MAX_TEXT = 64 << 10
 
 
 class Generation(Extension):
-    """`{% generation %}`: marks what an assistant said, for training; it renders its body and nothing else."""
+    """`{% generation %}`: marks what an assistant said, for training; it renders its body and
+    nothing else.
+    """
 
     tags = {"generation"}  # noqa: RUF012 - jinja2's own form
 
@@ -93,28 +132,46 @@ class PlainDict:
 
 
 def environment(moment: str) -> ImmutableSandboxedEnvironment:
-    """The environment transformers 5.23 renders in (utils/chat_template_utils.py), with a clock that stands still."""
-    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    """The environment transformers 5.23 renders in (utils/chat_template_utils.py), with a clock
+    that stands still.
+    """
+    made = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
 
     def raise_exception(message: object) -> None:
         raise TemplateError(str(message))
 
     def tojson(
-        x: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+        x: Any,
+        ensure_ascii: bool = False,
+        indent: Any = None,
+        separators: Any = None,
+        sort_keys: bool = False,
     ) -> str:
-        return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+        return json.dumps(
+            x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        )
 
     def strftime_now(form: str) -> str:
         return datetime.fromisoformat(moment).strftime(form)
 
     made.filters["tojson"] = tojson
-    made.globals |= {"raise_exception": raise_exception, "strftime_now": strftime_now, "dict": PlainDict(),
-                     "namespace": PlainNamespace}  # fmt: skip
+    made.globals |= {
+        "raise_exception": raise_exception,
+        "strftime_now": strftime_now,
+        "dict": PlainDict(),
+        "namespace": PlainNamespace,
+    }
     return made
 
 
-def offences(made: ImmutableSandboxedEnvironment, text: str) -> Iterator[tuple[int, str, str, bool]]:
-    """(line, rule, what is wrong, whether it could run code) of a template, by its syntax tree; nothing is run."""
+def offences(
+    made: ImmutableSandboxedEnvironment, text: str
+) -> Iterator[tuple[int, str, str, bool]]:
+    """(line, rule, what is wrong, whether it could run code) of a template, by its syntax tree;
+    nothing is run.
+    """
     try:
         tree = made.parse(text)
     except TemplateSyntaxError as error:
@@ -132,9 +189,17 @@ def offences(made: ImmutableSandboxedEnvironment, text: str) -> Iterator[tuple[i
 def _wrong(node: nodes.Node, macros: set[str]) -> Iterator[tuple[str, str, bool]]:
     match node:
         case nodes.Include() | nodes.Import() | nodes.FromImport() | nodes.Extends():
-            yield "template-import", f"{type(node).__name__.lower()} brings in another template", True
+            yield (
+                "template-import",
+                f"{type(node).__name__.lower()} brings in another template",
+                True,
+            )
         case nodes.Filter(name=name) if name in REACHING:
-            yield "attr-filter", f"the filter {name} reaches attributes by a name made at run time", True
+            yield (
+                "attr-filter",
+                f"the filter {name} reaches attributes by a name made at run time",
+                True,
+            )
         case nodes.Filter(name=name) | nodes.Test(name=name) if name in BY_NAME:
             for inner in node.find_all(nodes.Const):
                 if isinstance(inner.value, str) and PRIVATE.search(inner.value):
@@ -145,15 +210,23 @@ def _wrong(node: nodes.Node, macros: set[str]) -> Iterator[tuple[str, str, bool]
             yield "private-name", f"the attribute {name[:40]} is one of Python's own", True
         case nodes.Name(name=name) | nodes.NSRef(name=name) if name.startswith("__"):
             yield "private-name", f"the name {name[:40]} is one of Python's own", True
-        case nodes.Call(node=nodes.Getattr(attr=name)) if name not in METHODS and not name.startswith("_"):
+        case nodes.Call(node=nodes.Getattr(attr=name)) if (
+            name not in METHODS and not name.startswith("_")
+        ):
             yield (
                 "unknown-call",
                 f"the method {name[:40]} is none that templates call",
                 name in ("format", "format_map"),
             )
         case nodes.Call(node=nodes.Name(name=name)) if name not in CALLS and name not in macros:
-            yield "unknown-call", f"{name[:40]} is neither a macro of its own nor a function templates may call", False
-        case nodes.Call(node=called) if not isinstance(called, nodes.Getattr | nodes.Name | nodes.ExtensionAttribute):
+            yield (
+                "unknown-call",
+                f"{name[:40]} is neither a macro of its own nor a function templates may call",
+                False,
+            )
+        case nodes.Call(node=called) if not isinstance(
+            called, nodes.Getattr | nodes.Name | nodes.ExtensionAttribute
+        ):
             yield "unknown-call", "something is called that is known only at run time", True
     if isinstance(node, nodes.NSRef) and node.attr.startswith("_"):
         yield "private-name", f"a namespace is given the name {node.attr[:40]}", True
@@ -165,11 +238,13 @@ def compiled(made: ImmutableSandboxedEnvironment, text: str) -> Template:
     return made.from_string(text)
 
 
-def rendered(made: ImmutableSandboxedEnvironment, text: str, given: Mapping[str, Any]) -> dict[str, str]:
+def rendered(
+    made: ImmutableSandboxedEnvironment, text: str, given: Mapping[str, Any]
+) -> dict[str, str]:
     """What a template makes of a conversation: `text`, `raised` or `failed`.
 
-    `raised` is how it says no to this conversation, by raise_exception or because it reads what is not there: many in
-    use know no tools. `failed` is what none may do to any.
+    `raised` is how it says no to this conversation, by raise_exception or because it reads what is
+    not there: many in use know no tools. `failed` is what none may do to any.
     """
     held: list[str] = []
     length = 0
@@ -178,7 +253,10 @@ def rendered(made: ImmutableSandboxedEnvironment, text: str, given: Mapping[str,
             held.append(piece)
             length += len(piece)
             if length > MAX_TEXT:
-                return {"failed": f"it writes more than {MAX_TEXT} characters for a conversation of a few lines"}
+                return {
+                    "failed": f"it writes more than {MAX_TEXT} characters for a conversation of a "
+                    "few lines"
+                }
     except MemoryError:
         held.clear()
         return {"failed": "it asks for more memory than a template may have"}
@@ -203,39 +281,61 @@ def difference(before: str, after: str, names: tuple[str, str]) -> list[str]:
 
 
 def answer(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Each thing asked, one after the other: what begins is said first, so that whoever waits knows what did not end."""
+    """Each thing asked, one after the other: what begins is said first, so that whoever waits knows
+    what did not end.
+    """
     made = environment(asked["moment"])
     for name, text in asked["look"].items():
         yield {"begins": name}
-        found = [{"template": name, "line": line, "rule": rule, "detail": detail, "runs_code": runs}
-                 for line, rule, detail, runs in offences(made, text)]  # fmt: skip
+        found = [
+            {"template": name, "line": line, "rule": rule, "detail": detail, "runs_code": runs}
+            for line, rule, detail, runs in offences(made, text)
+        ]
         yield {"offences": found[:100]}
     for one in asked["diff"]:
         yield {"begins": one["name"]}
-        yield {"name": one["name"], "diff": difference(one["before"], one["after"], (one["from"], one["to"]))}
+        yield {
+            "name": one["name"],
+            "diff": difference(one["before"], one["after"], (one["from"], one["to"])),
+        }
     over: set[str] = set()
     for one in asked["render"]:
         if one["template"] in over:
             continue
         yield {"begins": one["template"]}
-        told = {"key": one["key"], "template": one["template"], **rendered(made, one["text"], one["given"])}
-        if "failed" in told:  # one conversation says as much as seven, and each may cost what was given to all
+        told = {
+            "key": one["key"],
+            "template": one["template"],
+            **rendered(made, one["text"], one["given"]),
+        }
+        if (
+            "failed" in told
+        ):  # one conversation says as much as seven, and each may cost what was given to all
             over.add(one["template"])
         yield told
 
 
 def warm() -> None:
-    """Use what is else loaded at its first use: codecs of texts, what rewrites the trace of an error."""
+    """Use what is else loaded at its first use: codecs of texts, what rewrites the trace of an
+    error.
+    """
     made = environment("2026-01-05T12:00:00")
-    made.from_string("{{ 'a\\n' | tojson ~ strftime_now('%d %b %Y') ~ {'b': 1} | dictsort }}").render()
-    for text in ("{{ raise_exception('no') }}", "{{ 1 / 0 }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"):
+    made.from_string(
+        "{{ 'a\\n' | tojson ~ strftime_now('%d %b %Y') ~ {'b': 1} | dictsort }}"
+    ).render()
+    for text in (
+        "{{ raise_exception('no') }}",
+        "{{ 1 / 0 }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    ):
         rendered(made, text, {})
 
 
 def main() -> None:
     asked = json.load(sys.stdin)
     warm()
-    # From here on not even what is installed can be opened: three descriptors are in use, and there is no fourth.
+    # From here on not even what is installed can be opened: three descriptors are in use, and there
+    # is no fourth.
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
     for line in answer(asked):
         sys.stdout.write(json.dumps(line) + "\n")

@@ -1,7 +1,8 @@
-"""Make what real libraries write for a small random base: bitsandbytes 0.50.2 and compressed-tensors 0.20.0 on a CPU.
+"""Make what real libraries write for a small random base: bitsandbytes 0.50.2 and
+compressed-tensors 0.20.0 on a CPU.
 
-Neither is a dependency; the few kilobytes they wrote lie beside this file. To make them again, in an environment with
-both and torch: `python tests/artifacts/quantised/files/make.py`.
+Neither is a dependency; the few kilobytes they wrote lie beside this file. To make them again, in
+an environment with both and torch: `python tests/artifacts/quantised/files/make.py`.
 """
 
 from __future__ import annotations
@@ -20,16 +21,23 @@ HERE = Path(__file__).parent
 MATRIX = "model.layers.0.self_attn.q_proj"
 
 
-def compressed(weight: torch.Tensor, kind: str, bits: int, group: int | None) -> dict[str, torch.Tensor]:
+def compressed(
+    weight: torch.Tensor, kind: str, bits: int, group: int | None
+) -> dict[str, torch.Tensor]:
     strategy = "group" if group else "channel"
-    args = QuantizationArgs(num_bits=bits, type=kind, symmetric=True, strategy=strategy, group_size=group)
+    args = QuantizationArgs(
+        num_bits=bits, type=kind, symmetric=True, strategy=strategy, group_size=group
+    )
     parts = weight.reshape(weight.shape[0], -1, group or weight.shape[1])
     scale, zero = calculate_qparams(parts.amin(2), parts.amax(2), args)
     dtype = torch.float8_e4m3fn if kind == "float" else torch.int8
     codes = quantize(weight, scale, zero, args, dtype=dtype)
     if bits == 4:
-        return {f"{MATRIX}.weight_packed": pack_to_int32(codes, 4), f"{MATRIX}.weight_scale": scale,
-                f"{MATRIX}.weight_shape": torch.tensor(weight.shape)}  # fmt: skip
+        return {
+            f"{MATRIX}.weight_packed": pack_to_int32(codes, 4),
+            f"{MATRIX}.weight_scale": scale,
+            f"{MATRIX}.weight_shape": torch.tensor(weight.shape),
+        }
     return {f"{MATRIX}.weight": codes, f"{MATRIX}.weight_scale": scale}
 
 
@@ -44,18 +52,32 @@ def main() -> None:
             codes, state = bnb.quantize_4bit(
                 weight.bfloat16(), blocksize=64, compress_statistics=nested, quant_type=kind
             )
-            parts = {f"{MATRIX}.weight.{part}": held for part, held in state.as_dict(packed=True).items()}
+            parts = {
+                f"{MATRIX}.weight.{part}": held for part, held in state.as_dict(packed=True).items()
+            }
             name = f"bitsandbytes-{kind}{'-nested' if nested else ''}"
             save_file({f"{MATRIX}.weight": codes, **parts, **kept}, HERE / f"{name}.safetensors")
     codes, scale, _ = bnb.int8_vectorwise_quant(weight.half())
-    save_file({f"{MATRIX}.weight": codes, f"{MATRIX}.SCB": scale,
-               f"{MATRIX}.weight_format": torch.tensor(0, dtype=torch.uint8), **kept},
-              HERE / "bitsandbytes-int8.safetensors")  # fmt: skip
-    for name, kind, bits, group in (("fp8", "float", 8, None), ("int8", "int", 8, None), ("packed-int4", "int", 4, 16)):
+    save_file(
+        {
+            f"{MATRIX}.weight": codes,
+            f"{MATRIX}.SCB": scale,
+            f"{MATRIX}.weight_format": torch.tensor(0, dtype=torch.uint8),
+            **kept,
+        },
+        HERE / "bitsandbytes-int8.safetensors",
+    )
+    for name, kind, bits, group in (
+        ("fp8", "float", 8, None),
+        ("int8", "int", 8, None),
+        ("packed-int4", "int", 4, 16),
+    ):
         save_file({**compressed(weight, kind, bits, group), **kept}, HERE / f"{name}.safetensors")
     for dtype in (torch.bfloat16, torch.float16):
-        save_file({f"{MATRIX}.weight": weight.to(dtype), "model.norm.weight": norm.to(dtype)},
-                  HERE / f"cast-{str(dtype).removeprefix('torch.')}.safetensors")  # fmt: skip
+        save_file(
+            {f"{MATRIX}.weight": weight.to(dtype), "model.norm.weight": norm.to(dtype)},
+            HERE / f"cast-{str(dtype).removeprefix('torch.')}.safetensors",
+        )
 
 
 if __name__ == "__main__":

@@ -21,21 +21,21 @@ from typing import Any
 
 
 class RegistryError(Exception):
-    """One refusal: a stable `kind`, what and why in `detail`, what to do in `mend`, and facts for
+    """One refusal: a stable `kind`, what and why in `detail`, what to do in `fix`, and facts for
     machines.
     """
 
     family = "fault"
 
-    def __init__(self, kind: str, detail: str, mend: str = "", **facts: Any) -> None:
+    def __init__(self, kind: str, detail: str, fix: str = "", **facts: Any) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
-        self.mend = mend
+        self.fix = fix
         self.facts = facts
 
     def __str__(self) -> str:
-        return f"{self.detail} {self.mend}".strip()
+        return f"{self.detail} {self.fix}".strip()
 
 
 class Invalid(RegistryError):
@@ -82,13 +82,13 @@ class Refused(RegistryError):
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """One thing wrong with one place of a bundle, and how to mend it."""
+    """One thing wrong with one place of a bundle, and how to fix it."""
 
     file: str
     where: str
     rule: str
     detail: str
-    mend: str
+    fix: str
 
 
 class BundleRejected(RegistryError):
@@ -102,7 +102,7 @@ class BundleRejected(RegistryError):
         super().__init__(
             "bundle-rejected",
             f"The bundle was refused for {count} defect{'s' if count != 1 else ''}. First: {first}",
-            "Mend every defect listed and add it again; nothing was stored.",
+            "Fix every defect listed and add it again; nothing was stored.",
             **facts,
         )
         self.defects = defects

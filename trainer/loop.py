@@ -56,7 +56,7 @@ def train(job: Job) -> Record | None:
     `publish(step, folder, tokens)` gets PEFT's own output at each step of `publish_at`; a step may
     come again after a restart. Answers the meters of the training report. Raises Refused
     (`training-diverged`) at a loss that is no number: its weights are worth nothing, and waiting
-    for the end would not mend them.
+    for the end would not fix them.
     """
     be_deterministic()
     tokenizer = model.load_tokenizer(job.base)

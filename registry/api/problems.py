@@ -48,7 +48,7 @@ def body(error: RegistryError, request_id: str, path: str, status: int) -> dict[
         "title": TITLES[error.family],
         "status": status,
         "detail": error.detail,
-        "mend": error.mend,
+        "fix": error.fix,
         "family": error.family,
         "kind": error.kind,
         "instance": path[:1000],
@@ -103,7 +103,7 @@ def install(app: FastAPI) -> None:
         )
         return answer(
             request,
-            Invalid("invalid-request", f"The request is wrong: {wrong}", "Mend these fields."),
+            Invalid("invalid-request", f"The request is wrong: {wrong}", "Fix these fields."),
         )
 
     @app.exception_handler(HTTPException)

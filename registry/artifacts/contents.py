@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 Wrong = Callable[[str, str, str, str], None]
-"""`wrong(where, rule, detail, mend)`."""
+"""`wrong(where, rule, detail, fix)`."""
 
 HEAD = 512
 """Bytes from the start that tell what a file is: a tar archive says so at byte 257."""

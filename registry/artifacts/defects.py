@@ -11,7 +11,7 @@ from registry.errors import Defect
 
 MOST = 500
 """Defects told one by one; of the rest, how many of which kind in which file."""
-WIDTHS = {"file": 200, "where": 200, "detail": 600, "mend": 300}
+WIDTHS = {"file": 200, "where": 200, "detail": 600, "fix": 300}
 """Characters of each part of a defect."""
 
 
@@ -66,6 +66,6 @@ class Defects(list[Defect]):
         return [
             *self,
             Defect(
-                "", "", "more-defects", shown(detail, 4000), "Mend those listed, and add it again."
+                "", "", "more-defects", shown(detail, 4000), "Fix those listed, and add it again."
             ),
         ]

@@ -51,5 +51,5 @@ def show_added(added: AddedView | ImportedView, as_json: bool) -> None:
         click.echo("Still missing:")
         table(
             ["Field", "Why", "What to do"],
-            [(one.field, one.detail, one.mend) for one in added.findings],
+            [(one.field, one.detail, one.fix) for one in added.findings],
         )

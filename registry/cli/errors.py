@@ -48,13 +48,13 @@ def report(error: RegistryError, as_json: bool) -> None:
         what, err=True, color=False if os.environ.get("NO_COLOR") else None
     )  # the command's context is gone
     click.echo(f"  {error.detail}", err=True)
-    if error.mend:
-        click.echo(f"  {error.mend}", err=True)
+    if error.fix:
+        click.echo(f"  {error.fix}", err=True)
     if isinstance(error, BundleRejected):
         for defect in error.defects:
             where = f" {defect.where}" if defect.where else ""
             click.echo(
-                f"  - {defect.file}{where}: {defect.detail} ({defect.rule})\n    {defect.mend}",
+                f"  - {defect.file}{where}: {defect.detail} ({defect.rule})\n    {defect.fix}",
                 err=True,
             )
 
@@ -68,7 +68,7 @@ def problem(error: RegistryError) -> dict[str, Any]:
         "type": f"/problems/{error.kind}",
         "title": EXITS[error.family][1],
         "detail": error.detail,
-        "mend": error.mend,
+        "fix": error.fix,
         "family": error.family,
         "kind": error.kind,
         "request_id": facts.pop("request_id", None),

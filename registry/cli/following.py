@@ -50,7 +50,7 @@ def follow(label: str, look: Callable[[], Followed]) -> Followed:
         raise Fault(
             f"work-{work.state}",
             f"{label}: {work.error or work.state}.",
-            "Mend the cause and queue it again.",
+            "Fix the cause and queue it again.",
         )
     return work
 

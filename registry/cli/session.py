@@ -108,7 +108,7 @@ def document(path: Path | None) -> Mapping[str, Any]:
         raise Invalid(
             "bad-yaml",
             f"{path} is not YAML with one meaning: {str(error)[:300]}.",
-            "Mend the file, or write it as JSON.",
+            "Fix the file, or write it as JSON.",
         ) from error
     if not isinstance(loaded, dict):
         raise Invalid("bad-yaml", f"{path} holds no mapping.", "Write one `name: value` a line.")

@@ -64,7 +64,7 @@ def error_of(response: httpx.Response) -> RegistryError:
         rejected.facts = facts
         return rejected
     error = FAMILIES.get(problem["family"], Fault)(
-        problem["kind"], problem["detail"], problem.get("mend", "")
+        problem["kind"], problem["detail"], problem.get("fix", "")
     )
     error.facts = facts
     return error

@@ -38,7 +38,7 @@ def register(
     store.check(actor, Action.DATASET_REGISTER, ref.team)
     senders.must_have(store, blobs, actor, [("The rows", sha256, size)])
     scan = rows.inspect(File("rows.jsonl", sha256, size), blobs.read, meta)
-    views = [FindingView(one.field, one.detail, one.mend) for one in scan.findings]
+    views = [FindingView(one.field, one.detail, one.fix) for one in scan.findings]
     if not scan.defects and (found := _found(store, actor, name, sha256)):
         return found
     with store.write(actor, Action.DATASET_REGISTER, ref.team) as tx:

@@ -44,7 +44,7 @@ def _decoding(given: dict[str, Any]) -> dict[str, Any]:
         raise Invalid(
             "bad-decoding",
             "Decoding is {template: chat|plain, max_new_tokens: 1..4096, system: text or null}.",
-            "Mend these three and leave out all others.",
+            "Fix these three and leave out all others.",
         )
     return decoding
 

@@ -27,7 +27,7 @@ def publish(store: Store, actor: Actor, text: str, *, only_first: bool = False) 
         raise Invalid(
             "bad-policy",
             f"The policy is not YAML with one meaning: {str(error)[:200]}",
-            "Mend the file.",
+            "Fix the file.",
         ) from error
     if not isinstance(document, dict):
         raise Invalid(

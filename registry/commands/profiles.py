@@ -88,11 +88,11 @@ def define(
         )
         if verdict.verdict == "no":
             told = "; ".join(f"{reason.detail} ({reason.rule})" for reason in verdict.reasons)
-            mends = " ".join(dict.fromkeys(reason.mend for reason in verdict.reasons))
+            fixes = " ".join(dict.fromkeys(reason.fix for reason in verdict.reasons))
             raise Refused(
                 "engine-unfit",
                 f"{verdict.engine} cannot serve {node.ref}: {told}.",
-                mends,
+                fixes,
                 subject=node.ref,
             )
         document = asked.document(version.manifest_digest, base.manifest_digest if base else None)

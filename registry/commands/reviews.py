@@ -204,7 +204,7 @@ def vote(
 
 def _refuse_makers(store: Store, actor: Actor, number: int) -> None:
     """Who made the version hears that, whatever his roles: it is the reason no other role would
-    mend.
+    fix.
     """
     with store.read(actor) as session:
         review = reviews.by_number(session, number)

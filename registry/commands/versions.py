@@ -120,7 +120,7 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
                 root=version.tensor_root,
                 status=version.state,
                 findings=[
-                    FindingView(one.field, one.detail, one.mend) for one in inspected.findings
+                    FindingView(one.field, one.detail, one.fix) for one in inspected.findings
                 ],
             )
     except Conflict as conflict:
@@ -436,7 +436,7 @@ def _data(
         claimed = draft.meta.get("datasets", [])
         if not isinstance(claimed, list) or not all(isinstance(one, str) for one in claimed):
             raise Invalid(
-                "bad-meta", "meta.datasets must be a list of data set references.", "Mend the file."
+                "bad-meta", "meta.datasets must be a list of data set references.", "Fix the file."
             )
         return [(_fit_dataset(tx, one), "claimed") for one in claimed]
     run = training_runs.by_id(tx.session, draft.training_run)

@@ -52,7 +52,7 @@ def upgrade(url: str) -> str:
 
 
 def _named(error: DBAPIError) -> RegistryError:
-    """What a migration itself raises carries its own mend as a hint; all else is named as
+    """What a migration itself raises carries its own fix as a hint; all else is named as
     everywhere.
     """
     told = getattr(error.orig, "diag", None)

@@ -167,8 +167,8 @@ def named(error: DBAPIError) -> RegistryError:
             AGAIN if cls is not Fault else "This is our fault; report the request id.",
         )
     if isinstance(error, IntegrityError) and constraint in CONSTRAINTS:
-        kind, detail, mend = CONSTRAINTS[constraint]
-        return Conflict(kind, detail, mend)
+        kind, detail, fix = CONSTRAINTS[constraint]
+        return Conflict(kind, detail, fix)
     if isinstance(error, DataError) and state in UNSTORABLE:
         # A NUL in a text, a number beyond its column: the doors refuse most of these by name
         # before.

@@ -40,7 +40,7 @@ def problem(
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": error.detail,
-        "mend": error.mend,
+        "fix": error.fix,
         "family": error.family,
         "kind": error.kind,
         "request_id": request_id,

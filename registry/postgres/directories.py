@@ -73,11 +73,9 @@ def undisturbed() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def cannot_start(why: str, mend: str) -> Unavailable:
+def cannot_start(why: str, fix: str) -> Unavailable:
     """The one error for a PostgreSQL that does not come up."""
-    return Unavailable(
-        "postgres-cannot-start", f"The embedded PostgreSQL cannot start: {why}", mend
-    )
+    return Unavailable("postgres-cannot-start", f"The embedded PostgreSQL cannot start: {why}", fix)
 
 
 def walkable(path: Path, user: User) -> bool:

@@ -25,24 +25,22 @@ def claim(home: Path) -> None:
     Raises Conflict `home-not-ours`, so that a mistyped --home never mixes our files with somebody
     else's.
     """
-    mend = "Choose another --home: a new directory, an empty one, or one made by countersign up."
+    fix = "Choose another --home: a new directory, an empty one, or one made by countersign up."
     try:
         home.mkdir(parents=True, exist_ok=True)
         if home.stat().st_uid != os.geteuid():
-            raise Conflict("home-not-ours", f"{home} belongs to another user.", mend)
+            raise Conflict("home-not-ours", f"{home} belongs to another user.", fix)
         if not (home / MARKER).is_file():
             if any(home.iterdir()):
                 raise Conflict(
-                    "home-not-ours", f"{home} is not empty and was not made by countersign.", mend
+                    "home-not-ours", f"{home} is not empty and was not made by countersign.", fix
                 )
             (home / MARKER).write_text("countersign-home/1\n")
         home.chmod(0o755)
         (home / "private").mkdir(mode=0o700, exist_ok=True)
         (home / "private").chmod(0o700)
     except OSError as error:
-        raise Conflict(
-            "home-not-ours", f"{home} cannot be used: {error.strerror}.", mend
-        ) from error
+        raise Conflict("home-not-ours", f"{home} cannot be used: {error.strerror}.", fix) from error
 
 
 def write_private(path: Path, text: str) -> None:

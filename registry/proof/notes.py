@@ -65,7 +65,7 @@ def sign_note(text: str, name: str, key: SigningKey) -> str:
         raise Invalid(
             "bad-note",
             "A note's text ends with a line break and holds no control characters.",
-            "Mend it.",
+            "Fix it.",
         )
     signature = _key_hash(_check_name(name), key.public) + key.sign(text.encode())
     return f"{text}\n{DASH}{name} {base64.b64encode(signature).decode()}\n"

@@ -42,7 +42,7 @@ def engines(store: Store, actor: Actor, ref: str) -> list[VerdictView]:
 
 
 def verdict(store: Store, actor: Actor, one: ProfileView) -> VerdictView:
-    """What the engine of a profile says today: the rules may have been mended since it was
+    """What the engine of a profile says today: the rules may have been fixed since it was
     defined.
     """
     document = one.document
@@ -62,7 +62,7 @@ def verdict(store: Store, actor: Actor, one: ProfileView) -> VerdictView:
 
 
 def _told(one: Verdict) -> VerdictView:
-    reasons = [ReasonView(each.rule, each.detail, each.mend) for each in one.reasons]
+    reasons = [ReasonView(each.rule, each.detail, each.fix) for each in one.reasons]
     return VerdictView(one.engine, one.verdict, reasons, dict(one.needs))
 
 

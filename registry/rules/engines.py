@@ -72,13 +72,13 @@ TGI_TARGETS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One rule that speaks against an engine, or sets a condition: which, why, and what would mend
+    """One rule that speaks against an engine, or sets a condition: which, why, and what would fix
     it.
     """
 
     rule: str
     detail: str
-    mend: str
+    fix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Rule:
     name: str
     source: str
     sees: Callable[[Facts], str | None]
-    mend: str
+    fix: str
 
 
 ELSEWHERE = "Serve it with transformers, or merge it into a checkpoint and register that."
@@ -434,7 +434,7 @@ def _adapter(
     """Why an engine cannot serve an adapter, and on what conditions it can."""
     no, unsure = (
         [
-            Reason(rule.name, why, rule.mend)
+            Reason(rule.name, why, rule.fix)
             for rule in rules
             if rule.engine == engine and (why := rule.sees(facts))
         ]

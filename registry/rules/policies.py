@@ -124,7 +124,7 @@ def parse(raw: Any) -> Policy:
         raise Invalid(
             "bad-policy",
             f"The policy cannot be used: {'; '.join(problems)}.",
-            "Mend every point named and publish it again.",
+            "Fix every point named and publish it again.",
             problems=problems,
         )
     return Policy(

@@ -163,7 +163,7 @@ def parse(raw: Mapping[str, Any]) -> Recipe:
             f"The recipe is wrong in {len(problems)} of its keys: "
             + "; ".join(f"{key}: {text}" for key, text in sorted(problems.items()))
             + ".",
-            f"Mend each of them. A recipe has the keys {', '.join(KEYS)}.",
+            f"Fix each of them. A recipe has the keys {', '.join(KEYS)}.",
             problems=problems,
         )
     for key in ("dropout", "learning_rate"):

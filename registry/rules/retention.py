@@ -68,8 +68,8 @@ def check_terms(terms: Terms) -> Terms:
     return terms
 
 
-def _bad(what: str, mend: str) -> Invalid:
-    return Invalid("bad-retention", f"This retention class cannot be: {what}.", mend)
+def _bad(what: str, fix: str) -> Invalid:
+    return Invalid("bad-retention", f"This retention class cannot be: {what}.", fix)
 
 
 def shortens(present: Terms, wanted: Terms) -> bool:

@@ -14,7 +14,7 @@ class ReasonView:
 
     rule: str
     detail: str
-    mend: str
+    fix: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ class FindingView:
 
     field: str
     detail: str
-    mend: str
+    fix: str
 
 
 @dataclass(frozen=True, slots=True)

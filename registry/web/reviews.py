@@ -68,7 +68,7 @@ def command_line(number: int, verdict: str, reason: str) -> str:
 def bars(here: Visit, review: ReviewView, name: str) -> str:
     """Why this person may not decide here, or ''; the command decides again, this keeps a reason
     from being written for nothing. Who made the version hears that first: it is what no further
-    role would mend.
+    role would fix.
     """
     for sentence in review.excluded:
         who, _, why = sentence.partition(": ")
@@ -169,7 +169,7 @@ def decide(
     try:
         check_reason(reason)
     except Invalid as error:
-        problems["reason"] = error.mend
+        problems["reason"] = error.fix
     if not any(problems.values()) and not signature:
         problems["signature"] = "This decision is not signed yet: the browser could not sign it."
     if any(problems.values()):

@@ -259,7 +259,7 @@ def _bars_delete(here: Visit, team: str, keeping: KeepingView | None) -> str:
     try:
         rules.check_free(rules.Standing(keeping.ref, keeping.state, holds=tuple(keeping.holds)))
     except Refused as held:
-        return f"{held.detail} {held.mend}"
+        return f"{held.detail} {held.fix}"
     if keeping.kept_until is not None and keeping.kept_until > datetime.now(UTC):
         return (
             f"It is kept until {words.utc(keeping.kept_until)}: no class set later makes that "

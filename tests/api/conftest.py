@@ -84,7 +84,7 @@ class Door:
             )
             assert problem["request_id"] == answer.headers["x-request-id"]
             assert problem["detail"]
-            assert problem["mend"]
+            assert problem["fix"]
         return answer
 
     def done(self, person: Person, method: str, path: str, body: Any = None, **more: Any) -> Any:

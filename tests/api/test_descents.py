@@ -137,7 +137,7 @@ def test_a_calibrated_one_stays_a_claim_wherever_it_is_told(
     code, out = run("checkpoint", "add", folder, *said, f"{team}/{method}")
     [defect] = json.loads(out)["defects"]
     assert (code, defect["file"], defect["rule"]) == (3, beside, "file-not-allowed")
-    assert "import" in defect["mend"]
+    assert "import" in defect["fix"]
     code, out = run("checkpoint", "import", folder, *said, f"{team}/{method}")
     taken = json.loads(out)
     assert (code, taken["status"], [one["path"] for one in taken["left_out"]]) == (

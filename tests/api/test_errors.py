@@ -610,9 +610,7 @@ def test_a_refused_bundle_lists_every_defect_and_stores_nothing(door: Door, worl
         "rejected",
     )
     assert len(problem["defects"]) >= 3
-    assert all(
-        set(one) == {"file", "where", "rule", "detail", "mend"} for one in problem["defects"]
-    )
+    assert all(set(one) == {"file", "where", "rule", "detail", "fix"} for one in problem["defects"])
     assert (rows(door), events(door, "version:register")) == (before, told + 1)
 
 

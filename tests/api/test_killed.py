@@ -175,7 +175,7 @@ def test_a_full_disk_is_named_and_the_upload_goes_on_once_there_is_room(
             registry.put_file(path)
         assert refusal.value.kind == "upload-broken"
         assert "The blob store is full" in refusal.value.detail
-        assert "Run the same command again" in refusal.value.mend
+        assert "Run the same command again" in refusal.value.fix
         assert 0 < refusal.value.facts["offset"] <= 5 * MB
         assert not registry.has_blob(digest)
         with pytest.raises(Unavailable) as refusal:

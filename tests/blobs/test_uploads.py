@@ -123,7 +123,7 @@ def test_a_wrong_offset_is_told_the_right_one(uploads: Uploads, there: int, aske
     with pytest.raises(Conflict) as refusal:
         send(uploads, asked, asked)
     assert (refusal.value.kind, refusal.value.facts["offset"]) == ("upload-offset", there)
-    assert str(there) in refusal.value.mend
+    assert str(there) in refusal.value.fix
     send(uploads, there, there + 5)
     assert uploads.offset(ME, DIGEST) == there + 5
 

@@ -47,7 +47,7 @@ DEFECT = {
     "where": "layer 3",
     "rule": "tensor-fits",
     "detail": "d",
-    "mend": "m",
+    "fix": "m",
 }
 EVAL_RUN: dict[str, Any] = {
     "id": UUID,
@@ -102,7 +102,7 @@ def test_a_draft_is_no_failure_and_lists_its_findings(wire: Wire, cli: Run, bund
     draft = {
         **ADDED,
         "status": "draft",
-        "findings": [{"field": "licence", "detail": "is missing", "mend": "Say it."}],
+        "findings": [{"field": "licence", "detail": "is missing", "fix": "Say it."}],
     }
     wire.script = lambda seen: Answer(201, draft) if seen.method == "POST" else Answer(200)
     result = cli("base", "add", bundle, "--name", "acme/tiny")

@@ -49,9 +49,9 @@ def test_a_refusal_ends_with_its_code_and_three_lines(
     result = cli("status")
     assert result.code == CODES[family]
     assert result.out == ""
-    what, why, mend = result.err.splitlines()
+    what, why, fix = result.err.splitlines()
     assert what == f"✗ {EXITS[family][1]} (some-kind)"
-    assert (why, mend) == ("  Because of this.", "  Do that.")
+    assert (why, fix) == ("  Because of this.", "  Do that.")
 
 
 def test_with_json_a_refusal_is_one_problem_object_on_stderr(wire: Wire, cli: Run) -> None:
@@ -62,7 +62,7 @@ def test_with_json_a_refusal_is_one_problem_object_on_stderr(wire: Wire, cli: Ru
         "type": "/problems/some-kind",
         "title": "Conflict",
         "detail": "Because of this.",
-        "mend": "Do that.",
+        "fix": "Do that.",
         "family": "conflict",
         "kind": "some-kind",
         "request_id": "r-1",

@@ -38,7 +38,7 @@ def test_a_snapshot_and_an_output_folder_become_versions(
             "ada", "base", "import", tmp_path / "plain", "--name", "acme/phi", "--json"
         )
         assert refused.code == 3
-        assert ["--without-code" in one["mend"] for one in refused.json()["defects"]] == [True]
+        assert ["--without-code" in one["fix"] for one in refused.json()["defects"]] == [True]
         taken = desk.ask(
             "ada", "base", "import", tmp_path / "plain", "--name", "acme/phi", "--without-code"
         )

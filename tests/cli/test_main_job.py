@@ -297,7 +297,7 @@ def _make(desk: Desk, registry: Live, tmp_path: Path) -> tuple[str, str]:
     assert refused.json()["status"] == "refused"
     assert len(refused.json()["defects"]) >= 2
     assert all(
-        defect.keys() == {"file", "where", "rule", "detail", "mend"}
+        defect.keys() == {"file", "where", "rule", "detail", "fix"}
         for defect in refused.json()["defects"]
     )
 

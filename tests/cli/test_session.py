@@ -89,7 +89,7 @@ def test_a_vote_without_a_key_names_the_mend_and_asks_nobody(wire: Wire, cli: Ru
     result = cli("review", "approve", 7, "--reason", "fine", "--json")
     assert result.code == 5
     assert result.problem()["kind"] == "no-signing-key"
-    assert "countersign key enroll" in result.problem()["mend"]
+    assert "countersign key enroll" in result.problem()["fix"]
     assert wire.seen == []
 
 

@@ -166,7 +166,7 @@ def test_weights_in_another_form_only_are_no_weights_and_the_form_is_named(
     with pytest.raises(Invalid, match=said) as refused:
         choose("base", tmp_path)
     assert refused.value.kind == "no-weights"
-    assert refused.value.mend
+    assert refused.value.fix
 
 
 def test_what_names_code_is_taken_out_when_asked_and_listed(tmp_path: Path) -> None:
@@ -284,9 +284,9 @@ def test_what_cannot_be_imported_is_refused_by_name(tmp_path: Path, make: str, k
     with pytest.raises(Invalid) as refused:
         choose("base" if make in ("unfinished", "several") else "adapter", folder)
     assert refused.value.kind == kind
-    assert refused.value.mend
+    assert refused.value.fix
     if make == "deeper":
-        assert "checkpoint-2" in refused.value.mend
+        assert "checkpoint-2" in refused.value.fix
 
 
 def test_a_file_left_out_must_be_there(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_add_sends_bytes_before_it_registers_them(
                         "where": "",
                         "rule": "r",
                         "detail": "d",
-                        "mend": "m",
+                        "fix": "m",
                     }
                 ],
             )

@@ -46,7 +46,7 @@ def test_a_token_must_be_one(token: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("COUNTERSIGN_TOKEN", raising=False)
     with pytest.raises(Unauthenticated) as caught:
         Countersign("http://127.0.0.1:1", token)
-    assert caught.value.mend
+    assert caught.value.fix
 
 
 def test_the_environment_names_the_registry(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_each_family_comes_back_as_its_class(
     with pytest.raises(RegistryError) as caught:
         registry.me()
     assert type(caught.value) is FAMILIES[family]
-    assert (caught.value.kind, caught.value.detail, caught.value.mend) == (
+    assert (caught.value.kind, caught.value.detail, caught.value.fix) == (
         "some-kind",
         "Because of this.",
         "Do that.",
@@ -109,7 +109,7 @@ def test_every_class_of_errors_has_a_way_back() -> None:
 
 def test_a_rejected_bundle_brings_all_its_defects(wire: Wire, registry: Countersign) -> None:
     defects = [
-        {"file": f"f{n}", "where": "w", "rule": "r", "detail": "d", "mend": "m"} for n in range(3)
+        {"file": f"f{n}", "where": "w", "rule": "r", "detail": "d", "fix": "m"} for n in range(3)
     ]
     wire.script = lambda _: problem(422, "rejected", "bundle-rejected", defects=defects)
     with pytest.raises(BundleRejected) as caught:

@@ -111,7 +111,7 @@ def problem(status: int, family: str, kind: str = "some-kind", **more: Any) -> A
         "family": family,
         "kind": kind,
         "detail": "Because of this.",
-        "mend": "Do that.",
+        "fix": "Do that.",
         "facts": {"n": 1},
     }
     return Answer(status, {"type": f"/problems/{kind}", "request_id": "r-1", **facts, **more})

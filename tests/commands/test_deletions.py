@@ -93,7 +93,7 @@ def delete(world: World, ref: str) -> Any:
 def refusal(call: Any, *arguments: Any) -> str:
     with pytest.raises(Refused) as told:
         call(*arguments)
-    assert told.value.mend
+    assert told.value.fix
     return told.value.kind
 
 

@@ -257,7 +257,7 @@ def test_an_owner_who_may_not_make_roles_is_told_what_to_ask_for(empty: str) -> 
             with pytest.raises(Unavailable) as refusal:
                 migrate.upgrade(limited.render_as_string(hide_password=False))
             assert refusal.value.kind == "database-role-missing"
-            assert "countersign_app" in refusal.value.mend
+            assert "countersign_app" in refusal.value.fix
             for group in ("countersign_app", "countersign_sequencer", "countersign_reader"):
                 run(f"grant {group} to {limited.username}")
             head = migrate.upgrade(limited.render_as_string(hide_password=False))

@@ -163,7 +163,7 @@ def test_a_refusal_rolls_back_and_is_recorded(store: Store, team: str) -> None:
     with pytest.raises(Refused), store.write(SYSTEM, Action.VERSION_REGISTER, team) as tx:
         line = tx.add(a_line(team))
         tx.audit(line.ref)
-        raise Refused("unfit-base", "No.", "Mend it.", subject="x/y")
+        raise Refused("unfit-base", "No.", "Fix it.", subject="x/y")
     assert lines(store, team) == 0
     [event] = events(store, team)
     assert (event.outcome, event.subject) == ("refused", "x/y")

@@ -55,7 +55,7 @@ def test_what_has_no_canonical_form_is_refused_by_name(value: Any) -> None:
     with pytest.raises(Invalid) as refusal:
         canonical.encode(value)
     assert refusal.value.kind == "not-canonical"
-    assert refusal.value.mend
+    assert refusal.value.fix
 
 
 def test_nesting_beyond_reason_is_refused_by_name() -> None:

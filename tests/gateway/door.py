@@ -118,7 +118,7 @@ def _problem(status: int, family: str, kind: str) -> Response:
         "family": family,
         "kind": kind,
         "detail": "The door says no.",
-        "mend": "",
+        "fix": "",
         "facts": {},
         "request_id": "r",
     }

@@ -317,7 +317,7 @@ def test_a_server_that_cannot_start_says_its_last_word(own: Cluster) -> None:
     with pytest.raises(Unavailable, match="pg_control") as refused:
         own.start()
     assert refused.value.kind == "postgres-cannot-start"
-    assert str(own.log) in refused.value.mend
+    assert str(own.log) in refused.value.fix
     assert (
         time.monotonic() - begun < START_SECONDS
     )  # it heard of the end, and did not wait for a start in vain

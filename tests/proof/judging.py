@@ -24,7 +24,7 @@ def honest() -> dict[str, bytes]:
 
 def redeclared(found: dict[str, bytes]) -> dict[str, bytes]:
     """The members with a pack.json that fits them again: all an attacker without the key can
-    mend.
+    fix.
     """
     rest = {name: data for name, data in found.items() if name != "pack.json"}
     leaves = [merkle.leaf_hash(entry) for entry in rest.get("events.jsonl", b"").split(b"\n")[:-1]]

@@ -158,7 +158,7 @@ def changes(chance: random.Random, data: bytes) -> bytes:
 
 
 def test_no_random_change_of_a_member_passes(judge: Judge) -> None:
-    """Every pack is mended as far as one can without the log's key: digests, size and root in
+    """Every pack is fixed as far as one can without the log's key: digests, size and root in
     pack.json fit again.
     """
     chance = random.Random(2026)

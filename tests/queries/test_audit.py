@@ -44,7 +44,7 @@ class Log:
     @contextmanager
     def tampered(self, table: str, statement: str) -> Iterator[None]:
         """Change a table as its owner can, triggers off: what an intruder with his password would
-        do. Then mend it.
+        do. Then fix it.
         """
         key = {"leaf": "seq", "tree_head": "size"}.get(table, "id")
         columns = ", ".join(

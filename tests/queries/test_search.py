@@ -139,7 +139,7 @@ def test_pages_follow_each_other_and_a_cursor_is_bound_to_its_search(
 def test_a_wrong_filter_is_named(filters: dict[str, Any]) -> None:
     with pytest.raises(Invalid) as refusal:
         searches.parse(**filters)
-    assert refusal.value.mend
+    assert refusal.value.fix
 
 
 def test_a_tag_changes_goes_and_is_the_log_s_to_tell(fresh_store: Store, blobs: Blobs) -> None:

@@ -142,7 +142,7 @@ def test_another_teams_things_answer_as_what_is_not_there(
         with pytest.raises(NotFound) as absent:
             asked.version(store, stranger, missing)
         assert hidden.value.detail.replace(there, missing) == absent.value.detail
-        assert (hidden.value.kind, hidden.value.mend) == (absent.value.kind, absent.value.mend)
+        assert (hidden.value.kind, hidden.value.fix) == (absent.value.kind, absent.value.fix)
     with pytest.raises(NotFound, match="no base model, adapter or checkpoint"):
         asked.versions(store, stranger, f"{served.team}/adapter")
 

@@ -191,7 +191,7 @@ def test_step_up_acts_ask_for_a_fresh_sign_in_and_others_do_not(action: Action) 
             with pytest.raises(Unauthenticated) as error:
                 require(actor(grant, signed_in=stale), action, "legal", NOW)
             assert error.value.kind == "fresh-sign-in"
-            assert error.value.mend
+            assert error.value.fix
         else:
             require(actor(grant, signed_in=stale), action, "legal", NOW)
 

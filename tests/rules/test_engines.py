@@ -116,7 +116,7 @@ def test_every_method_has_its_verdicts(facts: dict[str, Any], served: dict[str, 
     facts = {"targets": ["q_proj", "v_proj"]} | facts
     assert {one: asked(one, **facts).verdict for one in ENGINES} == served
     for one in ENGINES:
-        assert all(reason.detail and reason.mend for reason in asked(one, **facts).reasons)
+        assert all(reason.detail and reason.fix for reason in asked(one, **facts).reasons)
 
 
 def test_every_rule_says_where_it_was_read() -> None:

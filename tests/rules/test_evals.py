@@ -79,7 +79,7 @@ def test_samples_that_do_not_answer_the_suite_are_refused(data: bytes, kind: str
     with pytest.raises((Invalid, Refused)) as error:
         score(data, ITEMS)
     assert error.value.kind == kind
-    assert error.value.mend
+    assert error.value.fix
     assert isinstance(error.value, Invalid) == (kind == "samples-malformed")
 
 

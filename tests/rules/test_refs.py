@@ -97,7 +97,7 @@ def test_refused(text: str) -> None:
     with pytest.raises(Invalid) as error:
         parse_ref(text)
     assert error.value.kind == "bad-reference"
-    assert "team/name" in error.value.mend
+    assert "team/name" in error.value.fix
 
 
 def test_the_refusal_does_not_echo_without_end() -> None:

@@ -40,7 +40,7 @@ def told(call: object, *arguments: object, **more: object) -> str | None:
     try:
         call(*arguments, **more)
     except Refused as refusal:
-        return refusal.kind if refusal.mend and refusal.facts["subject"] else "says too little"
+        return refusal.kind if refusal.fix and refusal.facts["subject"] else "says too little"
     return None
 
 

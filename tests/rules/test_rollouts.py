@@ -64,7 +64,7 @@ def test_every_state_and_event(state: State, event: Event) -> None:
     with pytest.raises(Refused) as refusal:
         advance(state, event)
     assert refusal.value.kind == "illegal-transition"
-    assert refusal.value.mend
+    assert refusal.value.fix
     assert refusal.value.facts == {
         "state": state.value,
         "event": event.value,

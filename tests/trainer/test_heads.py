@@ -228,7 +228,7 @@ def test_a_head_that_nobody_has_is_random_and_so_refused(
     trained(way, tmp_path / "base", tmp_path / "adapter", **more)
     found = look("adapter", files_of(tmp_path / "adapter"), facts)
     assert {one.rule for one in found.defects} == {rule}
-    assert {"with its head as the base" in one.mend for one in found.defects} == {True}
+    assert {"with its head as the base" in one.fix for one in found.defects} == {True}
 
 
 def test_an_untied_head_that_the_adapter_brings_is_no_riddle(tmp_path: Path) -> None:
@@ -253,8 +253,8 @@ def test_names_and_task_must_mean_the_same_class(tmp_path: Path) -> None:
             "adapter", files | {FILE: json.dumps(said | {"task_type": task}).encode()}, facts
         )
         assert [(one.where, one.rule) for one in found.defects] == [("task_type", "task-at-odds")]
-    mended = said | {"task_type": "FEATURE_EXTRACTION"}
-    assert look("adapter", files | {FILE: json.dumps(mended).encode()}, facts).defects == []
+    fixed = said | {"task_type": "FEATURE_EXTRACTION"}
+    assert look("adapter", files | {FILE: json.dumps(fixed).encode()}, facts).defects == []
 
 
 def test_the_table_of_bodies_is_transformers_own() -> None:

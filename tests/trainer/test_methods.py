@@ -187,7 +187,7 @@ def test_an_unconverted_start_is_refused_with_the_call_that_mends_it(
     peft_outputs.write(peft_outputs.Case(llama, config), tmp_path)
     [defect] = look("adapter", _folder(tmp_path), based(llama)).defects
     assert defect.rule == "init-unconverted"
-    assert "path_initial_model_for_weight_conversion" in defect.mend
+    assert "path_initial_model_for_weight_conversion" in defect.fix
 
 
 def test_another_base_of_the_same_shapes_is_another_base(
@@ -224,7 +224,7 @@ def test_another_base_of_the_same_shapes_is_another_base(
 def test_what_is_brought_of_an_embedding_is_a_high_risk_or_must_be_said(
     written: dict[str, Written], based: Based, tmp_path: Path
 ) -> None:
-    """PEFT copies the embedding into the adapter when it is a target; of one that is none, the mend
+    """PEFT copies the embedding into the adapter when it is a target; of one that is none, the fix
     is what it says.
     """
     facts = look("adapter", written["lora-embedding"].files, based(llama)).facts
@@ -236,7 +236,7 @@ def test_what_is_brought_of_an_embedding_is_a_high_risk_or_must_be_said(
         peft.get_peft_model(llama(), config).save_pretrained(tmp_path, save_embedding_layers=True)
     files = _folder(tmp_path)
     found = look("adapter", files, based(llama))
-    assert {(defect.rule, "modules_to_save" in defect.mend) for defect in found.defects} == {
+    assert {(defect.rule, "modules_to_save" in defect.fix) for defect in found.defects} == {
         ("tensor-unexpected", True)
     }
     said = json.loads(files[FILE]) | {"modules_to_save": ["model.embed_tokens", "lm_head"]}
@@ -256,7 +256,7 @@ def test_a_text_that_would_be_run_is_refused_with_a_command_that_mends_it(
     found = look("adapter", _folder(tmp_path), based(llama))
     assert rules(found) == {("target_modules", "config-value"), ("exclude_modules", "config-value")}
     before = logits(peft.PeftModel.from_pretrained(llama(), tmp_path))
-    command = found.defects[0].mend.partition('python -c "')[2].partition('"')[0]
+    command = found.defects[0].fix.partition('python -c "')[2].partition('"')[0]
     subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True, timeout=100)
     assert look("adapter", _folder(tmp_path), based(llama)).defects == []
     assert torch.equal(logits(peft.PeftModel.from_pretrained(llama(), tmp_path)), before)

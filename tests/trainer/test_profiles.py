@@ -84,7 +84,7 @@ def test_an_engine_that_would_serve_something_else_is_refused(
         with pytest.raises(Refused, match=rule) as refusal:
             define(ref, engine, build)
         assert refusal.value.kind == "engine-unfit"
-        assert refusal.value.mend
+        assert refusal.value.fix
     for ref, engine, build in (
         (dora, "transformers", "5.23.0"),
         (stabilised, "vllm", "0.33.0"),

@@ -52,7 +52,7 @@ class Refusal(Exception):
     """The command line said no: its exit status and the problem it printed."""
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
-        super().__init__(f"{problem.get('detail', '')} {problem.get('mend', '')}".strip())
+        super().__init__(f"{problem.get('detail', '')} {problem.get('fix', '')}".strip())
         self.status = status
         self.problem = problem
 

@@ -90,7 +90,7 @@ def refused(error: RegistryError) -> Response:
     if commit := error.facts.get("commit"):
         headers["X-Repo-Commit"] = commit
     PULLS.labels(error.kind).inc()
-    body = {"error": error.detail, "mend": error.mend, "kind": error.kind}
+    body = {"error": error.detail, "fix": error.fix, "kind": error.kind}
     return JSONResponse(body, status, headers)
 
 

@@ -101,7 +101,7 @@ def tokenizer_defects(bundle: Bundle, base: Texts) -> Iterator[Defect]:
             try:
                 yield from _documents(path, bundle.documents[path], base)
             except Invalid as error:  # half of a surrogate pair, which no two readers take alike
-                yield Defect(path, "", error.kind, error.detail, error.mend)
+                yield Defect(path, "", error.kind, error.detail, error.fix)
 
 
 def _documents(path: str, own: Any, base: Texts) -> Iterator[Defect]:

@@ -155,11 +155,11 @@ class Bundle:
     """It was found sound before: what would not be held is not read again."""
     pieces: str = ""
 
-    def wrong(self, file: str, where: str, rule: str, detail: str, mend: str) -> None:
-        self.defects.append(Defect(file, where, rule, detail, mend))
+    def wrong(self, file: str, where: str, rule: str, detail: str, fix: str) -> None:
+        self.defects.append(Defect(file, where, rule, detail, fix))
 
     def unread(self, file: File, error: RegistryError) -> None:
-        self.wrong(file.path, "", error.kind, error.detail, error.mend)
+        self.wrong(file.path, "", error.kind, error.detail, error.fix)
 
 
 def read_bundle(kind: Kind, files: Sequence[File], read: Read, *, judged: bool = False) -> Bundle:
@@ -352,9 +352,9 @@ def _read_weights(bundle: Bundle, path: str, file: File) -> None:
 
 
 def _read_text(bundle: Bundle, path: str, file: File) -> None:
-    def wrong(where: str, rule: str, detail: str, mend: str) -> None:
+    def wrong(where: str, rule: str, detail: str, fix: str) -> None:
         spare = f" Or do without it: import --leave-out {path}." if path in DOCS else ""
-        bundle.wrong(path, where, rule, detail, mend + spare)
+        bundle.wrong(path, where, rule, detail, fix + spare)
 
     bundle.allowance.take(file.size)
     if path in STREAMED and not _held(bundle, file):
@@ -408,8 +408,8 @@ def _read_text(bundle: Bundle, path: str, file: File) -> None:
 
 
 def _read_pieces(bundle: Bundle, path: str, file: File) -> None:
-    def wrong(where: str, rule: str, detail: str, mend: str) -> None:
-        bundle.wrong(path, where, rule, detail, mend)
+    def wrong(where: str, rule: str, detail: str, fix: str) -> None:
+        bundle.wrong(path, where, rule, detail, fix)
 
     if bundle.pieces:
         wrong(
@@ -423,7 +423,7 @@ def _read_pieces(bundle: Bundle, path: str, file: File) -> None:
             "",
             "sentencepiece",
             "it was not read, for the JSON beside it is too much already",
-            "Mend that first.",
+            "Fix that first.",
         )
     else:
         bundle.pieces = path

@@ -75,7 +75,7 @@ class Finding:
 
     field: str
     detail: str
-    mend: str
+    fix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,7 +483,7 @@ def _check_binding(
     """A base of the same shapes is not the same base: what is said of the base must be true of this
     one.
     """
-    mend = "Name the base it was trained on."
+    fix = "Name the base it was trained on."
     if trained_on and trained_on != base.base_root:
         bundle.wrong(
             CONFIG,
@@ -491,7 +491,7 @@ def _check_binding(
             "base-mismatch",
             f"the adapter was trained on base root {trained_on}, but is to be "
             f"bound to {base.base_root}",
-            mend,
+            fix,
         )
     if (
         (said := adapters.named_base(document))
@@ -505,7 +505,7 @@ def _check_binding(
             "base-mismatch",
             f"it names the registered base {name[:200]}, whose "
             f"base root is {', '.join(sorted(roots)[:3])}, but is to be bound to {base.base_root}",
-            mend,
+            fix,
         )
 
 

@@ -147,7 +147,7 @@ def _row(path: str, number: int, line: bytes) -> Row | Defect:
         record = loads(line)
         leaf = canonical.encode(record, large_floats=True)
     except Invalid as error:
-        return Defect(path, where, error.kind, error.detail, error.mend)
+        return Defect(path, where, error.kind, error.detail, error.fix)
     if not isinstance(record, dict):
         return Defect(
             path, where, "row-object", "the row is no JSON object", "Write an object a line."
@@ -209,7 +209,7 @@ def inspect(file: File, read: Read, meta: Mapping[str, Any]) -> InspectedDataset
                 elsewhere[prompt] += 1
     except Unverified as error:
         wrong += 1
-        defects.append(Defect(file.path, "", error.kind, error.detail, error.mend))
+        defects.append(Defect(file.path, "", error.kind, error.detail, error.fix))
     if not wrong and not root.size:
         wrong += 1
         defects.append(
@@ -222,7 +222,7 @@ def inspect(file: File, read: Read, meta: Mapping[str, Any]) -> InspectedDataset
                 "",
                 "more-defects",
                 f"{wrong - len(defects)} more lines are wrong",
-                "Mend the lines listed and add the file again.",
+                "Fix the lines listed and add the file again.",
             )
         )
     overlap = sum(count for prompt, count in elsewhere.items() if prompt in train)

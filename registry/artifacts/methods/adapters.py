@@ -23,7 +23,7 @@ from registry.errors import Defect
 
 TENSOR_DTYPES = frozenset({"F32", "F16", "BF16"})
 BIND = "Bind the adapter to the base it was trained on, or train it again."
-# No longer than a defect's mend may be.
+# No longer than a defect's fix may be.
 RESOLVE = (
     'Name what it matched, in its folder: python -c "import json,safetensors as '
     "s;f='adapter_config.json';c=json.load(open(f));"
@@ -160,8 +160,8 @@ def _check(method: Method, key: str, value: Any) -> Defect | None:
             or (key == "auto_mapping" and is_import(value))
         ):
             return None
-        mend = MENDS.get(key, f"Train without {key}.")
-        return Defect(FILE, key, "config-forbidden", f"{key} is set, and {method.empty[key]}", mend)
+        fix = MENDS.get(key, f"Train without {key}.")
+        return Defect(FILE, key, "config-forbidden", f"{key} is set, and {method.empty[key]}", fix)
     return Defect(
         FILE, key[:120], "config-unknown", f"the key {key[:80]!r} is not known", "Remove it."
     )
@@ -316,8 +316,8 @@ def fit(file: str, config: Config, tensors: Sequence[TensorInfo], seen: View) ->
     wanted = copies | prediction.tensors
     defects = prediction.defects + heads.unsaved(seen.fresh, wanted)
 
-    def wrong(name: str, rule: str, detail: str, mend: str) -> None:
-        defects.append(Defect(file, name, rule, detail, mend))
+    def wrong(name: str, rule: str, detail: str, fix: str) -> None:
+        defects.append(Defect(file, name, rule, detail, fix))
 
     for name in sorted(wanted.keys() - present.keys()):
         wrong(

@@ -44,8 +44,8 @@ class Wanted:
     copies: dict[str, Shape] = field(default_factory=dict)
     defects: list[Defect] = field(default_factory=list)
 
-    def wrong(self, where: str, rule: str, detail: str, mend: str = OTHER_BASE) -> None:
-        self.defects.append(Defect(FILE, where, rule, detail, mend))
+    def wrong(self, where: str, rule: str, detail: str, fix: str = OTHER_BASE) -> None:
+        self.defects.append(Defect(FILE, where, rule, detail, fix))
 
 
 def layer_of(module: str, under: Collection[str] = ()) -> int | None:

@@ -169,9 +169,9 @@ def parse_header(file: File, read: Read, allowance: Allowance | None = None) -> 
     defects = Defects()
 
     def wrong(
-        where: str, rule: str, detail: str, mend: str = "Write the file again with safetensors."
+        where: str, rule: str, detail: str, fix: str = "Write the file again with safetensors."
     ) -> None:
-        defects.append(Defect(file.path, where, rule, detail, mend))
+        defects.append(Defect(file.path, where, rule, detail, fix))
 
     allowance = allowance or Allowance(MAX_HEADER_VALUES)
     try:

@@ -19,7 +19,7 @@ def test_each_case_has_exactly_its_defects(name: str) -> None:
     case = CASES[name]
     found = look(case.kind, case.make())
     assert [(one.rule, one.file, one.where) for one in found.defects] == list(case.defects)
-    assert all(one.detail and one.mend for one in found.defects)
+    assert all(one.detail and one.fix for one in found.defects)
     assert (found.tensor_root is None) == bool(case.defects)
 
 

@@ -147,7 +147,7 @@ def test_another_tokenizer_is_refused_by_file_and_key(base: BaseFacts, name: str
     files, (path, where, rule) = OTHER[name]
     found = look("adapter", adapter_files() | files, base)
     assert (path, where, rule) in [(one.file, one.where, one.rule) for one in found.defects]
-    assert all(one.mend for one in found.defects)
+    assert all(one.fix for one in found.defects)
 
 
 def test_half_a_character_is_a_defect(base: BaseFacts) -> None:

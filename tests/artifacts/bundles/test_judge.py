@@ -162,7 +162,7 @@ def test_a_defect_says_what_it_found(name: str) -> None:
     found = look("base", base_files() | {path: content})
     assert broken(found) == [(path, rule)]
     assert words in found.defects[0].detail
-    assert found.defects[0].mend
+    assert found.defects[0].fix
     assert found.base_root is None
 
 
@@ -385,10 +385,10 @@ def test_a_refusal_is_bounded_and_counts_what_it_leaves_out() -> None:
 def test_what_to_do_with_a_folder_a_trainer_left_is_said_at_once() -> None:
     """`import` takes what belongs."""
     left = {"training_args.bin": b"x", "checkpoint-2/optimizer.pt": b"x"}
-    mends = {one.file: one.mend for one in look("base", base_files() | left).defects}
-    assert set(mends) == set(left)
-    assert all("import" in mend for mend in mends.values())
+    fixes = {one.file: one.fix for one in look("base", base_files() | left).defects}
+    assert set(fixes) == set(left)
+    assert all("import" in fix for fix in fixes.values())
     [card] = look(
         "base", base_files() | {"README.md": b"![x](data:image/svg+xml;base64,AA)"}
     ).defects
-    assert "--leave-out README.md" in card.mend
+    assert "--leave-out README.md" in card.fix

@@ -102,7 +102,7 @@ def test_each_bad_line_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     found = look(good + b"\n" + bad + b"\n" + good + b"\n")
     assert [(d.where, d.rule) for d in found.defects] == [("line 2", rule)]
     assert (found.rows, found.wrong, found.record_root) == (2, 1, None)
-    assert found.defects[0].mend
+    assert found.defects[0].fix
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 64])
@@ -191,7 +191,7 @@ def test_missing_descriptions_are_findings(field: str) -> None:
 def test_a_class_of_personal_data_that_does_not_exist_is_a_finding() -> None:
     (finding,) = look(lines(row("a")), META | {"personal_data": "some"}).findings
     assert finding.field == "personal_data"
-    assert "pseudonymous" in finding.mend
+    assert "pseudonymous" in finding.fix
 
 
 def rows_of(*given_rows: dict[str, Any]) -> list[Row]:
@@ -228,7 +228,7 @@ def test_suites_that_cannot_be() -> None:
     with pytest.raises(Invalid) as empty:
         datasets.suite_items(rows_of(row("a"), row("b", split="dev")), "test")
     assert empty.value.kind == "split-empty"
-    assert "dev, train" in empty.value.mend
+    assert "dev, train" in empty.value.fix
     with pytest.raises(Invalid) as split:
         datasets.suite_items(
             rows_of(row("a", "b", split="test"), row("a", "c", split="test")), "test"

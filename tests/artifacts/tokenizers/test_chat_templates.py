@@ -56,7 +56,7 @@ def test_an_adapter_s_own_template_is_refused_unless_a_policy_allows_it(base: Ba
     files = adapter_files() | {"chat_template.jinja": CHATML.encode()}
     refused = seen(files, base, allowed=())
     assert rules(refused) == [("chat_template.jinja", "", "chat-template-refused")]
-    assert "chat_templates: allow" in refused.defects[0].mend
+    assert "chat_templates: allow" in refused.defects[0].fix
     taken = seen(files, base)
     assert taken.defects == []
     told = taken.facts["chat_template"]
@@ -151,7 +151,7 @@ def test_of_a_base_only_what_could_run_code_is_a_defect(
     wanted = ("chat_template.jinja", "line 2", rule)
     found = seen(adapter_files() | {"chat_template.jinja": text.encode()}, base)
     assert wanted in rules(found)
-    assert all(one.detail and one.mend for one in found.defects)
+    assert all(one.detail and one.fix for one in found.defects)
     of_base = seen(base_files() | {"chat_template.jinja": text.encode()}, kind="base")
     assert (wanted in rules(of_base)) is runs
     if not runs:

@@ -239,10 +239,10 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_no_sound_model_is_refused_once_and_says_where(name: str) -> None:
     make, where = BAD[name]
-    ((place, rule, detail, mend),) = faults(make())
+    ((place, rule, detail, fix),) = faults(make())
     assert (rule, place.split(" ")[0]) == ("sentencepiece", where)
     assert detail
-    assert mend
+    assert fix
 
 
 def test_a_later_trainer_s_numbers_are_taken() -> None:

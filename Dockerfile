@@ -14,12 +14,14 @@ RUN pip install --constraint constraints.txt mlflow "psycopg[binary]"
 USER countersign
 EXPOSE 5000
 
+# The service without the trainer and without the embedded PostgreSQL: neither is copied or installed here.
 FROM base AS registry
-COPY pyproject.toml README.md ./
+COPY requirements-service.lock ./
+RUN pip install --require-hashes --no-deps --requirement requirements-service.lock
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY migrations ./migrations
 COPY registry ./registry
-COPY trainer ./trainer
-RUN pip install --constraint constraints.txt .
+RUN pip install --no-deps .
 ENV COUNTERSIGN_HOME=/srv/countersign/home
 VOLUME /srv/countersign
 USER countersign
@@ -28,6 +30,7 @@ CMD ["countersign", "up", "--host", "0.0.0.0"]
 
 FROM registry AS trainer
 USER root
+COPY trainer ./trainer
 RUN pip install --constraint constraints.txt ".[trainer]"
 USER countersign
 CMD ["python", "-m", "trainer", "worker"]

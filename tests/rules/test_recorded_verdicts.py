@@ -20,10 +20,21 @@ from registry.errors import Invalid
 from registry.rules.gates import judge
 
 RECORD = Path(__file__).with_name("recorded_verdicts.csv")
-INPUTS = (
-    "both only_adapter only_base neither miscounted metric confidence min_items min_gain_points "
-    "exact items train_rows allowed template chat_templates"
-).split()
+COUNTS = ["both", "only_adapter", "only_base", "neither"]
+INPUTS = [
+    *COUNTS,
+    "miscounted",
+    "metric",
+    "confidence",
+    "min_items",
+    "min_gain_points",
+    "exact",
+    "items",
+    "train_rows",
+    "allowed",
+    "template",
+    "chat_templates",
+]
 ANSWERS = ["outcomes", "numbers", "details"]
 
 
@@ -46,7 +57,7 @@ def policy_of(row: dict[str, Any]) -> dict[str, Any]:
 def evidence_of(row: dict[str, Any]) -> dict[str, Any]:
     evidence: dict[str, Any] = {"v": 1, "eval": None, "contamination": None}
     if row["both"] is not None:
-        counts = {key: row[key] for key in ("both", "only_adapter", "only_base", "neither")}
+        counts = {key: row[key] for key in COUNTS}
         evidence["eval"] = {
             "metric": row["metric"],
             "adapter": {"correct": row["both"] + row["only_adapter"] + row["miscounted"]},

@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Any, Final, Literal, Self
 
 MAX_SHOWN = 60  # characters of a wrong value
+MAX_PATH = 120  # characters of a key's path in a message
 MAX_PROBLEMS = 50  # listed in one refusal
 
 
@@ -69,7 +70,7 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.text}" if self.path else f"it {self.text}"
+        return f"{self.path[:MAX_PATH]}: {self.text}" if self.path else f"it {self.text}"
 
 
 def problems(raw: Any, fields: Fields, within: str = "") -> list[Problem]:
@@ -91,10 +92,11 @@ def _problems(raw: Mapping[Any, Any], fields: Fields, prefix: str) -> Iterator[P
             yield Problem(path, "wrong", text)
         elif field.fields is not None:
             yield from _problems(raw[key], field.fields, f"{path}.")
+    # One text for all of them: a hostile document has hundreds of thousands of unknown keys.
+    unknown = f"there is no such key; the keys are {', '.join(fields)}"
     for key in raw:
         if key not in fields:
-            text = f"there is no such key; the keys are {', '.join(fields)}"
-            yield Problem(f"{prefix}{str(key)[:MAX_SHOWN]}", "unknown", text)
+            yield Problem(f"{prefix}{key}", "unknown", unknown)
 
 
 def filled(raw: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def described(what: str, wrong: list[Problem]) -> str:
 
 def by_path(wrong: list[Problem]) -> dict[str, str]:
     """A refusal's fact `problems`: what is wrong by the path of its key."""
-    return {problem.path: problem.text for problem in wrong[:MAX_PROBLEMS]}
+    return {problem.path[:MAX_PATH]: problem.text for problem in wrong[:MAX_PROBLEMS]}
 
 
 def _shown(value: Any) -> str:

@@ -73,12 +73,12 @@ class Problem:
         return f"{self.path[:MAX_PATH]}: {self.text}" if self.path else f"it {self.text}"
 
 
-def problems(raw: Any, fields: Fields, within: str = "") -> list[Problem]:
+def problems(raw: Any, fields: Fields) -> list[Problem]:
     """Every wrong and missing key in the table's order, then every unknown one."""
     whole = table(fields)
     if not whole.check(raw):
-        return [Problem(within, "wrong", f"must be {whole.expected}, not {_shown(raw)}")]
-    return list(_problems(raw, fields, f"{within}." if within else ""))
+        return [Problem("", "wrong", f"must be {whole.expected}, not {_shown(raw)}")]
+    return list(_problems(raw, fields, ""))
 
 
 def _problems(raw: Mapping[Any, Any], fields: Fields, prefix: str) -> Iterator[Problem]:
@@ -110,7 +110,10 @@ def filled(raw: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
 
 
 def described(what: str, wrong: list[Problem]) -> str:
-    """A refusal's detail: `what` (such as "The policy cannot be used"), then every problem."""
+    """A refusal's detail: `what` (such as "The policy cannot be used"), a colon, each problem.
+
+    The command line writes several problems one a line, in place of what follows the colon.
+    """
     listed = "; ".join(map(str, wrong[:MAX_PROBLEMS]))
     more = f"; and {len(wrong) - MAX_PROBLEMS} more" if len(wrong) > MAX_PROBLEMS else ""
     return f"{what}: {listed}{more}."

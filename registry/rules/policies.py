@@ -54,8 +54,9 @@ class Policy:
 
 QUORUM: dict[str, Field] = {
     "approvals": integer(2, MAX_APPROVALS).because("nothing ships on one signature"),
-    "roles": list_of(choice(*VOTERS), 1, len(VOTERS), different=True).because(
-        "the roles that may vote"
+    "roles": Field(
+        list_of(choice(*VOTERS), 1, len(VOTERS), different=True).check,
+        f"a list of different roles out of {', '.join(VOTERS)} (those that may vote)",
     ),
     "distinct_teams": flag(),
 }
@@ -63,9 +64,9 @@ FIELDS: dict[str, Field] = {
     "environment": choice(*ENVIRONMENTS),
     "quorum": table(QUORUM),
     "votes": choice("signed"),
+    **gates.FIELDS,
     "fallback_to_base": flag(),
     "approval_days": integer(1, MAX_DAYS),
-    **gates.FIELDS,
 }
 """What a policy says: who must sign, for how long that lasts, and what the gate judges by."""
 

@@ -188,9 +188,9 @@ def test_everything_wrong_is_named_at_once() -> None:
         "quorum.approvals",
         "quorum.distinct_teams",
         "votes",
+        "evidence.x",
         "fallback_to_base",
         "approval_days",
-        "evidence.x",
         "y",
     ]
     assert all(f"{path}: {text}" in error.value.detail for path, text in problems.items())

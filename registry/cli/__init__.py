@@ -49,7 +49,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "lineage": ("lineage:lineage", "Show where a thing comes from and what derives from it."),
     "verify": ("versions:verify", "Read every byte of a thing again and compare all digests."),
     "audit": ("audit:audit", "The audit log: read, check, ask for a moment, export."),
-    "policy": ("policies:policy", "Policies: list, show."),
+    "policy": ("policies:policy", "Policies: list, show, check, publish."),
     "retention": (
         "retention:retention",
         "How long things are kept: classes, and what keeps one thing.",

@@ -47,7 +47,8 @@ def report(error: RegistryError, as_json: bool) -> None:
     click.echo(
         what, err=True, color=False if os.environ.get("NO_COLOR") else None
     )  # the command's context is gone
-    click.echo(f"  {error.detail}", err=True)
+    for line in _detail(error):
+        click.echo(f"  {line}", err=True)
     if error.fix:
         click.echo(f"  {error.fix}", err=True)
     if isinstance(error, BundleRejected):
@@ -57,6 +58,15 @@ def report(error: RegistryError, as_json: bool) -> None:
                 f"  - {defect.file}{where}: {defect.detail} ({defect.rule})\n    {defect.fix}",
                 err=True,
             )
+
+
+def _detail(error: RegistryError) -> list[str]:
+    """The detail; several problems with a document's fields stand on a line each."""
+    problems = error.facts.get("problems")
+    if not isinstance(problems, dict) or len(problems) < 2:
+        return [error.detail]
+    what = error.detail.partition(":")[0]
+    return [f"{what}:", *(f"- {path}: {text}" for path, text in problems.items())]
 
 
 def problem(error: RegistryError) -> dict[str, Any]:

@@ -1,17 +1,20 @@
-"""Policies: policy ls, show."""
+"""Policies: policy ls, show, check, publish."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from registry.cli.output import emit, fields, json_option, state, table
-from registry.cli.session import connect
-from registry.errors import NotFound
+from registry.cli.added import FILE
+from registry.cli.output import cell, emit, fields, json_option, note, state, table
+from registry.cli.session import connect, document
+from registry.errors import Invalid, NotFound
 
 
 @click.group()
 def policy() -> None:
-    """Policies: list, show.
+    """Policies: list, show, check, publish.
 
     \b
     Example:
@@ -52,31 +55,78 @@ def list_policies(as_json: bool) -> None:
 def show(ref: str, as_json: bool) -> None:
     """Show one policy version, or the current one of an environment.
 
+    The YAML goes to stdout as it was published, its properties to stderr.
+
     \b
     Example:
-      countersign policy show production
+      countersign policy show production > production.yaml
     """
     with connect() as registry:
-        found = [
-            one
-            for one in registry.policies()
-            if ref == one.ref or (one.current and ref == one.environment)
-        ]
-    if not found:
+        policies = registry.policies()
+    shown = next(
+        (
+            each
+            for each in policies
+            if ref == each.ref or (each.current and ref == each.environment)
+        ),
+        None,
+    )
+    if shown is None:
         raise NotFound(
             "not-found", f"There is no policy '{ref}'.", "List them: countersign policy ls."
         )
-    one = found[0]
     if as_json:
-        emit(one)
+        emit(shown)
         return
-    fields(
-        f"{one.ref}  {state('current' if one.current else 'superseded')}",
-        [
-            ("Environment", one.environment),
-            ("Digest", one.digest),
-            ("Published by", one.published_by),
-            ("Published", one.published_at),
-        ],
-    )
-    click.echo(one.text, nl=not one.text.endswith("\n"))
+    note(f"{shown.ref}  {state('current' if shown.current else 'superseded')}")
+    note(f"  {shown.digest}")
+    note(f"  published by {shown.published_by} on {cell(shown.published_at)}")
+    click.echo(shown.text, nl=not shown.text.endswith("\n"))
+
+
+@policy.command("check")
+@click.argument("file", type=FILE)
+@json_option
+def check(file: Path, as_json: bool) -> None:
+    """Check a policy file without publishing it; needs no registry.
+
+    \b
+    Example:
+      countersign policy check production.yaml
+    """
+    from registry.documents import canonical
+    from registry.rules import policies
+
+    rules = policies.as_rules(policies.parse(document(file)))
+    digest = canonical.digest(rules)
+    if as_json:
+        emit({"environment": rules["environment"], "digest": digest, "rules": rules})
+    else:
+        fields(
+            f"{file} is a policy for {rules['environment']}",
+            [("Digest", digest), ("Rules of the gate", list(rules["evidence"]))],
+        )
+
+
+@policy.command("publish")
+@click.argument("file", type=FILE)
+@json_option
+def publish(file: Path, as_json: bool) -> None:
+    """Publish a policy file as the next version of the environment it names.
+
+    Reviews that are open keep the version they were opened under.
+
+    \b
+    Example:
+      countersign policy publish production.yaml
+    """
+    try:
+        text = file.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise Invalid("bad-yaml", f"{file} is not UTF-8 text.", "Save it as UTF-8.") from error
+    with connect() as registry:
+        published = registry.publish_policy(text)
+    if as_json:
+        emit(published)
+    else:
+        fields(f"{published.ref}  {state('current')}", [("Digest", published.digest)])

@@ -10,6 +10,7 @@ from registry.client.blobs import OnBytes, Progress
 from registry.client.datasets import Datasets
 from registry.client.evals import Evals
 from registry.client.imports import Imports
+from registry.client.policies import Policies
 from registry.client.profiles import Profiles
 from registry.client.retention import Retention
 from registry.client.reviews import Reviews
@@ -26,6 +27,7 @@ class Countersign(
     Imports,
     Versions,
     Datasets,
+    Policies,
     Profiles,
     Evals,
     TrainingRuns,

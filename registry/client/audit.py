@@ -1,4 +1,4 @@
-"""The audit log, lineage and policies: what an auditor asks."""
+"""The audit log and lineage: what an auditor asks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from registry.client.transport import SLOW, Transport, ref_path
 from registry.views.audit import EventPage, EventView, LogCheckView, TreeHeadView
 from registry.views.lineage import LineageView
-from registry.views.policies import PolicyView
 
 
 class Audit(Transport):
@@ -51,7 +50,3 @@ class Audit(Transport):
             return part.replace(dest)
         finally:
             part.unlink(missing_ok=True)
-
-    def policies(self) -> list[PolicyView]:
-        """Every published policy version."""
-        return self._get("/policies", list[PolicyView])

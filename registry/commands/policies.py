@@ -29,10 +29,6 @@ def publish(store: Store, actor: Actor, text: str, *, only_first: bool = False) 
             f"The policy is not YAML with one meaning: {str(error)[:200]}",
             "Fix the file.",
         ) from error
-    if not isinstance(document, dict):
-        raise Invalid(
-            "bad-policy", "A policy is a YAML mapping.", "See registry/policies for examples."
-        )
     policy = rules.parse(document)
     plain = rules.as_rules(policy)
     if only_first:

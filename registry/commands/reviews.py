@@ -50,7 +50,7 @@ def submit(
             )
         version, line, node = versions.by_ref(session, ref, teams=actor.teams())
         policy = policies.current(session, environment)
-        gathered = evidence.gather(session, blobs, version, node, policy, case)
+        gathered = evidence.gather(session, blobs, version, policy, case)
     verdict = gates.judge(policy.rules, gathered)
     with store.write(actor, Action.REVIEW_SUBMIT, team) as tx:
         tx.within(team)

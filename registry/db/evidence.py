@@ -4,6 +4,9 @@ anybody typed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -26,35 +29,51 @@ from registry.documents import canonical
 from registry.rules import evals as rules
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is judged: a version and what it stands on, with the suite that measures it."""
+
+    session: Session
+    blobs: Blobs
+    version: Version
+    base: Version | None
+    datasets: tuple[DatasetVersion, ...]
+    suite: EvalSuiteVersion
+
+    @cached_property
+    def items(self) -> tuple[Item, ...]:
+        """The items of the suite, read once."""
+        return rows.decode_items(b"".join(self.blobs.stream(self.suite.blob_id)))
+
+
 def gather(
-    session: Session,
-    blobs: Blobs,
-    version: Version,
-    node: Node,
-    policy: PolicyVersion,
-    use_case: UseCase,
+    session: Session, blobs: Blobs, version: Version, policy: PolicyVersion, use_case: UseCase
 ) -> dict[str, Any]:
-    """The evidence for a version under a policy: identity, data, eval runs paired item by item,
-    contamination.
+    """The evidence for a version under a policy: identity, data, and what each rule of the gate
+    reads (`READ_BY_RULES`).
 
     What is missing is null: the gate then holds. Counts only; the verdict is computed from them,
     not stored here.
     """
-    suite = evals.newest_version(session, use_case.suite_id)
     base = versions.by_id(session, version.base_version_id) if version.base_version_id else None
-    data = [
-        session.get_one(DatasetVersion, one)
-        for one in lineage.parents(session, version.id, "tuned_on")
-    ]
-    items = rows.decode_items(b"".join(blobs.stream(suite.blob_id)))
-    template = chat_templates.own_of(version.facts)
+    suite = evals.newest_version(session, use_case.suite_id)
+    data = lineage.parents(session, version.id, "tuned_on")
+    subject = Subject(
+        session=session,
+        blobs=blobs,
+        version=version,
+        base=base and base[0],
+        datasets=tuple(session.get_one(DatasetVersion, id) for id in data),
+        suite=suite,
+    )
+    parts = {name: read(subject) for name, read in READ_BY_RULES.items()}
     return {
         "v": 1,
         "environment": policy.environment,
         "use_case": use_case.ref,
         "policy": {"ref": policy.ref, "digest": policy.digest},
         "subject": {
-            "ref": node.ref,
+            "ref": session.get_one(Node, version.id).ref,
             "version_id": str(version.id),
             "manifest_digest": version.manifest_digest,
             "tensor_root": version.tensor_root,
@@ -66,21 +85,18 @@ def gather(
             "manifest_digest": base[0].manifest_digest,
             "licence": base[0].meta.get("licence"),
         },
-        "datasets": [_dataset(session, one) for one in data],
+        "datasets": [_dataset(session, each) for each in subject.datasets],
         "training_run": _training(session, version.training_run_id),
         "suite": {
             "ref": session.get_one(Node, suite.id).ref.removeprefix("suite:"),
             "digest": suite.digest,
             "items": suite.items,
         },
-        "eval": _paired(session, blobs, version.id, base and base[0].id, suite, items),
-        "contamination": _contamination(blobs, data, items),
-        # Only a template of its own is evidence; without one the document is what it always was.
-        **(
-            {"chat_template": {"source": template["source"], "digest": template["digest"]}}
-            if template
-            else {}
-        ),
+        **{
+            name: part
+            for name, part in parts.items()
+            if part is not None or name not in ONLY_WHERE_THERE
+        },
     }
 
 
@@ -107,26 +123,18 @@ def _training(session: Session, run_id: UUID | None) -> dict[str, Any] | None:
     }
 
 
-def _paired(
-    session: Session,
-    blobs: Blobs,
-    version_id: UUID,
-    base_id: UUID | None,
-    suite: EvalSuiteVersion,
-    items: tuple[Item, ...],
-) -> dict[str, Any] | None:
+def _paired(subject: Subject) -> dict[str, Any] | None:
     """Both eval runs judged again from their samples and paired item by item; null unless both are
     there.
     """
-    own = evals.newest_success(session, version_id, suite.id)
-    other = evals.newest_success(session, base_id, suite.id) if base_id else None
+    session, blobs, base, suite = subject.session, subject.blobs, subject.base, subject.suite
+    own = evals.newest_success(session, subject.version.id, suite.id)
+    other = evals.newest_success(session, base.id, suite.id) if base else None
     if own is None or other is None:
         return None
-    adapter, base = (
-        _scores(blobs, own, items, suite.metric),
-        _scores(blobs, other, items, suite.metric),
-    )
-    paired = rules.pair(adapter.by_item, base.by_item)
+    adapter_scores = _scores(blobs, own, subject.items, suite.metric)
+    base_scores = _scores(blobs, other, subject.items, suite.metric)
+    paired = rules.pair(adapter_scores.by_item, base_scores.by_item)
     return {
         "metric": suite.metric,
         "suite": session.get_one(Node, suite.id).ref.removeprefix("suite:"),
@@ -134,12 +142,12 @@ def _paired(
         "adapter": {
             "run": str(own.id),
             "samples_sha256": own.samples_blob_id,
-            "correct": adapter.correct,
+            "correct": adapter_scores.correct,
         },
         "base": {
             "run": str(other.id),
             "samples_sha256": other.samples_blob_id,
-            "correct": base.correct,
+            "correct": base_scores.correct,
         },
         "paired": {
             "n": paired.n,
@@ -158,25 +166,44 @@ def _scores(blobs: Blobs, run: EvalRun, items: tuple[Item, ...], metric: str) ->
     )
 
 
-def _contamination(
-    blobs: Blobs, data: list[DatasetVersion], items: tuple[Item, ...]
-) -> dict[str, Any] | None:
-    """Exact overlap of everything trained on with the suite; null when nobody said what was trained
-    on.
+def _contamination(subject: Subject) -> dict[str, Any] | None:
+    """Exact overlap of everything trained on with the suite; null when it is not known what was
+    trained on.
     """
-    if not data:
+    if not subject.datasets:
         return None
-    files = [File("rows.jsonl", one.blob_id, blobs.size(one.blob_id)) for one in data]
+    blobs = subject.blobs
+    files = [
+        File("rows.jsonl", data.blob_id, blobs.size(data.blob_id)) for data in subject.datasets
+    ]
     prompts = (
         row.prompt
         for file in files
         for row in rows.sound_rows(file, blobs.read)
         if row.split == "train"
     )
-    found = rows.overlap(prompts, items)
+    overlap = rows.overlap(prompts, subject.items)
     return {
-        "items": found.items,
-        "train_rows": found.train_rows,
-        "exact": found.exact,
-        "examples": list(found.examples),
+        "items": overlap.items,
+        "train_rows": overlap.train_rows,
+        "exact": overlap.exact,
+        "examples": list(overlap.examples),
     }
+
+
+def _chat_template(subject: Subject) -> dict[str, Any] | None:
+    """The chat template that the version brings, if it is not its base's."""
+    template = chat_templates.own_of(subject.version.facts)
+    return (
+        None if template is None else {"source": template["source"], "digest": template["digest"]}
+    )
+
+
+READ_BY_RULES: dict[str, Callable[[Subject], dict[str, Any] | None]] = {
+    "eval": _paired,
+    "contamination": _contamination,
+    "chat_template": _chat_template,
+}
+"""What the rules of the gate read (`Rule.reads`), by its key in the evidence."""
+ONLY_WHERE_THERE = {"chat_template"}
+"""Keys that are absent, not null, where there is nothing: such evidence is the exception."""

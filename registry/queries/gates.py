@@ -19,11 +19,10 @@ def check(
     """
     check_environment(environment)
     with store.read(actor) as session:
-        version, _, node = versions.by_ref(session, ref, teams=actor.teams())
+        version, _, _ = versions.by_ref(session, ref, teams=actor.teams())
         policy = policies.current(session, environment)
         case = use_cases.by_name(session, use_case)
-        verdict = gates.judge(
-            policy.rules, evidence.gather(session, blobs, version, node, policy, case)
-        )
+        gathered = evidence.gather(session, blobs, version, policy, case)
+        verdict = gates.judge(policy.rules, gathered)
         rules = [RuleView(one.rule, one.outcome, one.detail, one.numbers) for one in verdict.rules]
         return VerdictView(verdict.outcome, policy.ref, policy.digest, rules)

@@ -4,14 +4,24 @@ evidence must show.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from registry.errors import Invalid
+from registry.fields import (
+    Field,
+    by_path,
+    choice,
+    described,
+    flag,
+    integer,
+    list_of,
+    problems,
+    table,
+)
+from registry.rules import gates
 from registry.rules.actions import Action
 from registry.rules.actors import PERMISSIONS
-from registry.rules.gates import Contamination, Rule, Superiority, parse_rules
 from registry.rules.refs import ENVIRONMENTS
 
 VOTERS = tuple(sorted(role.value for role in PERMISSIONS[Action.REVIEW_VOTE]))
@@ -32,134 +42,80 @@ class Quorum:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One environment's policy; an approval under it lasts `approval_days` days.
-
-    `chat_templates` says whether an adapter may bring a chat template of its own; every policy that
-    says nothing of it, such as all that were published before it could, refuses.
-    """
+    """One environment's policy; an approval under it lasts `approval_days` days."""
 
     environment: str
     quorum: Quorum
     votes: str
-    evidence: tuple[Rule, ...]
+    rules: tuple[gates.Rule, ...]
     fallback_to_base: bool
     approval_days: int
-    chat_templates: str = "refuse"
 
 
-def _approvals(value: Any) -> bool:
-    return type(value) is int and 2 <= value <= MAX_APPROVALS
-
-
-def _roles(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and len(set(map(str, value))) == len(value)
-        and set(map(str, value)) <= set(VOTERS)
-    )
-
-
-KEYS: dict[str, tuple[Any, str]] = {
-    "environment": (lambda value: value in ENVIRONMENTS, f"one of {', '.join(ENVIRONMENTS)}"),
-    "votes": (lambda value: value == "signed", "signed"),
-    "fallback_to_base": (lambda value: isinstance(value, bool), "true or false"),
-    "approval_days": (
-        lambda value: type(value) is int and 1 <= value <= MAX_DAYS,
-        f"days from 1 to {MAX_DAYS}",
+QUORUM: dict[str, Field] = {
+    "approvals": integer(2, MAX_APPROVALS).because("nothing ships on one signature"),
+    "roles": Field(
+        list_of(choice(*VOTERS), 1, len(VOTERS), different=True).check,
+        f"a list of different roles out of {', '.join(VOTERS)} (those that may vote)",
     ),
+    "distinct_teams": flag(),
 }
-OPTIONAL: dict[str, tuple[Any, str]] = {
-    "chat_templates": (lambda value: value in ("refuse", "allow"), "refuse or allow"),
+FIELDS: dict[str, Field] = {
+    "environment": choice(*ENVIRONMENTS),
+    "quorum": table(QUORUM),
+    "votes": choice("signed"),
+    **gates.FIELDS,
+    "fallback_to_base": flag(),
+    "approval_days": integer(1, MAX_DAYS),
 }
-QUORUM: dict[str, tuple[Any, str]] = {
-    "approvals": (
-        _approvals,
-        f"an integer from 2 to {MAX_APPROVALS}: nothing ships on one signature",
-    ),
-    "roles": (_roles, f"a list out of {', '.join(VOTERS)}, the roles that may vote"),
-    "distinct_teams": (lambda value: isinstance(value, bool), "true or false"),
-}
-
-
-def _check(
-    raw: Mapping[str, Any], keys: Mapping[str, tuple[Any, str]], within: str = "", also: str = ""
-) -> list[str]:
-    """What is unknown, missing or out of range; `also` names a key that is checked elsewhere."""
-    known = {*keys, *also.split()}
-    problems = [f"{within}{key}: there is no such key" for key in raw if key not in known]
-    problems += [f"{within}{key}: is missing" for key in sorted(known) if key not in raw]
-    wrong = [key for key, (holds, _) in keys.items() if key in raw and not holds(raw[key])]
-    return problems + [f"{within}{key}: must be {keys[key][1]}" for key in wrong]
+"""What a policy says: who must sign, for how long that lasts, and what the gate judges by."""
 
 
 def parse(raw: Any) -> Policy:
     """Read a policy (the caller parsed its YAML); Invalid (`bad-policy`) names everything that is
     wrong at once.
     """
-    if not isinstance(raw, Mapping):
+    if wrong := problems(raw, FIELDS):
         raise Invalid(
             "bad-policy",
-            "The policy is no table of keys.",
-            "Write it as the built-in ones are written.",
-        )
-    problems = _check(
-        {key: value for key, value in raw.items() if key not in OPTIONAL},
-        KEYS,
-        also="quorum evidence",
-    )
-    problems += _check(
-        raw, {key: OPTIONAL[key] for key in OPTIONAL if key in raw}, also=" ".join(map(str, raw))
-    )
-    quorum = raw.get("quorum", {})
-    if isinstance(quorum, Mapping):
-        problems += _check(quorum, QUORUM, "quorum.") if "quorum" in raw else []
-    else:
-        problems.append(f"quorum: must be a table of {', '.join(QUORUM)}")
-    rules: tuple[Rule, ...] = ()
-    if "evidence" in raw:
-        rules, wrong = parse_rules(raw["evidence"])
-        problems += wrong
-    if problems:
-        raise Invalid(
-            "bad-policy",
-            f"The policy cannot be used: {'; '.join(problems)}.",
+            described("The policy cannot be used", wrong),
             "Fix every point named and publish it again.",
-            problems=problems,
+            problems=by_path(wrong),
         )
+    quorum = raw["quorum"]
     return Policy(
         environment=raw["environment"],
         quorum=Quorum(
             quorum["approvals"], tuple(sorted(quorum["roles"])), quorum["distinct_teams"]
         ),
         votes=raw["votes"],
-        evidence=rules,
+        rules=gates.rules_of(raw),
         fallback_to_base=raw["fallback_to_base"],
         approval_days=raw["approval_days"],
-        chat_templates=raw.get("chat_templates", "refuse"),
     )
-
-
-def _name(rule: Rule) -> str:
-    match rule:
-        case Superiority():
-            return "superiority"
-        case Contamination():
-            return "contamination"
 
 
 def as_rules(policy: Policy) -> dict[str, Any]:
     """The policy as a plain document, the same for every way of writing it: what is stored, hashed
     and judged by.
 
-    A key that came later stands in it only where it says more than its absence: what was published
-    keeps its digest.
+    The optional keys of a policy stand in it only where they say more than their absence: a rule
+    that comes later leaves the digests of what was published as they are.
     """
-    whole = asdict(policy)
-    if policy.chat_templates == "refuse":
-        del whole["chat_templates"]
+    evidence = {rule.name: rule.settings() for rule in policy.rules if not rule.always}
+    others = {
+        key: value
+        for rule in policy.rules
+        if rule.always
+        for key, value in rule.settings().items()
+        if value != rule.fields[key].default
+    }
     return {
-        **whole,
+        "environment": policy.environment,
         "quorum": {**asdict(policy.quorum), "roles": list(policy.quorum.roles)},
-        "evidence": {_name(rule): asdict(rule) for rule in policy.evidence},
+        "votes": policy.votes,
+        "evidence": evidence,
+        "fallback_to_base": policy.fallback_to_base,
+        "approval_days": policy.approval_days,
+        **others,
     }

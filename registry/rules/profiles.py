@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 from registry.errors import Invalid
+from registry.fields import (
+    Field,
+    by_path,
+    choice,
+    described,
+    filled,
+    integer,
+    list_of,
+    nullable,
+    number,
+    pattern,
+    problems,
+    table,
+    text,
+)
 from registry.rules.engines import ENGINES
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -20,72 +34,25 @@ MAX_CHECKS = 64
 MAX_PROMPT = 256 * 1024  # bytes
 
 
-def _between(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: type(value) in (int, float) and isfinite(value) and low <= value <= high
-
-
-def _whole(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def _stops(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) <= MAX_STOPS
-        and all(isinstance(one, str) and 0 < len(one) <= 200 for one in value)
-    )
-
-
-def _digest(value: Any) -> bool:
-    return isinstance(value, str) and DIGEST.fullmatch(value) is not None
-
-
-DECODING: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "temperature": (_between(0, 2), "a number from 0 to 2"),
-    "top_p": (_between(0.0001, 1), "a number above 0, up to 1"),
-    "top_k": (_whole(1, 100_000), "a whole number from 1 to 100000"),
-    "repetition_penalty": (_between(0.1, 2), "a number from 0.1 to 2"),
-    "max_tokens": (_whole(1, 1_000_000), "a whole number from 1 to 1000000"),
-    "seed": (_whole(0, 2**31 - 1), "a whole number from 0 to 2147483647"),
-    "stop": (_stops, f"a list of at most {MAX_STOPS} texts of 1 to 200 characters"),
+SHA256 = pattern(DIGEST, "sha256:<64 hex digits>")
+DECODING: dict[str, Field] = {
+    "temperature": number(0, 2).optional(),
+    "top_p": number(0.0001, 1).optional(),
+    "top_k": integer(1, 100_000).optional(),
+    "repetition_penalty": number(0.1, 2).optional(),
+    "max_tokens": integer(1, 1_000_000).optional(),
+    "seed": integer(0, 2**31 - 1).optional(),
+    "stop": list_of(text(1, 200), 0, MAX_STOPS).optional(),
 }
-KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "engine": (lambda value: value in ENGINES, f"one of {', '.join(ENGINES)}"),
-    "build": (
-        lambda value: isinstance(value, str) and BUILD.fullmatch(value) is not None,
-        "a release, like 0.32.0",
-    ),
-    "dtype": (lambda value: value in DTYPES, f"one of {', '.join(DTYPES)}"),
-    "quantisation": (
-        lambda value: value is None or value in QUANTISATIONS,
-        f"null or {', '.join(QUANTISATIONS)}",
-    ),
-    "system_prompt": (
-        lambda value: value is None or _digest(value),
-        "null or sha256:<64 hex digits>",
-    ),
-    "decoding": (lambda value: isinstance(value, dict), "a table"),
-    "retrieval_index": (
-        lambda value: value is None or _digest(value),
-        "null or sha256:<64 hex digits>",
-    ),
-    "policy_checks": (
-        lambda value: (
-            isinstance(value, list)
-            and len(value) <= MAX_CHECKS
-            and all(map(_digest, value))
-            and len(set(value)) == len(value)
-        ),
-        f"a list of at most {MAX_CHECKS} different sha256:<64 hex digits>",
-    ),
-}
-DEFAULTS: dict[str, Any] = {
-    "dtype": "bfloat16",
-    "quantisation": None,
-    "system_prompt": None,
-    "decoding": {},
-    "retrieval_index": None,
-    "policy_checks": [],
+FIELDS: dict[str, Field] = {
+    "engine": choice(*ENGINES),
+    "build": pattern(BUILD, "a release, like 0.32.0"),
+    "dtype": choice(*DTYPES).optional("bfloat16"),
+    "quantisation": choice(None, *QUANTISATIONS).optional(None),
+    "system_prompt": nullable(SHA256).optional(None),
+    "decoding": table(DECODING).optional({}),
+    "retrieval_index": nullable(SHA256).optional(None),
+    "policy_checks": list_of(SHA256, 0, MAX_CHECKS, different=True).optional([]),
 }
 
 
@@ -106,41 +73,21 @@ class Profile:
 
 def parse(raw: Any) -> Profile:
     """Read a profile; Invalid (`bad-profile`) names everything that is wrong at once."""
-    if not isinstance(raw, Mapping):
-        raise Invalid(
-            "bad-profile", "The profile is no table of keys.", "Give at least engine and build."
-        )
-    whole = {**DEFAULTS, **raw}
-    problems = [f"{key}: there is no such key" for key in whole if key not in KEYS]
-    problems += [f"{key}: is missing" for key in KEYS if key not in whole]
-    problems += [
-        f"{key}: must be {wanted}"
-        for key, (holds, wanted) in KEYS.items()
-        if key in whole and not _holds(holds, whole[key])
-    ]
-    decoding = whole["decoding"]
-    if isinstance(decoding, dict):
-        problems += [
-            f"decoding.{key}: there is no such key" for key in decoding if key not in DECODING
-        ]
-        problems += [
-            f"decoding.{key}: must be {wanted}"
-            for key, (holds, wanted) in DECODING.items()
-            if key in decoding and not _holds(holds, decoding[key])
-        ]
-    if problems:
+    if wrong := problems(raw, FIELDS):
         raise Invalid(
             "bad-profile",
-            f"The profile cannot be used: {'; '.join(problems)}.",
+            described("The profile cannot be used", wrong),
             "Fix every point named and define it again.",
-            problems=problems,
+            problems=by_path(wrong),
         )
+    whole = filled(raw, FIELDS)
+    decoding = dict(whole["decoding"])
     # The order of checks says nothing, that of stop texts neither: one order, so that one thing has
     # one digest.
-    parts = {**whole, "policy_checks": sorted(whole["policy_checks"]), "decoding": dict(decoding)}
     if "stop" in decoding:
-        parts["decoding"]["stop"] = sorted(set(decoding["stop"]))
-    return Profile(parts)
+        decoding["stop"] = sorted(set(decoding["stop"]))
+    checks = sorted(whole["policy_checks"])
+    return Profile({**whole, "policy_checks": checks, "decoding": decoding})
 
 
 def check_prompt(digest: str, data: bytes) -> str:
@@ -191,17 +138,9 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Dif
 def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
     parts = {
         key: document[key]
-        for key in ("version", "base", *KEYS)
+        for key in ("version", "base", *FIELDS)
         if key in document and key != "decoding"
     }
     return parts | {
         f"decoding.{key}": value for key, value in sorted(document.get("decoding", {}).items())
     }
-
-
-def _holds(check: Callable[[Any], bool], value: Any) -> bool:
-    # A list or table where a word is wanted cannot be looked up in a set; it is wrong all the same.
-    try:
-        return check(value)
-    except TypeError:
-        return False

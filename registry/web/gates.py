@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from registry.rules.gates import BY_NAME
 from registry.views.evals import RuleView, VerdictView
 from registry.web.words import number, percent, points
 
@@ -29,43 +30,34 @@ class Measure:
     sense: str = ""
 
 
-def _superiority(rule: RuleView) -> Measure:
-    """How much better than its base, from `*_points` in percentage points; the colour follows the
-    interval's ends.
+def _measure(result: RuleView) -> Measure:
+    """A rule's result as a row, its columns worded; the colour follows the ends of the interval.
+
+    A rule that is gone from the code since then still shows its name and its sentence.
     """
-    found = rule.numbers
-    row = Measure("Better than its base", rule.detail, rule.outcome)
-    if "gain_points" not in found:
+    rule = BY_NAME.get(result.rule)
+    if rule is None:
+        return Measure(result.rule.replace("_", " ").capitalize(), result.detail, result.outcome)
+    shown = rule.columns(result.numbers)
+    row = Measure(
+        rule.title,
+        result.detail,
+        result.outcome,
+        tile=shown.tile,
+        base="" if shown.base is None else percent(shown.base),
+        subject=shown.subject if isinstance(shown.subject, str) else percent(shown.subject),
+        n="" if shown.n is None else number(shown.n),
+    )
+    if shown.gain is None:
         return row
-    low, high, n = found["low_points"] / 100, found["high_points"] / 100, found["n"]
+    gain, low, high = shown.gain
+    sure = "" if shown.confidence is None else f", {shown.confidence * 100:g}%"
     return replace(
         row,
-        tile="Right answers",
-        base=percent(found["base_correct"] / n),
-        subject=percent(found["adapter_correct"] / n),
-        change=points(found["gain_points"] / 100),
-        interval=f"{points(low)} to {points(high)}, {found['confidence'] * 100:g}%",
-        n=number(n),
+        change=points(gain),
+        interval=f"{points(low)} to {points(high)}{sure}",
         sense="good" if low > 0 else "bad" if high < 0 else "",
     )
-
-
-def _contamination(rule: RuleView) -> Measure:
-    found = rule.numbers
-    row = Measure("Kept out of training", rule.detail, rule.outcome)
-    return (
-        replace(row, subject=f"{number(found['exact'])} seen", n=number(found["items"]))
-        if found
-        else row
-    )
-
-
-def _other(rule: RuleView) -> Measure:
-    """A rule this console has no columns for yet: its own sentence says everything."""
-    return Measure(rule.rule.replace("_", " ").capitalize(), rule.detail, rule.outcome)
-
-
-ROWS = {"superiority": _superiority, "contamination": _contamination}
 
 
 def measures(verdict: VerdictView) -> list[Measure]:
@@ -73,7 +65,7 @@ def measures(verdict: VerdictView) -> list[Measure]:
     speaks for it.
     """
     failures_first = sorted(verdict.rules, key=lambda rule: ORDER.get(rule.outcome, 0))
-    return [ROWS.get(rule.rule, _other)(rule) for rule in failures_first]
+    return [_measure(rule) for rule in failures_first]
 
 
 def passed(verdict: VerdictView) -> int:

@@ -79,6 +79,7 @@ CALLS: list[tuple[str, tuple[Any, ...], str]] = [
     ("tree_head", (), "GET /audit/tree-head"),
     ("check_log", (), "GET /audit/check"),
     ("policies", (), "GET /policies"),
+    ("publish_policy", ("environment: dev",), "POST /policies"),
     ("define_profile", ("acme/claims@v1", {"engine": "vllm"}), "POST /profiles"),
     ("profiles", ("acme/claims@v1",), "GET /profiles?version=acme%2Fclaims%40v1"),
     ("profile", ("p1",), "GET /profiles/p1"),

@@ -5,8 +5,9 @@ promises.
 from __future__ import annotations
 
 import json
+import pkgutil
 import random
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import Invalid
+from registry.fields import MISSING
+from registry.rules import gates
 from registry.rules.evals import Paired, difference
 from registry.rules.gates import RuleResult, Verdict, judge
 
@@ -126,6 +129,23 @@ def test_contamination_fails_above_what_is_allowed(exact: int, allowed: int, out
     (result,) = judge(rules, {"contamination": CLEAN | {"exact": exact}}).rules
     assert result.outcome == outcome
     assert result.numbers == {"exact": exact, "allowed": allowed, "items": 64, "train_rows": 900}
+
+
+def test_every_rule_is_one_file_and_is_known() -> None:
+    files = {module.name for module in pkgutil.iter_modules(gates.__path__)} - {"rule"}
+    assert {rule.__module__.rpartition(".")[2] for rule in gates.RULES} == files
+    assert len(gates.BY_NAME) == len(gates.RULES) == len(files)
+
+
+@pytest.mark.parametrize("rule", gates.RULES, ids=lambda rule: rule.name)
+def test_a_rule_s_attributes_are_its_fields_and_nothing_to_show_is_no_error(
+    rule: type[gates.Rule],
+) -> None:
+    assert [field.name for field in fields(rule)] == list(rule.fields)  # type: ignore[arg-type]
+    assert rule.columns({}).subject == ""
+    if rule.always:  # every policy, older ones too, is read with its defaults
+        assert all(field.default is not MISSING for field in rule.fields.values())
+        assert rule.of({}).judge(None) is None
 
 
 GOOD, EVEN, BAD = compared(0, 35, 0, 29), compared(20, 5, 5, 20), compared(0, 0, 35, 29)

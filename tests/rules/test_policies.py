@@ -12,7 +12,7 @@ import yaml
 
 from registry.documents.canonical import digest
 from registry.errors import Invalid
-from registry.rules.gates import Contamination, Superiority, judge
+from registry.rules.gates import ChatTemplate, Contamination, Superiority, judge
 from registry.rules.policies import Policy, Quorum, as_rules, parse
 from registry.rules.refs import ENVIRONMENTS
 
@@ -59,7 +59,11 @@ def test_parse_and_back() -> None:
         environment="production",
         quorum=Quorum(approvals=2, roles=("reviewer",), distinct_teams=True),
         votes="signed",
-        evidence=(Superiority("exact_match", "base", 0.95, 40, 0), Contamination(0)),
+        rules=(
+            Superiority("exact_match", "base", 0.95, 40, 0),
+            Contamination(0),
+            ChatTemplate("refuse"),
+        ),
         fallback_to_base=True,
         approval_days=180,
     )
@@ -69,9 +73,10 @@ def test_parse_and_back() -> None:
 
 
 def test_a_key_that_came_later_changes_nothing_that_was_published() -> None:
-    assert parse(GOOD).chat_templates == "refuse"
+    assert ChatTemplate("refuse") in parse(GOOD).rules
     assert as_rules(parse(GOOD | {"chat_templates": "refuse"})) == GOOD
     allowing = GOOD | {"chat_templates": "allow"}
+    assert ChatTemplate("allow") in parse(allowing).rules
     assert as_rules(parse(allowing)) == allowing
     assert parse(as_rules(parse(allowing))) == parse(allowing)
 
@@ -102,7 +107,9 @@ def test_a_missing_key_is_named(path: str) -> None:
     with pytest.raises(Invalid) as error:
         parse(changed(path, MISSING))
     assert error.value.kind == "bad-policy"
-    assert error.value.facts["problems"] == [f"{path}: is missing"]
+    ((named, text),) = error.value.facts["problems"].items()
+    assert named == path
+    assert text.startswith("is missing; expected ")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +118,9 @@ def test_a_missing_key_is_named(path: str) -> None:
 def test_an_unknown_key_is_named(path: str) -> None:
     with pytest.raises(Invalid) as error:
         parse(changed(path, 1))
-    assert error.value.facts["problems"] == [f"{path}: there is no such key"]
+    ((named, text),) = error.value.facts["problems"].items()
+    assert named == path
+    assert text.startswith("there is no such key; the keys are ")
 
 
 WRONG: list[tuple[str, list[Any]]] = [
@@ -145,18 +154,21 @@ WRONG: list[tuple[str, list[Any]]] = [
 def test_a_value_out_of_range_is_named(path: str, value: Any) -> None:
     with pytest.raises(Invalid) as error:
         parse(changed(path, value))
-    assert len(error.value.facts["problems"]) == 1
-    assert error.value.facts["problems"][0].startswith(path)
+    ((named, text),) = error.value.facts["problems"].items()
+    assert named == path
+    assert text.startswith("must be ")
 
 
 def test_a_rule_nobody_knows_is_invalid() -> None:
-    with pytest.raises(Invalid, match=r"evidence\.vibes: there is no such rule"):
+    with pytest.raises(
+        Invalid, match=r"evidence\.vibes: there is no such key; .* superiority, contamination"
+    ):
         parse(changed("evidence.vibes", {"good": True}))
 
 
 @pytest.mark.parametrize("raw", [None, [], "environment: dev", 1])
 def test_what_is_no_table_is_invalid(raw: Any) -> None:
-    with pytest.raises(Invalid, match="no table"):
+    with pytest.raises(Invalid, match="it must be a table of environment, quorum"):
         parse(raw)
 
 
@@ -171,16 +183,17 @@ def test_everything_wrong_is_named_at_once() -> None:
             }
         )
     problems = error.value.facts["problems"]
-    assert [problem.split(":")[0] for problem in problems] == [
-        "y",
-        "approval_days",
-        "fallback_to_base",
-        "votes",
+    assert list(problems) == [
         "environment",
-        "quorum.distinct_teams",
         "quorum.approvals",
+        "quorum.distinct_teams",
+        "votes",
         "evidence.x",
+        "fallback_to_base",
+        "approval_days",
+        "y",
     ]
+    assert all(f"{path}: {text}" in error.value.detail for path, text in problems.items())
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -189,7 +202,11 @@ def test_the_built_in_policies(environment: str) -> None:
     assert policy.environment == environment
     assert policy.quorum == Quorum(approvals=2, roles=("reviewer",), distinct_teams=True)
     assert policy.votes == "signed"
-    assert policy.evidence == (Superiority("exact_match", "base", 0.95, 40, 0), Contamination(0))
+    assert policy.rules == (
+        Superiority("exact_match", "base", 0.95, 40, 0),
+        Contamination(0),
+        ChatTemplate("refuse"),
+    )
     assert policy.fallback_to_base
     assert policy.approval_days == {"dev": 365, "staging": 180, "production": 180}[environment]
     assert judge(as_rules(policy), {}).outcome == "inconclusive"

@@ -11,7 +11,7 @@ import rfc8785
 from registry.artifacts.methods import lora
 from registry.documents import canonical
 from registry.errors import Invalid
-from registry.rules.recipes import KEYS, parse
+from registry.rules.recipes import FIELDS, parse
 
 SHORT: dict[str, Any] = {"steps": 36, "batch_size": 8, "learning_rate": 1e-3}
 
@@ -21,7 +21,7 @@ def test_defaults_are_decided_before_the_digest() -> None:
     assert recipe.publish_at == (36,)
     assert recipe.save_every == 3
     assert recipe.alpha == 2 * recipe.rank
-    assert set(recipe.as_dict()) == set(KEYS)
+    assert set(recipe.as_dict()) == set(FIELDS)
     assert recipe == parse(recipe.as_dict())
 
 

@@ -20,6 +20,7 @@ from registry.artifacts.methods.table import METHODS, Method
 from registry.artifacts.weights.tensors import TensorInfo
 from registry.documents import canonical
 from registry.errors import Defect
+from registry.fields import Problem, problems
 
 TENSOR_DTYPES = frozenset({"F32", "F16", "BF16"})
 BIND = "Bind the adapter to the base it was trained on, or train it again."
@@ -31,6 +32,13 @@ RESOLVE = (
     "s.safe_open('adapter_model.safetensors','np').keys()}],"
     "exclude_modules=[]);json.dump(c,open(f,'w'))\""
 )
+PATTERN_FIXES = {
+    "target_modules": RESOLVE,
+    "exclude_modules": RESOLVE,
+    "layers_pattern": "Name each module in full in target_modules, and set it and "
+    "layers_to_transform to null.",
+}
+"""Keys that PEFT would run as regular expressions where they are texts."""
 OTHER_BASE = (
     "Save the base it left (model.unload().save_pretrained(folder)), register that as a base, set "
     "init_lora_weights to "
@@ -80,10 +88,9 @@ def read_config(raw: Any) -> tuple[Config | None, list[Defect]]:
                 f"Train with one of {', '.join(METHODS)}.",
             )
         ]
-    defects = [_missing(key, method) for key in method.required if key not in raw]
-    for key, value in raw.items():
-        if key != "peft_type" and (wrong := _check(method, key, value)):
-            defects.append(wrong)
+    keys = {key: value for key, value in raw.items() if key != "peft_type"}
+    found = (_defect(method, problem, keys) for problem in problems(keys, method.keys))
+    defects = [defect for defect in found if defect is not None]
     if not defects:
         defects = _at_odds(raw, kind)
     if defects:
@@ -101,70 +108,60 @@ def read_config(raw: Any) -> tuple[Config | None, list[Defect]]:
     ), []
 
 
-def _missing(key: str, method: Method) -> Defect:
-    return Defect(
-        FILE, key, "config-missing", f"the key {key} is missing", f"Set {method.keys[key].wanted}."
-    )
-
-
-def _check(method: Method, key: str, value: Any) -> Defect | None:
-    """What is wrong with one key, if anything is."""
-    if (entry := method.keys.get(key)) is not None:
-        if entry.holds(value):
-            return None
-        if key == "init_lora_weights" and value == "loftq":
-            return Defect(
-                FILE,
-                key,
-                "init-unconverted",
-                "it began as loftq, which changed the base's weights: it answers "
-                "rightly only on the base that was changed with it",
-                OTHER_BASE,
-            )
-        if isinstance(value, str) and key == "layers_pattern":
-            return Defect(
-                FILE,
-                key,
-                "config-value",
-                f"{key} is the text {value[:80]!r}, which would be run as a regular expression",
-                "Name each module in full in target_modules, and set it and layers_to_transform "
-                "to null.",
-            )
-        if isinstance(value, str) and key in ("target_modules", "exclude_modules"):
-            return Defect(
-                FILE,
-                key,
-                "config-value",
-                f"{key} is the text {value[:80]!r}, which would be run as a regular expression",
-                RESOLVE,
-            )
-        if key == "init_lora_weights" and str(value).startswith(CONVERTED):
-            return Defect(
-                FILE,
-                key,
-                "init-unconverted",
-                f"it began as {str(value)[:40]}, which moves a part of the base's weights "
-                "into the adapter: it answers rightly only on a base altered in the same way",
-                "Save it as plain LoRA: model.save_pretrained(folder, "
-                "path_initial_model_for_weight_conversion=start), "
-                "where start is the folder it was saved to before training.",
-            )
-        return Defect(
-            FILE, key, "config-value", f"{key} is {str(value)[:80]!r}", f"Use {entry.wanted}."
-        )
+def _defect(method: Method, problem: Problem, keys: Mapping[str, Any]) -> Defect | None:
+    """A problem with a key as a defect; None for a key that PEFT writes and that says nothing."""
+    key = problem.path
+    if problem.fault == "missing":
+        fix = f"Set {method.keys[key].expected}."
+        return Defect(FILE, key, "config-missing", f"the key {key} is missing", fix)
+    if problem.fault == "wrong":
+        return _wrong(key, keys[key], f"Use {method.keys[key].expected}.")
     if key in method.empty:
-        if (
-            value is None
-            or value is False
-            or value in ({}, [], "")
-            or (key == "auto_mapping" and is_import(value))
-        ):
-            return None
-        fix = MENDS.get(key, f"Train without {key}.")
-        return Defect(FILE, key, "config-forbidden", f"{key} is set, and {method.empty[key]}", fix)
-    return Defect(
-        FILE, key[:120], "config-unknown", f"the key {key[:80]!r} is not known", "Remove it."
-    )
+        return _forbidden(key, keys[key], method.empty[key])
+    detail = f"the key {key[:80]!r} is not known"
+    return Defect(FILE, key[:120], "config-unknown", detail, "Remove it.")
+
+
+def _wrong(key: str, value: Any, fix: str) -> Defect:
+    """A value that the key cannot have, with the way out where it was written on purpose."""
+    if key == "init_lora_weights" and value == "loftq":
+        return Defect(
+            FILE,
+            key,
+            "init-unconverted",
+            "it began as loftq, which changed the base's weights: it answers "
+            "rightly only on the base that was changed with it",
+            OTHER_BASE,
+        )
+    if key == "init_lora_weights" and str(value).startswith(CONVERTED):
+        return Defect(
+            FILE,
+            key,
+            "init-unconverted",
+            f"it began as {str(value)[:40]}, which moves a part of the base's weights "
+            "into the adapter: it answers rightly only on a base altered in the same way",
+            "Save it as plain LoRA: model.save_pretrained(folder, "
+            "path_initial_model_for_weight_conversion=start), "
+            "where start is the folder it was saved to before training.",
+        )
+    if isinstance(value, str) and key in PATTERN_FIXES:
+        return Defect(
+            FILE,
+            key,
+            "config-value",
+            f"{key} is the text {value[:80]!r}, which would be run as a regular expression",
+            PATTERN_FIXES[key],
+        )
+    return Defect(FILE, key, "config-value", f"{key} is {str(value)[:80]!r}", fix)
+
+
+def _forbidden(key: str, value: Any, why: str) -> Defect | None:
+    """A key that must say nothing, unless it does."""
+    empty = value is None or value is False or value in ({}, [], "")
+    if empty or (key == "auto_mapping" and is_import(value)):
+        return None
+    fix = MENDS.get(key, f"Train without {key}.")
+    return Defect(FILE, key, "config-forbidden", f"{key} is set, and {why}", fix)
 
 
 MERGE = (

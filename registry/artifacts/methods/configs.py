@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from registry.fields import MISSING, Field, choice, flag, integer, list_of, nullable, number, text
+
 FILE = "adapter_config.json"
 MAX_RANK = 512
 MAX_TARGETS = 4096
@@ -30,47 +32,32 @@ Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """One key: what it must be (and in words), what it is when left out, and how it is written
-    again.
+class Key(Field):
+    """One key, and how it is written again.
 
     A key that is not `kept` says how training began or with what it was saved; loading does not
     need it. A `sparse` key is written only where it says something.
     """
 
-    holds: Callable[[Any], bool]
-    wanted: str
-    default: Any = None
     kept: bool = True
     write: Callable[[Any], Any] = lambda value: value
     sparse: bool = False
 
 
-def is_int(low: int, high: int) -> Callable[[Any], bool]:
-    """An integer in a range; JSON's true is none."""
-    return lambda value: type(value) is int and low <= value <= high
+def key(
+    field: Field,
+    default: Any = None,
+    *,
+    write: Callable[[Any], Any] = lambda value: value,
+    sparse: bool = False,
+) -> Key:
+    """A key that is kept; `MISSING` as its default makes it required."""
+    return Key(field.check, field.expected, default is MISSING, default, write=write, sparse=sparse)
 
 
-def is_number(low: float, high: float, *, below: bool = False) -> Callable[[Any], bool]:
-    """A number from `low` to `high`, or to `below` it."""
-    return lambda value: (
-        type(value) in (int, float) and low <= value <= high and not (below and value == high)
-    )
-
-
-def is_one_of(*allowed: Any) -> Callable[[Any], bool]:
-    """One of these very values."""
-    return lambda value: any(type(value) is type(one) and value == one for one in allowed)
-
-
-def is_flag(value: Any) -> bool:
-    """True or false."""
-    return isinstance(value, bool)
-
-
-def is_text(value: Any) -> bool:
-    """A short text or null."""
-    return value is None or (isinstance(value, str) and len(value) <= MAX_NAME)
+def unkept(field: Field) -> Key:
+    """A key that is checked and then left out."""
+    return Key(field.check, field.expected, required=False, kept=False)
 
 
 def is_name(value: Any) -> bool:
@@ -98,13 +85,7 @@ def is_tokens(value: Any) -> bool:
     """Different numbers of tokens, or an object from one embedding's name to them."""
     if isinstance(value, dict):
         return len(value) == 1 and all(map(is_name, value)) and all(map(is_tokens, value.values()))
-    index = is_int(0, 2**24)
-    return (
-        isinstance(value, list)
-        and 0 < len(value) <= 65536
-        and all(map(index, value))
-        and len(set(value)) == len(value)
-    )
+    return list_of(integer(0, 2**24), 1, 65536, different=True).check(value)
 
 
 def is_eva(value: Any) -> bool:
@@ -126,13 +107,13 @@ def is_import(value: Any) -> bool:
         and isinstance(value.get("parent_library"), str)
         and LIBRARY.fullmatch(value["parent_library"]) is not None
         and is_name(value.get("base_model_class"))
-        and is_flag(value.get("unsloth_fixed", True))
+        and isinstance(value.get("unsloth_fixed", True), bool)
     )
 
 
 def is_layers(value: Any) -> bool:
     """Null, the number of a layer, or a list of them."""
-    index = is_int(0, MAX_LAYER)
+    index = integer(0, MAX_LAYER).check
     return value is None or index(value) or (isinstance(value, list) and all(map(index, value)))
 
 
@@ -175,31 +156,29 @@ def _null(value: Any) -> None:
     return None
 
 
+NAME = nullable(text(0, MAX_NAME))
 COMMON: dict[str, Key] = {
-    "task_type": Key(
-        lambda value: value is None or value in TASKS, f"null or one of {', '.join(TASKS)}"
-    ),
-    "inference_mode": Key(is_flag, "true or false", True, write=lambda _: True),
+    "task_type": key(choice(None, *TASKS)),
+    "inference_mode": key(flag(), True, write=lambda _: True),
     # Written as what the adapter is bound to here; what stood there is only a hint of what it was
     # trained on.
-    "base_model_name_or_path": Key(
-        is_text, "a text; the binding is the base root, not this name", write=_null
+    "base_model_name_or_path": key(
+        NAME.because("the binding is the base root, not this name"), write=_null
     ),
-    "revision": Key(is_text, "a text or null", write=_null),
-    "peft_version": Key(is_text, "a text", kept=False),
+    "revision": key(NAME, write=_null),
+    "peft_version": unkept(NAME),
 }
-ANY_TASK = Key(
-    lambda value: value is None or value in TASKS + CLASSES,
-    f"null or one of {', '.join(TASKS + CLASSES)}",
-)
+ANY_TASK = key(choice(None, *TASKS, *CLASSES))
 _LIST = "a list of module names; a text would be run as a regular expression"
-TARGETS = Key(is_names, _LIST, write=_sorted)
-EXCLUDED = Key(is_optional(is_names), f"null or {_LIST}", write=_sorted, sparse=True)
-LAYERS = Key(is_layers, "null, a layer's number, or a list of them", write=_layers)
-SAVED = Key(
-    lambda value: value is None or value == [] or (is_names(value) and len(value) <= MAX_SAVED),
-    f"null or a list of at most {MAX_SAVED} exact module names; anything else would be run as "
-    "regular expressions",
+TARGETS = key(Field(is_names, _LIST), MISSING, write=_sorted)
+EXCLUDED = key(Field(is_optional(is_names), f"null or {_LIST}"), write=_sorted, sparse=True)
+LAYERS = key(Field(is_layers, "null, a layer's number, or a list of them"), write=_layers)
+SAVED = key(
+    Field(
+        is_optional(lambda value: is_names(value) and len(value) <= MAX_SAVED),
+        f"null or a list of at most {MAX_SAVED} exact module names; anything else would be run as "
+        "regular expressions",
+    ),
     write=_sorted,
 )
 STARTS = (True, False, "gaussian", "orthogonal", "eva", "mica")
@@ -209,82 +188,84 @@ CONVERTED = ("pissa", "olora", "corda", "lora_ga")
 plain LoRA.
 """
 
+RANK = integer(1, MAX_RANK)
+# PEFT writes a fraction when it converts a rank-stabilised start: alpha times the root of 2.
+ALPHA = number(0.001, 65536)
+FRACTION = number(0, 1, below=True)
+TOKEN = integer(0, 2**24)
 LORA: dict[str, Key] = {
     **COMMON,
     "task_type": ANY_TASK,
-    "r": Key(is_int(1, MAX_RANK), f"an integer from 1 to {MAX_RANK}", 8),
-    # PEFT writes a fraction when it converts a rank-stabilised start: alpha times the root of 2.
-    "lora_alpha": Key(is_number(1e-3, 65536), "a number up to 65536", 8),
-    "lora_dropout": Key(is_number(0, 1, below=True), "a number from 0 to below 1", 0.0),
+    "r": key(RANK, MISSING),
+    "lora_alpha": key(ALPHA, MISSING),
+    "lora_dropout": key(FRACTION, 0.0),
     # Empty beside target_parameters only.
-    "target_modules": Key(is_optional(is_names), _LIST, write=lambda value: _sorted(value) or []),
-    "target_parameters": Key(
-        is_optional(is_names), "null or a list of names of parameters", write=_sorted, sparse=True
+    "target_modules": key(
+        Field(is_optional(is_names), _LIST), MISSING, write=lambda value: _sorted(value) or []
+    ),
+    "target_parameters": key(
+        Field(is_optional(is_names), "null or a list of names of parameters"),
+        write=_sorted,
+        sparse=True,
     ),
     "exclude_modules": EXCLUDED,
     "layers_to_transform": LAYERS,
-    "layers_pattern": Key(
-        lambda value: value in (None, "", []) or is_components(value),
-        "null or names without dots, such as layers",
+    "layers_pattern": key(
+        Field(
+            lambda value: value in (None, "", []) or is_components(value),
+            "null or names without dots, such as layers",
+        ),
         write=lambda value: (
             list(dict.fromkeys([value] if isinstance(value, str) else value)) if value else None
         ),
         sparse=True,
     ),
-    "rank_pattern": Key(
-        is_pattern(is_int(1, MAX_RANK)),
-        f"an object from exact module names (no patterns) to ranks up to {MAX_RANK}",
+    "rank_pattern": key(
+        Field(
+            is_pattern(RANK.check),
+            f"an object from exact module names (no patterns) to ranks up to {MAX_RANK}",
+        ),
         write=_pattern,
     ),
-    "alpha_pattern": Key(
-        is_pattern(is_number(1e-3, 65536)),
-        "an object from exact module names (no patterns) to numbers up to 65536",
+    "alpha_pattern": key(
+        Field(
+            is_pattern(ALPHA.check),
+            "an object from exact module names (no patterns) to numbers up to 65536",
+        ),
         write=_pattern,
     ),
     "modules_to_save": SAVED,
-    "bias": Key(is_one_of("none", "all", "lora_only"), "none, all or lora_only", "none"),
-    "lora_bias": Key(is_flag, "true or false", False, sparse=True),
-    "trainable_token_indices": Key(
-        is_optional(is_tokens),
-        "null, a list of numbers of tokens, or an object from one embedding's name to them",
-        write=lambda value: value or None,
-        sparse=True,
-    ),
-    "alora_invocation_tokens": Key(
-        is_optional(
-            lambda value: (
-                isinstance(value, list) and len(value) <= 4096 and all(map(is_int(0, 2**24), value))
-            )
+    "bias": key(choice("none", "all", "lora_only"), "none"),
+    "lora_bias": key(flag(), False, sparse=True),
+    "trainable_token_indices": key(
+        Field(
+            is_optional(is_tokens),
+            "null, a list of numbers of tokens, or an object from one embedding's name to them",
         ),
-        "null or a list of numbers of tokens",
         write=lambda value: value or None,
         sparse=True,
     ),
-    "use_dora": Key(is_flag, "true or false", False),
-    "use_rslora": Key(is_flag, "true or false", False),
-    "fan_in_fan_out": Key(is_flag, "true or false", False),
+    "alora_invocation_tokens": key(
+        nullable(list_of(TOKEN, 0, 4096)), write=lambda value: value or None, sparse=True
+    ),
+    "use_dora": key(flag(), False),
+    "use_rslora": key(flag(), False),
+    "fan_in_fan_out": key(flag(), False),
     # Where training started from is in the trained weights; PEFT would only draw numbers and
     # overwrite them.
-    "init_lora_weights": Key(
-        is_one_of(*STARTS),
-        f"true, false or one of {', '.join(map(str, STARTS[2:]))}",
-        True,
-        write=lambda _: True,
+    "init_lora_weights": key(choice(*STARTS), True, write=lambda _: True),
+    "eva_config": unkept(Field(is_eva, "null, or numbers and true or false under names")),
+    "runtime_config": unkept(
+        Field(
+            lambda value: (
+                value is None
+                or (isinstance(value, dict) and value.keys() <= {"ephemeral_gpu_offload"})
+            ),
+            "null or PEFT's own",
+        )
     ),
-    "eva_config": Key(is_eva, "null, or numbers and true or false under names", kept=False),
-    "runtime_config": Key(
-        lambda value: (
-            value is None or (isinstance(value, dict) and value.keys() <= {"ephemeral_gpu_offload"})
-        ),
-        "null or PEFT's own",
-        kept=False,
-    ),
-    "qalora_group_size": Key(is_int(1, 65536), "an integer", kept=False),
-    "megatron_core": Key(
-        is_one_of(None, "megatron.core"),
-        "null or its default: it is a module to import",
-        kept=False,
-    ),
+    "qalora_group_size": unkept(integer(1, 65536)),
+    "megatron_core": unkept(choice(None, "megatron.core").because("it is a module to import")),
 }
 IMPORTS = "it makes the loader import a class by name"
 UNCHECKED = "its tensors cannot be checked yet"
@@ -308,74 +289,60 @@ LORA_EMPTY: dict[str, str] = {
 }
 """Keys that PEFT writes and that must stay at their empty default, each with the reason."""
 
-_STEP = is_int(0, 2**53 - 1)
+_STEP = integer(0, 2**53 - 1)
+_STEPS = integer(1, 2**53 - 1)
 _PLAIN = ("target_parameters", "trainable_token_indices", "alora_invocation_tokens", "lora_bias")
 ADALORA_EMPTY = LORA_EMPTY | dict.fromkeys(_PLAIN, "PEFT has no such AdaLoRA")
 ADALORA: dict[str, Key] = {
-    **{key: entry for key, entry in LORA.items() if key not in _PLAIN},
+    **{name: entry for name, entry in LORA.items() if name not in _PLAIN},
+    "r": key(RANK, 8),
     "target_modules": TARGETS,
-    "use_dora": Key(is_one_of(False), "false: PEFT has no such AdaLoRA", False),
-    "use_rslora": Key(is_one_of(False), "false: it does nothing in AdaLoRA", False),
-    "alpha_pattern": Key(
-        lambda value: value is None or value == {},
-        "nothing: it does nothing in AdaLoRA",
-        kept=False,
+    "use_dora": key(choice(False).because("PEFT has no such AdaLoRA"), False),
+    "use_rslora": key(choice(False).because("it does nothing in AdaLoRA"), False),
+    "alpha_pattern": unkept(
+        Field(lambda value: value is None or value == {}, "nothing (it does nothing in AdaLoRA)")
     ),
-    "init_r": Key(is_int(1, MAX_RANK), f"an integer from 1 to {MAX_RANK}", 12),
-    "target_r": Key(is_int(1, MAX_RANK), f"an integer from 1 to {MAX_RANK}", 8),
-    "rank_pattern": Key(
-        is_pattern(
-            lambda value: (
-                isinstance(value, list) and 0 < len(value) <= MAX_RANK and all(map(is_flag, value))
-            )
+    "init_r": key(RANK, MISSING),
+    "target_r": key(RANK, 8),
+    "rank_pattern": key(
+        Field(
+            is_pattern(list_of(flag(), 1, MAX_RANK).check),
+            "null or an object from names ending in .lora_E to lists of true and false",
         ),
-        "null or an object from names ending in .lora_E to lists of true and false",
         write=lambda value: value or None,
     ),
-    "tinit": Key(_STEP, "a number of steps", 0),
-    "tfinal": Key(_STEP, "a number of steps", 0),
-    "deltaT": Key(is_int(1, 2**53 - 1), "a number of steps", 1),
-    "total_step": Key(is_int(1, 2**53 - 1), "a number of steps"),
-    "beta1": Key(is_number(0, 1, below=True), "a number from 0 to below 1", 0.85),
-    "beta2": Key(is_number(0, 1, below=True), "a number from 0 to below 1", 0.85),
-    "orth_reg_weight": Key(is_number(0, 1e6), "a number from 0", 0.5),
+    "tinit": key(_STEP, 0),
+    "tfinal": key(_STEP, 0),
+    "deltaT": key(_STEPS, 1),
+    "total_step": key(_STEPS, MISSING),
+    "beta1": key(FRACTION, 0.85),
+    "beta2": key(FRACTION, 0.85),
+    "orth_reg_weight": key(number(0, 1_000_000), 0.5),
 }
+_SAVED_BY_PEFT = "PEFT fills it in when it saves"
 PROMPTED: dict[str, Key] = {
     **COMMON,
-    "num_virtual_tokens": Key(is_int(1, 65536), "an integer from 1 to 65536"),
-    "token_dim": Key(is_int(1, 2**24), "the width PEFT filled in when it saved"),
-    "num_layers": Key(
-        is_int(1, MAX_LAYER + 1), "the number of layers PEFT filled in when it saved"
-    ),
-    "num_attention_heads": Key(
-        is_int(1, 2**16), "the number of heads PEFT filled in when it saved"
-    ),
-    "num_transformer_submodules": Key(is_one_of(1, 2), "1, or 2 for an encoder and a decoder", 1),
+    "num_virtual_tokens": key(integer(1, 65536), MISSING),
+    "token_dim": key(integer(1, 2**24).because(_SAVED_BY_PEFT), MISSING),
+    "num_layers": key(integer(1, MAX_LAYER + 1).because(_SAVED_BY_PEFT), MISSING),
+    "num_attention_heads": key(integer(1, 2**16).because(_SAVED_BY_PEFT), MISSING),
+    "num_transformer_submodules": key(choice(1, 2).because("2 is for an encoder and a decoder"), 1),
 }
 PREFIX: dict[str, Key] = {
     **PROMPTED,
-    "prefix_projection": Key(is_flag, "true or false", False),
-    "encoder_hidden_size": Key(
-        lambda value: value is None or is_int(1, 2**24)(value), "null or an integer"
-    ),
-    "init_weights": Key(is_one_of(None, "zero"), "null or zero", write=_null),
+    "prefix_projection": key(flag(), False),
+    "encoder_hidden_size": key(nullable(integer(1, 2**24))),
+    "init_weights": key(choice(None, "zero"), write=_null),
 }
 PROMPT: dict[str, Key] = {
     **PROMPTED,
     # How it began: from random numbers, the vocabulary, or a text read by a tokenizer named here.
     # None of it is loaded.
-    "prompt_tuning_init": Key(
-        is_one_of("RANDOM", "SAMPLE_VOCAB", "TEXT"),
-        "RANDOM, SAMPLE_VOCAB or TEXT",
-        "RANDOM",
-        write=lambda _: "RANDOM",
+    "prompt_tuning_init": key(
+        choice("RANDOM", "SAMPLE_VOCAB", "TEXT"), "RANDOM", write=lambda _: "RANDOM"
     ),
-    "prompt_tuning_init_text": Key(
-        lambda value: value is None or (isinstance(value, str) and len(value) <= 65536),
-        "null or a text",
-        kept=False,
-    ),
-    "tokenizer_name_or_path": Key(is_text, "a text or null", kept=False),
+    "prompt_tuning_init_text": unkept(nullable(text(0, 65536))),
+    "tokenizer_name_or_path": unkept(NAME),
 }
 PROMPT_EMPTY = {
     "auto_mapping": IMPORTS,
@@ -387,7 +354,7 @@ BEFT: dict[str, Key] = {
     "task_type": ANY_TASK,
     "target_modules": TARGETS,
     "modules_to_save": SAVED,
-    "init_weights": Key(is_flag, "true or false", True, write=lambda _: True),
+    "init_weights": key(flag(), True, write=lambda _: True),
 }
 NORM: dict[str, Key] = {
     **COMMON,
@@ -401,9 +368,7 @@ BOTTLENECK: dict[str, Key] = {
     **COMMON,
     "target_modules": TARGETS,
     "layers_to_transform": LAYERS,
-    "fan_in_fan_out": Key(is_flag, "true or false", False),
-    "bottleneck_size": Key(is_int(1, 65536), "an integer from 1 to 65536"),
-    "activation": Key(
-        is_one_of("relu", "gelu", "silu", "tanh"), "relu, gelu, silu or tanh", "gelu"
-    ),
+    "fan_in_fan_out": key(flag(), False),
+    "bottleneck_size": key(integer(1, 65536), MISSING),
+    "activation": key(choice("relu", "gelu", "silu", "tanh"), "gelu"),
 }

@@ -27,56 +27,32 @@ class Method:
     """One kind of adapter: what its configuration holds, and which tensors follow from that on a
     base.
 
-    `keys` are all the keys it may have, `required` those it must; `empty` are keys that PEFT writes
-    and that must say nothing, each with the reason. `serving` is `engines` where engines of others
-    load it too, `peft` where only PEFT does, `in-process` where only Countersign's own trainer
-    does.
+    `keys` are all the keys it may have; `empty` are keys that PEFT writes and that must say
+    nothing, each with the reason. `serving` is `engines` where engines of others load it too,
+    `peft` where only PEFT does, `in-process` where only Countersign's own trainer does.
     """
 
     name: str
     keys: Mapping[str, Key]
-    required: tuple[str, ...]
     empty: Mapping[str, str]
     predict: Callable[[Values, Anatomy], Wanted]
     serving: str = "peft"
 
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The keys that a configuration must have."""
+        return tuple(name for name, key in self.keys.items() if key.required)
 
-PROMPT_NEEDS = ("num_virtual_tokens", "token_dim", "num_layers", "num_attention_heads")
+
 METHODS: dict[str, Method] = {
     # rsLoRA, DoRA, biases, patterns, whole modules and converted PiSSA are settings of LoRA.
-    "LORA": Method(
-        "lora",
-        configs.LORA,
-        ("r", "lora_alpha", "target_modules"),
-        configs.LORA_EMPTY,
-        predict_lora,
-        "engines",
-    ),
-    "ADALORA": Method(
-        "adalora",
-        configs.ADALORA,
-        ("lora_alpha", "target_modules", "init_r", "total_step"),
-        configs.ADALORA_EMPTY,
-        predict_adalora,
-    ),
-    "PREFIX_TUNING": Method(
-        "prefix", configs.PREFIX, PROMPT_NEEDS, configs.PROMPT_EMPTY, predict_prefix
-    ),
-    "PROMPT_TUNING": Method(
-        "prompt", configs.PROMPT, PROMPT_NEEDS, configs.PROMPT_EMPTY, predict_prompt
-    ),
-    "LN_TUNING": Method(
-        "norm", configs.NORM, ("target_modules",), configs.NORM_EMPTY, predict_norm
-    ),
-    "BEFT": Method("bias", configs.BEFT, ("target_modules",), configs.NORM_EMPTY, predict_beft),
+    "LORA": Method("lora", configs.LORA, configs.LORA_EMPTY, predict_lora, "engines"),
+    "ADALORA": Method("adalora", configs.ADALORA, configs.ADALORA_EMPTY, predict_adalora),
+    "PREFIX_TUNING": Method("prefix", configs.PREFIX, configs.PROMPT_EMPTY, predict_prefix),
+    "PROMPT_TUNING": Method("prompt", configs.PROMPT, configs.PROMPT_EMPTY, predict_prompt),
+    "LN_TUNING": Method("norm", configs.NORM, configs.NORM_EMPTY, predict_norm),
+    "BEFT": Method("bias", configs.BEFT, configs.NORM_EMPTY, predict_beft),
     # PEFT has no bottleneck adapters; the format is ours (docs/decisions/0017).
-    "BOTTLENECK": Method(
-        "bottleneck",
-        configs.BOTTLENECK,
-        ("target_modules", "bottleneck_size"),
-        {},
-        predict_bottleneck,
-        "in-process",
-    ),
+    "BOTTLENECK": Method("bottleneck", configs.BOTTLENECK, {}, predict_bottleneck, "in-process"),
 }
 """PEFT's type -> the method. Any other type is refused by name."""

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-database lint format migrate bench clean
+.PHONY: demo test test-database lint format migrate schema bench clean
 
 # Make the virtual environment and install both packages, pinned by constraints.txt.
 $(STAMP): pyproject.toml constraints.txt
@@ -45,6 +45,10 @@ format: $(STAMP)
 # Bring the database of COUNTERSIGN_DATABASE_URL to this code's schema.
 migrate: $(STAMP)
 	$(BIN)/countersign migrate
+
+# Write migrations/schema.sql anew, after a migration was added or changed.
+schema: $(STAMP)
+	$(BIN)/python -m tests.schema
 
 # Measure the figures of docs/performance.md, side by side in one run.
 bench: $(STAMP)

@@ -4,6 +4,10 @@
 
 create extension btree_gist;
 set check_function_bodies = off;
+revoke all on schema public from public;
+grant usage on schema public to countersign_app;
+grant usage on schema public to countersign_reader;
+grant usage on schema public to countersign_sequencer;
 
 
 -- guards

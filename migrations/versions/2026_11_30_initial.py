@@ -54,14 +54,11 @@ def run(noun: str) -> None:
 
 
 def execute(statements: str) -> None:
-    """Run many statements at once, in the migration's transaction.
-
-    They bypass SQLAlchemy, which would take their percent signs and colons for parameters.
-    """
+    """Run many statements at once, without parameters: their percent signs and colons are SQL."""
     if context.is_offline_mode():
         op.execute(statements)
     else:
-        op.get_bind().connection.driver_connection.execute(statements)
+        op.get_bind().exec_driver_sql(statements, execution_options={"no_parameters": True})
 
 
 def downgrade() -> None:

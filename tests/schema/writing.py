@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from sqlalchemy import Connection, text
 
-from tests.schema.catalogue import Catalogue, read
+from tests.schema.catalogue import Catalogue, Function, read
 from tests.schema.spelling import wrapped
 
 CLAUSES = r"deferrable|for each|when \(|execute function"
@@ -38,8 +38,12 @@ HEADING = """\
 create extension btree_gist;
 set check_function_bodies = off;
 """
-
-
+RIGHTS = """
+select coalesce(r.rolname, 'public'), lower(a.privilege_type)
+from pg_namespace n cross join lateral aclexplode(n.nspacl) a
+left join pg_roles r on r.oid = a.grantee
+where n.nspname = 'public' and a.grantee <> n.nspowner order by 1, 2
+"""
 JOBS = """
 select c.relname, string_agg(lower(a.privilege_type), ', ' order by a.privilege_type), r.rolname
 from pg_class c cross join lateral aclexplode(c.relacl) a join pg_roles r on r.oid = a.grantee
@@ -91,23 +95,23 @@ def homes(catalogue: Catalogue, listed: dict[str, list[str]]) -> dict[str, list[
                 callers[name].append((noun, table))
     places: dict[str, list[str]] = defaultdict(list)
     shared = [name for name, by in callers.items() if len({noun for noun, _ in by}) > 1]
-    for name in called(catalogue, "\n".join(f"{name}()" for name in sorted(shared))):
-        places["guards"].append(name)
+    places["guards"] = called(catalogue, "\n".join(f"{name}()" for name in sorted(shared)))
     for name, by in callers.items():
         if name not in places["guards"]:
             places[by[0][1]].append(name)
-    for name, function in catalogue.functions.items():
-        if name not in callers:
-            nouns = [
-                "guards",
-                *(noun for noun, tables in listed.items() if mentions(function.body, tables)),
-            ]
-            places[nouns[-1]].append(name)
+    for name in sorted(catalogue.functions.keys() - callers.keys()):
+        places[_subject(catalogue.functions[name], listed)].append(name)
     return places
 
 
-def mentions(body: str, tables: list[str]) -> bool:
-    return any(re.search(rf"\b{table}\b", body) for table in tables)
+def _subject(function: Function, listed: dict[str, list[str]]) -> str:
+    """The last noun whose tables a function names."""
+    nouns = [
+        noun
+        for noun, tables in listed.items()
+        if re.search(rf"\b({'|'.join(tables)})\b", function.body)
+    ]
+    return nouns[-1] if nouns else "guards"
 
 
 def schema(connection: Connection) -> str:
@@ -115,7 +119,7 @@ def schema(connection: Connection) -> str:
     catalogue = read(connection)
     listed = nouns_of(catalogue)
     places = homes(catalogue, listed)
-    sections = [HEADING]
+    sections = [HEADING, _rights(connection)]
     for noun, tables in listed.items():
         blocks = [_block(catalogue, table, places[table]) for table in tables]
         blocks += [catalogue.functions[name].definition for name in places[noun]]
@@ -140,6 +144,15 @@ def _block(catalogue: Catalogue, table: str, functions: list[str]) -> str:
     triggers = [wrapped(f"{line};", CLAUSES) + "\n" for _, line in catalogue.triggers[table]]
     grants = [wrapped(f"{line};") + "\n" for line in catalogue.grants[table]]
     return "\n".join(part for part in [*made, "".join(triggers + grants)] if part)
+
+
+def _rights(connection: Connection) -> str:
+    """Who may use the schema itself."""
+    rights = [
+        f"grant {what} on schema public to {who};\n"
+        for who, what in connection.execute(text(RIGHTS))
+    ]
+    return "revoke all on schema public from public;\n" + "".join(rights)
 
 
 def _steps(connection: Connection) -> str:

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-database lint format migrate bench lock dist sbom clean
+.PHONY: demo test test-database lint format migrate schema bench lock dist sbom clean
 
 # Make the virtual environment: every package by hash from requirements.lock, then both of ours and torch, by version.
 $(STAMP): pyproject.toml constraints.txt requirements.lock
@@ -46,6 +46,10 @@ format: $(STAMP)
 # Bring the database of COUNTERSIGN_DATABASE_URL to this code's schema.
 migrate: $(STAMP)
 	$(BIN)/countersign migrate
+
+# Write migrations/schema.sql anew, after a migration was added or changed.
+schema: $(STAMP)
+	$(BIN)/python -m tests.schema
 
 # Measure the figures of docs/performance.md, side by side in one run.
 bench: $(STAMP)

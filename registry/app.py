@@ -34,7 +34,7 @@ from registry.commands import accounts, policies, retention, tokens
 from registry.db import migrate as migrations
 from registry.db.store import Store, open_engine
 from registry.errors import Conflict, RegistryError, TooLarge, Unauthenticated, Unavailable
-from registry.postgres.home import write_private
+from registry.private_files import write_private
 from registry.proof import notes
 from registry.proof.keys import SigningKey
 from registry.queries import metrics

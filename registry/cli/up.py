@@ -125,7 +125,7 @@ def run(settings: Settings, extras: tuple[str, ...], as_json: bool, asked: threa
                 }
             )
         imports.join()
-        from registry.app import prepare
+        from registry.cli.operations import prepare
 
         first = not (settings.private / "admin.token").exists()
         ports = _ports(settings, extras)
@@ -269,7 +269,7 @@ def _extra(name: str, settings: Settings, ports: dict[str, int], cluster: Cluste
     """How to start a program beside the registry; those that call it get a token of their own
     role.
     """
-    from registry.app import service_token
+    from registry.cli.operations import service_token
 
     url = f"http://127.0.0.1:{ports[name]}" if name in ports else None
     local = _bare() | {

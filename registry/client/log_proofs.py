@@ -22,7 +22,7 @@ def check_growth(proof: LogProofView, old_head: str, log_key: str) -> None:
     size, root = notes.open_tree_head(proof.note, log_key)
     if not merkle.verify_consistency(old_size, size, old_root, root, _hashes(proof)):
         raise _wrong(
-            f"does not show the signed log of {old_size} entries as the beginning of that of {size}",
+            f"does not show the signed log of {old_size} entries as the beginning of the {size}",
             proof.note,
         )
 

@@ -1,4 +1,4 @@
-"""When a failed call is tried again: one policy for the client, the trainer's reports and MLflow."""
+"""When a failed call is tried again, for the client, the trainer's reports and MLflow alike."""
 
 from __future__ import annotations
 

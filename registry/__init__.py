@@ -15,3 +15,17 @@ client, cli the Python client, and the command line on top of it
 gateway     the data plane: follows the routes, asks the engine, counts the arms
 postgres    the embedded PostgreSQL of `countersign up`, its directories, and the home
 """
+
+from __future__ import annotations
+
+
+def version() -> str:
+    """The version of the installed package, which pyproject.toml alone states; `unknown` in a
+    checkout that is not installed.
+    """
+    from importlib import metadata
+
+    try:
+        return metadata.version("countersign")
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -76,7 +76,7 @@ def search(
 
     \b
     Example:
-      countersign search claims --tag topic:claims --metric 'exact_match>=0.8' --sort metric:exact_match
+      countersign search claims --tag topic:claims --metric 'exact_match>=0.8'
     """
     filters |= {
         "q": text,

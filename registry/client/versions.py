@@ -11,6 +11,7 @@ from uuid import UUID
 
 from registry.artifacts.bundles.files import read_bundle
 from registry.artifacts.bundles.judge import by_name
+from registry.artifacts.weights.local_files import read_files
 from registry.artifacts.weights.tensors import File
 from registry.client.blobs import Blobs, OnBytes, Progress, hash_file
 from registry.client.transport import SLOW, ref_path
@@ -148,11 +149,7 @@ def _judged_here(kind: Kind, found: list[tuple[Path, str]]) -> list[Defect]:
         for digest, (_, inside) in zip(places, found, strict=True)
     ]
 
-    def read(digest: str, start: int, length: int) -> bytes:
-        with places[digest].open("rb") as file:
-            file.seek(start)
-            return file.read(length)
-
+    read = read_files(places.__getitem__)
     return read_bundle(kind, listed, read).defects.told()
 
 

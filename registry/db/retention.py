@@ -179,7 +179,8 @@ OVERDUE = text(
     where v.state = 'draft' and (cast(:only as uuid) is null or v.id = :only)
       and v.created_at + coalesce(c.draft_days, 30) * interval '24 hours' <= clock_timestamp()
       and not exists (select from holds_on(v.id))
-      and not exists (select from training_run t where t.id = v.training_run_id and t.state in ('queued', 'running'))
+      and not exists (select from training_run t
+                      where t.id = v.training_run_id and t.state in ('queued', 'running'))
     union all
     select v.id from dataset_version v join dataset d on d.id = v.dataset_id
     left join retention_class c on c.id = class_of(d.team, 'dataset', d.name, 'infinity')

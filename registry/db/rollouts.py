@@ -224,7 +224,8 @@ STABLES = text(
     with route as (
         select g.channel_id, g.generation, g.stable_version_id as version_id,
                lead(g.kind) over later in ('rollback', 'recall')
-                   and lead(g.stable_version_id) over later is distinct from g.stable_version_id as pushed,
+                   and lead(g.stable_version_id) over later is distinct from g.stable_version_id
+                   as pushed,
                g.kind = 'promote' and coalesce(r.state, 'succeeded') = 'succeeded' as promoted
         from route_generation g left join rollout r on r.id = g.rollout_id
         where g.channel_id = any(:channels)
@@ -235,11 +236,13 @@ STABLES = text(
         from route where version_id is not null group by channel_id, version_id
     )
     select s.channel_id, s.version_id, n.ref, v.id = c.base_version_id as is_base,
-           coalesce(v.base_root, '') as base_root, s.succeeded, s.was_left, v.state = 'recalled' as recalled,
-           a.id is not null as approved, coalesce(a.expires_at <= clock_timestamp(), false) as expired
+           coalesce(v.base_root, '') as base_root, s.succeeded, s.was_left,
+           v.state = 'recalled' as recalled, a.id is not null as approved,
+           coalesce(a.expires_at <= clock_timestamp(), false) as expired
     from stood s join channel c on c.id = s.channel_id join version v on v.id = s.version_id
     join node n on n.id = v.id
-    left join review a on a.version_id = v.id and a.environment = c.environment and a.state = 'approved'
+    left join review a
+        on a.version_id = v.id and a.environment = c.environment and a.state = 'approved'
     order by s.channel_id, s.newest
     """
 )

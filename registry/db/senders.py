@@ -54,9 +54,11 @@ class BlobSender(Table):
 STRANGE = text(
     """
     select d.id from unnest(cast(:digests as text[])) as d (id)
-    where not exists (select from blob_sender s where s.id = d.id and s.account_id = :account and s.whole)
+    where not exists (
+        select from blob_sender s where s.id = d.id and s.account_id = :account and s.whole)
     and not exists (
-        select from version_file f join version v on v.id = f.version_id join line l on l.id = v.line_id
+        select from version_file f
+        join version v on v.id = f.version_id join line l on l.id = v.line_id
         where f.blob_id = d.id and (:everywhere or l.team = any(:teams))
         and (v.state in ('registered', 'deprecated')
              or (v.state = 'draft' and (:reviews or v.created_by = :account))))

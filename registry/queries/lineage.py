@@ -41,9 +41,12 @@ WALK = text(
     ), nearest as (
         select distinct on (id) id, depth from walk order by id, abs(depth)
     )
-    select n.id, n.kind, n.ref, n.team, w.depth, coalesce(v.state, d.state, e.state, 'registered') as state
+    select n.id, n.kind, n.ref, n.team, w.depth,
+           coalesce(v.state, d.state, e.state, 'registered') as state
     from nearest w join node n on n.id = w.id
-    left join version v on v.id = n.id left join dataset_version d on d.id = n.id left join eval_run e on e.id = n.id
+    left join version v on v.id = n.id
+    left join dataset_version d on d.id = n.id
+    left join eval_run e on e.id = n.id
     order by w.depth, n.seq
     """
 )

@@ -205,11 +205,12 @@ DUE = text(
     select n.seq, n.ref, n.team, kept_until(n.id) as kept_until from node n
     left join version v on v.id = n.id left join dataset_version d on d.id = n.id
     where n.seq > :after and (cast(:teams as text[]) is null or n.team = any(:teams))
-      and n.team in (select s.team from retention_setting s join retention_class c on c.id = s.class_id
-                     where c.after = 'due')
+      and n.team in (select s.team from retention_setting s
+                     join retention_class c on c.id = s.class_id where c.after = 'due')
       and coalesce(v.state, d.state) in ('registered', 'deprecated', 'recalled')
       and not exists (select from tombstone t where t.id = n.id)
-      and (select bool_and(t.after = 'due') from retention_terms(n.id) t) and kept_until(n.id) <= clock_timestamp()
+      and (select bool_and(t.after = 'due') from retention_terms(n.id) t)
+      and kept_until(n.id) <= clock_timestamp()
       and not exists (select from holds_on(n.id)) and not exists (select from needs(n.id))
     order by n.seq limit :rows
     """

@@ -414,6 +414,8 @@ def test_the_main_job_over_rest(
 
     door.sequence()
     head = door.done(auditor, "GET", "/audit/tree-head")
+    proof = door.done(auditor, "GET", "/log/proof", params={"seq": 0})
+    assert (proof["size"], proof["note"]) == (head["size"], head["note"])
     assert door.done(auditor, "GET", "/audit/check")["problems"] == []
     events = door.done(
         auditor, "GET", "/audit/events", params={"action": "review:vote", "limit": 3}

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import uvicorn
 
-from registry.app import create_app, open_sequencer, prepare
+from registry.app import create_app, open_sequencer
+from registry.cli.operations import prepare
 from registry.postgres.home import claim
 from registry.sequencer import Sequencer
 from registry.settings import Settings

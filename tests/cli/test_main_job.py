@@ -389,13 +389,35 @@ def _deliver(desk: Desk, registry: Live, first: str, second: str) -> None:
         assert client.routing("production", routing.etag) is None
 
 
+def _prove(desk: Desk, registry: Live, tmp_path: Path) -> None:
+    """Keep a tree head, and later prove from it that the log only grew."""
+    head, key = tmp_path / "head.note", ("--key", registry.home / "log.pub")
+    note = desk.run("otto", "audit", "tree-head").out
+    assert note.startswith("countersign.local/")
+    head.write_text(note)
+    (event,) = desk.ask("otto", "audit", "log", "--limit", 1)
+    entry = ("audit", "proof", "entry", event["seq"], *key)
+    assert desk.ask("otto", *entry, "--leaf", event["leaf"])["leaf"] == event["leaf"]
+    wrong = desk.run("otto", *entry, "--leaf", "sha256:" + "0" * 64)
+    assert wrong.code == 8
+    assert "does not show entry" in wrong.err
+    assert desk.run("otto", "audit", "proof", "entry", 10**6, *key).code == 2
+    assert desk.run("otto", "recall", "acme/claims@v2", "--reason", "curious").code == 4
+    registry.sequence()
+    grown = desk.ask("otto", "audit", "proof", "growth", head, *key)
+    assert grown["size"] > grown["old_size"] == int(note.split("\n")[1])
+    (tmp_path / "other.pub").write_text("nothing")
+    unknown = desk.run("otto", "audit", "proof", "growth", head, "--key", tmp_path / "other.pub")
+    assert (unknown.code, "trusted" in unknown.err) == (8, True)
+
+
 def _account_for(desk: Desk, registry: Live, tmp_path: Path) -> None:
     """Ask what an auditor asks; the auditor changes nothing."""
     registry.sequence()
     assert desk.ask("otto", "audit", "verify")["ok"] is True
     acts = {event["action"] for event in desk.ask("otto", "audit", "log", "--limit", 500)}
     assert {"review:vote", "rollout:promote", "channel:roll-back", "version:recall"} <= acts
-    assert desk.run("otto", "audit", "tree-head").out.startswith("countersign.local/")
+    _prove(desk, registry, tmp_path)
     desk.ask("otto", "audit", "export", "--out", tmp_path / "pack.zip")
     assert (tmp_path / "pack.zip").read_bytes()[:2] == b"PK"
     assert {

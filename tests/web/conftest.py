@@ -16,7 +16,7 @@ import pytest
 from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from registry.app import create_app, open_sequencer, private
+from registry.app import create_app, open_sequencer
 from registry.blobs.store import Blobs
 from registry.commands import tokens
 from registry.db.store import Store
@@ -96,7 +96,6 @@ def console(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> I
     name = f"console_{secrets.token_hex(4)}"
     url = databases.migrated(name)
     settings = load(home=tmp_path_factory.mktemp("console"), database_url=url)
-    private(settings)
     app = create_app(settings)
     store: Store = app.state.store
     install_policies(store)

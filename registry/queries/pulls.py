@@ -22,6 +22,7 @@ from registry.queries.versions import _recall_reasons, files_of
 from registry.rules import pulls, refs
 from registry.rules.actors import Actor, Role
 from registry.rules.pulls import Standing
+from registry.rules.versions import State
 from registry.views.pulls import Pulled, Refs
 
 HEX = re.compile(r"(?:sha256-)?([0-9a-f]{8,64})")
@@ -196,6 +197,7 @@ def _judged(
             called[row.created_by] or "",
             row.meta,
             row.facts,
+            deprecated=row.state == State.DEPRECATED,
         )
         judged.append((pulled, pulls.refusal(actor, repo.team, standing)))
     return judged

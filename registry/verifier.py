@@ -210,7 +210,7 @@ class Fold:
         self.votes, self.valid, self.generations = (
             list[Row](),
             dict[str, list[Row]](),
-            dict[str, int](),
+            dict[str, tuple[int, str | None, str | None]](),
         )
 
     def take(self, event: Any) -> None:
@@ -287,6 +287,11 @@ class Fold:
         for _, new in of("vote"):
             self.vote(f"holds vote {new['id']}", event, new, changes)
             self.valid.setdefault(new["review_id"], []).append(new)
+        for _, new in of("line"):
+            need(
+                not re.fullmatch(r".+\.v[1-9][0-9]{0,8}", new["name"]),
+                f"names a line like a version of another: {new['name']}",
+            )
         for old, new in of("review"):
             state = old["state"] if old else "open"
             need(
@@ -299,7 +304,12 @@ class Fold:
             )
             if new["state"] == "approved" != state:
                 self.approve(new)
-        kept = {table for table, _ in changes} & {"tombstone", "legal_hold", "retention_setting"}
+        kept = {table for table, _ in changes} & {
+            "deprecation",
+            "tombstone",
+            "legal_hold",
+            "retention_setting",
+        }
         gone = any(
             new and (new.get("state") == "deleted" or new.get("collected_at"))
             for _, new in changes.values()
@@ -420,10 +430,17 @@ class Fold:
 
     def route(self, route: Row) -> None:
         channel, generation = self.rows["channel"][route["channel_id"]], route["generation"]
-        last = self.generations.get(channel["id"], 0)
+        last, *before = self.generations.get(channel["id"], (0, None, None))
         need(generation == last + 1, f"adds generation {generation} of a channel after {last}")
-        self.generations[channel["id"]] = generation
-        for one in {route["stable_version_id"], route["candidate_version_id"]} - {None}:
+        stable, candidate = route["stable_version_id"], route["candidate_version_id"]
+        self.generations[channel["id"]] = generation, stable, candidate
+        # What serves already may go on and be promoted, and a rollback may return to what served.
+        begins = {candidate, stable if route["kind"] == "promote" else None} - {None, *before}
+        need(
+            all(self.rows["version"][one]["state"] != "deprecated" for one in begins),
+            f"begins to route traffic to version {begins}, which is deprecated",
+        )
+        for one in {stable, candidate} - {None}:
             where, fit = (
                 channel["environment"],
                 self.rows["version"][one]["state"] not in ("recalled", "deleted"),

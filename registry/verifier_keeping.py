@@ -22,6 +22,7 @@ Images = list[tuple[Row | None, Row]]  # of one table in one entry: the row befo
 # Columns that never change once a row is there, as in verifier.py; nothing named is the whole row.
 FROZEN = {
     "tombstone": "",
+    "deprecation": "",
     "retention_class": "",
     "retention_setting": "",
     "role_grant": "",
@@ -33,6 +34,15 @@ FROZEN = {
     "placed_at",
 }
 GONE = ("deleted", "recalled")
+# State of a version or data set version -> the states that may follow it; None is before its birth.
+STEPS = {
+    None: "draft registered",
+    "draft": "registered recalled deleted",
+    "registered": "deprecated recalled deleted",
+    "deprecated": "recalled deleted",
+    "deleted": "recalled",
+    "recalled": "",
+}
 EVERYWHERE = {
     "name": "standard",
     "keep_days": 184,
@@ -54,17 +64,24 @@ class Keeping:
     def check(self, event: Row, changes: Changes, of: Callable[[str], Images]) -> None:
         """Judge one entry, whose rows are folded already."""
         versions = of("version") + of("dataset_version")
+        states: dict[str, str | None] = {
+            new["id"]: old["state"] if old else None for old, new in versions
+        }
         for old, new in versions:
             self.version(event, old, new)
         for _, new in of("lineage_edge"):
             self.heirs[new["parent_id"]].add(new["child_id"])
+        for _, new in of("deprecation"):
+            self.need(
+                (event["actor"], event["at"]) == (new["deprecated_by"], new["at"])
+                and (states.get(new["id"]), self.thing(new["id"]).get("state"))
+                == ("registered", "deprecated"),
+                f"deprecates {new['id']} in another's name or time, or not from registered",
+            )
         for old, new in of("legal_hold"):
             self.hold(event, old, new)
         for _, new in of("retention_setting"):
             self.setting(event, new)
-        states: dict[str, str | None] = {
-            new["id"]: old["state"] if old else None for old, new in versions
-        }
         for file in (
             old for (table, _), (old, _) in changes.items() if table == "version_file" and old
         ):
@@ -165,6 +182,20 @@ class Keeping:
         self.need(
             new["state"] in GONE if buried else new["state"] != "deleted",
             f"deletes or revives version {new['id']} without its tombstone",
+        )
+        before = old["state"] if old else None
+        self.need(
+            new["state"] == before or new["state"] in STEPS[before].split(),
+            f"moves version {new['id']} from {before or 'nothing'} to {new['state']}",
+        )
+        deprecation = self.rows["deprecation"].get(new["id"])
+        self.need(
+            deprecation or new["state"] != "deprecated",
+            f"deprecates version {new['id']} without a reason",
+        )
+        self.need(
+            not deprecation or new["state"] not in ("draft", "registered"),
+            f"holds a deprecation of version {new['id']} that is {new['state']}",
         )
         was, base = old and old.get("base_version_id"), new.get("base_version_id")
         if was and was != base:

@@ -72,11 +72,15 @@ class Keeping:
         for _, new in of("lineage_edge"):
             self.heirs[new["parent_id"]].add(new["child_id"])
         for _, new in of("deprecation"):
+            name = f"deprecates {new['id']}"
+            steps = states.get(new["id"]), self.thing(new["id"]).get("state")
             self.need(
-                (event["actor"], event["at"]) == (new["deprecated_by"], new["at"])
-                and (states.get(new["id"]), self.thing(new["id"]).get("state"))
-                == ("registered", "deprecated"),
-                f"deprecates {new['id']} in another's name or time, or not from registered",
+                (event["actor"], event["at"]) == (new["deprecated_by"], new["at"]),
+                f"{name} in another's name or time",
+            )
+            self.need(
+                steps == ("registered", "deprecated"),
+                f"{name}, which was not registered, or leaves it so",
             )
         for old, new in of("legal_hold"):
             self.hold(event, old, new)

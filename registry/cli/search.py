@@ -38,7 +38,12 @@ WIDEST = 40  # characters of one tag or licence; --json has them whole
     metavar="NAME>=X",
     help="Its newest eval run says so; may be repeated.",
 )
-@click.option("--state", "in_state", type=click.Choice([*State]), help="Only in this state.")
+@click.option(
+    "--state",
+    "in_state",
+    type=click.Choice([known.value for known in State]),
+    help="Only in this state.",
+)
 @click.option(
     "--digest",
     metavar="HEX",

@@ -14,7 +14,7 @@ def test_a_deprecation_from_end_to_end(door: Door, world: World, auditor: Person
     assert door.refused(auditor, "POST", "/deprecations", order) == (403, "role-missing")
     assert door.refused(world.engineer, "POST", "/deprecations", {"ref": ref}) == (
         422,
-        "bad-request",
+        "invalid-request",
     )
     assert door.refused(world.engineer, "POST", "/deprecations", {**order, "reason": " "}) == (
         422,
@@ -33,7 +33,7 @@ def test_a_deprecation_from_end_to_end(door: Door, world: World, auditor: Person
     assert (shown["state"], shown["deprecation_reason"]) == ("deprecated", order["reason"])
     canary = {"ref": ref, "environment": "production", "share_bp": 500}
     assert door.refused(world.engineer, "POST", "/canaries", canary) == (409, "deprecated")
-    found = door.done(auditor, "GET", f"/search?state=deprecated&team={world.team}")
+    found = door.done(auditor, "GET", f"/versions?state=deprecated&team={world.team}")
     assert [one["ref"] for one in found["items"]] == [ref]
 
 

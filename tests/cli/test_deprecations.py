@@ -58,7 +58,7 @@ def test_what_should_not_be_newly_used(
     shown = desk.run("alex", "adapter", "show", "legal/claims@v1")
     assert ("deprecated" in shown.out, "Use the next one." in shown.out) == (True, True)
     found = desk.ask("nora", "search", "--state", "deprecated", "--kind", "adapter")
-    assert [hit["ref"] for hit in found["items"]] == ["legal/claims@v1"]
+    assert [hit["ref"] for hit in found] == ["legal/claims@v1"]
 
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE))

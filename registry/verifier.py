@@ -268,6 +268,8 @@ FROZEN = {
     "retention_class": WHOLE_ROW,
     "retention_setting": WHOLE_ROW,
     "tombstone": WHOLE_ROW,
+    # what nothing new may start on
+    "deprecation": WHOLE_ROW,
 }
 """The tables that are checked, each with its columns that never change once the row exists."""
 
@@ -290,7 +292,7 @@ class State:
     """Review id -> its votes that passed every check."""
     approved: set[tuple[str, str]] = field(default_factory=set)
     """(version id, environment) of every approval that passed every check."""
-    generations: dict[str, int] = field(default_factory=dict)
+    routes: dict[str, Row] = field(default_factory=dict)
     """Channel id -> its newest route generation."""
     children: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Version id -> what derives from it, by lineage or as its base."""
@@ -372,6 +374,8 @@ def fold(state: State, event: Any) -> None:
     for _, vote in entry.images("vote"):
         check_vote(state, entry, vote)
         state.valid_votes[vote["review_id"]].append(vote)
+    for _, line in entry.images("line"):
+        check_line(line)
     for before, review in entry.images("review"):
         check_review(state, before, review)
     check_retention(state, entry)
@@ -581,6 +585,16 @@ TRANSITIONS = {
 """From which state a review may move to which."""
 
 
+def check_line(line: Row) -> None:
+    """A line's name is not the name of a version of another line."""
+    # Prevents: clients without revisions that ask for version 3 of `claims` as `claims.v3`, and
+    # get another line.
+    require(
+        not re.fullmatch(r".+\.v[1-9][0-9]{0,8}", line["name"]),
+        f"names a line like a version of another: {line['name']}",
+    )
+
+
 def check_policy(policy: Row) -> None:
     """A policy version is named by the digest of its rules."""
     # Prevents: rules that were exchanged under a digest that voters signed.
@@ -641,20 +655,33 @@ DEFAULT_CLASS: Row = {"name": "standard", "keep_days": 184, "counted_from": "ser
 """The retention class where nobody chose one, and the log defines no class of that name."""
 
 
+NEXT_VERSION_STATES: dict[str | None, tuple[str, ...]] = {
+    None: ("draft", "registered"),
+    "draft": ("registered", "recalled", "deleted"),
+    "registered": ("deprecated", "recalled", "deleted"),
+    "deprecated": ("recalled", "deleted"),
+    "deleted": ("recalled",),
+    "recalled": (),
+}
+"""State of a version -> the states that may follow it; None stands for no version yet."""
+
+
 def check_retention(state: State, entry: Entry) -> None:
-    """Run every check on versions' times, holds, retention settings, deletions and bytes."""
+    """Run every check on versions' states and times, deprecations, holds, retention settings, deletions and bytes."""
     versions = entry.images("version") + entry.images("dataset_version")
     for before, version in versions:
         check_version(state, entry, before, version)
     for _, edge in entry.images("lineage_edge"):
         state.children[edge["parent_id"]].add(edge["child_id"])
+    state_before: dict[str, str | None] = {
+        version["id"]: before["state"] if before else None for before, version in versions
+    }
+    for _, deprecation in entry.images("deprecation"):
+        check_deprecation(state, entry, deprecation, state_before.get(deprecation["id"]))
     for before, hold in entry.images("legal_hold"):
         check_hold(state, entry, before, hold)
     for _, setting in entry.images("retention_setting"):
         check_setting(state, entry, setting)
-    state_before: dict[str, str | None] = {
-        version["id"]: before["state"] if before else None for before, version in versions
-    }
     for change in entry.changes.values():
         if change.table == "version_file" and change.before:
             owner = change.before["version_id"]
@@ -688,12 +715,44 @@ def check_version(state: State, entry: Entry, before: Row | None, version: Row) 
         is_consistent = version["state"] != "deleted"
     # Prevents: a deletion that escapes the checks of a tombstone, and a version that returns.
     require(is_consistent, f"deletes or revives version {which} without its tombstone")
+    was = before["state"] if before else None
+    # Prevents: a version that takes a step which no rule allows, such as back from its recall.
+    require(
+        version["state"] == was or version["state"] in NEXT_VERSION_STATES[was],
+        f"moves version {which} from {was or 'nothing'} to {version['state']}",
+    )
+    is_deprecated = which in state.rows["deprecation"]
+    # Prevents: a deprecation that nobody gave a reason for.
+    require(
+        is_deprecated or version["state"] != "deprecated",
+        f"deprecates version {which} without a reason",
+    )
+    # Prevents: a deprecation that has no effect.
+    require(
+        not is_deprecated or version["state"] not in ("draft", "registered"),
+        f"holds a deprecation of version {which} that is {version['state']}",
+    )
     old_base = before.get("base_version_id") if before else None
     base = version.get("base_version_id")
     if old_base and old_base != base:
         state.children[old_base].discard(which)
     if base:
         state.children[base].add(which)
+
+
+def check_deprecation(state: State, entry: Entry, deprecation: Row, was: str | None) -> None:
+    """Only a registered version is deprecated, by the account that says so and at that time."""
+    name = f"deprecates {deprecation['id']}"
+    # Prevents: a deprecation in somebody else's name.
+    require(
+        (entry.actor, entry.at) == (deprecation["deprecated_by"], deprecation["at"]),
+        f"{name} in another's name or time",
+    )
+    # Prevents: a deprecation of a draft, of something recalled, or one without effect.
+    require(
+        (was, state.version(deprecation["id"]).get("state")) == ("registered", "deprecated"),
+        f"{name}, which was not registered, or leaves it so",
+    )
 
 
 def check_hold(state: State, entry: Entry, before: Row | None, hold: Row) -> None:
@@ -872,12 +931,23 @@ def _ends_of_service(state: State, which: str, now: str) -> Iterator[str]:
 def check_route(state: State, route: Row) -> None:
     """A channel's generations have no gap, and name only what was approved and not taken back."""
     channel, generation = state.rows["channel"][route["channel_id"]], route["generation"]
-    last = state.generations.get(channel["id"], 0)
+    before = state.routes.get(channel["id"])
+    last = before["generation"] if before else 0
     # Prevents: a generation that served and is missing from the history.
     require(generation == last + 1, f"adds generation {generation} of a channel after {last}")
-    state.generations[channel["id"]] = generation
+    state.routes[channel["id"]] = route
+    stable, candidate = route["stable_version_id"], route["candidate_version_id"]
+    # What serves already may go on and be promoted, and a rollback may return to what served.
+    starts = {candidate, stable if route["kind"] == "promote" else None} - {None}
+    if before:
+        starts -= {before["stable_version_id"], before["candidate_version_id"]}
+    # Prevents: new traffic to a version that nothing new may start on.
+    require(
+        all(state.rows["version"][which]["state"] != "deprecated" for which in starts),
+        f"begins to route traffic to version {sorted(starts)}, which is deprecated",
+    )
     environment = channel["environment"]
-    for which in {route["stable_version_id"], route["candidate_version_id"]} - {None}:
+    for which in {stable, candidate} - {None}:
         is_fit = state.rows["version"][which]["state"] not in DELETED
         is_approved = (which, environment) in state.approved or which == channel["base_version_id"]
         # Prevents: traffic to a version that nobody approved for this place, or that was recalled.

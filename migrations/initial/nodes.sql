@@ -38,7 +38,9 @@ create table line (
     created_at timestamptz not null,
     constraint pk_line primary key (id),
     constraint uq_line_team_name unique (team, name),
-    constraint ck_line_kind check (kind in ('base', 'adapter', 'checkpoint'))
+    constraint ck_line_kind check (kind in ('base', 'adapter', 'checkpoint')),
+    -- `name.v3` means version 3 of `name` to clients without revisions.
+    constraint ck_line_name check (name !~ '^(.+)\.v([1-9][0-9]{0,8})$')
 );
 
 create function search_follow_line() returns trigger language plpgsql

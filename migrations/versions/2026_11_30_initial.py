@@ -28,6 +28,7 @@ NOUNS = (
     "evals",
     "decisions",
     "delivery",
+    "deprecations",
     "profiles",
     "retention",
     "search",

@@ -17,6 +17,7 @@ from registry.client.blobs import Blobs, OnBytes, Progress, hash_file
 from registry.client.transport import SLOW, ref_path
 from registry.errors import BundleRejected, Defect, Invalid, Unverified
 from registry.views.chat_templates import ChatTemplateView
+from registry.views.deprecations import DeprecationView
 from registry.views.versions import AddedView, LinePage, LineView, VerifiedView, VersionView
 
 Kind = Literal["base", "adapter", "checkpoint"]
@@ -110,6 +111,12 @@ class Versions(Blobs):
     def verify(self, ref: str) -> VerifiedView:
         """Have the registry read every byte again and compare digests and roots."""
         return self._get(f"/verify/{ref_path(ref)}", VerifiedView, timeout=SLOW)
+
+    def deprecate(self, ref: str, reason: str) -> DeprecationView:
+        """Mark a version, or with `dataset:` before it a data set version, as not to be newly used,
+        for good.
+        """
+        return self._post("/deprecations", DeprecationView, {"ref": ref, "reason": reason})
 
     def chat_template(self, ref: str) -> ChatTemplateView:
         """A version's chat template against its base's, and golden conversations under both."""

@@ -24,6 +24,7 @@ from registry.rules import evals
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
 from registry.rules.refs import parse_line
+from registry.rules.versions import usable
 
 SAMPLES_LIMIT = 256 << 20
 
@@ -85,7 +86,7 @@ def freeze(
         held, data_node = datasets.by_ref(
             tx.session, data_node.ref.removeprefix("dataset:"), share=True
         )
-        if held.state not in ("registered", "deprecated"):
+        if not usable(held.state):
             raise Refused(
                 "unfit-parent", f"{data_node.ref} is {held.state}.", "Name another.", subject=name
             )
@@ -154,7 +155,7 @@ def queue(store: Store, actor: Actor, subject: str, suite: str) -> UUID:
         suite_version, suite_node = table.suite_version(tx.session, suite)
         if not actor.sees(suite_node.team):
             raise NotFound("suite-unknown", f"There is no eval suite '{suite}'.", "Check the name.")
-        if version.state not in ("registered", "deprecated"):
+        if not usable(version.state):
             raise Refused(
                 "unfit-subject",
                 f"{subject} is {version.state}.",

@@ -16,6 +16,7 @@ from registry.rules import profiles
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
 from registry.rules.engines import judge
+from registry.rules.versions import usable
 from registry.views.profiles import DefinedView
 
 
@@ -67,7 +68,7 @@ def define(
                     subject=node.ref,
                 )
             base = other
-        if base is not None and base.state not in ("registered", "deprecated"):
+        if base is not None and not usable(base.state):
             raise Refused(
                 "unfit-base",
                 f"The base is {base.state}.",

@@ -17,6 +17,7 @@ from registry.rules import rollouts as rules
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
 from registry.rules.rollouts import State
+from registry.rules.versions import usable
 from registry.views.rollouts import RecallView, RouteView
 
 
@@ -123,7 +124,7 @@ def _fall_back(tx: Tx, place: Channel, present: RouteGeneration) -> UUID | None:
         target = rules.rollback_target(
             [one.stable for one in stood if not one.is_base],
             base_root=base.base_root or "",
-            base_usable=base.state in ("registered", "deprecated"),
+            base_usable=usable(base.state),
             fallback_allowed=allowed,
             leaving=leaving,
         )

@@ -21,6 +21,7 @@ from registry.rules import reviews as rules
 from registry.rules.actions import Action
 from registry.rules.actors import SYSTEM, Actor
 from registry.rules.refs import check_environment
+from registry.rules.versions import usable
 from registry.views.reviews import SubmittedView
 
 
@@ -55,7 +56,7 @@ def submit(
     with store.write(actor, Action.REVIEW_SUBMIT, team) as tx:
         tx.within(team)
         held, _, _ = versions.by_id(tx.session, version.id, share=True)
-        if line.kind == "base" or held.state not in ("registered", "deprecated"):
+        if line.kind == "base" or not usable(held.state):
             raise Refused(
                 "unfit-subject",
                 f"{node.ref} is {'a base model' if line.kind == 'base' else held.state}; "

@@ -21,6 +21,7 @@ from registry.rules.actions import Action
 from registry.rules.actors import Actor
 from registry.rules.refs import Ref, check_channel, check_environment, parse_line, parse_ref
 from registry.rules.rollouts import State
+from registry.rules.versions import check_may_start, usable
 from registry.views.rollouts import RouteView
 
 
@@ -257,6 +258,7 @@ def _approved(tx: Tx, version: Version, node: Node, environment: str) -> Review:
 def _begin(
     tx: Tx, place: Channel, version: Version, review: Review, target: UUID | None
 ) -> Rollout:
+    check_may_start(version.state, tx.get(Node, version.id).ref)
     rollout = tx.add(
         Rollout(
             id=uuid4(),
@@ -337,7 +339,7 @@ def _target(tx: Tx, place: Channel, present: RouteGeneration, *, leaving_stable:
     target = rules.rollback_target(
         [one.stable for one in stood if not one.is_base],
         base_root=base.base_root or "",
-        base_usable=base.state in ("registered", "deprecated"),
+        base_usable=usable(base.state),
         fallback_allowed=bool(rules_now["fallback_to_base"]),
         leaving=leaving,
     )

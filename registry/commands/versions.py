@@ -19,6 +19,7 @@ from registry.artifacts.weights.tensors import File, TensorInfo, Weighed
 from registry.blobs.store import Blobs
 from registry.db import datasets, policies, quotas, senders, training_runs, versions
 from registry.db.lineage import LineageEdge
+from registry.db.lines import open_line
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease, TrainingRun
 from registry.db.versions import Line, Node, Version, VersionFile
@@ -28,6 +29,7 @@ from registry.rules import refs
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
 from registry.rules.refs import Ref, parse_line
+from registry.rules.versions import usable
 from registry.views.versions import AddedView, FindingView
 
 
@@ -100,7 +102,7 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
             tx.within(ref.team)
             if inspected.defects:
                 raise BundleRejected(inspected.defects, subject=draft.name)
-            line = _line(tx, ref, draft, meta.get("domain"))
+            line = open_line(tx, ref, draft.kind, meta.get("domain"))
             version, node = _draft(tx, blobs, line, draft, base, inspected, meta)
             if rewritten is not None:
                 senders.note(
@@ -192,7 +194,7 @@ def _base(store: Store, actor: Actor, draft: Draft) -> _Base | None:
         return None
     with store.read(actor) as session:
         version, line, _ = versions.by_ref(session, draft.base, teams=actor.teams())
-        if line.kind == "adapter" or version.state not in ("registered", "deprecated"):
+        if line.kind == "adapter" or not usable(version.state):
             raise Refused(
                 "unfit-base",
                 f"{draft.base} is {'an adapter' if line.kind == 'adapter' else version.state}.",
@@ -247,7 +249,7 @@ def _original(store: Store, actor: Actor, draft: Draft) -> _Original | None:
 
 
 def _fit_original(line: Line, version: Version, node: Node, subject: str) -> None:
-    if line.kind == "adapter" or version.state not in ("registered", "deprecated"):
+    if line.kind == "adapter" or not usable(version.state):
         raise Refused(
             "unfit-parent",
             f"{node.ref} is {'an adapter' if line.kind == 'adapter' else version.state}.",
@@ -303,33 +305,6 @@ def _found(
 def _came(draft: Draft) -> str:
     """The digest of the manifest as it was sent, before a configuration was written anew."""
     return canonical.digest(judge.manifest_of(draft.files))
-
-
-def _line(tx: Tx, ref: Ref, draft: Draft, domain: object) -> Line:
-    try:
-        line = versions.new_or_old(tx.session, ref)
-    except NotFound:
-        assert ref.team is not None and ref.name is not None
-        name = refs.check_new_line(ref.name)
-        return tx.add(
-            Line(
-                id=uuid4(),
-                kind=draft.kind,
-                team=ref.team,
-                name=name,
-                domain=refs.line_domain(None, domain),
-                created_by=tx.actor.account,
-                created_at=tx.now,
-            )
-        )
-    if line.kind != draft.kind:
-        raise Conflict(
-            "line-kind",
-            f"{ref.line} is of kind {line.kind}, not {draft.kind}.",
-            "Use another name.",
-        )
-    line.domain = refs.line_domain(line.domain, domain)
-    return line
 
 
 def _draft(
@@ -476,7 +451,7 @@ def _of_training(tx: Tx, run: TrainingRun) -> UUID:
 
 def _fit_dataset(tx: Tx, ref: str) -> UUID:
     dataset, _ = datasets.by_ref(tx.session, ref, share=True, teams=tx.actor.teams())
-    if dataset.state not in ("registered", "deprecated"):
+    if not usable(dataset.state):
         raise Refused(
             "unfit-parent",
             f"{ref} is {dataset.state}.",
@@ -512,7 +487,7 @@ def _number(
     """
     if version.base_version_id is not None:
         base, _, _ = versions.by_id(tx.session, version.base_version_id, share=True)
-        if base.state not in ("registered", "deprecated"):
+        if not usable(base.state):
             raise Refused(
                 "unfit-base", f"The base is {base.state}.", "Name another base.", subject=line.ref
             )

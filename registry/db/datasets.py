@@ -12,9 +12,10 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.db import tombstones
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
-from registry.db.versions import NUMBERED, STANDING, STATES, Node
+from registry.db.versions import NUMBERED, STATES, Node
 from registry.errors import NotFound
 from registry.rules.refs import Ref, parse_ref
+from registry.rules.versions import STANDING
 
 
 class Dataset(Table):
@@ -54,7 +55,7 @@ class DatasetVersion(Table):
             "dataset_id",
             "blob_id",
             unique=True,
-            postgresql_where=text(STANDING),
+            postgresql_where=text(one_of("state", *STANDING)),
         ),
         CheckConstraint(one_of("state", *STATES), name="state"),
         CheckConstraint(NUMBERED, name="numbered"),

@@ -18,10 +18,11 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from registry.blobs.drafts import check
 from registry.blobs.store import Blobs
 from registry.db.store import Store
-from registry.db.table import Moment, Table
+from registry.db.table import Moment, Table, one_of
 from registry.errors import Unverified
 from registry.rules import pulls
 from registry.rules.actors import Actor, Role
+from registry.rules.versions import USABLE
 
 YOUNG = timedelta(hours=1)
 """Far less than a collection's grace; most who ask again do so at once, and then nothing is to be
@@ -52,7 +53,7 @@ class BlobSender(Table):
 # `pulls.refusal` in SQL, for all who work on versions: what gateways alone may load is nobody's to
 # name.
 STRANGE = text(
-    """
+    f"""
     select d.id from unnest(cast(:digests as text[])) as d (id)
     where not exists (
         select from blob_sender s where s.id = d.id and s.account_id = :account and s.whole)
@@ -60,7 +61,7 @@ STRANGE = text(
         select from version_file f
         join version v on v.id = f.version_id join line l on l.id = v.line_id
         where f.blob_id = d.id and (:everywhere or l.team = any(:teams))
-        and (v.state in ('registered', 'deprecated')
+        and ({one_of("v.state", *USABLE)}
              or (v.state = 'draft' and (:reviews or v.created_by = :account))))
     and not exists (
         select from dataset_version r join node n on n.id = r.id

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -29,11 +27,11 @@ from registry.blobs.store import Blobs
 from registry.db import tombstones
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
 from registry.errors import Invalid, NotFound, Refused, Unverified
-from registry.rules.refs import NAME, Ref, commit, parse_ref
+from registry.rules.refs import NAME, PINNED, Ref, commit, parse_ref
+from registry.rules.versions import STANDING, State, usable
 
 KINDS = ("base", "adapter", "checkpoint")
-STATES = ("draft", "registered", "deprecated", "recalled", "deleted")
-STANDING = "state in ('draft', 'registered', 'deprecated')"
+STATES = tuple(State)
 NUMBERED = (
     "(number is null) = (state = 'draft') or (number is null and state in ('recalled', 'deleted'))"
 )
@@ -75,6 +73,7 @@ class Line(Table):
     __table_args__ = (
         UniqueConstraint("team", "name"),
         CheckConstraint(one_of("kind", *KINDS), name="kind"),
+        CheckConstraint(f"name !~ '^{PINNED.pattern}$'", name="name"),
     )
 
     @property
@@ -130,7 +129,7 @@ class Version(Table):
             "line_id",
             "manifest_digest",
             unique=True,
-            postgresql_where=text(STANDING),
+            postgresql_where=text(one_of("state", *STANDING)),
         ),
         Index(
             "ix_version_manifest_digest",
@@ -170,18 +169,6 @@ def line(session: Session, ref: Ref, *, lock: bool = False) -> Line:
             "See countersign adapter ls and countersign base ls.",
         )
     return found
-
-
-def new_or_old(session: Session, ref: Ref) -> Line:
-    """The line of that name, locked; NotFound leaves the name to this transaction alone, until it
-    ends.
-    """
-    with suppress(NotFound):
-        return line(session, ref, lock=True)
-    session.execute(
-        text("select pg_advisory_xact_lock(hashtextextended(:line, 8))"), {"line": ref.line}
-    )
-    return line(session, ref, lock=True)
 
 
 def by_ref(
@@ -313,11 +300,7 @@ def of_bytes(
     )
     found = session.execute(statement).all()
     recalled = next((node for version, node, _ in found if version.state == "recalled"), None)
-    same = (
-        (version, node)
-        for version, node, its in found
-        if its and version.state in ("registered", "deprecated")
-    )
+    same = ((version, node) for version, node, its in found if its and usable(version.state))
     return recalled, next(same, None)
 
 
@@ -426,7 +409,7 @@ def roots_named(
     team, _, called = line.partition("/")
     if not NAME.fullmatch(team) or not NAME.fullmatch(called):
         return []
-    pinned = re.fullmatch(r"(.+)\.v([1-9][0-9]{0,8})", called)
+    pinned = PINNED.fullmatch(called)
     rows = _roots(session, team, called, teams)
     if not rows and pinned is not None:
         rows, selector, at = _roots(session, team, pinned[1], teams), f"v{pinned[2]}", "@"

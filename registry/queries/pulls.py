@@ -22,6 +22,7 @@ from registry.queries.versions import _recall_reasons, files_of
 from registry.rules import pulls, refs
 from registry.rules.actors import Actor, Role
 from registry.rules.pulls import Standing
+from registry.rules.versions import State
 from registry.views.pulls import Pulled, Refs
 
 HEX = re.compile(r"(?:sha256-)?([0-9a-f]{8,64})")
@@ -135,15 +136,14 @@ def no_repo(name: str) -> NotFound:
 def _repo(session: Session, actor: Actor, team: str, name: str) -> Repo:
     if not refs.NAME.fullmatch(team) or not refs.NAME.fullmatch(name):
         raise no_repo(f"{team}/{name}")
-    virtual = refs.PINNED.fullmatch(name)
-    wanted = [(name, None)] + ([(virtual[1], int(virtual[2]))] if virtual else [])
-    for called, pinned in wanted:  # a line that really bears the name comes first
-        found = session.scalars(
-            select(Line).where(Line.team == team, Line.name == called)
-        ).one_or_none()
-        if found is not None and pulls.roles_in(actor, found.team):
-            return Repo(found.id, team, called, found.kind, pinned)
-    raise no_repo(f"{team}/{name}")
+    virtual = refs.PINNED.fullmatch(name)  # no line has such a name: ck_line_name
+    called, pinned = (virtual[1], int(virtual[2])) if virtual else (name, None)
+    found = session.scalars(
+        select(Line).where(Line.team == team, Line.name == called)
+    ).one_or_none()
+    if found is None or not pulls.roles_in(actor, found.team):
+        raise no_repo(f"{team}/{name}")
+    return Repo(found.id, team, called, found.kind, pinned)
 
 
 def check_bytes(store: Store, actor: Actor, digest: str) -> None:
@@ -205,6 +205,7 @@ def _judged(
             called[row.created_by] or "",
             row.meta,
             row.facts,
+            deprecated=row.state == State.DEPRECATED,
         )
         judged.append((pulled, pulls.refusal(actor, repo.team, standing)))
     return judged

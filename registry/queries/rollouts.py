@@ -24,6 +24,7 @@ from registry.queries.versions import files_of
 from registry.rules.actors import Actor
 from registry.rules.refs import check_environment, parse_line
 from registry.rules.rollouts import rollback_target
+from registry.rules.versions import usable
 from registry.views.rollouts import (
     ArmView,
     AsOfView,
@@ -229,7 +230,7 @@ def _target(
         target = rollback_target(
             [one.stable for one in stood if not one.is_base],
             base_root=base.base_root or "",
-            base_usable=base.state in ("registered", "deprecated"),
+            base_usable=usable(base.state),
             fallback_allowed=allowed,
             leaving=stable,
         )
@@ -343,7 +344,7 @@ def routing(store: Store, actor: Actor, environment: str) -> RoutingView:
                 weight_bp=now.weight_bp,
                 salt=now.salt,
                 base=base,
-                fallback_to_base=allowed and base_state in ("registered", "deprecated"),
+                fallback_to_base=allowed and usable(base_state),
                 killed=now.killed,
                 urgent=urgent.get(place.id, 0),
             )

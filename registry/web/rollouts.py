@@ -19,6 +19,7 @@ from registry.queries import rollouts, versions
 from registry.rules.actions import Action
 from registry.rules.refs import ENVIRONMENTS, check_environment, parse_line
 from registry.rules.rollouts import check_reason
+from registry.rules.versions import may_start
 from registry.views.rollouts import ChannelView, GenerationView
 from registry.views.versions import VersionView
 from registry.web.pages import Page, needs, render, sent
@@ -48,7 +49,7 @@ def releasable(
     return [
         version
         for version in sorted(found, key=lambda each: each.number or 0, reverse=True)
-        if version.state == "registered"
+        if may_start(version.state)
         and version.ref not in served
         and any(
             approval.environment == environment

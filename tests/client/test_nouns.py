@@ -70,6 +70,7 @@ CALLS: list[tuple[str, tuple[Any, ...], str]] = [
     ("start_canary", ("acme/claims@v1", "dev", 500), "POST /canaries"),
     ("promote", ("acme/claims", "dev"), "POST /promotions"),
     ("roll_back", ("acme/claims", "dev", "worse"), "POST /rollbacks"),
+    ("deprecate", ("acme/claims@v1", "use v2"), "POST /deprecations"),
     ("recall", ("acme/claims@v1", "unfit"), "POST /recalls"),
     ("channels", ("dev",), "GET /channels?environment=dev"),
     ("history", ("acme/claims", "dev"), "GET /history?name=acme%2Fclaims&environment=dev"),

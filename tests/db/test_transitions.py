@@ -12,10 +12,11 @@ import pytest
 
 from registry.db import reviews, rollouts, training_runs
 from registry.db.store import Store
+from registry.rules import versions
 from registry.rules.rollouts import TERMINAL, TRANSITIONS, Event, State
 from tests.db.around import as_owner, plain_url
 
-VERSION = ("draft", "registered", "deprecated", "recalled", "deleted")
+VERSION = tuple(state.value for state in versions.State)
 STATES: dict[str, tuple[str, ...]] = {
     "version": VERSION,
     "dataset_version": VERSION,
@@ -24,14 +25,9 @@ STATES: dict[str, tuple[str, ...]] = {
     "eval_run": training_runs.STATES,
     "rollout": rollouts.STATES,
 }
-# As DOMAIN.md draws them; those of a rollout stand in rules/rollouts.
+# As DOMAIN.md draws them; those of versions and rollouts are in rules.
 DRAWN = {
-    "version": {
-        "draft": ["registered", "recalled", "deleted"],
-        "registered": ["deprecated", "recalled", "deleted"],
-        "deprecated": ["recalled", "deleted"],
-        "deleted": ["recalled"],
-    },
+    "version": {old.value: [*map(str, new)] for old, new in versions.TRANSITIONS.items()},
     "review": {
         "open": ["approved", "rejected", "changes_requested", "withdrawn", "expired"],
         "approved": ["voided", "expired"],

@@ -23,6 +23,7 @@ NOUNS: dict[str, str] = {
     "evals": "eval_suite eval_suite_version eval_run eval_metric",
     "decisions": "use_case policy_version review vote",
     "delivery": "channel rollout route_generation recall",
+    "deprecations": "deprecation",
     "profiles": "serving_profile",
     "retention": "retention_class retention_setting legal_hold tombstone quota",
     "search": "version_search version_metric search_era search_row",

@@ -38,10 +38,8 @@ def queue(
     with store.write(actor, Action.TRAINING_QUEUE, ref.team) as tx:
         tx.within(ref.team)
         line = _line(tx, ref, domain)
-        base_version, base_line, _ = versions.by_ref(
-            tx.session, base, share=True, teams=actor.teams()
-        )
-        data, _ = datasets.by_ref(tx.session, dataset, share=True, teams=actor.teams())
+        base_version, base_line, _ = versions.by_ref(tx.session, base, share=True)
+        data, _ = datasets.by_ref(tx.session, dataset, share=True)
         if base_line.kind == "adapter" or base_version.state not in ("registered", "deprecated"):
             raise Refused(
                 "unfit-base",

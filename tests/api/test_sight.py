@@ -201,10 +201,10 @@ def stage(door: Door, admin: Person, auditor: Person) -> Stage:
     retention.define(
         store,
         admin.actor,
-        Terms(f"{team}-now", 0, "registration", "due"),
+        Terms("nothing-kept", 0, "registration", "due"),
         "nothing is kept for any time",
     )
-    retention.assign(store, admin.actor, team, f"{team}-now", "a team that tries things out")
+    retention.assign(store, admin.actor, team, "nothing-kept", "a team that tries things out")
     world = build_world(store, blobs, team)
     ref = approved(world)
     engineer = world.engineer.actor

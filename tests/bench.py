@@ -26,7 +26,19 @@ from registry.queries import packs
 from registry.rules.actions import Action
 from registry.rules.actors import SYSTEM
 from registry.sequencer import Sequencer, Witness
-from tests.benches import RUNS, blobs, disks, limits, paired, process, pulls, search, tensors, timed
+from tests.benches import (
+    RUNS,
+    blobs,
+    disks,
+    limits,
+    paired,
+    process,
+    pulls,
+    registering,
+    search,
+    tensors,
+    timed,
+)
 from tests.build import install_policies, repository
 from tests.database import open_databases
 
@@ -126,6 +138,7 @@ def main() -> None:
     pulls.run()
     disks.run()
     search.run()
+    registering.run()
     with tempfile.TemporaryDirectory(prefix="cs") as home, open_databases(Path(home)) as databases:
         url = databases.create("bench")
         migrate.upgrade(url)

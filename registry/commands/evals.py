@@ -19,7 +19,7 @@ from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease
 from registry.db.versions import Node
 from registry.documents import canonical
-from registry.errors import Invalid, NotFound, Refused, TooLarge, Unverified
+from registry.errors import Invalid, Refused, TooLarge, Unverified
 from registry.rules import evals
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
@@ -75,7 +75,7 @@ def freeze(
     complete = _decoding(decoding)
     store.check(actor, Action.SUITE_FREEZE, ref.team)
     with store.read(actor) as session:
-        data, data_node = datasets.by_ref(session, dataset, teams=actor.teams())
+        data, data_node = datasets.by_ref(session, dataset)
     file = File("rows.jsonl", data.blob_id, blobs.size(data.blob_id))
     items = rows.suite_items(rows.sound_rows(file, blobs.read), split)
     # Bytes before rows: the items are published before any row names them.
@@ -148,13 +148,9 @@ def queue(store: Store, actor: Actor, subject: str, suite: str) -> UUID:
     back.
     """
     with store.write(actor, Action.EVAL_QUEUE) as tx:
-        version, line, version_node = versions.by_ref(
-            tx.session, subject, share=True, teams=actor.teams()
-        )
+        version, line, version_node = versions.by_ref(tx.session, subject, share=True)
         tx.within(line.team)
         suite_version, suite_node = table.suite_version(tx.session, suite)
-        if not actor.sees(suite_node.team):
-            raise NotFound("suite-unknown", f"There is no eval suite '{suite}'.", "Check the name.")
         if not usable(version.state):
             raise Refused(
                 "unfit-subject",

@@ -31,7 +31,7 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
     """
     said = rules.check_reason(reason)
     with store.write(actor, Action.RECALL) as tx:
-        node = subjects.by_ref(tx.session, ref, teams=tx.actor.teams(), gone=True).node
+        node = subjects.by_ref(tx.session, ref, gone=True).node
         tx.within(node.team)
         fallen = lineage.descendants(tx.session, node.id)
         # Lock order: channels first, then versions by id. A canary that committed between the two

@@ -84,7 +84,7 @@ def promote(
     ref = parse_ref(name)
     with store.write(actor, Action.ROLLOUT_PROMOTE) as tx:
         line = (
-            versions.by_ref(tx.session, ref, teams=tx.actor.teams())[1]
+            versions.by_ref(tx.session, ref)[1]
             if ref.team is None
             else versions.line(tx.session, ref)
         )
@@ -148,7 +148,7 @@ def roll_back(
 
 
 def _subject(tx: Tx, ref: Ref) -> tuple[Line, Version, Node]:
-    version, line, node = versions.by_ref(tx.session, ref, teams=tx.actor.teams())
+    version, line, node = versions.by_ref(tx.session, ref)
     if line.kind == "base":
         raise Refused(
             "unfit-subject",
@@ -288,11 +288,7 @@ def _to_promote(tx: Tx, place: Channel, line: Line, ref: Ref, rollout: Rollout |
 
     Never simply the version before: who presses twice must not put an older one back.
     """
-    wanted = (
-        versions.by_ref(tx.session, ref, teams=tx.actor.teams())[0].id
-        if ref.number or ref.digest
-        else None
-    )
+    wanted = versions.by_ref(tx.session, ref)[0].id if ref.number or ref.digest else None
     if rollout is not None:
         if wanted not in (None, rollout.version_id):
             raise Refused(

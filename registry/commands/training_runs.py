@@ -46,10 +46,8 @@ def queue(
                 f"{ref.line} has no business domain yet: say for which one it is.",
                 "Give --domain, for example --domain legal.",
             )
-        base_version, base_line, _ = versions.by_ref(
-            tx.session, base, share=True, teams=actor.teams()
-        )
-        data, _ = datasets.by_ref(tx.session, dataset, share=True, teams=actor.teams())
+        base_version, base_line, _ = versions.by_ref(tx.session, base, share=True)
+        data, _ = datasets.by_ref(tx.session, dataset, share=True)
         if base_line.kind == "adapter" or not usable(base_version.state):
             raise Refused(
                 "unfit-base",

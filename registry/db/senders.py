@@ -7,7 +7,7 @@ what is said of bytes nobody ever sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -141,15 +141,25 @@ def strange(session: Session, actor: Actor, digests: Sequence[str]) -> set[str]:
 
 
 def must_have(store: Store, blobs: Blobs, actor: Actor, wanted: Iterable[Named]) -> None:
-    """Unverified (`blob-missing`) for the first that is not here, or is not this actor's to name:
-    told in one way.
-
-    The store is not even asked about bytes that are not his, so the answer takes no longer where
-    there are some.
-    """
-    wanted = [(what, check(digest), size) for what, digest, size in wanted]
+    """Unverified (`blob-missing`) for the first that is missing or not this actor's to name."""
+    wanted = checked(wanted)
     with store.read(actor) as session:
         not_his = strange(session, actor, [digest for _, digest, _ in wanted])
+    must_be_here(blobs, wanted, not_his)
+
+
+def checked(wanted: Iterable[Named]) -> list[Named]:
+    """The same, each digest well formed, or Invalid."""
+    return [(what, check(digest), size) for what, digest, size in wanted]
+
+
+def must_be_here(blobs: Blobs, wanted: Iterable[Named], not_his: Collection[str]) -> None:
+    """Unverified (`blob-missing`) for the first that is missing or among the `strange`: both are
+    answered in one way.
+
+    The store is not even asked about strange bytes, so the answer takes no longer where there are
+    some.
+    """
     for what, digest, size in wanted:
         if digest in not_his or not blobs.has(digest) or size not in (None, blobs.size(digest)):
             at_that_size = "" if size is None else " at that size"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -25,6 +25,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
 from registry.db import tombstones
+from registry.db.sight import Sighted
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
 from registry.errors import Invalid, NotFound, Refused, Unverified
 from registry.rules.refs import NAME, PINNED, Ref, commit, parse_ref
@@ -158,9 +159,11 @@ class VersionFile(Table):
     )
 
 
-def line(session: Session, ref: Ref, *, lock: bool = False) -> Line:
+def line(session: Sighted, ref: Ref, *, lock: bool = False) -> Line:
     """The line of that name, or NotFound; lock it before numbering a version."""
-    statement = select(Line).where(Line.team == ref.team, Line.name == ref.name)
+    statement = select(Line).where(
+        Line.team == ref.team, Line.name == ref.name, session.seen(Line.team)
+    )
     found = session.scalars(statement.with_for_update() if lock else statement).one_or_none()
     if found is None:
         raise NotFound(
@@ -172,18 +175,16 @@ def line(session: Session, ref: Ref, *, lock: bool = False) -> Line:
 
 
 def by_ref(
-    session: Session,
+    session: Sighted,
     ref: Ref | str,
     *,
     lock: bool = False,
     share: bool = False,
-    teams: Collection[str] | None = None,
     gone: bool = False,
 ) -> tuple[Version, Line, Node]:
     """The one version a reference names; a bare line means its newest registered version.
 
-    `teams` hides the versions of all others: what may not be seen answers just as what is not
-    there. What was deleted is NotFound `deleted`, unless `gone` asks for it too.
+    What was deleted is NotFound `deleted`, unless `gone` asks for it too.
     """
     if isinstance(ref, str):
         ref = parse_ref(ref)
@@ -191,9 +192,8 @@ def by_ref(
         select(Version, Line, Node)
         .join(Line, Line.id == Version.line_id)
         .join(Node, Node.id == Version.id)
+        .where(session.seen(Line.team))
     )
-    if teams is not None:
-        statement = statement.where(Line.team.in_(teams))
     if ref.team is not None:
         statement = statement.where(Line.team == ref.team, Line.name == ref.name)
     if ref.number is not None:
@@ -395,9 +395,7 @@ def exchange_files(
     session.flush()
 
 
-def roots_named(
-    session: Session, name: str, revision: str | None, *, teams: Collection[str] | None
-) -> list[str]:
+def roots_named(session: Sighted, name: str, revision: str | None) -> list[str]:
     """The base roots of what `team/name`, `team/name@v1` or the Hub dialect's `team/name.v1` may
     mean at a revision.
 
@@ -410,9 +408,9 @@ def roots_named(
     if not NAME.fullmatch(team) or not NAME.fullmatch(called):
         return []
     pinned = PINNED.fullmatch(called)
-    rows = _roots(session, team, called, teams)
+    rows = _roots(session, team, called)
     if not rows and pinned is not None:
-        rows, selector, at = _roots(session, team, pinned[1], teams), f"v{pinned[2]}", "@"
+        rows, selector, at = _roots(session, team, pinned[1]), f"v{pinned[2]}", "@"
     meant = [
         root
         for number, manifest, root in rows
@@ -421,9 +419,7 @@ def roots_named(
     return sorted(set(meant or [root for _, _, root in rows]))
 
 
-def _roots(
-    session: Session, team: str, name: str, teams: Collection[str] | None
-) -> list[tuple[int | None, str, str]]:
+def _roots(session: Sighted, team: str, name: str) -> list[tuple[int | None, str, str]]:
     statement = (
         select(Version.number, Version.manifest_digest, Version.base_root)
         .join(Line, Line.id == Version.line_id)
@@ -432,10 +428,9 @@ def _roots(
             Line.name == name,
             Line.kind != "adapter",
             Version.base_root.is_not(None),
+            session.seen(Line.team),
         )
     )
-    if teams is not None:
-        statement = statement.where(Line.team.in_(teams))
     return [
         (row.number, row.manifest_digest, row.base_root or "") for row in session.execute(statement)
     ]

@@ -98,7 +98,7 @@ def holds(
         statement = statement.where(LegalHold.number < key_in(cursor, int)[0])
     with store.read(actor) as session:
         if over is not None:
-            subject = subjects.by_ref(session, over, teams=actor.teams(), gone=True)
+            subject = subjects.by_ref(session, over, gone=True)
             statement = statement.where(
                 LegalHold.number.in_(table.holds_on(session, subject.node.id))
             )
@@ -159,7 +159,7 @@ def keeping(store: Store, actor: Actor, ref: str | UUID) -> KeepingView:
         subject = (
             subjects.by_id(session, ref)
             if isinstance(ref, UUID)
-            else subjects.by_ref(session, ref, teams=actor.teams(), gone=True)
+            else subjects.by_ref(session, ref, gone=True)
         )
         standing = subjects.standing(session, subject)
         terms = table.terms_of(session, subject.node.id)[0]

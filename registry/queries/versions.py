@@ -120,9 +120,7 @@ def version(store: Store, actor: Actor, ref: str, *, gone: bool = False) -> Vers
     it too.
     """
     with store.read(actor) as session:
-        return _views(session, actor, [table.by_ref(session, ref, teams=actor.teams(), gone=gone)])[
-            0
-        ]
+        return _views(session, actor, [table.by_ref(session, ref, gone=gone)])[0]
 
 
 def fallen(store: Store, actor: Actor, refs: Collection[str | None]) -> dict[str, str]:

@@ -381,9 +381,9 @@ def test_mixed_filters_page_by_page_are_those_of_the_plain_rows(
         )
         filters |= {"base": first_base} if "base" in filters else {}
         wanted = searches.parse(**filters)
-        with seeded.read(SYSTEM) as session:
+        with seeded.read(actor) as session:
             plainly = queries._resolved(
-                session, actor, replace(wanted, metrics=(), sort_metric=None), reach
+                session, replace(wanted, metrics=(), sort_metric=None), reach
             )
         plainly = replace(plainly, metrics=wanted.metrics, sort_metric=wanted.sort_metric)
         met = [row for row in rows if row.team in teams and meets(row, plainly)]
@@ -430,7 +430,7 @@ def test_what_a_step_touches_is_bounded_however_many_there_are(
         for number, filters in enumerate(pairs()):
             filters = filters | {"base": first_base} if "base" in filters else filters
             wanted = searches.parse(**filters, sort=SORTS[number % 4])
-            wanted = queries._resolved(session, SYSTEM, wanted, Reach(few=0))
+            wanted = queries._resolved(session, wanted, Reach(few=0))
             each = most * (1 + len(wanted.metrics) + (wanted.sort_metric is not None)) + 2 * page
             for source, rows_asked in (("walk", page), ("eras", None)):
                 asked = steps.statement(SYSTEM, wanted, None, source, most, page, rows_asked, 256)
@@ -475,7 +475,7 @@ def test_no_search_reads_a_table_whole(seeded: Store, filters: dict[str, Any]) -
     """
     with seeded.read(SYSTEM) as session:
         session.execute(text("select set_config('enable_seqscan', 'off', true)"))
-        wanted = queries._resolved(session, SYSTEM, searches.parse(**filters), REACH)
+        wanted = queries._resolved(session, searches.parse(**filters), REACH)
         for source in ("walk", "eras") if wanted.ids is None else ("ids",):
             sql, params = steps.statement(SYSTEM, wanted, None, source, 5000, 51, 51, 256)
             plan = "\n".join(row[0] for row in session.execute(text(f"explain {sql}"), params))

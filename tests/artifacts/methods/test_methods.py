@@ -23,7 +23,6 @@ from registry.artifacts.methods.table import METHODS
 from registry.documents import canonical
 from tests.artifacts.bundle_files import (
     LORA,
-    Files,
     adapter_files,
     base_arrays,
     look,
@@ -278,31 +277,20 @@ def test_the_written_form_is_one_however_it_came(base: BaseFacts) -> None:
     assert {file.path for file in first.files} == set(adapter_files())
 
 
-def test_a_configuration_that_names_another_registered_base_is_refused(base: BaseFacts) -> None:
-    from registry.artifacts.bundles.judge import inspect
-    from tests.artifacts.bundle_files import declared
-
-    asked = []
-
-    def named(name: str, revision: str | None) -> list[str]:
-        asked.append((name, revision))
-        return {"acme/other": ["sha256:other"], "acme/both": ["sha256:other", base.base_root]}.get(
-            name, []
-        )
-
-    def defects(files: Files) -> list[str]:
-        listed, read = declared(files)
-        return [
-            defect.rule
-            for defect in inspect("adapter", listed, read, base=base, meta={}, named=named).defects
-        ]
-
-    assert defects(adapter_files(base_model_name_or_path="acme/other", revision="v2")) == [
-        "base-mismatch"
-    ]
-    for harmless in ("acme/both", "/srv/models/x", "meta-llama/Llama-3.2-1B", None):
-        assert defects(adapter_files(base_model_name_or_path=harmless)) == []
-    assert asked[:2] == [("acme/other", "v2"), ("acme/both", None)]
+def test_a_configuration_says_which_base_it_means_and_other_bases_are_a_defect(
+    base: BaseFacts,
+) -> None:
+    other = ["sha256:other"]
+    named = look(
+        "adapter", adapter_files(base_model_name_or_path="acme/other", revision="v2"), base
+    ).named_base
+    assert named is not None
+    assert (named.name, named.revision, named.bound_to) == ("acme/other", "v2", base.base_root)
+    assert [defect.rule for defect in named.defects(other)] == ["base-mismatch"]
+    assert named.defects([*other, base.base_root]) == named.defects([]) == []
+    assert look("adapter", adapter_files(base_model_name_or_path=None), base).named_base is None
+    hostile = look("adapter", adapter_files(base_model_name_or_path="a/b\x1b[2J"), base).named_base
+    assert hostile is not None and "\x1b" not in hostile.defects(other)[0].detail
 
 
 JSON = st.recursive(

@@ -203,7 +203,8 @@ def to_promote(channel: Channel, ref: str | None = None) -> str:
         raise Refused(
             "canary-first",
             f"{channel.title} has no active canary to promote.",
-            "Start one first: countersign canary start REF --env E --share P.",
+            "Start one first (countersign canary start REF --env E --share P), or name a version "
+            "that succeeded here before.",
             subject=channel.line,
         )
     check_approved(channel, version)

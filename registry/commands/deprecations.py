@@ -22,7 +22,7 @@ def deprecate(store: Store, actor: Actor, ref: str, reason: str) -> DeprecationV
     """
     why = check_reason(reason)
     with store.write(actor, Action.DEPRECATE) as tx:
-        named = subjects.by_ref(tx.session, ref, teams=tx.actor.teams())
+        named = subjects.by_ref(tx.session, ref)
         tx.within(named.line.team)
         subject = subjects.by_id(tx.session, named.node.id, lock=True)
         if subject.row.state == State.DELETED:

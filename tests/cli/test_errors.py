@@ -118,8 +118,10 @@ def test_a_bug_of_ours_is_exit_1_without_a_traceback(
         "since": "2026-01-02T03:04:05Z",
         "rollout": None,
         "rollout_state": None,
-        "rollback_target": None,
         "review": None,
+        "acts": dict.fromkeys(
+            ("canary", "promote", "rollback"), {"versions": [], "default": None, "refusal": None}
+        ),
     }
     wire.script = lambda _: Answer(200, [channel])
     result = cli("status")

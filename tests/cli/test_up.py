@@ -87,19 +87,6 @@ def answer(url: str, token: str = "") -> tuple[int, bytes]:
         return 0, str(error).encode()
 
 
-def slowness() -> float:
-    """How much longer a promised time may take, since it was promised for a quick machine of its
-    own.
-
-    Measured by a program that does what a start mostly does, and takes 2.5 s there.
-    """
-    begun = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-c", "import registry.app"], cwd=REPOSITORY, env=ENVIRON, check=True
-    )
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1), (time.monotonic() - begun) / 2.5)
-
-
 def of_home(home: Path) -> dict[int, str]:
     """Every process that has to do with this home, by its command line, environment or working
     directory.
@@ -136,11 +123,9 @@ class Up:
 
     def __init__(self, home: Path, *more: str, **environ: str) -> None:
         self.home = home
-        self.begun = time.monotonic()
         self.process = start(home, "--json", *more, port=free_port(), **environ)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        self.seconds = time.monotonic() - self.begun
         if not line:
             raise AssertionError(self.process.communicate(timeout=10)[1])
         self.told: dict[str, str] = json.loads(line)
@@ -169,7 +154,6 @@ def test_the_first_line_comes_when_it_is_ready_and_the_token_is_an_administrator
     assert status == 200, body
     assert "admin" in body.decode()
     assert (up.home / "private" / "admin.token").read_text().strip() == up.token
-    assert up.seconds < 15 * slowness()
 
 
 def test_the_home_is_enough_to_make_a_token(up: Up) -> None:
@@ -225,17 +209,14 @@ def test_a_taken_port_is_refused(up: Up, tmp_path: Path) -> None:
     assert not (tmp_path / "home" / "postgres").exists()
 
 
-def test_a_killed_postgresql_is_back_within_five_seconds(up: Up) -> None:
-    cluster, took = Cluster(up.home), []
-    for _ in range(2):
-        pid = cluster.pid()
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        begun = time.monotonic()
-        until(lambda: cluster.pid() not in (None, pid))  # noqa: B023 - waited for within the iteration
-        until(lambda: answer(f"{up.url}/readyz")[0] == 200)
-        took.append(time.monotonic() - begun)
-    assert min(took) < 5 * slowness()
+def test_a_killed_postgresql_is_back(up: Up) -> None:
+    """`make bench` prints in how many seconds."""
+    cluster = Cluster(up.home)
+    pid = cluster.pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: cluster.pid() not in (None, pid))
+    until(lambda: answer(f"{up.url}/readyz")[0] == 200)
     assert answer(f"{up.url}/api/v1/me", up.token)[0] == 200
 
 
@@ -401,9 +382,7 @@ def test_one_that_ignores_the_signal_is_killed_with_all_it_started(
     stubborn = alone.add(shell("stubborn", script))
     until(lambda: len(strays(alone.home)) >= 3)
     assert stubborn.process is not None
-    begun = time.monotonic()
     alone.stop()
-    assert time.monotonic() - begun < 60  # their sleep is five times as long
     assert strays(alone.home) == []
 
 

@@ -33,9 +33,12 @@ from tests.assets.make import CASES
 from tests.assets.worst import WORST, like_gemma
 from tests.build import World
 from tests.gateway.served import until
+from tests.sampling import sampled
 
 MB = 1 << 20
+BAD = [name for name, case in CASES.items() if case.defects]
 AT_ONCE = 8
+TELLING = "16 MiB of long numbers", "1,024 files", "every large file at once"
 
 
 @dataclass
@@ -95,7 +98,7 @@ def test_a_sound_bundle_is_taken(server: Server, world: World) -> None:
     assert answer.status_code == 201, answer.text
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.defects])
+@pytest.mark.parametrize("name", sampled(BAD, BAD[::12]))
 def test_every_bad_case_is_refused_with_its_defects(
     server: Server, world: World, name: str
 ) -> None:
@@ -106,7 +109,7 @@ def test_every_bad_case_is_refused_with_its_defects(
     assert told(answer) == list(case.defects)
 
 
-@pytest.mark.parametrize("name", WORST)
+@pytest.mark.parametrize("name", sampled(WORST, TELLING))
 def test_the_worst_is_refused_in_a_short_answer(server: Server, world: World, name: str) -> None:
     """What judging it costs is counted in tests/artifacts/bundles/test_costs.py."""
     make, rule = WORST[name]

@@ -17,10 +17,20 @@ from registry.documents.strict_json import MAX_BYTES, Allowance
 from tests.artifacts.bundle_files import declared
 from tests.assets.cases import Files, sound
 from tests.assets.worst import WORST, like_gemma
+from tests.sampling import sampled
 
 BUNDLES: dict[str, Callable[[], Files]] = {name: make for name, (make, _) in WORST.items()} | {
     "the largest genuine tokenizer": lambda: sound() | {"tokenizer.json": like_gemma()}
 }
+TELLING = (
+    "16 MiB of small objects",
+    "16 MiB of escapes",
+    "Gemma and all tables beside it",
+    "twelve shards of 20,000 tensors",
+    "1,000 shards that end as archives",
+    "12 MiB of numbers of 4,000 digits",
+    "the largest genuine tokenizer",
+)
 ENDS = 128 << 10
 """Bytes of one file that may be read beside its text or header: its first and its last ones."""
 LARGEST = 12 << 20
@@ -29,7 +39,7 @@ READS = 6
 """Of one file, beside the pieces in which a large one is read."""
 
 
-@pytest.mark.parametrize("name", BUNDLES)
+@pytest.mark.parametrize("name", sampled(BUNDLES, TELLING))
 def test_every_byte_is_read_once_and_no_large_file_whole(name: str) -> None:
     """However the bytes are arranged: cost is linear in what is read, and what is read is
     bounded.

@@ -49,9 +49,8 @@ def test_a_kill_at_any_step_of_a_registration(
     )
     assert done.returncode == 0, done.stderr[-3000:]
     tried, steps, commits, folder = (int(one) for one in done.stdout.split())
-    assert (tried >= max(6, steps // stride), steps >= 80, commits >= 3, folder >= 20) == (
-        True,
-    ) * 4, done.stdout
+    assert tried >= max(6, steps // stride)
+    assert (steps >= 80, commits >= 3, folder >= 20) == (True,) * 3, done.stdout
     with fresh_store.read(SYSTEM) as session:
         assert rebuild(session).problems == []
         rows = (

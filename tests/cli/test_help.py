@@ -111,7 +111,9 @@ try:
     main({arguments!r})
 except SystemExit as ended:
     assert not ended.code, ended.code
-heavy = set("httpx pydantic fastapi sqlalchemy torch transformers mlflow cryptography yaml numpy".split())
+heavy = set(
+    "httpx pydantic fastapi sqlalchemy torch transformers mlflow cryptography yaml numpy".split()
+)
 print("HEAVY", sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run(

@@ -403,9 +403,10 @@ def _account_for(desk: Desk, registry: Live, tmp_path: Path) -> None:
     } >= {"adapts"}
     assert desk.run("otto", "recall", "acme/claims@v2", "--reason", "curious").code == 4
     assert desk.run("otto", "adapter", "show", "acme/claims@v9").code == 5
-    commands = """base ls; adapter ls; adapter ls acme/claims; adapter show acme/claims@v2; dataset ls; usecase ls;
-        eval suite ls; eval ls; run ls; review ls; status; history acme/claims --env production; policy ls; people ls;
-        policy show production; key ls; audit log; audit verify; lineage acme/claims@v2; verify acme/claims@v2"""
+    commands = """base ls; adapter ls; adapter ls acme/claims; adapter show acme/claims@v2;
+        dataset ls; usecase ls; eval suite ls; eval ls; run ls; review ls; status;
+        history acme/claims --env production; policy ls; people ls; policy show production;
+        key ls; audit log; audit verify; lineage acme/claims@v2; verify acme/claims@v2"""
     for command in commands.split(";"):
         for extra in ([], ["--json"]):
             result = desk.run("otto", *command.split(), *extra)

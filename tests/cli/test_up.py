@@ -24,6 +24,7 @@ from registry.postgres.cluster import Cluster
 from registry.postgres.home import claim
 from tests.gateway.served import until
 from tests.ports import free_port
+from tests.sampling import sampled
 
 REPOSITORY = Path(__file__).parents[2]
 ENVIRON = {
@@ -220,7 +221,7 @@ def test_a_killed_postgresql_is_back(up: Up) -> None:
     assert answer(f"{up.url}/api/v1/me", up.token)[0] == 200
 
 
-@pytest.mark.parametrize("name", ["api", "clock"])
+@pytest.mark.parametrize("name", sampled(["api", "clock"], ["clock"]))
 def test_a_killed_child_is_back(up: Up, name: str) -> None:
     pid = child(up.home, f"registry {name}")
     os.kill(pid, signal.SIGKILL)
@@ -277,7 +278,10 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("place", ["postgres/data.new", "postgres/data", "private/logs/api.log"])
+PLACES = ["postgres/data.new", "postgres/data", "private/logs/api.log"]
+
+
+@pytest.mark.parametrize("place", sampled(PLACES, ["postgres/data"]))
 def test_a_signal_during_the_start_leaves_nothing(tmp_path: Path, place: str) -> None:
     home = tmp_path / "home"
     process = start(home)
@@ -310,6 +314,7 @@ def test_wrong_settings_and_extras_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.trainer
+@pytest.mark.slow
 def test_all_extras_run_beside_it_and_end_with_it(tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     home = tmp_path / "home"

@@ -27,7 +27,6 @@ from tests.trainer.live import Live
 from trainer.demo import recipes
 from trainer.worker import Worker
 
-pytestmark = pytest.mark.database
 SHORT: dict[str, Any] = {
     "steps": 12,
     "batch_size": 4,

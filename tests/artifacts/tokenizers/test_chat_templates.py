@@ -25,6 +25,7 @@ from registry.artifacts.tokenizers.chat_templates import (
     templates_of,
 )
 from tests.artifacts.bundle_files import Files, adapter_files, base_files, declared, tiny_base
+from tests.artifacts.tokenizers.templates import HOSTILE
 from tests.gateway.served import until
 
 CHATML = (
@@ -176,21 +177,6 @@ def test_a_template_has_a_size(base: BaseFacts) -> None:
     assert rules(seen(files, kind="base")) == [
         ("tokenizer_config.json", "chat_template", "too-many-templates")
     ]
-
-
-HOSTILE = {
-    "nested "
-    "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-    "much of one": "{{ 'A' * 10**10 }}",
-    "wide": "{{ 'a'.center(10**9) }}",
-    "far range": "{% for a in range(10**9) %}{% endfor %}",
-    "macro": "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
-    "long": "{% for a in range(99999) %}{{ 'A' * 1000 }}{% endfor %}",
-    "doubling": "{% set n = namespace(x='a') %}{% for i in range(99999) %}{% set n.x = n.x ~ n.x "
-    "%}{% endfor %}",
-    "format": "{{ '%0999999999d' % 1 }}",
-    "sorting": "{{ range(100000)|list * 99999 }}",
-}
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))

@@ -164,11 +164,11 @@ def test_names_are_refused_before_a_byte_is_sent(
     assert [one.outcome for one in found] == ["refused"]
 
 
-COSTLIEST = (
-    "every large file at once",
-    "twelve shards of 20,000 tensors",
-    "16 MiB of small objects",
-    "Gemma with a key twice at its end",
+AT_A_TIME = (
+    "16 MiB of long numbers",
+    "4 MiB header of empty lists",
+    "12 MiB of numbers of 4,000 digits",
+    "index of 12 MiB",
 )
 
 
@@ -176,7 +176,7 @@ def test_many_at_once_wait_for_the_room_of_one(server: Server, world: World) -> 
     """They are judged as there is room for what each takes; whoever asks for other things is
     answered meanwhile, and a small bundle is judged in its turn.
     """
-    bodies = [server.body(world, WORST[name][0]()) for name in COSTLIEST]
+    bodies = [server.body(world, WORST[name][0]()) for name in AT_A_TIME]
     small = server.body(world, sound(), "sound")
     with ThreadPoolExecutor(AT_ONCE + 1) as crowd:
         with JUDGING.take(SIZE):

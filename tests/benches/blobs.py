@@ -133,7 +133,7 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     server = subprocess.Popen([sys.executable, *argv], cwd=repository(), env=os.environ | environ)
     try:
-        until(lambda: _listens(port), f"port {port} answers", 60)
+        until(lambda: _listens(port), f"port {port} answers")
         yield server
     finally:
         server.terminate()

@@ -232,6 +232,7 @@ def test_a_killed_child_is_back(up: Up, name: str) -> None:
     until(lambda: answer(f"{up.url}/readyz")[0] == 200)
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_leaves_no_strays_and_the_next_one_goes_on(tmp_path: Path) -> None:
     home = tmp_path / "home"
     first = Up(home)

@@ -17,6 +17,7 @@ from tests.trainer.test_tracking import server
 __all__ = ["server"]
 
 
+@pytest.mark.slow
 def test_the_artifacts_of_a_run_become_a_version(
     server: str, fresh_database: str, tmp_path: Path
 ) -> None:

@@ -4,15 +4,12 @@ links and figures.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import shlex
 import subprocess
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import click
@@ -27,14 +24,12 @@ from registry.rules.actions import STEP_UP, Action
 from registry.rules.actors import PERMISSIONS, Role
 from registry.settings import PREFIX, Settings
 from tests.kinds import ROOT, raised
-from trainer.demo import __main__ as demo
-from trainer.demo import delivery, figures, stage, steps
+from trainer.demo import figures
 
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULT = ROOT / "docs" / "demo-result.json"
-END = "\x1f"  # between words, as none holds it
 
 
 def document(name: str) -> str:
@@ -214,99 +209,6 @@ def test_a_command_of_the_readme_is_one_of_the_command_line(words: list[str]) ->
         if isinstance(parameter.type, click.Choice):
             for one in value if isinstance(value, list) else [value] * (value is not None):
                 parameter.type.convert(one, parameter, context)
-
-
-def typed_by_the_demo() -> Iterator[tuple[str, str]]:
-    """(where, pattern of the line) of every command in the demo's source; what only a run can know
-    matches any word.
-    """
-    for module in (steps, delivery):
-        tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
-        for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
-            for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
-                if ast.unparse(call.func) == "stage.run":
-                    yield (
-                        function.name,
-                        "".join(_word(one, function, tree, module) for one in call.args),
-                    )
-                if ast.unparse(call.func) == "stage.say" and "$ countersign" in ast.unparse(
-                    call.args[0]
-                ):
-                    who, _, words = ast.literal_eval(call.args[0]).strip().partition(" $ ")
-                    yield (
-                        function.name,
-                        re.escape("".join(END + word for word in [who, *shlex.split(words)])),
-                    )
-
-
-def _word(node: ast.expr, function: ast.FunctionDef, tree: ast.Module, module: ModuleType) -> str:
-    if isinstance(node, ast.Starred):
-        return f"(?:{END}.*)?"
-    names = [one.arg for one in function.args.args]
-    if isinstance(node, ast.Name) and node.id in names[1:]:
-        told = [
-            call.args[names.index(node.id)]
-            for call in ast.walk(tree)
-            if isinstance(call, ast.Call) and ast.unparse(call.func) == function.name
-        ]
-        return f"(?:{'|'.join(_word(one, function, tree, module) for one in told)})"
-    try:
-        known = vars(module) | {"stage": SimpleNamespace(tiny=False)}
-        value = eval(compile(ast.Expression(node), "demo", "eval"), known)
-    except (NameError, KeyError):
-        return f"{END}[^{END}]+"
-    if isinstance(value, stage.Person):
-        return END + value.name
-    return END + ("admin" if value is None else re.escape(str(value)))
-
-
-def test_the_transcript_is_what_the_demo_types() -> None:
-    typed = [(who, words) for who, words in console() if who]
-    lines = [
-        "".join(END + word for word in [who, *words[words[0] == "countersign" :]])
-        for who, words in typed
-    ]
-    patterns = list(typed_by_the_demo())
-    assert len(patterns) > 15
-    matched = [
-        [place for place, pattern in patterns if re.fullmatch(pattern, line)] for line in lines
-    ]
-    assert [line for line, places in zip(lines, matched, strict=True) if not places] == [], (
-        "the demo never types these"
-    )
-    unused = [
-        pattern for _, pattern in patterns if not any(re.fullmatch(pattern, line) for line in lines)
-    ]
-    assert unused == [], "the README lacks these"
-    order = [step.__name__ for step in demo.STEPS]
-    ranks = [order.index(places[0]) for places in matched if places[0] in order]
-    assert ranks == sorted(ranks)
-
-
-def test_the_transcript_names_the_steps_as_the_demo_does() -> None:
-    told = re.findall(r"^ ?(\d+)/(\d+)  (.+)$", README, flags=re.MULTILINE)
-    assert [(int(number), int(of), text) for number, of, text in told] == [
-        (number, len(demo.STEPS), (step.__doc__ or "").strip())
-        for number, step in enumerate(demo.STEPS, 1)
-    ]
-
-
-def test_the_transcript_starts_the_registry_as_the_demo_does() -> None:
-    [started] = [
-        words
-        for who, words in console()
-        if not who and words[:2] == ["countersign", "up"] and "--with" in words
-    ]
-    source = Path(str(stage.__file__)).read_text(encoding="utf-8")
-    [command] = [
-        node.value
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "command"
-    ]
-    assert isinstance(command, ast.List)
-    assert len(started) == len(command.elts) + 1
-    for word, node in zip(started[1:], command.elts, strict=True):
-        assert not isinstance(node, ast.Constant) or node.value == word
 
 
 @pytest.mark.parametrize("name", figures.FILES)

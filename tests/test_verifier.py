@@ -47,7 +47,6 @@ def test_an_honest_pack_is_valid(judge: Judge) -> None:
     }
 
 
-@pytest.mark.database
 def test_the_pack_of_a_real_log_is_valid(
     judge: Judge, fresh_store: Store, fresh_database: str, blobs: Blobs, tmp_path: Path
 ) -> None:

@@ -24,7 +24,6 @@ def read(path: Path) -> dict[str, Any]:
     return case
 
 
-@vectors.needed
 def test_every_public_inclusion_and_consistency_vector() -> None:
     inclusion, consistency = vectors.cases("inclusion"), vectors.cases("consistency")
     assert len(inclusion) + len(consistency) == 196

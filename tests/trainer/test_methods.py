@@ -279,7 +279,6 @@ def test_peft_refuses_to_load_what_only_we_can(written: dict[str, Written]) -> N
         peft.PeftModel.from_pretrained(llama(), written["bottleneck"].folder)
 
 
-@pytest.mark.database
 def test_peft_finds_the_base_by_itself_through_the_registry(
     written: dict[str, Written], live: Live, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ from registry.settings import Settings, load
 from tests.build import (
     Person,
     World,
+    a_person,
     a_world,
     evaluate,
     install_classes,
@@ -119,6 +120,12 @@ def world(console: Console, team: str) -> World:
 def quiet(console: Console) -> World:
     """The same, for all tests that leave it as it is."""
     return under_review(console, f"t{secrets.token_hex(4)}")
+
+
+@pytest.fixture
+def reviewer(console: Console) -> Person:
+    """Somebody of compliance, with a key of their own."""
+    return a_person(console.store, "reviewer", team="compliance")
 
 
 def under_review(console: Console, team: str) -> World:

@@ -93,7 +93,8 @@ def test_the_browsers_private_key_can_neither_be_read_nor_serve_another(
             });
             open.close();
             const tries = ["pkcs8", "jwk", "raw"].map((format) =>
-                crypto.subtle.exportKey(format, keys[0].privateKey).then(() => "read", (error) => error.name));
+                crypto.subtle.exportKey(format, keys[0].privateKey)
+                    .then(() => "read", (error) => error.name));
             return [keys.length, ...await Promise.all(tries)];
         }"""
     )

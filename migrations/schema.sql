@@ -72,6 +72,16 @@ begin
     return new;
 end $$;
 
+create function deprecated_with_reason() returns trigger language plpgsql as $$
+-- A deprecated version has a deprecation, which holds the reason.
+begin
+    if not exists (select from deprecation where id = new.id) then
+        raise exception '% has no deprecation, which holds the reason', new.id
+            using errcode = 'CS002';
+    end if;
+    return new;
+end $$;
+
 create function holds_on(which uuid) returns setof integer language sql stable as $$
     -- The numbers of the holds over a thing: its own, its line's, and those over whatever derives
     -- from it.
@@ -661,7 +671,8 @@ create table line (
     created_at timestamptz not null,
     constraint pk_line primary key (id),
     constraint uq_line_team_name unique (team, name),
-    constraint ck_line_kind check (kind in ('base', 'adapter', 'checkpoint'))
+    constraint ck_line_kind check (kind in ('base', 'adapter', 'checkpoint')),
+    constraint ck_line_name check (name !~ '^(.+)\.v([1-9][0-9]{0,8})$')
 );
 
 create function search_follow_line() returns trigger language plpgsql
@@ -813,6 +824,8 @@ create trigger buried before insert or update of state on dataset_version for ea
 create constraint trigger complete after update of state on dataset_version
     deferrable initially deferred for each row when (new.state = 'recalled')
     execute function recall_is_complete();
+create trigger deprecated before insert or update of state on dataset_version for each row
+    when (new.state = 'deprecated') execute function deprecated_with_reason();
 create constraint trigger fits after insert on dataset_version deferrable initially deferred
     for each row execute function within_quota();
 create trigger kept before delete on dataset_version for each row when (old.state <> 'draft')
@@ -1002,6 +1015,8 @@ create trigger buried before insert or update of state on version for each row
     when (new.state = 'deleted') execute function deleted_by_tombstone();
 create constraint trigger complete after update of state on version deferrable initially deferred
     for each row when (new.state = 'recalled') execute function recall_is_complete();
+create trigger deprecated before insert or update of state on version for each row
+    when (new.state = 'deprecated') execute function deprecated_with_reason();
 create constraint trigger fits after insert on version deferrable initially deferred for each row
     execute function within_quota();
 create trigger guarded before insert or update of state on version for each row
@@ -1521,6 +1536,17 @@ create index ix_rollout_channel_id on rollout (channel_id);
 create unique index uq_rollout_active on rollout (channel_id) where state in ('pending',
     'shadowing', 'canary', 'paused', 'inconclusive', 'promoting');
 
+create function starts_what_is_current() returns trigger language plpgsql as $$
+-- No rollout of a deprecated version starts. Locked FOR SHARE, so that no deprecation commits
+-- between this test and the commit.
+begin
+    if (select state from version where id = new.version_id for share) = 'deprecated' then
+        raise exception 'version % is deprecated: no new rollout of it may start', new.version_id
+            using errcode = 'CS004';
+    end if;
+    return new;
+end $$;
+
 create function must_be_servable(wanted uuid, where_to channel) returns void language plpgsql as $$
 -- May a route of this environment newly name this version? Rows are locked first and tested after:
 -- counting unlocked rows would let a route name a version whose recall is not committed yet.
@@ -1574,6 +1600,8 @@ end $$;
 
 create constraint trigger audited after insert or delete or update on rollout
     deferrable initially deferred for each row execute function require_event();
+create trigger current before insert on rollout for each row
+    execute function starts_what_is_current();
 create trigger frozen before update on rollout for each row
     execute function only_these_change('state', 'weight_bp', 'ended_at');
 create trigger guarded before insert on rollout for each row execute function rollout_guard();
@@ -1625,6 +1653,20 @@ create index ix_route_generation_stable on route_generation (stable_version_id) 
 create unique index uq_route_generation_open on route_generation (channel_id) where valid_to is
     null;
 
+create function candidate_is_current() returns trigger language plpgsql as $$
+-- A route takes no deprecated version as its candidate; a candidate deprecated since may stay.
+begin
+    if (select state from version where id = new.candidate_version_id for share) = 'deprecated'
+        and new.candidate_version_id is distinct from (
+            select candidate_version_id from route_generation
+            where channel_id = new.channel_id and generation = new.generation - 1
+        ) then
+        raise exception 'version % is deprecated: it becomes no candidate', new.candidate_version_id
+            using errcode = 'CS004';
+    end if;
+    return new;
+end $$;
+
 create function range_is_followed() returns trigger language plpgsql as $$
 -- At COMMIT: a closed range is followed by the next, so that as-of queries meet no hole.
 begin
@@ -1672,6 +1714,8 @@ end $$;
 
 create constraint trigger audited after insert or delete or update on route_generation
     deferrable initially deferred for each row execute function require_event();
+create trigger current before insert on route_generation for each row
+    when (new.candidate_version_id is not null) execute function candidate_is_current();
 create constraint trigger followed after insert or update of valid_to on route_generation
     deferrable initially deferred for each row when (new.valid_to is not null)
     execute function range_is_followed();
@@ -1702,6 +1746,57 @@ create trigger frozen before update on recall for each row execute function only
 create trigger kept before delete on recall for each row execute function never_deleted();
 grant select on recall to countersign_reader;
 grant select, insert, update on recall to countersign_app;
+
+
+-- deprecations
+
+create table deprecation (
+    id uuid not null,
+    reason_commitment text not null,
+    deprecated_by uuid,
+    at timestamptz not null,
+    constraint pk_deprecation primary key (id),
+    constraint fk_deprecation_id foreign key (id) references node(id)
+);
+
+create function deprecation_is_complete() returns trigger language plpgsql as $$
+-- At COMMIT, whatever has a deprecation is deprecated, or was recalled or deleted since.
+begin
+    if exists (select from version where id = new.id and state = 'registered'
+               union all
+               select from dataset_version where id = new.id and state = 'registered') then
+        raise exception '% has a deprecation, but is still registered', new.id
+            using errcode = 'CS002';
+    end if;
+    return null;
+end $$;
+
+create function may_be_deprecated() returns trigger language plpgsql as $$
+-- Only a registered version is deprecated. The row is locked first and tested after.
+declare stands text;
+begin
+    select state into stands from version where id = new.id for update;
+    if stands is null then
+        select state into stands from dataset_version where id = new.id for update;
+    end if;
+    if stands is distinct from 'registered' then
+        raise exception '% cannot be deprecated as it is %', new.id, coalesce(stands, 'no version')
+            using errcode = 'CS002';
+    end if;
+    return new;
+end $$;
+
+create constraint trigger audited after insert or delete or update on deprecation
+    deferrable initially deferred for each row execute function require_event();
+create constraint trigger complete after insert on deprecation deferrable initially deferred
+    for each row execute function deprecation_is_complete();
+create trigger frozen before update on deprecation for each row
+    execute function only_these_change();
+create trigger guarded before insert on deprecation for each row
+    execute function may_be_deprecated();
+create trigger kept before delete on deprecation for each row execute function never_deleted();
+grant select on deprecation to countersign_reader;
+grant select, insert on deprecation to countersign_app;
 
 
 -- profiles

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.private_files import write_private
+from registry.proof.private_files import write_private
 
 
 def test_the_owner_alone_reads_it_whatever_the_umask(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from registry.commands import accounts, policies, retention, tokens
 from registry.db import migrate as migrations
 from registry.db.store import Store
 from registry.errors import Conflict, Unauthenticated, Unavailable
-from registry.private_files import write_private
 from registry.proof import notes
+from registry.proof.private_files import write_private
 from registry.queries import retention as kept
 from registry.rules.actors import SYSTEM
 from registry.rules.retention import BUILT_IN

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.cli.output import note
 from registry.errors import Invalid, NotFound, RegistryError
-from registry.private_files import write_private
+from registry.proof.private_files import write_private
 
 if TYPE_CHECKING:
     from registry.client import Countersign, Sign

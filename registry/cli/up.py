@@ -29,7 +29,7 @@ from registry.errors import Conflict, Invalid, Unavailable
 from registry.postgres.cluster import Cluster
 from registry.postgres.directories import undisturbed
 from registry.postgres.home import Lock, claim
-from registry.private_files import write_private
+from registry.proof.private_files import write_private
 from registry.settings import PREFIX, Settings, load
 
 READY_SECONDS = 120.0

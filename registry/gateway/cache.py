@@ -16,7 +16,7 @@ from registry.client import Countersign
 from registry.client.blobs import hash_file
 from registry.documents.canonical import digest
 from registry.errors import Conflict, Unverified
-from registry.private_files import sync_folder, write_private
+from registry.proof.private_files import sync_folder, write_private
 from registry.views.rollouts import ArmView
 
 

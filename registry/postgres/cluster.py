@@ -35,7 +35,7 @@ from psycopg import sql
 from registry.errors import Conflict, Unavailable
 from registry.postgres.directories import Quarters, cannot_start, own, undisturbed
 from registry.postgres.home import Lock, claim
-from registry.private_files import write_private
+from registry.proof.private_files import write_private
 
 Login = Literal["owner", "app", "sequencer", "reader", "mlflow", "superuser"]
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from registry.documents import canonical
 from registry.errors import Conflict, Invalid, NotFound, RegistryError
-from registry.private_files import write_private
+from registry.proof.private_files import write_private
 
 Context = Literal["decision", "enrol", "training-report", "eval-report"]
 """What a signature may be for; each context is signed over a different message."""

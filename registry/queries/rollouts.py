@@ -145,10 +145,12 @@ REVIEWS = text(
     from route_generation g join channel c on c.id = g.channel_id
     cross join lateral (
         select r.number, r.id from review r join policy_version p on p.id = r.policy_version_id
-        where r.version_id in (g.stable_version_id, g.candidate_version_id) and r.environment = c.environment
+        where r.version_id in (g.stable_version_id, g.candidate_version_id)
+            and r.environment = c.environment
             and r.state in ('approved', 'voided', 'expired')
             and (select count(*) from vote v where v.review_id = r.id and v.verdict = 'approve'
-                 and v.at <= coalesce(:at, clock_timestamp())) >= (p.rules -> 'quorum' ->> 'approvals')::int
+                 and v.at <= coalesce(:at, clock_timestamp()))
+                >= (p.rules -> 'quorum' ->> 'approvals')::int
         order by r.version_id = g.stable_version_id desc, r.number desc limit 1
     ) chosen
     where g.id = any(:generations)

@@ -149,9 +149,9 @@ REVIEWS = text(
         where r.version_id in (g.stable_version_id, g.candidate_version_id)
             and r.environment = c.environment
             and r.state in ('approved', 'voided', 'expired')
-            and (p.rules -> 'quorum' ->> 'approvals')::int <= (
-                select count(*) from vote v where v.review_id = r.id and v.verdict = 'approve'
-                and v.at <= coalesce(:at, clock_timestamp()))
+            and (select count(*) from vote v where v.review_id = r.id and v.verdict = 'approve'
+                 and v.at <= coalesce(:at, clock_timestamp()))
+                >= (p.rules -> 'quorum' ->> 'approvals')::int
         order by r.version_id = g.stable_version_id desc, r.number desc limit 1
     ) chosen
     where g.id = any(:generations)

@@ -19,9 +19,9 @@ class Version:
     """A version of the channel's line, and what is true of it on this channel at this moment.
 
     `base`: the ref of the base it is bound to; `same_base`: that base has the root of the
-    channel's. `approved`: it holds an approval for the channel's environment, which may have `expired`.
-    `succeeded`: it stood as stable here after a finished promotion; `left`: a rollback or recall
-    ended its last stand.
+    channel's. `approved`: it holds an approval for the channel's environment, which may have
+    `expired`. `succeeded`: it stood as stable here after a finished promotion; `left`: a rollback
+    or recall ended its last stand.
     """
 
     ref: str

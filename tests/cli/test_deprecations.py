@@ -23,7 +23,6 @@ def registry(fresh_database: str, tmp_path: Path) -> Iterator[Live]:
         yield served
 
 
-@pytest.mark.database
 def test_what_should_not_be_newly_used(
     cli: Run, registry: Live, fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,9 +119,10 @@ def test_a_bug_of_ours_is_exit_1_without_a_traceback(
         "rollout": None,
         "rollout_state": None,
         "review": None,
-        "acts": dict.fromkeys(
-            ("canary", "promote", "rollback"), {"versions": [], "default": None, "refusal": None}
-        ),
+        "acts": {
+            act: {"versions": [], "default": None, "refusal": None}
+            for act in ("canary", "promote", "rollback")
+        },
     }
     wire.script = lambda _: Answer(200, [channel])
     result = cli("status")

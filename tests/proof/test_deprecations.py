@@ -33,7 +33,6 @@ from tests.proof.test_keeping import (
     without,
 )
 
-pytestmark = pytest.mark.database
 ACT = "version:deprecate"
 
 

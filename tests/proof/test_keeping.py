@@ -301,14 +301,12 @@ LIES: dict[str, tuple[Lie, str]] = {
 }
 
 
-@pytest.mark.database
 def test_the_real_log_is_valid(judge: Judge, real: list[Event]) -> None:
     assert judge(pack(real))["problems"] == []
     acts = [event["action"] for event in real]
     assert (acts.count("version:delete"), acts.count("blob:collect")) == (6, 1)
 
 
-@pytest.mark.database
 def test_one_copied_file_judges_deletions(judge: Judge, real: list[Event], tmp_path: Path) -> None:
     """Away from the repository and in isolated mode, the file accepts the log and refuses a lie."""
     copy = shutil.copy(verifier.__file__, tmp_path / "check.py")
@@ -329,7 +327,6 @@ def test_one_copied_file_judges_deletions(judge: Judge, real: list[Event], tmp_p
     assert because in problems
 
 
-@pytest.mark.database
 @pytest.mark.parametrize("name", LIES)
 def test_an_operator_who_deletes_what_must_stay_is_found(
     judge: Judge, real: list[Event], name: str

@@ -332,7 +332,8 @@ def test_whoever_may_see_it_sees_it(door: Door, stage: Stage) -> None:
             for question in questions:
                 url = question.format(**stage.things)
                 missed = told(chosen(path, lost).get(url), stage.things)
-                answers = [chosen(path, pair).get(url) for pair in insiders]
-                shown = [answer for answer in answers if answer.status_code < 400]
-                assert shown, (question, [answer.text[:200] for answer in answers])
-                assert any(told(answer, stage.things) != missed for answer in shown), question
+                answers = (chosen(path, pair).get(url) for pair in insiders)
+                assert any(
+                    answer.status_code < 400 and told(answer, stage.things) != missed
+                    for answer in answers
+                ), question

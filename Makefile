@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-database lint format migrate bench clean
+.PHONY: demo docs test test-database lint format migrate bench clean
 
 # Make the virtual environment and install both packages, pinned by constraints.txt.
 $(STAMP): pyproject.toml constraints.txt
@@ -36,6 +36,10 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python -m alembic upgrade head --sql 2>/dev/null > $(VENV)/migrations.sql
 	$(BIN)/squawk $(VENV)/migrations.sql
+
+# Write the generated pages of docs/.
+docs: $(STAMP)
+	$(BIN)/python -m tests.generated
 
 # Rewrite files into the house's format.
 format: $(STAMP)

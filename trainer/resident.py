@@ -57,11 +57,11 @@ class Resident:
         """Put an adapter's folder under a name; with `in_place` the name may be taken, and changes
         its weights.
 
-        Raises NotFound (`path-missing`), Invalid (`path-outside`, `name-taken`, `bad-adapter`).
+        Raises NotFound (`path-missing`), Invalid (`path-outside`, `adapter-loaded`, `bad-adapter`).
         """
         if name == self.ref or (name in self.adapters and not in_place):
             raise Invalid(
-                "name-taken",
+                "adapter-loaded",
                 f"'{name}' has already been loaded.",
                 "Unload it first, or set load_inplace.",
             )

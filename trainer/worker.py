@@ -345,7 +345,7 @@ class Worker:
                     continue
                 outcome = child.outcome()
                 if outcome.error:
-                    raise Refused("work-failed", outcome.error)
+                    raise Refused("job-failed", outcome.error)
                 return outcome
         except Gone:
             # Cancelled or lost work is not worth its last step; a worker that stops politely saves

@@ -203,7 +203,7 @@ def agreed(found: str, expect: str | None) -> str:
 
 def missing(digest: str) -> NotFound:
     detail = f"There are no bytes with the digest {digest}."
-    return NotFound("blob-missing", detail, "Upload them first.", sha256=digest)
+    return NotFound("blob-unknown", detail, "Upload them first.", sha256=digest)
 
 
 def busy() -> Conflict:

@@ -64,7 +64,7 @@ def show(ref: str, as_json: bool) -> None:
         ]
     if not found:
         raise NotFound(
-            "not-found", f"There is no policy '{ref}'.", "List them: countersign policy ls."
+            "policy-unknown", f"There is no policy '{ref}'.", "List them: countersign policy ls."
         )
     one = found[0]
     if as_json:

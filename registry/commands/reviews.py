@@ -290,7 +290,7 @@ def _expire(store: Store, number: int) -> bool:
     with suppress(Conflict), store.write(SYSTEM, Action.REVIEW_EXPIRE) as tx:
         review = reviews.by_number(tx.session, number, lock=True)
         if review.state != "approved":
-            raise Conflict("not-approved", f"Review {number} is {review.state} by now.")
+            raise Conflict("nothing-to-expire", f"Review {number} is {review.state} by now.")
         tx.team = versions.by_id(tx.session, review.version_id)[1].team
         tx.audit(f"review:{number}", expired_at=review.expires_at)
         review.state = "expired"

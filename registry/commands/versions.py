@@ -446,7 +446,7 @@ def _data(
         or lease is None
         or (lease.account_id, lease.attempt) != (tx.actor.account, draft.attempt)
     ):
-        raise Refused(
+        raise Conflict(
             "lease-lost",
             "This training run is not leased to you now.",
             "Stop this attempt; the run was taken over or has ended.",

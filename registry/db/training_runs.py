@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.db.accounts import SigningKey
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
-from registry.errors import NotFound, Refused, Unverified
+from registry.errors import Conflict, NotFound, Unverified
 from registry.proof import keys
 from registry.proof.keys import Context
 
@@ -83,7 +83,7 @@ def by_id(session: Session, run_id: UUID, *, lock: bool = False) -> TrainingRun:
 
 
 def must_hold(session: Session, run: Any, account: UUID | None, attempt: int) -> Lease:
-    """The caller's lease on a training run or eval run, or Refused: a worker that lost it may no
+    """The caller's lease on a training run or eval run, or Conflict: a worker that lost it may no
     longer report.
     """
     lease = session.get(Lease, run.id)
@@ -92,7 +92,7 @@ def must_hold(session: Session, run: Any, account: UUID | None, attempt: int) ->
         or lease is None
         or (lease.account_id, lease.attempt) != (account, attempt)
     ):
-        raise Refused(
+        raise Conflict(
             "lease-lost",
             f"This work is {run.state} and not leased to you for attempt {attempt}.",
             "Stop this attempt; it was taken over, called off or has ended.",

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from registry.client import Countersign
-from registry.errors import Conflict, Fault, NotFound
+from registry.errors import Fault, NotFound, Refused
 from registry.views.evals import EvalRunView
 from registry.views.training_runs import TrainingRunView
 from trainer.demo import inputs, recipes
@@ -368,7 +368,7 @@ def approval(stage: Stage) -> None:
                 f"{review_now['approvals_needed']}, {review_now['state']}."
             )
         if stage.client(ALEX).review(number).state != "approved":
-            raise Conflict(
+            raise Refused(
                 "not-approved", f"Review {number} is not approved.", "See countersign review show."
             )
 

@@ -101,7 +101,7 @@ def get(
 
 def _size(blobs: Blobs, digest: str) -> int:
     if not blobs.has(digest):
-        raise NotFound("blob-missing", f"There are no bytes sha256:{digest}.", "Check the digest.")
+        raise NotFound("blob-unknown", f"There are no bytes sha256:{digest}.", "Check the digest.")
     return blobs.size(digest)
 
 

@@ -24,7 +24,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry import web
-from registry.api import hub, problems, rest
+from registry.api import hub, openapi, problems, rest
 from registry.api.bytes import Body
 from registry.api.hub.door import PULLS
 from registry.blobs.store import Blobs
@@ -218,6 +218,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(rest.router())
     app.include_router(hub.router())
     problems.install(app)
+    openapi.install(app)
     _bound(app, settings)
     _operations(app)
     # Last, so that its headers stand on every answer, refusals of the limits included.

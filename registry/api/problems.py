@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from registry import log
 from registry.errors import Fault, Invalid, NotFound, RegistryError, TooLarge
@@ -24,6 +25,7 @@ STATUSES = {
     "fault": 500,
 }
 """Family -> HTTP status, for REST and the console; the Hub's protocol differs in one."""
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -52,6 +54,20 @@ def unexpected(request: Request, error: Exception) -> JSONResponse:
     """
     log.LOGGER.error("unexpected error", exc_info=error)
     return answer(request, Fault("fault"))
+
+
+def _allowed(request: Request) -> list[str]:
+    """Every method that some route takes at this path: the first one that matches knows only its
+    own.
+    """
+    return [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 def install(app: FastAPI) -> None:
@@ -84,8 +100,8 @@ def install(app: FastAPI) -> None:
                 return answer(request, TooLarge("body-too-large"))
         refused = Invalid("bad-method", f"{request.method} is not possible here.")
         response = answer(request, refused, error.status_code)
-        if allow := (error.headers or {}).get("Allow"):
-            response.headers["Allow"] = allow
+        if error.status_code == 405:
+            response.headers["Allow"] = ", ".join(_allowed(request))
         return response
 
     @app.exception_handler(Exception)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 
 from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.rest.forms import Cursor, Filter, Limit, Line, Name, Plain, Ref, Subject
 from registry.api.rest.schemas import NewVersion
 from registry.artifacts.bundles.judge import Kind
 from registry.artifacts.weights.tensors import File
@@ -17,6 +20,9 @@ from registry.rules.actors import Actor
 from registry.views.versions import AddedView, LinePage, VerifiedView, VersionView
 
 router = APIRouter(tags=["versions"])
+FOUND: dict[int | str, dict[str, Any]] = {
+    200: {"model": AddedView, "description": "These bytes are registered already."}
+}
 
 
 def _add(
@@ -40,7 +46,7 @@ def _add(
     return added
 
 
-@router.post("/bases", status_code=201)
+@router.post("/bases", status_code=201, responses=FOUND)
 def add_base(
     store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response
 ) -> AddedView:
@@ -48,7 +54,7 @@ def add_base(
     return _add("base", store, blobs, caller, body, response)
 
 
-@router.post("/adapters", status_code=201)
+@router.post("/adapters", status_code=201, responses=FOUND)
 def add_adapter(
     store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response
 ) -> AddedView:
@@ -56,7 +62,7 @@ def add_adapter(
     return _add("adapter", store, blobs, caller, body, response)
 
 
-@router.post("/checkpoints", status_code=201)
+@router.post("/checkpoints", status_code=201, responses=FOUND)
 def add_checkpoint(
     store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response
 ) -> AddedView:
@@ -68,29 +74,29 @@ def add_checkpoint(
 def lines(
     store: TheStore,
     caller: Caller,
-    kind: str | None = None,
-    team: str | None = None,
-    q: str | None = None,
-    cursor: str | None = None,
-    limit: int = 50,
+    kind: Filter.Kind | None = None,
+    team: Name | None = None,
+    q: Plain | None = None,
+    cursor: Cursor | None = None,
+    limit: Limit = 50,
 ) -> LinePage:
     """Base models, adapters and checkpoints, a page at a time."""
     return queries.lines(store, caller, kind, team, q, cursor, limit)
 
 
 @router.get("/lines/{ref:path}/versions")
-def versions(store: TheStore, caller: Caller, ref: str) -> list[VersionView]:
+def versions(store: TheStore, caller: Caller, ref: Line) -> list[VersionView]:
     """A line's versions, newest first."""
     return queries.versions(store, caller, ref)
 
 
-@router.get("/versions/{ref:path}")
-def version(store: TheStore, caller: Caller, ref: str) -> VersionView:
+@router.get("/versions/{ref:ref}")
+def version(store: TheStore, caller: Caller, ref: Ref) -> VersionView:
     """One version: what it is, where it came from, where it serves."""
     return queries.version(store, caller, ref)
 
 
 @router.get("/verify/{ref:path}")
-def verify(store: TheStore, blobs: TheBlobs, caller: Caller, ref: str) -> VerifiedView:
+def verify(store: TheStore, blobs: TheBlobs, caller: Caller, ref: Subject) -> VerifiedView:
     """Recompute every digest and root of a version or data set version from the bytes."""
     return verification.verify(store, blobs, caller, ref)

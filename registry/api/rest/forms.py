@@ -45,6 +45,7 @@ _REF = (
 )
 _UNPINNED = r"(?!.*\.v[1-9][0-9]{0,8}$)"
 _UNRESERVED = f"(?!(?:{'|'.join(tags.RESERVED)})(?::|$))"
+_METRIC = r"[A-Za-z0-9][A-Za-z0-9_.@/-]{0,80}(?:>=|<=|=|>|<)-?[0-9]{1,15}(?:\.[0-9]{1,15})?"
 _PROFILE = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 Short = Annotated[str, Field(max_length=200), _text(pattern=TEXT, maxLength=200)]
@@ -85,7 +86,7 @@ Metric = Annotated[str, Field(max_length=200), _text(enum=list(evals.METRICS))]
 Digest = Annotated[str, _matching("(?:sha256:)?[0-9a-f]{64}")]
 ProfileName = Annotated[str, _matching(_PROFILE, profiles.DIGEST)]
 Tag = Annotated[str, _text(pattern=f"^{_UNRESERVED}{tags.KEY.pattern}$")]
-TokenId = Annotated[str, _text(pattern=TEXT)]
+TokenId = Annotated[str, _matching("[0-9a-f]{12}")]
 PublicKey = Annotated[str, Field(max_length=200), _matching("[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")]
 Signature = Annotated[str, Field(max_length=200), _matching("[A-Za-z0-9+/]{85}[AQgw]==")]
 KeyId = Annotated[str, Field(max_length=200), _text(pattern=TEXT, maxLength=200)]
@@ -144,7 +145,7 @@ class Filter:
     Kind = Annotated[str, _text(enum=list(searches.KINDS))]
     State = Annotated[str, _text(enum=list(searches.STATES))]
     Tag = Annotated[str, _text(pattern=rf"^{_UNRESERVED}{tags.KEY.pattern}(?::[^\x00]{{1,256}})?$")]
-    Bound = Annotated[str, _matching(searches.METRIC)]
+    Bound = Annotated[str, _text(pattern=f"^{_METRIC}$")]
     Moment = Annotated[
         str,
         WithJsonSchema({"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}),

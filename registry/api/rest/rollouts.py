@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from registry.api.door import Caller, TheStore
-from registry.api.rest.forms import Channel, Environment, Moment, Ref
+from registry.api.rest.forms import Channel, Environment, Line, Moment
 from registry.api.rest.schemas import NewCanary, NewPromotion, NewRecall, NewRollback
 from registry.commands import recalls
 from registry.commands import rollouts as commands
@@ -60,7 +60,7 @@ def channels(
 def history(
     store: TheStore,
     caller: Caller,
-    name: Ref,
+    name: Line,
     environment: Environment,
     channel: Channel | None = None,
 ) -> list[GenerationView]:

@@ -130,6 +130,14 @@ class NewAccount(Input):
 class NewToken(Input):
     """A token; only a gateway's has an environment."""
 
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "if": {"required": ["environment"], "properties": {"environment": {"type": "string"}}},
+            "then": {"properties": {"roles": {"items": {"const": "gateway"}}}},
+        },
+    )
+
     account: Name
     roles: Roles
     team: Name | None = None
@@ -274,7 +282,7 @@ class NewPromotion(Input):
 
 
 class NewRollback(Input):
-    name: Ref
+    name: Line
     environment: Environment
     channel: Channel | None = None
     reason: Words

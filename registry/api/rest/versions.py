@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from registry.api.door import Caller, TheBlobs, TheStore
-from registry.api.rest.forms import Cursor, Filter, Limit, Line, Name, Plain, Ref, Subject
+from registry.api.rest.forms import Cursor, Filter, Limit, Line, Name, Plain, Ref
 from registry.api.rest.schemas import NewVersion
 from registry.artifacts.bundles.judge import Kind
 from registry.artifacts.weights.tensors import File
@@ -97,6 +97,6 @@ def version(store: TheStore, caller: Caller, ref: Ref) -> VersionView:
 
 
 @router.get("/verify/{ref:path}")
-def verify(store: TheStore, blobs: TheBlobs, caller: Caller, ref: Subject) -> VerifiedView:
+def verify(store: TheStore, blobs: TheBlobs, caller: Caller, ref: Ref) -> VerifiedView:
     """Recompute every digest and root of a version or data set version from the bytes."""
     return verification.verify(store, blobs, caller, ref)

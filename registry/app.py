@@ -77,7 +77,6 @@ def open_store(settings: Settings, role: str = "countersign_app") -> Store:
         raise Unavailable(
             "database-missing",
             "No database is configured.",
-            "Set COUNTERSIGN_DATABASE_URL, or run countersign up.",
         )
     return Store(open_engine(url, role))
 
@@ -286,7 +285,6 @@ class _Around:
             raise Unavailable(
                 "bodies-busy",
                 "Too many large requests are being sent at the same time.",
-                "Send it again in a few seconds.",
                 retry_after=2,
                 sent=False,
             )
@@ -318,9 +316,7 @@ class _Around:
                 "Upload files as blobs; send less here.",
             )
         if "chunked" in request.headers.get("transfer-encoding", "").lower():
-            raise TooLarge(
-                "length-missing", "A body here must say its length.", "Send Content-Length."
-            )
+            raise TooLarge("length-missing", "A body here must say its length.")
         return int(length) if length.isdecimal() else 0
 
 

@@ -75,7 +75,6 @@ class Worker:
             raise Conflict(
                 "work-dir-taken",
                 f"Another worker works in {work_dir}.",
-                "Give this one a --work-dir of its own.",
             ) from None
         self._cache = Cache(registry, work_dir / "cache")
         self._key = self._enrolled_key(work_dir / "signing-key.pem")
@@ -179,7 +178,6 @@ class Worker:
             raise Unverified(
                 "recipe-digest-mismatch",
                 "The recipe leased is not the one its digest names.",
-                "Update the trainer, or ask for the training again.",
             )
         rows = lease.patiently(lambda: self._cache.file(work.dataset.files[0].sha256))
         base = lease.patiently(lambda: self._cache.folder(work.base.files))
@@ -248,7 +246,6 @@ class Worker:
                     "output-discarded",
                     f"What this training run made at step {step} was discarded while the run went "
                     f"on. {gone}",
-                    "Queue the training again if its outcome is still wanted.",
                 ) from None
             if version.state == "draft":
                 continue
@@ -497,7 +494,6 @@ def _other_root(ref: str, found: str | None, leased: str) -> Unverified:
     return Unverified(
         "root-mismatch",
         f"The files of {ref} have the root {found}, but {leased} was leased.",
-        "Ask an administrator to run countersign doctor.",
     )
 
 

@@ -44,7 +44,6 @@ def bearer(request: Request) -> str:
         raise Unauthenticated(
             "token-missing",
             "This needs a token.",
-            "Send Authorization: Bearer <token>; make one with countersign token create.",
         )
     return token.strip()
 

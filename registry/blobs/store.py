@@ -192,7 +192,7 @@ class Blobs:
         size = self.size(digest)
         end = size if end is None else min(end, size)
         if start < 0:
-            raise Invalid("bad-range", f"A range cannot start at {start}.", "Start at 0 or later.")
+            raise Invalid("bad-range", f"A range cannot start at {start}.")
         return self._pieces(digest, start, end, chunk) if start < end else iter(())
 
     def _pieces(self, digest: str, start: int, end: int, chunk: int) -> Iterator[bytes]:
@@ -349,7 +349,4 @@ def _bad_url(url: str) -> Invalid:
     return Invalid(
         "bad-blob-url",
         f"The blob store's URL ({shown[:20]}://...) cannot be used.",
-        "Use file:///folder, memory:///, s3://bucket/prefix, gs://bucket/prefix or "
-        "az://account/container/prefix; "
-        "credentials come from the environment.",
     )

@@ -85,7 +85,6 @@ def read(response: httpx.Response, into: type[T]) -> T:
         raise Fault(
             "unexpected-answer",
             f"{response.request.url} answered something else than expected: {first}.",
-            "Check that client and registry are of the same version.",
         ) from error
     return value
 

@@ -51,7 +51,6 @@ def start(
             raise Refused(
                 "serves-already",
                 f"{node.ref} serves all of this channel already.",
-                "Nothing is to be done.",
                 subject=node.ref,
             )
         rollout = _begin(tx, place, version, review, stable)
@@ -136,7 +135,6 @@ def roll_back(
             raise Refused(
                 "nothing-to-roll-back",
                 f"{line.ref} in {environment} serves its base model already.",
-                "Nothing is to be done.",
                 subject=line.ref,
             )
         target = _target(tx, place, present, leaving_stable=rollout is None)
@@ -193,7 +191,6 @@ def _same_base(tx: Tx, place: Channel, version: Version) -> None:
             "another-base",
             f"{tx.get(Node, version.id).ref} was trained on another base than "
             f"{tx.get(Node, base.id).ref}, on which this channel serves.",
-            "Start it on a channel of its own (--channel NAME).",
             subject=tx.get(Node, version.id).ref,
         )
 
@@ -220,7 +217,6 @@ def _approved(tx: Tx, version: Version, node: Node, environment: str) -> Review:
         raise Refused(
             "recalled",
             f"{node.ref} is recalled and may serve nowhere.",
-            "Use another version.",
             subject=node.ref,
         )
     if held.state == "deleted":
@@ -232,7 +228,6 @@ def _approved(tx: Tx, version: Version, node: Node, environment: str) -> Review:
         raise Refused(
             "approval-expired",
             f"The approval of {node.ref} for {environment} has expired.",
-            "Submit it again.",
             subject=node.ref,
         )
     for vote in reviews.votes_of(tx.session, review.id):
@@ -248,7 +243,6 @@ def _approved(tx: Tx, version: Version, node: Node, environment: str) -> Review:
             raise Unverified(
                 "evidence-changed",
                 f"A vote of review {review.number} was about other evidence.",
-                "Submit the version again.",
                 subject=node.ref,
             )
     return review
@@ -296,7 +290,6 @@ def _to_promote(tx: Tx, place: Channel, line: Line, ref: Ref, rollout: Rollout |
             raise Refused(
                 "another-canary",
                 f"The active canary of {line.ref} is not {ref}.",
-                "Promote or roll back the active one first.",
                 subject=line.ref,
             )
         return tx.get(Version, rollout.version_id)
@@ -314,7 +307,6 @@ def _to_promote(tx: Tx, place: Channel, line: Line, ref: Ref, rollout: Rollout |
         raise Refused(
             "canary-first",
             f"{line.ref} has no active canary to promote.",
-            "Start one first: countersign canary start REF --env E --share P.",
             subject=line.ref,
         )
     return tx.get(Version, chosen[0].version_id)

@@ -53,7 +53,6 @@ def queue(
             raise Refused(
                 "unfit-parent",
                 f"{dataset} is {data.state}.",
-                "Complete it, or name another.",
                 subject=adapter,
             )
         run = tx.add(
@@ -98,9 +97,7 @@ def _line(tx: Tx, ref: Ref, said: str | None) -> Line:
             )
         )
     if line.kind != "adapter":
-        raise Conflict(
-            "line-kind", f"{ref.line} is a {line.kind}, not an adapter.", "Use another name."
-        )
+        raise Conflict("line-kind", f"{ref.line} is a {line.kind}, not an adapter.")
     line.domain = _domain(ref, line.domain, said)
     return line
 
@@ -111,7 +108,6 @@ def _domain(ref: Ref, present: str | None, said: str | None) -> str:
         raise Invalid(
             "domain-missing",
             f"{ref.line} has no business domain yet: say for which one it is.",
-            "Give --domain, for example --domain legal.",
         )
     return domain
 
@@ -162,7 +158,6 @@ def _check_report(tx: Tx, run: TrainingRun, attempt: int, report: dict[str, Any]
         raise Refused(
             "report-mismatch",
             "The report is about another training run, attempt or recipe.",
-            "Report the work that was leased.",
             subject=f"training-run:{run.id}",
         )
     outputs = report.get("outputs")

@@ -196,7 +196,6 @@ def _base(store: Store, actor: Actor, draft: Draft) -> _Base | None:
             raise Refused(
                 "unfit-base",
                 f"{draft.base} is {'an adapter' if line.kind == 'adapter' else version.state}.",
-                "Name a registered base model or checkpoint.",
                 subject=draft.name,
             )
         files = [
@@ -237,7 +236,6 @@ def _original(store: Store, actor: Actor, draft: Draft) -> _Original | None:
         raise Invalid(
             "not-quantised",
             f"A {draft.kind} is no quantisation of anything.",
-            "Only checkpoints are quantised of another version; leave the field out.",
         )
     with store.read(actor) as session:
         version, line, node = versions.by_ref(session, draft.quantised_of, teams=actor.teams())
@@ -295,7 +293,6 @@ def _found(
             "descent-late",
             f"These bytes are {node.ref} already, and it was registered without saying of what "
             "it is a quantisation.",
-            "A version is born with its lineage: register it under another name.",
         )
     return AddedView(node.ref, version.manifest_digest, version.tensor_root, "found")
 
@@ -326,7 +323,6 @@ def _line(tx: Tx, ref: Ref, draft: Draft, domain: object) -> Line:
         raise Conflict(
             "line-kind",
             f"{ref.line} is of kind {line.kind}, not {draft.kind}.",
-            "Use another name.",
         )
     line.domain = refs.line_domain(line.domain, domain)
     return line
@@ -352,7 +348,6 @@ def _draft(
             raise Conflict(
                 "try-again",
                 f"{node.ref} is {version.state} since a moment ago.",
-                "Run the command again.",
             )
         if version.manifest_digest != inspected.manifest_digest:
             versions.exchange_files(tx.session, blobs, version.id, inspected.files)
@@ -435,9 +430,7 @@ def _data(
     if draft.training_run is None:
         claimed = draft.meta.get("datasets", [])
         if not isinstance(claimed, list) or not all(isinstance(one, str) for one in claimed):
-            raise Invalid(
-                "bad-meta", "meta.datasets must be a list of data set references.", "Fix the file."
-            )
+            raise Invalid("bad-meta", "meta.datasets must be a list of data set references.")
         return [(_fit_dataset(tx, one), "claimed") for one in claimed]
     run = training_runs.by_id(tx.session, draft.training_run)
     lease = tx.session.get(Lease, run.id)
@@ -456,7 +449,6 @@ def _data(
         raise Refused(
             "not-this-run",
             "The bundle is not of the adapter and base this training run was asked for.",
-            "Register the output under the run's own adapter and base.",
             subject=line.ref,
         )
     if draft.step not in run.recipe["publish_at"]:

@@ -117,7 +117,6 @@ def suite_by_name(session: Session, ref: Ref) -> EvalSuite:
         raise NotFound(
             "suite-unknown",
             f"There is no eval suite '{ref.line}'.",
-            "See countersign eval suite ls.",
         )
     return found
 
@@ -138,9 +137,7 @@ def suite_version(session: Session, ref: Ref | str) -> tuple[EvalSuiteVersion, N
         statement = statement.where(EvalSuiteVersion.number == ref.number)
     row = session.execute(statement).one_or_none()
     if row is None:
-        raise NotFound(
-            "suite-unknown", f"There is no eval suite '{ref}'.", "See countersign eval suite ls."
-        )
+        raise NotFound("suite-unknown", f"There is no eval suite '{ref}'.")
     return row[0], row[1]
 
 
@@ -148,9 +145,7 @@ def run_by_id(session: Session, run_id: UUID, *, lock: bool = False) -> EvalRun:
     """The eval run of that id, or NotFound."""
     found = session.get(EvalRun, run_id, with_for_update=lock or None)
     if found is None:
-        raise NotFound(
-            "eval-run-unknown", f"There is no eval run {run_id}.", "See countersign eval ls."
-        )
+        raise NotFound("eval-run-unknown", f"There is no eval run {run_id}.")
     return found
 
 

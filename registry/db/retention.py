@@ -106,7 +106,6 @@ def class_by_name(session: Session, name: str) -> RetentionClass:
         raise NotFound(
             "retention-unknown",
             f"There is no retention class '{name[:60]}'.",
-            "See countersign retention ls.",
         )
     return found
 
@@ -164,9 +163,7 @@ def hold_by_number(session: Session, number: int, *, lock: bool = False) -> Lega
     statement = select(LegalHold).where(LegalHold.number == number)
     found = session.scalars(statement.with_for_update() if lock else statement).one_or_none()
     if found is None:
-        raise NotFound(
-            "hold-unknown", f"There is no legal hold {number}.", "See countersign hold ls."
-        )
+        raise NotFound("hold-unknown", f"There is no legal hold {number}.")
     return found
 
 

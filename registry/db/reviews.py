@@ -96,9 +96,7 @@ def by_number(session: Session, number: int, *, lock: bool = False) -> Review:
     statement = select(Review).where(Review.number == number)
     found = session.scalars(statement.with_for_update() if lock else statement).one_or_none()
     if found is None:
-        raise NotFound(
-            "review-unknown", f"There is no review {number}.", "See countersign review ls."
-        )
+        raise NotFound("review-unknown", f"There is no review {number}.")
     return found
 
 

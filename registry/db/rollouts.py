@@ -153,7 +153,6 @@ def channel(
         raise NotFound(
             "channel-unknown",
             f"Nothing was ever started on channel '{name}' in {environment}.",
-            "Start one with countersign canary start REF --env E --share P.",
         )
     return found
 

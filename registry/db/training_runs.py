@@ -76,9 +76,7 @@ def by_id(session: Session, run_id: UUID, *, lock: bool = False) -> TrainingRun:
     """The training run of that id, or NotFound."""
     found = session.get(TrainingRun, run_id, with_for_update=lock or None)
     if found is None:
-        raise NotFound(
-            "training-run-unknown", f"There is no training run {run_id}.", "See countersign run ls."
-        )
+        raise NotFound("training-run-unknown", f"There is no training run {run_id}.")
     return found
 
 

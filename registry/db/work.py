@@ -69,9 +69,7 @@ def by_id(session: Session, run_id: UUID, *, lock: bool = False) -> tuple[Run, s
         return run, session.get_one(Line, run.line_id).team
     evaluation = session.get(EvalRun, run_id, with_for_update=lock or None)
     if evaluation is None:
-        raise NotFound(
-            "work-unknown", f"There is no training run or eval run {run_id}.", "Check the id."
-        )
+        raise NotFound("work-unknown", f"There is no training run or eval run {run_id}.")
     line_id = session.get_one(Version, evaluation.subject_id).line_id
     return evaluation, session.get_one(Line, line_id).team
 

@@ -105,7 +105,7 @@ class Gateway:
         else:
             return
         raise Unavailable(
-            "not-ready", f"The gateway is not ready: {why}.", "Wait.", retry_after=1, **self.state()
+            "not-ready", f"The gateway is not ready: {why}.", retry_after=1, **self.state()
         )
 
 

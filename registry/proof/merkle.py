@@ -77,7 +77,6 @@ class Frontier:
             raise Invalid(
                 "bad-frontier",
                 f"{len(peaks)} hashes are no frontier of a tree of {size} leaves.",
-                "Rebuild it from the leaves.",
             )
         frontier = cls()
         frontier.size, frontier._peaks = size, [bytes(peak) for peak in peaks]
@@ -203,5 +202,4 @@ def _out_of_range(what: str, size: int) -> Invalid:
     return Invalid(
         "bad-proof-range",
         f"There is no {what} in a tree of {size} leaves.",
-        "Ask within the tree's size.",
     )

@@ -110,7 +110,6 @@ def no_revision(revision: str, why: str) -> NotFound:
     return NotFound(
         "revision-unknown",
         f"Revision '{revision[:80]}' cannot be pulled: {why}.",
-        "Ask for another revision; /refs lists those you may pull.",
     )
 
 
@@ -119,7 +118,6 @@ def no_repo(name: str) -> NotFound:
     return NotFound(
         "repo-unknown",
         f"There is no repository '{name[:120]}'.",
-        "Check the name and your token's team.",
     )
 
 
@@ -168,7 +166,6 @@ def check_bytes(store: Store, actor: Actor, digest: str) -> None:
     raise NotFound(
         "blob-unknown",
         f"There are no bytes sha256:{digest} for you{': ' if why else ''}{why}.",
-        "Check the digest, and whether you may pull what it belongs to.",
         sha256=digest,
     )
 

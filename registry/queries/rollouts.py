@@ -110,7 +110,6 @@ def _unknown(environment: str, channel: str) -> NotFound:
     return NotFound(
         "channel-unknown",
         f"Nothing was ever started on channel '{channel[:60]}' in {environment}.",
-        "Start one with countersign canary start REF --env E --share P.",
     )
 
 
@@ -244,7 +243,6 @@ def as_of(store: Store, actor: Actor, at: datetime, environment: str) -> list[As
         raise Invalid(
             "bad-time",
             f"'{at.isoformat()}' names no time zone.",
-            "Write it like 2026-11-22T19:31:04Z.",
         )
     check_environment(environment)
     with store.read(actor) as session:

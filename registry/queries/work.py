@@ -25,9 +25,7 @@ def is_training(store: Store, actor: Actor, run_id: UUID) -> bool:
     with store.read(actor) as session:
         run, team = table.by_id(session, run_id)
         if not actor.sees(team):
-            raise NotFound(
-                "work-unknown", f"There is no training run or eval run {run_id}.", "Check the id."
-            )
+            raise NotFound("work-unknown", f"There is no training run or eval run {run_id}.")
         return isinstance(run, TrainingRun)
 
 

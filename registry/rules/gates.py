@@ -134,7 +134,6 @@ def judge(policy_rules: Mapping[str, Any], evidence: Mapping[str, Any]) -> Verdi
         raise Invalid(
             "bad-evidence",
             f"The evidence has not the form a gate reads: {str(error)[:120]}.",
-            "Gather it again from the eval runs.",
         ) from error
     return Verdict(max((result.outcome for result in results), key=SEVERITY.index), results)
 

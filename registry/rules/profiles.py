@@ -132,7 +132,6 @@ def parse(raw: Any) -> Profile:
         raise Invalid(
             "bad-profile",
             f"The profile cannot be used: {'; '.join(problems)}.",
-            "Fix every point named and define it again.",
             problems=problems,
         )
     # The order of checks says nothing, that of stop texts neither: one order, so that one thing has

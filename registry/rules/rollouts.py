@@ -138,7 +138,6 @@ def check_share(share_bp: int) -> int:
             "bad-share",
             f"A share of {share_bp / 100:g} % cannot be served: it must be above 0 and at most "
             "100 %.",
-            "Give a share from 0.01 to 100 percent.",
             share_bp=share_bp,
         )
     return share_bp
@@ -153,7 +152,6 @@ def check_reason(text: str) -> str:
         raise Invalid(
             "reason-missing",
             "This act needs a reason, and none was given.",
-            "Say why in one sentence.",
         )
     return reason
 
@@ -220,7 +218,6 @@ def rollback_target(
         "no-rollback-target",
         "There is nowhere to roll back to: no earlier version of this channel may serve, and "
         f"{why}.",
-        "Approve another version and promote it, or recall this one: the channel then answers 503.",
         leaving=leaving,
         considered=[stable.ref for stable in history],
     )

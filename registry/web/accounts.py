@@ -120,7 +120,6 @@ def enroll(
             raise Invalid(
                 "browser-key-missing",
                 "The browser made no key: that needs JavaScript.",
-                "Enrol one from a terminal: countersign key enroll",
             )
         keys.enroll(here.store, here.actor, public_key, label.strip() or "browser", proof)
     except RegistryError as error:

@@ -141,7 +141,6 @@ def read_only() -> Forbidden:
     return Forbidden(
         "read-only",
         "Nothing can be written through the Hub's protocol.",
-        "Use countersign adapter add, or the REST API.",
     )
 
 
@@ -157,9 +156,7 @@ def no_route(request: Request) -> NotFound:
 def unknown(what: str, commit: str | None = None) -> NotFound:
     """A file or route that is not there; with the commit, clients remember the absence."""
     facts = {"commit": commit} if commit else {}
-    return NotFound(
-        "entry-unknown", f"There is no {what[:200]}.", "See /tree for the files there are.", **facts
-    )
+    return NotFound("entry-unknown", f"There is no {what[:200]}.", **facts)
 
 
 def first(rest: list[str], look: Callable[[str, list[str]], T]) -> T:

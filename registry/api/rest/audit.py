@@ -36,9 +36,7 @@ def tree_head(store: TheStore, caller: Caller) -> TreeHeadView:
     """The newest signed tree head."""
     found = queries.tree_head(store, caller)
     if found is None:
-        raise NotFound(
-            "tree-head-missing", "Nothing has been signed yet.", "Wait a second and ask again."
-        )
+        raise NotFound("tree-head-missing", "Nothing has been signed yet.")
     return found
 
 

@@ -41,9 +41,7 @@ def digest_of(text: str) -> str:
     """A digest as callers write it, with or without `sha256:`; Invalid (`bad-digest`)."""
     found = text.removeprefix("sha256:")
     if not HEX.fullmatch(found):
-        raise Invalid(
-            "bad-digest", f"'{text[:80]}' is no SHA-256.", "Give 64 lower-case hex digits."
-        )
+        raise Invalid("bad-digest", f"'{text[:80]}' is no SHA-256.")
     return found
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from registry.api.door import Caller, TheStore
-from registry.api.rest.forms import ActionName, Cursor, Limit, Plain
+from registry.api.rest.forms import Cursor, Limit, Plain
 from registry.errors import NotFound
 from registry.queries import audit as queries
 from registry.views.audit import EventPage, LogCheckView, TreeHeadView
@@ -23,7 +23,7 @@ def events(
     store: TheStore,
     caller: Caller,
     cursor: Cursor | None = None,
-    action: ActionName | None = None,
+    action: Plain | None = None,
     subject: Plain | None = None,
     limit: Limit = 50,
 ) -> EventPage:

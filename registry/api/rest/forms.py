@@ -16,7 +16,6 @@ from registry.commands.use_cases import TIERS
 from registry.db.reviews import STATES as REVIEW_STATES
 from registry.db.training_runs import STATES as RUN_STATES
 from registry.rules import evals, profiles, recipes, refs, searches, tags
-from registry.rules.actions import Action
 from registry.rules.actors import PEOPLE, SERVICE_ROLES
 from registry.rules.engines import ENGINES
 from registry.rules.retention import LONGEST_DAYS, LONGEST_DRAFT_DAYS
@@ -24,7 +23,7 @@ from registry.rules.reviews import VERDICTS
 
 TEXT = r"^[^\x00]*$"
 """Any text that PostgreSQL can keep."""
-PRINTABLE = r"[^\x00-\x20\x7f-\xa0\u2028\u2029]"
+PRINTABLE = r"[^\x00-\x1f\x7f-\xa0\u2028\u2029]"
 WORDS = r"^[^\x00]*[^\s\x00][^\x00]*$"
 """A text with something in it besides white space."""
 
@@ -57,7 +56,7 @@ Reasoned = Annotated[
 ]
 """The reason of a decision: 10 to 4000 characters."""
 Title = Annotated[str, Field(max_length=200), _text(pattern=WORDS, maxLength=200)]
-Case = Annotated[str, Field(max_length=200), _text(pattern=f"^{PRINTABLE}{{1,200}}$")]
+Case = Annotated[str, Field(max_length=200), _text(pattern=rf"^(?=.*\S){PRINTABLE}{{1,200}}$")]
 TagValue = Annotated[
     str, Field(min_length=1, max_length=256), _text(pattern=f"^{PRINTABLE}{{1,256}}$")
 ]
@@ -129,7 +128,6 @@ DraftDays = Annotated[
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": LONGEST_DRAFT_DAYS}),
 ]
 Plain = Annotated[str, _text(pattern=TEXT)]
-ActionName = Annotated[str, _text(enum=sorted(Action))]
 ReviewState = Annotated[str, _text(enum=["decided", "waiting", *REVIEW_STATES])]
 RunState = Annotated[str, _text(enum=list(RUN_STATES))]
 Moment = Annotated[datetime, WithJsonSchema({"type": "string", "format": "date-time"})]

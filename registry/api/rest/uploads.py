@@ -77,7 +77,7 @@ def offset(uploads: TheUploads, caller: Caller, digest: Digest) -> Response:
     status_code=201,
     response_model=StoredView,
     responses={204: {"description": "This piece is here; send the next."}},
-    openapi_extra={**BYTES, "parameters": PIECE},
+    openapi_extra={"requestBody": BYTES["requestBody"] | {"required": False}, "parameters": PIECE},
 )
 async def append(
     request: Request,

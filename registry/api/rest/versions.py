@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from registry.api.door import Caller, TheBlobs, TheStore
-from registry.api.rest.forms import Cursor, Filter, Limit, Line, Name, Plain, Ref
+from registry.api.rest.forms import Cursor, Filter, Limit, Line, Plain, Ref
 from registry.api.rest.schemas import NewVersion
 from registry.artifacts.bundles.judge import Kind
 from registry.artifacts.weights.tensors import File
@@ -75,7 +75,7 @@ def lines(
     store: TheStore,
     caller: Caller,
     kind: Filter.Kind | None = None,
-    team: Name | None = None,
+    team: Plain | None = None,
     q: Plain | None = None,
     cursor: Cursor | None = None,
     limit: Limit = 50,

@@ -21,7 +21,7 @@ GRACE = timedelta(hours=24)
 it.
 """
 SENDING = timedelta(hours=2)
-"""No sender is slower from one part to the next: LEAST bytes in WAIT seconds (api/bytes) make PART
+"""No sender is slower from one part to the next: MIN_BYTES in WAIT_SECONDS (api/bytes) make PART
 bytes (drafts) of an object store in some 64 minutes.
 """
 BATCH = 500

@@ -269,7 +269,7 @@ def test_slow_senders_hold_up_nobody(
     token = door.token(world.engineer)
     kept = os.urandom(1000)
     silent = [(f"PUT /api/v1/blobs/{sha(kept)} HTTP/1.1\r\nContent-Length: 1000", b"")] * (
-        pieces.AT_ONCE + 6
+        pieces.MAX_BODIES + 6
     )
 
     def begun(senders: list[tuple[str, bytes]]) -> list[socket.socket]:

@@ -295,8 +295,8 @@ class NewRecall(Input):
 
 
 class NewDeprecation(Input):
-    ref: Name
-    reason: Text
+    ref: Subject
+    reason: Words
 
 
 class NewTag(Input):

@@ -14,7 +14,7 @@ depends_on = None
 
 FUNCTIONS = (
     """
--- Only what is registered is deprecated. The row is locked first and tested after, as for tombstones.
+-- Only what is registered is deprecated. The row is locked first and tested after.
 create function may_be_deprecated() returns trigger language plpgsql as $$
 declare stands text;
 begin
@@ -36,7 +36,8 @@ begin
     if exists (select from version where id = new.id and state = 'registered'
                union all
                select from dataset_version where id = new.id and state = 'registered') then
-        raise exception '% has a deprecation, but is still registered', new.id using errcode = 'CS002';
+        raise exception '% has a deprecation, but is still registered', new.id
+            using errcode = 'CS002';
     end if;
     return null;
 end $$
@@ -45,13 +46,15 @@ end $$
 create function deprecated_with_reason() returns trigger language plpgsql as $$
 begin
     if not exists (select from deprecation where id = new.id) then
-        raise exception '% has no deprecation, which holds the reason', new.id using errcode = 'CS002';
+        raise exception '% has no deprecation, which holds the reason', new.id
+            using errcode = 'CS002';
     end if;
     return new;
 end $$
 """,
     """
--- No rollout of a deprecated version starts. Locked FOR SHARE, so that no deprecation slips in before the commit.
+-- No rollout of a deprecated version starts. Locked FOR SHARE, so that no deprecation slips in
+-- before the commit.
 create function starts_what_is_current() returns trigger language plpgsql as $$
 begin
     if (select state from version where id = new.version_id for share) = 'deprecated' then

@@ -16,7 +16,7 @@ from registry.queries import accounts
 from registry.rules.actors import Role
 from registry.rules.refs import parse_ref
 from registry.web.pages import THEMES, Page, html, render, sent
-from registry.web.versions import path_of
+from registry.web.shelves import path_of
 from registry.web.visits import (
     Here,
     Posted,

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from registry.errors import Invalid, NotFound, RegistryError
 from registry.queries import profiles, retention, versions
 from registry.web.pages import Page, render
-from registry.web.versions import version_path
+from registry.web.shelves import version_path
 from registry.web.visits import Here
 
 router = APIRouter(route_class=Page, include_in_schema=False)

@@ -18,7 +18,7 @@ from registry.rules.reviews import check_reason
 from registry.views.reviews import ReviewView
 from registry.web.gates import footing, measures, passed
 from registry.web.pages import Page, needs, render, sent
-from registry.web.versions import version_path
+from registry.web.shelves import version_path
 from registry.web.visits import Here, Posted, Visit
 
 router = APIRouter(route_class=Page, include_in_schema=False)

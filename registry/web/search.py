@@ -16,7 +16,7 @@ from registry.queries import search as queries
 from registry.rules import searches
 from registry.rules.versions import State
 from registry.web.pages import Page, render
-from registry.web.versions import version_path
+from registry.web.shelves import version_path
 from registry.web.visits import Here
 
 router = APIRouter(route_class=Page, include_in_schema=False)

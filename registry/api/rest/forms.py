@@ -20,6 +20,7 @@ from registry.rules.actors import PEOPLE, SERVICE_ROLES
 from registry.rules.engines import ENGINES
 from registry.rules.retention import LONGEST_DAYS, LONGEST_DRAFT_DAYS
 from registry.rules.reviews import VERDICTS
+from registry.rules.versions import State as VersionState
 
 TEXT = r"^[^\x00]*$"
 """Any text that PostgreSQL can store."""
@@ -139,7 +140,7 @@ class Filter:
     Words = Annotated[str, _text(pattern=r"^[^\x00]*[A-Za-z0-9][^\x00]*$", maxLength=400)]
     Text = Annotated[str, _any]
     Kind = Annotated[str, _text(enum=list(searches.KINDS))]
-    State = Annotated[str, _text(enum=list(searches.STATES))]
+    State = Annotated[str, _text(enum=[state.value for state in VersionState])]
     Tag = Annotated[str, _text(pattern=rf"^{_UNRESERVED}{tags.KEY.pattern}(?::[^\x00]{{1,256}})?$")]
     Bound = Annotated[str, _text(pattern=f"^{_METRIC}$")]
     Moment = Annotated[
@@ -181,7 +182,7 @@ RecipeKeys = Annotated[
         {
             "type": "object",
             "description": "How to train. Keys must not contradict each other.",
-            "propertyNames": {"enum": list(recipes.KEYS)},
+            "propertyNames": {"enum": list(recipes.FIELDS)},
             "required": ["steps", "batch_size", "learning_rate"],
             "properties": {
                 "method": {"enum": ["lora"]},

@@ -185,7 +185,7 @@ def _bars_delete(here: Visit, team: str, keeping: KeepingView | None) -> str:
             f"It is kept until {words.utc(keeping.kept_until)}. "
             "No retention class set later makes that time shorter."
         )
-    return "It is still needed. Kept lists what needs it." if keeping.needs else ""
+    return "It is still needed. Retention, on this page, lists by what." if keeping.needs else ""
 
 
 def _end(
@@ -202,7 +202,9 @@ def _end(
     try:
         if ending.confirm.strip() != at.ref:
             raise Invalid(
-                "not-confirmed", f"The confirmation is not the name of the version, {at.ref}."
+                "not-confirmed",
+                "What was typed is not the name of this version.",
+                f"Type {at.ref} exactly. This act cannot be undone.",
             )
         end(here.store, here.actor, at.ref, check_reason(ending.reason.replace("\r\n", "\n")))
     except NotFound:

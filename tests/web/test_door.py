@@ -333,7 +333,7 @@ def test_a_moment_that_is_none_is_said_so(console: Console, reviewer: Person) ->
     with console.signed_in(reviewer) as client:
         answer = client.get("/audit/as-of", params={"at": "yesterday"})
         assert answer.status_code == 422
-        assert "is no date and time" in answer.text
+        assert "is not a date and time" in answer.text
         assert client.get("/audit?cursor=nonsense").status_code == 422
 
 

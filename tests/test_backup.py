@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url, text
 
 from registry.app import doctor, open_blobs, open_sequencer, open_store
 from registry.errors import Unverified

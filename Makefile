@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-database lint format migrate bench lock dist sbom clean
+.PHONY: demo docs test test-database lint format migrate bench lock dist sbom clean
 
 # Make the virtual environment: every package by hash from requirements.lock, then both of ours and torch, by version.
 $(STAMP): pyproject.toml constraints.txt requirements.lock
@@ -37,6 +37,10 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python -m alembic upgrade head --sql 2>/dev/null > $(VENV)/migrations.sql
 	$(BIN)/squawk $(VENV)/migrations.sql
+
+# Write the generated pages of docs/.
+docs: $(STAMP)
+	$(BIN)/python -m tests.generated
 
 # Rewrite files into the house's format.
 format: $(STAMP)

@@ -70,10 +70,12 @@ def test_the_readers_own_adapter_is_registered_and_evaluated(tmp_path: Path) -> 
         stderr=subprocess.STDOUT,
         text=True,
     )
+    assert up.stdout is not None
     try:
-        assert up.stdout is not None
-        said = up.stdout.readline()
-        assert "is ready" in said, said + up.stdout.read()
+        said = []
+        while not said or "is ready" not in said[-1]:
+            said.append(up.stdout.readline())
+            assert said[-1], "".join(said)
         script = "\n".join(["set -euo pipefail", *commands[1:]])
         done = subprocess.run(
             ["bash", "-c", script],
@@ -89,10 +91,9 @@ def test_the_readers_own_adapter_is_registered_and_evaluated(tmp_path: Path) -> 
     finally:
         up.send_signal(signal.SIGTERM)
         up.wait(120)
-        assert up.stdout is not None
         up.stdout.close()
     # A stopped home, copied, is a backup: docs/production.md says so.
-    subprocess.run(["cp", "--archive", tmp_path / "registry", tmp_path / "copied"], check=True)
+    subprocess.run(["cp", "--archive", tmp_path / "countersign", tmp_path / "copied"], check=True)
     checked = subprocess.run(
         [sys.executable, "-m", "registry", "doctor", "--home", tmp_path / "copied", "--json"],
         env=environ,

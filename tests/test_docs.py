@@ -238,8 +238,8 @@ def typed() -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("words", typed().values(), ids=typed().keys())
 def test_a_documented_command_is_one_of_the_command_line(words: list[str]) -> None:
-    command, rest = root, words[1:]
-    context = click.Context(root)
+    command: click.Command = root
+    context, rest = click.Context(root), words[1:]
     while isinstance(command, click.Group):
         name, *rest = rest
         verb = command.get_command(context, name)

@@ -30,9 +30,7 @@ EXTRAS = ("trainer", "mlflow", "engine", "gateway")
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who takes part: one account, one role, one token, and for those who sign a key of
-    his own.
-    """
+    """Somebody who takes part: one account, one role, one token, and a key for those who sign."""
 
     name: str
     role: str

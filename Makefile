@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo docs test test-database lint format migrate bench lock dist sbom clean
+.PHONY: demo docs test test-slow test-database lint format migrate schema bench lock dist sbom clean
 
 # Make the virtual environment: every package by hash from requirements.lock, then both of ours and torch, by version.
 $(STAMP): pyproject.toml constraints.txt requirements.lock
@@ -20,13 +20,21 @@ $(STAMP): pyproject.toml constraints.txt requirements.lock
 demo: $(STAMP)
 	$(BIN)/python -m trainer.demo
 
-# Run the whole suite on an embedded PostgreSQL (or on the one COUNTERSIGN_DATABASE_URL names), in the order of tests/conftest.py.
+# Two processes, one file at a time, in the order of tests/conftest.py; COVERAGE=1 prints branch coverage at the end.
+SUITE = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
+
+# Run the tests on an embedded PostgreSQL (or on the one COUNTERSIGN_DATABASE_URL names), with a sample of what is long.
+# ARGS goes to pytest: make test ARGS=tests/rules
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(SUITE) -m "not slow" $(ARGS)
+
+# Run what is long, whole: matrices, races, kills, simulations.
+test-slow: $(STAMP)
+	$(SUITE) -m "slow or sample" $(ARGS)
 
 # Run only what needs a database: for a second pass against another PostgreSQL.
 test-database: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/db tests/commands tests/queries tests/api \
+	$(SUITE) -m "not slow" tests/db tests/commands tests/queries tests/api \
 		--ignore tests/api/test_limits.py --ignore tests/api/test_killed.py
 
 # Check style, types, floors, and the SQL of every migration.
@@ -50,6 +58,10 @@ format: $(STAMP)
 # Bring the database of COUNTERSIGN_DATABASE_URL to this code's schema.
 migrate: $(STAMP)
 	$(BIN)/countersign migrate
+
+# Write migrations/schema.sql anew, after a migration was added or changed.
+schema: $(STAMP)
+	$(BIN)/python -m tests.schema
 
 # Measure the figures of docs/performance.md, side by side in one run.
 bench: $(STAMP)

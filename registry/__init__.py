@@ -18,3 +18,17 @@ gateway     the data plane: follows the routes, asks the engine, counts the arms
 policies    the built-in policies, as YAML
 postgres    the embedded PostgreSQL of `countersign up`, its directories, and the home
 """
+
+from __future__ import annotations
+
+
+def version() -> str:
+    """The version of the installed package, which pyproject.toml alone states; `unknown` in a
+    checkout that is not installed.
+    """
+    from importlib import metadata
+
+    try:
+        return metadata.version("countersign")
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -8,9 +8,12 @@ import sys
 from contextlib import suppress
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of mallopt(3): how much may lie free before it is given back, and from how many bytes on each is
-had by itself. Batches of uploads (1 MiB) stay below: had from the system one by one they were
-measured at half the speed.
+"""Parameters of mallopt(3)."""
+TRIM_BYTES = 16 << 20
+"""Free bytes at the top of the heap from which on glibc returns them to the system."""
+MMAP_BYTES = 2 << 20
+"""Size from which on a buffer is mapped by itself. Above the 1 MiB batches of uploads: mapping
+each of those halved the measured speed.
 """
 
 
@@ -22,17 +25,17 @@ def serve_api() -> int:
 
     from registry import log
     from registry.app import create_app
-    from registry.settings import Settings
+    from registry.settings import load
 
-    settings = Settings()
+    settings = load()
     log.configure(settings.log_level)
     app = create_app(settings)
-    # What is here now stays: were it looked through at each collection, parsing a stranger's JSON
-    # would cost double.
+    # Everything loaded so far stays. Without freezing it, each collection would walk through it,
+    # and parsing JSON would take twice as long.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
-    _give_memory_back()
+    _return_large_buffers()
     uvicorn.run(
         app,
         host=settings.host,
@@ -45,26 +48,26 @@ def serve_api() -> int:
     return 0
 
 
-def _give_memory_back() -> None:
-    """Have what was large go back to the system once it is free: glibc would keep it, for each of
-    40 threads apart.
+def _return_large_buffers() -> None:
+    """Set glibc's mmap and trim thresholds so that large buffers return to the system when they are
+    freed; otherwise the arena of each of 40 threads keeps its own.
 
-    Other C libraries know no such setting, and have no such habit.
+    Other C libraries have no such setting and do not need it.
     """
     import ctypes
 
     with suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2 << 20)
-        ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, 16 << 20)
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
+        ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
 
 
 def run_clock() -> int:
     """Run the sequencer and the jobs until told to stop."""
     from registry import clock, log
     from registry.app import open_blobs, open_sequencer, open_store
-    from registry.settings import Settings
+    from registry.settings import load
 
-    settings = Settings()
+    settings = load()
     log.configure(settings.log_level)
     store = open_store(settings)
     assert settings.database_url is not None  # open_store has refused otherwise
@@ -73,15 +76,19 @@ def run_clock() -> int:
 
 def main() -> None:
     """Run one of the supervised processes, or the command line; always ends by SystemExit."""
-    match sys.argv[1:2]:
-        case ["api"]:
-            sys.exit(serve_api())
-        case ["clock"]:
-            sys.exit(run_clock())
-        case _:
-            from registry.cli import main as command_line
+    from registry.errors import RegistryError
 
-            command_line()
+    try:
+        match sys.argv[1:2]:
+            case ["api"]:
+                sys.exit(serve_api())
+            case ["clock"]:
+                sys.exit(run_clock())
+    except RegistryError as error:
+        sys.exit(str(error))
+    from registry.cli import main as command_line
+
+    command_line()
 
 
 if __name__ == "__main__":

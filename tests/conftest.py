@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -49,9 +48,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             (place for place, room in enumerate(rooms) if room in str(item.path)), len(rooms)
         )
     )
-
-
-SHARED = Path(__file__).parents[1].parent / "shared"
 
 
 @pytest.fixture(scope="session")

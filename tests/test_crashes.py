@@ -11,18 +11,20 @@ from pathlib import Path
 import pytest
 
 from tests.build import repository
+from tests.sampling import sampled
+
+KILLS = [
+    ("folder", "put", "before", 12),
+    ("folder", "put", "after", 12),
+    ("folder", "upload", "before", 20),
+    ("folder", "upload", "after", 20),
+    ("s3", "put", "after", 5),
+    ("s3", "upload", "after", 15),
+]
 
 
 @pytest.mark.parametrize(
-    ("where", "what", "when", "steps"),
-    [
-        ("folder", "put", "before", 12),
-        ("folder", "put", "after", 12),
-        ("folder", "upload", "before", 20),
-        ("folder", "upload", "after", 20),
-        ("s3", "put", "after", 5),
-        ("s3", "upload", "after", 15),
-    ],
+    ("where", "what", "when", "steps"), sampled(KILLS, [KILLS[0], KILLS[3], KILLS[4]])
 )
 def test_a_kill_at_any_step(
     request: pytest.FixtureRequest, tmp_path: Path, where: str, what: str, when: str, steps: int

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+import registry
 from registry import settings
 from registry.errors import Invalid
 from registry.settings import PREFIX, Settings, load
@@ -59,3 +64,28 @@ def test_settings_are_frozen_described_and_keep_passwords_to_themselves() -> Non
         read.port = 1
     assert "word" not in repr(read)
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_the_version_is_stated_once() -> None:
+    """pyproject.toml states it; the application, the command line and the metadata read it there."""
+    root = Path(registry.__file__).parents[1]
+    stated = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    assert registry.version() == stated
+    sources = [*(root / "registry").rglob("*.py"), *(root / "trainer").rglob("*.py")]
+    assert [path for path in sources if f'"{stated}"' in path.read_text()] == []
+
+
+def test_a_process_started_by_itself_names_the_wrong_setting(
+    tmp_path: Path,
+) -> None:
+    """`python -m registry api` reads its settings as `countersign up` does."""
+    done = subprocess.run(
+        [sys.executable, "-m", "registry", "api"],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "COUNTERSIGN_PORT": "none"},
+        cwd=Path(registry.__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "COUNTERSIGN_PORT" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from registry.artifacts.datasets.rows import TRAIN, Row, sound_rows
+from registry.artifacts.weights.local_files import read_files
 from registry.artifacts.weights.tensors import File
 from registry.errors import Invalid, Unverified
 from registry.proof.merkle import Frontier
@@ -35,12 +36,9 @@ def read_rows(path: Path, sha256: str, record_root: str) -> list[Row]:
     break lineage.
     """
 
-    def read(_: str, start: int, length: int) -> bytes:
-        with path.open("rb") as file:
-            file.seek(start)
-            return file.read(length)
-
-    rows = list(sound_rows(File(path.name, sha256, path.stat().st_size), read))
+    rows = list(
+        sound_rows(File(path.name, sha256, path.stat().st_size), read_files(lambda _: path))
+    )
     found = Frontier(row.leaf for row in rows).text()
     if found != record_root:
         raise Unverified(

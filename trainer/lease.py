@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, Self, TypeVar
 
 from registry.client import Countersign
+from registry.client.retries import Retry
 from registry.errors import (
     Conflict,
     Fault,
@@ -27,7 +27,10 @@ BEAT = (
     1.0,
     3.0,
 )  # seconds between beats: a third of the lease, within these bounds; people watch the progress
-PATIENCE = 900.0  # seconds a report is tried again while the registry is away
+AWAY = Retry(
+    lambda error: isinstance(error, (Unavailable, Fault)), patience=900.0, first=1.0, longest=30.0
+)
+"""A report is tried again for a quarter of an hour while the registry is away."""
 
 
 class Gone(Exception):
@@ -71,26 +74,25 @@ class Lease:
         Every such call of ours means the same when it arrives twice. Raises Gone when the lease
         ended meanwhile.
         """
-        deadline, pause = time.monotonic() + PATIENCE, 1.0
-        while True:
+
+        def checked() -> T:
             self.check()
             try:
                 return attempt()
-            except (Unavailable, Fault) as error:
-                if time.monotonic() > deadline:
-                    raise
-                LOG.warning(
-                    "the registry is away; work goes on, the report is tried again in %.0f s: %s",
-                    pause,
-                    error,
-                )
             except Conflict as error:
                 if error.kind == "lease-lost":
                     self.state = "lost"
                     raise Gone("lost") from error
                 raise
-            self._stopping.wait(pause)
-            pause = min(pause * 2, 30.0)
+
+        def on_wait(error: Exception, pause: float) -> None:
+            LOG.warning(
+                "the registry is away; work goes on, the report is tried again in %.0f s: %s",
+                pause,
+                error,
+            )
+
+        return AWAY.call(checked, wait=self._stopping.wait, on_wait=on_wait)
 
     def _beat(self) -> None:
         while not self._over.wait(self._every):

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from registry.client.retries import Retry
+
 T = TypeVar("T")
 LOG = logging.getLogger("trainer.tracking")
 # seconds without any answer before giving up; MLflow's own server was measured to start in 17
@@ -205,14 +207,13 @@ class MLflow:
         return experiment, run_id
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
-        deadline, pause = time.monotonic() + PATIENCE, 0.5
-        while True:
-            try:
-                return attempt()
-            except Exception:
-                if time.monotonic() + pause > deadline or self._given_up.wait(pause):
-                    raise
-            pause = min(pause * 2, 5.0)
+        """Try again while the server starts, until the training run is over."""
+
+        def wait(seconds: float) -> None:
+            if self._given_up.wait(seconds):
+                raise TimeoutError("the training run ended first")
+
+        return Retry(lambda _: True, PATIENCE, first=0.5, longest=5.0).call(attempt, wait=wait)
 
 
 def _size(folder: Path) -> int:

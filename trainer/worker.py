@@ -24,6 +24,7 @@ from registry.artifacts.bundles import judge
 from registry.artifacts.datasets.rows import decode_items
 from registry.artifacts.datasets.samples import expected_answers, read_samples
 from registry.artifacts.tokenizers.chat_templates import Judge
+from registry.artifacts.weights.local_files import read_files
 from registry.artifacts.weights.tensors import File, Read
 from registry.client import Countersign
 from registry.client.blobs import hash_file
@@ -78,6 +79,7 @@ class Worker:
                 "Give this one a --work-dir of its own.",
             ) from None
         self._cache = Cache(registry, work_dir / "cache")
+        self._read = read_files((work_dir / "cache" / "blobs").joinpath)
         self._key = self._enrolled_key(work_dir / "signing-key.pem")
         self.stopping = threading.Event()
 
@@ -404,11 +406,6 @@ class Worker:
         facts = judge.base_facts(files, self._read, base_root=base.root)
         return replace(facts, line=refs.parse_ref(base.ref).line, commit=commit)
 
-    def _read(self, sha256: str, start: int, length: int) -> bytes:
-        with (self._work_dir / "cache" / "blobs" / sha256).open("rb") as blob:
-            blob.seek(start)
-            return blob.read(length)
-
     def _finish(
         self,
         lease: Lease,
@@ -455,11 +452,7 @@ def _sound(folder: Path, below: judge.BaseFacts) -> str:
         files.append(File(inside, sha256, size))
         paths[sha256] = path
 
-    def read(sha256: str, start: int, length: int) -> bytes:
-        with paths[sha256].open("rb") as file:
-            file.seek(start)
-            return file.read(length)
-
+    read = read_files(paths.__getitem__)
     seen = judge.inspect("adapter", files, read, base=below, meta={})
     if seen.defects:
         raise BundleRejected(seen.defects)

@@ -43,6 +43,26 @@ WAIT = 30.0
 LEAST = 64 << 10
 """A sender of fewer than LEAST bytes in WAIT seconds makes room for others."""
 
+
+class Tally:
+    """Bytes in memory now, and the most there were at once: what the bounds above are about.
+
+    Only the event loop counts, so no lock is needed.
+    """
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def add(self, size: int) -> None:
+        self.now += size
+        self.most = max(self.most, self.now)
+
+
+RECEIVED = Tally()
+"""Bytes of all senders that came and are not written yet."""
+GIVEN = Tally()
+"""Bytes that were read for all readers and are not sent yet."""
+
 _limit: RunVar[CapacityLimiter] = RunVar("bodies")
 _threads: RunVar[CapacityLimiter] = RunVar("disk threads")
 
@@ -75,6 +95,11 @@ class Body:
 
     def __init__(self, request: Request) -> None:
         self._receive, self._more = request.receive, True
+        self._held = 0
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        RECEIVED.add(size)
 
     async def _piece(self) -> bytes:
         message = await self._receive()
@@ -108,6 +133,7 @@ class Body:
                         while self._left() and size < batch:
                             pieces.append(await self._piece())
                             size += len(pieces[-1])
+                            self._hold(len(pieces[-1]))
                 except TimeoutError:
                     if size < LEAST:
                         why = Unavailable(
@@ -120,7 +146,7 @@ class Body:
                 if writing is not None:
                     await writing
                 if size:
-                    writing = asyncio.create_task(in_thread(_joined, write, pieces))
+                    writing = asyncio.create_task(self._write(write, pieces, size))
             if writing is not None:
                 await writing
         except BaseException:
@@ -129,9 +155,14 @@ class Body:
             raise
         finally:
             Body.senders -= 1
+            self._hold(-self._held)
         if why is not None:
             self._more = False  # nothing to wait for any longer
             raise why
+
+    async def _write(self, write: Callable[[bytes], None], pieces: list[bytes], size: int) -> None:
+        await in_thread(_joined, write, pieces)
+        self._hold(-size)
 
     async def whole(self) -> bytes:
         """All of it at once, for a body whose length is known to be modest; Unavailable as in
@@ -174,6 +205,11 @@ class Pieces(Response):
     def __init__(self, pieces: Iterator[bytes], status: int, headers: Mapping[str, str]) -> None:
         super().__init__(None, status, headers, "application/octet-stream")
         self._pieces = pieces
+        self._held = 0
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        GIVEN.add(size)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         Pieces.readers += 1
@@ -181,6 +217,7 @@ class Pieces(Response):
             await self._give(receive, send)
         finally:
             Pieces.readers -= 1
+            self._hold(-self._held)
 
     async def _give(self, receive: Receive, send: Send) -> None:
         await send(
@@ -192,6 +229,7 @@ class Pieces(Response):
             while (piece := await ahead) is not None and not gone.done():
                 ahead = self._next()
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
+                self._hold(-len(piece))
             await send({"type": "http.response.body", "body": b""})
         finally:
             gone.cancel()
@@ -200,7 +238,12 @@ class Pieces(Response):
                 await anyio.to_thread.run_sync(close)
 
     def _next(self) -> asyncio.Task[bytes | None]:
-        return asyncio.create_task(anyio.to_thread.run_sync(next, self._pieces, None))
+        return asyncio.create_task(self._read())
+
+    async def _read(self) -> bytes | None:
+        piece: bytes | None = await anyio.to_thread.run_sync(next, self._pieces, None)
+        self._hold(len(piece or b""))
+        return piece
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -125,7 +125,8 @@ FENCED = re.compile(
 )
 ACTIVE = re.compile(
     r"<\s{0,3}(?:script|iframe|style|svg|applet)\b|<\s{0,3}(?:object|embed|base|form|meta|link)\s{1,9}[\w-]{1,30}\s{0,9}="
-    r"|<[a-z][^<>\n]{0,500}\son[a-z]{3,20}\s{0,9}=|(?:\]\(|(?:href|src)\s{0,9}=\s{0,9}[\"']?|<)\s{0,9}(?:javascript|vbscript)\s{0,9}:"
+    r"|<[a-z][^<>\n]{0,500}\son[a-z]{3,20}\s{0,9}="
+    r"|(?:\]\(|(?:href|src)\s{0,9}=\s{0,9}[\"']?|<)\s{0,9}(?:javascript|vbscript)\s{0,9}:"
     r"|\bdata:(?:text/html|image/svg|application/)",
     re.IGNORECASE,
 )
@@ -133,8 +134,8 @@ MAX_TAGS = 20_000
 FRONT = re.compile(r"---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.MULTILINE | re.DOTALL)
 YAML_ACT = re.compile(
     r"(?:^[ \t]*|[-?:][ \t]+|[\[{,][ \t]*)"
-    r"((?:!(?:<[^>\n]{1,200}>|!?[A-Za-z][\w./:!-]*)|&(?!\w{1,30};)[^\s,\[\]{}]+|\*[\w.-]+)(?=[\s,\]}]|\Z)|<<[ "
-    r"\t]*:|%TAG[ \t])",
+    r"((?:!(?:<[^>\n]{1,200}>|!?[A-Za-z][\w./:!-]*)|&(?!\w{1,30};)[^\s,\[\]{}]+|\*[\w.-]+)"
+    r"(?=[\s,\]}]|\Z)|<<[ \t]*:|%TAG[ \t])",
     re.MULTILINE,
 )
 """Where a value or a key begins, in a block or within brackets; an entity of HTML is no anchor."""

@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 
 import click
 
+from registry import version
+
 # verb -> (where the command is, its help in one line); a test compares the lines with the commands
 # themselves.
 VERBS: dict[str, tuple[str, str]] = {
@@ -91,12 +93,7 @@ class Verbs(click.Group):
 
 def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     if asked:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            click.echo(f"countersign {version('countersign')}")
-        except PackageNotFoundError:
-            click.echo("countersign, run from a checkout that is not installed")
+        click.echo(f"countersign {version()}")
         ctx.exit()
 
 

@@ -1,4 +1,4 @@
-"""The audit log: log, verify, as-of, export, tree-head."""
+"""The audit log: log, verify, as-of, export, tree-head, proof."""
 
 from __future__ import annotations
 
@@ -182,3 +182,88 @@ def tree_head(as_json: bool) -> None:
     else:
         click.echo(head.note, nl=not head.note.endswith("\n"))
         note(f"Signed under {head.key}; {head.pending} events wait for the next one.")
+
+
+@audit.group("proof")
+def proof() -> None:
+    """Prove something about the log, checked here with the log's public key.
+
+    \b
+    Example:
+      countersign audit proof entry 41 --key log.pub
+    """
+
+
+KEY = click.option(
+    "--key",
+    "key_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The log's public key; default as for countersign-verify.",
+)
+SIZE = click.option(
+    "--size", type=click.IntRange(min=1), help="Prove against the tree head of this size."
+)
+
+
+@proof.command("entry")
+@click.argument("seq", type=click.IntRange(min=0))
+@click.option("--leaf", help="The entry's hash as you hold it: sha256 and 64 hex digits.")
+@SIZE
+@KEY
+@json_option
+def entry(
+    seq: int, leaf: str | None, size: int | None, key_file: Path | None, as_json: bool
+) -> None:
+    """Prove that an entry is in the signed log; exit 8 unless the proof holds.
+
+    \b
+    Example:
+      countersign audit proof entry 41 --key log.pub
+    """
+    log_key = _log_key(key_file)
+    with connect() as registry:
+        proven = registry.prove_entry(seq, log_key, leaf=leaf, size=size)
+    if as_json:
+        emit(proven)
+    else:
+        click.echo(f"Entry {seq}, {proven.leaf}, is in the signed log of {proven.size} entries.")
+
+
+@proof.command("growth")
+@click.argument("head", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@SIZE
+@KEY
+@json_option
+def growth(head: Path, size: int | None, key_file: Path | None, as_json: bool) -> None:
+    """Prove that the log only grew since a tree head you kept; exit 8 unless the proof holds.
+
+    \b
+    Example:
+      countersign audit tree-head > head.note
+      countersign audit proof growth head.note --key log.pub
+    """
+    log_key = _log_key(key_file)
+    with connect() as registry:
+        proven = registry.prove_growth(head.read_text(encoding="utf-8"), log_key, size=size)
+    if as_json:
+        emit(proven)
+    else:
+        click.echo(
+            f"The log of {proven.old_size} entries is the beginning of that of {proven.size}."
+        )
+
+
+def _log_key(path: Path | None) -> str:
+    """The trusted key, from where countersign-verify takes it."""
+    from registry import verifier
+    from registry.proof.notes import verifier_key
+
+    try:
+        key = verifier.trusted_key(path)
+    except verifier.Rejected as rejected:
+        raise Unverified(
+            "no-log-key",
+            str(rejected),
+            "Give --key FILE with the log.pub that the first `countersign up` pinned.",
+        ) from None
+    return verifier_key(key.origin, key.public_key)

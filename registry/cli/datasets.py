@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from registry.cli import retention
+from registry.cli import deprecations, retention
 from registry.cli.added import FILE, refusal_as_document, show_added
 from registry.cli.output import emit, fields, json_option, state, table
 from registry.cli.session import connect, document
@@ -22,6 +22,7 @@ def dataset() -> None:
     """
 
 
+deprecations.attach(dataset, "dataset", "acme/notices", "dataset:")
 retention.attach(dataset, "dataset", "acme/notices", "dataset:")
 
 

@@ -73,10 +73,10 @@ def migrate(home: Path | None, as_json: bool) -> None:
     Example:
       countersign migrate --home ./registry
     """
-    from registry import app
+    from registry.cli import operations
 
     with _at_rest(home) as settings:
-        revision = app.migrate(settings)
+        revision = operations.migrate(settings)
     if as_json:
         emit({"revision": revision})
     else:
@@ -93,7 +93,7 @@ def doctor(home: Path | None, as_json: bool) -> None:
     Example:
       countersign doctor --home ./registry
     """
-    from registry import app
+    from registry.cli import operations
 
     with _at_rest(home) as settings:
         if not settings.log_key_file.is_file():
@@ -104,7 +104,7 @@ def doctor(home: Path | None, as_json: bool) -> None:
                 f"There is no log key at {settings.log_key_file}.",
                 "Name the --home that `countersign up` was given, or set COUNTERSIGN_LOG_KEY_FILE.",
             )
-        report = app.doctor(settings)
+        report = operations.doctor(settings)
     if as_json:
         emit(report)
     else:

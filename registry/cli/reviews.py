@@ -70,7 +70,7 @@ def submit(ref: str, environment: str, usecase: str, text: str, as_json: bool) -
 
     \b
     Example:
-      countersign submit acme/claims@v1 --env production --usecase acme/claims --note "First claims adapter"
+      countersign submit acme/claims@v1 --env production --usecase acme/claims --note "The first"
     """
     with connect() as registry:
         opened = registry.submit(ref, environment, usecase, text)

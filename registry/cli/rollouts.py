@@ -243,7 +243,7 @@ def _show_channels(channels: list[ChannelView], as_json: bool, empty: str) -> No
             one.candidate,
             percent(one.weight_bp),
             one.since,
-            one.rollback_target,
+            _possible(one),
         )
         for one in channels
     ]
@@ -256,9 +256,22 @@ def _show_channels(channels: list[ChannelView], as_json: bool, empty: str) -> No
         "Candidate",
         "Share",
         "Since",
-        "Rollback to",
+        "Possible now",
     ]
     table(heads, rows, empty)
+
+
+def _possible(channel: ChannelView) -> str:
+    """What may be done to a channel now: `canary v3 v4, promote v2, rollback to acme/base@v1`."""
+    named = (
+        ("canary", channel.acts.canary.versions),
+        ("promote", channel.acts.promote.versions),
+        ("rollback to", channel.acts.rollback.versions),
+    )
+    own = f"{channel.adapter}@"
+    return ", ".join(
+        f"{act} {' '.join(ref.removeprefix(own) for ref in refs)}" for act, refs in named if refs
+    )
 
 
 def _standing(stable: str | None, candidate: str | None) -> str:

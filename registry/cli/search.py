@@ -8,7 +8,8 @@ import click
 
 from registry.cli.output import emit, json_option, note, state, table
 from registry.cli.session import connect
-from registry.rules.searches import KINDS, STATES
+from registry.rules.searches import KINDS
+from registry.rules.versions import State
 from registry.views.search import FacetsView, VersionHit
 
 WIDEST = 40  # characters of one tag or licence; --json has them whole
@@ -37,7 +38,12 @@ WIDEST = 40  # characters of one tag or licence; --json has them whole
     metavar="NAME>=X",
     help="Its newest eval run says so; may be repeated.",
 )
-@click.option("--state", "in_state", type=click.Choice(STATES), help="Only in this state.")
+@click.option(
+    "--state",
+    "in_state",
+    type=click.Choice([known.value for known in State]),
+    help="Only in this state.",
+)
 @click.option(
     "--digest",
     metavar="HEX",
@@ -76,7 +82,7 @@ def search(
 
     \b
     Example:
-      countersign search claims --tag topic:claims --metric 'exact_match>=0.8' --sort metric:exact_match
+      countersign search claims --tag topic:claims --metric 'exact_match>=0.8'
     """
     filters |= {
         "q": text,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.cli.output import note
 from registry.errors import Invalid, NotFound, RegistryError
+from registry.proof.private_files import write_private
 
 if TYPE_CHECKING:
     from registry.client import Countersign, Sign
@@ -64,11 +65,8 @@ def remember(url: str, token: str) -> Path:
     """Store a sign-in, readable by its owner alone."""
     folder = config_dir()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path, draft = folder / "login.json", folder / f".login.{os.getpid()}"
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        json.dump({"url": url.rstrip("/"), "token": token}, out)
-    return draft.replace(path)
+    stored = json.dumps({"url": url.rstrip("/"), "token": token})
+    return write_private(folder / "login.json", stored)
 
 
 def signing_key_path(named: Path | None) -> Path:

@@ -45,7 +45,7 @@ def train(
 
     \b
     Example:
-      countersign train --adapter acme/claims --base acme/smollm2@v1 --data acme/notices@v1 --recipe lora.yaml --follow
+      countersign train --adapter acme/claims --base acme/tiny@v1 --data acme/rows@v1 --recipe a.yml
     """
     with connect() as registry:
         queued = registry.train(adapter, base, data, document(recipe), domain, document(meta))

@@ -28,7 +28,8 @@ from registry.cli.supervisor import Child, Supervisor, last_line, log_of, sweep
 from registry.errors import Conflict, Invalid, Unavailable
 from registry.postgres.cluster import Cluster
 from registry.postgres.directories import undisturbed
-from registry.postgres.home import Lock, claim, write_private
+from registry.postgres.home import Lock, claim
+from registry.proof.private_files import write_private
 from registry.settings import PREFIX, Settings, load
 
 READY_SECONDS = 120.0
@@ -124,7 +125,7 @@ def run(settings: Settings, extras: tuple[str, ...], as_json: bool, asked: threa
                 }
             )
         imports.join()
-        from registry.app import prepare
+        from registry.cli.operations import prepare
 
         first = not (settings.private / "admin.token").exists()
         ports = _ports(settings, extras)
@@ -268,7 +269,7 @@ def _extra(name: str, settings: Settings, ports: dict[str, int], cluster: Cluste
     """How to start a program beside the registry; those that call it get a token of their own
     role.
     """
-    from registry.app import service_token
+    from registry.cli.operations import service_token
 
     url = f"http://127.0.0.1:{ports[name]}" if name in ports else None
     local = _bare() | {

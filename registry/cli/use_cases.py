@@ -44,7 +44,7 @@ def add(
 
     \b
     Example:
-      countersign usecase add acme/claims --purpose "Sort claims" --owner ada --risk-tier limited --suite acme/gold@v1
+      countersign usecase add acme/claims --purpose "Sort claims" --owner ada --risk-tier limited
     """
     read = dict(document(meta))
     given = {"purpose": purpose, "owner": owner, "risk_tier": risk_tier, "suite": suite}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from registry.cli import chat_templates, imports, retention, tags
+from registry.cli import chat_templates, deprecations, imports, retention, tags
 from registry.cli.added import FILE, refusal_as_document, show_added
 from registry.cli.output import emit, fields, json_option, state, table
 from registry.cli.session import connect, document
@@ -139,6 +139,7 @@ def _group(kind: Literal["base", "adapter", "checkpoint"], title: str, example: 
     imports.attach(group, kind, example)
     tags.attach(group, kind, example)
     chat_templates.attach(group, kind, example)
+    deprecations.attach(group, kind, example)
     retention.attach(group, kind, example)
     return group
 
@@ -174,6 +175,7 @@ def _show_version(version: VersionView) -> None:
             ("Training run", version.training_run),
             ("Serves", version.serves),
             ("Recalled because", version.recall_reason),
+            ("Deprecated because", version.deprecation_reason),
             *(("Risk", risk) for risk in version.facts.get("risks") or ()),
             ("Chat template", _template(version)),
             ("Quantised from", _descent(version)),

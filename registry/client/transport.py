@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -13,6 +12,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from registry.client.answers import error_of, read
+from registry.client.retries import Retry
 from registry.errors import Invalid, RegistryError, Unauthenticated, Unavailable
 from registry.rules.refs import parse_ref
 
@@ -191,23 +191,22 @@ class Transport:
             ) from error
 
     def _patiently(self, attempt: Callable[[], T], *, only_unsent: bool = False) -> T:
-        """Try until the registry is there, at most PATIENCE seconds after the first failure, as
-        Retry-After asks.
+        """Try again while the registry is away, at most PATIENCE seconds after the first failure.
+
+        A change (`only_unsent`) is tried again only where no connection was made at all: it is
+        never sent twice.
         """
-        deadline, pause = None, 0.2
-        while True:
-            try:
-                return attempt()
-            except Unavailable as error:
-                wait = float(error.facts.get("retry_after", pause))
-                now = time.monotonic()
-                deadline = deadline or now + PATIENCE
-                if now + wait > deadline or (only_unsent and error.facts.get("sent", True)):
-                    raise
-                if self._on_wait is not None:
-                    self._on_wait(error)
-            time.sleep(wait)
-            pause = min(pause * 2, 2.0)
+
+        def is_passing(error: Exception) -> bool:
+            if not isinstance(error, Unavailable):
+                return False
+            return not (only_unsent and error.facts.get("sent", True))
+
+        def on_wait(error: Exception, _: float) -> None:
+            if self._on_wait is not None and isinstance(error, RegistryError):
+                self._on_wait(error)
+
+        return Retry(is_passing, PATIENCE, first=0.2, longest=2.0).call(attempt, on_wait=on_wait)
 
 
 def ref_path(ref: str) -> str:

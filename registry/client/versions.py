@@ -11,11 +11,13 @@ from uuid import UUID
 
 from registry.artifacts.bundles.files import read_bundle
 from registry.artifacts.bundles.judge import by_name
+from registry.artifacts.weights.local_files import read_files
 from registry.artifacts.weights.tensors import File
 from registry.client.blobs import Blobs, OnBytes, Progress, hash_file
 from registry.client.transport import SLOW, ref_path
 from registry.errors import BundleRejected, Defect, Invalid, Unverified
 from registry.views.chat_templates import ChatTemplateView
+from registry.views.deprecations import DeprecationView
 from registry.views.versions import AddedView, LinePage, LineView, VerifiedView, VersionView
 
 Kind = Literal["base", "adapter", "checkpoint"]
@@ -110,6 +112,12 @@ class Versions(Blobs):
         """Have the registry read every byte again and compare digests and roots."""
         return self._get(f"/verify/{ref_path(ref)}", VerifiedView, timeout=SLOW)
 
+    def deprecate(self, ref: str, reason: str) -> DeprecationView:
+        """Mark a version, or with `dataset:` before it a data set version, as not to be newly used,
+        for good.
+        """
+        return self._post("/deprecations", DeprecationView, {"ref": ref, "reason": reason})
+
     def chat_template(self, ref: str) -> ChatTemplateView:
         """A version's chat template against its base's, and golden conversations under both."""
         return self._get(f"/chat-templates/{ref_path(ref)}", ChatTemplateView, timeout=SLOW)
@@ -148,11 +156,7 @@ def _judged_here(kind: Kind, found: list[tuple[Path, str]]) -> list[Defect]:
         for digest, (_, inside) in zip(places, found, strict=True)
     ]
 
-    def read(digest: str, start: int, length: int) -> bytes:
-        with places[digest].open("rb") as file:
-            file.seek(start)
-            return file.read(length)
-
+    read = read_files(places.__getitem__)
     return read_bundle(kind, listed, read).defects.told()
 
 

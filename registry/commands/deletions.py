@@ -82,7 +82,7 @@ def _expire(store: Store, node_id: UUID) -> bool:
 
 
 def _locked(tx: Tx, ref: str) -> Subject:
-    found = subjects.by_ref(tx.session, ref, teams=tx.actor.teams(), gone=True)
+    found = subjects.by_ref(tx.session, ref, gone=True)
     tx.within(found.line.team)
     if isinstance(found.row, Version):
         # Lock order: channels first. Whoever starts a canary of it holds one and then the version

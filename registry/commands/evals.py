@@ -19,11 +19,12 @@ from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease
 from registry.db.versions import Node
 from registry.documents import canonical
-from registry.errors import Invalid, NotFound, Refused, TooLarge, Unverified
+from registry.errors import Invalid, Refused, TooLarge, Unverified
 from registry.rules import evals
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
 from registry.rules.refs import parse_line
+from registry.rules.versions import usable
 
 SAMPLES_LIMIT = 256 << 20
 
@@ -74,7 +75,7 @@ def freeze(
     complete = _decoding(decoding)
     store.check(actor, Action.SUITE_FREEZE, ref.team)
     with store.read(actor) as session:
-        data, data_node = datasets.by_ref(session, dataset, teams=actor.teams())
+        data, data_node = datasets.by_ref(session, dataset)
     file = File("rows.jsonl", data.blob_id, blobs.size(data.blob_id))
     items = rows.suite_items(rows.sound_rows(file, blobs.read), split)
     # Bytes before rows: the items are published before any row names them.
@@ -85,7 +86,7 @@ def freeze(
         held, data_node = datasets.by_ref(
             tx.session, data_node.ref.removeprefix("dataset:"), share=True
         )
-        if held.state not in ("registered", "deprecated"):
+        if not usable(held.state):
             raise Refused(
                 "unfit-parent", f"{data_node.ref} is {held.state}.", "Name another.", subject=name
             )
@@ -147,14 +148,10 @@ def queue(store: Store, actor: Actor, subject: str, suite: str) -> UUID:
     back.
     """
     with store.write(actor, Action.EVAL_QUEUE) as tx:
-        version, line, version_node = versions.by_ref(
-            tx.session, subject, share=True, teams=actor.teams()
-        )
+        version, line, version_node = versions.by_ref(tx.session, subject, share=True)
         tx.within(line.team)
         suite_version, suite_node = table.suite_version(tx.session, suite)
-        if not actor.sees(suite_node.team):
-            raise NotFound("suite-unknown", f"There is no eval suite '{suite}'.", "Check the name.")
-        if version.state not in ("registered", "deprecated"):
+        if not usable(version.state):
             raise Refused(
                 "unfit-subject",
                 f"{subject} is {version.state}.",

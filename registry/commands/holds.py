@@ -42,9 +42,8 @@ def place(store: Store, actor: Actor, over: str, case: str, reason: str) -> Hold
 
 def _over(tx: Tx, over: str) -> tuple[LegalHold, str, str]:
     ref = parse_ref(over.removeprefix(subjects.PREFIX))
-    teams = tx.actor.teams()
     if ref.team is not None and str(ref) == ref.line:
-        line = subjects.line_by_name(tx.session, over, teams=teams)
+        line = subjects.line_by_name(tx.session, over)
         is_line = isinstance(line, Line)
         hold = LegalHold(
             id=uuid4(),
@@ -52,7 +51,7 @@ def _over(tx: Tx, over: str) -> tuple[LegalHold, str, str]:
             dataset_id=None if is_line else line.id,
         )
         return hold, line.team, ref.line if is_line else f"{subjects.PREFIX}{ref.line}"
-    found = subjects.by_ref(tx.session, over, teams=teams, gone=True)
+    found = subjects.by_ref(tx.session, over, gone=True)
     return LegalHold(id=uuid4(), node_id=found.node.id), found.line.team, found.node.ref
 
 

@@ -16,6 +16,7 @@ from registry.rules import profiles
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
 from registry.rules.engines import judge
+from registry.rules.versions import usable
 from registry.views.profiles import DefinedView
 
 
@@ -42,7 +43,7 @@ def define(
     with store.write(actor, Action.PROFILE_DEFINE) as tx:
         # Locked whole: two equal definitions at once come one after the other, and the second finds
         # the first.
-        version, line, node = versions.by_ref(tx.session, ref, lock=True, teams=actor.teams())
+        version, line, node = versions.by_ref(tx.session, ref, lock=True)
         tx.within(line.team)
         if version.state != "registered":
             raise Refused(
@@ -55,7 +56,7 @@ def define(
         if version.base_version_id is not None:
             base = versions.by_id(tx.session, version.base_version_id, share=True)[0]
         if served_base is not None:
-            other = versions.by_ref(tx.session, served_base, share=True, teams=actor.teams())[0]
+            other = versions.by_ref(tx.session, served_base, share=True)[0]
             if base is None or not (
                 other.id == base.id or table.verified_quantisation(tx.session, other.id, base.id)
             ):
@@ -67,7 +68,7 @@ def define(
                     subject=node.ref,
                 )
             base = other
-        if base is not None and base.state not in ("registered", "deprecated"):
+        if base is not None and not usable(base.state):
             raise Refused(
                 "unfit-base",
                 f"The base is {base.state}.",

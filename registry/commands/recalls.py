@@ -4,19 +4,17 @@ in one transaction.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from uuid import UUID, uuid4
 
-from registry.db import accounts, datasets, lineage, policies, reviews, rollouts, subjects, versions
+from registry.db import accounts, channels, datasets, lineage, reviews, rollouts, subjects, versions
 from registry.db.datasets import DatasetVersion
-from registry.db.rollouts import Channel, Recall, RouteGeneration
+from registry.db.rollouts import Channel, Recall, Route
 from registry.db.store import Store, Tx
 from registry.db.versions import Line, Node, Version
 from registry.errors import Refused
-from registry.rules import rollouts as rules
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
-from registry.rules.rollouts import State
+from registry.rules.rollouts import State, check_reason
 from registry.views.rollouts import RecallView, RouteView
 
 
@@ -28,9 +26,9 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
     keeps serving it. Approvals of what fell are void. Raises NotFound, Refused `already-recalled`,
     Invalid without a reason.
     """
-    said = rules.check_reason(reason)
+    said = check_reason(reason)
     with store.write(actor, Action.RECALL) as tx:
-        node = subjects.by_ref(tx.session, ref, teams=tx.actor.teams(), gone=True).node
+        node = subjects.by_ref(tx.session, ref, gone=True).node
         tx.within(node.team)
         fallen = lineage.descendants(tx.session, node.id)
         # Lock order: channels first, then versions by id. A canary that committed between the two
@@ -62,7 +60,7 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
                 at=tx.now,
             )
         )
-        routes = [_leave(tx, place, {one.id for one in recalled}, said) for place in places]
+        routes = [_leave(tx, place, said) for place in places]
         names = sorted(tx.get(Node, one.id).ref for one in recalled)
         tx.audit(node.ref, recalled=names, channels=len(routes))
         return RecallView(node.ref.removeprefix("dataset:"), said, names, routes)
@@ -80,65 +78,22 @@ def _fell(tx: Tx, ids: list[UUID]) -> list[Version | DatasetVersion]:
     return found
 
 
-def _leave(tx: Tx, place: Channel, recalled: set[UUID], reason: str) -> RouteView:
-    """Move one channel off what was recalled."""
-    present = rollouts.open_generation(tx.session, place.id)
-    assert present is not None
+def _leave(tx: Tx, place: Channel, reason: str) -> RouteView:
+    """Move one channel off what was recalled; where nothing may serve, it answers 503 rather than
+    serve what is unfit.
+    """
+    stable = channels.situation(tx.session, place.id).refuge()
     rollout = rollouts.active_rollout(tx.session, place.id)
     if rollout is not None:
-        rollout.state, rollout.weight_bp, rollout.ended_at = State.ROLLED_BACK.value, 0, tx.moment()
-        tx.session.flush()
-    stands = present.stable_version_id is not None and present.stable_version_id not in recalled
-    stable = present.stable_version_id if stands else _fall_back(tx, place, present)
-    at = max(tx.moment(), present.valid_from + timedelta(microseconds=1))
-    generation = rollouts.append(
-        tx.session,
-        place,
-        present,
-        kind="recall",
-        stable=stable,
-        candidate=None,
-        weight_bp=0,
-        salt="",
-        killed=stable is None,
-        rollout_id=rollout.id if rollout else None,
-        actor_id=tx.actor.account,
-        reason=accounts.seal(tx.session, "reason", reason),
-        at=at,
-    )
-    return _view(tx, place, generation)
-
-
-def _fall_back(tx: Tx, place: Channel, present: RouteGeneration) -> UUID | None:
-    """The last good stable, the base, or nothing: then the channel answers 503 rather than serve
-    what is unfit.
-    """
-    base = tx.get(Version, place.base_version_id)
-    stood = rollouts.stables(tx.session, place)
-    allowed = bool(policies.current(tx.session, place.environment).rules["fallback_to_base"])
-    leaving = next(
-        (one.stable.ref for one in stood if one.version_id == present.stable_version_id), None
-    )
-    try:
-        target = rules.rollback_target(
-            [one.stable for one in stood if not one.is_base],
-            base_root=base.base_root or "",
-            base_usable=base.state in ("registered", "deprecated"),
-            fallback_allowed=allowed,
-            leaving=leaving,
-        )
-    except Refused:
-        return None
-    if target.stable is None:
-        return base.id
-    return next(one.version_id for one in stood if one.stable.ref == target.stable.ref)
-
-
-def _view(tx: Tx, place: Channel, generation: RouteGeneration) -> RouteView:
-    line = tx.get(Line, place.line_id)
-    stable = (
-        tx.get(Node, generation.stable_version_id).ref if generation.stable_version_id else None
-    )
+        rollout.end(State.ROLLED_BACK, tx.moment())
+    sealed = accounts.seal(tx.session, "reason", reason)
+    route = Route("recall", stable, rollout.id if rollout else None, tx.actor.account, sealed)
+    generation = rollouts.append(tx.session, place, route, tx.moment())
     return RouteView(
-        f"{line.ref}@{place.name}", place.environment, generation.generation, stable, None, 0
+        f"{tx.get(Line, place.line_id).ref}@{place.name}",
+        place.environment,
+        generation.generation,
+        tx.get(Node, stable).ref if stable else None,
+        None,
+        0,
     )

@@ -13,7 +13,7 @@ from registry.db.accounts import Account, SigningKey
 from registry.db.reviews import Review, Vote
 from registry.db.store import Store, Tx
 from registry.documents import canonical
-from registry.errors import Conflict, Forbidden, Invalid, NotFound, Refused, Unverified
+from registry.errors import Conflict, Forbidden, Invalid, Refused, Unverified
 from registry.proof import keys
 from registry.rules import gates
 from registry.rules import policies as policy_rules
@@ -21,6 +21,7 @@ from registry.rules import reviews as rules
 from registry.rules.actions import Action
 from registry.rules.actors import SYSTEM, Actor
 from registry.rules.refs import check_environment
+from registry.rules.versions import usable
 from registry.views.reviews import SubmittedView
 
 
@@ -39,23 +40,19 @@ def submit(
             "note-missing", "Say why this version should serve.", "Give --note with one paragraph."
         )
     with store.read(actor) as session:
-        version, line, node = versions.by_ref(session, ref, teams=actor.teams())
+        version, line, node = versions.by_ref(session, ref)
         team = line.team
     store.check(actor, Action.REVIEW_SUBMIT, team)
     with store.read(actor) as session:
         case = use_cases.by_name(session, use_case)
-        if not actor.sees(case.team):
-            raise NotFound(
-                "use-case-unknown", f"There is no use case '{use_case}'.", "Check the name."
-            )
-        version, line, node = versions.by_ref(session, ref, teams=actor.teams())
+        version, line, node = versions.by_ref(session, ref)
         policy = policies.current(session, environment)
         gathered = evidence.gather(session, blobs, version, policy, case)
     verdict = gates.judge(policy.rules, gathered)
     with store.write(actor, Action.REVIEW_SUBMIT, team) as tx:
         tx.within(team)
         held, _, _ = versions.by_id(tx.session, version.id, share=True)
-        if line.kind == "base" or held.state not in ("registered", "deprecated"):
+        if line.kind == "base" or not usable(held.state):
             raise Refused(
                 "unfit-subject",
                 f"{node.ref} is {'a base model' if line.kind == 'base' else held.state}; "
@@ -210,7 +207,7 @@ def _refuse_makers(store: Store, actor: Actor, number: int) -> None:
         review = reviews.by_number(session, number)
         team = versions.by_id(session, review.version_id)[1].team
         excluded = reviews.excluded(session, review)
-    if actor.account is not None and actor.sees(team):
+    if actor.account is not None:
         with store.judging(actor, Action.REVIEW_VOTE, team):
             rules.check_voter(actor.account, actor.name, excluded, [], number)
 

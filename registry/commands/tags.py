@@ -24,7 +24,7 @@ def put(store: Store, actor: Actor, ref: str, key: str, value: str | None) -> Ta
     if value is not None:
         check_value(value)
     with store.write(actor, Action.TAG_SET) as tx:
-        version, line, node = versions.by_ref(tx.session, ref, lock=True, teams=actor.teams())
+        version, line, node = versions.by_ref(tx.session, ref, lock=True)
         tx.within(line.team)
         tag = tags.by_key(tx.session, version.id, key)
         if value is None and (tag is None or tag.value is None):

@@ -6,15 +6,17 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from registry.db import datasets, training_runs, versions
+from registry.db.lines import open_line
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease, TrainingRun
 from registry.db.versions import Line
 from registry.documents import canonical
-from registry.errors import Conflict, Invalid, NotFound, Refused
+from registry.errors import Invalid, Refused
 from registry.rules import recipes
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
-from registry.rules.refs import Ref, line_domain, parse_line
+from registry.rules.refs import parse_line
+from registry.rules.versions import usable
 
 
 def queue(
@@ -37,19 +39,23 @@ def queue(
     frozen = checked.as_dict()
     with store.write(actor, Action.TRAINING_QUEUE, ref.team) as tx:
         tx.within(ref.team)
-        line = _line(tx, ref, domain)
-        base_version, base_line, _ = versions.by_ref(
-            tx.session, base, share=True, teams=actor.teams()
-        )
-        data, _ = datasets.by_ref(tx.session, dataset, share=True, teams=actor.teams())
-        if base_line.kind == "adapter" or base_version.state not in ("registered", "deprecated"):
+        line = open_line(tx, ref, "adapter", domain)
+        if line.domain is None:
+            raise Invalid(
+                "domain-missing",
+                f"{ref.line} has no business domain yet: say for which one it is.",
+                "Give --domain, for example --domain legal.",
+            )
+        base_version, base_line, _ = versions.by_ref(tx.session, base, share=True)
+        data, _ = datasets.by_ref(tx.session, dataset, share=True)
+        if base_line.kind == "adapter" or not usable(base_version.state):
             raise Refused(
                 "unfit-base",
                 f"{base} is no registered base model or checkpoint.",
                 "Name another.",
                 subject=adapter,
             )
-        if data.state not in ("registered", "deprecated"):
+        if not usable(data.state):
             raise Refused(
                 "unfit-parent",
                 f"{dataset} is {data.state}.",
@@ -79,41 +85,6 @@ def queue(
             recipe=run.recipe_digest,
         )
         return run.id
-
-
-def _line(tx: Tx, ref: Ref, said: str | None) -> Line:
-    try:
-        line = versions.line(tx.session, ref, lock=True)
-    except NotFound:
-        assert ref.team is not None and ref.name is not None
-        line = tx.add(
-            Line(
-                id=uuid4(),
-                kind="adapter",
-                team=ref.team,
-                name=ref.name,
-                domain=_domain(ref, None, said),
-                created_by=tx.actor.account,
-                created_at=tx.now,
-            )
-        )
-    if line.kind != "adapter":
-        raise Conflict(
-            "line-kind", f"{ref.line} is a {line.kind}, not an adapter.", "Use another name."
-        )
-    line.domain = _domain(ref, line.domain, said)
-    return line
-
-
-def _domain(ref: Ref, present: str | None, said: str | None) -> str:
-    domain = line_domain(present, said)
-    if domain is None:
-        raise Invalid(
-            "domain-missing",
-            f"{ref.line} has no business domain yet: say for which one it is.",
-            "Give --domain, for example --domain legal.",
-        )
-    return domain
 
 
 def finish(

@@ -8,7 +8,7 @@ from uuid import uuid4
 from registry.db import evals
 from registry.db.store import Store
 from registry.db.use_cases import UseCase
-from registry.errors import Invalid, NotFound
+from registry.errors import Invalid
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
 from registry.rules.refs import parse_line, parse_ref
@@ -45,8 +45,6 @@ def register(
     with store.write(actor, Action.USE_CASE_REGISTER, ref.team) as tx:
         tx.within(ref.team)
         its_suite = evals.suite_by_name(tx.session, parse_ref(suite))
-        if not actor.sees(its_suite.team):
-            raise NotFound("suite-unknown", f"There is no eval suite '{suite}'.", "Check the name.")
         tx.add(
             UseCase(
                 id=uuid4(),

@@ -28,10 +28,10 @@ def lease(store: Store, actor: Actor, worker: str, seconds: int) -> tuple[UUID, 
     # first.
     store.check(actor, Action.WORK_LEASE, None)
     with store.read(actor) as session:
-        if not table.any_queued(session, actor.teams()):
+        if not table.any_queued(session):
             return None
     with store.write(actor, Action.WORK_LEASE) as tx:
-        found = table.take_queued(tx.session, actor.teams())
+        found = table.take_queued(tx.session)
         if found is None:
             raise Conflict(
                 "queue-empty",
@@ -74,7 +74,7 @@ def beat(
             )
         held.expires_at = table.clock(session) + timedelta(seconds=seconds)
         held.progress = progress
-        return table.state_of(session, run_id) == "cancelled"
+        return table.state_of(session, held) == "cancelled"
 
 
 def requeue(store: Store, actor: Actor, run_id: UUID, attempt: int, reason: str) -> None:

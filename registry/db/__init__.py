@@ -5,6 +5,7 @@ from registry.db import (  # noqa: F401 - imported so that the metadata is whole
     audit,
     blobs,
     datasets,
+    deprecations,
     evals,
     lineage,
     policies,

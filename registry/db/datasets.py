@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,10 +10,12 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, fun
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.db import tombstones
+from registry.db.sight import Sighted
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
-from registry.db.versions import NUMBERED, STANDING, STATES, Node
+from registry.db.versions import NUMBERED, STATES, Node
 from registry.errors import NotFound
 from registry.rules.refs import Ref, parse_ref
+from registry.rules.versions import STANDING
 
 
 class Dataset(Table):
@@ -54,7 +55,7 @@ class DatasetVersion(Table):
             "dataset_id",
             "blob_id",
             unique=True,
-            postgresql_where=text(STANDING),
+            postgresql_where=text(one_of("state", *STANDING)),
         ),
         CheckConstraint(one_of("state", *STATES), name="state"),
         CheckConstraint(NUMBERED, name="numbered"),
@@ -64,14 +65,13 @@ class DatasetVersion(Table):
 
 
 def by_ref(
-    session: Session,
+    session: Sighted,
     ref: Ref | str,
     *,
     share: bool = False,
-    teams: Collection[str] | None = None,
     gone: bool = False,
 ) -> tuple[DatasetVersion, Node]:
-    """The one data set version a reference names, of these teams; a bare name means its newest
+    """The one data set version a reference names; a bare name means its newest
     registered version.
 
     What was deleted is NotFound `deleted`, unless `gone` asks for it too.
@@ -82,9 +82,8 @@ def by_ref(
         select(DatasetVersion, Node)
         .join(Node, Node.id == DatasetVersion.id)
         .join(Dataset, Dataset.id == DatasetVersion.dataset_id)
+        .where(session.seen(Dataset.team))
     )
-    if teams is not None:
-        statement = statement.where(Dataset.team.in_(teams))
     if ref.team is None:
         statement = statement.where(DatasetVersion.record_root.like(f"sha256:{ref.digest}%"))
     else:
@@ -110,9 +109,11 @@ def by_ref(
     return row[0], row[1]
 
 
-def line(session: Session, ref: Ref, *, lock: bool = False) -> Dataset | None:
+def line(session: Sighted, ref: Ref, *, lock: bool = False) -> Dataset | None:
     """The data set's line, if there is one."""
-    statement = select(Dataset).where(Dataset.team == ref.team, Dataset.name == ref.name)
+    statement = select(Dataset).where(
+        Dataset.team == ref.team, Dataset.name == ref.name, session.seen(Dataset.team)
+    )
     return session.scalars(statement.with_for_update() if lock else statement).one_or_none()
 
 

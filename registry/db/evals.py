@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from registry.db.sight import Sighted
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
 from registry.db.training_runs import STATES
 from registry.db.versions import Node
@@ -109,9 +110,11 @@ class EvalMetric(Table):
     )
 
 
-def suite_by_name(session: Session, ref: Ref) -> EvalSuite:
+def suite_by_name(session: Sighted, ref: Ref) -> EvalSuite:
     """The suite's line, or NotFound."""
-    statement = select(EvalSuite).where(EvalSuite.team == ref.team, EvalSuite.name == ref.name)
+    statement = select(EvalSuite).where(
+        EvalSuite.team == ref.team, EvalSuite.name == ref.name, session.seen(EvalSuite.team)
+    )
     found = session.scalars(statement).one_or_none()
     if found is None:
         raise NotFound(
@@ -122,7 +125,7 @@ def suite_by_name(session: Session, ref: Ref) -> EvalSuite:
     return found
 
 
-def suite_version(session: Session, ref: Ref | str) -> tuple[EvalSuiteVersion, Node]:
+def suite_version(session: Sighted, ref: Ref | str) -> tuple[EvalSuiteVersion, Node]:
     """The one suite version a reference names; a bare name means the newest."""
     if isinstance(ref, str):
         ref = parse_ref(ref)
@@ -130,7 +133,7 @@ def suite_version(session: Session, ref: Ref | str) -> tuple[EvalSuiteVersion, N
         select(EvalSuiteVersion, Node)
         .join(Node, Node.id == EvalSuiteVersion.id)
         .join(EvalSuite, EvalSuite.id == EvalSuiteVersion.suite_id)
-        .where(EvalSuite.team == ref.team, EvalSuite.name == ref.name)
+        .where(EvalSuite.team == ref.team, EvalSuite.name == ref.name, session.seen(EvalSuite.team))
         .order_by(EvalSuiteVersion.number.desc())
         .limit(1)
     )
@@ -144,9 +147,16 @@ def suite_version(session: Session, ref: Ref | str) -> tuple[EvalSuiteVersion, N
     return row[0], row[1]
 
 
-def run_by_id(session: Session, run_id: UUID, *, lock: bool = False) -> EvalRun:
-    """The eval run of that id, or NotFound."""
-    found = session.get(EvalRun, run_id, with_for_update=lock or None)
+def run_by_id(session: Sighted, run_id: UUID, *, lock: bool = False) -> EvalRun:
+    """The eval run of that id, or NotFound; it belongs to the team of the version it measures."""
+    statement = (
+        select(EvalRun)
+        .join(Node, Node.id == EvalRun.subject_id)
+        .where(EvalRun.id == run_id, session.seen(Node.team))
+    )
+    found = session.scalars(
+        statement.with_for_update(of=EvalRun) if lock else statement
+    ).one_or_none()
     if found is None:
         raise NotFound(
             "eval-run-unknown", f"There is no eval run {run_id}.", "See countersign eval ls."
@@ -169,9 +179,11 @@ def newest_success(session: Session, subject_id: UUID, suite_version_id: UUID) -
     return session.scalars(statement).one_or_none()
 
 
-def line(session: Session, ref: Ref, *, lock: bool = False) -> EvalSuite | None:
+def line(session: Sighted, ref: Ref, *, lock: bool = False) -> EvalSuite | None:
     """The suite's line, if there is one."""
-    statement = select(EvalSuite).where(EvalSuite.team == ref.team, EvalSuite.name == ref.name)
+    statement = select(EvalSuite).where(
+        EvalSuite.team == ref.team, EvalSuite.name == ref.name, session.seen(EvalSuite.team)
+    )
     return session.scalars(statement.with_for_update() if lock else statement).one_or_none()
 
 

@@ -44,6 +44,11 @@ CONSTRAINTS: dict[str, tuple[str, str, str]] = {
         "This has been recalled already.",
         "Nothing more is needed.",
     ),
+    "pk_deprecation": (
+        "already-deprecated",
+        "This has been deprecated already.",
+        "Nothing more is needed.",
+    ),
     "uq_route_generation_open": (
         "stale-generation",
         "Somebody changed this channel at the same moment.",

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, select, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from registry.db.datasets import Dataset
+from registry.db.sight import Sighted
 from registry.db.table import Id, Moment, Table, one_of
+from registry.db.versions import Line, Node
 from registry.errors import NotFound
 from registry.rules.retention import STANDARD, Need, Terms
 
@@ -159,10 +162,21 @@ def needs(session: Session, node_id: UUID) -> tuple[Need, ...]:
     )
 
 
-def hold_by_number(session: Session, number: int, *, lock: bool = False) -> LegalHold:
+def hold_by_number(session: Sighted, number: int, *, lock: bool = False) -> LegalHold:
     """The hold of that number, or NotFound."""
-    statement = select(LegalHold).where(LegalHold.number == number)
-    found = session.scalars(statement.with_for_update() if lock else statement).one_or_none()
+    statement = (
+        select(LegalHold)
+        .outerjoin(Node, Node.id == LegalHold.node_id)
+        .outerjoin(Line, Line.id == LegalHold.line_id)
+        .outerjoin(Dataset, Dataset.id == LegalHold.dataset_id)
+        .where(
+            LegalHold.number == number,
+            session.seen(func.coalesce(Node.team, Line.team, Dataset.team)),
+        )
+    )
+    found = session.scalars(
+        statement.with_for_update(of=LegalHold) if lock else statement
+    ).one_or_none()
     if found is None:
         raise NotFound(
             "hold-unknown", f"There is no legal hold {number}.", "See countersign hold ls."
@@ -179,7 +193,8 @@ OVERDUE = text(
     where v.state = 'draft' and (cast(:only as uuid) is null or v.id = :only)
       and v.created_at + coalesce(c.draft_days, 30) * interval '24 hours' <= clock_timestamp()
       and not exists (select from holds_on(v.id))
-      and not exists (select from training_run t where t.id = v.training_run_id and t.state in ('queued', 'running'))
+      and not exists (select from training_run t
+                      where t.id = v.training_run_id and t.state in ('queued', 'running'))
     union all
     select v.id from dataset_version v join dataset d on d.id = v.dataset_id
     left join retention_class c on c.id = class_of(d.team, 'dataset', d.name, 'infinity')

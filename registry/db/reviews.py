@@ -21,8 +21,10 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.db.policies import PolicyVersion
+from registry.db.sight import Sighted
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
 from registry.db.use_cases import UseCase
+from registry.db.versions import Node
 from registry.errors import NotFound
 from registry.rules.refs import ENVIRONMENTS
 
@@ -91,10 +93,16 @@ class Vote(Table):
     )
 
 
-def by_number(session: Session, number: int, *, lock: bool = False) -> Review:
+def by_number(session: Sighted, number: int, *, lock: bool = False) -> Review:
     """The review of that number, or NotFound."""
-    statement = select(Review).where(Review.number == number)
-    found = session.scalars(statement.with_for_update() if lock else statement).one_or_none()
+    statement = (
+        select(Review)
+        .join(Node, Node.id == Review.version_id)
+        .where(Review.number == number, session.seen(Node.team))
+    )
+    found = session.scalars(
+        statement.with_for_update(of=Review) if lock else statement
+    ).one_or_none()
     if found is None:
         raise NotFound(
             "review-unknown", f"There is no review {number}.", "See countersign review ls."

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, select, text
 from sqlalchemy.dialects.postgresql import ExcludeConstraint
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column, validates
 
 from registry.db.table import Id, Moment, Table, one_of
-from registry.errors import NotFound
+from registry.rules.channels import unknown
 from registry.rules.refs import ENVIRONMENTS
-from registry.rules.rollouts import Stable
+from registry.rules.rollouts import TERMINAL, State, advance
 
-STATES = (
-    "pending",
-    "shadowing",
-    "canary",
-    "paused",
-    "inconclusive",
-    "promoting",
-    "succeeded",
-    "aborted",
-    "rolled_back",
-    "expired",
-    "superseded",
-)
-ACTIVE = "'pending', 'shadowing', 'canary', 'paused', 'inconclusive', 'promoting'"
+ACTIVE = ", ".join(f"'{state}'" for state in State if state not in TERMINAL)
 
 
 class Channel(Table):
@@ -51,7 +38,10 @@ class Channel(Table):
 
 
 class Rollout(Table):
-    """One version's way into a channel. A retry is a new row."""
+    """One version's way into a channel. A retry is a new row.
+
+    Whoever assigns `state` goes by the transition table; Refused `illegal-transition` otherwise.
+    """
 
     __tablename__ = "rollout"
     id: Mapped[Id]
@@ -65,7 +55,7 @@ class Rollout(Table):
     started_at: Mapped[Moment]
     ended_at: Mapped[datetime | None]
     __table_args__ = (
-        CheckConstraint(one_of("state", *STATES), name="state"),
+        CheckConstraint(one_of("state", *State), name="state"),
         CheckConstraint("weight_bp between 0 and 10000", name="weight"),
         CheckConstraint(f"state in ({ACTIVE}) or weight_bp = 0", name="terminal_weight"),
         CheckConstraint(f"(state in ({ACTIVE})) = (ended_at is null)", name="ended"),
@@ -77,6 +67,14 @@ class Rollout(Table):
             postgresql_where=text(f"state in ({ACTIVE})"),
         ),
     )
+
+    @validates("state")
+    def _advanced(self, _: str, to: State) -> str:
+        return (advance(State(self.state), to) if self.state else to).value
+
+    def end(self, state: State, at: datetime) -> None:
+        """Come to a terminal state; what has ended takes no traffic."""
+        self.state, self.weight_bp, self.ended_at = state, 0, at
 
 
 class RouteGeneration(Table):
@@ -150,11 +148,7 @@ def channel(
     """The channel, or NotFound; lock it first of all rows a delivery command locks."""
     found = find_channel(session, line_id, environment, name, lock=lock)
     if found is None:
-        raise NotFound(
-            "channel-unknown",
-            f"Nothing was ever started on channel '{name}' in {environment}.",
-            "Start one with countersign canary start REF --env E --share P.",
-        )
+        raise unknown(environment, name)
     return found
 
 
@@ -182,128 +176,46 @@ def active_rollout(session: Session, channel_id: UUID) -> Rollout | None:
     return session.scalars(statement).one_or_none()
 
 
-def taken_off(session: Session, present: RouteGeneration) -> UUID | None:
-    """The stable version that the channel's present generation rolled back from; None when it was
-    no such rollback.
-    """
-    if present.kind != "rollback":
-        return None
-    before = select(RouteGeneration.stable_version_id).where(
-        RouteGeneration.channel_id == present.channel_id,
-        RouteGeneration.generation == present.generation - 1,
-    )
-    version = session.scalar(before)
-    return version if version != present.stable_version_id else None
-
-
-def generations(session: Session, channel_id: UUID) -> list[RouteGeneration]:
-    """The channel's whole history, oldest first."""
-    statement = (
-        select(RouteGeneration)
-        .where(RouteGeneration.channel_id == channel_id)
-        .order_by(RouteGeneration.generation)
-    )
-    return list(session.scalars(statement))
-
-
 @dataclass(frozen=True, slots=True)
-class Stood:
-    """A version that stood as stable on a channel; `stable` is what the rule `rollback_target` asks
-    of it.
+class Route:
+    """What a channel's next generation serves, why it comes (`kind`), and by whose act.
+
+    `reason` is a commitment; a route that names no version at all kills the channel.
     """
 
-    version_id: UUID
-    is_base: bool
-    stable: Stable
+    kind: str
+    stable: UUID | None
+    rollout: UUID | None
+    actor: UUID | None
+    reason: str
+    candidate: UUID | None = None
+    weight_bp: int = 0
+    salt: str = ""
 
 
-STABLES = text(
-    # `left`: what ended a version's last stand as stable was a rollback or a recall, not a better
-    # version.
+def append(session: Session, place: Channel, route: Route, at: datetime) -> RouteGeneration:
+    """Close the channel's open generation and open the next one at the same instant, so that as-of
+    queries meet no gap; lock the channel first.
     """
-    with route as (
-        select g.channel_id, g.generation, g.stable_version_id as version_id,
-               lead(g.kind) over later in ('rollback', 'recall')
-                   and lead(g.stable_version_id) over later is distinct from g.stable_version_id as pushed,
-               g.kind = 'promote' and coalesce(r.state, 'succeeded') = 'succeeded' as promoted
-        from route_generation g left join rollout r on r.id = g.rollout_id
-        where g.channel_id = any(:channels)
-        window later as (partition by g.channel_id order by g.generation)
-    ), stood as (
-        select channel_id, version_id, max(generation) as newest, bool_or(promoted) as succeeded,
-               coalesce((array_agg(pushed order by generation desc))[1], false) as was_left
-        from route where version_id is not null group by channel_id, version_id
-    )
-    select s.channel_id, s.version_id, n.ref, v.id = c.base_version_id as is_base,
-           coalesce(v.base_root, '') as base_root, s.succeeded, s.was_left, v.state = 'recalled' as recalled,
-           a.id is not null as approved, coalesce(a.expires_at <= clock_timestamp(), false) as expired
-    from stood s join channel c on c.id = s.channel_id join version v on v.id = s.version_id
-    join node n on n.id = v.id
-    left join review a on a.version_id = v.id and a.environment = c.environment and a.state = 'approved'
-    order by s.channel_id, s.newest
-    """
-)
-
-
-def stables(session: Session, channel: Channel) -> list[Stood]:
-    """Every version that ever stood as stable on this channel, once, by its last stand, newest
-    last.
-    """
-    return stables_of(session, [channel.id]).get(channel.id, [])
-
-
-def stables_of(session: Session, channels: list[UUID]) -> dict[UUID, list[Stood]]:
-    """The same for many channels in one statement, by channel id."""
-    found: dict[UUID, list[Stood]] = {}
-    for row in session.execute(STABLES, {"channels": channels}):
-        stable = Stable(
-            row.ref,
-            row.base_root,
-            succeeded=row.succeeded,
-            left=row.was_left,
-            approved=row.approved,
-            expired=row.expired,
-            recalled=row.recalled,
-        )
-        found.setdefault(row.channel_id, []).append(Stood(row.version_id, row.is_base, stable))
-    return found
-
-
-def append(
-    session: Session,
-    place: Channel,
-    present: RouteGeneration | None,
-    *,
-    kind: str,
-    stable: UUID | None,
-    candidate: UUID | None,
-    weight_bp: int,
-    salt: str,
-    killed: bool,
-    rollout_id: UUID | None,
-    actor_id: UUID | None,
-    reason: str,
-    at: datetime,
-) -> RouteGeneration:
-    """Close the channel's open generation and open the next one at the same instant; lock the
-    channel first.
-    """
+    present = open_generation(session, place.id)
     if present is not None:
+        # Time moves forward on a channel even where a machine's clock was set back.
+        at = max(at, present.valid_from + timedelta(microseconds=1))
         present.valid_to = at
         session.flush()
     generation = RouteGeneration(
         id=uuid4(),
         channel_id=place.id,
         generation=present.generation + 1 if present else 1,
-        kind=kind,
-        stable_version_id=stable,
-        candidate_version_id=candidate,
-        weight_bp=weight_bp,
-        salt=salt,
-        killed=killed,
-        rollout_id=rollout_id,
-        actor_id=actor_id,
-        reason_commitment=reason,
+        kind=route.kind,
+        stable_version_id=route.stable,
+        candidate_version_id=route.candidate,
+        weight_bp=route.weight_bp,
+        salt=route.salt,
+        killed=route.stable is None and route.candidate is None,
+        rollout_id=route.rollout,
+        actor_id=route.actor,
+        reason_commitment=route.reason,
         valid_from=at,
         valid_to=None,
     )

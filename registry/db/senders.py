@@ -7,7 +7,7 @@ what is said of bytes nobody ever sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -18,10 +18,11 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from registry.blobs.drafts import check
 from registry.blobs.store import Blobs
 from registry.db.store import Store
-from registry.db.table import Moment, Table
+from registry.db.table import Moment, Table, one_of
 from registry.errors import Unverified
 from registry.rules import pulls
 from registry.rules.actors import Actor, Role
+from registry.rules.versions import USABLE
 
 YOUNG = timedelta(hours=1)
 """Far less than a collection's grace; most who ask again do so at once, and then nothing is to be
@@ -52,13 +53,15 @@ class BlobSender(Table):
 # `pulls.refusal` in SQL, for all who work on versions: what gateways alone may load is nobody's to
 # name.
 STRANGE = text(
-    """
+    f"""
     select d.id from unnest(cast(:digests as text[])) as d (id)
-    where not exists (select from blob_sender s where s.id = d.id and s.account_id = :account and s.whole)
+    where not exists (
+        select from blob_sender s where s.id = d.id and s.account_id = :account and s.whole)
     and not exists (
-        select from version_file f join version v on v.id = f.version_id join line l on l.id = v.line_id
+        select from version_file f
+        join version v on v.id = f.version_id join line l on l.id = v.line_id
         where f.blob_id = d.id and (:everywhere or l.team = any(:teams))
-        and (v.state in ('registered', 'deprecated')
+        and ({one_of("v.state", *USABLE)}
              or (v.state = 'draft' and (:reviews or v.created_by = :account))))
     and not exists (
         select from dataset_version r join node n on n.id = r.id
@@ -138,15 +141,25 @@ def strange(session: Session, actor: Actor, digests: Sequence[str]) -> set[str]:
 
 
 def must_have(store: Store, blobs: Blobs, actor: Actor, wanted: Iterable[Named]) -> None:
-    """Unverified (`blob-missing`) for the first that is not here, or is not this actor's to name:
-    told in one way.
-
-    The store is not even asked about bytes that are not his, so the answer takes no longer where
-    there are some.
-    """
-    wanted = [(what, check(digest), size) for what, digest, size in wanted]
+    """Unverified (`blob-missing`) for the first that is missing or not this actor's to name."""
+    wanted = checked(wanted)
     with store.read(actor) as session:
         not_his = strange(session, actor, [digest for _, digest, _ in wanted])
+    must_be_here(blobs, wanted, not_his)
+
+
+def checked(wanted: Iterable[Named]) -> list[Named]:
+    """The same, each digest well formed, or Invalid."""
+    return [(what, check(digest), size) for what, digest, size in wanted]
+
+
+def must_be_here(blobs: Blobs, wanted: Iterable[Named], not_his: Collection[str]) -> None:
+    """Unverified (`blob-missing`) for the first that is missing or among the `strange`: both are
+    answered in one way.
+
+    The store is not even asked about strange bytes, so the answer takes no longer where there are
+    some.
+    """
     for what, digest, size in wanted:
         if digest in not_his or not blobs.has(digest) or size not in (None, blobs.size(digest)):
             at_that_size = "" if size is None else " at that size"

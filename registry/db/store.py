@@ -24,6 +24,7 @@ from sqlalchemy.orm import ORMExecuteState, Session
 from registry import log
 from registry.db.audit import Event, EventRow
 from registry.db.refusals import named
+from registry.db.sight import Sighted
 from registry.db.table import Table
 from registry.documents import canonical
 from registry.errors import (
@@ -100,7 +101,7 @@ class Tx:
     """One open business transaction: gets, adds, locks, audits and defers; nothing else."""
 
     def __init__(
-        self, session: Session, actor: Actor, action: Action, team: str | None, now: datetime
+        self, session: Sighted, actor: Actor, action: Action, team: str | None, now: datetime
     ) -> None:
         self.session = session
         self.actor = actor
@@ -109,6 +110,7 @@ class Tx:
         self.now = now
         self.subject: str | None = None
         self.facts: dict[str, Any] = {}
+        self.changed = True
         self.touched: dict[tuple[str, str], Table | None] = {}
 
     def within(self, team: str) -> None:
@@ -151,6 +153,13 @@ class Tx:
         self.subject = subject
         self.facts = facts
 
+    def unchanged(self, subject: str, /) -> None:
+        """Say that what was asked for is there already: nothing was written, so the log gets no
+        entry.
+        """
+        self.subject = subject
+        self.changed = False
+
     def defer(self, job: str, *, at: datetime | None = None, **arguments: Any) -> None:
         """Queue a background job by name on this very connection: it exists if and only if this
         commits.
@@ -178,15 +187,11 @@ class Store:
         self.engine = engine
 
     @contextmanager
-    def read(self, actor: Actor) -> Iterator[Session]:
-        """A snapshot PostgreSQL itself keeps read-only; rows of teams the actor cannot see are the
-        query's to hide.
+    def read(self, actor: Actor) -> Iterator[Sighted]:
+        """A snapshot that PostgreSQL itself keeps read-only, in which loaders answer only what the
+        actor may see.
         """
-        with (
-            self._named(),
-            Session(self.engine, expire_on_commit=False) as session,
-            session.begin(),
-        ):
+        with self._named(), Sighted(self.engine, actor) as session, session.begin():
             session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
             yield session
 
@@ -227,11 +232,7 @@ class Store:
         outcome = "fault"
         tx: Tx | None = None
         try:
-            with (
-                self._named(),
-                Session(self.engine, expire_on_commit=False) as session,
-                session.begin(),
-            ):
+            with self._named(), Sighted(self.engine, actor) as session, session.begin():
                 now = session.execute(select(func.clock_timestamp())).scalar_one()
                 require(actor, action, team, now)
                 tx = Tx(session, actor, action, team, now)
@@ -239,24 +240,25 @@ class Store:
                 event.listen(session, "do_orm_execute", _read_anew)
                 yield tx
                 session.flush()
-                if tx.subject is None:
+                if tx.subject is None or (tx.touched and not tx.changed):
                     raise Fault(
                         "unaudited-write",
                         f"{action.value} changed the registry without an audit entry.",
                         "This is our fault; nothing was stored.",
                     )
                 subject = tx.subject
-                _record(
-                    session,
-                    actor,
-                    action.value,
-                    tx.subject,
-                    tx.team,
-                    "done",
-                    tx.facts,
-                    tx.touched,
-                    now,
-                )
+                if tx.changed:
+                    _record(
+                        session,
+                        actor,
+                        action.value,
+                        tx.subject,
+                        tx.team,
+                        "done",
+                        tx.facts,
+                        tx.touched,
+                        now,
+                    )
                 # Deferred triggers speak now, as ordinary errors, and not out of COMMIT.
                 session.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
             outcome = "done"

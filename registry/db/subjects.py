@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -11,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from registry.db import datasets, retention, tombstones, versions
 from registry.db.datasets import Dataset, DatasetVersion
+from registry.db.sight import Sighted
 from registry.db.versions import Line, Node, Version
 from registry.errors import Invalid, NotFound
 from registry.rules.refs import Ref, parse_ref
@@ -32,24 +32,22 @@ class Subject:
         return self.node.ref.removeprefix(PREFIX)
 
 
-def by_ref(
-    session: Session, ref: str, *, teams: Collection[str] | None, gone: bool = False
-) -> Subject:
+def by_ref(session: Sighted, ref: str, *, gone: bool = False) -> Subject:
     """What a reference names; `dataset:` before it means a data set. Invalid when it would name one
     of each.
 
     Nothing done here is easily undone: better ask again than take the wrong one.
     """
     if ref.startswith(PREFIX):
-        return _dataset(session, parse_ref(ref.removeprefix(PREFIX)), teams, gone)
+        return _dataset(session, parse_ref(ref.removeprefix(PREFIX)), gone)
     wanted = parse_ref(ref)
     try:
-        version, line, node = versions.by_ref(session, wanted, teams=teams, gone=gone)
+        version, line, node = versions.by_ref(session, wanted, gone=gone)
     except NotFound as unknown:
         if unknown.kind == "deleted":
             raise
         try:
-            return _dataset(session, wanted, teams, gone)
+            return _dataset(session, wanted, gone)
         except NotFound as neither:
             if neither.kind == "deleted":
                 raise
@@ -59,7 +57,7 @@ def by_ref(
                 "See countersign adapter ls, countersign base ls and countersign dataset ls.",
             ) from None
     try:
-        _dataset(session, wanted, teams, gone=True)
+        _dataset(session, wanted, gone=True)
     except NotFound:
         return Subject(version, line, node)
     raise Invalid(
@@ -69,8 +67,8 @@ def by_ref(
     )
 
 
-def _dataset(session: Session, ref: Ref, teams: Collection[str] | None, gone: bool) -> Subject:
-    version, node = datasets.by_ref(session, ref, teams=teams, gone=gone)
+def _dataset(session: Sighted, ref: Ref, gone: bool) -> Subject:
+    version, node = datasets.by_ref(session, ref, gone=gone)
     return Subject(version, session.get_one(Dataset, version.dataset_id), node)
 
 
@@ -87,19 +85,18 @@ def by_id(session: Session, node_id: UUID, *, lock: bool = False) -> Subject:
     return Subject(row, line, session.get_one(Node, node_id))
 
 
-def line_by_name(session: Session, name: str, *, teams: Collection[str] | None) -> Line | Dataset:
+def line_by_name(session: Sighted, name: str) -> Line | Dataset:
     """The line or data set of that name; `dataset:` before it means a data set. Invalid when there
     is one of each.
     """
     ref = parse_ref(name.removeprefix(PREFIX))
-    visible = teams is None or ref.team in teams
     line = session.scalars(
-        select(Line).where(Line.team == ref.team, Line.name == ref.name)
+        select(Line).where(Line.team == ref.team, Line.name == ref.name, session.seen(Line.team))
     ).one_or_none()
     dataset = datasets.line(session, ref)
     if name.startswith(PREFIX):
         line = None
-    if not visible or (line is None and dataset is None):
+    if line is None and dataset is None:
         raise NotFound(
             "line-unknown", f"There is no line or data set '{name[:120]}'.", "Check the name."
         )

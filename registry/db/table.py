@@ -23,8 +23,6 @@ NAMING = {
 
 Id = Annotated[UUID, mapped_column(primary_key=True, default=uuid4)]
 Moment = Annotated[datetime, mapped_column(DateTime(timezone=True))]
-Document = Annotated[dict[str, Any], mapped_column(JSONB)]
-Hex = Annotated[str, mapped_column(Text)]
 
 
 class Table(DeclarativeBase):

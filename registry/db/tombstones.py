@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.db.table import Moment, Table, one_of
 from registry.errors import NotFound
+from registry.rules.versions import State
 
 HOW = ("deleted", "discarded", "expired")
 
@@ -27,7 +28,9 @@ class Tombstone(Table):
     at: Mapped[Moment]
     __table_args__ = (
         CheckConstraint(one_of("how", *HOW), name="how"),
-        CheckConstraint(one_of("was", "draft", "registered", "deprecated", "recalled"), name="was"),
+        CheckConstraint(
+            one_of("was", *(state for state in State if state is not State.DELETED)), name="was"
+        ),
     )
 
 

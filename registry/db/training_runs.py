@@ -6,11 +6,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.db.accounts import SigningKey
+from registry.db.sight import Sighted
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
+from registry.db.versions import Line
 from registry.errors import NotFound, Refused, Unverified
 from registry.proof import keys
 from registry.proof.keys import Context
@@ -72,9 +74,16 @@ class Lease(Table):
     progress: Mapped[dict[str, Any]]
 
 
-def by_id(session: Session, run_id: UUID, *, lock: bool = False) -> TrainingRun:
-    """The training run of that id, or NotFound."""
-    found = session.get(TrainingRun, run_id, with_for_update=lock or None)
+def by_id(session: Sighted, run_id: UUID, *, lock: bool = False) -> TrainingRun:
+    """The training run of that id, or NotFound; it belongs to the team of its adapter."""
+    statement = (
+        select(TrainingRun)
+        .join(Line, Line.id == TrainingRun.line_id)
+        .where(TrainingRun.id == run_id, session.seen(Line.team))
+    )
+    found = session.scalars(
+        statement.with_for_update(of=TrainingRun) if lock else statement
+    ).one_or_none()
     if found is None:
         raise NotFound(
             "training-run-unknown", f"There is no training run {run_id}.", "See countersign run ls."

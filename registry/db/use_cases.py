@@ -6,8 +6,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint, select
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
+from registry.db.sight import Sighted
 from registry.db.table import Id, Moment, Table, one_of
 from registry.errors import NotFound
 from registry.rules.refs import parse_line
@@ -37,10 +38,12 @@ class UseCase(Table):
         return f"{self.team}/{self.name}"
 
 
-def by_name(session: Session, name: str) -> UseCase:
+def by_name(session: Sighted, name: str) -> UseCase:
     """The use case `team/name`, or NotFound."""
     ref = parse_line(name)
-    statement = select(UseCase).where(UseCase.team == ref.team, UseCase.name == ref.name)
+    statement = select(UseCase).where(
+        UseCase.team == ref.team, UseCase.name == ref.name, session.seen(UseCase.team)
+    )
     found = session.scalars(statement).one_or_none()
     if found is None:
         raise NotFound(

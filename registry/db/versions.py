@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -27,13 +25,14 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
 from registry.db import tombstones
+from registry.db.sight import Sighted
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
 from registry.errors import Invalid, NotFound, Refused, Unverified
-from registry.rules.refs import NAME, Ref, commit, parse_ref
+from registry.rules.refs import NAME, PINNED, Ref, commit, parse_ref
+from registry.rules.versions import STANDING, State, usable
 
 KINDS = ("base", "adapter", "checkpoint")
-STATES = ("draft", "registered", "deprecated", "recalled", "deleted")
-STANDING = "state in ('draft', 'registered', 'deprecated')"
+STATES = tuple(State)
 NUMBERED = (
     "(number is null) = (state = 'draft') or (number is null and state in ('recalled', 'deleted'))"
 )
@@ -75,6 +74,7 @@ class Line(Table):
     __table_args__ = (
         UniqueConstraint("team", "name"),
         CheckConstraint(one_of("kind", *KINDS), name="kind"),
+        CheckConstraint(f"name !~ '^{PINNED.pattern}$'", name="name"),
     )
 
     @property
@@ -130,7 +130,7 @@ class Version(Table):
             "line_id",
             "manifest_digest",
             unique=True,
-            postgresql_where=text(STANDING),
+            postgresql_where=text(one_of("state", *STANDING)),
         ),
         Index(
             "ix_version_manifest_digest",
@@ -159,9 +159,11 @@ class VersionFile(Table):
     )
 
 
-def line(session: Session, ref: Ref, *, lock: bool = False) -> Line:
+def line(session: Sighted, ref: Ref, *, lock: bool = False) -> Line:
     """The line of that name, or NotFound; lock it before numbering a version."""
-    statement = select(Line).where(Line.team == ref.team, Line.name == ref.name)
+    statement = select(Line).where(
+        Line.team == ref.team, Line.name == ref.name, session.seen(Line.team)
+    )
     found = session.scalars(statement.with_for_update() if lock else statement).one_or_none()
     if found is None:
         raise NotFound(
@@ -172,31 +174,17 @@ def line(session: Session, ref: Ref, *, lock: bool = False) -> Line:
     return found
 
 
-def new_or_old(session: Session, ref: Ref) -> Line:
-    """The line of that name, locked; NotFound leaves the name to this transaction alone, until it
-    ends.
-    """
-    with suppress(NotFound):
-        return line(session, ref, lock=True)
-    session.execute(
-        text("select pg_advisory_xact_lock(hashtextextended(:line, 8))"), {"line": ref.line}
-    )
-    return line(session, ref, lock=True)
-
-
 def by_ref(
-    session: Session,
+    session: Sighted,
     ref: Ref | str,
     *,
     lock: bool = False,
     share: bool = False,
-    teams: Collection[str] | None = None,
     gone: bool = False,
 ) -> tuple[Version, Line, Node]:
     """The one version a reference names; a bare line means its newest registered version.
 
-    `teams` hides the versions of all others: what may not be seen answers just as what is not
-    there. What was deleted is NotFound `deleted`, unless `gone` asks for it too.
+    What was deleted is NotFound `deleted`, unless `gone` asks for it too.
     """
     if isinstance(ref, str):
         ref = parse_ref(ref)
@@ -204,9 +192,8 @@ def by_ref(
         select(Version, Line, Node)
         .join(Line, Line.id == Version.line_id)
         .join(Node, Node.id == Version.id)
+        .where(session.seen(Line.team))
     )
-    if teams is not None:
-        statement = statement.where(Line.team.in_(teams))
     if ref.team is not None:
         statement = statement.where(Line.team == ref.team, Line.name == ref.name)
     if ref.number is not None:
@@ -313,11 +300,7 @@ def of_bytes(
     )
     found = session.execute(statement).all()
     recalled = next((node for version, node, _ in found if version.state == "recalled"), None)
-    same = (
-        (version, node)
-        for version, node, its in found
-        if its and version.state in ("registered", "deprecated")
-    )
+    same = ((version, node) for version, node, its in found if its and usable(version.state))
     return recalled, next(same, None)
 
 
@@ -412,9 +395,7 @@ def exchange_files(
     session.flush()
 
 
-def roots_named(
-    session: Session, name: str, revision: str | None, *, teams: Collection[str] | None
-) -> list[str]:
+def roots_named(session: Sighted, name: str, revision: str | None) -> list[str]:
     """The base roots of what `team/name`, `team/name@v1` or the Hub dialect's `team/name.v1` may
     mean at a revision.
 
@@ -426,10 +407,10 @@ def roots_named(
     team, _, called = line.partition("/")
     if not NAME.fullmatch(team) or not NAME.fullmatch(called):
         return []
-    pinned = re.fullmatch(r"(.+)\.v([1-9][0-9]{0,8})", called)
-    rows = _roots(session, team, called, teams)
+    pinned = PINNED.fullmatch(called)
+    rows = _roots(session, team, called)
     if not rows and pinned is not None:
-        rows, selector, at = _roots(session, team, pinned[1], teams), f"v{pinned[2]}", "@"
+        rows, selector, at = _roots(session, team, pinned[1]), f"v{pinned[2]}", "@"
     meant = [
         root
         for number, manifest, root in rows
@@ -438,9 +419,7 @@ def roots_named(
     return sorted(set(meant or [root for _, _, root in rows]))
 
 
-def _roots(
-    session: Session, team: str, name: str, teams: Collection[str] | None
-) -> list[tuple[int | None, str, str]]:
+def _roots(session: Sighted, team: str, name: str) -> list[tuple[int | None, str, str]]:
     statement = (
         select(Version.number, Version.manifest_digest, Version.base_root)
         .join(Line, Line.id == Version.line_id)
@@ -449,10 +428,9 @@ def _roots(
             Line.name == name,
             Line.kind != "adapter",
             Version.base_root.is_not(None),
+            session.seen(Line.team),
         )
     )
-    if teams is not None:
-        statement = statement.where(Line.team.in_(teams))
     return [
         (row.number, row.manifest_digest, row.base_root or "") for row in session.execute(statement)
     ]

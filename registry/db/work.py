@@ -4,7 +4,8 @@ queue.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,9 +13,11 @@ from uuid import UUID
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from registry.db import evals, training_runs
 from registry.db.evals import EvalRun
+from registry.db.sight import Sighted
 from registry.db.training_runs import Lease, TrainingRun
-from registry.db.versions import Line, Version
+from registry.db.versions import Line, Node, Version
 from registry.errors import NotFound
 
 Run = TrainingRun | EvalRun
@@ -31,17 +34,17 @@ def subject(run: Run) -> str:
     return f"{'training-run' if isinstance(run, TrainingRun) else 'eval-run'}:{run.id}"
 
 
-def any_queued(session: Session, teams: Collection[str] | None) -> bool:
-    """Is there work waiting in these teams (None: all)?"""
-    return any(session.execute(statement.limit(1)).first() for statement in _queued(teams))
+def any_queued(session: Sighted) -> bool:
+    """Is there work waiting?"""
+    return any(session.execute(statement.limit(1)).first() for statement in _queued(session))
 
 
-def take_queued(session: Session, teams: Collection[str] | None) -> tuple[Run, str] | None:
+def take_queued(session: Sighted) -> tuple[Run, str] | None:
     """Lock the oldest waiting work, past any that others are just taking; training before evals of
     the same age.
     """
     waiting: list[tuple[Run, str]] = []
-    for statement, table in zip(_queued(teams), (TrainingRun, EvalRun), strict=True):
+    for statement, table in zip(_queued(session), (TrainingRun, EvalRun), strict=True):
         row = session.execute(
             statement.limit(1).with_for_update(of=table, skip_locked=True)
         ).first()
@@ -50,7 +53,7 @@ def take_queued(session: Session, teams: Collection[str] | None) -> tuple[Run, s
     return min(waiting, key=lambda pair: pair[0].created_at) if waiting else None
 
 
-def _queued(teams: Collection[str] | None) -> Iterator[Select[Any, str]]:
+def _queued(session: Sighted) -> Iterator[Select[Any, str]]:
     training = select(TrainingRun, Line.team).join(Line, Line.id == TrainingRun.line_id)
     evaluation = (
         select(EvalRun, Line.team)
@@ -58,27 +61,29 @@ def _queued(teams: Collection[str] | None) -> Iterator[Select[Any, str]]:
         .join(Line, Line.id == Version.line_id)
     )
     for statement, table in ((training, TrainingRun), (evaluation, EvalRun)):
-        ready = statement.where(table.state == "queued").order_by(table.created_at)
-        yield ready if teams is None else ready.where(Line.team.in_(teams))
+        waiting = statement.where(table.state == "queued", session.seen(Line.team))
+        yield waiting.order_by(table.created_at)
 
 
-def by_id(session: Session, run_id: UUID, *, lock: bool = False) -> tuple[Run, str]:
-    """The training run or eval run of that id, and its team."""
-    run = session.get(TrainingRun, run_id, with_for_update=lock or None)
-    if run is not None:
-        return run, session.get_one(Line, run.line_id).team
-    evaluation = session.get(EvalRun, run_id, with_for_update=lock or None)
-    if evaluation is None:
+def by_id(session: Sighted, run_id: UUID, *, lock: bool = False) -> tuple[Run, str]:
+    """The training run or eval run of that id, and its team; or NotFound."""
+    run: Run
+    try:
+        with suppress(NotFound):
+            run = training_runs.by_id(session, run_id, lock=lock)
+            return run, session.get_one(Line, run.line_id).team
+        run = evals.run_by_id(session, run_id, lock=lock)
+    except NotFound:
         raise NotFound(
             "work-unknown", f"There is no training run or eval run {run_id}.", "Check the id."
-        )
-    line_id = session.get_one(Version, evaluation.subject_id).line_id
-    return evaluation, session.get_one(Line, line_id).team
+        ) from None
+    return run, session.get_one(Node, run.subject_id).team
 
 
-def state_of(session: Session, run_id: UUID) -> str:
-    """The state of a training run or eval run."""
-    return by_id(session, run_id)[0].state
+def state_of(session: Session, lease: Lease) -> str:
+    """The state of the training run or eval run that is leased."""
+    run = session.get(TrainingRun, lease.id) or session.get_one(EvalRun, lease.id)
+    return run.state
 
 
 def lost(session: Session) -> list[UUID]:

@@ -16,6 +16,7 @@ from registry.client import Countersign
 from registry.client.blobs import hash_file
 from registry.documents.canonical import digest
 from registry.errors import Conflict, Unverified
+from registry.proof.private_files import sync_folder, write_private
 from registry.views.rollouts import ArmView
 
 
@@ -89,7 +90,7 @@ class Cache:
                     "registry.",
                 )
             partial.rename(home)
-            sync(self.root)
+            sync_folder(self.root)
             return home
 
 
@@ -130,26 +131,3 @@ def holds(directory: Path, arm: ArmView) -> bool:
     if any(path.is_symlink() or not path.is_file() for path in there):
         return False
     return {path.relative_to(directory).as_posix(): hash_file(path) for path in there} == wanted
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a 0600 file at once: a reader, or a crash, sees the old content or the new, never a
-    part.
-    """
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    sync(path.parent)
-
-
-def sync(directory: Path) -> None:
-    """Make a rename in this directory survive a power cut."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

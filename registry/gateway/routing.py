@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from registry.client import Countersign
 from registry.errors import Fault, NotFound, RegistryError, Unavailable
 from registry.gateway.aside import aside
-from registry.gateway.cache import write_private
+from registry.proof.private_files import write_private
 from registry.views.rollouts import ArmView, RoutingEntry, RoutingView
 
 log = logging.getLogger("registry.gateway")

@@ -34,7 +34,8 @@ from psycopg import sql
 
 from registry.errors import Conflict, Unavailable
 from registry.postgres.directories import Quarters, cannot_start, own, undisturbed
-from registry.postgres.home import Lock, claim, write_private
+from registry.postgres.home import Lock, claim
+from registry.proof.private_files import write_private
 
 Login = Literal["owner", "app", "sequencer", "reader", "mlflow", "superuser"]
 
@@ -199,10 +200,9 @@ class Cluster:
         by argv.
         """
         database = database or ("mlflow" if login == "mlflow" else "countersign")
-        return (
-            f"postgresql+psycopg://{ROLES[login]}:{self._password(login)}@/{quote(database, safe='')}"
-            f"?host={quote(str(self.quarters.sockets()), safe='/')}&port={SETTINGS['port']}"
-        )
+        login_and_password = f"{ROLES[login]}:{self._password(login)}"
+        socket = f"host={quote(str(self.quarters.sockets()), safe='/')}&port={SETTINGS['port']}"
+        return f"postgresql+psycopg://{login_and_password}@/{quote(database, safe='')}?{socket}"
 
     def create_database(self, name: str, template: str | None = None) -> None:
         """Create a database of countersign_owner, open to our roles alone; `template` copies

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from registry.errors import Unavailable
-from registry.postgres.home import write_private
+from registry.proof.private_files import write_private
 
 SOCKET_PATH_LIMIT = 107  # bytes of sun_path without its closing zero, unix(7)
 SOCKET_NAME = ".s.PGSQL.5432"

@@ -43,19 +43,6 @@ def claim(home: Path) -> None:
         raise Conflict("home-not-ours", f"{home} cannot be used: {error.strerror}.", fix) from error
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a 0600 file at once: a reader, or a crash, sees the old content or the new, never a
-    part.
-    """
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-
-
 class Lock:
     """An advisory lock on a file, free again when its holder dies; `wait=False` refuses with
     Conflict `home-in-use`.

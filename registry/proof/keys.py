@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from registry.documents import canonical
 from registry.errors import Conflict, Invalid, NotFound, RegistryError
+from registry.proof.private_files import write_private
 
 Context = Literal["decision", "enrol", "training-report", "eval-report"]
 """What a signature may be for; each context is signed over a different message."""
@@ -64,23 +64,14 @@ class SigningKey:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(pem)
-                file.flush()
-                os.fsync(file.fileno())
-            # A link fails where the name is taken; a rename would silently replace somebody's key.
-            os.link(draft, path)
+            write_private(path, pem, overwrite=False)
         except FileExistsError:
             raise Conflict(
                 "key-exists",
                 f"There is a file at {path} already; a key is never overwritten.",
                 "Use that key, or name another file.",
             ) from None
-        finally:
-            draft.unlink()
 
     @property
     def public_text(self) -> str:

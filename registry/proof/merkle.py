@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from registry.errors import Invalid
 
@@ -97,23 +98,24 @@ def _split(size: int) -> int:
     return 1 << ((size - 1).bit_length() - 1)
 
 
-def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
+def inclusion_proof(index: int, size: int, leaves: Iterable[bytes]) -> list[bytes]:
     """The hashes that lead from leaf `index` to the root, lowest first (PATH of RFC 6962, 2.1.1).
 
-    Raises Invalid (`bad-proof-range`) when there is no such leaf.
+    The first `size` leaf hashes are read once, in their order; none is kept. Raises Invalid
+    (`bad-proof-range`) when there is no such leaf.
     """
-    if not 0 <= index < len(leaves):
-        raise _out_of_range(f"leaf {index}", len(leaves))
-    low, high, proof = 0, len(leaves), []
+    if not 0 <= index < size:
+        raise _out_of_range(f"leaf {index}", size)
+    low, high, ranges = 0, size, []
     while high - low > 1:
         middle = low + _split(high - low)
         if index < middle:
-            proof.append(root(leaves[middle:high]))
+            ranges.append((middle, high))
             high = middle
         else:
-            proof.append(root(leaves[low:middle]))
+            ranges.append((low, middle))
             low = middle
-    return proof[::-1]
+    return _roots(ranges[::-1], leaves)
 
 
 def verify_inclusion(
@@ -136,27 +138,27 @@ def verify_inclusion(
     return last == 0 and node == expected
 
 
-def consistency_proof(leaves: Sequence[bytes], old_size: int) -> list[bytes]:
-    """The hashes that show the first `old_size` leaves to be a prefix of these (PROOF of RFC 6962,
-    2.1.2).
+def consistency_proof(old_size: int, size: int, leaves: Iterable[bytes]) -> list[bytes]:
+    """The hashes that show the first `old_size` leaves to be a prefix of the first `size` (PROOF of
+    RFC 6962, 2.1.2).
 
-    Raises Invalid (`bad-proof-range`) for an old size of 0, which is a prefix of everything, or
-    beyond the leaves.
+    The leaf hashes are read once, in their order; none is kept. Raises Invalid (`bad-proof-range`)
+    for an old size of 0, which is a prefix of everything, or beyond the size.
     """
-    if not 0 < old_size <= len(leaves):
-        raise _out_of_range(f"a tree of {old_size} leaves", len(leaves))
-    low, high, proof, whole = 0, len(leaves), [], True
+    if not 0 < old_size <= size:
+        raise _out_of_range(f"a tree of {old_size} leaves", size)
+    low, high, ranges, whole = 0, size, [], True
     while old_size != high:
         middle = low + _split(high - low)
         if old_size <= middle:
-            proof.append(root(leaves[middle:high]))
+            ranges.append((middle, high))
             high = middle
         else:
-            proof.append(root(leaves[low:middle]))
+            ranges.append((low, middle))
             low, whole = middle, False
     if not whole:
-        proof.append(root(leaves[low:high]))
-    return proof[::-1]
+        ranges.append((low, high))
+    return _roots(ranges[::-1], leaves)
 
 
 def verify_consistency(
@@ -190,6 +192,22 @@ def verify_consistency(
             new = node_hash(new, sibling)
         position, last = position >> 1, last >> 1
     return last == 0 and old == root1 and new == root2
+
+
+def _roots(ranges: Sequence[tuple[int, int]], leaves: Iterable[bytes]) -> list[bytes]:
+    """The root over each range of leaves. The ranges do not overlap."""
+    roots, unread, place = {}, iter(leaves), 0
+    for low, high in sorted(ranges):
+        for _ in islice(unread, low - place):
+            pass
+        frontier = Frontier()
+        for leaf in islice(unread, high - low):
+            frontier.append(leaf)
+        if frontier.size != high - low:
+            raise _out_of_range(f"leaf {high - 1}", low + frontier.size)
+        roots[low, high] = frontier.root()
+        place = high
+    return [roots[each] for each in ranges]
 
 
 def _hashes(*values: bytes) -> bool:

@@ -36,7 +36,8 @@ def _check_name(name: str) -> str:
 
 def verifier_key(name: str, public: bytes) -> str:
     """`name+hash+key`, the line that lets anybody verify notes under this name."""
-    return f"{_check_name(name)}+{_key_hash(name, public).hex()}+{base64.b64encode(ED25519 + public).decode()}"
+    key = base64.b64encode(ED25519 + public).decode()
+    return f"{_check_name(name)}+{_key_hash(name, public).hex()}+{key}"
 
 
 def parse_verifier_key(text: str) -> tuple[str, bytes]:

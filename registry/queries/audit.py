@@ -15,6 +15,7 @@ from registry.db.audit import Event, EventPending, Leaf, TreeHead
 from registry.db.store import Store
 from registry.queries.folds import rebuild as rebuild
 from registry.queries.log_checks import check as check
+from registry.queries.log_proofs import prove as prove
 from registry.queries.packs import export as export
 from registry.queries.pages import cursor_after, key_in, length, storable
 from registry.rules.actors import Actor, Matter, Role, may_read

@@ -33,7 +33,7 @@ def chat_template(store: Store, blobs: Blobs, actor: Actor, ref: str) -> ChatTem
     nothing can be rendered.
     """
     with store.read(actor) as session:
-        version, _, node = versions.by_ref(session, ref, teams=actor.teams())
+        version, _, node = versions.by_ref(session, ref)
         own = _documents(session, blobs, version.id)
         base, base_ref = {}, None
         if version.base_version_id is not None:

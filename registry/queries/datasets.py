@@ -32,7 +32,7 @@ def datasets(store: Store, actor: Actor) -> list[DatasetVersionView]:
 def dataset(store: Store, actor: Actor, ref: str) -> DatasetVersionView:
     """The one data set version a reference names, or NotFound."""
     with store.read(actor) as session:
-        return _views(session, [by_ref(session, ref, teams=actor.teams())])[0]
+        return _views(session, [by_ref(session, ref)])[0]
 
 
 def _views(session: Session, rows: list[tuple[DatasetVersion, Node]]) -> list[DatasetVersionView]:

@@ -68,9 +68,7 @@ def eval_runs(
     with store.read(actor) as session:
         which: ColumnElement[bool] = true()
         if subject is not None:
-            which = (
-                EvalRun.subject_id == by_ref(session, subject, teams=actor.teams(), gone=True)[0].id
-            )
+            which = EvalRun.subject_id == by_ref(session, subject, gone=True)[0].id
         return _views(session, actor, which, length(limit))
 
 

@@ -19,7 +19,7 @@ def check(
     """
     check_environment(environment)
     with store.read(actor) as session:
-        version, _, _ = versions.by_ref(session, ref, teams=actor.teams())
+        version, _, _ = versions.by_ref(session, ref)
         policy = policies.current(session, environment)
         case = use_cases.by_name(session, use_case)
         gathered = evidence.gather(session, blobs, version, policy, case)

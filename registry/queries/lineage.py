@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from uuid import UUID
 
 from sqlalchemy import select, text
-from sqlalchemy.orm import Session
 
 from registry.db import datasets, evals, versions
+from registry.db.sight import Sighted
 from registry.db.store import Store
 from registry.db.versions import Node
 from registry.errors import NotFound
-from registry.queries.pages import plain_ref, seen, storable
+from registry.queries.pages import plain_ref, storable
 from registry.rules.actors import Actor
 from registry.rules.refs import parse_ref
 from registry.views.lineage import EdgeView, LineageView, NodeView
@@ -41,9 +42,12 @@ WALK = text(
     ), nearest as (
         select distinct on (id) id, depth from walk order by id, abs(depth)
     )
-    select n.id, n.kind, n.ref, n.team, w.depth, coalesce(v.state, d.state, e.state, 'registered') as state
+    select n.id, n.kind, n.ref, n.team, w.depth,
+           coalesce(v.state, d.state, e.state, 'registered') as state
     from nearest w join node n on n.id = w.id
-    left join version v on v.id = n.id left join dataset_version d on d.id = n.id left join eval_run e on e.id = n.id
+    left join version v on v.id = n.id
+    left join dataset_version d on d.id = n.id
+    left join eval_run e on e.id = n.id
     order by w.depth, n.seq
     """
 )
@@ -57,7 +61,7 @@ def trace(store: Store, actor: Actor, ref: str) -> LineageView:
     through them.
     """
     with store.read(actor) as session:
-        focus = _focus(session, actor, ref)
+        focus = _focus(session, ref)
         rows = session.execute(WALK, {"focus": focus, "furthest": DEPTH})
         nodes = [
             NodeView(row.id, row.kind, plain_ref(row.ref), row.state, row.depth)
@@ -75,26 +79,22 @@ def trace(store: Store, actor: Actor, ref: str) -> LineageView:
         return LineageView(focus, nodes, [EdgeView(*edge) for edge in edges])
 
 
-def _focus(session: Session, actor: Actor, ref: str) -> UUID:
+def _focus(session: Sighted, ref: str) -> UUID:
     """A node by its own name; else a version, a data set version or a suite by any reference to
     it.
     """
     if ref.startswith(PREFIXES):
         own = session.scalars(
-            select(Node.id).where(Node.ref == storable(ref), seen(actor, Node.team))
+            select(Node.id).where(Node.ref == storable(ref), session.seen(Node.team))
         ).one_or_none()
         if own is None:
             raise NotFound("node-unknown", f"There is no '{ref}'.", "Check the name.")
         return own
     parsed = parse_ref(ref)
     try:
-        return versions.by_ref(session, parsed, teams=actor.teams(), gone=True)[0].id
+        return versions.by_ref(session, parsed, gone=True)[0].id
     except NotFound as unknown:
         for other in (partial(datasets.by_ref, gone=True), evals.suite_version):
-            try:
-                node = other(session, parsed)[1]
-            except NotFound:
-                continue
-            if actor.sees(node.team):
-                return node.id
+            with suppress(NotFound):
+                return other(session, parsed)[1].id
         raise unknown

@@ -12,7 +12,8 @@ from registry.rules.actors import SYSTEM
 NUMBERS = text(
     """
     select
-        -- Leaves and the queue hold every event once; the newest number is read from an index, the queue is short.
+        -- Leaves and the queue hold every event once. The newest number is read from an index;
+        -- the queue is short.
         coalesce((select max(seq) + 1 from leaf), 0) as leaves,
         (select count(*) from event_pending) as pending,
         coalesce((select max(size) from tree_head where note is not null), 0) as signed,

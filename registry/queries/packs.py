@@ -21,24 +21,21 @@ from registry.proof import notes
 from registry.rules.actors import Actor, Matter, require_reader
 
 CHUNK = 500
-BORN = (
-    1980,
-    1,
-    1,
-    0,
-    0,
-    0,
-)  # of every member, the oldest a ZIP can say: the same log gives the same pack
+BORN = (1980, 1, 1, 0, 0, 0)
+"""The time of every member, the oldest that a ZIP can state: the same log gives the same pack."""
 
 VOTES = text(
     # Of each row the newest image the signed log holds: a later one would name events the pack does
     # not bring.
     """
     with logged as (
-        select w.table_name, w.row_key, max(l.seq) as seq from event_row w join leaf l on l.event_id = w.event_id
-        where w.table_name in ('vote', 'review', 'signing_key') and l.seq < :size group by w.table_name, w.row_key
+        select w.table_name, w.row_key, max(l.seq) as seq
+        from event_row w join leaf l on l.event_id = w.event_id
+        where w.table_name in ('vote', 'review', 'signing_key') and l.seq < :size
+        group by w.table_name, w.row_key
     )
-    select v.id::text as vote, lv.seq as vote_seq, v.review_id::text as review, lr.seq as review_seq,
+    select v.id::text as vote, lv.seq as vote_seq,
+           v.review_id::text as review, lr.seq as review_seq,
            v.key_id as key, lk.seq as key_seq
     from vote v
     join logged lv on lv.table_name = 'vote' and lv.row_key = v.id::text

@@ -10,22 +10,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, true
-from sqlalchemy.orm import InstrumentedAttribute
-
+from registry.db.sight import seen as seen
 from registry.errors import Invalid
-from registry.rules.actors import Actor
 
 LONGEST = 200
 UNSENDABLE = re.compile("[\0\ud800-\udfff]")  # characters that JSON may hold and PostgreSQL no text
-
-
-def seen(actor: Actor, team: InstrumentedAttribute[str]) -> ColumnElement[bool]:
-    """SQL: this row's team is one the actor sees; in SQL, so that pages stay full and counts
-    exact.
-    """
-    teams = actor.teams()
-    return true() if teams is None else team.in_(teams)
 
 
 def plain_ref(ref: str) -> str:

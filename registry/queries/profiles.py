@@ -34,7 +34,7 @@ BaseNode = aliased(Node)
 def engines(store: Store, actor: Actor, ref: str) -> list[VerdictView]:
     """Every engine's verdict on a version, with all reasons; no profile is needed to ask."""
     with store.read(actor) as session:
-        version, line, _ = table.by_ref(session, ref, teams=actor.teams(), gone=True)
+        version, line, _ = table.by_ref(session, ref, gone=True)
     return [
         _told(judge(engine, kind=line.kind, state=version.state, facts=version.facts))
         for engine in ENGINES
@@ -47,7 +47,7 @@ def verdict(store: Store, actor: Actor, one: ProfileView) -> VerdictView:
     """
     document = one.document
     with store.read(actor) as session:
-        version, line, _ = table.by_ref(session, one.version, teams=actor.teams(), gone=True)
+        version, line, _ = table.by_ref(session, one.version, gone=True)
         return _told(
             judge(
                 one.engine,
@@ -69,7 +69,7 @@ def _told(one: Verdict) -> VerdictView:
 def profiles(store: Store, actor: Actor, ref: str) -> list[ProfileView]:
     """The profiles of a version, oldest first."""
     with store.read(actor) as session:
-        version, _, _ = table.by_ref(session, ref, teams=actor.teams(), gone=True)
+        version, _, _ = table.by_ref(session, ref, gone=True)
         return _views(session, actor, ServingProfile.version_id == version.id)
 
 

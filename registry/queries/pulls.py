@@ -22,6 +22,7 @@ from registry.queries.versions import _recall_reasons, files_of
 from registry.rules import pulls, refs
 from registry.rules.actors import Actor, Role
 from registry.rules.pulls import Standing
+from registry.rules.versions import State
 from registry.views.pulls import Pulled, Refs
 
 HEX = re.compile(r"(?:sha256-)?([0-9a-f]{8,64})")
@@ -41,21 +42,26 @@ VERSIONS = text(
           and (cast(:ref as text) is null or n.ref = :ref)
           and (cast(:blob as text) is null
                or v.id in (select f.version_id from version_file f where f.blob_id = :blob))
-          -- Bytes deleted and registered again are one commit id: it names the version that stands, or went last.
+          -- Bytes deleted and registered again are one commit id: it names the version that stands,
+          -- or went last.
           and not (v.state = 'deleted' and exists (
-              select from version o where o.line_id = v.line_id and o.manifest_digest = v.manifest_digest
-              and cast(:digest as text) is not null and (o.state <> 'deleted' or o.number > v.number)
-              and o.number is not null))
+              select from version o
+              where o.line_id = v.line_id and o.manifest_digest = v.manifest_digest
+              and cast(:digest as text) is not null
+              and (o.state <> 'deleted' or o.number > v.number) and o.number is not null))
     ), served as (
         select one.id as under, one.id from one
-        union select one.id, a.id from one join version a on a.base_version_id = one.id and a.state <> 'recalled'
-        union select one.id, p.version_id from one join serving_profile p on p.base_version_id = one.id
+        union select one.id, a.id
+            from one join version a on a.base_version_id = one.id and a.state <> 'recalled'
+        union select one.id, p.version_id
+            from one join serving_profile p on p.base_version_id = one.id
     )
     select one.*, array(
         select r.environment from served s join review r on r.version_id = s.id
         where s.under = one.id and r.state = 'approved' and r.expires_at > clock_timestamp()
         union select c.environment from served s join route_generation g
-            on g.valid_to is null and not g.killed and s.id in (g.stable_version_id, g.candidate_version_id)
+            on g.valid_to is null and not g.killed
+            and s.id in (g.stable_version_id, g.candidate_version_id)
             join channel c on c.id = g.channel_id
         where s.under = one.id
     ) as environments
@@ -79,10 +85,14 @@ HOLDERS = text(
 # What else names bytes: data, the items of suites, answers, prompts.
 BESIDE = text(
     """
-    select n.team from dataset_version d join node n on n.id = d.id where d.blob_id = :blob and d.state <> 'deleted'
-    union select n.team from eval_suite_version s join node n on n.id = s.id where s.blob_id = :blob
-    union select n.team from eval_run r join node n on n.id = r.id where r.samples_blob_id = :blob
-    union select n.team from serving_profile p join node n on n.id = p.version_id where p.system_prompt_id = :blob
+    select n.team from dataset_version d join node n on n.id = d.id
+        where d.blob_id = :blob and d.state <> 'deleted'
+    union select n.team from eval_suite_version s join node n on n.id = s.id
+        where s.blob_id = :blob
+    union select n.team from eval_run r join node n on n.id = r.id
+        where r.samples_blob_id = :blob
+    union select n.team from serving_profile p join node n on n.id = p.version_id
+        where p.system_prompt_id = :blob
     """
 )
 
@@ -126,15 +136,14 @@ def no_repo(name: str) -> NotFound:
 def _repo(session: Session, actor: Actor, team: str, name: str) -> Repo:
     if not refs.NAME.fullmatch(team) or not refs.NAME.fullmatch(name):
         raise no_repo(f"{team}/{name}")
-    virtual = refs.PINNED.fullmatch(name)
-    wanted = [(name, None)] + ([(virtual[1], int(virtual[2]))] if virtual else [])
-    for called, pinned in wanted:  # a line that really bears the name comes first
-        found = session.scalars(
-            select(Line).where(Line.team == team, Line.name == called)
-        ).one_or_none()
-        if found is not None and pulls.roles_in(actor, found.team):
-            return Repo(found.id, team, called, found.kind, pinned)
-    raise no_repo(f"{team}/{name}")
+    virtual = refs.PINNED.fullmatch(name)  # no line has such a name: ck_line_name
+    called, pinned = (virtual[1], int(virtual[2])) if virtual else (name, None)
+    found = session.scalars(
+        select(Line).where(Line.team == team, Line.name == called)
+    ).one_or_none()
+    if found is None or not pulls.roles_in(actor, found.team):
+        raise no_repo(f"{team}/{name}")
+    return Repo(found.id, team, called, found.kind, pinned)
 
 
 def check_bytes(store: Store, actor: Actor, digest: str) -> None:
@@ -196,6 +205,7 @@ def _judged(
             called[row.created_by] or "",
             row.meta,
             row.facts,
+            deprecated=row.state == State.DEPRECATED,
         )
         judged.append((pulled, pulls.refusal(actor, repo.team, standing)))
     return judged

@@ -19,6 +19,7 @@ from registry.db.accounts import names, told
 from registry.db.datasets import Dataset
 from registry.db.retention import LegalHold, RetentionClass
 from registry.db.store import Store
+from registry.db.table import one_of
 from registry.db.tombstones import Tombstone
 from registry.db.versions import Line, Node
 from registry.errors import NotFound
@@ -26,6 +27,7 @@ from registry.queries.pages import cursor_after, key_in, length, plain_ref
 from registry.rules import retention as rules
 from registry.rules.actors import Actor, Matter, may_read, require_reader
 from registry.rules.quotas import Limits, check_limits
+from registry.rules.versions import USABLE, State
 from registry.views.retention import (
     ClassView,
     CollectionView,
@@ -96,7 +98,7 @@ def holds(
         statement = statement.where(LegalHold.number < key_in(cursor, int)[0])
     with store.read(actor) as session:
         if over is not None:
-            subject = subjects.by_ref(session, over, teams=actor.teams(), gone=True)
+            subject = subjects.by_ref(session, over, gone=True)
             statement = statement.where(
                 LegalHold.number.in_(table.holds_on(session, subject.node.id))
             )
@@ -157,7 +159,7 @@ def keeping(store: Store, actor: Actor, ref: str | UUID) -> KeepingView:
         subject = (
             subjects.by_id(session, ref)
             if isinstance(ref, UUID)
-            else subjects.by_ref(session, ref, teams=actor.teams(), gone=True)
+            else subjects.by_ref(session, ref, gone=True)
         )
         standing = subjects.standing(session, subject)
         terms = table.terms_of(session, subject.node.id)[0]
@@ -201,15 +203,16 @@ def tombstone(store: Store, actor: Actor, node_id: UUID) -> TombstoneView | None
 # Only teams that ever chose such a class are looked at: the functions below are asked version by
 # version.
 DUE = text(
-    """
+    f"""
     select n.seq, n.ref, n.team, kept_until(n.id) as kept_until from node n
     left join version v on v.id = n.id left join dataset_version d on d.id = n.id
     where n.seq > :after and (cast(:teams as text[]) is null or n.team = any(:teams))
       and n.team in (select s.team from retention_setting s join retention_class c on c.id = s.class_id
                      where c.after = 'due')
-      and coalesce(v.state, d.state) in ('registered', 'deprecated', 'recalled')
+      and {one_of("coalesce(v.state, d.state)", *USABLE, State.RECALLED)}
       and not exists (select from tombstone t where t.id = n.id)
-      and (select bool_and(t.after = 'due') from retention_terms(n.id) t) and kept_until(n.id) <= clock_timestamp()
+      and (select bool_and(t.after = 'due') from retention_terms(n.id) t)
+      and kept_until(n.id) <= clock_timestamp()
       and not exists (select from holds_on(n.id)) and not exists (select from needs(n.id))
     order by n.seq limit :rows
     """

@@ -12,35 +12,39 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
 from registry.db.accounts import names, told
+from registry.db.channels import Situation, situations, unopened
 from registry.db.policies import PolicyVersion
-from registry.db.rollouts import Channel, Rollout, RouteGeneration, Stood, stables_of
+from registry.db.rollouts import Channel, Rollout, RouteGeneration
 from registry.db.store import Store
 from registry.db.use_cases import UseCase
 from registry.db.versions import Line, Node, Version
 from registry.documents import canonical
-from registry.errors import Invalid, NotFound, Refused
+from registry.errors import Invalid
 from registry.queries.pages import seen, storable
 from registry.queries.versions import files_of
 from registry.rules.actors import Actor
-from registry.rules.refs import check_environment, parse_line
-from registry.rules.rollouts import rollback_target
+from registry.rules.channels import Act, unknown
+from registry.rules.refs import check_channel, check_environment, parse_line
+from registry.rules.versions import usable
 from registry.views.rollouts import (
+    ActsView,
+    ActView,
     ArmView,
     AsOfView,
     ChannelView,
     GenerationView,
+    RefusalView,
     RoutingEntry,
     RoutingView,
 )
 
 Stable = aliased(Node)
 Candidate = aliased(Node)
-Base = aliased(Node)
 
 
 def channels(store: Store, actor: Actor, environment: str | None = None) -> list[ChannelView]:
-    """Every channel that serves or served, by adapter, with its present route and where a rollback
-    would go.
+    """Every channel that serves or served, by adapter, with its present route and what may be done
+    to it.
     """
     which: ColumnElement[bool] = true()
     if environment is not None:
@@ -56,8 +60,26 @@ def channel(
     with store.read(actor) as session:
         found = _channels(session, actor, _named(environment, adapter, channel))
     if not found:
-        raise _unknown(environment, channel)
+        raise unknown(environment, channel)
     return found[0]
+
+
+def first_acts(
+    store: Store, actor: Actor, environment: str, adapter: str, channel: str
+) -> ActsView:
+    """What may be done to a channel on which nothing was ever started, or NotFound without such a
+    line.
+    """
+    ref = parse_line(adapter)
+    with store.read(actor) as session:
+        line = session.scalars(
+            select(Line).where(seen(actor, Line.team), Line.team == ref.team, Line.name == ref.name)
+        ).one_or_none()
+        if line is None:
+            raise unknown(environment, channel)
+        return _acts(
+            unopened(session, line, check_environment(environment), check_channel(channel))
+        )
 
 
 def history(
@@ -77,7 +99,7 @@ def history(
             .order_by(RouteGeneration.generation)
         ).all()
         if not rows:
-            raise _unknown(environment, channel or environment)
+            raise unknown(environment, channel or environment)
         called = names(session, {row[0].actor_id for row in rows})
         reasons = told(session, {row[0].reason_commitment for row in rows})
         return [
@@ -106,14 +128,6 @@ def _named(environment: str, adapter: str, channel: str) -> ColumnElement[bool]:
     )
 
 
-def _unknown(environment: str, channel: str) -> NotFound:
-    return NotFound(
-        "channel-unknown",
-        f"Nothing was ever started on channel '{channel[:60]}' in {environment}.",
-        "Start one with countersign canary start REF --env E --share P.",
-    )
-
-
 def _fallbacks(session: Session) -> dict[str, bool]:
     """By environment: does the policy in force let the base model serve?"""
     rows = session.scalars(
@@ -132,10 +146,12 @@ REVIEWS = text(
     from route_generation g join channel c on c.id = g.channel_id
     cross join lateral (
         select r.number, r.id from review r join policy_version p on p.id = r.policy_version_id
-        where r.version_id in (g.stable_version_id, g.candidate_version_id) and r.environment = c.environment
+        where r.version_id in (g.stable_version_id, g.candidate_version_id)
+            and r.environment = c.environment
             and r.state in ('approved', 'voided', 'expired')
             and (select count(*) from vote v where v.review_id = r.id and v.verdict = 'approve'
-                 and v.at <= coalesce(:at, clock_timestamp())) >= (p.rules -> 'quorum' ->> 'approvals')::int
+                 and v.at <= coalesce(:at, clock_timestamp()))
+                >= (p.rules -> 'quorum' ->> 'approvals')::int
         order by r.version_id = g.stable_version_id desc, r.number desc limit 1
     ) chosen
     where g.id = any(:generations)
@@ -153,39 +169,24 @@ def _reviews(
 def _channels(session: Session, actor: Actor, which: ColumnElement[bool]) -> list[ChannelView]:
     rows = session.execute(
         select(Channel, Line, UseCase, RouteGeneration, Stable.ref, Candidate.ref)
-        .add_columns(Rollout.id, Rollout.state, Base.ref, Version)
+        .add_columns(Rollout.id, Rollout.state)
         .join(Line, Line.id == Channel.line_id)
         .join(UseCase, UseCase.id == Channel.use_case_id)
         .join(
             RouteGeneration,
             (RouteGeneration.channel_id == Channel.id) & RouteGeneration.valid_to.is_(None),
         )
-        .join(Base, Base.id == Channel.base_version_id)
-        .join(Version, Version.id == Channel.base_version_id)
         .outerjoin(Stable, Stable.id == RouteGeneration.stable_version_id)
         .outerjoin(Candidate, Candidate.id == RouteGeneration.candidate_version_id)
         .outerjoin(Rollout, (Rollout.channel_id == Channel.id) & Rollout.ended_at.is_(None))
         .where(seen(actor, Line.team), which)
         .order_by(Line.team, Line.name, Channel.environment, Channel.name)
     ).all()
-    stood = stables_of(session, [row[0].id for row in rows])
-    fallbacks = _fallbacks(session)
+    found = situations(session, [row[0].id for row in rows])
     reviews = _reviews(session, [row[3].id for row in rows], None)
     views = []
-    for (
-        place,
-        line,
-        use_case,
-        now,
-        stable,
-        candidate,
-        rollout,
-        rollout_state,
-        base_ref,
-        base,
-    ) in rows:
+    for place, line, use_case, now, stable, candidate, rollout, rollout_state in rows:
         review = reviews.get(now.id)
-        allowed = fallbacks.get(place.environment, False)
         views.append(
             ChannelView(
                 adapter=line.ref,
@@ -199,41 +200,23 @@ def _channels(session: Session, actor: Actor, which: ColumnElement[bool]) -> lis
                 since=now.valid_from,
                 rollout=rollout,
                 rollout_state=rollout_state,
-                rollback_target=_target(
-                    stood.get(place.id, []), stable, candidate, base_ref, base, allowed
-                ),
                 review=review.number if review else None,
+                acts=_acts(found[place.id]),
             )
         )
     return views
 
 
-def _target(
-    stood: list[Stood],
-    stable: str | None,
-    candidate: str | None,
-    base_ref: str,
-    base: Version,
-    allowed: bool,
-) -> str | None:
-    """Where a rollback would go: off a candidate the stable stays; off a stable version the rule
-    decides.
-    """
-    if candidate is not None and stable is not None:
-        return stable
-    if stable is None or stable == base_ref:
-        return None
-    try:
-        target = rollback_target(
-            [one.stable for one in stood if not one.is_base],
-            base_root=base.base_root or "",
-            base_usable=base.state in ("registered", "deprecated"),
-            fallback_allowed=allowed,
-            leaving=stable,
-        )
-    except Refused:
-        return None
-    return target.stable.ref if target.stable else base_ref
+def _acts(found: Situation) -> ActsView:
+    acts = found.acts
+    return ActsView(*map(_act, (acts.canary, acts.promote, acts.rollback)))
+
+
+def _act(act: Act) -> ActView:
+    no = act.refusal
+    return ActView(
+        list(act.versions), act.default, RefusalView(no.kind, no.detail, no.fix) if no else None
+    )
 
 
 def as_of(store: Store, actor: Actor, at: datetime, environment: str) -> list[AsOfView]:
@@ -341,7 +324,7 @@ def routing(store: Store, actor: Actor, environment: str) -> RoutingView:
                 weight_bp=now.weight_bp,
                 salt=now.salt,
                 base=base,
-                fallback_to_base=allowed and base_state in ("registered", "deprecated"),
+                fallback_to_base=allowed and usable(base_state),
                 killed=now.killed,
                 urgent=urgent.get(place.id, 0),
             )

@@ -21,6 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from registry.db import accounts, datasets, tags, versions
+from registry.db.sight import Sighted
 from registry.db.store import Store
 from registry.errors import Invalid
 from registry.queries.pages import cursor_after, key_in, length
@@ -93,7 +94,7 @@ def search(
                 "set_config('plan_cache_mode', 'force_custom_plan', true)"
             )
         )
-        names, wanted = wanted.named_metrics(), _resolved(session, actor, wanted, reach)
+        names, wanted = wanted.named_metrics(), _resolved(session, wanted, reach)
         found, last = _found(session, actor, wanted, key, limit + 1, reach)
         rows = found[:limit]
         if len(found) > limit:
@@ -135,7 +136,7 @@ def _key(cursor: str, mark: str, shape: tuple[type, ...]) -> list[Any]:
     return key
 
 
-def _resolved(session: Session, actor: Actor, wanted: Search, reach: Reach) -> Search:
+def _resolved(session: Sighted, wanted: Search, reach: Reach) -> Search:
     """A base, a data set, an account, a digest and moments as what the index knows; what is named
     must be there.
     """
@@ -143,16 +144,12 @@ def _resolved(session: Session, actor: Actor, wanted: Search, reach: Reach) -> S
     known: dict[str, Any] = {}
     if (base := wanted.base) is not None:
         bare = base.team is not None and str(base) == base.line
-        more.append(
-            f"base:{base.line}"
-            if bare
-            else f"base:{versions.by_ref(session, base, teams=actor.teams())[0].id}"
-        )
+        more.append(f"base:{base.line}" if bare else f"base:{versions.by_ref(session, base)[0].id}")
     if (data := wanted.dataset) is not None:
         if data.team is not None and str(data) == data.line:
             more.append(f"dataset:{data.line}")
         else:
-            row, _ = datasets.by_ref(session, str(data), teams=actor.teams())
+            row, _ = datasets.by_ref(session, str(data))
             more.append(f"dataset:{row.id}")
     if wanted.by is not None:
         # Whoever is not known here has added nothing either: no answer tells whether such a person

@@ -13,7 +13,7 @@ from registry.views.search import TagView
 def tags(store: Store, actor: Actor, ref: str) -> list[TagView]:
     """The tags in force, by key; those taken off are the log's to tell."""
     with store.read(actor) as session:
-        version, _, _ = versions.by_ref(session, ref, teams=actor.teams(), gone=True)
+        version, _, _ = versions.by_ref(session, ref, gone=True)
         rows = table.in_force(session, version.id)
         called = names(session, {row.set_by for row in rows})
         return [TagView(row.key, row.value or "", called[row.set_by], row.set_at) for row in rows]

@@ -95,7 +95,7 @@ def _bytes(blobs: Blobs, file: File) -> list[str]:
 
 def _version(store: Store, blobs: Blobs, actor: Actor, ref: str) -> VerifiedView:
     with store.read(actor) as session:
-        version, line, node = versions.by_ref(session, ref, teams=actor.teams())
+        version, line, node = versions.by_ref(session, ref)
         files = [File(*row) for row in versions.files(session, version.id)]
         base = versions.by_id(session, version.base_version_id) if version.base_version_id else None
         base_files = [File(*row) for row in versions.files(session, base[0].id)] if base else []
@@ -301,7 +301,7 @@ def _facts(checks: _Checks, version: Version, inspected: Inspected) -> None:
 
 def _dataset(store: Store, blobs: Blobs, actor: Actor, ref: str) -> VerifiedView:
     with store.read(actor) as session:
-        version, node = dataset_table.by_ref(session, ref, teams=actor.teams())
+        version, node = dataset_table.by_ref(session, ref)
         kept, size = version, _size(session, version.blob_id)
     checks = _Checks()
     file = File("rows.jsonl", kept.blob_id, size)

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, func, or_, select, text, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from registry.db import deprecations
 from registry.db import versions as table
 from registry.db.accounts import names
 from registry.db.reviews import Review
@@ -21,11 +22,11 @@ from registry.errors import Invalid, NotFound
 from registry.queries.pages import containing, cursor_after, key_in, length, seen, storable
 from registry.rules.actors import Actor
 from registry.rules.refs import parse_line
+from registry.rules.versions import GONE
 from registry.views.versions import ApprovalView, FileView, LinePage, LineView, VersionView
 
 BaseNode = aliased(Node)
 ChannelLine = aliased(Line)
-GONE = ("deleted", "recalled")
 
 
 def lines(
@@ -119,9 +120,7 @@ def version(store: Store, actor: Actor, ref: str, *, gone: bool = False) -> Vers
     it too.
     """
     with store.read(actor) as session:
-        return _views(session, actor, [table.by_ref(session, ref, teams=actor.teams(), gone=gone)])[
-            0
-        ]
+        return _views(session, actor, [table.by_ref(session, ref, gone=gone)])[0]
 
 
 def fallen(store: Store, actor: Actor, refs: Collection[str | None]) -> dict[str, str]:
@@ -204,6 +203,7 @@ def _views(
     reasons = _recall_reasons(
         session, [version.id for version, _, _ in rows if version.state == "recalled"]
     )
+    deprecated = deprecations.reasons(session, ids)
     called = names(session, {version.created_by for version, _, _ in rows})
     return [
         VersionView(
@@ -226,6 +226,7 @@ def _views(
             approvals=approvals.get(version.id, []),
             serves=serves.get(version.id, []),
             recall_reason=reasons.get(version.id),
+            deprecation_reason=deprecated.get(version.id),
         )
         for version, line, node in rows
     ]

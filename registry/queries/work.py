@@ -13,7 +13,7 @@ from registry.db.evals import EvalRun, EvalSuiteVersion
 from registry.db.store import Store
 from registry.db.training_runs import Lease, TrainingRun
 from registry.db.versions import Blob, Line, Node
-from registry.errors import Conflict, NotFound
+from registry.errors import Conflict
 from registry.rules.actors import Actor
 from registry.views.training_runs import EvalWork, InputFile, InputView, TrainingWork, WorkView
 
@@ -23,12 +23,7 @@ def is_training(store: Store, actor: Actor, run_id: UUID) -> bool:
     team's.
     """
     with store.read(actor) as session:
-        run, team = table.by_id(session, run_id)
-        if not actor.sees(team):
-            raise NotFound(
-                "work-unknown", f"There is no training run or eval run {run_id}.", "Check the id."
-            )
-        return isinstance(run, TrainingRun)
+        return isinstance(table.by_id(session, run_id)[0], TrainingRun)
 
 
 def work(store: Store, actor: Actor, run_id: UUID) -> WorkView:

@@ -37,6 +37,7 @@ class Action(StrEnum):
     ROLLOUT_PROMOTE = "rollout:promote"
     CHANNEL_ROLL_BACK = "channel:roll-back"
     RECALL = "version:recall"
+    DEPRECATE = "version:deprecate"
     TAG_SET = "tag:set"
     RETENTION_DEFINE = "retention:define"
     RETENTION_ASSIGN = "retention:assign"
@@ -55,6 +56,7 @@ STEP_UP = frozenset(
         Action.REVIEW_VOTE,
         Action.ROLLOUT_PROMOTE,
         Action.RECALL,
+        Action.DEPRECATE,
         Action.HOLD_LIFT,
         Action.VERSION_DELETE,
     }

@@ -54,6 +54,7 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     Action.ROLLOUT_PROMOTE: frozenset({Role.ENGINEER}),
     Action.CHANNEL_ROLL_BACK: frozenset({Role.ENGINEER}),
     Action.RECALL: frozenset({Role.ENGINEER, Role.REVIEWER}),
+    Action.DEPRECATE: frozenset({Role.ENGINEER}),
     Action.TAG_SET: frozenset({Role.ENGINEER}),
     Action.RETENTION_DEFINE: frozenset({Role.ADMIN}),
     Action.RETENTION_ASSIGN: frozenset({Role.ADMIN, Role.ENGINEER}),

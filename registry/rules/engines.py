@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from registry.rules.versions import usable
+
 Outcome = Literal["yes", "no", "conditional"]
 Facts = Mapping[str, Any]
 ENGINES = ("vllm", "sglang", "tgi", "transformers")
@@ -500,7 +502,7 @@ def judge(
     needs: dict[str, Any] = {}
     no: list[Reason] = []
     unsure: list[Reason] = []
-    if state not in ("registered", "deprecated"):
+    if not usable(state):
         no.append(
             Reason(
                 "state",

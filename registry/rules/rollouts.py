@@ -1,12 +1,11 @@
-"""How a version reaches traffic: sticky buckets, the rollout's states as one table, and where a
-rollback goes.
+"""How a version reaches traffic: the states of a rollout as one table, shares, and sticky buckets.
+
+What may be done to a channel at a moment is decided in `rules/channels`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
@@ -34,78 +33,48 @@ class State(StrEnum):
     SUPERSEDED = "superseded"
 
 
-class Event(StrEnum):
-    """What can happen to a rollout."""
-
-    SHADOW = "shadow"
-    START = "start"
-    STEP = "step"
-    PAUSE = "pause"
-    RESUME = "resume"
-    RUN_DRY = "run_dry"
-    EXTEND = "extend"
-    PROMOTE = "promote"
-    SUCCEED = "succeed"
-    ABORT = "abort"
-    ROLL_BACK = "roll_back"
-    EXPIRE = "expire"
-    SUPERSEDE = "supersede"
-
-
 TERMINAL = frozenset(
     {State.SUCCEEDED, State.ABORTED, State.ROLLED_BACK, State.EXPIRED, State.SUPERSEDED}
 )
-_ENDINGS = {
-    Event.ABORT: State.ABORTED,
-    Event.ROLL_BACK: State.ROLLED_BACK,
-    Event.EXPIRE: State.EXPIRED,
-    Event.SUPERSEDE: State.SUPERSEDED,
-}
-
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    (State.PENDING, Event.SHADOW): State.SHADOWING,
+_FORWARD: dict[State, frozenset[State]] = {
     # Shadowing is a choice, so a canary may start without it.
-    (State.PENDING, Event.START): State.CANARY,
-    (State.SHADOWING, Event.START): State.CANARY,
-    (State.CANARY, Event.STEP): State.CANARY,
-    (State.CANARY, Event.PAUSE): State.PAUSED,
-    (State.PAUSED, Event.RESUME): State.CANARY,
-    # Too little data at a step's end is neither a pass nor a failure: it holds until a person
-    # decides.
-    (State.CANARY, Event.RUN_DRY): State.INCONCLUSIVE,
-    (State.INCONCLUSIVE, Event.EXTEND): State.CANARY,
-    (State.CANARY, Event.PROMOTE): State.PROMOTING,
-    (State.INCONCLUSIVE, Event.PROMOTE): State.PROMOTING,
-    (State.PROMOTING, Event.SUCCEED): State.SUCCEEDED,
-    **{
-        (state, event): end
-        for state in State
-        if state not in TERMINAL
-        for event, end in _ENDINGS.items()
-    },
-    # Aborting twice is the same as once, so that a person in a hurry may press again.
-    (State.ABORTED, Event.ABORT): State.ABORTED,
+    State.PENDING: frozenset({State.SHADOWING, State.CANARY}),
+    State.SHADOWING: frozenset({State.CANARY}),
+    # From one step of its ladder to the next, a canary stays a canary. Too little data at the end
+    # of a step is neither a pass nor a failure: it holds until a person decides.
+    State.CANARY: frozenset({State.CANARY, State.PAUSED, State.INCONCLUSIVE, State.PROMOTING}),
+    State.PAUSED: frozenset({State.CANARY}),
+    State.INCONCLUSIVE: frozenset({State.CANARY, State.PROMOTING}),
+    State.PROMOTING: frozenset({State.SUCCEEDED}),
 }
+TRANSITIONS: dict[State, frozenset[State]] = {
+    **{state: after | TERMINAL - {State.SUCCEEDED} for state, after in _FORWARD.items()},
+    **dict.fromkeys(TERMINAL, frozenset()),
+    # Aborting twice is the same as once, so that a person in a hurry may press again.
+    State.ABORTED: frozenset({State.ABORTED}),
+}
+"""What each state may become; a trigger of PostgreSQL holds the same table."""
 
 
-def advance(state: State, event: Event) -> State:
-    """The state after this event; Refused `illegal-transition` names what would be legal
-    instead.
-    """
-    after = TRANSITIONS.get((state, event))
-    if after is not None:
-        return after
-    legal = sorted(candidate.value for (at, candidate) in TRANSITIONS if at is state)
+def advance(state: State, to: State) -> State:
+    """Return `to` if a rollout may go there; Refused `illegal-transition` lists where it may go."""
+    if to in TRANSITIONS[state]:
+        return to
+    legal = sorted(after.value for after in TRANSITIONS[state])
     raise Refused(
         "illegal-transition",
-        f"A rollout that is {state.value} cannot {event.value.replace('_', ' ')}.",
+        f"A rollout that is {_words(state)} cannot become {_words(to)}.",
         "Start a new rollout: this one has ended."
         if state in TERMINAL
-        else f"Possible now: {', '.join(legal)}.",
+        else f"Possible now: {', '.join(map(_words, legal))}.",
         state=state.value,
-        event=event.value,
+        to=to.value,
         legal=legal,
     )
+
+
+def _words(state: str) -> str:
+    return state.replace("_", " ")
 
 
 def bucket(salt: str, unit: str) -> int:
@@ -156,71 +125,3 @@ def check_reason(text: str) -> str:
             "Say why in one sentence.",
         )
     return reason
-
-
-@dataclass(frozen=True, slots=True)
-class Stable:
-    """One version that stood as stable on a channel, and what is true of it at this moment.
-
-    `succeeded`: it came by a promotion that finished; `left`: a rollback has taken traffic away
-    from it since.
-    """
-
-    ref: str
-    base_root: str
-    succeeded: bool = True
-    left: bool = False
-    approved: bool = True
-    expired: bool = False
-    recalled: bool = False
-
-    def fits(self, base_root: str) -> bool:
-        """May it serve again, on this base?"""
-        sound = self.approved and not self.expired and not self.recalled
-        return sound and self.succeeded and not self.left and self.base_root == base_root
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a rollback goes: an earlier stable, or the base itself (`stable` is None)."""
-
-    stable: Stable | None
-
-    @property
-    def is_base(self) -> bool:
-        return self.stable is None
-
-
-def rollback_target(
-    history: Sequence[Stable],
-    *,
-    base_root: str,
-    base_usable: bool,
-    fallback_allowed: bool,
-    leaving: str | None = None,
-) -> Target:
-    """The place to go back to: the last good stable, else the base where policy allows it, else
-    Refused.
-
-    `history` holds the channel's stables, newest last; `leaving` is the ref being rolled back from,
-    never a target. A canary's rollback leaves the candidate, so the present stable is the first
-    choice; a promoted version's rollback leaves that version. Raises Refused `no-rollback-target`.
-    """
-    for stable in reversed(history):
-        if stable.ref != leaving and stable.fits(base_root):
-            return Target(stable)
-    if base_usable and fallback_allowed:
-        return Target(None)
-    why = (
-        "the policy does not allow the base as a fall-back"
-        if base_usable
-        else "the base itself may not serve"
-    )
-    raise Refused(
-        "no-rollback-target",
-        "There is nowhere to roll back to: no earlier version of this channel may serve, and "
-        f"{why}.",
-        "Approve another version and promote it, or recall this one: the channel then answers 503.",
-        leaving=leaving,
-        considered=[stable.ref for stable in history],
-    )

@@ -17,9 +17,9 @@ from uuid import UUID
 from registry.errors import Invalid
 from registry.rules.refs import NAME, Ref, parse_ref
 from registry.rules.tags import LONGEST_VALUE, check_key
+from registry.rules.versions import State
 
 KINDS = ("base", "adapter", "checkpoint")
-STATES = ("draft", "registered", "deprecated", "recalled", "deleted")
 SORTS = ("created", "name")
 SORT = re.compile(r"metric:([A-Za-z0-9][A-Za-z0-9_.@/-]{0,80})(:lowest)?")
 WORD = re.compile(r"[a-z0-9]+")
@@ -140,7 +140,7 @@ def parse(
     terms = []
     if name:
         terms.append(f"line:{name}" if "/" in name else f"name:{name}")
-    for label, value, allowed in (("kind", kind, KINDS), ("state", state, STATES)):
+    for label, value, allowed in (("kind", kind, KINDS), ("state", state, tuple(State))):
         if value:
             terms.append(f"{label}:{_one_of(label, value, allowed)}")
     if team:

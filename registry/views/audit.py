@@ -47,6 +47,24 @@ class TreeHeadView:
 
 
 @dataclass(frozen=True, slots=True)
+class LogProofView:
+    """A proof of RFC 6962 against a signed tree head of `size` entries.
+
+    With `seq`: that the entry with the hash `leaf` is in the log, at that place. With `old_size`:
+    that the first `old_size` entries of the log are those that were signed then. `hashes` are
+    `sha256:<hex>`, lowest first.
+    """
+
+    size: int
+    root: str
+    note: str
+    hashes: list[str]
+    seq: int | None = None
+    leaf: str | None = None
+    old_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LogCheckView:
     """The whole log recomputed: `ok` only when every leaf, root and signature agrees."""
 

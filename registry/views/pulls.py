@@ -25,6 +25,7 @@ class Pulled:
     meta: dict[str, Any]
     facts: dict[str, Any]
     files: tuple[FileView, ...] = ()
+    deprecated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

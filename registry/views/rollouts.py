@@ -26,8 +26,40 @@ class RouteView:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusalView:
+    """What a command would answer now: the kind of problem, why, and a way out."""
+
+    kind: str
+    detail: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActView:
+    """One act that is possible now: the versions it may be given, what it does when none is named,
+    and what refuses it then.
+
+    A canary always names a version, so it has no `default`, and a `refusal` only where no version
+    may start.
+    """
+
+    versions: list[str]
+    default: str | None
+    refusal: RefusalView | None
+
+
+@dataclass(frozen=True, slots=True)
+class ActsView:
+    """What may be done to a channel now; whether the caller's role allows it is not asked."""
+
+    canary: ActView
+    promote: ActView
+    rollback: ActView
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelView:
-    """A channel with its present route and where a rollback would go."""
+    """A channel with its present route and the acts that are possible on it."""
 
     adapter: str
     channel: str
@@ -40,8 +72,8 @@ class ChannelView:
     since: datetime
     rollout: UUID | None
     rollout_state: str | None
-    rollback_target: str | None
     review: int | None
+    acts: ActsView
 
 
 @dataclass(frozen=True, slots=True)

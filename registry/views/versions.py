@@ -75,6 +75,7 @@ class VersionView:
     approvals: list[ApprovalView]
     serves: list[str]
     recall_reason: str | None = None
+    deprecation_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ DONE = {
     "canary": "The canary has started.",
     "promoted": "Promoted. The whole channel is served by it now.",
     "rolled-back": "Rolled back.",
+    "deprecated": "Deprecated. No new rollout of it starts; what serves stays.",
     "recalled": "Recalled. Nothing derived from it is served any more.",
     "held": "The hold stands. Nothing it covers is deleted until another reviewer lifts it.",
     "lifted": "The hold is lifted.",

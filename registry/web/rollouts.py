@@ -5,7 +5,6 @@ back.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
@@ -19,8 +18,7 @@ from registry.queries import rollouts, versions
 from registry.rules.actions import Action
 from registry.rules.refs import ENVIRONMENTS, check_environment, parse_line
 from registry.rules.rollouts import check_reason
-from registry.views.rollouts import ChannelView, GenerationView
-from registry.views.versions import VersionView
+from registry.views.rollouts import ActsView
 from registry.web.pages import Page, needs, render, sent
 from registry.web.visits import Here, Posted, Visit
 
@@ -37,49 +35,18 @@ def deployments(here: Here, environment: str = "") -> Response:
     )
 
 
-def releasable(
-    found: list[VersionView], environment: str, present: ChannelView | None
-) -> list[VersionView]:
-    """The versions a canary may take here, newest first: registered, approved for the environment,
-    not served yet.
-    """
-    now = datetime.now(UTC)
-    served = (present.stable, present.candidate) if present else ()
-    return [
-        version
-        for version in sorted(found, key=lambda each: each.number or 0, reverse=True)
-        if version.state == "registered"
-        and version.ref not in served
-        and any(
-            approval.environment == environment
-            and approval.state == "approved"
-            and (approval.expires_at is None or approval.expires_at > now)
-            for approval in version.approvals
-        )
-    ]
-
-
-NOWHERE = (
-    "Nothing may serve in its place: no earlier version, and the policy does not let the "
-    "base serve."
-)
-
-
-def own(ref: str | None, line: str) -> bool:
-    """Is this a version of the channel's own line? The base, which serves at first, is not."""
-    return ref is not None and ref.partition("@")[0] == line
-
-
-def promotable_again(history: list[GenerationView], stable: str | None) -> str:
-    """The version that a rollback took off and a promotion without a canary would put back, or
-    ''.
-    """
-    stood = (each.version for each in history if each.kind == "promote" and each.version != stable)
-    return next((version for version in stood if version), "")
-
-
-def _first(*reasons: str) -> str:
-    return next((reason for reason in reasons if reason), "")
+def _bars(here: Visit, team: str, acts: ActsView) -> dict[str, str]:
+    """By form, why it is disabled: the role, or what the command would answer; '' if it works."""
+    asked = {
+        "canary": (Action.ROLLOUT_START, acts.canary),
+        "promote": (Action.ROLLOUT_PROMOTE, acts.promote),
+        "rollback": (Action.CHANNEL_ROLL_BACK, acts.rollback),
+    }
+    return {
+        form: needs(here, action, team)
+        or (act.refusal.detail if act.refusal and not act.versions else "")
+        for form, (action, act) in asked.items()
+    }
 
 
 def _show(
@@ -97,17 +64,16 @@ def _show(
     try:
         present = rollouts.channel(here.store, here.actor, environment, line, channel)
         history = rollouts.history(here.store, here.actor, line, environment, channel)
-    except (
-        NotFound
-    ):  # nothing was ever started here: the page then offers to start the first canary
+    except NotFound:
+        # Nothing was ever started here: the page then offers to start the first canary.
         if not known:
             raise
         present, history = None, []
-    choices = releasable(known, environment, present)
-    candidate = present.candidate if present else None
-    newest_first = sorted(history, key=lambda each: each.generation, reverse=True)
-    again = "" if candidate or not present else promotable_again(newest_first, present.stable)
-    none_ready = "" if choices else f"No other version is approved for {environment}."
+    acts = (
+        present.acts
+        if present
+        else rollouts.first_acts(here.store, here.actor, environment, line, channel)
+    )
     shown: dict[str, Any] = {
         "environment": environment,
         "team": team,
@@ -115,36 +81,19 @@ def _show(
         "line": line,
         "channel": channel,
         "present": present,
-        "history": newest_first,
+        "history": sorted(history, key=lambda each: each.generation, reverse=True),
         "fallen": versions.fallen(
             here.store,
             here.actor,
             [ref for each in history for ref in (each.version, each.candidate)],
         ),
-        "choices": choices,
-        "again": again,
-        "bars": {
-            "canary": _first(
-                needs(here, Action.ROLLOUT_START, team),
-                "A canary is running: promote it or roll it back first." if candidate else "",
-                none_ready,
-            ),
-            "promote": _first(
-                needs(here, Action.ROLLOUT_PROMOTE, team),
-                "" if candidate or again else "No canary is running here.",
-            ),
-            "rollback": _first(
-                needs(here, Action.CHANNEL_ROLL_BACK, team),
-                "" if present and (present.stable or candidate) else "Nothing is served here.",
-                "The base serves already."
-                if not candidate and present and not own(present.stable, line)
-                else "",
-                "" if present and present.rollback_target else NOWHERE,
-            ),
-        },
+        "acts": acts,
+        "digests": {version.ref: version.manifest_digest for version in known},
+        "bars": _bars(here, team, acts),
         "failed": "",
         "error": None,
         "reason": "",
+        "again": acts.promote.default,
         "ref": here.request.query_params.get("ref", ""),
         "percent": "5",
     }
@@ -242,9 +191,10 @@ def promote(
     team: str,
     name: str,
     channel: str,
+    ref: Annotated[str, Form()] = "",
     reason: Annotated[str, Form()] = "",
 ) -> Response:
-    """Let the canary take all of it."""
+    """Let the canary take all of it, or put back a version that served here before."""
     return _act(
         here,
         environment,
@@ -255,8 +205,9 @@ def promote(
         "promoted",
         reason,
         lambda why: commands.promote(
-            here.store, here.actor, f"{team}/{name}", environment, channel, why
+            here.store, here.actor, ref or f"{team}/{name}", environment, channel, why
         ),
+        again=ref,
     )
 
 

@@ -14,6 +14,7 @@ from registry.api.problems import STATUSES
 from registry.errors import RegistryError
 from registry.queries import search as queries
 from registry.rules import searches
+from registry.rules.versions import State
 from registry.web.pages import Page, render
 from registry.web.versions import version_path
 from registry.web.visits import Here
@@ -144,7 +145,7 @@ def search(
         labels=LABELS,
         facets=FACETS,
         kinds=searches.KINDS,
-        states=searches.STATES,
+        states=tuple(State),
         most_values=MOST_VALUES,
         measured=measured,
         path_of=version_path,

@@ -14,7 +14,7 @@ from fastapi.responses import Response
 
 from registry.api.problems import STATUSES
 from registry.artifacts.tokenizers.chat_templates import own_of
-from registry.commands import deletions, recalls, tags
+from registry.commands import deletions, deprecations, recalls, tags
 from registry.db.store import Store
 from registry.errors import (
     Forbidden,
@@ -40,6 +40,7 @@ from registry.rules.actions import Action
 from registry.rules.actors import Actor, Matter, may_read
 from registry.rules.refs import parse_line, parse_ref
 from registry.rules.rollouts import check_reason
+from registry.rules.versions import GONE
 from registry.views.chat_templates import ChatTemplateView
 from registry.views.lineage import LineageView, NodeView
 from registry.views.retention import KeepingView
@@ -139,7 +140,7 @@ def ties(graph: LineageView) -> list[Tie]:
             node.ref,
             node.kind.replace("_", " "),
             path,
-            node.state if node.state in versions.GONE else "",
+            node.state if node.state in GONE else "",
         )
 
     nodes = {node.id: node for node in graph.nodes}
@@ -218,6 +219,7 @@ def _version(
         "chat": None if stone else _template(here, version),
         "stone": stone,
         "keeping": keeping,
+        "bars_deprecate": needs(here, Action.DEPRECATE, team),
         "bars_recall": needs(here, Action.RECALL, team),
         "error": None,
         "reason": "",
@@ -279,7 +281,7 @@ def _end(
     done: str,
     end: Callable[[Store, Actor, str, str], object],
 ) -> Response:
-    """Recall or delete, both for good: the reference typed again, a reason, and a refusal beside
+    """Deprecate, recall or delete, each for good: the reference typed again, a reason, and a refusal beside
     the form it came from.
     """
     ref = f"{team}/{name}@v{number}"
@@ -338,6 +340,20 @@ def _mount(shelf: Shelf) -> None:
     @router.get(f"/{shelf.path}/{{team}}/{{name}}/v/{{number}}", name=f"{shelf.path}-version")
     def version_page(here: Here, team: str, name: str, number: int) -> Response:
         return _version(here, shelf, team, name, number)
+
+    @router.post(
+        f"/{shelf.path}/{{team}}/{{name}}/v/{{number}}/deprecate", name=f"{shelf.path}-deprecate"
+    )
+    def deprecate(
+        here: Posted,
+        team: str,
+        name: str,
+        number: int,
+        reason: Annotated[str, Form()] = "",
+        confirm: Annotated[str, Form()] = "",
+    ) -> Response:
+        act = deprecations.deprecate
+        return _end(here, shelf, team, name, number, reason, confirm, "deprecated", act)
 
     @router.post(
         f"/{shelf.path}/{{team}}/{{name}}/v/{{number}}/recall", name=f"{shelf.path}-recall"

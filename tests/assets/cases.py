@@ -53,8 +53,10 @@ def sound() -> Files:
             {"__metadata__": {"format": "pt"}, "a.weight": entry(), "b.weight": entry(8, 16)},
             bytes(16),
         ),
-        "tokenizer.json": b'{"version":"1.0","model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":[["a","b"]]}}',
-        "tokenizer_config.json": b'{"tokenizer_class":"PreTrainedTokenizerFast","model_max_length":1000000000000000019884624838656}',
+        "tokenizer.json": b'{"version":"1.0","model":{"type":"BPE",'
+        b'"vocab":{"a":0,"b":1,"ab":2},"merges":[["a","b"]]}}',
+        "tokenizer_config.json": b'{"tokenizer_class":"PreTrainedTokenizerFast",'
+        b'"model_max_length":1000000000000000019884624838656}',
         "special_tokens_map.json": b'{"eos_token":{"content":"</s>","lstrip":false}}',
         "generation_config.json": b'{"do_sample":false,"eos_token_id":[1,2]}',
         "added_tokens.json": b'{"<pad>":3}',

@@ -152,6 +152,23 @@ def _beside() -> Files:
     }
 
 
+def matched(size: int) -> tuple[dict[str, tuple[int, ...]], dict[str, dict[str, object]]]:
+    """The shapes of a base of 5,700 modules, or as many times more, and by kind of adapter a
+    configuration that names as many of them as it may.
+    """
+    names = [f"m{number}" for number in range(95 * size)]
+    shapes = {
+        f"model.layers.{layer}.part.{name}.weight": (4, 4) for layer in range(60) for name in names
+    }
+    many = [*names, *(f"layers.{number}.none" for number in range(1950 * size))]
+    most = {
+        "target_modules": many,
+        "rank_pattern": dict.fromkeys(many[95 * size :] + names[60:], 2),
+        "modules_to_save": names[:60],
+    }
+    return shapes, {"LORA": most, "LN_TUNING": {"target_modules": many}}
+
+
 def _files() -> Files:
     return sound() | {f"x{n}.py": b"#!/bin/sh" for n in range(1010)}
 

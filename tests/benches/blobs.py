@@ -133,7 +133,7 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     server = subprocess.Popen([sys.executable, *argv], cwd=repository(), env=os.environ | environ)
     try:
-        until(lambda: _listens(port), f"port {port} answers", 60)
+        until(lambda: _listens(port), f"port {port} answers")
         yield server
     finally:
         server.terminate()
@@ -279,6 +279,22 @@ def _through_the_client(home: Path, port: int, token: str) -> None:
         f"{'the same by the Python client, hashing first':<44}{seconds:>9.2f} s    "
         f"{MEGABYTES / seconds:.0f} MB/s"
     )
+    program = (
+        "import resource, sys\nfrom registry.client import Countersign\n"
+        "registry = Countersign(sys.argv[1], sys.argv[2])\nregistry.has_blob('0' * 64)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "sent = registry.put_file(sys.argv[3])\n"
+        "registry.get_blob(sent.sha256, sys.argv[3] + '.back')\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, f"http://127.0.0.1:{port}", token, str(body)],
+        cwd=repository(),
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    print(f"{'memory of that client, up and down':<44}{int(done.stdout):>9} MB more    bound 24 MB")
 
 
 def _read(path: Path) -> Iterator[bytes]:

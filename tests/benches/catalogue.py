@@ -23,16 +23,20 @@ SEED = """
 create function pg_temp.draw(i bigint, what text, upto int) returns int language sql immutable as
  $$ select (('x' || substr(md5(what || i), 1, 8))::bit(32)::bigint % upto)::int $$;
 create temp table seeded_line as select i, md5('line' || i)::uuid as id,
- case when i < LINES / 3 then 'archive' else 't' || floor(sqrt(pg_temp.draw(i, 'team', 400))) end as team,
+ case when i < LINES / 3 then 'archive'
+  else 't' || floor(sqrt(pg_temp.draw(i, 'team', 400))) end as team,
  case when i % 20 = 0 then 'base' when i % 7 = 0 then 'checkpoint' else 'adapter' end as kind,
- (array['claims', 'fraud', 'triage', 'summary', 'notice', 'medclaims', 'contract', 'router', 'letters', 'coding'])
-   [1 + pg_temp.draw(i, 'word', 10)] || '-' || (array['llama', 'qwen', 'mistral', 'gemma', 'smol'])
-   [1 + pg_temp.draw(i, 'family', 5)] || '-' || i as name,
- (array['claims', 'legal', 'health', 'finance', 'support'])[1 + pg_temp.draw(i, 'domain', 5)] as domain,
+ (array['claims', 'fraud', 'triage', 'summary', 'notice', 'medclaims', 'contract', 'router',
+   'letters', 'coding'])[1 + pg_temp.draw(i, 'word', 10)]
+  || '-' || (array['llama', 'qwen', 'mistral', 'gemma', 'smol'])[1 + pg_temp.draw(i, 'family', 5)]
+  || '-' || i as name,
+ (array['claims', 'legal', 'health', 'finance', 'support'])
+   [1 + pg_temp.draw(i, 'domain', 5)] as domain,
  20 * floor((i / 20) * power(pg_temp.draw(i, 'base', 1000) / 1000.0, 3))::int as stands_on
  from generate_series(0, LINES - 1) i;
-create temp table seeded as select l.i * 25 + n - 1 as i, md5('v' || l.i * 25 + n - 1)::uuid as id, l.id as line_id, l.team,
- l.kind, l.team || '/' || l.name || '@v' || n as ref, n,
+create temp table seeded as
+ select l.i * 25 + n - 1 as i, md5('v' || l.i * 25 + n - 1)::uuid as id, l.id as line_id,
+ l.team, l.kind, l.team || '/' || l.name || '@v' || n as ref, n,
  case when l.kind = 'adapter' then md5('v' || l.stands_on * 25)::uuid end as base_id
  from seeded_line l, generate_series(1, 25) n;
 insert into node (id, kind, team, ref) select md5('data' || i)::uuid, 'dataset', 't' || i % 20,
@@ -40,33 +44,42 @@ insert into node (id, kind, team, ref) select md5('data' || i)::uuid, 'dataset',
 insert into line (id, kind, team, name, domain, created_at) select id, kind, team, name,
  case when kind = 'adapter' then domain end, now() from seeded_line;
 insert into node (id, kind, team, ref) select id, kind, team, ref from seeded order by i;
-insert into version (id, line_id, number, state, manifest_digest, tensor_root, base_version_id, meta, facts, created_at)
+insert into version (id, line_id, number, state, manifest_digest, tensor_root, base_version_id,
+  meta, facts, created_at)
  select id, line_id, n, case when pg_temp.draw(i, 'state', 100) < 2 then 'recalled'
   when pg_temp.draw(i, 'state', 100) < 8 then 'deprecated' else 'registered' end,
- 'sha256:' || encode(sha256(('m' || i)::bytea), 'hex'), 'sha256:' || encode(sha256(('r' || i)::bytea), 'hex'), base_id,
- jsonb_build_object('licence', (array['apache-2.0', 'apache-2.0', 'apache-2.0', 'mit', 'mit', 'llama3.1', 'cc-by-4.0',
-  'proprietary'])[1 + pg_temp.draw(i, 'licence', 8)]),
+ 'sha256:' || encode(sha256(('m' || i)::bytea), 'hex'),
+ 'sha256:' || encode(sha256(('r' || i)::bytea), 'hex'), base_id,
+ jsonb_build_object('licence', (array['apache-2.0', 'apache-2.0', 'apache-2.0', 'mit', 'mit',
+  'llama3.1', 'cc-by-4.0', 'proprietary'])[1 + pg_temp.draw(i, 'licence', 8)]),
  case when kind = 'adapter' then jsonb_build_object(
   'variant', case pg_temp.draw(i, 'variant', 20) when 0 then 'dora' else 'plain' end,
   'method', case pg_temp.draw(i, 'method', 50) when 0 then 'prefix' else 'lora' end) else '{}' end,
  now() - interval '900 days' + i * interval '10 minutes' from seeded;
-insert into version_tag (id, version_id, key, value, set_at) select md5('topic' || i)::uuid, id, 'topic',
- pg_temp.draw(i, 'topic', 100)::text, now() from seeded where pg_temp.draw(i, 'tagged', 10) < 6;
-insert into version_tag (id, version_id, key, value, set_at) select md5('customer' || i)::uuid, id, 'customer',
- 'c' || pg_temp.draw(i, 'customer', 5000), now() from seeded where pg_temp.draw(i, 'bought', 20) = 0;
-insert into lineage_edge (id, child_id, child_seq, parent_id, parent_seq, relation, grade, created_at)
- select md5('edge' || s.i)::uuid, s.id, n.seq, d.id, d.seq, 'tuned_on', 'observed', now() from seeded s
- join node n on n.id = s.id join node d on d.id = md5('data' || floor(200 * power(pg_temp.draw(s.i, 'rows', 1000) / 1000.0, 3)))::uuid
+insert into version_tag (id, version_id, key, value, set_at)
+ select md5('topic' || i)::uuid, id, 'topic', pg_temp.draw(i, 'topic', 100)::text, now()
+ from seeded where pg_temp.draw(i, 'tagged', 10) < 6;
+insert into version_tag (id, version_id, key, value, set_at)
+ select md5('customer' || i)::uuid, id, 'customer', 'c' || pg_temp.draw(i, 'customer', 5000), now()
+ from seeded where pg_temp.draw(i, 'bought', 20) = 0;
+insert into lineage_edge (id, child_id, child_seq, parent_id, parent_seq, relation, grade,
+  created_at)
+ select md5('edge' || s.i)::uuid, s.id, n.seq, d.id, d.seq, 'tuned_on', 'observed', now()
+ from seeded s join node n on n.id = s.id join node d on d.id =
+  md5('data' || floor(200 * power(pg_temp.draw(s.i, 'rows', 1000) / 1000.0, 3)))::uuid
  where s.kind = 'adapter';
 insert into blob (id, size) select encode(sha256(('f' || i)::bytea), 'hex'), 1000 from seeded;
-insert into version_file (id, version_id, path, blob_id) select md5('file' || i)::uuid, id, 'adapter_model.safetensors',
+insert into version_file (id, version_id, path, blob_id)
+ select md5('file' || i)::uuid, id, 'adapter_model.safetensors',
  encode(sha256(('f' || i)::bytea), 'hex') from seeded;
 drop index ix_version_search_terms;
 select search_rebuild();
 create index ix_version_search_terms on version_search using gin (terms) with (fastupdate = off);
-insert into version_metric (version_id, name, value) select id, 'accuracy', pg_temp.draw(i, 'accuracy', 10000) / 10000.0
+insert into version_metric (version_id, name, value)
+ select id, 'accuracy', pg_temp.draw(i, 'accuracy', 10000) / 10000.0
  from seeded where kind = 'adapter' and pg_temp.draw(i, 'measured', 3) > 0;
-insert into version_metric (version_id, name, value) select id, 'exact_match', pg_temp.draw(i, 'match', 10000) / 10000.0
+insert into version_metric (version_id, name, value)
+ select id, 'exact_match', pg_temp.draw(i, 'match', 10000) / 10000.0
  from seeded where pg_temp.draw(i, 'matched', 200) = 0;
 """
 

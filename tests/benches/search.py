@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 from sqlalchemy import text
 
-from registry.app import create_app, private
+from registry.app import create_app
 from registry.commands import accounts, tokens
 from registry.db import migrate
 from registry.db.store import Store
@@ -177,7 +177,6 @@ def run() -> None:
             seed(url, count)
             print(f"search: {count:,} versions seeded in {time.perf_counter() - began:.1f} s")
             settings = load(home=home / str(count), database_url=url)
-            private(settings)
             app = create_app(settings)
             stores.append(app.state.store)
             accounts.create(app.state.store, SYSTEM, "bench", ["auditor"], None)

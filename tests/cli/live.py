@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
-from registry.app import create_app, open_sequencer, prepare
+from registry.app import create_app, open_sequencer
+from registry.cli.operations import prepare
 from registry.postgres.home import claim
 from registry.sequencer import Sequencer
 from registry.settings import Settings
@@ -29,6 +31,9 @@ class Live:
     url: str
     home: Path
     sequencer: Sequencer
+    log_key: str
+    asked: set[tuple[str, str]] = field(default_factory=set)
+    """Method and path of every request so far."""
 
     def sequence(self) -> None:
         while self.sequencer.step():
@@ -46,7 +51,14 @@ def live(database: str, home: Path) -> Iterator[Live]:
         prepare(settings)
         app = create_app(settings)
         sequencer = open_sequencer(settings)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none"))
+        opened = Live(url, home, sequencer, app.state.log_key)
+
+        async def noted(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                opened.asked.add((scope["method"], scope["path"]))
+            await app(scope, receive, send)
+
+        server = uvicorn.Server(uvicorn.Config(noted, log_config=None, access_log=False, ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
         thread.start()
         try:
@@ -54,7 +66,7 @@ def live(database: str, home: Path) -> Iterator[Live]:
                 assert thread.is_alive()
                 time.sleep(0.02)
             (home / "private" / "url").write_text(url + "\n")
-            yield Live(url, home, sequencer)
+            yield opened
         finally:
             server.should_exit = True
             thread.join()

@@ -118,8 +118,11 @@ def test_a_bug_of_ours_is_exit_1_without_a_traceback(
         "since": "2026-01-02T03:04:05Z",
         "rollout": None,
         "rollout_state": None,
-        "rollback_target": None,
         "review": None,
+        "acts": {
+            act: {"versions": [], "default": None, "refusal": None}
+            for act in ("canary", "promote", "rollback")
+        },
     }
     wire.script = lambda _: Answer(200, [channel])
     result = cli("status")

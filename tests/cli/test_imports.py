@@ -10,12 +10,11 @@ import yaml
 
 from tests.build import BASE_META
 from tests.cli.conftest import Run
+from tests.cli.desk import Desk, write_adapter
 from tests.cli.live import live
-from tests.cli.test_main_job import Desk, write_adapter
 from tests.client.test_imports import COMMIT, snapshot
 
 
-@pytest.mark.database
 def test_a_snapshot_and_an_output_folder_become_versions(
     fresh_database: str, cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

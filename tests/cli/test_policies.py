@@ -45,7 +45,6 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.database
 def test_a_policy_is_published_shown_and_published_again(
     fresh_database: str, cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,8 +13,8 @@ import yaml
 from registry import verifier
 from tests.build import ADAPTER_META, BASE_META
 from tests.cli.conftest import Run
+from tests.cli.desk import Desk, write_adapter, write_base
 from tests.cli.live import Live, live
-from tests.cli.test_main_job import Desk, write_adapter, write_base
 
 
 @pytest.fixture
@@ -23,7 +23,6 @@ def registry(fresh_database: str, tmp_path: Path) -> Iterator[Live]:
         yield served
 
 
-@pytest.mark.database
 def test_letting_go(
     cli: Run, registry: Live, fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

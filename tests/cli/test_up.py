@@ -24,6 +24,7 @@ from registry.postgres.cluster import Cluster
 from registry.postgres.home import claim
 from tests.gateway.served import until
 from tests.ports import free_port
+from tests.sampling import sampled
 
 REPOSITORY = Path(__file__).parents[2]
 ENVIRON = {
@@ -87,19 +88,6 @@ def answer(url: str, token: str = "") -> tuple[int, bytes]:
         return 0, str(error).encode()
 
 
-def slowness() -> float:
-    """How much longer a promised time may take, since it was promised for a quick machine of its
-    own.
-
-    Measured by a program that does what a start mostly does, and takes 2.5 s there.
-    """
-    begun = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-c", "import registry.app"], cwd=REPOSITORY, env=ENVIRON, check=True
-    )
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1), (time.monotonic() - begun) / 2.5)
-
-
 def of_home(home: Path) -> dict[int, str]:
     """Every process that has to do with this home, by its command line, environment or working
     directory.
@@ -136,11 +124,9 @@ class Up:
 
     def __init__(self, home: Path, *more: str, **environ: str) -> None:
         self.home = home
-        self.begun = time.monotonic()
         self.process = start(home, "--json", *more, port=free_port(), **environ)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        self.seconds = time.monotonic() - self.begun
         if not line:
             raise AssertionError(self.process.communicate(timeout=10)[1])
         self.told: dict[str, str] = json.loads(line)
@@ -169,7 +155,6 @@ def test_the_first_line_comes_when_it_is_ready_and_the_token_is_an_administrator
     assert status == 200, body
     assert "admin" in body.decode()
     assert (up.home / "private" / "admin.token").read_text().strip() == up.token
-    assert up.seconds < 15 * slowness()
 
 
 def test_the_home_is_enough_to_make_a_token(up: Up) -> None:
@@ -225,21 +210,18 @@ def test_a_taken_port_is_refused(up: Up, tmp_path: Path) -> None:
     assert not (tmp_path / "home" / "postgres").exists()
 
 
-def test_a_killed_postgresql_is_back_within_five_seconds(up: Up) -> None:
-    cluster, took = Cluster(up.home), []
-    for _ in range(2):
-        pid = cluster.pid()
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        begun = time.monotonic()
-        until(lambda: cluster.pid() not in (None, pid))  # noqa: B023 - waited for within the iteration
-        until(lambda: answer(f"{up.url}/readyz")[0] == 200)
-        took.append(time.monotonic() - begun)
-    assert min(took) < 5 * slowness()
+def test_a_killed_postgresql_is_back(up: Up) -> None:
+    """`make bench` prints in how many seconds."""
+    cluster = Cluster(up.home)
+    pid = cluster.pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: cluster.pid() not in (None, pid))
+    until(lambda: answer(f"{up.url}/readyz")[0] == 200)
     assert answer(f"{up.url}/api/v1/me", up.token)[0] == 200
 
 
-@pytest.mark.parametrize("name", ["api", "clock"])
+@pytest.mark.parametrize("name", sampled(["api", "clock"], ["clock"]))
 def test_a_killed_child_is_back(up: Up, name: str) -> None:
     pid = child(up.home, f"registry {name}")
     os.kill(pid, signal.SIGKILL)
@@ -250,6 +232,7 @@ def test_a_killed_child_is_back(up: Up, name: str) -> None:
     until(lambda: answer(f"{up.url}/readyz")[0] == 200)
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_leaves_no_strays_and_the_next_one_goes_on(tmp_path: Path) -> None:
     home = tmp_path / "home"
     first = Up(home)
@@ -296,7 +279,10 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("place", ["postgres/data.new", "postgres/data", "private/logs/api.log"])
+PLACES = ["postgres/data.new", "postgres/data", "private/logs/api.log"]
+
+
+@pytest.mark.parametrize("place", sampled(PLACES, ["postgres/data"]))
 def test_a_signal_during_the_start_leaves_nothing(tmp_path: Path, place: str) -> None:
     home = tmp_path / "home"
     process = start(home)
@@ -329,6 +315,7 @@ def test_wrong_settings_and_extras_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.trainer
+@pytest.mark.slow
 def test_all_extras_run_beside_it_and_end_with_it(tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     home = tmp_path / "home"
@@ -401,9 +388,7 @@ def test_one_that_ignores_the_signal_is_killed_with_all_it_started(
     stubborn = alone.add(shell("stubborn", script))
     until(lambda: len(strays(alone.home)) >= 3)
     assert stubborn.process is not None
-    begun = time.monotonic()
     alone.stop()
-    assert time.monotonic() - begun < 60  # their sleep is five times as long
     assert strays(alone.home) == []
 
 

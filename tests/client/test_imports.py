@@ -14,7 +14,7 @@ from registry.artifacts.bundles.files import Kind
 from registry.client.artifacts import parse
 from registry.client.sources import choose, without_code
 from registry.errors import Invalid, RegistryError, Unverified
-from tests.cli.test_main_job import write_adapter, write_base
+from tests.cli.desk import write_adapter, write_base
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

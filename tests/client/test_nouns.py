@@ -12,11 +12,16 @@ import pytest
 
 from registry.client import Countersign
 from registry.errors import BundleRejected, RegistryError, Unverified
+from registry.proof import notes
+from registry.proof.keys import SigningKey
 from registry.rules.retention import Terms
 from tests.client.test_transport import ME
 from tests.client.wire import Answer, Seen, Wire, problem
 
 RUN = "00000000-0000-4000-8000-00000000000a"
+KEY = SigningKey.generate()
+LOG_KEY = notes.verifier_key("acme/log", KEY.public)
+HEAD = notes.sign_note(notes.checkpoint_text("acme/log", 5, b"5" * 32), "acme/log", KEY)
 
 # (call, the request it makes): the whole surface, against the table of the contract.
 CALLS: list[tuple[str, tuple[Any, ...], str]] = [
@@ -65,6 +70,7 @@ CALLS: list[tuple[str, tuple[Any, ...], str]] = [
     ("start_canary", ("acme/claims@v1", "dev", 500), "POST /canaries"),
     ("promote", ("acme/claims", "dev"), "POST /promotions"),
     ("roll_back", ("acme/claims", "dev", "worse"), "POST /rollbacks"),
+    ("deprecate", ("acme/claims@v1", "use v2"), "POST /deprecations"),
     ("recall", ("acme/claims@v1", "unfit"), "POST /recalls"),
     ("channels", ("dev",), "GET /channels?environment=dev"),
     ("history", ("acme/claims", "dev"), "GET /history?name=acme%2Fclaims&environment=dev"),
@@ -77,6 +83,8 @@ CALLS: list[tuple[str, tuple[Any, ...], str]] = [
     ("lineage", ("acme/claims@v1",), "GET /lineage/acme/claims@v1"),
     ("events", (), "GET /audit/events"),
     ("tree_head", (), "GET /audit/tree-head"),
+    ("prove_entry", (3, LOG_KEY), "GET /log/proof?seq=3"),
+    ("prove_growth", (HEAD, LOG_KEY), "GET /log/proof?old_size=5"),
     ("check_log", (), "GET /audit/check"),
     ("policies", (), "GET /policies"),
     ("publish_policy", ("environment: dev",), "POST /policies"),

@@ -39,6 +39,7 @@ from tests.build import (
 from tests.commands.test_races import in_turn, lost, started, together, won
 from tests.database import Databases
 from tests.db.around import held
+from tests.sampling import sampled
 
 AT_ONCE = timedelta(0)
 
@@ -89,8 +90,10 @@ def collect(world: World, blobs: Blobs | None = None, grace: timedelta = AT_ONCE
 
 NEEDED = """
 select b.id, b.size, b.collected_at from blob b where
-    b.id in (select f.blob_id from version_file f left join tombstone t on t.id = f.version_id where t.id is null
-             union select d.blob_id from dataset_version d left join tombstone t on t.id = d.id where t.id is null
+    b.id in (select f.blob_id from version_file f
+                 left join tombstone t on t.id = f.version_id where t.id is null
+             union select d.blob_id from dataset_version d
+                 left join tombstone t on t.id = d.id where t.id is null
              union select blob_id from eval_suite_version union select samples_blob_id from eval_run
              union select system_prompt_id from serving_profile)
 """
@@ -376,7 +379,7 @@ def test_one_quota_for_many_hands(alone: World) -> None:
     clean(alone)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", sampled(range(2), [0]))
 def test_whatever_happens_no_version_misses_a_byte(alone: World, seed: int) -> None:
     """Random histories over few bytes that many versions share."""
     chance = random.Random(seed)

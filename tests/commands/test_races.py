@@ -39,6 +39,7 @@ from tests.build import (
     vote,
 )
 from tests.db.around import held
+from tests.sampling import sampled
 
 Outcome = Any
 
@@ -93,13 +94,14 @@ STILL_THERE = (
 )
 
 
+@pytest.mark.parametrize("rounds", sampled([2, 8], [2]))
 def test_no_route_names_what_is_recalled_while_canaries_start(
-    store: Store, blobs: Blobs, team: str
+    store: Store, blobs: Blobs, team: str, rounds: int
 ) -> None:
     world = a_world(store, blobs, team)
     engineer = world.engineer.actor
     begun = 0
-    for attempt in range(8):
+    for attempt in range(rounds):
         ref = approved(world, seed=100 * attempt)
 
         def start(channel: str, ref: str = ref) -> Any:
@@ -124,12 +126,13 @@ def test_no_route_names_what_is_recalled_while_canaries_start(
     assert moved == begun
 
 
+@pytest.mark.parametrize("rounds", sampled([2, 6], [2]))
 def test_nothing_trained_on_recalled_data_slips_through(
-    store: Store, blobs: Blobs, team: str
+    store: Store, blobs: Blobs, team: str, rounds: int
 ) -> None:
     world = a_world(store, blobs, team)
     engineer = world.engineer.actor
-    for attempt in range(6):
+    for attempt in range(rounds):
         data = a_dataset(
             store,
             blobs,
@@ -219,11 +222,12 @@ def test_what_was_read_before_a_lock_is_read_again_behind_it(
     assert (type(canary), canary.kind) == (Refused, "recalled")
 
 
+@pytest.mark.parametrize("rounds", sampled([2, 5], [2]))
 def test_an_approval_and_a_recall_at_once_leave_no_approval(
-    store: Store, blobs: Blobs, team: str
+    store: Store, blobs: Blobs, team: str, rounds: int
 ) -> None:
     world = a_world(store, blobs, team)
-    for attempt in range(5):
+    for attempt in range(rounds):
         train(world, seed=100 * attempt)
         ref = world.versions[-1]
         evaluate(world, world.base.ref, 5)

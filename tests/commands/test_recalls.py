@@ -14,7 +14,18 @@ from registry.errors import Invalid, NotFound, Refused
 from registry.queries import rollouts as asked
 from registry.queries import versions as seen
 from registry.rules.actors import SYSTEM
-from tests.build import World, a_dataset, a_person, a_world, approved, evaluate, submit, train, vote
+from tests.build import (
+    World,
+    a_base,
+    a_dataset,
+    a_person,
+    a_world,
+    approved,
+    evaluate,
+    submit,
+    train,
+    vote,
+)
 
 
 @pytest.fixture
@@ -147,3 +158,13 @@ def test_twice_is_refused_and_a_reason_is_asked_for(world: World) -> None:
     with pytest.raises(Refused) as refusal:
         recalls.recall(world.store, world.engineer.actor, world.base.ref, "unfit")
     assert refusal.value.kind == "already-recalled"
+
+
+def test_recalled_bytes_are_not_found_again_as_if_nothing_were(
+    store: Store, blobs: Blobs, team: str
+) -> None:
+    world = a_world(store, blobs, team)
+    recalls.recall(store, world.engineer.actor, world.base.ref, "wrong licence")
+    with pytest.raises(Refused) as refusal:
+        a_base(store, blobs, world.engineer, team)
+    assert (refusal.value.kind, refusal.value.facts["subject"]) == ("recalled", world.base.ref)

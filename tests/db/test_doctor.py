@@ -16,6 +16,7 @@ from registry.blobs.store import Blobs
 from registry.commands import blobs as collecting
 from registry.commands import (
     deletions,
+    deprecations,
     holds,
     profiles,
     quotas,
@@ -134,6 +135,7 @@ def job(store: Store, blobs: Blobs) -> World:
     rollouts.roll_back(store, engineer, name, "production", None, "a complaint")
     rollouts.promote(store, engineer, name, "production", None, "a false alarm")
     recalls.recall(store, engineer, world.versions[0], "half-trained")
+    deprecations.deprecate(store, engineer, ref, "a better one is trained")
     train(world, seed=50)
     evaluate(world, world.versions[-1], 50)
     submit(world, world.versions[-1])

@@ -60,6 +60,20 @@ def test_a_forgotten_audit_is_rolled_back(store: Store, team: str) -> None:
     assert lines(store, team) == 0
 
 
+def test_what_is_unchanged_leaves_no_event_and_may_not_write(store: Store, team: str) -> None:
+    with store.write(SYSTEM, Action.VERSION_REGISTER, team) as tx:
+        tx.unchanged(f"{team}/x")
+    with store.read(SYSTEM) as session:
+        told = session.execute(
+            text("select count(*) from event where subject = :ref"), {"ref": f"{team}/x"}
+        )
+        assert told.scalar_one() == 0
+    with pytest.raises(Fault) as refusal, store.write(SYSTEM, Action.VERSION_REGISTER, team) as tx:
+        tx.unchanged(tx.add(a_line(team)).ref)
+    assert refusal.value.kind == "unaudited-write"
+    assert lines(store, team) == 0
+
+
 def test_a_change_through_upkeep_is_refused_by_postgresql(store: Store, team: str) -> None:
     with pytest.raises(Fault) as refusal, store.upkeep("a lie") as session:
         session.add(a_line(team))

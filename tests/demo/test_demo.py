@@ -67,6 +67,7 @@ def test_a_second_run_finds_everything_there(unkilled: tuple[Path, dict[str, Any
         assert rows(client) == left
 
 
+@pytest.mark.slow
 def test_killed_in_every_step_it_ends_with_the_same_rows(
     unkilled: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

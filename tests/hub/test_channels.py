@@ -64,7 +64,8 @@ out = open(here, "rb").read().hex()
     refused = f"""
 from huggingface_hub.utils import RevisionNotFoundError
 out = []
-for call in (lambda: snapshot_download({name!r}, revision="production"), lambda: snapshot_download({name!r}, revision="staging"),
+for call in (lambda: snapshot_download({name!r}, revision="production"),
+             lambda: snapshot_download({name!r}, revision="staging"),
              lambda: hf_hub_download({name!r}, "adapter_config.json", revision="production")):
     try:
         call(); out.append("served")

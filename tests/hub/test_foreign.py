@@ -236,8 +236,10 @@ def tried(call):
         return type(error).__name__
 calls = {{
     "ls": lambda: len(fs.ls(WHERE)), "exists": lambda: fs.exists(f"{{WHERE}}/{{WEIGHTS}}"),
-    "info": lambda: fs.info(f"{{WHERE}}/{{WEIGHTS}}")["size"] > 0, "read": lambda: len(fs.cat(f"{{WHERE}}/{{WEIGHTS}}")) > 0,
-    "range": lambda: len(fs.cat_file(f"{{WHERE}}/{{WEIGHTS}}", 8, 20)), "get": lambda: fs.get_file(f"{{WHERE}}/{{WEIGHTS}}", "got"),
+    "info": lambda: fs.info(f"{{WHERE}}/{{WEIGHTS}}")["size"] > 0,
+    "read": lambda: len(fs.cat(f"{{WHERE}}/{{WEIGHTS}}")) > 0,
+    "range": lambda: len(fs.cat_file(f"{{WHERE}}/{{WEIGHTS}}", 8, 20)),
+    "get": lambda: fs.get_file(f"{{WHERE}}/{{WEIGHTS}}", "got"),
 }}
 out = {{name: tried(call) for name, call in calls.items()}}
 held = fs.open(f"{{WHERE}}/{{WEIGHTS}}", "rb", block_size=16)
@@ -290,11 +292,13 @@ def hf(*said):
     return [0, told.getvalue()]
 NAME = {name!r}
 out = {{
-    "download": hf("download", NAME, "--revision", "v3", "--local-dir", "v3", "--include", "*.json", "--exclude", "*.md"),
+    "download": hf("download", NAME, "--revision", "v3", "--local-dir", "v3",
+                   "--include", "*.json", "--exclude", "*.md"),
     "dry run": hf("download", NAME, "--revision", "v3", "--dry-run"),
     "card": hf("download", NAME, "README.md", "--revision", "v3", "--quiet"),
     "verify": hf("cache", "verify", NAME, "--revision", "v3", "--local-dir", "v3"),
-    "info": hf("models", "info", NAME, "--revision", "v3"), "list": hf("models", "ls", "--author", NAME.split("/")[0]),
+    "info": hf("models", "info", NAME, "--revision", "v3"),
+    "list": hf("models", "ls", "--author", NAME.split("/")[0]),
     "files": hf("models", "ls", NAME, "--revision", "v3"), "tags": hf("repos", "tag", "ls", NAME),
     "who": hf("auth", "whoami"), "no": hf("download", NAME, "--revision", "v99"),
 }}

@@ -133,12 +133,16 @@ assert logits(plain) == local["base"]
 assert AutoConfig.from_pretrained(BASE, revision="v1").hidden_size == plain.config.hidden_size
 words = "please route this letter to the answer"
 assert AutoTokenizer.from_pretrained(BASE)(words) == AutoTokenizer.from_pretrained(base)(words)
-by = lambda revision: logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), NAME, revision=revision).eval())
-for revision, name in (("v1", "v1"), ("production", "v2"), ("v2", "v2"), ({sha!r}, "v2"), (None, "v2"), ("v3", "v3")):
+def by(revision):
+    model = AutoModelForCausalLM.from_pretrained(BASE)
+    return logits(PeftModel.from_pretrained(model, NAME, revision=revision).eval())
+for revision, name in (("v1", "v1"), ("production", "v2"), ("v2", "v2"), ({sha!r}, "v2"),
+                       (None, "v2"), ("v3", "v3")):
     assert by(revision) == local[name], revision
 # The base comes from our server too: the adapter's configuration names it, and its commit.
 assert logits(AutoPeftModelForCausalLM.from_pretrained(NAME, revision="v1").eval()) == local["v1"]
-assert logits(AutoModelForCausalLM.from_pretrained(NAME, adapter_kwargs={{"revision": "v2"}}).eval()) == local["v2"]
+second = AutoModelForCausalLM.from_pretrained(NAME, adapter_kwargs={{"revision": "v2"}})
+assert logits(second.eval()) == local["v2"]
 assert logits(AutoModelForCausalLM.from_pretrained(NAME + ".v3").eval()) == local["v3"]
 """)
     # transformers gives `revision` to the base's repository: it says so, and loads nothing else
@@ -189,8 +193,9 @@ SAID = [
 ]
 SAVE = """
 from transformers import AutoModel
-sizes = dict(vocab_size=600, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-             num_key_value_heads=2, head_dim=8, d_model=16, d_ff=32, d_kv=8, num_layers=1, num_decoder_layers=1, num_heads=2)
+sizes = dict(vocab_size=600, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+             num_attention_heads=2, num_key_value_heads=2, head_dim=8, d_model=16, d_ff=32,
+             d_kv=8, num_layers=1, num_decoder_layers=1, num_heads=2)
 for family in {families!r}:
     AutoModel.from_config(AutoConfig.for_model(family, **sizes)).save_pretrained(f"made/{{family}}")
 
@@ -259,7 +264,8 @@ def test_withdrawn_is_withdrawn_with_a_warm_cache(door: Door, loader: Loader) ->
 ways = lambda name, **more: [failure(call) for call in (
     lambda: PeftModel.from_pretrained(plain, NAME, revision=name, **more),
     lambda: AutoPeftModelForCausalLM.from_pretrained(NAME, revision=name, **more),
-    lambda: AutoModelForCausalLM.from_pretrained(NAME, adapter_kwargs={"revision": name, **more}, **more))]
+    lambda: AutoModelForCausalLM.from_pretrained(
+        NAME, adapter_kwargs={"revision": name, **more}, **more))]
 """
     loader.run(script)
     # Never approved: the cache has it, for an engineer loaded it before; a gateway's token stops.
@@ -274,8 +280,10 @@ ways = lambda name, **more: [failure(call) for call in (
     assert loader.run('out = by("v4") == local["v4"]') is True
     recalls.recall(store, engineer, loader.world.base.ref, "its licence ended")
     withdrawn = loader.run("""out = [failure(call) for call in (
-        lambda: AutoModelForCausalLM.from_pretrained(BASE, revision="v1"), lambda: AutoTokenizer.from_pretrained(BASE),
-        lambda: AutoModelForCausalLM.from_pretrained(BASE), lambda: AutoConfig.from_pretrained(BASE, revision="v1"),
+        lambda: AutoModelForCausalLM.from_pretrained(BASE, revision="v1"),
+        lambda: AutoTokenizer.from_pretrained(BASE),
+        lambda: AutoModelForCausalLM.from_pretrained(BASE),
+        lambda: AutoConfig.from_pretrained(BASE, revision="v1"),
         lambda: PeftModel.from_pretrained(plain, NAME, revision="v4"))]""")
     for said in withdrawn:
         assert "its licence ended" in said

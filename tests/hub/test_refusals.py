@@ -30,7 +30,8 @@ def tried(call):
         return said
 out = {{}}
 for cache in ("warm", "cold"):
-    more = {{"revision": {revision!r}, "cache_dir": {name!r}.replace("/", "-") + cache, "token": {token!r}, "endpoint": {endpoint!r}}}
+    more = {{"revision": {revision!r}, "cache_dir": {name!r}.replace("/", "-") + cache,
+            "token": {token!r}, "endpoint": {endpoint!r}}}
     out[cache] = [tried(lambda: snapshot_download({name!r}, **more)),
                   tried(lambda: hf_hub_download({name!r}, "adapter_config.json", **more))]
 """

@@ -11,7 +11,7 @@ import httpx
 import psycopg
 import pytest
 
-from registry.commands import recalls, rollouts, tokens, versions
+from registry.commands import deprecations, recalls, rollouts, tokens, versions
 from registry.rules.actors import SYSTEM
 from tests.api.conftest import Door
 from tests.build import World, a_person, a_world, adapter_files, approved, register, train
@@ -62,12 +62,9 @@ def stage(door: Door) -> Stage:
     draft = versions.Draft("adapter", line, adapter_files(door.blobs, 99), {}, world.base.ref)
     drafted = register(door.store, door.blobs, engineer, draft)
     assert drafted.status == "draft"
-    with psycopg.connect(
-        plain_url(door.store)
-    ) as connection:  # what only time, or a later verb, would do
-        connection.execute(
-            "alter table review disable trigger user; alter table version disable trigger user"
-        )
+    deprecations.deprecate(door.store, engineer, f"{line}@v9", "Use v8.")
+    with psycopg.connect(plain_url(door.store)) as connection:  # what only time would do
+        connection.execute("alter table review disable trigger user")
         connection.execute(
             "update review set opened_at = opened_at - interval '400 days', decided_at = "
             "decided_at - "
@@ -75,14 +72,7 @@ def stage(door: Door) -> Stage:
             [lapsed],
         )
         connection.execute("update review set state = 'voided' where number = %s", [voided])
-        connection.execute(
-            "update version set state = 'deprecated' where id = (select id from node where ref = "
-            "%s)",
-            [f"{line}@v9"],
-        )
-        connection.execute(
-            "alter table review enable trigger user; alter table version enable trigger user"
-        )
+        connection.execute("alter table review enable trigger user")
     return Stage(
         world, {name: name for name in STANDINGS} | {"draft": drafted.ref.partition("@")[2]}
     )

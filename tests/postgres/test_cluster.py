@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import psycopg
 import pytest
 
 from registry.errors import Conflict, Unavailable
-from registry.postgres.cluster import GROUPS, ROLES, START_SECONDS, Cluster, Login
+from registry.postgres.cluster import GROUPS, ROLES, Cluster, Login
 from registry.postgres.directories import SOCKET_NAME, SOCKET_PATH_LIMIT
 from registry.postgres.home import MARKER, Lock, claim
 from tests.gateway.served import until
@@ -206,17 +205,13 @@ def test_a_killed_server_comes_back_with_what_was_committed(own: Cluster) -> Non
     url = own.url("owner")
     with connect(own, "owner") as connection:
         connection.execute("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
-    took = []
     for _ in range(3):
         pid = own.pid()
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        begun = time.monotonic()
         own.start()
-        took.append(time.monotonic() - begun)
         assert own.pid() != pid
         assert ask(own, "SELECT count(*) FROM kept", "owner") == 1000
-    assert min(took) < 5  # promised of a machine of its own: a busy one may hold up one of them
     assert own.url("owner") == url
     own.stop()
     assert not own.alive()
@@ -313,14 +308,11 @@ def test_a_server_that_cannot_start_says_its_last_word(own: Cluster) -> None:
     own.stop()
     with (own.data / "global" / "pg_control").open("r+b") as control:
         control.truncate(100)
-    begun = time.monotonic()
     with pytest.raises(Unavailable, match="pg_control") as refused:
         own.start()
     assert refused.value.kind == "postgres-cannot-start"
     assert str(own.log) in refused.value.fix
-    assert (
-        time.monotonic() - begun < START_SECONDS
-    )  # it heard of the end, and did not wait for a start in vain
+    assert "not ready within" not in refused.value.detail  # it heard of the end, and did not wait
     assert not own.alive()
 
 

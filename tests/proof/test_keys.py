@@ -16,7 +16,6 @@ from registry.proof import keys
 from tests.proof import vectors
 
 
-@vectors.needed
 def test_every_wycheproof_ed25519_case() -> None:
     groups = json.loads((vectors.FOLDER / "wycheproof" / "ed25519_test.json").read_text())[
         "testGroups"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 from base64 import b64decode
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ def read(path: Path) -> dict[str, Any]:
     return case
 
 
-@vectors.needed
 def test_every_public_inclusion_and_consistency_vector() -> None:
     inclusion, consistency = vectors.cases("inclusion"), vectors.cases("consistency")
     assert len(inclusion) + len(consistency) == 196
@@ -83,7 +83,7 @@ def test_every_proof_holds_and_no_changed_one_does() -> None:
     for size in range(1, len(LEAVES) + 1):
         root = merkle.root(LEAVES[:size])
         for index in range(size):
-            proof = merkle.inclusion_proof(LEAVES[:size], index)
+            proof = merkle.inclusion_proof(index, size, LEAVES)
             assert merkle.verify_inclusion(index, size, LEAVES[index], proof, root)
             assert (
                 not merkle.verify_inclusion(index, size, LEAVES[index - 1], proof, root)
@@ -97,7 +97,7 @@ def test_every_proof_holds_and_no_changed_one_does() -> None:
                 assert not merkle.verify_inclusion(index, size, LEAVES[index], flipped, root)
                 assert not merkle.verify_inclusion(index, size, LEAVES[index], proof[1:], root)
         for old in range(1, size + 1):
-            before, proof = merkle.root(LEAVES[:old]), merkle.consistency_proof(LEAVES[:size], old)
+            before, proof = merkle.root(LEAVES[:old]), merkle.consistency_proof(old, size, LEAVES)
             assert merkle.verify_consistency(old, size, before, root, proof)
             assert not merkle.verify_consistency(old, size, before, root, [*proof, root])
             assert not merkle.verify_consistency(
@@ -113,10 +113,24 @@ def test_every_proof_holds_and_no_changed_one_does() -> None:
 @pytest.mark.parametrize("index", [-1, 3, 4])
 def test_no_proof_of_a_leaf_that_is_not_there(index: int) -> None:
     with pytest.raises(Invalid, match=f"leaf {index}"):
-        merkle.inclusion_proof(LEAVES[:3], index)
+        merkle.inclusion_proof(index, 3, LEAVES)
 
 
 @pytest.mark.parametrize("old", [-1, 0, 4])
 def test_no_proof_from_a_tree_that_is_no_part(old: int) -> None:
     with pytest.raises(Invalid, match=f"tree of {old} leaves"):
-        merkle.consistency_proof(LEAVES[:3], old)
+        merkle.consistency_proof(old, 3, LEAVES)
+
+
+def test_no_proof_over_leaves_that_are_missing() -> None:
+    with pytest.raises(Invalid, match="no leaf 3 in a tree of 3"):
+        merkle.inclusion_proof(0, 5, LEAVES[:3])
+
+
+def test_a_proof_reads_each_leaf_once_and_keeps_none() -> None:
+    def leaves() -> Iterator[bytes]:
+        yield from LEAVES
+
+    root = merkle.root(LEAVES)
+    proof = merkle.inclusion_proof(11, len(LEAVES), leaves())
+    assert merkle.verify_inclusion(11, len(LEAVES), LEAVES[11], proof, root)

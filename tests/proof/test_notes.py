@@ -14,7 +14,6 @@ ORIGIN = "countersign.local/7f3a"
 TESSERA = "example.com/log/testdata+33d7b496+AeHTu4Q3hEIMHNqc6fASMsq3rKNx280NI+oO5xCFkkSx"
 
 
-@vectors.needed
 @pytest.mark.parametrize("size", range(16))
 def test_a_tree_head_of_tesseras_log(size: int) -> None:
     log = vectors.FOLDER / "tessera" / "log"

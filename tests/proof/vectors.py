@@ -1,17 +1,10 @@
-"""Where the public test vectors lie, and a plain reason to skip where they do not."""
+"""Public test vectors of other projects, kept in tests/vectors with their licences."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-FOLDER = Path(__file__).parents[2].parent / "shared" / "vectors"
-
-needed = pytest.mark.skipif(
-    not FOLDER.is_dir(),
-    reason="the public test vectors (shared/vectors beside the repository) are not on this machine",
-)
+FOLDER = Path(__file__).parents[1] / "vectors"
 
 
 def cases(kind: str) -> list[Path]:

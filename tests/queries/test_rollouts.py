@@ -49,13 +49,13 @@ def test_a_channel_is_followed_from_canary_to_rollback(ready: World) -> None:
     assert (canary.stable, canary.candidate, canary.weight_bp) == (ready.base.ref, ref, 500)
     assert (canary.generation, canary.rollout_state, canary.review) == (1, "canary", ready.review)
     assert canary.use_case == ready.use_case
-    assert canary.rollback_target == ready.base.ref
+    assert canary.acts.rollback.default == ready.base.ref
     assert versions.version(store, actor, ready.base.ref).serves == ["production/production"]
 
     rollouts.promote(store, actor, name, "production", None, "it went well")
     promoted = _channel(ready)
     assert (promoted.stable, promoted.candidate, promoted.weight_bp) == (ref, None, 0)
-    assert (promoted.rollout, promoted.rollback_target, promoted.review) == (
+    assert (promoted.rollout, promoted.acts.rollback.default, promoted.review) == (
         None,
         ready.base.ref,
         ready.review,
@@ -63,7 +63,7 @@ def test_a_channel_is_followed_from_canary_to_rollback(ready: World) -> None:
 
     rollouts.roll_back(store, actor, name, "production", None, "complaints")
     back = _channel(ready)
-    assert (back.stable, back.rollback_target) == (ready.base.ref, None)
+    assert (back.stable, back.acts.rollback.default) == (ready.base.ref, None)
 
     story = asked.history(store, actor, name, "production")
     assert [
@@ -153,7 +153,7 @@ def test_a_recalled_base_kills_the_channel_and_is_no_fall_back(ready: World) -> 
         True,
         False,
     )
-    assert _channel(ready).rollback_target is None
+    assert _channel(ready).acts.rollback.default is None
     assert versions.version(store, actor, ready.versions[-1]).serves == []
 
 
@@ -165,12 +165,12 @@ def test_a_version_rolled_back_from_is_not_gone_back_to(ready: World) -> None:
     second = approved(ready, seed=9)
     assert second != first
     rollouts.start(store, actor, second, "production", None, 500, "second")
-    assert _channel(ready).rollback_target == first
+    assert _channel(ready).acts.rollback.default == first
     rollouts.promote(store, actor, name, "production", None, "better")
-    assert _channel(ready).rollback_target == first
+    assert _channel(ready).acts.rollback.default == first
     rollouts.roll_back(store, actor, name, "production", None, "worse after all")
     third = _channel(ready)
-    assert (third.stable, third.rollback_target) == (first, ready.base.ref)
+    assert (third.stable, third.acts.rollback.default) == (first, ready.base.ref)
 
 
 def test_other_teams_see_no_channel(store: Store, served: World, stranger: Actor) -> None:

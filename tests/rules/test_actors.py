@@ -57,6 +57,7 @@ rollout:start      . x . . . .
 rollout:promote    . x . . . .
 channel:roll-back  . x . . . .
 version:recall     . x x . . .
+version:deprecate  . x . . . .
 tag:set            . x . . . .
 retention:define   x . . . . .
 retention:assign   x x . . . .
@@ -177,6 +178,7 @@ def test_step_up_acts_ask_for_a_fresh_sign_in_and_others_do_not(action: Action) 
         "review:vote",
         "rollout:promote",
         "version:recall",
+        "version:deprecate",
         "hold:lift",
         "version:delete",
     }

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import uvicorn
 
-from registry.app import create_app, prepare
+from registry.app import create_app
+from registry.cli.operations import prepare
 from registry.client import Countersign
 from registry.postgres.home import claim
 from registry.settings import Settings

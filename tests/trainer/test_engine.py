@@ -264,7 +264,6 @@ def test_a_full_line_turns_the_next_away(base: Path, cpu: Device, place: Path) -
     assert refusal.kind == "engine-busy"
 
 
-@pytest.mark.database
 def test_the_program_fetches_its_base_from_the_registry_and_stops_cleanly(
     live: Live, nora: Countersign, tmp_path: Path
 ) -> None:

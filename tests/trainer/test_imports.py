@@ -10,14 +10,14 @@ import pytest
 from registry.client import Countersign
 from registry.errors import Invalid, NotFound
 from tests.build import ADAPTER_META, BASE_META
-from tests.cli.test_main_job import write_adapter, write_base
+from tests.cli.desk import write_adapter, write_base
 from tests.trainer.live import Live
 from tests.trainer.test_tracking import server
 
 __all__ = ["server"]
 
 
-@pytest.mark.database
+@pytest.mark.slow
 def test_the_artifacts_of_a_run_become_a_version(
     server: str, fresh_database: str, tmp_path: Path
 ) -> None:

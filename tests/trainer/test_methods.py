@@ -210,15 +210,9 @@ def test_another_base_of_the_same_shapes_is_another_base(
     kept = look("adapter", one.files, true).rewritten
     assert kept is not None
     listed, read = declared(one.files | {FILE: kept})
-    found = inspect(
-        "adapter",
-        listed,
-        read,
-        base=changed,
-        meta={},
-        named=lambda name, revision: [true.base_root],
-    )
-    assert rules(found) == {("base_model_name_or_path", "base-mismatch")}
+    named = inspect("adapter", listed, read, base=changed, meta={}).named_base
+    assert named is not None
+    assert [defect.rule for defect in named.defects([true.base_root])] == ["base-mismatch"]
 
 
 def test_what_is_brought_of_an_embedding_is_a_high_risk_or_must_be_said(
@@ -285,7 +279,6 @@ def test_peft_refuses_to_load_what_only_we_can(written: dict[str, Written]) -> N
         peft.PeftModel.from_pretrained(llama(), written["bottleneck"].folder)
 
 
-@pytest.mark.database
 def test_peft_finds_the_base_by_itself_through_the_registry(
     written: dict[str, Written], live: Live, tmp_path: Path
 ) -> None:

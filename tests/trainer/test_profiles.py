@@ -50,7 +50,6 @@ def registered(
     return added.ref
 
 
-@pytest.mark.database
 def test_an_engine_that_would_serve_something_else_is_refused(
     store: Store, blobs: Blobs, team: str, base: Path, tmp_path: Path
 ) -> None:

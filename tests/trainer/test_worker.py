@@ -27,7 +27,6 @@ from tests.trainer.live import Live
 from trainer.demo import recipes
 from trainer.worker import Worker
 
-pytestmark = pytest.mark.database
 SHORT: dict[str, Any] = {
     "steps": 12,
     "batch_size": 4,
@@ -114,6 +113,7 @@ def test_what_was_asked_is_trained_registered_and_reported(
     assert ("tuned_on", "observed") in parents
 
 
+@pytest.mark.slow
 def test_the_same_recipe_once_more_makes_versions_of_its_own_with_the_same_weights(
     nora: Countersign, unbroken: TrainingRunView, worker: Worker
 ) -> None:
@@ -126,6 +126,7 @@ def test_the_same_recipe_once_more_makes_versions_of_its_own_with_the_same_weigh
         assert nora.version(first).tensor_root == nora.version(second).tensor_root
 
 
+@pytest.mark.slow
 def test_a_frozen_suite_shows_the_gain(
     nora: Countersign, worker: Worker, items: tuple[Item, ...], work_dir: Path
 ) -> None:
@@ -195,6 +196,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(
     ]
 
 
+@pytest.mark.slow
 def test_the_registry_may_be_away_while_it_trains_and_when_it_reports(
     live: Live,
     nora: Countersign,
@@ -235,6 +237,7 @@ def test_cancelled_training_stops_and_leaves_nothing(
     assert list((work_dir / "runs").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_worker_told_to_stop_gives_its_work_back(
     live: Live, nora: Countersign, work_dir: Path
 ) -> None:
@@ -249,6 +252,7 @@ def test_a_worker_told_to_stop_gives_its_work_back(
     nora.cancel_training(run.id)
 
 
+@pytest.mark.slow
 def test_a_child_that_keeps_being_killed_fails_with_its_reason(
     nora: Countersign, worker: Worker, work_dir: Path
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from registry.app import create_app, open_sequencer, private
+from registry.app import create_app, open_sequencer
 from registry.blobs.store import Blobs
 from registry.commands import tokens
 from registry.db.store import Store
@@ -25,6 +25,7 @@ from registry.settings import Settings, load
 from tests.build import (
     Person,
     World,
+    a_person,
     a_world,
     evaluate,
     install_classes,
@@ -96,7 +97,6 @@ def console(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> I
     name = f"console_{secrets.token_hex(4)}"
     url = databases.migrated(name)
     settings = load(home=tmp_path_factory.mktemp("console"), database_url=url)
-    private(settings)
     app = create_app(settings)
     store: Store = app.state.store
     install_policies(store)
@@ -120,6 +120,12 @@ def world(console: Console, team: str) -> World:
 def quiet(console: Console) -> World:
     """The same, for all tests that leave it as it is."""
     return under_review(console, f"t{secrets.token_hex(4)}")
+
+
+@pytest.fixture
+def reviewer(console: Console) -> Person:
+    """Somebody of compliance, with a key of their own."""
+    return a_person(console.store, "reviewer", team="compliance")
 
 
 def under_review(console: Console, team: str) -> World:

@@ -93,7 +93,8 @@ def test_the_browsers_private_key_can_neither_be_read_nor_serve_another(
             });
             open.close();
             const tries = ["pkcs8", "jwk", "raw"].map((format) =>
-                crypto.subtle.exportKey(format, keys[0].privateKey).then(() => "read", (error) => error.name));
+                crypto.subtle.exportKey(format, keys[0].privateKey)
+                    .then(() => "read", (error) => error.name));
             return [keys.length, ...await Promise.all(tries)];
         }"""
     )
@@ -132,7 +133,9 @@ def test_an_adapter_is_delivered_and_taken_back(
     page.get_by_role("link", name="Start a canary in production").click()
 
     expect(page.get_by_role("button", name="Promote canary")).to_be_disabled()
-    expect(page.locator("#promote .barred")).to_have_text("No canary is running here.")
+    expect(page.locator("#promote .barred")).to_have_text(
+        "Nothing was ever started on channel 'production' in production."
+    )
     expect(page.locator("#canary-ref")).to_have_value(ref)
     page.click("#canary button")
     expect(page.locator("#trouble")).to_contain_text("needs a reason")
@@ -145,7 +148,10 @@ def test_an_adapter_is_delivered_and_taken_back(
     expect(page.get_by_role("button", name="Roll back to base tiny@v1")).to_be_enabled()
     act(page, "rollback", "Complaint 5512.")
     expect(page.locator(".legend")).to_contain_text("base tiny@v1 stable, 100%")
-    expect(page.locator("#rollback .barred")).to_have_text("The base serves already.")
+    expect(page.locator("#rollback .barred")).to_have_text(
+        f"{team}/adapter in production serves its base model already."
+    )
+    expect(page.locator("#promote-ref")).to_have_value(ref)
     act(page, "promote", "The complaint was about another adapter.")
     expect(page.locator(".legend")).to_contain_text("v2 stable, 100%")
 

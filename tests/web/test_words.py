@@ -7,19 +7,20 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from registry.db.reviews import STATES as REVIEW_STATES
-from registry.db.rollouts import STATES as ROLLOUT_STATES
 from registry.db.training_runs import STATES as RUN_STATES
 from registry.errors import Invalid
 from registry.rules.gates import SEVERITY
 from registry.rules.reviews import VERDICTS
+from registry.rules.rollouts import State
+from registry.rules.versions import State as VersionState
 from registry.web import words
 
 NOW = datetime(2026, 11, 22, 19, 31, 4, tzinfo=UTC)
 
 
 def test_every_state_the_registry_knows_has_a_look_of_its_own() -> None:
-    known = {*REVIEW_STATES, *ROLLOUT_STATES, *RUN_STATES, *SEVERITY, *VERDICTS, "done", "refused"}
-    known |= {"draft", "registered", "deprecated", "recalled", "claimed", "observed", "verified"}
+    known = {*REVIEW_STATES, *State, *RUN_STATES, *SEVERITY, *VERDICTS, "done", "refused"}
+    known |= {*VersionState, "claimed", "observed", "verified"}
     assert known - set(words.LOOKS) == set()
     assert len({(look.glyph, look.word) for look in words.LOOKS.values()}) > 20
 

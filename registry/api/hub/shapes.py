@@ -141,6 +141,8 @@ def info(found: Pulled, blobs: Blobs | None = None) -> dict[str, Any]:
     tags = [found.kind, library, "safetensors", TASK]
     if licence := found.meta.get("licence"):
         tags.append(f"license:{licence}")
+    if found.deprecated:
+        tags.append("deprecated")
     card = {"library_name": library} | ({"license": licence} if licence else {})
     at = moment(found.created_at)
     return {

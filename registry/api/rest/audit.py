@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from typing import BinaryIO, cast
+from typing import Annotated, BinaryIO, cast
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from registry.api.door import Caller, TheStore
 from registry.errors import NotFound
 from registry.queries import audit as queries
-from registry.views.audit import EventPage, LogCheckView, TreeHeadView
+from registry.views.audit import EventPage, LogCheckView, LogProofView, TreeHeadView
 
 router = APIRouter(tags=["audit"])
+
+Number = Annotated[int | None, Query(ge=0, lt=1 << 63)]
 
 
 @router.get("/audit/events")
@@ -39,6 +41,21 @@ def tree_head(store: TheStore, caller: Caller) -> TreeHeadView:
             "tree-head-missing", "Nothing has been signed yet.", "Wait a second and ask again."
         )
     return found
+
+
+@router.get("/log/proof")
+def proof(
+    store: TheStore,
+    caller: Caller,
+    seq: Number = None,
+    old_size: Number = None,
+    size: Number = None,
+) -> LogProofView:
+    """Prove that an entry is in the signed log (`seq`), or that the log only grew (`old_size`).
+
+    `size` names the signed tree head to prove against; the default is the newest.
+    """
+    return queries.prove(store, caller, seq, old_size, size)
 
 
 @router.get("/audit/check")

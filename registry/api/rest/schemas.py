@@ -252,6 +252,11 @@ class NewRecall(Input):
     reason: Text
 
 
+class NewDeprecation(Input):
+    ref: Name
+    reason: Text
+
+
 class NewTag(Input):
     """The value a version's tag is given."""
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from registry.api.door import Caller, TheBlobs, TheStore
-from registry.api.rest.schemas import NewVersion
+from registry.api.rest.schemas import NewDeprecation, NewVersion
 from registry.artifacts.bundles.judge import Kind
 from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
+from registry.commands import deprecations
 from registry.commands import versions as commands
 from registry.db.store import Store
 from registry.queries import verification
 from registry.queries import versions as queries
 from registry.rules.actors import Actor
+from registry.views.deprecations import DeprecationView
 from registry.views.versions import AddedView, LinePage, VerifiedView, VersionView
 
 router = APIRouter(tags=["versions"])
@@ -88,6 +90,12 @@ def versions(store: TheStore, caller: Caller, ref: str) -> list[VersionView]:
 def version(store: TheStore, caller: Caller, ref: str) -> VersionView:
     """One version: what it is, where it came from, where it serves."""
     return queries.version(store, caller, ref)
+
+
+@router.post("/deprecations", status_code=201)
+def deprecate(store: TheStore, caller: Caller, body: NewDeprecation) -> DeprecationView:
+    """Mark a version or data set version as not to be newly used."""
+    return deprecations.deprecate(store, caller, body.ref, body.reason)
 
 
 @router.get("/verify/{ref:path}")

@@ -9,7 +9,7 @@ leave it a draft.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ from registry.artifacts.bundles.files import (
     read_bundle,
 )
 from registry.artifacts.contents import CLASS
+from registry.artifacts.defects import Defects
 from registry.artifacts.methods import adapters, heads
 from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.artifacts.tokenizers import chat_templates
@@ -53,7 +54,7 @@ __all__ = [
     "Finding",
     "Inspected",
     "Kind",
-    "Named",
+    "NamedBase",
     "Read",
     "base_facts",
     "by_name",
@@ -62,6 +63,7 @@ __all__ = [
     "manifest_of",
     "without_docs",
 ]
+NAME_THE_BASE = "Name the base it was trained on."
 REQUIRED_META: dict[Kind, tuple[str, ...]] = {
     "base": ("licence", "source"),
     "adapter": ("domain", "purpose"),
@@ -95,10 +97,39 @@ class BaseFacts:
     texts: Texts | None = None
 
 
-Named = Callable[[str, str | None], Collection[str]]
-"""`named(name, revision)`: the base roots of the registered bases that a configuration may mean by
-these words; none where they name nothing registered, such as a folder or a model of another hub.
-"""
+@dataclass(frozen=True, slots=True)
+class NamedBase:
+    """What an adapter's configuration calls its base, and the root of the base it is to be bound
+    to.
+
+    Only the registry knows which of its bases a name may mean, so whoever registers the adapter
+    asks it and then this for `defects`.
+    """
+
+    name: str
+    revision: str | None
+    bound_to: str
+
+    def defects(self, roots: Collection[str]) -> list[Defect]:
+        """What is wrong when the name means other bases; `roots` are those it may mean.
+
+        There are none where it names nothing registered, such as a folder or a model of another
+        hub: then nothing is wrong.
+        """
+        wrong = Defects()
+        if roots and self.bound_to not in roots:
+            name = self.name if self.revision is None else f"{self.name} at {self.revision}"
+            wrong.append(
+                Defect(
+                    CONFIG,
+                    "base_model_name_or_path",
+                    "base-mismatch",
+                    f"it names the registered base {name[:200]}, whose base root is "
+                    f"{', '.join(sorted(roots)[:3])}, but is to be bound to {self.bound_to}",
+                    NAME_THE_BASE,
+                )
+            )
+        return wrong.told()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +140,7 @@ class Inspected:
     adapter's configuration where they differ from those that came; `unbound_digest` is the
     manifest's digest were the adapter bound to no base. `former_base_root` is what the base root
     was before a tokenizer without a tokenizer.json entered it: bases registered then keep it, for
-    adapters name it.
+    adapters name it. `named_base` is what an adapter's configuration calls its base.
     """
 
     files: list[File]
@@ -123,6 +154,7 @@ class Inspected:
     defects: list[Defect]
     findings: list[Finding]
     former_base_root: str | None = None
+    named_base: NamedBase | None = None
 
     def is_base(self, root: str | None) -> bool:
         """Is this the base of that root, as it is or as it was?"""
@@ -137,7 +169,6 @@ def inspect(
     base: BaseFacts | None,
     meta: Mapping[str, Any],
     weigh: Weigh | None = None,
-    named: Named = lambda name, revision: (),
     judge: Judge | None = None,
 ) -> Inspected:
     """Hold a bundle against every rule and say all that is wrong with it, what it is, and what is
@@ -150,9 +181,9 @@ def inspect(
     is never done in this process.
     """
     bundle = read_bundle(kind, files, read)
-    config = None
+    config = named = None
     if kind == "adapter":
-        facts, config = _inspect_adapter(bundle, base, meta, named)
+        facts, config, named = _inspect_adapter(bundle, base, meta)
     else:
         facts = _inspect_full(bundle)
     facts |= bindings.check(bundle, base.texts if base else None, judge)
@@ -200,6 +231,7 @@ def inspect(
         bundle.defects.told(),
         findings,
         former,
+        named,
     )
 
 
@@ -443,10 +475,10 @@ def _base_root(bundle: Bundle, root: str, *, former: bool = False) -> str:
 
 
 def _inspect_adapter(
-    bundle: Bundle, base: BaseFacts | None, meta: Mapping[str, Any], named: Named
-) -> tuple[dict[str, Any], adapters.Config | None]:
+    bundle: Bundle, base: BaseFacts | None, meta: Mapping[str, Any]
+) -> tuple[dict[str, Any], adapters.Config | None, NamedBase | None]:
     """An adapter: a configuration that cannot run anything, and tensors that fit the base it is
-    bound to.
+    bound to; and what it calls that base.
     """
     facts = _counts(bundle)
     for path in (CONFIG, ADAPTER_WEIGHTS):
@@ -459,14 +491,17 @@ def _inspect_adapter(
                 "Save the adapter with save_pretrained.",
             )
     document = bundle.documents.get(CONFIG)
+    named = None
     if base:
-        _check_binding(bundle, base, meta.get("base_root"), document, named)
+        _check_binding(bundle, base, meta.get("base_root"))
+        if name := adapters.named_base(document):
+            named = NamedBase(*name, base.base_root)
     if CONFIG not in bundle.documents:
-        return facts, None
+        return facts, None, named
     config, defects = adapters.read_config(document)
     bundle.defects.extend(defects)
     if config is None:
-        return facts, None
+        return facts, None, named
     facts |= adapters.facts_of(config) | {"trainable_parameters": facts["parameters"]}
     if base and ADAPTER_WEIGHTS in bundle.weights:
         tensors = bundle.weights[ADAPTER_WEIGHTS].tensors
@@ -474,16 +509,13 @@ def _inspect_adapter(
         fit = adapters.fit(ADAPTER_WEIGHTS, config, tensors, seen)
         bundle.defects.extend(fit.defects)
         facts |= fit.facts
-    return facts, config
+    return facts, config, named
 
 
-def _check_binding(
-    bundle: Bundle, base: BaseFacts, trained_on: Any, document: Any, named: Named
-) -> None:
-    """A base of the same shapes is not the same base: what is said of the base must be true of this
-    one.
+def _check_binding(bundle: Bundle, base: BaseFacts, trained_on: Any) -> None:
+    """A base of the same shapes is not the same base: the root it was trained on must be this
+    one's.
     """
-    fix = "Name the base it was trained on."
     if trained_on and trained_on != base.base_root:
         bundle.wrong(
             CONFIG,
@@ -491,21 +523,7 @@ def _check_binding(
             "base-mismatch",
             f"the adapter was trained on base root {trained_on}, but is to be "
             f"bound to {base.base_root}",
-            fix,
-        )
-    if (
-        (said := adapters.named_base(document))
-        and (roots := named(*said))
-        and base.base_root not in roots
-    ):
-        name = said[0] if said[1] is None else f"{said[0]} at {said[1]}"
-        bundle.wrong(
-            CONFIG,
-            "base_model_name_or_path",
-            "base-mismatch",
-            f"it names the registered base {name[:200]}, whose "
-            f"base root is {', '.join(sorted(roots)[:3])}, but is to be bound to {base.base_root}",
-            fix,
+            NAME_THE_BASE,
         )
 
 

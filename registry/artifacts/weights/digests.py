@@ -2,7 +2,7 @@
 side by side.
 
 Two hashes of the same bytes cost two cores about the time of one, since hashlib and numpy let go of
-the interpreter while they work. `rules.tensors.weigh_plain` says the same, slower; a test holds the
+the interpreter while they work. `tensors.weigh_plain` says the same, slower; a test holds the
 two together.
 """
 

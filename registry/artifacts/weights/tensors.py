@@ -439,8 +439,8 @@ the header.
 
 
 def weigh_plain(read: Read) -> Weigh:
-    """Weigh with the standard library alone: what runs offline, and what the fast one is held
-    against.
+    """Weigh piece after piece on one thread: the default, and the reference that the fast one is
+    tested against.
     """
 
     def weigh(file: File, tensors: Sequence[TensorInfo]) -> Weighed:

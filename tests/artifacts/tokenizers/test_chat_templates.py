@@ -25,6 +25,8 @@ from registry.artifacts.tokenizers.chat_templates import (
     templates_of,
 )
 from tests.artifacts.bundle_files import Files, adapter_files, base_files, declared, tiny_base
+from tests.artifacts.tokenizers.templates import HOSTILE
+from tests.gateway.served import until
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + "
@@ -177,50 +179,41 @@ def test_a_template_has_a_size(base: BaseFacts) -> None:
     ]
 
 
-HOSTILE = {
-    "nested "
-    "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-    "much of one": "{{ 'A' * 10**10 }}",
-    "wide": "{{ 'a'.center(10**9) }}",
-    "far range": "{% for a in range(10**9) %}{% endfor %}",
-    "macro": "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
-    "long": "{% for a in range(99999) %}{{ 'A' * 1000 }}{% endfor %}",
-    "doubling": "{% set n = namespace(x='a') %}{% for i in range(99999) %}{% set n.x = n.x ~ n.x "
-    "%}{% endfor %}",
-    "format": "{{ '%0999999999d' % 1 }}",
-    "sorting": "{{ range(100000)|list * 99999 }}",
-}
-
-
 @pytest.mark.parametrize("name", sorted(HOSTILE))
 def test_what_does_not_end_ends_in_a_refusal_with_a_name(base: BaseFacts, name: str) -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = seen(adapter_files() | {"chat_template.jinja": HOSTILE[name].encode()}, base)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert {rule for _, _, rule in rules(found)} & {"template-fails", "template-runs-away"}
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
-    assert after.ru_maxrss <= max(before.ru_maxrss, 256 << 10)
 
 
-def test_the_service_answers_while_a_hostile_template_runs() -> None:
-    """What it takes is taken by the child: the service itself hardly works for it, and is never
-    held up.
-    """
-    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    before = [resource.getrusage(who) for who in whose]
+def test_the_child_may_take_little_and_is_measured_by_nobody_but_the_system() -> None:
+    """Its bounds are the kernel's: the limits are set before it reads what others wrote."""
+    child = subprocess.Popen(
+        [sys.executable, "-I", sandbox.CHILD, "1", str(sandbox.MEMORY), *sandbox.PACKAGES],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+    def bounds() -> list[tuple[int, int]]:
+        return [
+            resource.prlimit(child.pid, which)
+            for which in (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE)
+        ]
+
+    with child:
+        until(lambda: bounds()[2] == (0, 0), "the child has bound itself")
+        assert bounds() == [(1, 1), (sandbox.MEMORY, sandbox.MEMORY), (0, 0)]
+        child.kill()
+
+
+def test_the_service_goes_on_while_a_hostile_template_runs() -> None:
+    """What it takes is taken by the child: the service itself is never held up."""
     looked = threading.Thread(target=sandbox.look, args=({"default": HOSTILE["nested loops"]}, {}))
     looked.start()
     turns = 0
     while looked.is_alive():
         time.sleep(0.005)
         turns += 1
-    after = [resource.getrusage(who) for who in whose]
-    ours, theirs = (
-        now.ru_utime + now.ru_stime - was.ru_utime - was.ru_stime
-        for was, now in zip(before, after, strict=True)
-    )
     assert turns > 1
-    assert ours < theirs / 2
 
 
 def test_a_child_can_open_write_and_start_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""Deprecations: which version or data set version should not be newly used, who said so, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from registry.db.accounts import told
+from registry.db.table import Moment, Table
+
+
+class Deprecation(Table):
+    """One version or data set version that was deprecated, by the id of its node. Set once, for
+    good; it stays when the version is recalled or deleted later.
+    """
+
+    __tablename__ = "deprecation"
+    id: Mapped[UUID] = mapped_column(ForeignKey("node.id"), primary_key=True)
+    reason_commitment: Mapped[str]
+    deprecated_by: Mapped[UUID | None]
+    at: Mapped[Moment]
+
+
+def reasons(session: Session, ids: Collection[UUID]) -> dict[UUID, str]:
+    """Why each of these was deprecated, by id; '(erased)' where the text is gone."""
+    if not ids:
+        return {}
+    rows = session.scalars(select(Deprecation).where(Deprecation.id.in_(ids))).all()
+    texts = told(session, {row.reason_commitment for row in rows})
+    return {row.id: texts.get(row.reason_commitment, "(erased)") for row in rows}

@@ -1,0 +1,53 @@
+"""Where a line is born: the one place for every command that may name a new one."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from uuid import uuid4
+
+from sqlalchemy import text
+
+from registry.db.store import Tx
+from registry.db.versions import Line, line
+from registry.errors import Conflict, NotFound
+from registry.rules.refs import Ref, check_new_line, line_domain
+
+
+def open_line(tx: Tx, ref: Ref, kind: str, domain: object) -> Line:
+    """The line of that name and kind, locked; made if it is new, of this business domain.
+
+    A domain is set once, by whoever first names one. Raises Invalid `bad-line-name` for a new name
+    that reads as a version of another line, Conflict `line-kind` when the line is of another kind.
+    """
+    present = _present(tx, ref)
+    if present is None:
+        assert ref.team is not None and ref.name is not None
+        return tx.add(
+            Line(
+                id=uuid4(),
+                kind=kind,
+                team=ref.team,
+                name=check_new_line(ref.name),
+                domain=line_domain(None, domain),
+                created_by=tx.actor.account,
+                created_at=tx.now,
+            )
+        )
+    if present.kind != kind:
+        raise Conflict(
+            "line-kind", f"{ref.line} is of kind {present.kind}, not {kind}.", "Use another name."
+        )
+    present.domain = line_domain(present.domain, domain)
+    return present
+
+
+def _present(tx: Tx, ref: Ref) -> Line | None:
+    """The line, locked; without one, the name is this transaction's alone until it ends."""
+    with suppress(NotFound):
+        return line(tx.session, ref, lock=True)
+    tx.session.execute(
+        text("select pg_advisory_xact_lock(hashtextextended(:line, 8))"), {"line": ref.line}
+    )
+    with suppress(NotFound):
+        return line(tx.session, ref, lock=True)
+    return None

@@ -1,0 +1,316 @@
+"""Which acts are possible on a channel now, why the others are not, and where a rollback goes.
+
+Commands refuse by these functions; the channel's view, REST, the CLI and the console show what they
+answer. Roles and the signatures of votes are checked elsewhere: they depend on who asks and on
+whether the database was tampered with, not on the channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from registry.errors import Conflict, NotFound, Refused, RegistryError
+from registry.rules.versions import check_may_start
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of the channel's line, and what is true of it on this channel at this moment.
+
+    `base`: the ref of the base it is bound to; `same_base`: that base has the root of the
+    channel's. `approved`: it holds an approval for the channel's environment, which may have
+    `expired`. `succeeded`: it stood as stable here after a finished promotion; `left`: a rollback
+    or recall ended its last stand.
+    """
+
+    ref: str
+    number: int = 0
+    state: str = "registered"
+    base: str | None = None
+    same_base: bool = True
+    approved: bool = True
+    expired: bool = False
+    succeeded: bool = False
+    left: bool = False
+
+    @property
+    def may_return(self) -> bool:
+        """May a rollback put it back?"""
+        sound = self.approved and not self.expired and self.state != "recalled" and self.same_base
+        return sound and self.succeeded and not self.left
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """The situation of one channel; `base` is None while nothing was ever started on it.
+
+    `stable`, `candidate` and `base` are refs; `base_usable`: the base is neither recalled nor
+    deleted; `base_allowed`: the policy in force lets the base serve in this environment.
+    `taken_off` is the version that the present generation rolled back from. `versions` holds every
+    version that stood here, by its last stand, newest last, and before them those that may start.
+    """
+
+    line: str
+    environment: str
+    name: str
+    kind: str = "adapter"
+    base: str | None = None
+    base_usable: bool = True
+    base_allowed: bool = True
+    stable: str | None = None
+    candidate: str | None = None
+    taken_off: str | None = None
+    versions: tuple[Version, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """As people call it: `team/name in production`, and the channel if it is another."""
+        own = "" if self.name == self.environment else f" (channel {self.name})"
+        return f"{self.line} in {self.environment}{own}"
+
+    def version(self, ref: str | None) -> Version | None:
+        """The version of that ref, if it is one that may be acted on."""
+        return next((version for version in self.versions if version.ref == ref), None)
+
+    @property
+    def stands(self) -> bool:
+        """May what is stable stay where it is? A recall ends that; an expired approval does not."""
+        if self.stable == self.base:
+            return self.stable is not None and self.base_usable
+        version = self.version(self.stable)
+        return version is not None and version.state != "recalled"
+
+
+def unknown(environment: str, name: str) -> NotFound:
+    """The refusal of a channel on which nothing was ever started."""
+    return NotFound(
+        "channel-unknown",
+        f"Nothing was ever started on channel '{name[:60]}' in {environment}.",
+        "Start a canary first: countersign canary start REF --env E --share P.",
+    )
+
+
+def check_approved(channel: Channel, version: Version) -> None:
+    """Refused unless the version may be newly named in a route of this environment.
+
+    Raises Refused `recalled`, `not-approved` or `approval-expired`.
+    """
+    if version.state == "recalled":
+        raise Refused(
+            "recalled",
+            f"{version.ref} is recalled and may serve nowhere.",
+            "Use another version.",
+            subject=version.ref,
+        )
+    if not version.approved:
+        raise Refused(
+            "not-approved",
+            f"{version.ref} holds no approval in force for {channel.environment}.",
+            f"Submit it (countersign submit {version.ref} --env {channel.environment}) and have "
+            "it approved.",
+            subject=version.ref,
+        )
+    if version.expired:
+        raise Refused(
+            "approval-expired",
+            f"The approval of {version.ref} for {channel.environment} has expired.",
+            "Submit it again.",
+            subject=version.ref,
+        )
+
+
+def check_canary(channel: Channel, ref: str) -> None:
+    """Refused or Conflict unless a canary of this version may start on the channel now.
+
+    Raises Refused `unfit-subject`, `another-base`, `recalled`, `not-approved`, `approval-expired`,
+    `deprecated`, `serves-already` or `not-servable`, Conflict `rollout-active`.
+    """
+    _check_kind(channel, ref)
+    version = channel.version(ref) or Version(ref, approved=False)
+    if not version.same_base:
+        raise Refused(
+            "another-base",
+            f"{ref} was trained on another base than {channel.base}, on which this channel serves.",
+            "Start it on a channel of its own (--channel NAME).",
+            subject=ref,
+        )
+    check_approved(channel, version)
+    check_may_start(version.state, version.ref)
+    if channel.base is None and version.base is None:
+        raise Refused(
+            "unfit-subject",
+            f"{ref} names no base model, and the rest of a new channel's traffic goes to the base.",
+            "Name a version that was registered with its base.",
+            subject=ref,
+        )
+    if ref == channel.stable:
+        raise Refused(
+            "serves-already",
+            f"{ref} serves all of this channel already.",
+            "Nothing is to be done.",
+            subject=ref,
+        )
+    _check_free(channel)
+
+
+def _check_kind(channel: Channel, ref: str) -> None:
+    if channel.kind == "base":
+        raise Refused(
+            "unfit-subject",
+            f"{ref} is a base model; only adapters and checkpoints are rolled out.",
+            "Name an approved adapter version.",
+            subject=ref,
+        )
+
+
+def _check_free(channel: Channel) -> None:
+    """What bars every canary, whichever version it is of."""
+    if channel.candidate is not None:
+        raise Conflict(
+            "rollout-active",
+            f"A canary of {channel.candidate} is active on this channel.",
+            "Promote it or roll it back first (countersign canary status).",
+        )
+    if channel.base is None and not channel.base_allowed:
+        raise Refused(
+            "not-servable",
+            "The first canary of a channel leaves the other traffic to the base, and the policy of "
+            f"{channel.environment} does not let the base serve.",
+            "Publish a policy with fallback_to_base: true.",
+            subject=channel.line,
+        )
+
+
+def to_promote(channel: Channel, ref: str | None = None) -> str:
+    """The version a promotion gives all traffic: the canary's; without a canary, what the last
+    rollback took off.
+
+    A version that succeeded here before goes back without a canary, but only by its name (`ref`):
+    promoting twice must not put an older version back. Without a canary it is a new rollout, which
+    a deprecated version may not start. Raises NotFound `channel-unknown`, Refused
+    `another-canary`, `canary-first`, `deprecated`, or as `check_approved`.
+    """
+    if channel.base is None:
+        raise unknown(channel.environment, channel.name)
+    if channel.candidate is not None and ref not in (None, channel.candidate):
+        raise Refused(
+            "another-canary",
+            f"The active canary of {channel.title} is {channel.candidate}, not {ref}.",
+            "Promote or roll back the active one first.",
+            subject=channel.line,
+        )
+    version = channel.version(channel.candidate or ref or channel.taken_off)
+    again = version is not None and version.succeeded and version.ref != channel.stable
+    if version is None or not (channel.candidate or again):
+        raise Refused(
+            "canary-first",
+            f"{channel.title} has no active canary to promote.",
+            "Start one first (countersign canary start REF --env E --share P), or name a version "
+            "that succeeded here before.",
+            subject=channel.line,
+        )
+    check_approved(channel, version)
+    if channel.candidate is None:
+        check_may_start(version.state, version.ref)
+    return version.ref
+
+
+def rollback_target(channel: Channel) -> str:
+    """Where a rollback or a recall sends the traffic: a version that stood here, or the base.
+
+    Taking a candidate off leaves the stable version where it is. Taking the stable version off
+    goes to the last one that may return, else to the base where the policy allows it. Raises
+    NotFound `channel-unknown`, Refused `nothing-to-roll-back` or `no-rollback-target`.
+    """
+    if channel.base is None:
+        raise unknown(channel.environment, channel.name)
+    if channel.candidate is not None and channel.stable is not None and channel.stands:
+        return channel.stable
+    if channel.candidate is None and channel.stable == channel.base:
+        raise Refused(
+            "nothing-to-roll-back",
+            f"{channel.title} serves its base model already.",
+            "Nothing is to be done.",
+            subject=channel.line,
+        )
+    leaving = (channel.stable, channel.candidate)
+    for version in reversed(channel.versions):
+        if version.may_return and version.ref not in leaving:
+            return version.ref
+    if channel.base_usable and channel.base_allowed and channel.base not in leaving:
+        return channel.base
+    why = (
+        "the policy does not let the base serve"
+        if channel.base_usable
+        else "the base itself may not serve"
+    )
+    raise Refused(
+        "no-rollback-target",
+        "There is nowhere to roll back to: no earlier version of this channel may serve, and "
+        f"{why}.",
+        "Approve another version and promote it, or recall this one: the channel then answers 503.",
+        leaving=channel.candidate or channel.stable,
+        considered=[version.ref for version in channel.versions if version.succeeded],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One act: the versions it may be given, what it does without one, and why it does nothing.
+
+    `default` is None where a version must be named; `refusal` is what the command answers when it
+    names none, or for a canary, whichever it names.
+    """
+
+    versions: tuple[str, ...]
+    default: str | None
+    refusal: RegistryError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Acts:
+    """The acts on one channel at one moment."""
+
+    canary: Act
+    promote: Act
+    rollback: Act
+
+
+def acts(channel: Channel) -> Acts:
+    """What may be done to a channel now, to which version, and why not where nothing may."""
+    newest = [v.ref for v in sorted(channel.versions, key=lambda v: v.number, reverse=True)]
+    startable = tuple(ref for ref in newest if not _refusal(check_canary, channel, ref))
+    promotable = tuple(ref for ref in newest if not _refusal(to_promote, channel, ref))
+    no_promotion = _refusal(to_promote, channel)
+    no_rollback = _refusal(rollback_target, channel)
+    target = None if no_rollback else rollback_target(channel)
+    return Acts(
+        Act(startable, None, None if startable else _no_canary(channel)),
+        Act(promotable, None if no_promotion else to_promote(channel), no_promotion),
+        Act((target,) if target else (), target, no_rollback),
+    )
+
+
+def _no_canary(channel: Channel) -> RegistryError:
+    """Why no version at all may start: what bars them all, else that none is approved."""
+    return (
+        _refusal(_check_kind, channel, channel.line)
+        or _refusal(_check_free, channel)
+        or Refused(
+            "not-approved",
+            f"No other version of {channel.line} holds an approval in force for "
+            f"{channel.environment}.",
+            f"Submit one (countersign submit REF --env {channel.environment}) and have it "
+            "approved.",
+            subject=channel.line,
+        )
+    )
+
+
+def _refusal(rule: Callable[..., object], *args: object) -> RegistryError | None:
+    try:
+        rule(*args)
+    except RegistryError as refusal:
+        return refusal
+    return None

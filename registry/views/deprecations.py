@@ -1,0 +1,16 @@
+"""What was deprecated, as an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeprecationView:
+    """A version or data set version that should not be newly used: since when, by whom and why."""
+
+    ref: str
+    at: datetime
+    by: str
+    reason: str

@@ -47,7 +47,7 @@ def test_the_main_job_ends_with_what_it_promises(unkilled: tuple[Path, dict[str,
     assert review[2:] == ("approved", (("carla", "approve"), ("ravi", "approve")))
     assert result["log"]["votes"] == 2
     assert set(result["seconds"]) >= {"training", "canary", "proof"}
-    assert set(result["transcript"]) == {step.__name__ for step in main.STEPS}
+    assert set(result["transcript"]) == {"up", *(step.__name__ for step in main.STEPS)}
     assert "\nnora $ countersign promote legal/tiny-router" in transcript.page(result)
 
 

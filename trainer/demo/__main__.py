@@ -67,7 +67,8 @@ def main() -> int:
         began = time.monotonic()
         stage.say("Countersign: the main job, from a base model to a verified log.")
         try:
-            stage.start()
+            with stage.recorded("up"):
+                stage.start()
             run(stage)
             stage.note("last_run_seconds", round(time.monotonic() - began, 1))
             stage.note(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from itertools import pairwise
 from typing import Any
 
 from trainer.demo.__main__ import STEPS
@@ -12,10 +14,10 @@ WIDTH = 112
 INTRODUCTION = """\
 # The demo, step by step
 
-`make demo` takes one adapter from its data to production, back, and through an audit. Below is what
-it printed in one run. Each command was typed by the account before the `$`, which has just the role
-it needs; training, evaluation and traffic happen in between. The figures of the same run are in the
-[README](../README.md#try-it) and in [performance.md](performance.md).
+`make demo` takes one adapter from its data to production, back, and through an audit. Below are
+the commands of one run and what came of them. Each command was typed by the account before the `$`,
+which has just the role it needs; training, evaluation and traffic happen in between. The figures of
+the same run are in the [README](../README.md#try-it) and in [performance.md](performance.md).
 
 A demo that was killed goes on where it was: each step first looks for what is done already.
 `DEMO_BASE=tiny` runs the same steps in about a minute, with a random model.
@@ -35,26 +37,38 @@ def page(result: dict[str, Any]) -> str:
     them.
     """
     transcript = result["transcript"]
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION, _block(transcript["up"])]
     for number, step in enumerate(STEPS, 1):
         title = " ".join((step.__doc__ or "").split()).rstrip(".")
-        parts.append(f"## {number}. {title}\n")
-        if lines := transcript[step.__name__]:
-            block = "\n".join(_line(line) for line in lines)
-            parts.append(f"```console\n{block}\n```\n")
-    return "\n".join([*parts, ENDING])
+        parts += [f"## {number}. {title}\n", _block(transcript[step.__name__])]
+    return "\n".join([*filter(None, parts), ENDING])
+
+
+def _block(lines: list[str]) -> str:
+    return "\n".join(["```console", *map(_line, lines), "```\n"]) if lines else ""
 
 
 def _line(line: str) -> str:
-    """A command, broken between its words where it is long; or what was printed, as it was."""
-    who, typed, command = line.partition(" $ ")
-    if not typed:
+    """A command, broken before its options where it is long; or what was printed, as it was."""
+    match = re.fullmatch(r"(\w* ?\$) (.+)", line)
+    if match is None:
         return line
-    rows = [f"{who} $"]
-    for word in shlex.split(command):
-        quoted = shlex.quote(word)
-        if len(rows[-1]) + len(quoted) > WIDTH:
+    rows = [match[1]]
+    for part in _parts(shlex.split(match[2])):
+        if len(rows[-1]) + len(part) > WIDTH:
             rows[-1] += " \\"
             rows.append("     ")
-        rows[-1] += f" {quoted}"
+        rows[-1] += f" {part}"
     return "\n".join(rows)
+
+
+def _parts(words: list[str]) -> list[str]:
+    """The words as a shell reads them, each option together with its value."""
+    parts: list[str] = []
+    for before, word in pairwise(["", *words]):
+        quoted = shlex.quote(word)
+        if before.startswith("--") and not word.startswith("--"):
+            parts[-1] += f" {quoted}"
+        else:
+            parts.append(quoted)
+    return parts

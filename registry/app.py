@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from prometheus_client import Histogram
 
 from registry import version, web
-from registry.api import health, hub, problems, rest
+from registry.api import health, hub, openapi, problems, rest
 from registry.api.hub.door import PULLS
 from registry.api.requests import Requests
 from registry.blobs.store import Blobs
@@ -32,7 +32,6 @@ def open_store(settings: Settings, role: str = "countersign_app") -> Store:
         raise Unavailable(
             "database-missing",
             "No database is configured.",
-            "Set COUNTERSIGN_DATABASE_URL, or run countersign up.",
         )
     return Store(open_engine(url, role))
 
@@ -91,6 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(rest.router())
     app.include_router(hub.router())
     problems.install(app)
+    openapi.install(app)
     seconds = Histogram(
         "countersign_http_seconds", "Time of one request.", ["method", "status"], registry=None
     )

@@ -46,7 +46,6 @@ def _usable(token: Token, now: datetime) -> None:
         raise Unauthenticated(
             "token-expired",
             "This token has expired.",
-            "Ask for a new one (countersign token create).",
         )
 
 
@@ -82,7 +81,7 @@ def session_actor(store: Store, cookie: str, request_id: str) -> Actor:
     with store.upkeep("see a session") as session:
         found = table.by_session(session, tokens.fingerprint(cookie), IDLE, LONGEST)
         if found is None:
-            raise Unauthenticated("session-over", "You are signed out.", "Sign in again.")
+            raise Unauthenticated("session-over", "You are signed out.")
         _usable(found.token, found.now)
     return _actor(found, "console", request_id)
 

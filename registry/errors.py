@@ -1,5 +1,8 @@
 """Every way to say no. Knows no HTTP: each door translates once, in one table.
 
+`problems.toml` lists every kind of problem with its family, title, meaning and fix. A kind that is
+not listed, or is raised with another family than the listed one, becomes a Fault.
+
 RegistryError
 ├── Invalid            the request itself is wrong (bad field, bad reference)
 ├── TooLarge           more bytes than the limit
@@ -16,23 +19,87 @@ RegistryError
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One kind of problem, as the catalogue describes it; `subject` is the heading it is under."""
+
+    kind: str
+    family: str
+    title: str
+    meaning: str
+    fix: str
+    subject: str
+
+
+@cache
+def catalogue() -> Mapping[str, Problem]:
+    """Every problem of `problems.toml` by its kind, in the file's order."""
+    text = resources.files("registry").joinpath("problems.toml").read_text(encoding="utf-8")
+    return {
+        kind: Problem(kind, subject=subject["heading"], **entry)
+        for subject in tomllib.loads(text).values()
+        for kind, entry in subject.items()
+        if kind != "heading"
+    }
 
 
 class RegistryError(Exception):
     """One refusal: a stable `kind`, what and why in `detail`, what to do in `fix`, and facts for
     machines.
+
+    The catalogue gives the title, and the detail and the fix where the place that raises the error
+    gives none.
     """
 
     family = "fault"
 
-    def __init__(self, kind: str, detail: str, fix: str = "", **facts: Any) -> None:
+    def __init__(self, kind: str, detail: str = "", fix: str = "", **facts: Any) -> None:
+        problem = catalogue().get(kind)
+        if problem is None or problem.family != self.family:
+            # The detail may have been written for another audience, so it stays out of the answer.
+            fault = Fault("problem-unlisted")
+            fault.add_note(f"{type(self).__name__}({kind!r}) is not in registry/problems.toml.")
+            raise fault
+        self._describe(kind, problem.title, detail or problem.meaning, fix or problem.fix, facts)
+
+    def _describe(
+        self, kind: str, title: str, detail: str, fix: str, facts: dict[str, Any]
+    ) -> None:
         super().__init__(detail)
         self.kind = kind
+        self.title = title
         self.detail = detail
         self.fix = fix
         self.facts = facts
+
+    @classmethod
+    def received(cls, kind: str, title: str, detail: str, fix: str, facts: dict[str, Any]) -> Self:
+        """An error that another process raised and described; its catalogue may be newer than
+        ours.
+        """
+        error = cls.__new__(cls)
+        error._describe(kind, title, detail, fix, facts)
+        return error
+
+    def document(self) -> dict[str, Any]:
+        """The members of an RFC 9457 document that are the same at every door."""
+        return {
+            "type": f"/problems/{self.kind}",
+            "title": self.title,
+            "detail": self.detail,
+            "fix": self.fix,
+            "family": self.family,
+            "kind": self.kind,
+            "facts": self.facts,
+        }
 
     def __str__(self) -> str:
         return f"{self.detail} {self.fix}".strip()
@@ -102,10 +169,13 @@ class BundleRejected(RegistryError):
         super().__init__(
             "bundle-rejected",
             f"The bundle was refused for {count} defect{'s' if count != 1 else ''}. First: {first}",
-            "Fix every defect listed and add it again; nothing was stored.",
             **facts,
         )
         self.defects = defects
+
+    def document(self) -> dict[str, Any]:
+        """As for every error, with the list of defects."""
+        return {**super().document(), "defects": [asdict(defect) for defect in self.defects]}
 
 
 class Unverified(RegistryError):
@@ -141,3 +211,9 @@ FAMILIES: dict[str, type[RegistryError]] = {
         Fault,
     )
 }
+"""The families whose errors are made from kind, detail and fix alone."""
+
+
+def problem(kind: str, detail: str = "", fix: str = "", **facts: Any) -> RegistryError:
+    """The error of a kind that a table names: its family is the catalogue's."""
+    return FAMILIES[catalogue()[kind].family](kind, detail, fix, **facts)

@@ -113,6 +113,4 @@ def load(**given: Any) -> Settings:
         text = "; ".join(
             f"{PREFIX}{str(entry['loc'][0]).upper()}: {entry['msg']}" for entry in wrong
         )
-        raise Invalid(
-            "bad-setting", f"{text}.", "docs/settings.md lists every setting with its meaning."
-        ) from None
+        raise Invalid("bad-setting", f"{text}.") from None

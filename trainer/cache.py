@@ -66,7 +66,6 @@ class Cache:
                 raise Unverified(
                     "unsafe-path",
                     f"A file is named outside its own folder: {file.path!r}.",
-                    "Do not use this version; tell an administrator.",
                 )
             place = part / inside
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,6 @@ def read_rows(path: Path, sha256: str, record_root: str) -> list[Row]:
         raise Unverified(
             "record-root-mismatch",
             f"The rows at hand have the record root {found}, but {record_root} was leased.",
-            "Remove the trainer's cache and start the training run again.",
         )
     return rows
 
@@ -59,9 +58,7 @@ def render(tokenizer: Any, messages: Sequence[dict[str, str]]) -> str:
     none. Raises Invalid where the base has no chat template.
     """
     if not tokenizer.chat_template:
-        raise Invalid(
-            "no-chat-template", "The base model has no chat template.", "Use the template plain."
-        )
+        raise Invalid("no-chat-template", "The base model has no chat template.")
     given = list(messages)
     if given and given[0]["role"] != "system":
         try:
@@ -111,13 +108,11 @@ def tokenise(rows: Sequence[Row], tokenizer: Any, template: str, max_length: int
             "row-too-long",
             f"{len(long)} training rows are longer than {max_length} tokens; line {long[0][0]} has "
             f"{long[0][1]}, the longest has {max(length for _, length in long)}.",
-            "Raise max_length in the recipe, or shorten the rows.",
         )
     if not examples:
         raise Invalid(
             "no-training-rows",
             f"The data set has no row in the split '{TRAIN}'.",
-            "Give some rows it.",
         )
     return examples
 

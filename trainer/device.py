@@ -39,7 +39,6 @@ def choose(dtype: str | None) -> Device:
             raise Invalid(
                 "dtype-unsupported",
                 f"{torch.cuda.get_device_name()} has no bfloat16.",
-                "Train with dtype float32, or on another GPU.",
             )
         return Device(name, DTYPES[dtype], "the recipe decides it")
     if name == "cuda" and torch.cuda.is_bf16_supported():

@@ -105,9 +105,7 @@ class Desk:
 
     def there(self) -> Resident:
         if self.resident is None:
-            raise Unavailable(
-                "no-base-yet", "The engine waits for its base model.", "Try again in a moment."
-            )
+            raise Unavailable("no-base-yet", "The engine waits for its base model.")
         return self.resident
 
     async def ask(self, work: Callable[[Resident], T]) -> T:
@@ -223,9 +221,7 @@ def check(asked: Asked) -> None:
     }
     for what, wanted in wants.items():
         if wanted:
-            raise Invalid(
-                "unsupported", f"This engine has no {what}.", "Leave it out, or serve with vLLM."
-            )
+            raise Invalid("unsupported", f"This engine has no {what}.")
 
 
 def card(name: str, since: int, root: str, parent: str | None) -> dict[str, Any]:
@@ -326,5 +322,4 @@ def main(base: str | None, port: int, cache: Path, allowed: Path) -> None:
         raise Unavailable(
             "no-base",
             "The engine ended before it had a base to serve.",
-            "See its log, start it again.",
         )

@@ -182,7 +182,6 @@ class Callback(TrainerCallback):  # type: ignore[misc]  # transformers is untype
             raise Refused(
                 "training-diverged",
                 f"The loss at step {state.global_step} is {record['loss']}.",
-                "Lower learning_rate, or raise warmup_steps, and train again.",
             )
         self._job.on_step(dict(record))
 

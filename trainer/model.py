@@ -38,7 +38,6 @@ def load_tokenizer(folder: Path) -> Any:
         raise Invalid(
             "no-end-token",
             "The base's tokenizer names no end-of-text token.",
-            "Set eos_token in tokenizer_config.json and register the base again.",
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -73,14 +72,12 @@ def wrap(base: Any, recipe: Recipe) -> Any:
         raise Invalid(
             "layers-beyond-base",
             f"The recipe adapts layers {first} to {last}; the base has 0 to {depth - 1}.",
-            "Name layers of this base.",
         )
     names = {name.rpartition(".")[2] for name, _ in base.named_modules()}
     if missing := [target for target in recipe.targets if target not in names]:
         raise Invalid(
             "targets-missing",
             f"The base has no modules named {', '.join(missing)}.",
-            "Name linear modules of this base in targets.",
         )
     config = LoraConfig(
         task_type="CAUSAL_LM",

@@ -57,25 +57,21 @@ class Resident:
         """Put an adapter's folder under a name; with `in_place` the name may be taken, and changes
         its weights.
 
-        Raises NotFound (`path-missing`), Invalid (`path-outside`, `name-taken`, `bad-adapter`).
+        Raises NotFound (`path-missing`), Invalid (`path-outside`, `adapter-loaded`, `bad-adapter`).
         """
         if name == self.ref or (name in self.adapters and not in_place):
             raise Invalid(
-                "name-taken",
+                "adapter-loaded",
                 f"'{name}' has already been loaded.",
-                "Unload it first, or set load_inplace.",
             )
         folder = Path(path).resolve()
         if not folder.is_relative_to(self._allowed):
             raise Invalid(
                 "path-outside",
                 "Adapters are loaded from under the allowed folder only.",
-                "Start the engine with --allow naming the folder that holds them.",
             )
         if not folder.is_dir():
-            raise NotFound(
-                "path-missing", f"There is no folder {path}.", "Name a folder that exists."
-            )
+            raise NotFound("path-missing", f"There is no folder {path}.")
         try:
             config = model.check_fit(folder, self._body)
         except BundleRejected as error:
@@ -111,9 +107,7 @@ class Resident:
     def unload(self, name: str) -> None:
         """Drop an adapter and its memory; NotFound when it is not there."""
         if name not in self.adapters:
-            raise NotFound(
-                "adapter-missing", f"The adapter '{name}' is not loaded.", "See GET /v1/models."
-            )
+            raise NotFound("adapter-missing", f"The adapter '{name}' is not loaded.")
         loaded = self.adapters[name]
         self.adapters = {other: one for other, one in self.adapters.items() if other != name}
         self._free(loaded)
@@ -142,18 +136,15 @@ class Resident:
         the base's window.
         """
         if name != self.ref and name not in self.adapters:
-            raise NotFound(
-                "model-missing", f"The model '{name}' does not exist.", "See GET /v1/models."
-            )
+            raise NotFound("model-missing", f"The model '{name}' does not exist.")
         ids = self.read(prompt)
         if not ids:
-            raise Invalid("empty-prompt", "The prompt has no token.", "Ask something.")
+            raise Invalid("empty-prompt", "The prompt has no token.")
         if len(ids) + most > self.window:
             raise Invalid(
                 "too-long",
                 f"The model reads {self.window} tokens at most; {len(ids)} were sent and {most} "
                 "asked for.",
-                "Shorten the prompt, or ask for fewer.",
             )
         config = evaluate.generation(self._net, self._tokenizer, most)
         tokens = torch.tensor([ids], device=self._net.device)

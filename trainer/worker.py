@@ -76,7 +76,6 @@ class Worker:
             raise Conflict(
                 "work-dir-taken",
                 f"Another worker works in {work_dir}.",
-                "Give this one a --work-dir of its own.",
             ) from None
         self._cache = Cache(registry, work_dir / "cache")
         self._read = read_files((work_dir / "cache" / "blobs").joinpath)
@@ -181,7 +180,6 @@ class Worker:
             raise Unverified(
                 "recipe-digest-mismatch",
                 "The recipe leased is not the one its digest names.",
-                "Update the trainer, or ask for the training again.",
             )
         rows = lease.patiently(lambda: self._cache.file(work.dataset.files[0].sha256))
         base = lease.patiently(lambda: self._cache.folder(work.base.files))
@@ -250,7 +248,6 @@ class Worker:
                     "output-discarded",
                     f"What this training run made at step {step} was discarded while the run went "
                     f"on. {gone}",
-                    "Queue the training again if its outcome is still wanted.",
                 ) from None
             if version.state == "draft":
                 continue
@@ -347,7 +344,7 @@ class Worker:
                     continue
                 outcome = child.outcome()
                 if outcome.error:
-                    raise Refused("work-failed", outcome.error)
+                    raise Refused("job-failed", outcome.error)
                 return outcome
         except Gone:
             # Cancelled or lost work is not worth its last step; a worker that stops politely saves
@@ -490,7 +487,6 @@ def _other_root(ref: str, found: str | None, leased: str) -> Unverified:
     return Unverified(
         "root-mismatch",
         f"The files of {ref} have the root {found}, but {leased} was leased.",
-        "Ask an administrator to run countersign doctor.",
     )
 
 

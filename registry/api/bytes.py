@@ -270,7 +270,7 @@ def answer(
     request: Request, blobs: Blobs, digest: str, size: int, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Give out published bytes as RFC 9110 asks: one range, If-Range, If-None-Match, HEAD; NotFound
-    (`blob-missing`).
+    (`blob-unknown`).
 
     A HEAD always gets all its headers, never a 304: what stands beside the bytes (the commit a
     channel names) may have changed though they have not, and Rust's hf-hub keeps to the old commit

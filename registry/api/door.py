@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from registry.blobs.store import Blobs
 from registry.callers import actor_of
 from registry.db.store import Store
 from registry.errors import Unauthenticated
 from registry.rules.actors import Actor
+
+BEARER = HTTPBearer(auto_error=False, description="A token made by countersign token create.")
+"""For the OpenAPI document: the token itself is read by `bearer`, which says what is wrong."""
+
+
+class RefConvertor(StringConvertor):
+    """A reference in a path, `team/name@v3` or `sha256:...`, and not what comes after it."""
+
+    regex = "[^/]+(?:/[^/]+)?"
+
+
+register_url_convertor("ref", RefConvertor())
 
 
 def store_of(request: Request) -> Store:
@@ -30,12 +44,13 @@ def bearer(request: Request) -> str:
         raise Unauthenticated(
             "token-missing",
             "This needs a token.",
-            "Send Authorization: Bearer <token>; make one with countersign token create.",
         )
     return token.strip()
 
 
-def actor(request: Request) -> Actor:
+def actor(
+    request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
+) -> Actor:
     """The caller behind `Authorization: Bearer`, or Unauthenticated."""
     return actor_of(store_of(request), bearer(request), "rest", request.state.request_id)
 

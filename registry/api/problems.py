@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from registry import log
-from registry.errors import BundleRejected, Fault, Invalid, NotFound, RegistryError, TooLarge
+from registry.errors import Fault, Invalid, NotFound, RegistryError, TooLarge
 
 STATUSES = {
     "invalid": 422,
@@ -26,38 +24,9 @@ STATUSES = {
     "unavailable": 503,
     "fault": 500,
 }
-TITLES = {
-    "invalid": "The request is wrong",
-    "too-large": "Too large",
-    "unauthenticated": "Not signed in",
-    "forbidden": "Not allowed",
-    "not-found": "Not found",
-    "conflict": "The state is another",
-    "refused": "Refused",
-    "rejected": "The bundle was refused",
-    "unverified": "Verification failed",
-    "unavailable": "Away for the moment",
-    "fault": "Our fault",
-}
-
-
-def body(error: RegistryError, request_id: str, path: str, status: int) -> dict[str, Any]:
-    """The problem document of an error."""
-    document: dict[str, Any] = {
-        "type": f"/problems/{error.kind}",
-        "title": TITLES[error.family],
-        "status": status,
-        "detail": error.detail,
-        "fix": error.fix,
-        "family": error.family,
-        "kind": error.kind,
-        "instance": path[:1000],
-        "request_id": request_id,
-        "facts": error.facts,
-    }
-    if isinstance(error, BundleRejected):
-        document["defects"] = [asdict(defect) for defect in error.defects]
-    return document
+"""Family -> HTTP status, for REST and the console; the Hub's protocol differs in one."""
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+MEDIA_TYPE = "application/problem+json"
 
 
 def answer(request: Request, error: RegistryError, status: int | None = None) -> JSONResponse:
@@ -71,8 +40,12 @@ def answer(request: Request, error: RegistryError, status: int | None = None) ->
     if error.family == "unauthenticated":
         headers["WWW-Authenticate"] = 'Bearer realm="countersign"'
     request_id = getattr(request.state, "request_id", "")
-    document = body(error, request_id, request.url.path, status)
-    return JSONResponse(document, status, headers, "application/problem+json")
+    document = error.document() | {
+        "status": status,
+        "instance": request.url.path[:1000],
+        "request_id": request_id,
+    }
+    return JSONResponse(document, status, headers, MEDIA_TYPE)
 
 
 def unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -80,9 +53,21 @@ def unexpected(request: Request, error: Exception) -> JSONResponse:
     request id.
     """
     log.LOGGER.error("unexpected error", exc_info=error)
-    return answer(
-        request, Fault("fault", "Something went wrong on our side.", "Report the request id.")
-    )
+    return answer(request, Fault("fault"))
+
+
+def _allowed(request: Request) -> list[str]:
+    """Every method that some route takes at this path: the first one that matches knows only its
+    own.
+    """
+    return [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 def install(app: FastAPI) -> None:
@@ -97,54 +82,27 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         wrong = "; ".join(
-            f"{'.'.join(str(part) for part in one['loc'] if part != 'body') or 'body'}: "
-            f"{one['msg']}"
-            for one in error.errors()[:10]
+            f"{'.'.join(str(part) for part in field['loc'] if part != 'body') or 'body'}: "
+            f"{field['msg']}"
+            for field in error.errors()[:10]
         )
-        return answer(
-            request,
-            Invalid("invalid-request", f"The request is wrong: {wrong}", "Fix these fields."),
-        )
+        return answer(request, Invalid("invalid-request", f"The request is wrong: {wrong}"))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code == 404:
-            return answer(
-                request,
-                NotFound(
-                    "route-unknown",
-                    f"There is nothing at {request.url.path[:200]}.",
-                    "See /api/v1/openapi.json.",
-                ),
-            )
-        if error.status_code == 400:
-            return answer(
-                request,
-                Invalid(
-                    "bad-body",
-                    "The body cannot be read as JSON in UTF-8.",
-                    "Send one JSON object, not nested deeper than 32 levels.",
-                ),
-            )
-        if error.status_code == 413:
-            return answer(
-                request,
-                TooLarge(
-                    "body-too-large", "The body is too large.", "Send less, or upload a blob."
-                ),
-            )
-        refused = Invalid(
-            "bad-method", f"{request.method} is not possible here.", "See /api/v1/openapi.json."
-        )
-        said = answer(request, refused, error.status_code)
-        said.headers.update(
-            {
-                name: value
-                for name, value in (error.headers or {}).items()
-                if name.lower() == "allow"
-            }
-        )
-        return said
+        match error.status_code:
+            case 404:
+                nothing = f"There is nothing at {request.url.path[:200]}."
+                return answer(request, NotFound("route-unknown", nothing))
+            case 400:
+                return answer(request, Invalid("bad-body"))
+            case 413:
+                return answer(request, TooLarge("body-too-large"))
+        refused = Invalid("bad-method", f"{request.method} is not possible here.")
+        response = answer(request, refused, error.status_code)
+        if error.status_code == 405:
+            response.headers["Allow"] = ", ".join(_allowed(request))
+        return response
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> JSONResponse:

@@ -203,14 +203,13 @@ def agreed(found: str, expect: str | None) -> str:
 
 def missing(digest: str) -> NotFound:
     detail = f"There are no bytes with the digest {digest}."
-    return NotFound("blob-missing", detail, "Upload them first.", sha256=digest)
+    return NotFound("blob-unknown", detail, "Upload them first.", sha256=digest)
 
 
 def busy() -> Conflict:
     return Conflict(
         "upload-busy",
         "Another request of this account is sending these very bytes.",
-        "Wait until it ends, then ask for the offset and go on from there.",
     )
 
 
@@ -275,7 +274,6 @@ def _away(error: Exception) -> Unavailable:
         return Unavailable(
             "blobs-full",
             "The blob store is full; nothing of this became visible.",
-            "Free some space or ask an administrator to, then send it again.",
         )
     reason = (
         error.strerror
@@ -285,5 +283,4 @@ def _away(error: Exception) -> Unavailable:
     return Unavailable(
         "blobs-unreachable",
         f"The blob store cannot be used: {reason[:200]}.",
-        "Try again; if it stays so, see its disk, network and credentials.",
     )

@@ -168,7 +168,7 @@ class Blobs:
             return touch(self._folder / place(digest))
 
     def size(self, digest: str) -> int:
-        """How many bytes; NotFound (`blob-missing`)."""
+        """How many bytes; NotFound (`blob-unknown`)."""
         with named():
             found = self._find(digest)
         if found is None:
@@ -177,7 +177,7 @@ class Blobs:
 
     def read(self, digest: str, start: int, length: int) -> bytes:
         """At most `length` bytes from `start`: fewer only at the end, none past it; NotFound
-        (`blob-missing`).
+        (`blob-unknown`).
         """
         return b"".join(self.stream(digest, start, start + length, max(length, CHUNK)))
 
@@ -186,13 +186,13 @@ class Blobs:
     ) -> Iterator[bytes]:
         """The bytes from `start` up to `end`, in pieces of about `chunk` bytes.
 
-        NotFound (`blob-missing`) comes from this very call, not from the first piece: a door has
+        NotFound (`blob-unknown`) comes from this very call, not from the first piece: a door has
         sent no header yet.
         """
         size = self.size(digest)
         end = size if end is None else min(end, size)
         if start < 0:
-            raise Invalid("bad-range", f"A range cannot start at {start}.", "Start at 0 or later.")
+            raise Invalid("bad-range", f"A range cannot start at {start}.")
         return self._pieces(digest, start, end, chunk) if start < end else iter(())
 
     def _pieces(self, digest: str, start: int, end: int, chunk: int) -> Iterator[bytes]:
@@ -223,7 +223,7 @@ class Blobs:
 
     def verify(self, digest: str) -> bool:
         """Do the stored bytes still have their digest? Reads all of them; NotFound
-        (`blob-missing`).
+        (`blob-unknown`).
         """
         hasher = hashlib.sha256()
         for piece in self.stream(digest):
@@ -349,7 +349,4 @@ def _bad_url(url: str) -> Invalid:
     return Invalid(
         "bad-blob-url",
         f"The blob store's URL ({shown[:20]}://...) cannot be used.",
-        "Use file:///folder, memory:///, s3://bucket/prefix, gs://bucket/prefix or "
-        "az://account/container/prefix; "
-        "credentials come from the environment.",
     )

@@ -139,7 +139,6 @@ class Uploads:
             raise NotFound(
                 "upload-missing",
                 f"You have no unfinished upload of sha256:{digest}.",
-                "Begin at offset 0.",
             )
         return found[0]
 
@@ -388,9 +387,7 @@ def _reached(rows: list[tuple[int, int]]) -> int:
 
 def _account(account: str) -> str:
     if not ACCOUNT.fullmatch(account):
-        raise Invalid(
-            "bad-account", "An upload belongs to an account.", "Sign in with an account's token."
-        )
+        raise Invalid("bad-account", "An upload belongs to an account.")
     return account
 
 
@@ -407,7 +404,5 @@ def _crowded(what: str) -> TooLarge:
     return TooLarge(
         "unfinished-uploads",
         f"Your account {what}.",
-        "Finish them or give them up (DELETE /api/v1/uploads/<sha256>); forgotten ones go after a "
-        "day.",
         retry_after=3600,
     )

@@ -145,9 +145,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if not as_json:
             error.show()
             sys.exit(error.exit_code)
-        failure: RegistryError = Invalid(
-            "usage", error.format_message(), "Add --help to the command."
-        )
+        failure: RegistryError = Invalid("usage", error.format_message())
     except RegistryError as error:
         failure = error
     except BrokenPipeError:
@@ -159,7 +157,6 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         failure = Invalid(
             "file",
             f"{error.filename or 'A file'}: {error.strerror}.",
-            "Check the path and its permissions.",
         )
     except Exception as error:
         if os.environ.get("COUNTERSIGN_TRACEBACK"):
@@ -167,7 +164,6 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         failure = Fault(
             "bug",
             f"{type(error).__name__}: {error}",
-            "Report it with what COUNTERSIGN_TRACEBACK=1 prints.",
         )
     report(failure, as_json)
     sys.exit(exit_code(failure))

@@ -302,6 +302,5 @@ def _admin_of(home: Path | None) -> tuple[str, str]:
         raise Invalid(
             "not-a-home",
             f"{home} is not the home of a registry.",
-            "Name the --home given to countersign up.",
         )
     return files["url"].read_text().strip(), files["admin.token"].read_text().strip()

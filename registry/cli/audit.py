@@ -90,7 +90,6 @@ def verify(as_json: bool) -> None:
         raise Unverified(
             "log-broken",
             f"The log does not check out: {'; '.join(check.problems)}.",
-            "Export it at once, keep the pack, and tell the auditor.",
             problems=check.problems,
         )
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -73,18 +72,10 @@ def problem(error: RegistryError) -> dict[str, Any]:
     """The error as an RFC 9457 object, as the REST door words it, with the exit code in place of a
     status.
     """
-    facts = dict(error.facts)
-    document: dict[str, Any] = {
-        "type": f"/problems/{error.kind}",
-        "title": EXITS[error.family][1],
-        "detail": error.detail,
-        "fix": error.fix,
-        "family": error.family,
-        "kind": error.kind,
+    document = error.document()
+    facts = dict(document["facts"])
+    return document | {
         "request_id": facts.pop("request_id", None),
         "facts": facts,
         "exit_code": exit_code(error),
     }
-    if isinstance(error, BundleRejected):
-        document["defects"] = [asdict(defect) for defect in error.defects]
-    return document

@@ -48,7 +48,7 @@ def follow(label: str, look: Callable[[], Followed]) -> Followed:
         note("")
     if work.state != "succeeded":
         raise Fault(
-            f"work-{work.state}",
+            "work-cancelled" if work.state == "cancelled" else "work-failed",
             f"{label}: {work.error or work.state}.",
             "Fix the cause and queue it again.",
         )

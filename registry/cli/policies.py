@@ -73,7 +73,7 @@ def show(ref: str, as_json: bool) -> None:
     )
     if shown is None:
         raise NotFound(
-            "not-found", f"There is no policy '{ref}'.", "List them: countersign policy ls."
+            "policy-unknown", f"There is no policy '{ref}'.", "List them: countersign policy ls."
         )
     if as_json:
         emit(shown)

@@ -102,7 +102,6 @@ def doctor(home: Path | None, as_json: bool) -> None:
             raise NotFound(
                 "log-key-missing",
                 f"There is no log key at {settings.log_key_file}.",
-                "Name the --home that `countersign up` was given, or set COUNTERSIGN_LOG_KEY_FILE.",
             )
         report = operations.doctor(settings)
     if as_json:
@@ -121,7 +120,6 @@ def doctor(home: Path | None, as_json: bool) -> None:
         raise Unverified(
             "registry-broken",
             f"The registry does not check out: {'; '.join(report['problems'])}.",
-            "Export the log at once, then restore from a backup taken before.",
             problems=report["problems"],
         )
 
@@ -142,7 +140,6 @@ def _at_rest(home: Path | None) -> Iterator[Settings]:
             "no-database",
             f"{settings.home} has no database of its own, and COUNTERSIGN_DATABASE_URL names no "
             "other.",
-            "Name the --home that `countersign up` was given, or set COUNTERSIGN_DATABASE_URL.",
         )
     from registry.postgres.cluster import Cluster
 

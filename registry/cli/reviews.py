@@ -53,7 +53,7 @@ def check(ref: str, environment: str, usecase: str, as_json: bool) -> None:
             f"{rule.rule} ({rule.outcome})" for rule in verdict.rules if rule.outcome != "pass"
         ]
         raise Refused(
-            f"gate-{verdict.outcome}",
+            "gate-fail" if verdict.outcome == "fail" else "gate-inconclusive",
             f"{ref} does not pass {verdict.policy}: {', '.join(short)}.",
             "Supply what is missing, or make a better version; no data is never a pass.",
         )

@@ -83,7 +83,6 @@ def signing_key(named: Path | None) -> SigningKey:
         raise NotFound(
             "no-signing-key",
             f"There is no signing key at {path}, and a vote is nothing without a signature.",
-            "Make and enrol one: countersign key enroll.",
         )
     return SigningKey.load(path)
 
@@ -131,6 +130,4 @@ def _stored() -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError) as error:
-        raise Invalid(
-            "bad-login-file", f"{path} is damaged.", "Sign in again: countersign login URL."
-        ) from error
+        raise Invalid("bad-login-file", f"{path} is damaged.") from error

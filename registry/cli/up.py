@@ -199,7 +199,6 @@ def _require(extras: tuple[str, ...]) -> None:
             raise Invalid(
                 "missing-extra",
                 f"--with {name} needs the Python package {missing[0]}.",
-                "Install it: pip install 'countersign[trainer]'.",
             )
 
 
@@ -210,9 +209,7 @@ def _listenable(host: str, port: int) -> bool:
             host, port, type=socket.SOCK_STREAM
         )[0]
     except socket.gaierror as error:
-        raise Invalid(
-            "bad-host", f"'{host}' is no address: {error.strerror}.", "Choose another --host."
-        ) from error
+        raise Invalid("bad-host", f"'{host}' is no address: {error.strerror}.") from error
     with socket.socket(family, kind, protocol) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -231,7 +228,6 @@ def _require_port(settings: Settings) -> None:
         raise Conflict(
             "port-taken",
             f"Port {settings.port} on {settings.host} is taken by another program.",
-            "Choose another --port, or stop that program.",
         )
 
 

@@ -226,7 +226,6 @@ def _verify(ref: str, as_json: bool) -> None:
         raise Unverified(
             "bytes-changed",
             f"{verified.ref} is not what was registered: {'; '.join(verified.problems)}.",
-            "Do not use it; restore its blobs from a backup, or recall it.",
             problems=verified.problems,
         )
 

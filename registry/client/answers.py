@@ -14,26 +14,22 @@ from registry.errors import (
     BundleRejected,
     Defect,
     Fault,
-    Forbidden,
-    NotFound,
     RegistryError,
-    Unauthenticated,
-    Unavailable,
+    problem,
 )
 
 T = TypeVar("T")
 
 
-# What a bare status means where no problem document can come with it: an answer to HEAD has no
-# body.
-STATUSES: dict[int, type[RegistryError]] = {
-    401: Unauthenticated,
-    403: Forbidden,
-    404: NotFound,
-    502: Unavailable,
-    503: Unavailable,
-    504: Unavailable,
+UNEXPLAINED = {
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not-found",
+    502: "unavailable",
+    503: "unavailable",
+    504: "unavailable",
 }
+"""Status -> kind where no problem document can come with it: an answer to HEAD has no body."""
 
 
 def error_of(response: httpx.Response) -> RegistryError:
@@ -42,44 +38,39 @@ def error_of(response: httpx.Response) -> RegistryError:
     """
     retry_after = response.headers.get("Retry-After", "")
     facts: dict[str, Any] = {"retry_after": int(retry_after)} if retry_after.isdecimal() else {}
-    problem = _problem(response)
-    if problem is None:
+    document = _document(response)
+    if document is None:
         status = (
             f"{response.request.method} {response.request.url} answered "
             f"{response.status_code} without saying why."
         )
-        if response.request.method == "HEAD" or response.status_code in (502, 503, 504):
-            family = STATUSES.get(response.status_code, Fault)
-            return family(
-                family.family, status, "Check the URL and the token, then try again.", **facts
-            )
-        return Fault(
-            "not-a-registry", status, "Check that the URL is that of a Countersign registry."
-        )
-    facts |= {**problem.get("facts", {}), "request_id": problem.get("request_id")}
-    if problem["family"] == BundleRejected.family:
-        rejected = BundleRejected(
-            _adapter(list[Defect]).validate_python(problem.get("defects", []))
-        )
-        rejected.facts = facts
-        return rejected
-    error = FAMILIES.get(problem["family"], Fault)(
-        problem["kind"], problem["detail"], problem.get("fix", "")
+        kind = UNEXPLAINED.get(response.status_code)
+        if kind and (response.request.method == "HEAD" or kind == "unavailable"):
+            return problem(kind, status, **facts)
+        return Fault("not-a-registry", status)
+    facts |= {**document.get("facts", {}), "request_id": document.get("request_id")}
+    if document["family"] == BundleRejected.family:
+        defects = _adapter(list[Defect]).validate_python(document.get("defects", []))
+        return BundleRejected(defects, **facts)
+    return FAMILIES.get(document["family"], Fault).received(
+        document["kind"],
+        document.get("title", ""),
+        document["detail"],
+        document.get("fix", ""),
+        facts,
     )
-    error.facts = facts
-    return error
 
 
-def _problem(response: httpx.Response) -> dict[str, Any] | None:
+def _document(response: httpx.Response) -> dict[str, Any] | None:
     """The RFC 9457 document of a refusal, if this answer carries one of ours."""
     if not response.headers.get("Content-Type", "").startswith("application/problem+json"):
         return None
     try:
-        problem = response.json()
+        document = response.json()
     except ValueError:
         return None
-    ours = isinstance(problem, dict) and {"family", "kind", "detail"} <= problem.keys()
-    return problem if ours else None
+    ours = isinstance(document, dict) and {"family", "kind", "detail"} <= document.keys()
+    return document if ours else None
 
 
 def read(response: httpx.Response, into: type[T]) -> T:
@@ -94,7 +85,6 @@ def read(response: httpx.Response, into: type[T]) -> T:
         raise Fault(
             "unexpected-answer",
             f"{response.request.url} answered something else than expected: {first}.",
-            "Check that client and registry are of the same version.",
         ) from error
     return value
 

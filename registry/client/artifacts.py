@@ -46,7 +46,6 @@ def parse(source: str) -> tuple[str, str | None] | None:
         raise Invalid(
             "bad-mlflow-run",
             f"'{source[:120]}' names no MLflow run.",
-            "Write mlflow:RUN_ID or mlflow:RUN_ID/path.",
         )
     return found[1], found[2]
 
@@ -63,7 +62,6 @@ class Artifacts:
             raise Invalid(
                 "no-mlflow",
                 "No MLflow server is named by an http address.",
-                "Give --mlflow URL, or set MLFLOW_TRACKING_URI.",
             )
         token, name = (
             os.environ.get("MLFLOW_TRACKING_TOKEN"),
@@ -105,7 +103,6 @@ class Artifacts:
             raise NotFound(
                 "no-bundle",
                 f"The MLflow run {run} has no folder with {_wanted(kind)}.",
-                "Log the folder save_pretrained wrote (safetensors), or name another path.",
             )
         if len(fits) > 1:
             raise Invalid(
@@ -127,7 +124,6 @@ class Artifacts:
                     raise Invalid(
                         "bad-artifact",
                         f"The MLflow run {run} names an artifact '{inside[:120]}'.",
-                        "Do not import it; look at that run.",
                     )
                 if entry.get("is_dir"):
                     waiting.append(inside)
@@ -139,7 +135,6 @@ class Artifacts:
                     "too-many-artifacts",
                     f"The MLflow run {run} holds more than {MAX_FOLDERS} folders or "
                     f"{MAX_FILES} files.",
-                    "Name the folder: mlflow:RUN_ID/path.",
                 )
 
     def _listed(self, run: str, folder: str) -> Iterator[dict[str, Any]]:
@@ -176,7 +171,6 @@ class Artifacts:
             raise Unavailable(
                 "artifact-cut",
                 f"MLflow listed {file.path} with {file.size} bytes and sent {got}.",
-                "Try again; if it stays so, look at the run's artifact store.",
             )
         return target
 
@@ -194,7 +188,6 @@ class Artifacts:
             raise Unavailable(
                 "not-mlflow",
                 f"What answers at {self._shown} is no MLflow server.",
-                "Check --mlflow.",
             )
         return document
 
@@ -210,19 +203,15 @@ class Artifacts:
             raise NotFound(
                 "mlflow-run-unknown",
                 f"MLflow knows no such run or artifact. {told}".strip(),
-                "Check the run's id.",
             )
         if answer.status_code in (401, 403):
             raise Invalid(
                 "mlflow-refused",
                 f"MLflow refuses to answer ({answer.status_code}).",
-                "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
-                "MLFLOW_TRACKING_TOKEN.",
             )
         raise Unavailable(
             "mlflow-failed",
             f"MLflow answered {answer.status_code}. {told}".strip(),
-            "Look at MLflow's log.",
         )
 
     @property
@@ -239,7 +228,6 @@ class Artifacts:
             raise Unavailable(
                 "mlflow-unreachable",
                 f"MLflow at {self._shown} does not answer: {type(error).__name__}.",
-                "Check --mlflow and that it runs.",
             ) from error
 
 

@@ -79,7 +79,7 @@ class Blobs(Transport):
         """
         path = Path(path)
         if not path.is_file():
-            raise Invalid("no-such-file", f"{path} is not a file.", "Name a file that exists.")
+            raise Invalid("no-such-file", f"{path} is not a file.")
         watch = on_bytes if isinstance(on_bytes, Progress) else Progress(on_bytes)
         sha256, size = hash_file(path, watch.hashed)
         if self.has_blob(sha256):
@@ -258,7 +258,6 @@ def _chunks(path: Path, start: int, end: int, step: OnBytes) -> Iterator[bytes]:
                 raise Unverified(
                     "file-changed",
                     f"{path} became shorter while it was sent.",
-                    "Wait until whatever writes it is done, then add it again.",
                 )
             yield chunk
             start += len(chunk)

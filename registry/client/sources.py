@@ -112,7 +112,6 @@ def choose(kind: Kind, directory: Path, leave_out: Collection[str] = ()) -> Sour
                 raise Invalid(
                     "not-a-file",
                     f"{path} is neither a file nor a folder.",
-                    "Take it out of the folder.",
                 )
             source.files.append((path, path.name))
             if cache is not None:
@@ -181,9 +180,7 @@ def _resolved(root: Path) -> Path:
     `main`.
     """
     if not root.is_dir():
-        raise Invalid(
-            "no-such-folder", f"{root} is not a folder.", "Name the folder that holds the files."
-        )
+        raise Invalid("no-such-folder", f"{root} is not a folder.")
     if not (root.name.startswith("models--") and (root / "snapshots").is_dir()):
         return root.resolve()
     main = root / "refs" / "main"
@@ -196,7 +193,6 @@ def _resolved(root: Path) -> Path:
         raise Invalid(
             "which-snapshot",
             f"{root} holds {len(commits)} snapshots and none of them is main.",
-            "Name one folder under snapshots/.",
         )
     return (root / "snapshots" / commits[0]).resolve()
 
@@ -237,13 +233,11 @@ def _check_link(path: Path, cache: Path | None) -> None:
         raise Invalid(
             "linked-file",
             f"{path} is a link that leads out of its folder.",
-            "Copy the file in its place.",
         )
     if not target.is_file():
         raise Invalid(
             "broken-link",
             f"{path} leads to {target.name}, which is not there.",
-            "Fetch the snapshot again: its download was not finished.",
         )
 
 
@@ -266,7 +260,6 @@ def damaged(path: Path, stored: str, found: str) -> Unverified:
     return Unverified(
         "snapshot-damaged",
         f"{path.name} has the digest {found}, but its cache says {stored}.",
-        "Delete it from the cache and fetch the snapshot again.",
         expected=stored,
         found=found,
     )
@@ -280,8 +273,6 @@ def _check_weights(kind: Kind, root: Path, source: Source) -> None:
         raise Invalid(
             "weights-pickled",
             f"{root} holds its weights only as {pickled[0]}, a pickle, which is never opened here.",
-            "Where you trust it, load it and save it again with save_pretrained (safetensors), "
-            "then import that.",
         )
     if other := next((one for one in source.left_out if one.why in OTHERWISE), None):
         raise Invalid(

@@ -56,13 +56,11 @@ class Transport:
             raise Unauthenticated(
                 "no-token",
                 f"There is no token for {self.url}.",
-                "Set COUNTERSIGN_TOKEN, or sign in with `countersign login`.",
             )
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise Unauthenticated(
                 "bad-token",
                 "The token holds characters no token has.",
-                "Copy it again, whole and alone.",
             )
         self._timeout = timeout
         self._on_wait = on_wait
@@ -186,7 +184,6 @@ class Transport:
                 "unreachable",
                 f"The registry at {self.url} does not answer: "
                 f"{str(error) or type(error).__name__}.",
-                "Check the URL and that the registry runs (countersign up), then try again.",
                 sent=sent,
             ) from error
 
@@ -224,8 +221,6 @@ def _host(url: str) -> str:
         raise Invalid(
             "no-url",
             f"'{url[:120]}' is not the address of a registry." if url else "No registry is named.",
-            "Set COUNTERSIGN_URL (http://127.0.0.1:8080, say), or sign in with `countersign "
-            "login`.",
         )
     return parts.hostname
 

@@ -135,7 +135,6 @@ class Versions(Blobs):
                 raise Unverified(
                     "unsafe-path",
                     f"{version.ref} names a file outside its own folder: {file.path!r}.",
-                    "Do not use this version; tell an administrator.",
                 )
             target = Path(dest, inside)
             if target.is_file() and hash_file(target)[0] == file.sha256:
@@ -166,9 +165,7 @@ def bundle_files(directory: str | Path) -> list[tuple[Path, str]]:
     """
     root = Path(directory)
     if not root.is_dir():
-        raise Invalid(
-            "no-such-folder", f"{root} is not a folder.", "Name the folder that holds the files."
-        )
+        raise Invalid("no-such-folder", f"{root} is not a folder.")
     found: list[tuple[Path, str]] = []
     for folder, folders, names in os.walk(root):
         for name in [*folders, *names]:
@@ -186,12 +183,9 @@ def bundle_files(directory: str | Path) -> list[tuple[Path, str]]:
                 raise Invalid(
                     "not-a-file",
                     f"{path} is {nature(path)}, neither a file nor a folder.",
-                    "Take it out of the folder.",
                 )
     if not found:
-        raise Invalid(
-            "empty-folder", f"{root} holds no file.", "Name the folder that holds the files."
-        )
+        raise Invalid("empty-folder", f"{root} holds no file.")
     return sorted(found, key=lambda item: item[1])
 
 

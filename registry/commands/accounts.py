@@ -22,13 +22,11 @@ def create(store: Store, actor: Actor, name: str, roles: list[str], team: str | 
         raise Invalid(
             "bad-account-name",
             f"'{name[:60]}' cannot name an account.",
-            "Use lower-case letters, digits, dots, dashes, underscores; at most 64.",
         )
     if team is not None and not NAME.fullmatch(team):
         raise Invalid(
             "bad-team",
             f"'{team[:60]}' cannot name a team.",
-            "Use lower-case letters, digits and dashes.",
         )
     kind = "service" if wanted[0] in SERVICE_ROLES else "person"
     with store.write(actor, Action.ACCOUNT_CREATE) as tx:
@@ -42,7 +40,6 @@ def create(store: Store, actor: Actor, name: str, roles: list[str], team: str | 
             raise Conflict(
                 "account-kind",
                 f"'{name}' is a {account.kind}; {wanted[0].value} is a role of a {kind}.",
-                "Use another account name.",
             )
         held = {(grant.role, grant.team) for grant in accounts.grants_of(tx.session, account.id)}
         for role in wanted:

@@ -98,7 +98,6 @@ def _close(tx: Tx, subject: Subject, how: str, reason: str) -> TombstoneView:
         raise Refused(
             "already-deleted",
             f"{subject.ref} was deleted already.",
-            "Nothing more is needed.",
             subject=subject.ref,
         )
     stone = tx.add(

@@ -217,9 +217,7 @@ def finish(
     senders.must_have(store, blobs, actor, [("The samples", samples_sha256, None)])
     items = rows.decode_items(b"".join(blobs.stream(suite.blob_id)))
     if blobs.size(samples_sha256) > SAMPLES_LIMIT:
-        raise TooLarge(
-            "samples-too-large", "The samples are larger than 256 MiB.", "Use a smaller suite."
-        )
+        raise TooLarge("samples-too-large", "The samples are larger than 256 MiB.")
     with store.judging(actor, Action.EVAL_FINISH, None):
         scores = evals.score(
             read_samples(b"".join(blobs.stream(samples_sha256))),
@@ -249,7 +247,6 @@ def finish(
             raise Refused(
                 "report-mismatch",
                 "The report is about another eval run, suite or subject.",
-                "Report the work that was leased.",
                 subject=f"eval-run:{run.id}",
             )
         metrics = report.get("metrics")
@@ -265,7 +262,6 @@ def finish(
                 "metric-mismatch",
                 f"The samples show {right} of {len(items)} right, the report says "
                 f"{told.get('correct')} of {told.get('n')}.",
-                "Report what the samples show.",
                 subject=f"eval-run:{run.id}",
             )
         _close(tx, run, blobs, report, key, signature, suite.metric, right, len(items))

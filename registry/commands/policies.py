@@ -42,7 +42,6 @@ def publish(store: Store, actor: Actor, text: str, *, only_first: bool = False) 
             raise Conflict(
                 "policy-unchanged",
                 f"{standing.ref} already says exactly this.",
-                "Nothing more is needed.",
             )
         number = 1 if standing is None else standing.number + 1
         version = tx.add(

@@ -48,7 +48,6 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
             raise Refused(
                 "already-recalled",
                 f"{ref} has been recalled already.",
-                "Nothing more is needed.",
                 subject=ref,
             )
         tx.add(

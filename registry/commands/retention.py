@@ -28,7 +28,6 @@ def define(store: Store, actor: Actor, terms: Terms, reason: str) -> ClassView:
             raise Conflict(
                 "class-exists",
                 f"There is a retention class '{terms.name}', and classes never change.",
-                "Use it, or make another of a new name.",
             )
         row = tx.add(
             RetentionClass(
@@ -80,7 +79,6 @@ def assign(store: Store, actor: Actor, name: str, retention_class: str, reason: 
             raise Invalid(
                 "bad-team",
                 f"'{name[:60]}' cannot name a team.",
-                "Use lower-case letters, digits and dashes.",
             )
     with store.write(actor, Action.RETENTION_ASSIGN) as tx:
         tx.within(team)

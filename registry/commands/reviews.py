@@ -36,9 +36,7 @@ def submit(
     """
     check_environment(environment)
     if not note.strip():
-        raise Invalid(
-            "note-missing", "Say why this version should serve.", "Give --note with one paragraph."
-        )
+        raise Invalid("note-missing", "Say why this version should serve.")
     with store.read(actor) as session:
         version, line, node = versions.by_ref(session, ref)
         team = line.team
@@ -57,7 +55,6 @@ def submit(
                 "unfit-subject",
                 f"{node.ref} is {'a base model' if line.kind == 'base' else held.state}; "
                 "only registered adapters and checkpoints are reviewed.",
-                "Register it first.",
                 subject=node.ref,
             )
         assert actor.account is not None
@@ -121,9 +118,7 @@ def vote(
     except ValueError:
         salted = b""
     if len(salted) != 16:
-        raise Invalid(
-            "bad-salt", "The salt of the reason must be 16 bytes in hex.", "Let the client make it."
-        )
+        raise Invalid("bad-salt", "The salt of the reason must be 16 bytes in hex.")
     _refuse_makers(store, actor, number)
     with store.write(actor, Action.REVIEW_VOTE) as tx:
         # The version is held before its review is locked, as everywhere: a recall takes them in
@@ -137,7 +132,6 @@ def vote(
             raise Refused(
                 "review-closed",
                 f"Review {number} is {review.state}.",
-                "Submit the version again.",
                 subject=f"review:{number}",
             )
         if version.state == "recalled":
@@ -169,7 +163,6 @@ def vote(
                 "gate-not-passed",
                 f"The gate of review {number} is {review.verdict['outcome']}, so nobody can "
                 "approve it.",
-                "Reject it or request changes; see countersign review show.",
                 subject=f"review:{number}",
             )
         _verify(tx, actor.account, decision, key, signature, number)
@@ -231,7 +224,6 @@ def _verify(
         raise Refused(
             "service-vote",
             "Only people decide; this is a service account.",
-            "Let a person vote.",
             subject=f"review:{number}",
         )
     signer = tx.session.get(SigningKey, key)
@@ -239,7 +231,6 @@ def _verify(
         raise Unverified(
             "key-unknown",
             f"The key {key[:16]} is not an enrolled key of yours.",
-            "Enrol your key first: countersign key enroll.",
             subject=f"review:{number}",
         )
     if not keys.verify_document(signer.public_key, decision, "decision", signature):
@@ -287,7 +278,7 @@ def _expire(store: Store, number: int) -> bool:
     with suppress(Conflict), store.write(SYSTEM, Action.REVIEW_EXPIRE) as tx:
         review = reviews.by_number(tx.session, number, lock=True)
         if review.state != "approved":
-            raise Conflict("not-approved", f"Review {number} is {review.state} by now.")
+            raise Conflict("nothing-to-expire", f"Review {number} is {review.state} by now.")
         tx.team = versions.by_id(tx.session, review.version_id)[1].team
         tx.audit(f"review:{number}", expired_at=review.expires_at)
         review.state = "expired"

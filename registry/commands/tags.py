@@ -28,9 +28,7 @@ def put(store: Store, actor: Actor, ref: str, key: str, value: str | None) -> Ta
         tx.within(line.team)
         tag = tags.by_key(tx.session, version.id, key)
         if value is None and (tag is None or tag.value is None):
-            raise NotFound(
-                "tag-unknown", f"{node.ref} has no tag '{key}'.", "See the version's tags."
-            )
+            raise NotFound("tag-unknown", f"{node.ref} has no tag '{key}'.")
         if tag is None:
             tx.add(
                 VersionTag(

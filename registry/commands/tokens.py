@@ -41,7 +41,6 @@ def create(
                 "role-not-held",
                 f"{account} does not hold {', '.join(missing)}"
                 f"{' in team ' + team if team else ''}.",
-                "Grant the role first (countersign people ls).",
                 subject=f"account:{owner.id}",
             )
         scopes = [{"role": role.value, "team": team, **bound} for role in wanted]

@@ -59,7 +59,6 @@ def queue(
             raise Refused(
                 "unfit-parent",
                 f"{dataset} is {data.state}.",
-                "Complete it, or name another.",
                 subject=adapter,
             )
         run = tx.add(
@@ -133,7 +132,6 @@ def _check_report(tx: Tx, run: TrainingRun, attempt: int, report: dict[str, Any]
         raise Refused(
             "report-mismatch",
             "The report is about another training run, attempt or recipe.",
-            "Report the work that was leased.",
             subject=f"training-run:{run.id}",
         )
     outputs = report.get("outputs")

@@ -39,7 +39,6 @@ def register(
         raise Invalid(
             "use-case-incomplete",
             "A use case needs a purpose and an owner.",
-            "Give --purpose and --owner.",
         )
     assert ref.team is not None and ref.name is not None
     with store.write(actor, Action.USE_CASE_REGISTER, ref.team) as tx:

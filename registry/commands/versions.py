@@ -189,7 +189,6 @@ def _same(session: Sighted, ref: Ref, draft: Draft, inspected: Inspected) -> Add
             "descent-late",
             f"These bytes are {node.ref} already, and it was registered without saying of what "
             "it is a quantisation.",
-            "A version is born with its lineage: register it under another name.",
         )
     return AddedView(node.ref, version.manifest_digest, version.tensor_root, "found")
 
@@ -219,7 +218,6 @@ def _draft(
             raise Conflict(
                 "try-again",
                 f"{node.ref} is {version.state} since a moment ago.",
-                "Run the command again.",
             )
         if version.manifest_digest != inspected.manifest_digest:
             versions.exchange_files(tx.session, blobs, version.id, inspected.files)

@@ -36,7 +36,6 @@ def lease(store: Store, actor: Actor, worker: str, seconds: int) -> tuple[UUID, 
             raise Conflict(
                 "queue-empty",
                 "Another worker took the last piece of work.",
-                "Ask again in a moment.",
             )
         run, team = found
         tx.within(team)

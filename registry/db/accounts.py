@@ -157,9 +157,7 @@ def by_name(session: Session, name: str) -> Account:
     """The account of that name, or NotFound."""
     found = find(session, name)
     if found is None:
-        raise NotFound(
-            "account-unknown", f"There is no account '{name[:80]}'.", "See countersign people ls."
-        )
+        raise NotFound("account-unknown", f"There is no account '{name[:80]}'.")
     return found
 
 

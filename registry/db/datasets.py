@@ -102,7 +102,6 @@ def by_ref(
         raise NotFound(
             "dataset-unknown",
             f"There is no data set version '{ref}'.",
-            "See countersign dataset ls.",
         )
     if row[0].state == "deleted" and not gone:
         raise tombstones.refusal(session, row[0].id, row[1].ref.removeprefix("dataset:"))

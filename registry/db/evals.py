@@ -120,7 +120,6 @@ def suite_by_name(session: Sighted, ref: Ref) -> EvalSuite:
         raise NotFound(
             "suite-unknown",
             f"There is no eval suite '{ref.line}'.",
-            "See countersign eval suite ls.",
         )
     return found
 
@@ -141,9 +140,7 @@ def suite_version(session: Sighted, ref: Ref | str) -> tuple[EvalSuiteVersion, N
         statement = statement.where(EvalSuiteVersion.number == ref.number)
     row = session.execute(statement).one_or_none()
     if row is None:
-        raise NotFound(
-            "suite-unknown", f"There is no eval suite '{ref}'.", "See countersign eval suite ls."
-        )
+        raise NotFound("suite-unknown", f"There is no eval suite '{ref}'.")
     return row[0], row[1]
 
 
@@ -158,9 +155,7 @@ def run_by_id(session: Sighted, run_id: UUID, *, lock: bool = False) -> EvalRun:
         statement.with_for_update(of=EvalRun) if lock else statement
     ).one_or_none()
     if found is None:
-        raise NotFound(
-            "eval-run-unknown", f"There is no eval run {run_id}.", "See countersign eval ls."
-        )
+        raise NotFound("eval-run-unknown", f"There is no eval run {run_id}.")
     return found
 
 

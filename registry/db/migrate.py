@@ -41,7 +41,6 @@ def upgrade(url: str) -> str:
         raise Conflict(
             "database-newer",
             f"The database is at {present}, which this version of Countersign does not know.",
-            "Install the newer version that migrated it, or restore a backup.",
         )
     if present != head:
         try:

@@ -13,7 +13,7 @@ from registry.db.lineage import LineageEdge
 from registry.db.store import Tx
 from registry.db.training_runs import Lease, TrainingRun
 from registry.db.versions import Line, Node, Version
-from registry.errors import Invalid, Refused
+from registry.errors import Conflict, Invalid, Refused
 from registry.rules.versions import usable
 
 
@@ -71,7 +71,7 @@ def _run(tx: Tx, line: Line, draft: Draft, parents: Parents) -> TrainingRun:
         or lease is None
         or (lease.account_id, lease.attempt) != (tx.actor.account, draft.attempt)
     ):
-        raise Refused(
+        raise Conflict(
             "lease-lost",
             "This training run is not leased to you now.",
             "Stop this attempt; the run was taken over or has ended.",

@@ -109,7 +109,6 @@ def class_by_name(session: Session, name: str) -> RetentionClass:
         raise NotFound(
             "retention-unknown",
             f"There is no retention class '{name[:60]}'.",
-            "See countersign retention ls.",
         )
     return found
 
@@ -178,9 +177,7 @@ def hold_by_number(session: Sighted, number: int, *, lock: bool = False) -> Lega
         statement.with_for_update(of=LegalHold) if lock else statement
     ).one_or_none()
     if found is None:
-        raise NotFound(
-            "hold-unknown", f"There is no legal hold {number}.", "See countersign hold ls."
-        )
+        raise NotFound("hold-unknown", f"There is no legal hold {number}.")
     return found
 
 

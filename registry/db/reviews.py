@@ -104,9 +104,7 @@ def by_number(session: Sighted, number: int, *, lock: bool = False) -> Review:
         statement.with_for_update(of=Review) if lock else statement
     ).one_or_none()
     if found is None:
-        raise NotFound(
-            "review-unknown", f"There is no review {number}.", "See countersign review ls."
-        )
+        raise NotFound("review-unknown", f"There is no review {number}.")
     return found
 
 

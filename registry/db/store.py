@@ -121,7 +121,6 @@ class Tx:
             raise NotFound(
                 "unknown",
                 "There is no such thing.",
-                "Check the name; it may belong to a team you are not in.",
             )
         self.team = team
         require(self.actor, self.action, team, self.now)
@@ -244,7 +243,6 @@ class Store:
                     raise Fault(
                         "unaudited-write",
                         f"{action.value} changed the registry without an audit entry.",
-                        "This is our fault; nothing was stored.",
                     )
                 subject = tx.subject
                 if tx.changed:
@@ -309,7 +307,6 @@ class Store:
             raise Unavailable(
                 "database-busy",
                 "Every connection to the database is in use.",
-                "Try again in a moment.",
             ) from error
 
 

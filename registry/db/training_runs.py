@@ -13,7 +13,7 @@ from registry.db.accounts import SigningKey
 from registry.db.sight import Sighted
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
 from registry.db.versions import Line
-from registry.errors import NotFound, Refused, Unverified
+from registry.errors import Conflict, NotFound, Unverified
 from registry.proof import keys
 from registry.proof.keys import Context
 
@@ -85,14 +85,12 @@ def by_id(session: Sighted, run_id: UUID, *, lock: bool = False) -> TrainingRun:
         statement.with_for_update(of=TrainingRun) if lock else statement
     ).one_or_none()
     if found is None:
-        raise NotFound(
-            "training-run-unknown", f"There is no training run {run_id}.", "See countersign run ls."
-        )
+        raise NotFound("training-run-unknown", f"There is no training run {run_id}.")
     return found
 
 
 def must_hold(session: Session, run: Any, account: UUID | None, attempt: int) -> Lease:
-    """The caller's lease on a training run or eval run, or Refused: a worker that lost it may no
+    """The caller's lease on a training run or eval run, or Conflict: a worker that lost it may no
     longer report.
     """
     lease = session.get(Lease, run.id)
@@ -101,7 +99,7 @@ def must_hold(session: Session, run: Any, account: UUID | None, attempt: int) ->
         or lease is None
         or (lease.account_id, lease.attempt) != (account, attempt)
     ):
-        raise Refused(
+        raise Conflict(
             "lease-lost",
             f"This work is {run.state} and not leased to you for attempt {attempt}.",
             "Stop this attempt; it was taken over, called off or has ended.",

@@ -49,6 +49,5 @@ def by_name(session: Sighted, name: str) -> UseCase:
         raise NotFound(
             "use-case-unknown",
             f"There is no use case '{name}'.",
-            "See countersign usecase ls, or add one with countersign usecase add.",
         )
     return found

@@ -169,7 +169,6 @@ def line(session: Sighted, ref: Ref, *, lock: bool = False) -> Line:
         raise NotFound(
             "line-unknown",
             f"There is no base model, adapter or checkpoint '{ref.line}'.",
-            "See countersign adapter ls and countersign base ls.",
         )
     return found
 
@@ -220,7 +219,6 @@ def by_ref(
         raise NotFound(
             "version-unknown",
             f"There is no version '{ref}'.",
-            "See countersign adapter ls, or countersign adapter show team/name.",
         )
     if len(rows) > 1 and rows[1][0].state != "deleted":
         raise Invalid(
@@ -328,7 +326,6 @@ def must_stand(session: Session, run_id: UUID, step: int | None = None) -> None:
                 "output-discarded",
                 f"What this training run made at step {made}, {ref}, was discarded while the run "
                 "went on.",
-                "Queue the training again if its outcome is still wanted.",
                 subject=f"training-run:{run_id}",
             )
 

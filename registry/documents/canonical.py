@@ -58,6 +58,4 @@ def _refused(reason: str) -> Invalid:
     return Invalid(
         "not-canonical",
         f"This has no canonical JSON form: {reason}.",
-        "Use whole numbers up to 2**53 - 1, finite fractions, texts, lists and objects; larger "
-        "numbers go as text.",
     )

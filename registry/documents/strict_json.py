@@ -16,9 +16,7 @@ from registry.errors import Invalid
 
 def bad(detail: str) -> Invalid:
     """The one refusal of a JSON text."""
-    return Invalid(
-        "bad-json", detail, "Write it as plain UTF-8 JSON in which every key stands once."
-    )
+    return Invalid("bad-json", detail)
 
 
 MAX_VALUES = 300_000

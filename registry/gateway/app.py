@@ -24,7 +24,7 @@ from registry.gateway.cache import Cache
 from registry.gateway.completions import Completions
 from registry.gateway.engine import Engine
 from registry.gateway.meters import Meters
-from registry.gateway.problems import problem
+from registry.gateway.problems import description, problem
 from registry.gateway.records import Records
 from registry.gateway.routing import Routes, name, poll, versions
 from registry.rules.refs import check_environment
@@ -105,7 +105,7 @@ class Gateway:
         else:
             return
         raise Unavailable(
-            "not-ready", f"The gateway is not ready: {why}.", "Wait.", retry_after=1, **self.state()
+            "not-ready", f"The gateway is not ready: {why}.", retry_after=1, **self.state()
         )
 
 
@@ -142,6 +142,9 @@ def create_app(
     async def metrics(_: Request) -> Response:
         return Response(gateway.meters.page(), media_type=CONTENT_TYPE_LATEST)
 
+    async def described(request: Request) -> Response:
+        return description(request.path_params["kind"])
+
     async def healthz(_: Request) -> Response:
         return JSONResponse({"ok": True})
 
@@ -156,6 +159,7 @@ def create_app(
             Route("/v1/models", models),
             Route("/records/summary", summary),
             Route("/metrics", metrics),
+            Route("/problems/{kind}", described),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
         ],

@@ -164,7 +164,6 @@ class Arms:
                 raise Unverified(
                     "engine-holds-other",
                     f"What the engine serves as {version.ref} is not what the registry names.",
-                    "Restart the engine, or start it with this version under its full name.",
                     ref=version.ref,
                 )
             self.failures.pop(version.ref, None)
@@ -202,5 +201,4 @@ def _unwritable(error: OSError, version: ArmView) -> RegistryError:
     return Unavailable(
         "cache-unusable",
         f"{version.ref} cannot be stored: {error.strerror}.",
-        "Free some disk space.",
     )

@@ -43,14 +43,12 @@ async def read(request: Request) -> Asked:
         raise Invalid(
             "bad-request",
             "The body is no JSON object with a text 'model'.",
-            'Send {"model": "team/name"}.',
         )
     unit = body.get("user") if (header := _header(request)) is None else header
     if unit is not None and (not isinstance(unit, str) or len(unit) > MAX_UNIT):
         raise Invalid(
             "bad-unit",
             f"The unit id is no text of at most {MAX_UNIT} characters.",
-            "Send a short, stable id in X-Unit-Id or in the body's user.",
         )
     return Asked(model, unit or None, body)
 

@@ -38,7 +38,6 @@ class Cache:
             raise Conflict(
                 "cache-in-use",
                 f"Another gateway works in {self.root}.",
-                "Stop it, or give this one another --cache.",
             ) from error
 
     def close(self) -> None:
@@ -86,8 +85,6 @@ class Cache:
                 raise Unverified(
                     "bundle-mismatch",
                     f"What was fetched for {arm.ref} is not what its manifest lists.",
-                    "It will be fetched anew; if it happens again, run countersign doctor on the "
-                    "registry.",
                 )
             partial.rename(home)
             sync_folder(self.root)

@@ -106,7 +106,6 @@ class Completions:
             raise Unavailable(
                 "gateway-busy",
                 f"{MAX_IN_FLIGHT} requests are in hand already.",
-                "Try again shortly.",
                 retry_after=1,
             )
         self._in_flight += 1

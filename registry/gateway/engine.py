@@ -102,7 +102,6 @@ class Engine:
             raise Refused(
                 "engine-refused",
                 f"The engine refused {name} ({answer.status_code}): {answer.text[:300]}",
-                "Check the adapter's rank and targets against the engine's limits.",
                 ref=name,
                 status=answer.status_code,
             )
@@ -121,7 +120,6 @@ class Engine:
             raise Unavailable(
                 "engine-busy",
                 f"All {CONNECTIONS} connections to the engine are in use.",
-                "Try again shortly, or put more engines and gateways beside this one.",
                 retry_after=2,
             ) from error
         except httpx.RequestError as error:
@@ -134,6 +132,5 @@ class Engine:
         return Unavailable(
             "engine-unreachable",
             f"The engine {what}: {type(error).__name__}.",
-            "Try again in a moment.",
             **facts,
         )

@@ -37,7 +37,6 @@ def run(
         raise Invalid(
             "no-engine",
             f"'{engine}' is not the address of an engine.",
-            "Give --engine http://host:port.",
         )
     door = _listen(host, port)
     with door, Countersign(url, token) as registry:

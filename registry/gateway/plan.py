@@ -35,7 +35,6 @@ def choose(entry: RoutingEntry, side: Arm, held: Callable[[ArmView, ArmView], bo
         raise Unavailable(
             "channel-killed",
             f"{name} has been switched off.",
-            "Ask whoever runs it; it answers again once a version is promoted.",
             generation=entry.generation,
             retry_after=60,
         )
@@ -46,7 +45,6 @@ def choose(entry: RoutingEntry, side: Arm, held: Callable[[ArmView, ArmView], bo
         raise Unavailable(
             "nothing-servable",
             f"{name} should serve {names}, and the engine has none of it.",
-            "Try again shortly; /readyz of the gateway says what is missing.",
             generation=entry.generation,
             retry_after=2,
         )

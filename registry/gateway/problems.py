@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
-from http import HTTPStatus
+from dataclasses import asdict
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
-from registry.errors import RegistryError
+from registry.errors import NotFound, RegistryError, catalogue
 
 STATUSES = {
     "invalid": 400,
+    "too-large": 413,
     "unauthenticated": 401,
     "forbidden": 403,
     "not-found": 404,
     "conflict": 409,
-    "too-large": 413,
     "refused": 422,
+    "rejected": 422,
     "unverified": 422,
     "unavailable": 503,
+    "fault": 500,
 }
 
 
 def status_of(error: RegistryError) -> int:
-    """The HTTP status of a refusal; what is not in the table is our own fault."""
-    return STATUSES.get(error.family, 500)
+    """The HTTP status of a refusal."""
+    return STATUSES[error.family]
 
 
 def problem(
@@ -33,17 +35,17 @@ def problem(
     """A refusal as an answer; what is unavailable says when to try again."""
     status = status_of(error)
     headers = {"X-Request-Id": request_id, **(headers or {})}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if error.family == "unavailable":
         headers["Retry-After"] = str(int(error.facts.get("retry_after", 5)))
-    document = {
-        "type": f"/problems/{error.kind}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": error.detail,
-        "fix": error.fix,
-        "family": error.family,
-        "kind": error.kind,
-        "request_id": request_id,
-        "facts": error.facts,
-    }
+    document = error.document() | {"status": status, "request_id": request_id}
     return Response(json.dumps(document, default=str), status, headers, "application/problem+json")
+
+
+def description(kind: str) -> Response:
+    """What a kind of problem means, where a problem document's `type` leads; NotFound
+    (`no-such-page`).
+    """
+    if (entry := catalogue().get(kind)) is None:
+        raise NotFound("no-such-page", f"There is no kind of problem '{kind[:80]}'.")
+    described = {"type": f"/problems/{kind}", "status": STATUSES[entry.family], **asdict(entry)}
+    return JSONResponse(described)

@@ -142,13 +142,11 @@ class Routes:
             raise NotFound(
                 "unknown-model",
                 f"There is no channel '{model[:120]}' in {self.environment}.",
-                "Ask for team/name or team/name@channel; GET /v1/models lists them.",
             )
         if route.current is None:
             raise Unavailable(
                 "starting",
                 f"{name(route.wanted)} is not loaded yet.",
-                "Try again in a moment.",
                 retry_after=1,
             )
         return route.current

@@ -61,7 +61,6 @@ class Lock:
             raise Conflict(
                 "home-in-use",
                 f"Another countersign up is running on {self.path.parent.parent}.",
-                "Stop it first, or choose another --home.",
             ) from error
         return self
 

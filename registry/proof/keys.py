@@ -47,7 +47,6 @@ class SigningKey:
             raise NotFound(
                 "key-missing",
                 f"There is no signing key at {path}.",
-                "Make one, or name the right file.",
             ) from None
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise _unreadable(path) from error
@@ -70,7 +69,6 @@ class SigningKey:
             raise Conflict(
                 "key-exists",
                 f"There is a file at {path} already; a key is never overwritten.",
-                "Use that key, or name another file.",
             ) from None
 
     @property

@@ -78,7 +78,6 @@ class Frontier:
             raise Invalid(
                 "bad-frontier",
                 f"{len(peaks)} hashes are no frontier of a tree of {size} leaves.",
-                "Rebuild it from the leaves.",
             )
         frontier = cls()
         frontier.size, frontier._peaks = size, [bytes(peak) for peak in peaks]
@@ -221,5 +220,4 @@ def _out_of_range(what: str, size: int) -> Invalid:
     return Invalid(
         "bad-proof-range",
         f"There is no {what} in a tree of {size} leaves.",
-        "Ask within the tree's size.",
     )

@@ -29,7 +29,6 @@ def _check_name(name: str) -> str:
         raise Invalid(
             "bad-key-name",
             f"'{name[:80]}' cannot name a log key.",
-            "Use no blanks and no plus sign.",
         )
     return name
 
@@ -66,7 +65,6 @@ def sign_note(text: str, name: str, key: SigningKey) -> str:
         raise Invalid(
             "bad-note",
             "A note's text ends with a line break and holds no control characters.",
-            "Fix it.",
         )
     signature = _key_hash(_check_name(name), key.public) + key.sign(text.encode())
     return f"{text}\n{DASH}{name} {base64.b64encode(signature).decode()}\n"

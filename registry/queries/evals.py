@@ -53,9 +53,7 @@ def eval_run(store: Store, actor: Actor, run_id: UUID) -> EvalRunView:
     with store.read(actor) as session:
         found = _views(session, actor, EvalRun.id == run_id, 1)
     if not found:
-        raise NotFound(
-            "eval-run-unknown", f"There is no eval run {run_id}.", "See countersign eval ls."
-        )
+        raise NotFound("eval-run-unknown", f"There is no eval run {run_id}.")
     return found[0]
 
 

@@ -88,7 +88,7 @@ def _focus(session: Sighted, ref: str) -> UUID:
             select(Node.id).where(Node.ref == storable(ref), session.seen(Node.team))
         ).one_or_none()
         if own is None:
-            raise NotFound("node-unknown", f"There is no '{ref}'.", "Check the name.")
+            raise NotFound("node-unknown", f"There is no '{ref}'.")
         return own
     parsed = parse_ref(ref)
     try:

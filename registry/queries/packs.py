@@ -61,9 +61,7 @@ def export(store: Store, actor: Actor, log_key: str, out: BinaryIO) -> None:
             .limit(1)
         ).one_or_none()
         if head is None or head.note is None:
-            raise Conflict(
-                "nothing-signed", "No tree head is signed yet.", "Try again in a second."
-            )
+            raise Conflict("nothing-signed", "No tree head is signed yet.")
         notes.open_tree_head(head.note, log_key)
         members = {"events.jsonl": _member(pack, "events.jsonl", _events(session, head.size))}
         for size, note in _heads(session, head.size):
@@ -114,7 +112,6 @@ def _events(session: Session, size: int) -> Iterator[bytes]:
         raise Unverified(
             "log-gap",
             f"Leaf {expected} of the {size} that were signed is missing.",
-            "Stop, and run countersign audit verify and countersign doctor.",
         )
 
 

@@ -27,7 +27,7 @@ def plain_ref(ref: str) -> str:
 def storable(words: str) -> str:
     """Text as somebody asks for it; Invalid `bad-text` for the one character no row can hold."""
     if "\0" in words:
-        raise Invalid("bad-text", "A NUL character can be in no text here.", "Leave it out.")
+        raise Invalid("bad-text", "A NUL character can be in no text here.")
     return words
 
 
@@ -62,13 +62,9 @@ def key_in(cursor: str, *shape: type) -> list[Any]:
     except ValueError:  # not base64, not UTF-8, not JSON: each is one
         key = None
     if not isinstance(key, list) or [type(part) for part in key] != list(shape):
-        raise Invalid(
-            "bad-cursor", "That cursor is not one of this list.", "Begin again without a cursor."
-        )
+        raise Invalid("bad-cursor", "That cursor is not one of this list.")
     if any(
         part.bit_length() > 63 if isinstance(part, int) else UNSENDABLE.search(part) for part in key
     ):
-        raise Invalid(
-            "bad-cursor", "That cursor is not one of this list.", "Begin again without a cursor."
-        )
+        raise Invalid("bad-cursor", "That cursor is not one of this list.")
     return key

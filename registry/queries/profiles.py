@@ -84,7 +84,6 @@ def profile(store: Store, actor: Actor, name: str) -> ProfileView:
             raise Invalid(
                 "bad-profile-name",
                 f"'{name[:80]}' names no serving profile.",
-                "Give its id or its sha256:<64 hex digits>.",
             ) from None
     with store.read(actor) as session:
         # The document holds the version's manifest digest; two lines with the same bytes may share
@@ -94,7 +93,6 @@ def profile(store: Store, actor: Actor, name: str) -> ProfileView:
         raise NotFound(
             "profile-unknown",
             f"There is no serving profile '{name}'.",
-            "See countersign profile ls REF.",
         )
     if len(found) > 1:
         raise Invalid(
@@ -135,7 +133,6 @@ def _prompt(blobs: Blobs, one: ProfileView) -> PromptView:
         raise NotFound(
             "prompt-unknown",
             f"The profile {one.digest} has no system prompt.",
-            "Nothing stands before its users' words.",
         )
     bare = digest.removeprefix("sha256:")
     return PromptView(one.digest, digest, check_prompt(bare, blobs.read(bare, 0, MAX_PROMPT + 1)))

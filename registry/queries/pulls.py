@@ -120,7 +120,6 @@ def no_revision(revision: str, why: str) -> NotFound:
     return NotFound(
         "revision-unknown",
         f"Revision '{revision[:80]}' cannot be pulled: {why}.",
-        "Ask for another revision; /refs lists those you may pull.",
     )
 
 
@@ -129,7 +128,6 @@ def no_repo(name: str) -> NotFound:
     return NotFound(
         "repo-unknown",
         f"There is no repository '{name[:120]}'.",
-        "Check the name and your token's team.",
     )
 
 
@@ -150,7 +148,7 @@ def check_bytes(store: Store, actor: Actor, digest: str) -> None:
     """Let pass who may have these bytes: as a file of a version he may pull, or as data of a team
     he works in.
 
-    Else NotFound (`blob-missing`), as if they were not here: by their digest nobody gets round a
+    Else NotFound (`blob-unknown`), as if they were not here: by their digest nobody gets round a
     recall, an approval that is missing, or a team. Bytes that nothing he sees names yet are for who
     has sent them.
     """
@@ -175,9 +173,8 @@ def check_bytes(store: Store, actor: Actor, digest: str) -> None:
                     return
                 why = why or refusal
     raise NotFound(
-        "blob-missing",
+        "blob-unknown",
         f"There are no bytes sha256:{digest} for you{': ' if why else ''}{why}.",
-        "Check the digest, and whether you may pull what it belongs to.",
         sha256=digest,
     )
 

@@ -275,7 +275,6 @@ def quota(store: Store, actor: Actor, team: str) -> QuotaView:
         raise NotFound(
             "unknown",
             "There is no such thing.",
-            "Check the name; it may belong to a team you are not in.",
         )
     with store.read(actor) as session:
         return _quota(session, team)

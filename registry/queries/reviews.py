@@ -57,7 +57,6 @@ def draft(store: Store, actor: Actor, number: int) -> DecisionDraft:
         raise Forbidden(
             "not-a-person",
             f"{actor.name} is no person, and only people decide.",
-            "Sign in with a personal token of a reviewer.",
         )
     with store.read(actor) as session:
         judged, ref, _, policy = _one(session, actor, number)
@@ -118,9 +117,7 @@ def _rows(session: Session, actor: Actor, *which: ColumnElement[bool], limit: in
 def _one(session: Session, actor: Actor, number: int) -> Row:
     found = _rows(session, actor, Review.number == number, limit=1) if 0 < number < 2**31 else []
     if not found:
-        raise NotFound(
-            "review-unknown", f"There is no review {number}.", "See countersign review ls."
-        )
+        raise NotFound("review-unknown", f"There is no review {number}.")
     return found[0]
 
 

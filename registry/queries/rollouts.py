@@ -227,7 +227,6 @@ def as_of(store: Store, actor: Actor, at: datetime, environment: str) -> list[As
         raise Invalid(
             "bad-time",
             f"'{at.isoformat()}' names no time zone.",
-            "Write it like 2026-11-22T19:31:04Z.",
         )
     check_environment(environment)
     with store.read(actor) as session:

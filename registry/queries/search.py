@@ -121,9 +121,7 @@ def search(
 def _key(cursor: str, mark: str, shape: tuple[type, ...]) -> list[Any]:
     said, *key = key_in(cursor, str, *shape)
     if said != mark:
-        raise Invalid(
-            "bad-cursor", "That cursor is of another search.", "Begin again without a cursor."
-        )
+        raise Invalid("bad-cursor", "That cursor is of another search.")
     if shape == (str, str):
         try:
             return [repr(float(key[0])), str(UUID(key[1]))]
@@ -131,7 +129,6 @@ def _key(cursor: str, mark: str, shape: tuple[type, ...]) -> list[Any]:
             raise Invalid(
                 "bad-cursor",
                 "That cursor is not one of this list.",
-                "Begin again without a cursor.",
             ) from None
     return key
 

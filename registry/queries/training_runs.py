@@ -25,9 +25,7 @@ def training_run(store: Store, actor: Actor, run_id: UUID) -> TrainingRunView:
     with store.read(actor) as session:
         found = _views(session, actor, TrainingRun.id == run_id, true(), 1)
     if not found:
-        raise NotFound(
-            "training-run-unknown", f"There is no training run {run_id}.", "See countersign run ls."
-        )
+        raise NotFound("training-run-unknown", f"There is no training run {run_id}.")
     return found[0]
 
 

@@ -104,7 +104,6 @@ def versions(store: Store, actor: Actor, line: str) -> list[VersionView]:
             raise NotFound(
                 "line-unknown",
                 f"There is no base model, adapter or checkpoint '{ref.line}'.",
-                "See countersign adapter ls and countersign base ls.",
             )
         rows = session.execute(
             select(Version, Node)

@@ -172,7 +172,6 @@ def require(actor: Actor, action: Action, team: str | None, now: datetime) -> No
         raise Forbidden(
             "role-missing",
             f"{actor.name} may not {action.value}{where}: it needs the role {' or '.join(roles)}.",
-            "Ask an administrator for a token with that role, or let somebody who holds it act.",
             action=action.value,
             team=team,
             roles=roles,
@@ -185,7 +184,6 @@ def require(actor: Actor, action: Action, team: str | None, now: datetime) -> No
         raise Unauthenticated(
             "fresh-sign-in",
             f"{action.value} needs a fresh sign-in: this token was minted more than 12 hours ago.",
-            "Ask for a new personal token (countersign token create) and try again.",
         )
 
 
@@ -214,7 +212,6 @@ def check_bound(roles: list[Role], environment: str | None) -> str | None:
         raise Invalid(
             "environment-not-for-role",
             "Only a gateway's token can be bound to an environment.",
-            "Leave the environment out, or mint a token with the role gateway alone.",
         )
     return check_environment(environment) if environment is not None else None
 
@@ -233,6 +230,5 @@ def parse_roles(names: list[str]) -> list[Role]:
         raise Invalid(
             "mixed-roles",
             "An account is a person or a service, not both.",
-            "Make one account for the person and another for the trainer or gateway.",
         )
     return roles

@@ -30,7 +30,6 @@ def check_subject(ref: str, loads_as: object) -> None:
             f"{ref} is loaded through {loads_as}, which answers with vectors or labels, and a "
             "suite "
             "compares text.",
-            "Measure it with its own metric and register that with its meta.",
             subject=ref,
         )
 
@@ -85,20 +84,17 @@ def score(
                 "sample-unknown-item",
                 f"Line {number} of the samples answers '{item[:40]}', which the suite "
                 "does not ask.",
-                "Run the frozen suite as it is.",
             )
         if item in outputs:
             raise Refused(
                 "sample-duplicate-item",
                 f"Line {number} of the samples answers {item} a second time.",
-                "Give one output an item.",
             )
         outputs[item] = output
     if missing := [item for item in expected if item not in outputs]:
         raise Refused(
             "sample-missing-item",
             f"{len(missing)} of {len(expected)} items are not answered, the first is {missing[0]}.",
-            "Run every item of the suite.",
             missing=missing[:20],
         )
     return Scores(
@@ -115,7 +111,6 @@ def pair(adapter: Mapping[str, bool], base: Mapping[str, bool]) -> Paired:
             "not-paired",
             f"{len(adapter.keys() ^ base.keys())} items were answered in only one of the "
             "two eval runs.",
-            "Run both on the same frozen suite.",
         )
     both = sum(right and base[item] for item, right in adapter.items())
     only_adapter = sum(adapter.values()) - both

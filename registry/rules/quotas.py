@@ -34,7 +34,6 @@ def check_limits(team: str, limits: Limits) -> None:
         raise Invalid(
             "bad-team",
             f"'{team[:60]}' cannot name a team.",
-            "Use lower-case letters, digits and dashes.",
         )
     if any(
         one is not None and not 0 <= one <= MOST for one in (limits.max_bytes, limits.max_versions)
@@ -42,7 +41,6 @@ def check_limits(team: str, limits: Limits) -> None:
         raise Invalid(
             "bad-quota",
             "A quota counts from 0 up.",
-            "Give whole numbers, or leave one out for no limit.",
         )
 
 
@@ -59,8 +57,6 @@ def check_fits(team: str, limits: Limits, used: Usage) -> None:
         raise Refused(
             "quota-exceeded",
             f"With this, team {team} would use {' and '.join(over)}.",
-            "Delete versions that may go or discard drafts, or ask an administrator for more "
-            "(countersign quota).",
             subject=f"team:{team}",
             used_bytes=used.bytes,
             used_versions=used.versions,

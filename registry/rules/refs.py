@@ -47,7 +47,6 @@ def _bad(text: str, why: str) -> Invalid:
     return Invalid(
         "bad-reference",
         f"'{text[:120]}' is no reference: {why}.",
-        "Write team/name, team/name@v3, team/name@production or sha256:<at least 8 hex digits>.",
     )
 
 
@@ -89,7 +88,6 @@ def check_new_line(name: str) -> str:
         raise Invalid(
             "bad-line-name",
             f"'{name}' cannot name a line: to engines it is one version of another.",
-            "Leave the end like .v3 out, or write it with a dash.",
         )
     return name
 
@@ -110,7 +108,6 @@ def check_channel(name: str) -> str:
         raise Invalid(
             "bad-channel-name",
             f"'{name[:60]}' cannot name a channel.",
-            "Use lower-case letters, digits and dashes; nothing that looks like v7 or a digest.",
         )
     return name
 

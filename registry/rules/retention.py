@@ -87,8 +87,6 @@ def check_change(present: Terms, wanted: Terms, *, administrator: bool, subject:
         raise Refused(
             "shorter-retention",
             f"{wanted.name} keeps for less time than {present.name}, under which {subject} is.",
-            "Choose a class that keeps at least as long, or ask an administrator; what is "
-            "registered stays as it is.",
             subject=subject,
         )
 
@@ -153,14 +151,12 @@ def check_delete(standing: Standing, now: datetime) -> None:
         raise Refused(
             "already-deleted",
             f"{standing.ref} was deleted already.",
-            "Nothing more is needed.",
             subject=standing.ref,
         )
     if standing.state == "draft":
         raise Refused(
             "is-draft",
             f"{standing.ref} is a draft.",
-            "Discard it: countersign adapter discard, or dataset discard.",
             subject=standing.ref,
         )
     check_free(standing)
@@ -169,7 +165,6 @@ def check_delete(standing: Standing, now: datetime) -> None:
             "kept",
             f"{standing.ref} is kept until {standing.kept_until:%Y-%m-%d %H:%M} UTC by its "
             "retention class.",
-            "Wait until then. No class set later makes that time shorter.",
             subject=standing.ref,
             kept_until=standing.kept_until.isoformat(),
         )
@@ -195,8 +190,6 @@ def check_free(standing: Standing) -> None:
             "held",
             f"Legal hold {numbers} stands over {standing.ref} or over what derives from it: "
             "nothing of it is deleted.",
-            "Ask two reviewers: the hold must be lifted by another than who placed it "
-            "(countersign hold ls).",
             subject=standing.ref,
             holds=list(standing.holds),
         )
@@ -212,21 +205,18 @@ def check_discard(
         raise Refused(
             "already-deleted",
             f"{standing.ref} was discarded already.",
-            "Nothing more is needed.",
             subject=standing.ref,
         )
     if standing.state != "draft":
         raise Refused(
             "not-draft",
             f"{standing.ref} is {standing.state}, no draft.",
-            "Delete it, if its retention and holds allow it.",
             subject=standing.ref,
         )
     if actor != maker and not maker_is_service:
         raise Refused(
             "not-yours",
             f"{standing.ref} is the draft of another person.",
-            "Let its maker discard it, or wait until it expires.",
             subject=standing.ref,
         )
     check_free(standing)
@@ -238,14 +228,12 @@ def check_lift(hold: int, placed_by: UUID, actor: UUID | None, *, lifted: bool) 
         raise Refused(
             "already-lifted",
             f"Hold {hold} was lifted already.",
-            "Nothing more is needed.",
             subject=f"hold:{hold}",
         )
     if actor == placed_by:
         raise Refused(
             "four-eyes",
             f"You placed hold {hold}, so another reviewer must lift it.",
-            "Ask a colleague with the role reviewer.",
             subject=f"hold:{hold}",
         )
 
@@ -257,6 +245,5 @@ def check_case(name: str) -> str:
         raise Invalid(
             "case-missing",
             "A legal hold names its case in 1 to 200 printable characters.",
-            "Give --case, as in --case 'Matter 5512'.",
         )
     return case

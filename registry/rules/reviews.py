@@ -61,14 +61,12 @@ def check_voter(
         raise Refused(
             "self-approval",
             f"{name} {excluded[voter]}, so {name} can't decide on it.",
-            "Let somebody decide who neither made, submitted nor fed this version.",
             subject=f"review:{review}",
         )
     if any(ballot.account == voter for ballot in ballots):
         raise Refused(
             "already-voted",
             f"{name} has voted in review {review}.",
-            "A vote never changes.",
             subject=f"review:{review}",
         )
 
@@ -80,7 +78,6 @@ def check_decision(signed: Mapping[str, Any], expected: Mapping[str, Any], revie
         raise Refused(
             "decision-mismatch",
             f"The decision signed differs from review {review} in {', '.join(wrong)}.",
-            "Fetch the decision again (it may have changed), read it, and sign that.",
             subject=f"review:{review}",
         )
 

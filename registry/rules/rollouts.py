@@ -107,7 +107,6 @@ def check_share(share_bp: int) -> int:
             "bad-share",
             f"A share of {share_bp / 100:g} % cannot be served: it must be above 0 and at most "
             "100 %.",
-            "Give a share from 0.01 to 100 percent.",
             share_bp=share_bp,
         )
     return share_bp
@@ -122,6 +121,5 @@ def check_reason(text: str) -> str:
         raise Invalid(
             "reason-missing",
             "This act needs a reason, and none was given.",
-            "Say why in one sentence.",
         )
     return reason

@@ -44,7 +44,6 @@ def check_key(key: str) -> str:
         raise Invalid(
             "reserved-tag",
             f"'{key}' cannot be a tag: it would look like a decision or a state.",
-            "Decisions are made in reviews and routes; use another word.",
         )
     return key
 

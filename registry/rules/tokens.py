@@ -33,7 +33,6 @@ def parse(token: str) -> Secret:
         raise Unauthenticated(
             "token-malformed",
             "That is not a Countersign token.",
-            "Use a token made by countersign token create.",
         )
     return Secret(found[1], fingerprint(found[2]))
 

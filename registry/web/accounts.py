@@ -69,7 +69,7 @@ def sign_in(
     store = request.app.state.store
     try:
         if not token.strip():
-            raise Unauthenticated("token-missing", "Paste a token.", "")
+            raise Unauthenticated("token-missing", "No token was given.", "Paste a token.")
         secret = callers.open_session(store, token.strip())
     except RegistryError as error:
         return _sign_in_form(request, local_path(destination), error, STATUSES[error.family])
@@ -118,9 +118,8 @@ def enroll(
     try:
         if not public_key or not proof:
             raise Invalid(
-                "key-missing",
+                "browser-key-missing",
                 "The browser made no key: that needs JavaScript.",
-                "Enrol one from a terminal: countersign key enroll",
             )
         keys.enroll(here.store, here.actor, public_key, label.strip() or "browser", proof)
     except RegistryError as error:

@@ -8,6 +8,7 @@ from registry.web import (
     accounts,
     assets,
     audit,
+    problems,
     profiles,
     retention,
     reviews,
@@ -21,5 +22,16 @@ from registry.web.headers import SecurityHeaders
 def install(app: FastAPI) -> None:
     """Add the console to the app; it finds the store at `app.state.store` when a request comes."""
     app.add_middleware(SecurityHeaders)
-    for room in (assets, accounts, reviews, versions, profiles, search, rollouts, retention, audit):
+    for room in (
+        assets,
+        accounts,
+        reviews,
+        versions,
+        profiles,
+        search,
+        rollouts,
+        retention,
+        audit,
+        problems,
+    ):
         app.include_router(room.router)

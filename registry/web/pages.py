@@ -148,14 +148,14 @@ class Page(APIRoute):
                 if (
                     "\0" in request.url.path or "%00" in request.url.query
                 ):  # PostgreSQL has no such text
-                    raise NotFound("no-such-page", "There is no such page.", "Check the address.")
+                    raise NotFound("no-such-page", "There is no such page.")
                 if request.method == "POST":
                     check_posted(request)
                 return await handler(request)
             except RegistryError as error:
                 failure = error
             except RequestValidationError:
-                failure = NotFound("no-such-page", "There is no such page.", "Check the address.")
+                failure = NotFound("no-such-page", "There is no such page.")
             except Exception:
                 log.exception(
                     "page failed",

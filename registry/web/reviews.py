@@ -136,7 +136,6 @@ def _decision(text: str) -> dict[str, Any]:
         raise Invalid(
             "bad-decision",
             "The signed decision did not arrive whole.",
-            "Reload the page and sign again.",
         )
     return found
 

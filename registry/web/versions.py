@@ -290,7 +290,6 @@ def _end(
             raise Invalid(
                 "not-confirmed",
                 f"Type {ref} to confirm what is {done}.",
-                "This cannot be taken back.",
             )
         end(here.store, here.actor, ref, check_reason(reason.replace("\r\n", "\n")))
     except NotFound:

@@ -121,7 +121,6 @@ def check_posted(request: Request) -> None:
         raise TooLarge(
             "form-too-large",
             f"This form carries more than {limit} kB.",
-            "Shorten the text; send it again.",
         )
     origin = request.headers.get("origin")
     site = request.headers.get("sec-fetch-site", "same-origin")
@@ -130,7 +129,6 @@ def check_posted(request: Request) -> None:
         raise Forbidden(
             "foreign-form",
             "This form was sent from another site, so nothing was done.",
-            "Open the page in Countersign itself and send it from there.",
         )
 
 
@@ -140,7 +138,7 @@ def visit(request: Request) -> Visit:
     """
     secret = request.cookies.get(cookie_name(request), "")
     if not secret:
-        raise Unauthenticated("not-signed-in", "You are not signed in.", "Sign in with a token.")
+        raise Unauthenticated("not-signed-in", "You are not signed in.")
     identity = request_id(request)
     store = request.app.state.store
     found = Visit(request, store, callers.session_actor(store, secret, identity), secret, identity)
@@ -158,7 +156,6 @@ def posted(
         raise Forbidden(
             "stale-form",
             "This form does not belong to your present session, so nothing was done.",
-            "Go back, reload the page and send it again.",
         )
     return here
 

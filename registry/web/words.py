@@ -186,6 +186,5 @@ def moment(text: str) -> datetime:
         raise Invalid(
             "bad-moment",
             f"'{text[:60]}' is no date and time.",
-            "Write it like 2026-11-22T19:30, in UTC.",
         ) from None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -14,7 +14,7 @@ from tests.build import Person, World, a_person, a_world, adapter_files, approve
 
 def status(door: Door, who: Person, digest: str) -> int:
     answer = door.ask(who, "GET", f"/blobs/{digest}")
-    assert answer.status_code == 200 or answer.json()["kind"] == "blob-missing", answer.text
+    assert answer.status_code == 200 or answer.json()["kind"] == "blob-unknown", answer.text
     return answer.status_code
 
 
@@ -46,7 +46,7 @@ def test_by_role_team_and_standing(door: Door) -> None:
     assert [status(door, stranger, one) for one in (good, half)] == [404, 404]
     recalls.recall(door.store, world.engineer.actor, ref, "poisoned")
     told = door.ask(world.engineer, "GET", f"/blobs/{good}").json()
-    assert (told["kind"], "poisoned" in told["detail"]) == ("blob-missing", True)
+    assert (told["kind"], "poisoned" in told["detail"]) == ("blob-unknown", True)
     assert [status(door, one, good) for one in (world.trainer, auditor, gateway)] == [404] * 3
 
 

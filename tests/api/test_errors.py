@@ -62,7 +62,7 @@ NOT_THERE = {
     "an eval run": ("GET", f"/eval-runs/{UNKNOWN}", None, "eval-run-unknown"),
     "a review": ("GET", "/reviews/999999999", None, "review-unknown"),
     "a decision": ("GET", "/reviews/999999999/decision", None, "review-unknown"),
-    "a blob": ("GET", "/blobs/" + "0" * 64, None, "blob-missing"),
+    "a blob": ("GET", "/blobs/" + "0" * 64, None, "blob-unknown"),
     "a channel's history": (
         "GET",
         "/history?name={team}/adapter&environment=dev",

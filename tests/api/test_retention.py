@@ -147,7 +147,7 @@ def test_collections_and_quotas(door: Door, world: World, admin: Person, auditor
     assert lost in door.done(auditor, "GET", "/collections?grace_hours=0")["digests"]
     assert lost not in door.done(auditor, "GET", "/collections")["digests"]
     assert lost in door.done(admin, "POST", "/collections", {"grace_hours": 0})["digests"]
-    assert door.refused(world.engineer, "GET", f"/blobs/{lost}") == (404, "blob-missing")
+    assert door.refused(world.engineer, "GET", f"/blobs/{lost}") == (404, "blob-unknown")
     team = world.team
     limits = {"team": team, "max_versions": 1, "reason": "A small disk."}
     assert door.refused(world.engineer, "POST", "/quotas", limits) == (403, "role-missing")

@@ -107,7 +107,7 @@ def test_what_is_missing_is_said_at_once(blobs: Blobs) -> None:
     for ask in asks:
         with pytest.raises(NotFound) as refusal:
             ask()
-        assert refusal.value.kind == "blob-missing"
+        assert refusal.value.kind == "blob-unknown"
         assert OTHER in refusal.value.detail
 
 

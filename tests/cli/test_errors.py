@@ -60,7 +60,7 @@ def test_with_json_a_refusal_is_one_problem_object_on_stderr(wire: Wire, cli: Ru
     assert (result.code, result.out) == (6, "")
     assert result.problem() == {
         "type": "/problems/some-kind",
-        "title": "Conflict",
+        "title": "Some kind of problem",
         "detail": "Because of this.",
         "fix": "Do that.",
         "family": "conflict",

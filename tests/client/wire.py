@@ -108,6 +108,7 @@ def playing() -> Iterator[Wire]:
 def problem(status: int, family: str, kind: str = "some-kind", **more: Any) -> Answer:
     """A refusal as the registry words it."""
     facts = {
+        "title": "Some kind of problem",
         "family": family,
         "kind": kind,
         "detail": "Because of this.",

@@ -239,7 +239,7 @@ def test_a_deferred_job_exists_only_if_the_transaction_commits(store: Store, tea
 
     with pytest.raises(Refused), store.write(SYSTEM, Action.VERSION_REGISTER, team) as tx:
         tx.defer("requeue_lost", mark=team)
-        raise Refused("no", "No.")
+        raise Refused("frozen", "No.")
     assert jobs() == 0
     with store.write(SYSTEM, Action.VERSION_REGISTER, team) as tx:
         tx.defer("requeue_lost", mark=team)

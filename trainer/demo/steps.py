@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from registry.client import Countersign
-from registry.errors import Conflict, Fault, NotFound
+from registry.errors import Fault, NotFound, Refused
 from registry.views.evals import EvalRunView
 from registry.views.training_runs import TrainingRunView
 from trainer.demo import inputs, recipes
@@ -221,7 +221,6 @@ def _follow_training(stage: Stage, nora: Countersign, run: TrainingRunView) -> T
         raise Fault(
             "training-failed",
             f"The training run {done.state}: {done.error}",
-            "See the trainer's log.",
         )
     return done
 
@@ -272,7 +271,6 @@ def _follow_eval(stage: Stage, nora: Countersign, run: EvalRunView, called: str)
         raise Fault(
             "evaluation-failed",
             f"The eval run {done.state}: {done.error}",
-            "See the trainer's log.",
         )
     return done
 
@@ -346,7 +344,6 @@ def self_approval(stage: Stage) -> None:
             raise Fault(
                 "self-approval-passed",
                 "The registry let somebody approve her own work.",
-                "Do not ship this.",
             )
 
 
@@ -368,7 +365,7 @@ def approval(stage: Stage) -> None:
                 f"{review_now['approvals_needed']}, {review_now['state']}."
             )
         if stage.client(ALEX).review(number).state != "approved":
-            raise Conflict(
+            raise Refused(
                 "not-approved", f"Review {number} is not approved.", "See countersign review show."
             )
 
@@ -392,9 +389,7 @@ def recall(stage: Stage) -> None:
             )
         serving = nora.version(final(stage, nora))
         if not serving.serves:
-            raise Fault(
-                "recall-too-wide", f"{serving.ref} no longer serves.", "See countersign history."
-            )
+            raise Fault("recall-too-wide", f"{serving.ref} no longer serves.")
     stage.say(f"  {first} is recalled; {serving.ref} serves {', '.join(serving.serves)}.")
 
 

@@ -22,6 +22,8 @@ from registry.rules.actors import Actor
 PULLS = Counter(
     "countersign_pulls", "Requests of the Hub dialect by outcome.", ["outcome"], registry=None
 )
+HUB_STATUSES = STATUSES | {"invalid": 400}
+"""As the Hub answers: its clients show the words of a 400."""
 CODES = {
     "repo-unknown": "RepoNotFound",
     "revision-unknown": "RevisionNotFound",
@@ -71,9 +73,7 @@ def refused(error: RegistryError) -> Response:
     """The answer of an error; a RevisionNotFound is the only one that stops a client with a warm
     cache.
     """
-    status = (
-        400 if error.family == "invalid" else STATUSES[error.family]
-    )  # as the Hub: its clients then show the words
+    status = HUB_STATUSES[error.family]
     headers = {"X-Error-Message": header(error.detail)}
     if code := CODES.get(error.kind):
         headers["X-Error-Code"] = code
@@ -141,7 +141,6 @@ def read_only() -> Forbidden:
     return Forbidden(
         "read-only",
         "Nothing can be written through the Hub's protocol.",
-        "Use countersign adapter add, or the REST API.",
     )
 
 
@@ -157,9 +156,7 @@ def no_route(request: Request) -> NotFound:
 def unknown(what: str, commit: str | None = None) -> NotFound:
     """A file or route that is not there; with the commit, clients remember the absence."""
     facts = {"commit": commit} if commit else {}
-    return NotFound(
-        "entry-unknown", f"There is no {what[:200]}.", "See /tree for the files there are.", **facts
-    )
+    return NotFound("entry-unknown", f"There is no {what[:200]}.", **facts)
 
 
 def first(rest: list[str], look: Callable[[str, list[str]], T]) -> T:

@@ -179,9 +179,7 @@ def properties(asked: QueryParams) -> set[str]:
         if one.lower() not in ("true", "false", "")
     }
     if unknown := wanted - EXPANDABLE:
-        raise Invalid(
-            "bad-expand", f"There is no property '{min(unknown)[:40]}' to expand.", "Leave it out."
-        )
+        raise Invalid("bad-expand", f"There is no property '{min(unknown)[:40]}' to expand.")
     return wanted
 
 

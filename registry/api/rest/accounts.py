@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from registry.api.door import Caller, TheStore
+from registry.api.rest.forms import TokenId
 from registry.api.rest.schemas import NewAccount, NewKey, NewToken
 from registry.commands import accounts as commands
 from registry.commands import keys, tokens
@@ -14,7 +15,7 @@ from registry.views.accounts import AccountView, KeyView, TokenView
 router = APIRouter(tags=["people"])
 
 
-@router.get("/me")
+@router.get("/me", responses={404: {}})
 def me(store: TheStore, caller: Caller) -> AccountView:
     """Who am I, and what may I do?"""
     return queries.me(store, caller)
@@ -48,7 +49,7 @@ def list_tokens(store: TheStore, caller: Caller) -> list[TokenView]:
 
 
 @router.delete("/tokens/{token_id}", status_code=204)
-def revoke_token(store: TheStore, caller: Caller, token_id: str) -> None:
+def revoke_token(store: TheStore, caller: Caller, token_id: TokenId) -> None:
     """End a token now."""
     tokens.revoke(store, caller, token_id)
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from registry.api.door import Caller, TheStore
+from registry.api.rest.forms import Cursor, Limit, Plain
 from registry.errors import NotFound
 from registry.queries import audit as queries
 from registry.views.audit import EventPage, LogCheckView, LogProofView, TreeHeadView
@@ -23,23 +24,21 @@ Number = Annotated[int | None, Query(ge=0, lt=1 << 63)]
 def events(
     store: TheStore,
     caller: Caller,
-    cursor: str | None = None,
-    action: str | None = None,
-    subject: str | None = None,
-    limit: int = 50,
+    cursor: Cursor | None = None,
+    action: Plain | None = None,
+    subject: Plain | None = None,
+    limit: Limit = 50,
 ) -> EventPage:
     """The log, newest first."""
     return queries.events(store, caller, cursor, action, subject, limit)
 
 
-@router.get("/audit/tree-head")
+@router.get("/audit/tree-head", responses={404: {}})
 def tree_head(store: TheStore, caller: Caller) -> TreeHeadView:
     """The newest signed tree head."""
     found = queries.tree_head(store, caller)
     if found is None:
-        raise NotFound(
-            "tree-head-missing", "Nothing has been signed yet.", "Wait a second and ask again."
-        )
+        raise NotFound("tree-head-missing", "Nothing has been signed yet.")
     return found
 
 
@@ -64,7 +63,11 @@ def check(store: TheStore, caller: Caller, request: Request) -> LogCheckView:
     return queries.check(store, caller, request.app.state.log_key)
 
 
-@router.get("/audit/export", response_class=StreamingResponse)
+@router.get(
+    "/audit/export",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/zip": {}}}, 409: {}, 422: {}},
+)
 def export(store: TheStore, caller: Caller, request: Request) -> StreamingResponse:
     """The whole log as one file that countersign-verify checks offline."""
     pack = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  (closed when the answer has been sent)

@@ -4,12 +4,14 @@ in memory.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
 from registry.api import bytes as pieces
 from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.rest.forms import Digest
 from registry.blobs.drafts import HEX
 from registry.blobs.store import Blobs
 from registry.commands import blobs as commands
@@ -18,15 +20,28 @@ from registry.queries import pulls
 from registry.rules.actors import UPLOADERS, Actor
 
 router = APIRouter(tags=["blobs"])
+OCTETS = "application/octet-stream"
+BYTES = {
+    "requestBody": {
+        "required": True,
+        "content": {OCTETS: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredView:
+    """Bytes that are published."""
+
+    sha256: str
+    size: int
 
 
 def digest_of(text: str) -> str:
     """A digest as callers write it, with or without `sha256:`; Invalid (`bad-digest`)."""
     found = text.removeprefix("sha256:")
     if not HEX.fullmatch(found):
-        raise Invalid(
-            "bad-digest", f"'{text[:80]}' is no SHA-256.", "Give 64 lower-case hex digits."
-        )
+        raise Invalid("bad-digest", f"'{text[:80]}' is no SHA-256.")
     return found
 
 
@@ -51,8 +66,8 @@ def declared(request: Request, before: int, limit: int) -> None:
         )
 
 
-@router.head("/blobs/{digest}")
-def has(store: TheStore, blobs: TheBlobs, caller: Caller, digest: str) -> Response:
+@router.head("/blobs/{digest}", response_class=Response)
+def has(store: TheStore, blobs: TheBlobs, caller: Caller, digest: Digest) -> Response:
     """Need these bytes not be sent? 404 also where they are here, but belong to others: who sends
     them may name them.
     """
@@ -62,10 +77,10 @@ def has(store: TheStore, blobs: TheBlobs, caller: Caller, digest: str) -> Respon
     return Response(headers={"Content-Length": str(blobs.size(found)), "ETag": f'"{found}"'})
 
 
-@router.put("/blobs/{digest}", status_code=201)
+@router.put("/blobs/{digest}", status_code=201, openapi_extra=BYTES)
 async def put(
-    request: Request, store: TheStore, blobs: TheBlobs, caller: Caller, digest: str
-) -> dict[str, str | int]:
+    request: Request, store: TheStore, blobs: TheBlobs, caller: Caller, digest: Digest
+) -> StoredView:
     """Stream bytes in; they are hashed on the way and visible only when the digest agrees. A cut
     leaves nothing.
     """
@@ -85,12 +100,21 @@ async def put(
             raise
         finally:
             await pieces.in_thread(incoming.__exit__)
-    return {"sha256": stored.sha256, "size": stored.size}
+    return StoredView(stored.sha256, stored.size)
 
 
-@router.get("/blobs/{digest}")
+@router.get(
+    "/blobs/{digest}",
+    response_class=Response,
+    responses={
+        200: {"content": {OCTETS: {}}},
+        206: {"content": {OCTETS: {}}, "description": "The range asked for."},
+        304: {"description": "Unchanged since the ETag given."},
+        416: {"description": "The range begins after the end; Content-Range says where that is."},
+    },
+)
 def get(
-    request: Request, store: TheStore, blobs: TheBlobs, caller: Caller, digest: str
+    request: Request, store: TheStore, blobs: TheBlobs, caller: Caller, digest: Digest
 ) -> Response:
     """Stream bytes out, to who may pull what they belong to; `Range: bytes=N-` resumes."""
     found = digest_of(digest)
@@ -99,9 +123,9 @@ def get(
     return pieces.answer(request, blobs, found, _size(blobs, found))
 
 
-def _size(blobs: Blobs, digest: str) -> int:
+def _size(blobs: Blobs, digest: Digest) -> int:
     if not blobs.has(digest):
-        raise NotFound("blob-missing", f"There are no bytes sha256:{digest}.", "Check the digest.")
+        raise NotFound("blob-unknown", f"There are no bytes sha256:{digest}.", "Check the digest.")
     return blobs.size(digest)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.rest.forms import Ref
 from registry.queries import chat_templates as queries
 from registry.views.chat_templates import ChatTemplateView
 
@@ -12,7 +13,7 @@ router = APIRouter(tags=["versions"])
 
 
 @router.get("/chat-templates/{ref:path}")
-def chat_template(store: TheStore, blobs: TheBlobs, caller: Caller, ref: str) -> ChatTemplateView:
+def chat_template(store: TheStore, blobs: TheBlobs, caller: Caller, ref: Ref) -> ChatTemplateView:
     """A version's chat template: the difference from its base's, and golden conversations under
     both.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.rest.forms import Ref
 from registry.api.rest.schemas import NewDataset
 from registry.commands import datasets as commands
 from registry.queries import datasets as queries
@@ -14,7 +15,7 @@ from registry.views.versions import AddedView
 router = APIRouter(tags=["data sets"])
 
 
-@router.post("/datasets", status_code=201)
+@router.post("/datasets", status_code=201, responses={200: {"model": AddedView}})
 def add(
     store: TheStore, blobs: TheBlobs, caller: Caller, body: NewDataset, response: Response
 ) -> AddedView:
@@ -33,6 +34,6 @@ def datasets(store: TheStore, caller: Caller) -> list[DatasetVersionView]:
 
 
 @router.get("/datasets/{ref:path}")
-def dataset(store: TheStore, caller: Caller, ref: str) -> DatasetVersionView:
+def dataset(store: TheStore, caller: Caller, ref: Ref) -> DatasetVersionView:
     """One data set version."""
     return queries.dataset(store, caller, ref)

@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter
 
 from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.rest.forms import Environment, Line, Ref
 from registry.api.rest.schemas import NewEvalRun, NewSuite
 from registry.commands import evals as commands
 from registry.queries import evals as queries
@@ -38,7 +39,7 @@ def queue(store: TheStore, caller: Caller, body: NewEvalRun) -> EvalRunView:
 
 
 @router.get("/eval-runs")
-def eval_runs(store: TheStore, caller: Caller, subject: str | None = None) -> list[EvalRunView]:
+def eval_runs(store: TheStore, caller: Caller, subject: Ref | None = None) -> list[EvalRunView]:
     """Eval runs, newest first."""
     return queries.eval_runs(store, caller, subject)
 
@@ -49,9 +50,14 @@ def eval_run(store: TheStore, caller: Caller, run: UUID) -> EvalRunView:
     return queries.eval_run(store, caller, run)
 
 
-@router.get("/gates")
+@router.get("/gates", responses={409: {}})
 def gate(
-    store: TheStore, blobs: TheBlobs, caller: Caller, ref: str, environment: str, use_case: str
+    store: TheStore,
+    blobs: TheBlobs,
+    caller: Caller,
+    ref: Ref,
+    environment: Environment,
+    use_case: Line,
 ) -> VerdictView:
     """What the gate would say now; nothing is stored."""
     return gates.check(store, blobs, caller, ref, environment, use_case)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from registry.api.door import Caller, TheStore
+from registry.api.rest.forms import Node
 from registry.queries import lineage as queries
 from registry.views.lineage import LineageView
 
@@ -12,6 +13,6 @@ router = APIRouter(tags=["lineage"])
 
 
 @router.get("/lineage/{ref:path}")
-def trace(store: TheStore, caller: Caller, ref: str) -> LineageView:
+def trace(store: TheStore, caller: Caller, ref: Node) -> LineageView:
     """What a thing stands on, and what stands on it."""
     return queries.trace(store, caller, ref)

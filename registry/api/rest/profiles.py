@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.rest.forms import ProfileName, Ref
 from registry.api.rest.schemas import NewProfile
 from registry.commands import profiles as commands
 from registry.queries import profiles as queries
@@ -19,7 +20,7 @@ from registry.views.profiles import (
 router = APIRouter(tags=["serving profiles"])
 
 
-@router.post("/profiles", status_code=201)
+@router.post("/profiles", status_code=201, responses={200: {"model": DefinedView}})
 def define(
     store: TheStore, blobs: TheBlobs, caller: Caller, body: NewProfile, response: Response
 ) -> DefinedView:
@@ -30,32 +31,34 @@ def define(
 
 
 @router.get("/profiles")
-def profiles(store: TheStore, caller: Caller, version: str) -> list[ProfileView]:
+def profiles(store: TheStore, caller: Caller, version: Ref) -> list[ProfileView]:
     """The serving profiles of a version."""
     return queries.profiles(store, caller, version)
 
 
 @router.get("/profiles/{name}")
-def profile(store: TheStore, caller: Caller, name: str) -> ProfileView:
+def profile(store: TheStore, caller: Caller, name: ProfileName) -> ProfileView:
     """One serving profile by id or digest."""
     return queries.profile(store, caller, name)
 
 
 @router.get("/profiles/{name}/system-prompt")
-def system_prompt(store: TheStore, blobs: TheBlobs, caller: Caller, name: str) -> PromptView:
+def system_prompt(
+    store: TheStore, blobs: TheBlobs, caller: Caller, name: ProfileName
+) -> PromptView:
     """The text that a profile puts before every conversation."""
     return queries.system_prompt(store, blobs, caller, name)
 
 
 @router.get("/profiles/{name}/compared-with/{other}")
 def compare(
-    store: TheStore, blobs: TheBlobs, caller: Caller, name: str, other: str
+    store: TheStore, blobs: TheBlobs, caller: Caller, name: ProfileName, other: ProfileName
 ) -> ComparisonView:
     """Two profiles part by part: what must change for one to be the other."""
     return queries.compare(store, blobs, caller, name, other)
 
 
 @router.get("/engines/{ref:path}")
-def engines(store: TheStore, caller: Caller, ref: str) -> list[VerdictView]:
+def engines(store: TheStore, caller: Caller, ref: Ref) -> list[VerdictView]:
     """Which engines can serve a version, and why not."""
     return queries.engines(store, caller, ref)

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.rest.forms import Cursor, Limit, Name, Number, Subject
 from registry.api.rest.schemas import (
     NewClass,
     NewCollection,
@@ -59,13 +60,15 @@ def assign(store: TheStore, caller: Caller, body: NewSetting) -> SettingView:
 
 
 @router.get("/retention/due")
-def due(store: TheStore, caller: Caller, cursor: str | None = None, limit: int = 50) -> DuePage:
+def due(
+    store: TheStore, caller: Caller, cursor: Cursor | None = None, limit: Limit = 50
+) -> DuePage:
     """What is due for deletion, oldest first, a page at a time."""
     return queries.due(store, caller, cursor, limit)
 
 
 @router.get("/keeping/{ref:path}")
-def keeping(store: TheStore, caller: Caller, ref: str) -> KeepingView:
+def keeping(store: TheStore, caller: Caller, ref: Subject) -> KeepingView:
     """What keeps a version or data set version, or its tombstone."""
     return queries.keeping(store, caller, ref)
 
@@ -74,10 +77,10 @@ def keeping(store: TheStore, caller: Caller, ref: str) -> KeepingView:
 def list_holds(
     store: TheStore,
     caller: Caller,
-    over: str | None = None,
+    over: Subject | None = None,
     standing: bool = True,
-    cursor: str | None = None,
-    limit: int = 50,
+    cursor: Cursor | None = None,
+    limit: Limit = 50,
 ) -> HoldPage:
     """Legal holds, newest first, a page at a time; `over` asks for those that keep one version."""
     return queries.holds(store, caller, over, standing, cursor, limit)
@@ -90,7 +93,7 @@ def place(store: TheStore, caller: Caller, body: NewHold) -> HoldView:
 
 
 @router.post("/holds/{number}/lift")
-def lift(store: TheStore, caller: Caller, number: int, body: Reason) -> HoldView:
+def lift(store: TheStore, caller: Caller, number: Number, body: Reason) -> HoldView:
     """Lift a hold that another person placed."""
     return holds.lift(store, caller, number, body.reason)
 
@@ -140,6 +143,6 @@ def set_quota(store: TheStore, caller: Caller, body: NewQuota) -> QuotaView:
 
 
 @router.get("/quotas/{team}")
-def quota(store: TheStore, caller: Caller, team: str) -> QuotaView:
+def quota(store: TheStore, caller: Caller, team: Name) -> QuotaView:
     """What one team may use, and uses."""
     return queries.quota(store, caller, team)

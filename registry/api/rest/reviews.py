@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.rest.forms import Cursor, Limit, Number, ReviewState
 from registry.api.rest.schemas import NewReview, NewVote, Reason
 from registry.commands import reviews as commands
 from registry.queries import reviews as queries
@@ -25,28 +26,28 @@ def submit(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewReview) ->
 def reviews(
     store: TheStore,
     caller: Caller,
-    state: str | None = None,
-    cursor: str | None = None,
-    limit: int = 50,
+    state: ReviewState | None = None,
+    cursor: Cursor | None = None,
+    limit: Limit = 50,
 ) -> ReviewPage:
     """Reviews, newest first; state is waiting, open, decided or a state's own name."""
     return queries.reviews(store, caller, state, cursor, limit)
 
 
 @router.get("/reviews/{number}")
-def review(store: TheStore, caller: Caller, number: int) -> ReviewView:
+def review(store: TheStore, caller: Caller, number: Number) -> ReviewView:
     """One review with its evidence, verdict and votes."""
     return queries.review(store, caller, number)
 
 
 @router.get("/reviews/{number}/decision")
-def draft(store: TheStore, caller: Caller, number: int) -> DecisionDraft:
+def draft(store: TheStore, caller: Caller, number: Number) -> DecisionDraft:
     """The decision the caller would sign, but for verdict and reason."""
     return queries.draft(store, caller, number)
 
 
 @router.post("/reviews/{number}/votes", status_code=201)
-def vote(store: TheStore, caller: Caller, number: int, body: NewVote) -> ReviewView:
+def vote(store: TheStore, caller: Caller, number: Number, body: NewVote) -> ReviewView:
     """Cast a signed vote."""
     commands.vote(
         store, caller, number, body.decision, body.reason, body.salt, body.key, body.signature
@@ -55,7 +56,7 @@ def vote(store: TheStore, caller: Caller, number: int, body: NewVote) -> ReviewV
 
 
 @router.post("/reviews/{number}/withdraw")
-def withdraw(store: TheStore, caller: Caller, number: int, body: Reason) -> ReviewView:
+def withdraw(store: TheStore, caller: Caller, number: Number, body: Reason) -> ReviewView:
     """Take an open review back."""
     commands.withdraw(store, caller, number, body.reason)
     return queries.review(store, caller, number)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from fastapi import APIRouter, Request, Response
 
 from registry.api.door import Caller, TheStore
+from registry.api.rest.forms import Channel, Environment, Line, Moment
 from registry.api.rest.schemas import NewCanary, NewPromotion, NewRecall, NewRollback
 from registry.commands import recalls
 from registry.commands import rollouts as commands
@@ -50,28 +49,34 @@ def recall(store: TheStore, caller: Caller, body: NewRecall) -> RecallView:
 
 
 @router.get("/channels")
-def channels(store: TheStore, caller: Caller, environment: str | None = None) -> list[ChannelView]:
+def channels(
+    store: TheStore, caller: Caller, environment: Environment | None = None
+) -> list[ChannelView]:
     """What serves where, now."""
     return queries.channels(store, caller, environment)
 
 
 @router.get("/history")
 def history(
-    store: TheStore, caller: Caller, name: str, environment: str, channel: str | None = None
+    store: TheStore,
+    caller: Caller,
+    name: Line,
+    environment: Environment,
+    channel: Channel | None = None,
 ) -> list[GenerationView]:
     """Every route generation of a channel, oldest first."""
     return queries.history(store, caller, name, environment, channel)
 
 
 @router.get("/as-of")
-def as_of(store: TheStore, caller: Caller, at: datetime, environment: str) -> list[AsOfView]:
+def as_of(store: TheStore, caller: Caller, at: Moment, environment: Environment) -> list[AsOfView]:
     """What served at a moment, and who approved it."""
     return queries.as_of(store, caller, at, environment)
 
 
 @router.get("/routing", responses={304: {"description": "Unchanged since the ETag given."}})
 def routing(
-    store: TheStore, caller: Caller, environment: str, request: Request, response: Response
+    store: TheStore, caller: Caller, environment: Environment, request: Request, response: Response
 ) -> RoutingView:
     """All routes of an environment, for gateways; poll it with If-None-Match."""
     found = queries.routing(store, caller, environment)

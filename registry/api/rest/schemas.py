@@ -9,10 +9,41 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Name = Annotated[str, Field(max_length=200)]
-Text = Annotated[str, Field(max_length=20_000)]
-Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
+from registry.api.rest.forms import (
+    Case,
+    Channel,
+    Days,
+    Decision,
+    Decoding,
+    DraftDays,
+    Environment,
+    Hex,
+    KeepDays,
+    Keeper,
+    Kept,
+    KeyId,
+    Line,
+    Metric,
+    Name,
+    NewLine,
+    PolicyText,
+    ProfileParts,
+    PublicKey,
+    Reasoned,
+    RecipeKeys,
+    Ref,
+    RiskTier,
+    Roles,
+    Salt,
+    Share,
+    Short,
+    Signature,
+    Subject,
+    TagValue,
+    Text,
+    Title,
+    Words,
+)
 
 Int = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 """What fits PostgreSQL's integer; strict, since `true` and 1.0 are no counts."""
@@ -92,22 +123,32 @@ def _whole(text: str) -> bool:
 
 class NewAccount(Input):
     name: Name
-    roles: list[Name]
+    roles: Roles
     team: Name | None = None
 
 
 class NewToken(Input):
+    """A token; only a gateway's has an environment."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "if": {"required": ["environment"], "properties": {"environment": {"type": "string"}}},
+            "then": {"properties": {"roles": {"items": {"const": "gateway"}}}},
+        },
+    )
+
     account: Name
-    roles: list[Name]
+    roles: Roles
     team: Name | None = None
-    days: Int = 30
-    environment: Name | None = None
+    days: Days = 30
+    environment: Environment | None = None
 
 
 class NewKey(Input):
-    public_key: Name
-    label: Name = ""
-    proof: Name
+    public_key: PublicKey
+    label: Short = ""
+    proof: Signature
 
 
 class NewFile(Input):
@@ -117,15 +158,15 @@ class NewFile(Input):
 
 
 class NewVersion(Input):
-    name: Name
+    name: NewLine
     files: Annotated[list[NewFile], Field(max_length=2000)]
     meta: Meta = {}
-    base: Name | None = None
-    domain: Name | None = None
+    base: Ref | None = None
+    domain: Short | None = None
     training_run: UUID | None = None
     attempt: Int | None = None
     step: Int | None = None
-    quantised_of: Name | None = None
+    quantised_of: Ref | None = None
 
 
 class DatasetFile(Input):
@@ -134,50 +175,50 @@ class DatasetFile(Input):
 
 
 class NewDataset(Input):
-    name: Name
+    name: Line
     file: DatasetFile
     meta: dict[str, Any] = {}
 
 
 class NewProfile(Input):
-    ref: Name
-    profile: dict[str, Any]
-    served_base: Name | None = None
+    ref: Ref
+    profile: ProfileParts
+    served_base: Ref | None = None
 
 
 class NewUseCase(Input):
-    name: Name
-    purpose: Text
-    owner: Name
-    risk_tier: Name
-    suite: Name
+    name: Line
+    purpose: Words
+    owner: Title
+    risk_tier: RiskTier
+    suite: Ref
     details: dict[str, Any] = {}
 
 
 class NewSuite(Input):
-    name: Name
-    dataset: Name
-    split: Name
-    metric: Name = "exact_match"
-    decoding: dict[str, Any] | None = None
+    name: Line
+    dataset: Ref
+    split: Short
+    metric: Metric = "exact_match"
+    decoding: Decoding | None = None
 
 
 class NewTrainingRun(Input):
-    adapter: Name
-    base: Name
-    dataset: Name
-    recipe: dict[str, Any]
-    domain: Name | None = None
+    adapter: NewLine
+    base: Ref
+    dataset: Ref
+    recipe: RecipeKeys
+    domain: Short | None = None
     meta: dict[str, Any] | None = None
 
 
 class NewEvalRun(Input):
-    subject: Name
-    suite: Name
+    subject: Ref
+    suite: Ref
 
 
 class Worker(Input):
-    worker: Name
+    worker: Short
 
 
 class Beat(Input):
@@ -198,58 +239,58 @@ class Failed(Input):
 class Finished(Input):
     attempt: Int
     report: dict[str, Any]
-    key: Name
-    signature: Name
+    key: KeyId
+    signature: Signature
 
 
 class NewPolicy(Input):
-    text: Annotated[str, Field(max_length=100_000)]
+    text: PolicyText
 
 
 class NewReview(Input):
-    ref: Name
-    environment: Name
-    use_case: Name
-    note: Text
+    ref: Ref
+    environment: Environment
+    use_case: Line
+    note: Words
 
 
 class NewVote(Input):
-    decision: dict[str, Any]
-    reason: Text
-    salt: Name
-    key: Name
-    signature: Name
+    decision: Decision
+    reason: Reasoned
+    salt: Salt
+    key: KeyId
+    signature: Signature
 
 
 class Reason(Input):
-    reason: Text
+    reason: Words
 
 
 class NewCanary(Input):
-    ref: Name
-    environment: Name
-    share_bp: Annotated[int, Field(strict=True, ge=-(2**31), lt=2**31)]
-    channel: Name | None = None
+    ref: Ref
+    environment: Environment
+    share_bp: Share
+    channel: Channel | None = None
     reason: Text = ""
 
 
 class NewPromotion(Input):
-    name: Name
-    environment: Name
-    channel: Name | None = None
+    name: Ref
+    environment: Environment
+    channel: Channel | None = None
     reason: Text = ""
 
 
 class NewRollback(Input):
-    name: Name
-    environment: Name
-    channel: Name | None = None
-    reason: Text
+    name: Line
+    environment: Environment
+    channel: Channel | None = None
+    reason: Words
 
 
 class NewRecall(Input):
-    ref: Name
-    reason: Text
+    ref: Subject
+    reason: Words
 
 
 class NewDeprecation(Input):
@@ -260,33 +301,33 @@ class NewDeprecation(Input):
 class NewTag(Input):
     """The value a version's tag is given."""
 
-    value: str = Field(min_length=1, max_length=256)
+    value: TagValue
 
 
 class NewClass(Input):
     name: Name
-    keep_days: Int
+    keep_days: KeepDays
     counted_from: Literal["registration", "service"] = "service"
     after: Literal["may-go", "due"] = "may-go"
-    draft_days: Int = 30
-    reason: Text
+    draft_days: DraftDays = 30
+    reason: Words
 
 
 class NewSetting(Input):
-    name: Name
+    name: Keeper
     retention: Name
-    reason: Text
+    reason: Words
 
 
 class NewHold(Input):
-    over: Name
-    case: Name
-    reason: Text
+    over: Kept
+    case: Case
+    reason: Words
 
 
 class NewDeletion(Input):
-    ref: Name
-    reason: Text
+    ref: Subject
+    reason: Words
 
 
 class NewCollection(Input):
@@ -299,4 +340,4 @@ class NewQuota(Input):
     team: Name
     max_bytes: Size | None = None
     max_versions: Int | None = None
-    reason: Text
+    reason: Words

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from registry.api.door import Caller, TheStore
+from registry.api.rest.forms import Cursor, Filter, Limit, Name, Ref
 from registry.queries import search as queries
 from registry.rules import searches
 from registry.views.search import VersionPage
@@ -20,28 +21,28 @@ def search(
     store: TheStore,
     caller: Caller,
     request: Request,
-    q: str | None = None,
-    name: str | None = None,
-    kind: str | None = None,
-    team: str | None = None,
-    tag: Annotated[list[str], Query()] = [],  # noqa: B006 - copied
-    base: str | None = None,
-    dataset: str | None = None,
-    licence: str | None = None,
-    domain: str | None = None,
-    method: str | None = None,
-    variant: str | None = None,
-    risk: str | None = None,
-    by: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    metric: Annotated[list[str], Query()] = [],  # noqa: B006 - copied
-    state: str | None = None,
-    digest: str | None = None,
+    q: Filter.Words | None = None,
+    name: Filter.Text | None = None,
+    kind: Filter.Kind | None = None,
+    team: Name | None = None,
+    tag: Annotated[list[Filter.Tag], Query()] = [],  # noqa: B006 - copied
+    base: Ref | None = None,
+    dataset: Ref | None = None,
+    licence: Filter.Text | None = None,
+    domain: Filter.Text | None = None,
+    method: Filter.Text | None = None,
+    variant: Filter.Text | None = None,
+    risk: Filter.Text | None = None,
+    by: Filter.Text | None = None,
+    since: Filter.Moment | None = None,
+    until: Filter.Moment | None = None,
+    metric: Annotated[list[Filter.Bound], Query()] = [],  # noqa: B006 - copied
+    state: Filter.State | None = None,
+    digest: Filter.Digest | None = None,
     deleted: bool = False,
-    sort: str = "created",
-    cursor: str | None = None,
-    limit: int = 50,
+    sort: Filter.Sort = "created",
+    cursor: Cursor | None = None,
+    limit: Limit = 50,
     facets: bool = False,
 ) -> VersionPage:
     """Versions that meet every filter, a page at a time; `tag` and `metric` may be given more than

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from registry.api.door import Caller, TheStore
+from registry.api.rest.forms import Ref, Tag
 from registry.api.rest.schemas import NewTag
 from registry.commands import tags as commands
 from registry.views.search import TagsView
@@ -12,13 +13,13 @@ from registry.views.search import TagsView
 router = APIRouter(tags=["versions"])
 
 
-@router.put("/versions/{ref:path}/tags/{key:path}")
-def put_tag(store: TheStore, caller: Caller, ref: str, key: str, body: NewTag) -> TagsView:
+@router.put("/versions/{ref:ref}/tags/{key:path}")
+def put_tag(store: TheStore, caller: Caller, ref: Ref, key: Tag, body: NewTag) -> TagsView:
     """Give a version's key a value; a version's tags decide nothing."""
     return commands.put(store, caller, ref, key, body.value)
 
 
-@router.delete("/versions/{ref:path}/tags/{key:path}")
-def remove_tag(store: TheStore, caller: Caller, ref: str, key: str) -> TagsView:
+@router.delete("/versions/{ref:ref}/tags/{key:path}")
+def remove_tag(store: TheStore, caller: Caller, ref: Ref, key: Tag) -> TagsView:
     """Take a tag off a version; that it was there stays in the log."""
     return commands.put(store, caller, ref, key, None)

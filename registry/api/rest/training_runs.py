@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter
 
 from registry.api.door import Caller, TheStore
+from registry.api.rest.forms import Line, RunState
 from registry.api.rest.schemas import NewTrainingRun
 from registry.commands import training_runs as commands
 from registry.queries import training_runs as queries
@@ -33,7 +34,7 @@ def queue(store: TheStore, caller: Caller, body: NewTrainingRun) -> TrainingRunV
 
 @router.get("/training-runs")
 def training_runs(
-    store: TheStore, caller: Caller, adapter: str | None = None, state: str | None = None
+    store: TheStore, caller: Caller, adapter: Line | None = None, state: RunState | None = None
 ) -> list[TrainingRunView]:
     """Training runs, newest first."""
     return queries.training_runs(store, caller, adapter, state)

@@ -19,7 +19,8 @@ from fastapi.responses import JSONResponse
 
 from registry.api import bytes as pieces
 from registry.api.door import Caller, TheBlobs, TheStore
-from registry.api.rest.blobs import declared, digest_of, may_upload
+from registry.api.rest.blobs import BYTES, StoredView, declared, digest_of, may_upload
+from registry.api.rest.forms import Digest
 from registry.blobs.uploads import Uploads
 from registry.commands import blobs as commands
 from registry.errors import Invalid, RegistryError
@@ -27,6 +28,21 @@ from registry.rules.actors import Actor
 
 router = APIRouter(tags=["blobs"])
 OFFSET = re.compile(r"[0-9]{1,15}")
+PIECE = [
+    {
+        "name": "Upload-Offset",
+        "in": "header",
+        "required": True,
+        "description": "The number of bytes before this body.",
+        "schema": {"type": "string", "pattern": "^[0-9]{1,15}$"},
+    },
+    {
+        "name": "Upload-Complete",
+        "in": "header",
+        "description": "?0 for a piece that others follow; ?1, as if left out, for the rest.",
+        "schema": {"enum": ["?0", "?1"]},
+    },
+]
 
 
 def _uploads(request: Request) -> Uploads:
@@ -50,20 +66,26 @@ def _headers(offset: int, *, complete: bool = False) -> dict[str, str]:
     }
 
 
-@router.head("/uploads/{digest}", status_code=204)
-def offset(uploads: TheUploads, caller: Caller, digest: str) -> Response:
+@router.head("/uploads/{digest}", status_code=204, response_class=Response)
+def offset(uploads: TheUploads, caller: Caller, digest: Digest) -> Response:
     """How many bytes of this file are here (Upload-Offset)? 404: none, begin at 0."""
     return Response(None, 204, _headers(uploads.offset(_account(caller), digest_of(digest))))
 
 
-@router.patch("/uploads/{digest}", status_code=201)
+@router.patch(
+    "/uploads/{digest}",
+    status_code=201,
+    response_model=StoredView,
+    responses={204: {"description": "This piece is here; send the next."}},
+    openapi_extra={"requestBody": BYTES["requestBody"] | {"required": False}, "parameters": PIECE},
+)
 async def append(
     request: Request,
     store: TheStore,
     blobs: TheBlobs,
     uploads: TheUploads,
     caller: Caller,
-    digest: str,
+    digest: Digest,
 ) -> Response:
     """Send the rest of a file from Upload-Offset on. What came before a cut is kept; the whole is
     published (201).
@@ -97,7 +119,7 @@ async def append(
 
 
 @router.delete("/uploads/{digest}", status_code=204)
-def give_up(uploads: TheUploads, caller: Caller, digest: str) -> Response:
+def give_up(uploads: TheUploads, caller: Caller, digest: Digest) -> Response:
     """Throw away what is here of an unfinished upload."""
     uploads.discard(_account(caller), digest_of(digest))
     return Response(None, 204)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 
 from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.rest.forms import Cursor, Filter, Limit, Line, Plain, Ref
 from registry.api.rest.schemas import NewDeprecation, NewVersion
 from registry.artifacts.bundles.judge import Kind
 from registry.artifacts.weights.tensors import File
@@ -19,6 +22,9 @@ from registry.views.deprecations import DeprecationView
 from registry.views.versions import AddedView, LinePage, VerifiedView, VersionView
 
 router = APIRouter(tags=["versions"])
+FOUND: dict[int | str, dict[str, Any]] = {
+    200: {"model": AddedView, "description": "These bytes are registered already."}
+}
 
 
 def _add(
@@ -42,7 +48,7 @@ def _add(
     return added
 
 
-@router.post("/bases", status_code=201)
+@router.post("/bases", status_code=201, responses=FOUND)
 def add_base(
     store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response
 ) -> AddedView:
@@ -50,7 +56,7 @@ def add_base(
     return _add("base", store, blobs, caller, body, response)
 
 
-@router.post("/adapters", status_code=201)
+@router.post("/adapters", status_code=201, responses=FOUND)
 def add_adapter(
     store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response
 ) -> AddedView:
@@ -58,7 +64,7 @@ def add_adapter(
     return _add("adapter", store, blobs, caller, body, response)
 
 
-@router.post("/checkpoints", status_code=201)
+@router.post("/checkpoints", status_code=201, responses=FOUND)
 def add_checkpoint(
     store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response
 ) -> AddedView:
@@ -70,24 +76,24 @@ def add_checkpoint(
 def lines(
     store: TheStore,
     caller: Caller,
-    kind: str | None = None,
-    team: str | None = None,
-    q: str | None = None,
-    cursor: str | None = None,
-    limit: int = 50,
+    kind: Filter.Kind | None = None,
+    team: Plain | None = None,
+    q: Plain | None = None,
+    cursor: Cursor | None = None,
+    limit: Limit = 50,
 ) -> LinePage:
     """Base models, adapters and checkpoints, a page at a time."""
     return queries.lines(store, caller, kind, team, q, cursor, limit)
 
 
 @router.get("/lines/{ref:path}/versions")
-def versions(store: TheStore, caller: Caller, ref: str) -> list[VersionView]:
+def versions(store: TheStore, caller: Caller, ref: Line) -> list[VersionView]:
     """A line's versions, newest first."""
     return queries.versions(store, caller, ref)
 
 
-@router.get("/versions/{ref:path}")
-def version(store: TheStore, caller: Caller, ref: str) -> VersionView:
+@router.get("/versions/{ref:ref}")
+def version(store: TheStore, caller: Caller, ref: Ref) -> VersionView:
     """One version: what it is, where it came from, where it serves."""
     return queries.version(store, caller, ref)
 
@@ -99,6 +105,6 @@ def deprecate(store: TheStore, caller: Caller, body: NewDeprecation) -> Deprecat
 
 
 @router.get("/verify/{ref:path}")
-def verify(store: TheStore, blobs: TheBlobs, caller: Caller, ref: str) -> VerifiedView:
+def verify(store: TheStore, blobs: TheBlobs, caller: Caller, ref: Ref) -> VerifiedView:
     """Recompute every digest and root of a version or data set version from the bytes."""
     return verification.verify(store, blobs, caller, ref)

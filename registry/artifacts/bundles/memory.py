@@ -88,7 +88,6 @@ def _busy(detail: str) -> Unavailable:
     return Unavailable(
         "judging-busy",
         detail,
-        "Send the same request again in a few seconds; the files need not be sent again.",
         retry_after=2,
         sent=False,
     )

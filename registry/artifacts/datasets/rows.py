@@ -115,7 +115,6 @@ def sound_rows(file: File, read: Read) -> Iterator[Row]:
             raise Unverified(
                 "dataset-unsound",
                 f"{row.file} {row.where}: {row.detail}.",
-                "Restore the stored bytes.",
             )
         yield row
 
@@ -282,7 +281,6 @@ def suite_items(found: Iterable[Row], split: str) -> tuple[Item, ...]:
             raise Invalid(
                 "item-contradicts",
                 f"Line {row.line} expects another answer to a prompt that stands there before.",
-                "Keep one of the two rows: no model can answer both.",
                 line=row.line,
             )
     if not items:
@@ -317,7 +315,6 @@ def decode_items(data: bytes) -> tuple[Item, ...]:
             raise Unverified(
                 "items-unsound",
                 f"Line {number} of the suite's items is not as it was frozen.",
-                "Restore the stored bytes, or freeze the suite again.",
             )
         items.append(item)
     return tuple(items)

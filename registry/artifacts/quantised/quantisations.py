@@ -171,9 +171,7 @@ def descend(child: Sequence[File], base: Sequence[File], read: Read) -> Descent:
     """
     ours, theirs = read_bundle("checkpoint", child, read), read_bundle("base", base, read)
     if broken := [*ours.defects, *theirs.defects]:
-        raise Invalid(
-            "bundle-unsound", f"{broken[0].file}: {broken[0].detail}", "Verify both versions first."
-        )
+        raise Invalid("bundle-unsound", f"{broken[0].file}: {broken[0].detail}")
     tensors = placed(theirs)
     planned = plan(tensors, placed(ours))
     verdicts = [*text_verdicts(theirs, ours), *planned.verdicts]

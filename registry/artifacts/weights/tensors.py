@@ -125,7 +125,6 @@ def _ask(file: File, read: Read, start: int, length: int) -> bytes:
         raise Unverified(
             "bytes-missing",
             f"the store holds no bytes with the digest sha256:{file.sha256}",
-            "Upload the file's bytes first, then add it again.",
         ) from None
 
 
@@ -138,7 +137,6 @@ def fetch(file: File, read: Read, start: int, length: int) -> bytes:
         raise Unverified(
             "bytes-short",
             f"{length} bytes were expected at byte {start}, but only {len(data)} are there",
-            "Declare the file's true size, or upload the whole file.",
         )
     return data
 
@@ -509,7 +507,6 @@ def tensor_root(shards: Sequence[tuple[Sequence[TensorInfo], Weighed]]) -> str:
         raise Invalid(
             "duplicate-tensor",
             f"The tensor {twice[0]} stands in more than one place.",
-            "Keep one of them.",
         )
     root = Frontier()
     for name, info, weighed in named:

@@ -166,9 +166,7 @@ def _ask(
         {"look": dict(look or {}), "diff": list(diff), "render": list(render), "moment": moment}
     )
     if not _PLACES.acquire(timeout=PATIENCE):
-        raise Unavailable(
-            "sandbox-busy", "Too many chat templates are being looked at.", "Try again in a moment."
-        )
+        raise Unavailable("sandbox-busy", "Too many chat templates are being looked at.")
     try:
         lines, ended = _run(asked.encode())
     finally:
@@ -231,7 +229,6 @@ def _run(asked: bytes) -> tuple[list[dict[str, Any]], int]:
             "sandbox-busy",
             f"A chat template got less than {CPU_SECONDS} s of processor time in "
             f"{WALL_SECONDS:g} s: the machine is overloaded.",
-            "Try again in a moment.",
         )
     whole = said.decode("utf-8", "replace").rpartition("\n")[0]
     lines = []

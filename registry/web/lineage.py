@@ -58,7 +58,7 @@ def _node(node: NodeView, graph: LineageView) -> Node:
     has_page = node.kind in BY_KIND and node.id != graph.focus
     return Node(
         node.ref,
-        node.kind.replace("_", " "),
+        "data set" if node.kind == "dataset" else node.kind.replace("_", " "),
         version_path(node.kind, node.ref) if has_page else None,
         node.state if node.state in GONE else "",
     )

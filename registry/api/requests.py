@@ -82,9 +82,7 @@ class Requests:
                 "Upload files as blobs; send less here.",
             )
         if "chunked" in request.headers.get("transfer-encoding", "").lower():
-            raise TooLarge(
-                "length-missing", "A body here must say its length.", "Send Content-Length."
-            )
+            raise TooLarge("length-missing", "A body here must say its length.")
         return int(length) if length.isdecimal() else 0
 
     async def _with_whole_body(self, request: Request, length: int, send: Send) -> None:
@@ -98,7 +96,6 @@ class Requests:
             raise Unavailable(
                 "bodies-busy",
                 "Too many large requests are being sent at the same time.",
-                "Send it again in a few seconds.",
                 retry_after=2,
                 sent=False,
             )

@@ -177,7 +177,6 @@ def _verified(tx: Tx, review: Review | None, ref: str) -> Review:
             raise Unverified(
                 "evidence-changed",
                 f"A vote of review {review.number} was about other evidence.",
-                "Submit the version again.",
                 subject=ref,
             )
     return review

@@ -44,7 +44,6 @@ def queue(
             raise Invalid(
                 "domain-missing",
                 f"{ref.line} has no business domain yet: say for which one it is.",
-                "Give --domain, for example --domain legal.",
             )
         base_version, base_line, _ = versions.by_ref(tx.session, base, share=True)
         data, _ = datasets.by_ref(tx.session, dataset, share=True)

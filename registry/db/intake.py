@@ -104,7 +104,6 @@ def _base(session: Sighted, draft: Draft) -> Parent | None:
         raise Refused(
             "unfit-base",
             f"{draft.base} is {'an adapter' if line.kind == 'adapter' else version.state}.",
-            "Name a registered base model or checkpoint.",
             subject=draft.name,
         )
     return _parent(session, version, line, node)
@@ -120,7 +119,6 @@ def _original(session: Sighted, draft: Draft) -> Parent | None:
         raise Invalid(
             "not-quantised",
             f"A {draft.kind} is no quantisation of anything.",
-            "Only checkpoints are quantised of another version; leave the field out.",
         )
     version, line, node = versions.by_ref(session, draft.quantised_of)
     must_be_fit_original(line, version, node, draft.name)

@@ -34,9 +34,7 @@ def open_line(tx: Tx, ref: Ref, kind: str, domain: object) -> Line:
             )
         )
     if present.kind != kind:
-        raise Conflict(
-            "line-kind", f"{ref.line} is of kind {present.kind}, not {kind}.", "Use another name."
-        )
+        raise Conflict("line-kind", f"{ref.line} is of kind {present.kind}, not {kind}.")
     present.domain = line_domain(present.domain, domain)
     return present
 

@@ -52,9 +52,7 @@ def _data(tx: Tx, line: Line, version: Version, draft: Draft, parents: Parents) 
     else:
         claimed = draft.meta.get("datasets", [])
         if not isinstance(claimed, list) or not all(isinstance(ref, str) for ref in claimed):
-            raise Invalid(
-                "bad-meta", "meta.datasets must be a list of data set references.", "Fix the file."
-            )
+            raise Invalid("bad-meta", "meta.datasets must be a list of data set references.")
         return [Edge(_fit_dataset(tx, ref), "tuned_on", "claimed") for ref in claimed]
     # The data set may have been recalled while the training went on.
     ref = tx.get(Node, run.dataset_version_id).ref.removeprefix("dataset:")
@@ -82,7 +80,6 @@ def _run(tx: Tx, line: Line, draft: Draft, parents: Parents) -> TrainingRun:
         raise Refused(
             "not-this-run",
             "The bundle is not of the adapter and base this training run was asked for.",
-            "Register the output under the run's own adapter and base.",
             subject=line.ref,
         )
     if draft.step not in run.recipe["publish_at"]:

@@ -74,9 +74,7 @@ def by_id(session: Sighted, run_id: UUID, *, lock: bool = False) -> tuple[Run, s
             return run, session.get_one(Line, run.line_id).team
         run = evals.run_by_id(session, run_id, lock=lock)
     except NotFound:
-        raise NotFound(
-            "work-unknown", f"There is no training run or eval run {run_id}.", "Check the id."
-        ) from None
+        raise NotFound("work-unknown", f"There is no training run or eval run {run_id}.") from None
     return run, session.get_one(Node, run.subject_id).team
 
 

@@ -100,7 +100,6 @@ def check_approved(channel: Channel, version: Version) -> None:
         raise Refused(
             "recalled",
             f"{version.ref} is recalled and may serve nowhere.",
-            "Use another version.",
             subject=version.ref,
         )
     if not version.approved:
@@ -115,7 +114,6 @@ def check_approved(channel: Channel, version: Version) -> None:
         raise Refused(
             "approval-expired",
             f"The approval of {version.ref} for {channel.environment} has expired.",
-            "Submit it again.",
             subject=version.ref,
         )
 
@@ -132,7 +130,6 @@ def check_canary(channel: Channel, ref: str) -> None:
         raise Refused(
             "another-base",
             f"{ref} was trained on another base than {channel.base}, on which this channel serves.",
-            "Start it on a channel of its own (--channel NAME).",
             subject=ref,
         )
     check_approved(channel, version)
@@ -170,7 +167,6 @@ def _check_free(channel: Channel) -> None:
         raise Conflict(
             "rollout-active",
             f"A canary of {channel.candidate} is active on this channel.",
-            "Promote it or roll it back first (countersign canary status).",
         )
     if channel.base is None and not channel.base_allowed:
         raise Refused(
@@ -197,7 +193,6 @@ def to_promote(channel: Channel, ref: str | None = None) -> str:
         raise Refused(
             "another-canary",
             f"The active canary of {channel.title} is {channel.candidate}, not {ref}.",
-            "Promote or roll back the active one first.",
             subject=channel.line,
         )
     version = channel.version(channel.candidate or ref or channel.taken_off)
@@ -249,7 +244,6 @@ def rollback_target(channel: Channel) -> str:
         "no-rollback-target",
         "There is nowhere to roll back to: no earlier version of this channel may serve, and "
         f"{why}.",
-        "Approve another version and promote it, or recall this one: the channel then answers 503.",
         leaving=channel.candidate or channel.stable,
         considered=[version.ref for version in channel.versions if version.succeeded],
     )

@@ -77,7 +77,6 @@ def parse(raw: Any) -> Profile:
         raise Invalid(
             "bad-profile",
             described("The profile cannot be used", wrong),
-            "Fix every point named and define it again.",
             problems=by_path(wrong),
         )
     whole = filled(raw, FIELDS)

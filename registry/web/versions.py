@@ -281,8 +281,8 @@ def _end(
     done: str,
     end: Callable[[Store, Actor, str, str], object],
 ) -> Response:
-    """Deprecate, recall or delete, each for good: the reference typed again, a reason, and a refusal beside
-    the form it came from.
+    """Deprecate, recall or delete, each for good: the reference typed again, a reason, and a
+    refusal beside the form it came from.
     """
     ref = f"{team}/{name}@v{number}"
     try:

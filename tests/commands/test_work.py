@@ -101,13 +101,13 @@ def test_whoever_lost_the_lease_registers_nothing(world: World) -> None:
     run = queued(world)
     work.lease(world.store, world.trainer.actor, "w", -1)
     work.requeue_lost(world.store)
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(Conflict) as refusal:
         register(world.store, world.blobs, world.trainer.actor, outputs(world, run, 1))
     assert refusal.value.kind == "lease-lost"
     other = a_person(world.store, "trainer", team=world.team)
     assert work.lease(world.store, other.actor, "w", 60) == (run, 2)
     for actor, attempt in ((world.trainer.actor, 2), (other.actor, 1)):
-        with pytest.raises(Refused):
+        with pytest.raises(Conflict):
             register(world.store, world.blobs, actor, outputs(world, run, attempt))
     assert (
         register(world.store, world.blobs, other.actor, outputs(world, run, 2)).status
@@ -130,7 +130,7 @@ def test_work_called_off_is_heard_at_the_next_beat(world: World) -> None:
     training.cancel(world.store, world.engineer.actor, run)
     training.cancel(world.store, world.engineer.actor, run)
     assert work.beat(world.store, world.trainer.actor, run, 1, {}, 60) is True
-    with pytest.raises(Refused):
+    with pytest.raises(Conflict):
         work.requeue(world.store, world.trainer.actor, run, 1, "too late")
     assert state(world, run)[0] == "cancelled"
 

@@ -68,7 +68,6 @@ def judge(policy: Mapping[str, Any], evidence: Mapping[str, Any]) -> Verdict:
         raise Invalid(
             "bad-evidence",
             f"The evidence has not the form a gate reads: {str(error)[:120]}.",
-            "Gather it again from the eval runs.",
         ) from error
     results = tuple(result for result in judged if result is not None)
     outcomes = [result.outcome for result in results]

@@ -77,7 +77,10 @@ def bars_deprecation(state: str, ref: str) -> Refused | None:
         case State.DRAFT:
             kind, detail = "is-draft", f"{ref} is a draft, which serves nowhere."
             fix = "Discard it: countersign adapter discard, or dataset discard."
-        case gone:
-            kind, detail = gone.value, f"{ref} is {gone.value}, which says more."
+        case State.DELETED:
+            kind, detail = "already-deleted", f"{ref} was deleted already."
+            fix = "Nothing more is needed."
+        case _:
+            kind, detail = "recalled", f"{ref} is recalled, which forbids more than a deprecation."
             fix = "Nothing more is needed."
     return Refused(kind, detail, fix, subject=ref)

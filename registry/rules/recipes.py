@@ -91,7 +91,7 @@ FIELDS: dict[str, Field] = {
     "method": choice("lora").because("the one method so far").optional("lora"),
     "rank": integer(1, MAX_RANK).optional(8),
     "alpha": integer(1, 65536).optional(),
-    "dropout": number(0, 1, below=True).optional(0.0),
+    "dropout": number(0, 1, exclusive=True).optional(0.0),
     "targets": list_of(
         pattern(MODULE, "a module name such as q_proj"), 1, 64, different=True
     ).optional(MODULES),
@@ -100,7 +100,7 @@ FIELDS: dict[str, Field] = {
     ).optional(None),
     "steps": integer(1, MAX_STEPS),
     "batch_size": integer(1, 4096),
-    "learning_rate": number(1e-9, 1, below=True),
+    "learning_rate": number(1e-9, 1, exclusive=True),
     "warmup_steps": integer(0, MAX_STEPS).optional(0),
     "max_length": integer(8, 1_048_576).optional(512),
     "seed": integer(0, 2**32 - 1).optional(0),

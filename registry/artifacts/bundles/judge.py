@@ -129,7 +129,7 @@ class NamedBase:
                     NAME_THE_BASE,
                 )
             )
-        return wrong.told()
+        return wrong.listed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ def inspect(
         root,
         base_root,
         facts,
-        bundle.defects.told(),
+        bundle.defects.listed(),
         findings,
         former,
         named,
@@ -245,7 +245,7 @@ def by_name(kind: Kind, files: Sequence[File]) -> list[Defect]:
 
     bundle = Bundle(kind, unsent)
     choose(bundle, files)
-    return bundle.defects.told()
+    return bundle.defects.listed()
 
 
 def manifest_of(files: Sequence[File]) -> list[dict[str, Any]]:
@@ -308,7 +308,7 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
         base_root = inspected.base_root
     bundle = read_bundle("base", files, read, judged=True)
     if bundle.defects:
-        raise BundleRejected(bundle.defects.told())
+        raise BundleRejected(bundle.defects.listed())
     return BaseFacts(
         base_root, _shapes(bundle), bundle.documents["config.json"], texts=bindings.texts_of(bundle)
     )

@@ -191,7 +191,7 @@ plain LoRA.
 RANK = integer(1, MAX_RANK)
 # PEFT writes a fraction when it converts a rank-stabilised start: alpha times the root of 2.
 ALPHA = number(0.001, 65536)
-FRACTION = number(0, 1, below=True)
+FRACTION = number(0, 1, exclusive=True)
 TOKEN = integer(0, 2**24)
 LORA: dict[str, Key] = {
     **COMMON,

@@ -26,9 +26,9 @@ class Superiority(Rule):
     fields: ClassVar[Fields] = {
         "metric": choice(*METRICS),
         "over": choice("base"),
-        "confidence": number(0.5, 1, below=True),
+        "confidence": number(0.5, 1, exclusive=True),
         "min_items": integer(1),
-        "min_gain_points": number(0, 100, below=True).because("percentage points"),
+        "min_gain_points": number(0, 100, exclusive=True).because("percentage points"),
     }
 
     metric: str

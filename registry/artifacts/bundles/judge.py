@@ -30,7 +30,7 @@ from registry.artifacts.bundles.files import (
 )
 from registry.artifacts.contents import CLASS
 from registry.artifacts.defects import Defects
-from registry.artifacts.methods import adapters, heads
+from registry.artifacts.methods import adapters, fits, heads
 from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.artifacts.tokenizers import chat_templates
 from registry.artifacts.tokenizers.chat_templates import Judge
@@ -502,11 +502,11 @@ def _inspect_adapter(
     bundle.defects.extend(defects)
     if config is None:
         return facts, None, named
-    facts |= adapters.facts_of(config) | {"trainable_parameters": facts["parameters"]}
+    facts |= fits.facts_of(config) | {"trainable_parameters": facts["parameters"]}
     if base and ADAPTER_WEIGHTS in bundle.weights:
         tensors = bundle.weights[ADAPTER_WEIGHTS].tensors
         seen = heads.view(config.values, [info.name for info in tensors], base.shapes, base.config)
-        fit = adapters.fit(ADAPTER_WEIGHTS, config, tensors, seen)
+        fit = fits.fit(ADAPTER_WEIGHTS, config, tensors, seen)
         bundle.defects.extend(fit.defects)
         facts |= fit.facts
     return facts, config, named

@@ -15,7 +15,7 @@ from registry.errors import Refused
 from registry.rules import profiles
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
-from registry.rules.engines import judge
+from registry.rules.engines import Setup, Subject, judge
 from registry.rules.versions import usable
 from registry.views.profiles import DefinedView
 
@@ -80,12 +80,8 @@ def define(
         )
         verdict = judge(
             asked.parts["engine"],
-            kind=line.kind,
-            state=version.state,
-            facts=version.facts,
-            build=asked.parts["build"],
-            dtype=asked.parts["dtype"],
-            quantisation=kept,
+            Subject(line.kind, version.state, version.facts),
+            Setup(build=asked.parts["build"], dtype=asked.parts["dtype"], quantisation=kept),
         )
         if verdict.verdict == "no":
             told = "; ".join(f"{reason.detail} ({reason.rule})" for reason in verdict.reasons)

@@ -126,7 +126,9 @@ def test_a_cursor_made_up_for_a_search_is_refused(
     door: Door, world: World, sort: str, key: list[object]
 ) -> None:
     cursor = (
-        base64.urlsafe_b64encode(json.dumps([searches.parse(sort=sort).mark(), *key]).encode())
+        base64.urlsafe_b64encode(
+            json.dumps([searches.parse(searches.Filters(sort=sort)).mark(), *key]).encode()
+        )
         .decode()
         .rstrip("=")
     )

@@ -223,7 +223,13 @@ def test_what_is_brought_of_an_embedding_is_a_high_risk_or_must_be_said(
     """
     facts = look("adapter", written["lora-embedding"].files, based(llama)).facts
     assert facts["embeddings"] == ["lm_head", "model.embed_tokens"]
-    assert sum(risk.startswith("high: it brings the base's whole ") for risk in facts["risks"]) == 2
+    assert (
+        sum(
+            risk.startswith("high: it brings a copy of the base's whole ")
+            for risk in facts["risks"]
+        )
+        == 2
+    )
     config = peft.LoraConfig(r=4, task_type="CAUSAL_LM", target_modules=["q_proj"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

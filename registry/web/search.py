@@ -102,8 +102,8 @@ def search(
         searches.check_names(
             (name for name, value in here.request.query_params.multi_items() if value), KNOWN
         )
-        wanted = searches.parse(searches.Filters(**plain, **several, sort=sort))  # type: ignore[arg-type]  # texts and lists, each under its own name
-        page = queries.search(here.store, here.actor, wanted, cursor or None, 50, True)
+        filters = searches.parse(searches.Filters(**plain, **several, sort=sort))  # type: ignore[arg-type]  # texts and lists, each under its own name
+        page = queries.search(here.store, here.actor, filters, cursor or None, 50, True)
     except RegistryError as failure:
         if failure.family not in ("invalid", "not-found"):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -20,19 +21,22 @@ from registry.rules.refs import parse_line
 from registry.views.versions import AddedView, FindingView
 
 
-def register(
-    store: Store,
-    blobs: Blobs,
-    actor: Actor,
-    name: str,
-    sha256: str,
-    size: int,
-    meta: dict[str, Any],
-) -> AddedView:
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A file of rows to register as the next version of the data set `name`."""
+
+    name: str
+    sha256: str
+    size: int
+    meta: dict[str, Any]
+
+
+def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedView:
     """Freeze one file of rows as the next version; without its required facts it stays a draft.
 
     Raises BundleRejected with the rows that are wrong, Unverified when the bytes are not here.
     """
+    name, sha256, size, meta = draft.name, draft.sha256, draft.size, draft.meta
     ref = parse_line(name)
     assert ref.team is not None and ref.name is not None
     store.check(actor, Action.DATASET_REGISTER, ref.team)

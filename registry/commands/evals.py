@@ -4,6 +4,7 @@ the samples.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,6 +18,7 @@ from registry.db.evals import EvalMetric, EvalRun, EvalSuite, EvalSuiteVersion
 from registry.db.lineage import LineageEdge
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease
+from registry.db.training_runs import SignedReport as SignedReport
 from registry.db.versions import Node
 from registry.documents import canonical
 from registry.errors import Invalid, Refused, TooLarge, Unverified
@@ -50,37 +52,40 @@ def _decoding(given: dict[str, Any]) -> dict[str, Any]:
     return decoding
 
 
-def freeze(
-    store: Store,
-    blobs: Blobs,
-    actor: Actor,
-    name: str,
-    dataset: str,
-    split: str,
-    metric: str,
-    decoding: dict[str, Any],
-) -> UUID:
+@dataclass(frozen=True, slots=True)
+class SuiteRequest:
+    """A suite to freeze: one split of a data set, with the metric and the decoding."""
+
+    name: str
+    dataset: str
+    split: str
+    metric: str
+    decoding: dict[str, Any]
+
+
+def freeze(store: Store, blobs: Blobs, actor: Actor, request: SuiteRequest) -> UUID:
     """Freeze a data set's split as the next version of a suite; the same items and decoding are
     found again.
 
     Raises Refused when the data set is not registered, Invalid for an empty split or unknown
     metric.
     """
+    name, split, metric = request.name, request.split, request.metric
     ref = parse_line(name)
     assert ref.team is not None and ref.name is not None
     if metric not in evals.METRICS:
         raise Invalid(
             "bad-metric", f"There is no metric '{metric[:40]}'.", f"Use {', '.join(evals.METRICS)}."
         )
-    complete = _decoding(decoding)
+    decoding = _decoding(request.decoding)
     store.check(actor, Action.SUITE_FREEZE, ref.team)
     with store.read(actor) as session:
-        data, data_node = datasets.by_ref(session, dataset)
+        data, data_node = datasets.by_ref(session, request.dataset)
     file = File("rows.jsonl", data.blob_id, blobs.size(data.blob_id))
     items = rows.suite_items(rows.sound_rows(file, blobs.read), split)
     # Bytes before rows: the items are published before any row names them.
     stored = blobs.put([rows.encode_items(items)])
-    digest = canonical.digest({"items": stored.sha256, "metric": metric, "decoding": complete})
+    digest = canonical.digest({"items": stored.sha256, "metric": metric, "decoding": decoding})
     with store.write(actor, Action.SUITE_FREEZE, ref.team) as tx:
         tx.within(ref.team)
         held, data_node = datasets.by_ref(
@@ -120,7 +125,7 @@ def freeze(
                 dataset_version_id=held.id,
                 split=split,
                 metric=metric,
-                decoding=complete,
+                decoding=decoding,
                 items=len(items),
                 blob_id=stored.sha256,
                 created_by=actor.account,
@@ -200,16 +205,14 @@ def finish(
     blobs: Blobs,
     actor: Actor,
     run_id: UUID,
-    attempt: int,
-    report: dict[str, Any],
-    key: str,
-    signature: str,
+    signed: SignedReport,
 ) -> None:
     """Close an eval run: the samples' own text decides, not the counts the trainer reports.
 
     Raises Refused (lease lost, wrong subject), Unverified (signature, or counts that the samples do
     not bear out).
     """
+    report = signed.report
     samples_sha256 = str(report.get("samples_sha256", ""))
     with store.read(actor) as session:
         run = table.run_by_id(session, run_id)
@@ -232,10 +235,8 @@ def finish(
         if run.state == "succeeded" and run.report == report:
             tx.audit(f"eval-run:{run.id}", repeated=True)
             return
-        training_runs.must_hold(tx.session, run, actor.account, attempt)
-        training_runs.must_have_signed(
-            tx.session, actor.account, key, report, "eval-report", signature, line.ref
-        )
+        training_runs.must_hold(tx.session, run, actor.account, signed.attempt)
+        training_runs.must_have_signed(tx.session, actor.account, signed, "eval-report", line.ref)
         said = (
             report.get("run"),
             report.get("attempt"),
@@ -243,7 +244,13 @@ def finish(
             report.get("subject_root"),
             report.get("base_root"),
         )
-        if said != (str(run.id), attempt, suite.digest, version.tensor_root, version.base_root):
+        if said != (
+            str(run.id),
+            signed.attempt,
+            suite.digest,
+            version.tensor_root,
+            version.base_root,
+        ):
             raise Refused(
                 "report-mismatch",
                 "The report is about another eval run, suite or subject.",
@@ -264,37 +271,36 @@ def finish(
                 f"{told.get('correct')} of {told.get('n')}.",
                 subject=f"eval-run:{run.id}",
             )
-        _close(tx, run, blobs, report, key, signature, suite.metric, right, len(items))
+        _close(tx, blobs, run, signed, Measured(suite.metric, right, len(items)))
 
 
-def _close(
-    tx: Tx,
-    run: EvalRun,
-    blobs: Blobs,
-    report: dict[str, Any],
-    key: str,
-    signature: str,
-    metric: str,
-    right: int,
-    n: int,
-) -> None:
-    samples = report["samples_sha256"]
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the samples show: how many of `items` answers are correct by the metric."""
+
+    metric: str
+    correct: int
+    items: int
+
+
+def _close(tx: Tx, blobs: Blobs, run: EvalRun, signed: SignedReport, measured: Measured) -> None:
+    samples = signed.report["samples_sha256"]
     versions.hold_blob(tx.session, blobs, samples, blobs.size(samples))
     run.state, run.finished_at = "succeeded", tx.now
-    run.report, run.report_key, run.report_signature = report, key, signature
+    run.report, run.report_key, run.report_signature = signed.report, signed.key, signed.signature
     run.samples_blob_id = samples
-    low, high = evals.wilson(right, n, 0.95)
+    low, high = evals.wilson(measured.correct, measured.items, 0.95)
     tx.add(
         EvalMetric(
             id=uuid4(),
             eval_run_id=run.id,
-            name=metric,
-            value=right / n,
-            n=n,
+            name=measured.metric,
+            value=measured.correct / measured.items,
+            n=measured.items,
             ci_low=low,
             ci_high=high,
             higher_is_better=True,
         )
     )
     tx.session.delete(tx.get(Lease, run.id))
-    tx.audit(f"eval-run:{run.id}", correct=right, n=n, samples=samples)
+    tx.audit(f"eval-run:{run.id}", correct=measured.correct, n=measured.items, samples=samples)

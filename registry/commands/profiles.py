@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -20,20 +21,22 @@ from registry.rules.versions import usable
 from registry.views.profiles import DefinedView
 
 
-def define(
-    store: Store,
-    blobs: Blobs,
-    actor: Actor,
-    ref: str,
-    parts: dict[str, Any],
-    served_base: str | None = None,
-) -> DefinedView:
+@dataclass(frozen=True, slots=True)
+class ProfileRequest:
+    """A way to serve the version `ref`; `served_base` replaces its base by a quantisation of it."""
+
+    ref: str
+    parts: dict[str, Any]
+    served_base: str | None = None
+
+
+def define(store: Store, blobs: Blobs, actor: Actor, request: ProfileRequest) -> DefinedView:
     """Freeze one way to serve a version; the same document again answers the profile that is there.
 
     Raises Invalid with every fault of the document or for a prompt that is no text, Refused with
     every rule of an engine that says no, Unverified when the system prompt's bytes are not here.
     """
-    asked = profiles.parse(parts)
+    asked = profiles.parse(request.parts)
     prompt: str | None = asked.parts["system_prompt"] and asked.parts["system_prompt"].removeprefix(
         "sha256:"
     )
@@ -43,7 +46,7 @@ def define(
     with store.write(actor, Action.PROFILE_DEFINE) as tx:
         # Locked whole: two equal definitions at once come one after the other, and the second finds
         # the first.
-        version, line, node = versions.by_ref(tx.session, ref, lock=True)
+        version, line, node = versions.by_ref(tx.session, request.ref, lock=True)
         tx.within(line.team)
         if version.state != "registered":
             raise Refused(
@@ -55,14 +58,14 @@ def define(
         base = None
         if version.base_version_id is not None:
             base = versions.by_id(tx.session, version.base_version_id, share=True)[0]
-        if served_base is not None:
-            other = versions.by_ref(tx.session, served_base, share=True)[0]
+        if request.served_base is not None:
+            other = versions.by_ref(tx.session, request.served_base, share=True)[0]
             if base is None or not (
                 other.id == base.id or table.verified_quantisation(tx.session, other.id, base.id)
             ):
                 raise Refused(
                     "unfit-base",
-                    f"{served_base} is neither the base of {node.ref} nor a verified "
+                    f"{request.served_base} is neither the base of {node.ref} nor a verified "
                     "quantisation of it.",
                     "Serve it on its own base.",
                     subject=node.ref,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -25,24 +26,44 @@ from registry.rules.versions import usable
 from registry.views.reviews import SubmittedView
 
 
-def submit(
-    store: Store, blobs: Blobs, actor: Actor, ref: str, environment: str, use_case: str, note: str
-) -> SubmittedView:
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A version offered for an environment and a use case, with a note to its reviewers."""
+
+    ref: str
+    environment: str
+    use_case: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignedVote:
+    """A decision with its reason, signed by the key of that id; `salt` is 16 bytes in hex."""
+
+    decision: dict[str, Any]
+    reason: str
+    salt: str
+    key: str
+    signature: str
+
+
+def submit(store: Store, blobs: Blobs, actor: Actor, submission: Submission) -> SubmittedView:
     """Open a review: gather the evidence, run the gate on it, freeze both. A failing gate opens it
     too, for all to see.
 
     Raises Refused when the version is not registered, Conflict when it is under review or approved
     already.
     """
-    check_environment(environment)
-    if not note.strip():
+    ref, note = submission.ref, submission.note.strip()
+    environment = check_environment(submission.environment)
+    if not note:
         raise Invalid("note-missing", "Say why this version should serve.")
     with store.read(actor) as session:
         version, line, node = versions.by_ref(session, ref)
         team = line.team
     store.check(actor, Action.REVIEW_SUBMIT, team)
     with store.read(actor) as session:
-        case = use_cases.by_name(session, use_case)
+        case = use_cases.by_name(session, submission.use_case)
         version, line, node = versions.by_ref(session, ref)
         policy = policies.current(session, environment)
         gathered = evidence.gather(session, blobs, version, policy, case)
@@ -68,7 +89,7 @@ def submit(
                 evidence=gathered,
                 evidence_root=canonical.digest(gathered),
                 verdict=as_document(verdict),
-                note_commitment=accounts.seal(tx.session, "note", note.strip()),
+                note_commitment=accounts.seal(tx.session, "note", note),
                 submitted_by=actor.account,
                 state="open",
                 opened_at=tx.now,
@@ -100,21 +121,18 @@ def vote(
     store: Store,
     actor: Actor,
     number: int,
-    decision: dict[str, Any],
-    reason: str,
-    salt: str,
-    key: str,
-    signature: str,
+    signed: SignedVote,
 ) -> str:
     """Cast a signed vote and, when it completes the quorum, approve; the review's state afterwards.
 
     Raises Refused (self-approval, gate, closed review), Unverified (signature), Forbidden (no
     reviewer).
     """
+    decision = signed.decision
     verdict = rules.check_verdict(str(decision.get("verdict", "")))
-    text = rules.check_reason(reason)
+    text = rules.check_reason(signed.reason)
     try:
-        salted = bytes.fromhex(salt)
+        salted = bytes.fromhex(signed.salt)
     except ValueError:
         salted = b""
     if len(salted) != 16:
@@ -165,7 +183,7 @@ def vote(
                 "approve it.",
                 subject=f"review:{number}",
             )
-        _verify(tx, actor.account, decision, key, signature, number)
+        _verify(tx, actor.account, signed, number)
         tx.add(
             Vote(
                 id=uuid4(),
@@ -176,8 +194,8 @@ def vote(
                 reason_commitment=accounts.seal(tx.session, "reason", text, salted),
                 decision=decision,
                 decision_digest=canonical.digest(decision),
-                signature=signature,
-                key_id=key,
+                signature=signed.signature,
+                key_id=signed.key,
                 at=tx.now,
             )
         )
@@ -217,23 +235,21 @@ def _team(actor: Actor, roles: tuple[str, ...]) -> str | None:
     )
 
 
-def _verify(
-    tx: Tx, account: UUID, decision: dict[str, Any], key: str, signature: str, number: int
-) -> None:
+def _verify(tx: Tx, account: UUID, signed: SignedVote, number: int) -> None:
     if tx.get(Account, account).kind != "person":
         raise Refused(
             "service-vote",
             "Only people decide; this is a service account.",
             subject=f"review:{number}",
         )
-    signer = tx.session.get(SigningKey, key)
+    signer = tx.session.get(SigningKey, signed.key)
     if signer is None or signer.account_id != account or signer.revoked_at is not None:
         raise Unverified(
             "key-unknown",
-            f"The key {key[:16]} is not an enrolled key of yours.",
+            f"The key {signed.key[:16]} is not an enrolled key of yours.",
             subject=f"review:{number}",
         )
-    if not keys.verify_document(signer.public_key, decision, "decision", signature):
+    if not keys.verify_document(signer.public_key, signed.decision, "decision", signed.signature):
         raise Unverified(
             "bad-signature",
             "The signature is not over this decision by that key.",

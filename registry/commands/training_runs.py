@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -9,6 +10,7 @@ from registry.db import datasets, training_runs, versions
 from registry.db.lines import open_line
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease, TrainingRun
+from registry.db.training_runs import SignedReport as SignedReport
 from registry.db.versions import Line
 from registry.documents import canonical
 from registry.errors import Invalid, Refused
@@ -19,27 +21,33 @@ from registry.rules.refs import parse_line
 from registry.rules.versions import usable
 
 
-def queue(
-    store: Store,
-    actor: Actor,
-    adapter: str,
-    base: str,
-    dataset: str,
-    recipe: dict[str, Any],
-    domain: str | None,
-    meta: dict[str, Any],
-) -> UUID:
+@dataclass(frozen=True, slots=True)
+class TrainingRequest:
+    """A recipe to run for an adapter, on a base and a data set.
+
+    `meta` and `domain` go into the metadata of every version that the run registers.
+    """
+
+    adapter: str
+    base: str
+    dataset: str
+    recipe: dict[str, Any]
+    domain: str | None
+    meta: dict[str, Any]
+
+
+def queue(store: Store, actor: Actor, request: TrainingRequest) -> UUID:
     """Queue a recipe on a registered base and data set for an adapter, which is made if it is new.
 
     Raises Invalid for a bad recipe, Refused when base or data set is not registered.
     """
+    adapter, base, dataset = request.adapter, request.base, request.dataset
     ref = parse_line(adapter)
     assert ref.team is not None
-    checked = recipes.parse(recipe)
-    frozen = checked.as_dict()
+    recipe = recipes.parse(request.recipe).as_dict()
     with store.write(actor, Action.TRAINING_QUEUE, ref.team) as tx:
         tx.within(ref.team)
-        line = open_line(tx, ref, "adapter", domain)
+        line = open_line(tx, ref, "adapter", request.domain)
         if line.domain is None:
             raise Invalid(
                 "domain-missing",
@@ -66,9 +74,9 @@ def queue(
                 line_id=line.id,
                 base_version_id=base_version.id,
                 dataset_version_id=data.id,
-                recipe=frozen,
-                recipe_digest=canonical.digest(frozen),
-                meta={**meta, **({"domain": line.domain} if line.domain else {})},
+                recipe=recipe,
+                recipe_digest=canonical.digest(recipe),
+                meta={**request.meta, **({"domain": line.domain} if line.domain else {})},
                 state="queued",
                 attempt=0,
                 requested_by=actor.account,
@@ -78,28 +86,21 @@ def queue(
         tx.audit(
             f"training-run:{run.id}",
             adapter=adapter,
-            base=str(base),
-            dataset=str(dataset),
+            base=base,
+            dataset=dataset,
             recipe=run.recipe_digest,
         )
         return run.id
 
 
-def finish(
-    store: Store,
-    actor: Actor,
-    run_id: UUID,
-    attempt: int,
-    report: dict[str, Any],
-    key: str,
-    signature: str,
-) -> None:
+def finish(store: Store, actor: Actor, run_id: UUID, signed: SignedReport) -> None:
     """Close a training run with its report, signed by the trainer's own enrolled key; the same
     report twice is once.
 
     Raises Refused when the lease is lost or an output is missing, Unverified when the signature is
     not the trainer's.
     """
+    report = signed.report
     with store.write(actor, Action.TRAINING_FINISH) as tx:
         run = training_runs.by_id(tx.session, run_id, lock=True)
         line = tx.get(Line, run.line_id)
@@ -107,13 +108,13 @@ def finish(
         if run.state == "succeeded" and run.report == report:
             tx.audit(f"training-run:{run.id}", repeated=True)
             return
-        training_runs.must_hold(tx.session, run, actor.account, attempt)
+        training_runs.must_hold(tx.session, run, actor.account, signed.attempt)
         training_runs.must_have_signed(
-            tx.session, actor.account, key, report, "training-report", signature, line.ref
+            tx.session, actor.account, signed, "training-report", line.ref
         )
-        _check_report(tx, run, attempt, report)
+        _check_report(tx, run, signed.attempt, report)
         run.state, run.finished_at = "succeeded", tx.now
-        run.report, run.report_key, run.report_signature = report, key, signature
+        run.report, run.report_key, run.report_signature = report, signed.key, signed.signature
         tx.session.delete(tx.get(Lease, run.id))
         tx.audit(
             f"training-run:{run.id}",

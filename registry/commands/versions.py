@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from registry.artifacts.bundles import judge
@@ -37,6 +37,15 @@ from registry.rules.refs import Ref, parse_line
 from registry.views.versions import AddedView, FindingView
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A draft with what it depends on and what judging found in its bytes."""
+
+    draft: Draft
+    parents: Parents
+    inspected: Inspected
+
+
 def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedView:
     """Give a sound, complete bundle its number; an incomplete one stays a draft; the same bytes are
     found again.
@@ -57,7 +66,7 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
     try:
         with store.write(actor, Action.VERSION_REGISTER, ref.team) as tx:
             tx.within(ref.team)
-            return _entered(tx, blobs, ref, draft, parents, inspected)
+            return _entered(tx, blobs, Judged(draft, parents, inspected))
     except Conflict as conflict:
         # Somebody was faster, and perhaps with the very same bytes.
         if conflict.kind not in ("name-taken", "try-again"):
@@ -122,10 +131,10 @@ def _judged(
     return inspected
 
 
-def _entered(
-    tx: Tx, blobs: Blobs, ref: Ref, draft: Draft, parents: Parents, inspected: Inspected
-) -> AddedView:
+def _entered(tx: Tx, blobs: Blobs, judged: Judged) -> AddedView:
     """Write the version, with its number where nothing is missing; or find that it is there."""
+    draft, parents, inspected = judged.draft, judged.parents, judged.inspected
+    ref = parse_line(draft.name)
     if named := inspected.named_base:
         roots = versions.roots_named(tx.session, named.name, named.revision)
         inspected.defects.extend(named.defects(roots))
@@ -138,7 +147,7 @@ def _entered(
         tx.unchanged(same.ref)
         return same
     line = open_line(tx, ref, draft.kind, parents.meta.get("domain"))
-    version, node = _draft(tx, blobs, line, draft, parents, inspected)
+    version, node = _draft(tx, blobs, line, judged)
     if inspected.rewritten is not None:
         # Made for the actor, of what they sent.
         rewritten = canonical.sha256_hex(inspected.rewritten)
@@ -198,19 +207,13 @@ def _sent_digest(draft: Draft) -> str:
     return canonical.digest(judge.manifest_of(draft.files))
 
 
-def _draft(
-    tx: Tx,
-    blobs: Blobs,
-    line: Line,
-    draft: Draft,
-    parents: Parents,
-    inspected: Inspected,
-) -> tuple[Version, Node]:
+def _draft(tx: Tx, blobs: Blobs, line: Line, judged: Judged) -> tuple[Version, Node]:
     """The draft row with its files, new or taken up again with what it lacked.
 
     A draft that was bound to another base, or to none, is found by what its manifest would be
     without any.
     """
+    draft, parents, inspected = judged.draft, judged.parents, judged.inspected
     base = parents.base
     try:
         version, node = _taken_up(tx, line, inspected, _sent_digest(draft))

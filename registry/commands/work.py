@@ -5,6 +5,7 @@ queue.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -57,9 +58,16 @@ def lease(store: Store, actor: Actor, worker: str, seconds: int) -> tuple[UUID, 
         return run.id, run.attempt
 
 
-def beat(
-    store: Store, actor: Actor, run_id: UUID, attempt: int, progress: dict[str, Any], seconds: int
-) -> bool:
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A worker's progress in one attempt, with the seconds by which to extend its lease."""
+
+    attempt: int
+    progress: dict[str, Any]
+    seconds: int
+
+
+def beat(store: Store, actor: Actor, run_id: UUID, heartbeat: Heartbeat) -> bool:
     """Prolong the caller's lease and note how far he is; True when the work was called off
     meanwhile.
 
@@ -67,12 +75,12 @@ def beat(
     """
     with store.upkeep("heartbeat") as session:
         held = session.get(Lease, run_id, with_for_update=True)
-        if held is None or (held.account_id, held.attempt) != (actor.account, attempt):
+        if held is None or (held.account_id, held.attempt) != (actor.account, heartbeat.attempt):
             raise Conflict(
                 "lease-lost", "This work is not leased to you any more.", "Stop this attempt."
             )
-        held.expires_at = table.clock(session) + timedelta(seconds=seconds)
-        held.progress = progress
+        held.expires_at = table.clock(session) + timedelta(seconds=heartbeat.seconds)
+        held.progress = heartbeat.progress
         return table.state_of(session, held) == "cancelled"
 
 

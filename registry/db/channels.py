@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - only names and states of our own are put into SQL; every value is a parameter
 """The situation of a channel, read for the rules that say what may be done to it."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Deprecations: which version or data set version should not be newly used, who said so, and why."""
+"""Deprecations: what should not be newly used, who deprecated it, and why."""
 
 from __future__ import annotations
 

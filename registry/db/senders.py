@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - only names and states of our own are put into SQL; every value is a parameter
 """Who has sent which bytes, and whose they are to name: a digest alone is no key to bytes.
 
 A row may name bytes when the actor has sent these very bytes, whole, or may read them already, so

@@ -11,6 +11,7 @@ import base64
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID, uuid4
@@ -246,17 +247,8 @@ class Store:
                     )
                 subject = tx.subject
                 if tx.changed:
-                    _record(
-                        session,
-                        actor,
-                        action.value,
-                        tx.subject,
-                        tx.team,
-                        "done",
-                        tx.facts,
-                        tx.touched,
-                        now,
-                    )
+                    entry = _Entry(action, subject, tx.team, "done", tx.facts, tx.touched)
+                    _record(session, actor, now, entry)
                 # Deferred triggers speak now, as ordinary errors, and not out of COMMIT.
                 session.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
             outcome = "done"
@@ -294,7 +286,7 @@ class Store:
         ):
             now = session.execute(select(func.clock_timestamp())).scalar_one()
             subject = str(refusal.facts.get("subject", ""))
-            _record(session, actor, action.value, subject, team, "refused", facts, {}, now)
+            _record(session, actor, now, _Entry(action, subject, team, "refused", facts))
         raise refusal
 
     @contextmanager
@@ -328,19 +320,22 @@ def _watch(session: Session, tx: Tx) -> None:
             tx.touched[(gone.__tablename__, str(gone.id))] = None
 
 
-def _record(
-    session: Session,
-    actor: Actor,
-    action: str,
-    subject: str,
-    team: str | None,
-    outcome: str,
-    facts: dict[str, Any],
-    touched: dict[tuple[str, str], Table | None],
-    now: datetime,
-) -> None:
-    """Write the event and which rows it names in the transaction it tells of; a trigger puts it
-    into the outbox.
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What one act did: `touched` holds the rows it wrote, by table and key; None: deleted."""
+
+    action: Action
+    subject: str
+    team: str | None
+    outcome: str
+    facts: dict[str, Any]
+    touched: dict[tuple[str, str], Table | None] = field(default_factory=dict)
+
+
+def _record(session: Session, actor: Actor, now: datetime, entry: _Entry) -> None:
+    """Write the event and the rows it names, in the transaction that it describes.
+
+    A trigger puts the event into the outbox.
     """
     event_id = uuid4()
     rows = [
@@ -350,21 +345,21 @@ def _record(
             "op": "put" if row is not None else "delete",
             "row": None if row is None else image(row),
         }
-        for (table, key), row in sorted(touched.items(), key=lambda item: item[0])
+        for (table, key), row in sorted(entry.touched.items(), key=lambda item: item[0])
     ]
-    entry = canonical.encode(
+    encoded = canonical.encode(
         {
             "v": 1,
             "id": str(event_id),
             "at": utc(now),
             "actor": plain(actor.account),
             "via": actor.via,
-            "action": action,
-            "subject": subject,
-            "team": team,
-            "outcome": outcome,
+            "action": entry.action.value,
+            "subject": entry.subject,
+            "team": entry.team,
+            "outcome": entry.outcome,
             "request": actor.request_id,
-            "facts": {key: plain(value) for key, value in facts.items()},
+            "facts": {key: plain(value) for key, value in entry.facts.items()},
             "rows": rows,
         }
     )
@@ -373,18 +368,18 @@ def _record(
             id=event_id,
             at=now,
             actor_id=actor.account,
-            action=action,
-            subject=subject,
-            team=team,
-            outcome=outcome,
-            entry=entry,
+            action=entry.action.value,
+            subject=entry.subject,
+            team=entry.team,
+            outcome=entry.outcome,
+            entry=encoded,
         )
     )
-    if touched:
+    if entry.touched:
         session.execute(
             upsert(EventRow).on_conflict_do_nothing(),
             [
                 {"table_name": table, "row_key": key, "event_id": event_id}
-                for table, key in sorted(touched)
+                for table, key in sorted(entry.touched)
             ],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -108,22 +109,26 @@ def must_hold(session: Session, run: Any, account: UUID | None, attempt: int) ->
     return lease
 
 
+@dataclass(frozen=True, slots=True)
+class SignedReport:
+    """A trainer's report on one attempt at a run, signed by the key of that id."""
+
+    attempt: int
+    report: dict[str, Any]
+    key: str
+    signature: str
+
+
 def must_have_signed(
-    session: Session,
-    account: UUID | None,
-    key: str,
-    report: dict[str, Any],
-    context: Context,
-    signature: str,
-    subject: str,
+    session: Session, account: UUID | None, signed: SignedReport, context: Context, subject: str
 ) -> None:
     """Unverified unless an enrolled, unrevoked key of this account signed exactly this report."""
-    signer = session.get(SigningKey, key)
+    signer = session.get(SigningKey, signed.key)
     if (
         signer is None
         or signer.account_id != account
         or signer.revoked_at is not None
-        or not keys.verify_document(signer.public_key, report, context, signature)
+        or not keys.verify_document(signer.public_key, signed.report, context, signed.signature)
     ):
         raise Unverified(
             "bad-signature",

@@ -177,7 +177,9 @@ def canary(
         "canary",
         reason,
         lambda why: commands.start(
-            here.store, here.actor, ref, environment, channel, basis_points(percent), why
+            here.store,
+            here.actor,
+            commands.Canary(ref, environment, channel, basis_points(percent), why),
         ),
         ref=ref,
         percent=percent,
@@ -205,7 +207,10 @@ def promote(
         "promoted",
         reason,
         lambda why: commands.promote(
-            here.store, here.actor, ref or f"{team}/{name}", environment, channel, why
+            here.store,
+            here.actor,
+            commands.Place(ref or f"{team}/{name}", environment, channel),
+            why,
         ),
         again=ref,
     )
@@ -231,6 +236,6 @@ def roll_back(
         "rolled-back",
         reason,
         lambda why: commands.roll_back(
-            here.store, here.actor, f"{team}/{name}", environment, channel, why
+            here.store, here.actor, commands.Place(f"{team}/{name}", environment, channel), why
         ),
     )

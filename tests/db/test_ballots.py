@@ -119,7 +119,10 @@ def test_whoever_registered_it_does_not_vote(
     )
     added = register(store, blobs, maker.actor, draft)
     opened = reviews.submit(
-        store, blobs, world.engineer.actor, added.ref, "production", world.use_case, "please"
+        store,
+        blobs,
+        world.engineer.actor,
+        reviews.Submission(added.ref, "production", world.use_case, "please"),
     )
     own = Rows(world)
     review = own.find(

@@ -35,8 +35,8 @@ def world(store: Store, blobs: Blobs) -> World:
     engineer, name = made.engineer.actor, f"{made.team}/adapter"
     old = approved(made)
     for channel in (None, "beside"):
-        rollouts.start(store, engineer, old, "production", channel, 500, "")
-        rollouts.promote(store, engineer, name, "production", channel, "")
+        rollouts.start(store, engineer, rollouts.Canary(old, "production", channel, 500, ""))
+        rollouts.promote(store, engineer, rollouts.Place(name, "production", channel), "")
     deprecations.deprecate(store, engineer, old, "The next one is better.")
     return made
 

@@ -388,9 +388,12 @@ def test_the_dates_are_those_of_the_rule(store: Store, blobs: Blobs, kept: World
     for one in classes:
         retention.define(store, admin, one, "for a test")
     served, never = kept.versions[-1], add(kept, 906, "dated")
-    rollouts.start(store, kept.engineer.actor, served, "production", None, 500, "")
+    rollouts.start(store, kept.engineer.actor, rollouts.Canary(served, "production", None, 500, ""))
     rollouts.roll_back(
-        store, kept.engineer.actor, f"{kept.team}/adapter", "production", None, "enough"
+        store,
+        kept.engineer.actor,
+        rollouts.Place(f"{kept.team}/adapter", "production", None),
+        "enough",
     )
     for one in classes:
         for name in ("adapter", "dated"):

@@ -25,7 +25,9 @@ def define(
     store: TheStore, blobs: TheBlobs, caller: Caller, body: NewProfile, response: Response
 ) -> DefinedView:
     """Freeze one way to serve a version."""
-    made = commands.define(store, blobs, caller, body.ref, body.profile, body.served_base)
+    made = commands.define(
+        store, blobs, caller, commands.ProfileRequest(body.ref, body.profile, body.served_base)
+    )
     response.status_code = 200 if made.status == "found" else 201
     return made
 

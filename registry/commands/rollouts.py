@@ -1,8 +1,7 @@
-"""Deliver: start a canary, promote it, roll back. Each appends one route generation under the
-channel's lock.
+"""Start a canary, promote it, or roll back.
 
-What is possible on a channel is decided in `rules/channels`, on what is read once its rows are
-locked.
+Each command appends one route generation under the lock of its channel. `rules/channels` decides
+what is possible on a channel, from what is read once the rows are locked.
 """
 
 from __future__ import annotations
@@ -54,10 +53,10 @@ class Place:
 
 
 def start(store: Store, actor: Actor, canary: Canary) -> RouteView:
-    """Give an approved version a share of a channel's traffic; the rest stays where it is, at first
-    with the base.
+    """Give an approved version a share of a channel's traffic.
 
-    Raises as `check_canary`; Unverified for a vote that does not verify, Invalid (share, names).
+    The rest of the traffic stays where it is: on a new channel, with the base. Raises as
+    `check_canary` does, Unverified for a vote that does not verify, Invalid (share, names).
     """
     check_share(canary.share_bp)
     with store.write(actor, Action.ROLLOUT_START) as tx:
@@ -94,10 +93,11 @@ def start(store: Store, actor: Actor, canary: Canary) -> RouteView:
 
 
 def promote(store: Store, actor: Actor, place: Place, reason: str) -> RouteView:
-    """Give the active canary all traffic; without one, put back the version the last rollback took
-    off, or one that is named and succeeded here before.
+    """Give the active canary all traffic.
 
-    Raises as `to_promote`; Unverified for a vote that does not verify.
+    Without a canary, put back the version that the last rollback took off, or the named version if
+    it succeeded on this channel before. Raises as `to_promote` does, Unverified for a vote that
+    does not verify.
     """
     ref = parse_ref(place.name)
     with store.write(actor, Action.ROLLOUT_PROMOTE) as tx:
@@ -112,7 +112,7 @@ def promote(store: Store, actor: Actor, place: Place, reason: str) -> RouteView:
         now = channels.situation(tx.session, channel.id)
         version_id = now.ids[to_promote(now.channel, named)]
         live = _lock(tx, version_id, channel.environment)
-        # Once more, now that its rows are locked: a recall may have come between.
+        # Once more, now that the rows are locked: a recall may have committed in between.
         now = channels.situation(tx.session, channel.id)
         subject = to_promote(now.channel, named)
         review = _verified(tx, live, subject)
@@ -129,12 +129,12 @@ def promote(store: Store, actor: Actor, place: Place, reason: str) -> RouteView:
 
 
 def roll_back(store: Store, actor: Actor, place: Place, reason: str) -> RouteView:
-    """Take traffic off the candidate, or off the stable version, at once: to the last good stable,
-    else to the base.
+    """Take all traffic off the candidate or, without one, off the stable version.
 
-    It never asks the candidate, the telemetry or the object store. Raises as `rollback_target`.
+    It goes to the last good stable version, else to the base. A rollback depends neither on the
+    candidate nor on telemetry or the object store. Raises as `rollback_target` does.
     """
-    why = check_reason(reason)
+    text = check_reason(reason)
     with store.write(actor, Action.CHANNEL_ROLL_BACK) as tx:
         line = versions.line(tx.session, parse_line(place.name))
         tx.within(line.team)
@@ -144,7 +144,7 @@ def roll_back(store: Store, actor: Actor, place: Place, reason: str) -> RouteVie
         rollout = rollouts.active_rollout(tx.session, channel.id)
         if rollout is not None:
             rollout.end(State.ROLLED_BACK, tx.moment())
-        sealed = accounts.seal(tx.session, "reason", why)
+        sealed = accounts.seal(tx.session, "reason", text)
         route = Route("rollback", target, rollout.id if rollout else None, tx.actor.account, sealed)
         return _done(tx, line, channel, route, rollout)
 
@@ -157,14 +157,14 @@ def _existing(tx: Tx, line: Line, place: Place) -> Channel:
 
 
 def _named(tx: Tx, ref: Ref) -> str | None:
-    """The full ref of the version that is named by number or digest; None for a line or channel."""
+    """The full reference of a version named by number or digest; None for a line or channel."""
     if not (ref.number or ref.digest):
         return None
     return versions.by_ref(tx.session, ref)[2].ref
 
 
 def _lock(tx: Tx, version_id: UUID, environment: str) -> Review | None:
-    """Hold a version and its live review against a recall until the commit, and return the review.
+    """Lock a version and its live review against a recall until the commit; return the review.
 
     Raises NotFound `deleted`.
     """
@@ -175,8 +175,9 @@ def _lock(tx: Tx, version_id: UUID, environment: str) -> Review | None:
 
 
 def _verified(tx: Tx, review: Review | None, ref: str) -> Review:
-    """The approval that the rule has found, its votes verified again: a signature nobody checks at
-    the door protects nobody.
+    """The approval that the rule relied on, after verifying its votes again.
+
+    A signature protects only if it is checked where it counts: before traffic moves.
     """
     assert review is not None
     for vote in reviews.votes_of(tx.session, review.id):
@@ -185,7 +186,7 @@ def _verified(tx: Tx, review: Review | None, ref: str) -> Review:
             raise Unverified(
                 "bad-signature",
                 f"A vote of review {review.number} does not verify any more.",
-                "Stop, and run countersign audit verify and countersign doctor.",
+                "Do not deliver this version; run countersign audit verify and countersign doctor.",
                 subject=ref,
             )
         if vote.decision.get("evidence_root") != review.evidence_root:
@@ -198,7 +199,7 @@ def _verified(tx: Tx, review: Review | None, ref: str) -> Review:
 
 
 def _opened(tx: Tx, line: Line, review: Review, base: UUID | None, name: str) -> Channel:
-    """A channel at its first canary, for the use case its version was approved for."""
+    """Open a channel at its first canary, for the use case its version was approved for."""
     return tx.add(
         Channel(
             id=uuid4(),
@@ -213,7 +214,7 @@ def _opened(tx: Tx, line: Line, review: Review, base: UUID | None, name: str) ->
 
 
 def _begin(tx: Tx, channel: Channel, review: Review, target: UUID | None) -> Rollout:
-    """A rollout of the approved version, as a canary that has no share yet."""
+    """Begin a rollout of the approved version, as a canary that has no share yet."""
     rollout = tx.add(
         Rollout(
             id=uuid4(),

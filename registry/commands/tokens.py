@@ -1,4 +1,4 @@
-"""Mint and revoke bearer tokens."""
+"""Create and revoke bearer tokens."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class TokenRequest:
 
 
 def create(store: Store, actor: Actor, request: TokenRequest) -> TokenView:
-    """A token for roles its account holds; the secret is in the answer and nowhere else, ever.
+    """Create a token for roles that its account holds; only this answer ever contains the secret.
 
-    A gateway's may be bound to one environment: it then pulls nothing that is not approved or
-    serving there.
+    A gateway's token may be bound to one environment: it then pulls only what is approved or serves
+    there. Raises NotFound for an unknown account, Refused `role-not-held`, Invalid.
     """
     account, team, environment = request.account, request.team, request.environment
     roles = parse_roles(request.roles)
@@ -39,8 +39,8 @@ def create(store: Store, actor: Actor, request: TokenRequest) -> TokenView:
     token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     with store.write(actor, Action.TOKEN_CREATE) as tx:
         owner = accounts.by_name(tx.session, account)
-        held = {(grant.role, grant.team) for grant in accounts.grants_of(tx.session, owner.id)}
-        missing = [role.value for role in roles if (role.value, team) not in held]
+        granted = {(grant.role, grant.team) for grant in accounts.grants_of(tx.session, owner.id)}
+        missing = [role.value for role in roles if (role.value, team) not in granted]
         if missing:
             raise Refused(
                 "role-not-held",
@@ -79,7 +79,7 @@ def create(store: Store, actor: Actor, request: TokenRequest) -> TokenView:
 
 
 def revoke(store: Store, actor: Actor, token_id: str) -> None:
-    """End a token now; a revoked token is unknown from the next request on."""
+    """Revoke a token; from the next request on it is unknown."""
     with store.write(actor, Action.TOKEN_REVOKE) as tx:
         token = tx.get(Token, token_id, lock=True)
         if token.revoked_at is None:

@@ -55,8 +55,8 @@ OF_NO_TEAM = {
     "rollouts.channel": "by the line, which is loaded already",
     "rollouts.find_channel": "the same",
     "tombstones.refusal": "words about a thing that is loaded already",
-    "versions.bear": "renames a node that is loaded already",
-    "versions.must_stand": "about a run that is loaded already",
+    "versions.name_node": "renames a node that is loaded already",
+    "versions.must_keep_outputs": "about a run that is loaded already",
     "versions.of_training_run": "the same",
 }
 

@@ -158,7 +158,7 @@ def test_a_quantisation_falls_with_what_it_came_from(store: Store, blobs: Blobs,
             "an adapter",
             "select %(new)s, c.id, c.seq, p.id, p.seq, 'quantised_from', 'claimed', now() "
             "from node c, node p where c.ref = %(adapter)s and p.ref = %(base)s",
-            "no quantisation",
+            "cannot be a quantisation",
         ),
     ],
 )

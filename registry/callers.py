@@ -23,7 +23,7 @@ UNKNOWN = (
 
 def _actor(found: table.Caller, via: str, request_id: str) -> Actor:
     """The grants of a token are those it was minted for and its account still holds."""
-    held = {(role, team) for role, team in found.held}
+    held = {(role, team) for role, team in found.grants}
     grants = frozenset(
         Grant(Role(scope["role"]), scope["team"], scope.get("environment"))
         for scope in found.token.scopes

@@ -15,7 +15,7 @@ from registry.db import blobs as bytes_table
 from registry.db import quotas as quota_table
 from registry.db import retention as table
 from registry.db import subjects, tombstones
-from registry.db.accounts import names, told
+from registry.db.accounts import names, personal_texts
 from registry.db.datasets import Dataset
 from registry.db.retention import LegalHold, RetentionClass
 from registry.db.store import Store
@@ -48,7 +48,7 @@ def classes(store: Store, actor: Actor) -> list[ClassView]:
     """Every retention class, the shortest first."""
     with store.read(actor) as session:
         rows = table.classes(session)
-        said = told(session, {row.reason_commitment for row in rows})
+        said = personal_texts(session, {row.reason_commitment for row in rows})
         called = names(session, {row.defined_by for row in rows})
         return [_class(row, called, said) for row in rows]
 
@@ -104,7 +104,7 @@ def holds(
             )
         found = session.execute(statement).all()
         rows = found[:limit]
-        said = told(
+        said = personal_texts(
             session,
             {
                 one
@@ -238,7 +238,7 @@ def due(store: Store, actor: Actor, cursor: str | None = None, limit: int = 50) 
 
 
 def _tombstone(session: Session, ref: str, stone: Tombstone) -> TombstoneView:
-    said = told(session, {stone.reason_commitment})
+    said = personal_texts(session, {stone.reason_commitment})
     return TombstoneView(
         ref,
         stone.how,

@@ -169,7 +169,10 @@ def decide(
         return _show(here, number, 422, problems=problems, **typed)
     try:
         commands.vote(
-            here.store, here.actor, number, _decision(decision), reason, salt, key, signature
+            here.store,
+            here.actor,
+            number,
+            commands.SignedVote(_decision(decision), reason, salt, key, signature),
         )
     except NotFound:
         raise

@@ -34,7 +34,11 @@ MB = 1 << 20
 @pytest.fixture(scope="module")
 def token(database: str, store: Store) -> str:
     person = a_person(store, "engineer", team="killed")
-    return str(tokens.create(store, SYSTEM, person.actor.name, ["engineer"], "killed", 1).token)
+    return str(
+        tokens.create(
+            store, SYSTEM, tokens.TokenRequest(person.actor.name, ["engineer"], "killed", 1)
+        ).token
+    )
 
 
 @pytest.fixture(scope="module")

@@ -182,7 +182,9 @@ def run() -> None:
             app = create_app(settings)
             stores.append(app.state.store)
             accounts.create(app.state.store, SYSTEM, "bench", ["auditor"], None)
-            token = tokens.create(app.state.store, SYSTEM, "bench", ["auditor"], None, 1).token
+            token = tokens.create(
+                app.state.store, SYSTEM, tokens.TokenRequest("bench", ["auditor"], None, 1)
+            ).token
             served = Served(app)
             stack.callback(app.state.store.engine.dispose)
             stack.callback(served.stop)

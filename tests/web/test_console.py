@@ -271,7 +271,7 @@ def test_a_profile_is_shown_whole_and_held_beside_another(
             "system_prompt": f"sha256:{prompt.sha256}",
             "decoding": {"temperature": 0},
         }
-        profiles.define(console.store, console.blobs, engineer, ref, parts)
+        profiles.define(console.store, console.blobs, engineer, profiles.ProfileRequest(ref, parts))
     watched = open_page()
     page = watched.page
     page.goto(f"/adapters/{world.team}/adapter/v/2")

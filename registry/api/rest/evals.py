@@ -21,7 +21,12 @@ router = APIRouter(tags=["evals"])
 def freeze(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewSuite) -> SuiteView:
     """Freeze a data set's split as an eval suite version."""
     suite = commands.freeze(
-        store, blobs, caller, body.name, body.dataset, body.split, body.metric, body.decoding or {}
+        store,
+        blobs,
+        caller,
+        commands.SuiteRequest(
+            body.name, body.dataset, body.split, body.metric, body.decoding or {}
+        ),
     )
     return next(each for each in queries.suites(store, caller) if each.id == suite)
 

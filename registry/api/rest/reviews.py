@@ -18,7 +18,10 @@ router = APIRouter(tags=["reviews"])
 def submit(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewReview) -> SubmittedView:
     """Submit a version for review in an environment."""
     return commands.submit(
-        store, blobs, caller, body.ref, body.environment, body.use_case, body.note
+        store,
+        blobs,
+        caller,
+        commands.Submission(body.ref, body.environment, body.use_case, body.note),
     )
 
 
@@ -50,7 +53,10 @@ def draft(store: TheStore, caller: Caller, number: Number) -> DecisionDraft:
 def vote(store: TheStore, caller: Caller, number: Number, body: NewVote) -> ReviewView:
     """Cast a signed vote."""
     commands.vote(
-        store, caller, number, body.decision, body.reason, body.salt, body.key, body.signature
+        store,
+        caller,
+        number,
+        commands.SignedVote(body.decision, body.reason, body.salt, body.key, body.signature),
     )
     return queries.review(store, caller, number)
 

@@ -26,7 +26,7 @@ from registry.artifacts.datasets.samples import expected_answers, read_samples
 from registry.artifacts.tokenizers.chat_templates import Judge
 from registry.artifacts.weights.local_files import read_files
 from registry.artifacts.weights.tensors import File, Read
-from registry.client import Countersign
+from registry.client import Countersign, NewVersion
 from registry.client.blobs import hash_file
 from registry.client.versions import bundle_files
 from registry.documents import canonical
@@ -284,12 +284,14 @@ class Worker:
                 lambda packed=packed, step=step: self._registry.add(  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
                     "adapter",
                     packed,
-                    work.adapter,
-                    base=work.base.ref,
-                    meta={"base_root": work.base.root},
-                    training_run=lease.work.id,
-                    attempt=lease.work.attempt,
-                    step=step,
+                    NewVersion(
+                        work.adapter,
+                        base=work.base.ref,
+                        meta={"base_root": work.base.root},
+                        training_run=lease.work.id,
+                        attempt=lease.work.attempt,
+                        step=step,
+                    ),
                 )
             )
             if added.status == "draft":

@@ -81,8 +81,10 @@ def attach(
         quantised_of: str | None = None,
     ) -> None:
         from registry.cli.progress import bar
+        from registry.client import NewVersion, Origin
 
-        known = document(meta)
+        origin = Origin(source, leave_out, without_code, mlflow)
+        new = NewVersion(name, base_ref, domain, document(meta), quantised_of)
         with ExitStack() as stack:
 
             def chosen(found: Source) -> Progress:
@@ -96,15 +98,8 @@ def attach(
             stack.enter_context(refusal_as_document(as_json))
             imported = registry.import_bundle(
                 kind,
-                source,
-                name,
-                base=base_ref,
-                domain=domain,
-                meta=known,
-                leave_out=leave_out,
-                mlflow=mlflow,
-                quantised_of=quantised_of,
-                without_code=without_code,
+                origin,
+                new,
                 on_chosen=chosen,
                 on_fetch=lambda size: bar(f"Fetching {source}", size, as_json),
             )

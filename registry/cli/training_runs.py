@@ -47,8 +47,11 @@ def train(
     Example:
       countersign train --adapter acme/claims --base acme/tiny@v1 --data acme/rows@v1 --recipe a.yml
     """
+    from registry.client import NewTrainingRun
+
+    new = NewTrainingRun(adapter, base, data, document(recipe), domain, document(meta))
     with connect() as registry:
-        queued = registry.train(adapter, base, data, document(recipe), domain, document(meta))
+        queued = registry.train(new)
         if following:
             queued = follow(f"Training {adapter}", lambda: registry.training_run(queued.id))
     _show(queued, as_json)

@@ -54,25 +54,17 @@ def _group(kind: Literal["base", "adapter", "checkpoint"], title: str, example: 
         quantised_of: str | None = None,
     ) -> None:
         from registry.cli.progress import bar
+        from registry.client import NewVersion
         from registry.client.versions import bundle_files
 
-        known = document(meta)
+        new = NewVersion(name, base_ref, domain, document(meta), quantised_of)
         size = sum(path.stat().st_size for path, _ in bundle_files(directory))
         with (
             connect() as registry,
             refusal_as_document(as_json),
             bar(f"Sending {directory}", size, as_json) as step,
         ):
-            added = registry.add(
-                kind,
-                directory,
-                name,
-                base=base_ref,
-                domain=domain,
-                meta=known,
-                quantised_of=quantised_of,
-                on_bytes=step,
-            )
+            added = registry.add(kind, directory, new, on_bytes=step)
         show_added(added, as_json)
 
     @group.command(

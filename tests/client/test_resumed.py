@@ -145,7 +145,7 @@ def test_tries_that_get_no_further_end_with_what_to_do(
     with pytest.raises(Unavailable) as caught:
         registry.put_file(weights)
     assert caught.value.kind == "upload-broken"
-    assert f"stands at 500000 of {len(BODY)} bytes" in caught.value.detail
+    assert f"stopped at 500000 of {len(BODY)} bytes" in caught.value.detail
     assert "Run the same command again" in caught.value.fix
     assert patches(wire) == [0] + [500_000] * (1 + len(blobs.PAUSES))
 

@@ -15,7 +15,7 @@ from pydantic import Field, WithJsonSchema
 from registry.commands.use_cases import TIERS
 from registry.db.reviews import STATES as REVIEW_STATES
 from registry.db.training_runs import STATES as RUN_STATES
-from registry.rules import evals, profiles, recipes, refs, searches, tags
+from registry.rules import evals, profiles, recipes, refs, searches, tags, versions
 from registry.rules.actors import PEOPLE, SERVICE_ROLES
 from registry.rules.engines import ENGINES
 from registry.rules.retention import LONGEST_DAYS, LONGEST_DRAFT_DAYS
@@ -141,7 +141,7 @@ class Filter:
     Words = Annotated[str, _text(pattern=r"^[^\x00]*[A-Za-z0-9][^\x00]*$", maxLength=400)]
     Text = Annotated[str, _any]
     Kind = Annotated[str, _text(enum=list(searches.KINDS))]
-    State = Annotated[str, _text(enum=list(searches.STATES))]
+    State = Annotated[str, _text(enum=[state.value for state in versions.State])]
     Tag = Annotated[str, _text(pattern=rf"^{_UNRESERVED}{tags.KEY.pattern}(?::[^\x00]{{1,256}})?$")]
     Bound = Annotated[str, _text(pattern=f"^{_METRIC}$")]
     Moment = Annotated[
@@ -183,7 +183,7 @@ RecipeKeys = Annotated[
         {
             "type": "object",
             "description": "How to train; a recipe's keys contradict each other in no way.",
-            "propertyNames": {"enum": list(recipes.KEYS)},
+            "propertyNames": {"enum": list(recipes.FIELDS)},
             "required": ["steps", "batch_size", "learning_rate"],
             "properties": {
                 "method": {"enum": ["lora"]},

@@ -64,7 +64,7 @@ class Registry:
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(blobs, "WHOLE", 1000)
+    monkeypatch.setattr(blobs, "MAX_WHOLE_BYTES", 1000)
     monkeypatch.setattr(blobs, "PAUSES", (0.0, 0.0, 0.0))
     path = tmp_path / "w"
     path.write_bytes(BODY)

@@ -23,7 +23,7 @@ from registry.artifacts.bundles.judge import BaseFacts, Inspected, base_facts, i
 from registry.artifacts.methods import adapters
 from registry.artifacts.methods.configs import FILE
 from registry.artifacts.methods.table import METHODS
-from registry.client import Countersign
+from registry.client import Countersign, NewVersion
 from tests.artifacts.bundle_files import Files, declared, look
 from tests.trainer import peft_outputs
 from tests.trainer.live import Live
@@ -296,15 +296,16 @@ def test_peft_finds_the_base_by_itself_through_the_registry(
         registry.add(
             "base",
             tmp_path / "base",
-            "acme/auto-base",
-            meta={"licence": "Apache-2.0", "source": "made here"},
+            NewVersion("acme/auto-base", meta={"licence": "Apache-2.0", "source": "made here"}),
         )
         added = registry.add(
             "adapter",
             _clean(written["dora"], tmp_path / "dora"),
-            "acme/auto",
-            base="acme/auto-base@v1",
-            meta={"purpose": "sorting", "domain": "service"},
+            NewVersion(
+                "acme/auto",
+                base="acme/auto-base@v1",
+                meta={"purpose": "sorting", "domain": "service"},
+            ),
         )
         assert added.status == "registered"
     script = (

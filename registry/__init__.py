@@ -1,18 +1,18 @@
-"""Countersign's service: it keeps adapters, proves where they came from, and decides with people
-what may ship.
+"""Countersign's service: it stores adapters, proves where they came from, and records what people
+decide may ship.
 
 rules       decides what is allowed: pure, standard library only
-artifacts   says what a thing is: bundles, weights, methods, tokenizers, data sets
+artifacts   recognises what a thing is: bundles, weights, methods, tokenizers, data sets
 documents   one strict JSON, one strict YAML, one canonical form
-proof       how it is proven: Merkle log, keys, signed notes
+proof       proves what happened: Merkle log, keys, signed notes
 views       the frozen answers of commands and queries, by noun
 blobs       bytes by digest: the store, drafts, resumable uploads
-db          how it is kept: tables by noun, and the store that alone opens transactions
+db          stores rows: tables by noun, and the store, which alone opens transactions
 commands    everything that changes the registry: one function, one transaction, one audit entry
-queries     everything that can be asked; read-only
-api, web    the doors: machines by dialect, people by pages
+queries     everything that reads the registry
+api, web    the doors: dialects for machines, pages for people
 client, cli the Python client, and the command line on top of it
-gateway     the data plane: follows the routes, asks the engine, counts the arms
+gateway     the data plane: follows the routes, asks the engine, counts the requests of each arm
 postgres    the embedded PostgreSQL of `countersign up`, its directories, and the home
 """
 
@@ -20,8 +20,9 @@ from __future__ import annotations
 
 
 def version() -> str:
-    """The version of the installed package, which pyproject.toml alone states; `unknown` in a
-    checkout that is not installed.
+    """The version of the installed package; `unknown` in a checkout that is not installed.
+
+    pyproject.toml alone states the version.
     """
     from importlib import metadata
 

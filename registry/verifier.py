@@ -205,8 +205,8 @@ class LogKey:
         raw = base64.b64decode(encoded)
         self.public_key = raw[1:]
         self.key_hash = hashlib.sha256(self.origin.encode() + b"\n" + raw).digest()[:4]
-        # Prevents: trusting a key that was cut, mistyped or of another kind.
         is_sound = raw[:1] == ED25519 and self.key_hash.hex() == key_hash
+        # Prevents: trusting a key that is truncated, mistyped or of another kind.
         require(is_sound, "The trusted key is no Ed25519 verifier key.")
 
     def open_tree_head(self, name: str, note: bytes, size: int) -> bytes:

@@ -238,7 +238,7 @@ def test_a_log_is_followed_from_head_to_head(log: Log, small_pages: None) -> Non
         (
             "tree_head",
             "update tree_head set note = replace(note, 'test', 'rest')",
-            "note carries no signature",
+            "note has no signature",
         ),
         (
             "vote",

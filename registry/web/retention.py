@@ -15,6 +15,7 @@ from registry.commands import holds
 from registry.commands import retention as commands
 from registry.errors import RegistryError
 from registry.queries import retention as queries
+from registry.queries.pages import PageRequest
 from registry.rules.actions import Action
 from registry.rules.rollouts import check_reason
 from registry.web.pages import Page, needs, render, sent
@@ -37,7 +38,9 @@ EMPTY: dict[str, Any] = {
 def _page(
     here: Visit, cursor: str = "", everything: bool = False, status: int = 200, **typed: Any
 ) -> Response:
-    page = queries.holds(here.store, here.actor, None, not everything, cursor or None)
+    page = queries.holds(
+        here.store, here.actor, PageRequest(cursor or None), standing=not everything
+    )
     asked = EMPTY | {"failed": "", "error": None} | typed
     lifted = next((one for one in page.items if one.number == asked["lift"]), None)
     own = lifted is not None and lifted.placed_by == here.actor.name

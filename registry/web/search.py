@@ -102,7 +102,8 @@ def search(
             (name for name, value in here.request.query_params.multi_items() if value), KNOWN
         )
         wanted = searches.parse(**plain, **several, sort=sort)  # type: ignore[arg-type]  # texts and lists, each under its own name
-        page = queries.search(here.store, here.actor, wanted, cursor or None, 50, True)
+        request = queries.SearchPageRequest(cursor or None)
+        page = queries.search(here.store, here.actor, wanted, request, facets=True)
     except RegistryError as failure:
         if failure.family not in ("invalid", "not-found"):
             raise

@@ -298,9 +298,9 @@ LIES: dict[str, tuple[Lie, str]] = {
     "revived": (later("version", "version:delete", state="registered"), "without its tombstone"),
     "a version's file taken away": (
         later("version_file", "version:register", STRICT, op="delete"),
-        "takes ",
+        "removes ",
     ),
-    "bytes of what stands": (collected, "which are held or not deleted"),
+    "bytes of what stands": (collected, "which are under a hold or not deleted"),
 }
 
 

@@ -27,7 +27,8 @@ from registry.api.hub.door import (
 from registry.blobs.store import Blobs
 from registry.db.store import Store
 from registry.errors import Invalid
-from registry.queries import pulls
+from registry.queries import pulls, repo_lists
+from registry.queries.pages import PageRequest
 from registry.rules.actors import Actor
 from registry.views.pulls import Pulled
 
@@ -89,16 +90,10 @@ def models(
         )
     tags = {one for one in asked.getlist("filter") if one}
     full = _true(asked.get("full", "")) or "siblings" in shapes.properties(asked)
-    page, after = pulls.listed(
-        store,
-        caller,
-        author,
-        search,
-        tags & shapes.KINDS,
-        sort,
-        cursor,
-        min(_size(limit, PAGE), PAGE),
-        files=full,
+    filters = repo_lists.RepoFilter(author, search, frozenset(tags & shapes.KINDS), sort)
+    size = min(_size(limit, PAGE), PAGE)
+    page, after = repo_lists.repos(
+        store, caller, filters, PageRequest(cursor, size), with_files=full
     )
     rows = [shapes.info(one) for one in page if one.repo.partition("/")[0] not in RESERVED]
     if _true(asked.get("gated", "")) or asked.get("pipeline_tag", shapes.TASK) != shapes.TASK:

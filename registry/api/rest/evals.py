@@ -60,4 +60,4 @@ def gate(
     use_case: Line,
 ) -> VerdictView:
     """What the gate would say now; nothing is stored."""
-    return gates.check(store, blobs, caller, ref, environment, use_case)
+    return gates.check(store, blobs, caller, gates.Proposal(ref, environment, use_case))

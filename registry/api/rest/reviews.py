@@ -9,6 +9,7 @@ from registry.api.rest.forms import Cursor, Limit, Number, ReviewState
 from registry.api.rest.schemas import NewReview, NewVote, Reason
 from registry.commands import reviews as commands
 from registry.queries import reviews as queries
+from registry.queries.pages import PageRequest
 from registry.views.reviews import DecisionDraft, ReviewPage, ReviewView, SubmittedView
 
 router = APIRouter(tags=["reviews"])
@@ -31,7 +32,7 @@ def reviews(
     limit: Limit = 50,
 ) -> ReviewPage:
     """Reviews, newest first; state is waiting, open, decided or a state's own name."""
-    return queries.reviews(store, caller, state, cursor, limit)
+    return queries.reviews(store, caller, PageRequest(cursor, limit), state=state)
 
 
 @router.get("/reviews/{number}")

@@ -74,4 +74,5 @@ def search(
         deleted=deleted,
         sort=sort,
     )
-    return queries.search(store, caller, wanted, cursor, limit, facets)
+    page = queries.SearchPageRequest(cursor, limit)
+    return queries.search(store, caller, wanted, page, facets=facets)

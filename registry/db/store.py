@@ -249,7 +249,9 @@ class Store:
             raise
         finally:
             elapsed = (time.perf_counter() - started) * 1000
-            log.command_line(action.value, actor.name, subject, outcome, elapsed, actor.request_id)
+            log.log_command(
+                log.Command(action.value, actor.name, subject, outcome, elapsed, actor.request_id)
+            )
 
     @contextmanager
     def upkeep(self, reason: str) -> Iterator[Session]:

@@ -103,7 +103,8 @@ def search(
             (name for name, value in here.request.query_params.multi_items() if value), KNOWN
         )
         filters = searches.parse(searches.Filters(**plain, **several, sort=sort))  # type: ignore[arg-type]  # texts and lists, each under its own name
-        page = queries.search(here.store, here.actor, filters, cursor or None, 50, True)
+        request = queries.SearchPageRequest(cursor or None)
+        page = queries.search(here.store, here.actor, filters, request, facets=True)
     except RegistryError as failure:
         if failure.family not in ("invalid", "not-found"):
             raise

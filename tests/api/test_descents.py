@@ -152,7 +152,7 @@ def test_a_calibrated_one_stays_a_claim_wherever_it_is_told(
     code, out = run("verify", taken["ref"])
     assert code == 0
     assert "claimed: " in out
-    assert "1 things cannot be worked out" in out
+    assert "1 things cannot be computed" in out
     [edge] = json.loads(run("lineage", taken["ref"], "--json")[1])["edges"]
     assert (edge["relation"], edge["grade"]) == ("quantised_from", "claimed")
 

@@ -224,9 +224,20 @@ def run() -> None:
             for store, size, into in zip(stores, sizes, took, strict=True):
                 wanted_one, cursor = searches.parse(searches.Filters(**filters)), None
                 for _ in range(size * 3 // 5 // 200):
-                    cursor = queries.search(store, SYSTEM, wanted_one, cursor, 200).next
+                    cursor = queries.search(
+                        store, SYSTEM, wanted_one, queries.SearchPageRequest(cursor, 200)
+                    ).next
                 for _ in range(pages):
-                    timed(partial(queries.search, store, SYSTEM, wanted_one, cursor), into)
+                    timed(
+                        partial(
+                            queries.search,
+                            store,
+                            SYSTEM,
+                            wanted_one,
+                            queries.SearchPageRequest(cursor),
+                        ),
+                        into,
+                    )
             kept.append(row(name, took))
         counted(stores, sizes)
     print(f"search: {sum(kept)} of {len(kept)} figures within {BOUND:.0f} ms")

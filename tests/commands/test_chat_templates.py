@@ -123,7 +123,9 @@ def test_what_one_policy_allows_another_still_refuses(world: World) -> None:
     store, actor = world.store, world.engineer.actor
 
     def judged(environment: str) -> dict[str, str]:
-        verdict = gates.check(store, world.blobs, actor, ref, environment, world.use_case)
+        verdict = gates.check(
+            store, world.blobs, actor, gates.Proposal(ref, environment, world.use_case)
+        )
         return {rule.rule: rule.outcome for rule in verdict.rules}
 
     assert judged("dev")["chat_template"] == "pass"

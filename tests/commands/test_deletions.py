@@ -27,6 +27,7 @@ from registry.errors import Conflict, Forbidden, Invalid, NotFound, Refused
 from registry.queries import lineage, search
 from registry.queries import retention as kept
 from registry.queries import versions as asked
+from registry.queries.pages import PageRequest
 from registry.rules import searches
 from registry.rules.actors import SYSTEM
 from registry.rules.retention import Terms
@@ -162,10 +163,11 @@ def test_search_forgets_what_was_deleted(store: Store, world: World) -> None:
 def test_the_newest_of_a_line_is_the_newest_that_stands(store: Store, world: World) -> None:
     first, second = an_adapter(world, 1), an_adapter(world, 2)
     delete(world, second)
-    [line] = asked.lines(store, world.engineer.actor, team=world.team, q="adapter").items
+    filters = asked.LineFilter(team=world.team, q="adapter")
+    [line] = asked.lines(store, world.engineer.actor, filters).items
     assert (line.newest, line.newest_state, line.versions) == (first, "registered", 2)
     delete(world, first)
-    [line] = asked.lines(store, world.engineer.actor, team=world.team, q="adapter").items
+    [line] = asked.lines(store, world.engineer.actor, filters).items
     assert (line.newest, line.newest_state) == (second, "deleted")
 
 
@@ -384,10 +386,10 @@ def test_voting_on_what_was_held_back_is_not_touched(store: Store, world: World)
 def test_what_is_due_is_listed_and_nothing_else(store: Store, world: World) -> None:
     held, free, beneath = an_adapter(world, 1), an_adapter(world, 2), world.base.ref
     holds.place(store, world.compliance.actor, held, "Matter 1", "because")
-    page = kept.due(store, world.engineer.actor, limit=1)
+    page = kept.due(store, world.engineer.actor, PageRequest(limit=1))
     found = list(page.items)
     while page.next:
-        page = kept.due(store, world.engineer.actor, page.next, limit=1)
+        page = kept.due(store, world.engineer.actor, PageRequest(page.next, 1))
         found += page.items
     assert [one.ref for one in found] == [world.dataset.ref, free]
     assert kept.keeping(store, world.engineer.actor, free).due

@@ -212,7 +212,7 @@ def test_a_line_s_domain_is_said_once(world: World) -> None:
     assert first.status == "registered"
     (line,) = [
         one
-        for one in asked.lines(world.store, world.engineer.actor, q="once").items
+        for one in asked.lines(world.store, world.engineer.actor, asked.LineFilter(q="once")).items
         if one.team == world.team
     ]
     assert line.domain == "claims"

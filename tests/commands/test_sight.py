@@ -232,6 +232,16 @@ def test_holds_are_seen_through_what_they_hold(world: World) -> None:
 def test_a_gate_is_not_asked_about_another_teams_use_case(world: World) -> None:
     own = a_world(world.store, world.blobs, "judging")
     actor = own.engineer.actor
-    gates.check(world.store, world.blobs, actor, own.base.ref, "production", own.use_case)
+    gates.check(
+        world.store,
+        world.blobs,
+        actor,
+        gates.Proposal(own.base.ref, "production", own.use_case),
+    )
     with pytest.raises(NotFound, match="no use case"):
-        gates.check(world.store, world.blobs, actor, own.base.ref, "production", world.use_case)
+        gates.check(
+            world.store,
+            world.blobs,
+            actor,
+            gates.Proposal(own.base.ref, "production", world.use_case),
+        )

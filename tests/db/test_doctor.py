@@ -260,13 +260,13 @@ SICK = {
         "insert into role_grant values (gen_random_uuid(), (select id from account limit 1), "
         "'admin', 'whole', now())",
         "role_grant ",
-        "the table holds it, the log does not",
+        "the table has it, the log does not",
     ),
     "a missing row": (
         "eval_metric",
         "delete from eval_metric where id = (select id from eval_metric limit 1)",
         "eval_metric ",
-        "the log says it is there, the table lacks it",
+        "the log has it, the table does not",
     ),
     "a changed event": (
         "event",

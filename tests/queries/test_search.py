@@ -19,6 +19,7 @@ from registry.errors import Forbidden, Invalid, NotFound, RegistryError
 from registry.queries import search as queries
 from registry.queries import search_steps as steps
 from registry.queries.folds import rebuild
+from registry.queries.search import SearchPageRequest
 from registry.rules import searches
 from registry.rules.actors import SYSTEM, Actor
 from tests.build import World, a_base, a_person, a_world, evaluate, train
@@ -94,13 +95,13 @@ def test_pages_follow_each_other_and_a_cursor_is_bound_to_its_search(
     actor, wanted = world.engineer.actor, searches.parse(searches.Filters(sort=sort))
     walked, cursor = [], None
     while True:
-        page = queries.search(store, actor, wanted, cursor, limit=1)
+        page = queries.search(store, actor, wanted, SearchPageRequest(cursor, 1))
         walked += [one.ref for one in page.items]
         cursor = page.next
         if cursor is None:
             break
         with pytest.raises(Invalid) as refusal:
-            queries.search(store, actor, replace(wanted, deleted=True), cursor)
+            queries.search(store, actor, replace(wanted, deleted=True), SearchPageRequest(cursor))
         assert refusal.value.kind == "bad-cursor"
     assert walked == [one.ref for one in queries.search(store, actor, wanted).items]
     assert len(walked) == 3
@@ -229,11 +230,6 @@ def test_two_that_write_the_same_terms_at_once_wait_for_nobody(
         sql, params = steps.statement(
             SYSTEM,
             searches.parse(searches.Filters(kind="base", team="own")),
-            None,
-            "eras",
-            5000,
-            51,
-            51,
-            256,
+            steps.Step("eras", None, 5000, 51, 51),
         )
         assert len(session.execute(text(sql), params).all()) == 2

@@ -9,6 +9,7 @@ from registry.api.rest.forms import Cursor, Limit, Number, ReviewState
 from registry.api.rest.schemas import NewReview, NewVote, Reason
 from registry.commands import reviews as commands
 from registry.queries import reviews as queries
+from registry.queries.pages import PageRequest
 from registry.views.reviews import DecisionDraft, ReviewPage, ReviewView, SubmittedView
 
 router = APIRouter(tags=["reviews"])
@@ -33,8 +34,8 @@ def reviews(
     cursor: Cursor | None = None,
     limit: Limit = 50,
 ) -> ReviewPage:
-    """Reviews, newest first; `state` is waiting, decided or the name of one state."""
-    return queries.reviews(store, caller, state, cursor, limit)
+    """Reviews, newest first; state is waiting, open, decided or a state's own name."""
+    return queries.reviews(store, caller, PageRequest(cursor, limit), state=state)
 
 
 @router.get("/reviews/{number}")

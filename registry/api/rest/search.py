@@ -75,4 +75,5 @@ def search(
             sort=sort,
         )
     )
-    return queries.search(store, caller, filters, cursor, limit, facets)
+    page = queries.SearchPageRequest(cursor, limit)
+    return queries.search(store, caller, filters, page, facets=facets)

@@ -26,8 +26,7 @@ MAX_TEMPLATES = 8
 HIDDEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
 )
-"""Control characters except tab, and characters that change the direction of writing or have no
-width.
+"""Control characters except tab, and invisible or direction-changing characters.
 
 See Boucher, Trojan Source, arXiv 2111.00169.
 """

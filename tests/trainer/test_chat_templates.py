@@ -14,7 +14,8 @@ from transformers import AutoTokenizer
 
 from registry.artifacts.bundles.judge import base_facts, inspect
 from registry.artifacts.tokenizers import sandbox
-from registry.artifacts.tokenizers.chat_templates import GOLDEN, HIDDEN
+from registry.artifacts.tokenizers.chat_templates import HIDDEN
+from registry.artifacts.tokenizers.conversations import GOLDEN
 from registry.artifacts.weights.tensors import File
 from registry.client.sources import choose
 from registry.documents.canonical import sha256_hex

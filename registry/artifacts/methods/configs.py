@@ -297,12 +297,12 @@ LORA_EMPTY: dict[str, str] = {
 _STEP = integer(0, 2**53 - 1)
 _STEPS = integer(1, 2**53 - 1)
 _PLAIN = ("target_parameters", "trainable_token_indices", "alora_invocation_tokens", "lora_bias")
-ADALORA_EMPTY = LORA_EMPTY | dict.fromkeys(_PLAIN, "PEFT has no such AdaLoRA")
+ADALORA_EMPTY = LORA_EMPTY | dict.fromkeys(_PLAIN, "PEFT's AdaLoRA does not have it")
 ADALORA: dict[str, Key] = {
     **{name: entry for name, entry in LORA.items() if name not in _PLAIN},
     "r": key(RANK, 8),
     "target_modules": TARGETS,
-    "use_dora": key(choice(False).because("PEFT has no such AdaLoRA"), False),
+    "use_dora": key(choice(False).because("PEFT's AdaLoRA does not have it"), False),
     "use_rslora": key(choice(False).because("it does nothing in AdaLoRA"), False),
     "alpha_pattern": checked_only(
         Field(lambda value: value is None or value == {}, "nothing (it does nothing in AdaLoRA)")

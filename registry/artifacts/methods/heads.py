@@ -1,5 +1,4 @@
-"""The class of transformers through which an adapter was trained, and its names of the base's
-modules.
+"""How an adapter names its base's modules: the class of transformers it was trained through.
 
 A model with a head has its body under a name of its own (transformers 5.23, base_model_prefix); a
 body alone has its modules without that name. A file of either can be loaded as the other, so one

@@ -1,1 +1,1 @@
-"""Tokenizers and chat templates: read strictly, compared with those of the base."""
+"""Tokenizers and chat templates: read strictly, and compared with those of the base."""

@@ -1,8 +1,7 @@
-"""The character map of a SentencePiece model: which texts are replaced by which before any is cut
-into pieces.
+"""The character map of a SentencePiece model: replacements that are made before a text is split.
 
-It is a trie in one array (darts-clone), which sentencepiece before 0.2.3 walks without a look at
-its ends: one made up by hand lets it read the memory behind (its issue 1269).
+It is a trie in one array (darts-clone), and sentencepiece before 0.2.3 follows it without checking
+the ends of the array: a forged map makes it read the memory behind (its issue 1269).
 """
 
 from __future__ import annotations
@@ -11,27 +10,30 @@ import sys
 from array import array
 
 BLOCK = 1024
-"""Bytes of 256 units: a step goes to any unit of a block, so blocks are whole."""
+"""Bytes of 256 units: a step may go to any unit of a block, so a map has only whole blocks."""
 MAX_RULES = 32
-"""Rules that begin one another: the library has room for so many (kMaxTrieResultsSize) and writes
-no more, but reads as many as there are.
+"""Rules of which each begins the next.
+
+The library has room for this many (kMaxTrieResultsSize) and writes no more, but reads as many as
+there are.
 """
-END, RULE = 1 << 31, 1 << 8
-"""Bits of a unit: it is the end of a rule, with the place of its text; or a rule ends behind it."""
+END = 1 << 31
+"""The bit of a unit that ends a rule; its other bits are the position of the rule's text."""
+RULE = 1 << 8
+"""The bit of a unit behind which a rule ends."""
 
 
 def check_map(blob: bytes) -> str | None:
-    """What is wrong with a map: the size of the trie, its units of 32 bits, and the texts its rules
-    lead to; or None.
+    """What is wrong with a map, or None.
 
-    Each step ends within the array, and each rule at a text within the texts, as
-    DoubleArrayImpl::validate of 0.2.3 asks for; then it is walked level by level, to count how many
-    rules one text can meet.
+    A map is the size of the trie, its units of 32 bits, and the texts of its rules. Each step must
+    end within the array and each rule at a text, as DoubleArrayImpl::validate of 0.2.3 requires.
+    Then the trie is followed level by level to count how many rules one text can match.
     """
     size = int.from_bytes(blob[:4], "little")
     texts = blob[4 + size :]
     if not size or size % BLOCK or not texts.endswith(b"\0"):
-        return "it is no trie of whole blocks with the texts of its rules behind"
+        return "it is not a trie of whole blocks followed by the texts of its rules"
     try:
         texts.decode("utf-8")
     except UnicodeDecodeError:
@@ -40,7 +42,7 @@ def check_map(blob: bytes) -> str | None:
     if sys.byteorder == "big":
         units.byteswap()
     count = len(units)
-    # Where a unit's own children begin: bits 10 to 30, eight bits further on when bit 9 is set.
+    # Where the children of a unit begin: bits 10 to 30, shifted by eight bits when bit 9 is set.
     targets = [at ^ ((unit >> 10) << ((unit & 512) >> 6)) for at, unit in enumerate(units)]
     children: dict[int, list[int]] = {}
     for at, unit in enumerate(units):
@@ -55,15 +57,15 @@ def check_map(blob: bytes) -> str | None:
         return "its trie has no root"
     level, steps = {targets[0]: 0}, 0
     while level:
-        below: dict[int, int] = {}
+        next_level: dict[int, int] = {}
         for node, rules in level.items():
             for at in children.get(node, ()):
                 steps, nested = steps + 1, rules + bool(units[at] & RULE)
                 if nested > MAX_RULES or steps > 2 * count:
                     return (
-                        f"its trie goes in circles, or more than {MAX_RULES} of its rules "
-                        "begin one another"
+                        f"its trie has a cycle, or more than {MAX_RULES} of its rules begin with "
+                        "one another"
                     )
-                below[targets[at]] = max(below.get(targets[at], 0), nested)
-        level = below
+                next_level[targets[at]] = max(next_level.get(targets[at], 0), nested)
+        level = next_level
     return None

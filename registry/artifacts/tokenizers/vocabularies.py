@@ -1,6 +1,4 @@
-"""The file `tokenizer.model`, which is one of two things: SentencePiece's model, or tiktoken's
-table of tokens by rank.
-"""
+"""The file `tokenizer.model`: a SentencePiece model, or tiktoken's table of tokens by rank."""
 
 from __future__ import annotations
 
@@ -13,13 +11,14 @@ from registry.artifacts.tokenizers.sentencepieces import MAX_PIECES, check_sente
 RANKED = re.compile(rb"[A-Za-z0-9+/]{2,}={0,2} [0-9]")
 RANK = re.compile(rb"([A-Za-z0-9+/=]{4,1368}) (0|[1-9][0-9]{0,6})")
 FIRST = frozenset(b"\x0a\x12\x1a\x22\x2a")
-"""With what a SentencePiece model can begin: one of its five fields."""
-MEND = "Fetch the file again, or leave it out where tokenizer.json says the same."
+"""The possible first bytes of a SentencePiece model: the tags of its five fields."""
+FIX = "Fetch the file again, or leave it out where tokenizer.json has the same content."
 
 
 def check_vocabulary(data: bytes, wrong: Wrong) -> None:
-    """Note what is wrong with a tokenizer.model, by what its bytes are and not by who is said to
-    have written it.
+    """Record what is wrong with a tokenizer.model.
+
+    Its bytes decide what it is, not the tokenizer class that the bundle names.
     """
     if RANKED.match(data):
         check_ranks(data, wrong)
@@ -30,35 +29,41 @@ def check_vocabulary(data: bytes, wrong: Wrong) -> None:
             "",
             "sentencepiece",
             "it is neither a SentencePiece model nor a table of tokens by rank",
-            MEND,
+            FIX,
         )
 
 
 def check_ranks(data: bytes, wrong: Wrong) -> None:
-    """A token a line, in base64, a blank and its rank, from the least on, none twice
+    """Record what is wrong with a table of tokens by rank.
+
+    Each line has a token in base64, a blank and its rank. Ranks rise, and no token is repeated
     (tiktoken/load.py, load_tiktoken_bpe).
     """
     lines = data.removesuffix(b"\n").split(b"\n")
     if len(lines) > MAX_PIECES:
         wrong(
-            "", "token-table", f"it has {len(lines)} lines, at most {MAX_PIECES} are accepted", MEND
+            "",
+            "token-table",
+            f"it has {len(lines)} lines, but at most {MAX_PIECES} are accepted",
+            FIX,
         )
         return
     tokens: set[bytes] = set()
     last = -1
     for number, line in enumerate(lines, 1):
-        token = _token(found[1]) if (found := RANK.fullmatch(line)) else b""
-        if found is None or not token or token in tokens or int(found[2]) <= last:
+        match = RANK.fullmatch(line)
+        token = _token(match[1]) if match else b""
+        if match is None or not token or token in tokens or int(match[2]) <= last:
             wrong(
                 f"line {number}",
                 "token-table",
-                "each line holds another token of at most "
-                f"{MAX_LINE} bytes in base64, a blank, and a rank above the last",
-                MEND,
+                f"each line has a new token of at most {MAX_LINE} bytes in base64, a blank, and a "
+                "rank above the last",
+                FIX,
             )
             return
         tokens.add(token)
-        last = int(found[2])
+        last = int(match[2])
 
 
 def _token(text: bytes) -> bytes:

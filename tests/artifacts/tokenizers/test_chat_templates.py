@@ -18,12 +18,12 @@ import pytest
 from registry.artifacts.bundles.judge import BaseFacts, inspect
 from registry.artifacts.tokenizers import sandbox
 from registry.artifacts.tokenizers.chat_templates import (
-    GOLDEN,
     MAX_TEMPLATE,
     Judge,
     Offence,
     templates_of,
 )
+from registry.artifacts.tokenizers.conversations import GOLDEN
 from tests.artifacts.bundle_files import Files, adapter_files, base_files, declared, tiny_base
 from tests.artifacts.tokenizers.templates import HOSTILE
 from tests.gateway.served import until
@@ -239,7 +239,7 @@ def test_a_child_can_open_write_and_start_nothing(tmp_path: Path) -> None:
         "look": {},
         "diff": [],
         "moment": "2026-01-05T12:00:00",
-        "render": [{"key": "k", "template": "t", "text": "{{ 1|tries }}", "given": {}}],
+        "render": [{"key": "k", "template": "t", "text": "{{ 1|tries }}", "variables": {}}],
     }
     ran = subprocess.run(
         [sys.executable, "-I", "-c", attempt],

@@ -284,7 +284,7 @@ def rules(depth: int) -> bytes:
 
 def test_rules_that_begin_one_another_are_counted() -> None:
     assert check_map(rules(MAX_RULES)) is None
-    assert "begin one another" in str(check_map(rules(MAX_RULES + 1)))
+    assert "begin with one another" in str(check_map(rules(MAX_RULES + 1)))
 
 
 RANKED: dict[str, tuple[bytes, str]] = {

@@ -1,8 +1,7 @@
-"""Where chat templates are looked at and run: in a process of its own, with little time, little
-memory and no files.
+"""Examines and runs chat templates in a separate process with little time and memory and no files.
 
-The service itself never parses a template. What does not end is killed with all it started; who
-asked hears which template it was and why.
+The service itself never parses a template. A process that does not end is killed together with all
+it started, and the caller receives the name of the template and the reason.
 """
 
 from __future__ import annotations
@@ -19,36 +18,40 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from registry.artifacts.tokenizers.chat_templates import GOLDEN, MOMENT, Offence, Templates
+from registry.artifacts.tokenizers.chat_templates import Offence, Templates
+from registry.artifacts.tokenizers.conversations import GOLDEN, MOMENT
 from registry.errors import Unavailable
 from registry.views.chat_templates import GoldenView, RenderedView, TemplateDiffView
 
 CHILD = Path(__file__).with_name("child.py")
-# Isolated from the user's own packages, the child must be told where jinja2 lies if it lies there.
+# The child is isolated from the user's own packages, so it needs the folder of jinja2.
 PACKAGES = sorted(
     {
-        str(Path(found.origin).parents[1])
+        str(Path(spec.origin).parents[1])
         for name in ("jinja2", "markupsafe")
-        if (found := find_spec(name)) is not None and found.origin is not None
+        if (spec := find_spec(name)) is not None and spec.origin is not None
     }
 )
 CPU_SECONDS = 1
 MEMORY = 256 << 20
-"""Bytes of address space, the interpreter's own included."""
+"""Bytes of address space, including the interpreter's own."""
 WALL_SECONDS = 15.0
-"""Much longer than the processor time, which is what bounds a template: past this the machine is at
-fault, not it.
+"""Seconds after which the machine is at fault, not the template.
+
+The processor time bounds a template; this is much longer.
 """
-PATIENCE = 10.0
-"""Seconds to wait for a place."""
+WAIT_SECONDS = 10.0
+"""How long to wait until another child may start."""
 MAX_ANSWER = 8 << 20
-_PLACES = threading.BoundedSemaphore(2)
-"""So many children at once: looking at templates never takes the whole machine."""
+"""Bytes of a child's answer."""
+_CHILDREN = threading.BoundedSemaphore(2)
+"""Two children at once, so that templates never use the whole machine."""
 
 
 def look(texts: Mapping[str, str], tokens: Mapping[str, str] | None) -> list[Offence]:
-    """What is wrong with templates by their syntax, and, when given `tokens`, by how they run
-    (`rules.Look`).
+    """What is wrong with templates by their syntax and, with `tokens`, by how they run.
+
+    It is the `Look` of `chat_templates`. Raises Unavailable `sandbox-busy` or `sandbox-away`.
     """
     renders = (
         []
@@ -60,21 +63,21 @@ def look(texts: Mapping[str, str], tokens: Mapping[str, str] | None) -> list[Off
         ]
     )
     lines, stopped = _ask(look=texts, render=renders)
-    found = [Offence(**one) for line in lines for one in line.get("offences", ())]
-    found += [
+    offences = [Offence(**offence) for line in lines for offence in line.get("offences", ())]
+    offences += [
         Offence(line["template"], 0, "template-fails", line["failed"], False)
         for line in lines
         if "failed" in line
     ]
     if stopped is not None:
-        found.append(Offence(stopped[0], 0, "template-runs-away", stopped[1], False))
-    return found
+        offences.append(Offence(stopped[0], 0, "template-runs-away", stopped[1], False))
+    return offences
 
 
 def compare(
     own: Templates, base: Templates | None, tokens: Mapping[str, str]
 ) -> tuple[list[TemplateDiffView], list[GoldenView]]:
-    """Templates line by line against the base's, and the golden conversations under both."""
+    """Compare templates with the base's line by line, and by the golden conversations."""
     before = base.texts if base else {}
     diffs = [
         {
@@ -94,59 +97,60 @@ def compare(
         for number in range(len(GOLDEN))
     ]
     lines, stopped = _ask(diff=diffs, render=renders)
-    made = {line["key"]: line for line in lines if "key" in line}
-    told = {line["name"]: line["diff"] for line in lines if "diff" in line}
+    rendered = {line["key"]: line for line in lines if "key" in line}
+    changes = {line["name"]: line["diff"] for line in lines if "diff" in line}
 
     def side(name: str, number: int) -> RenderedView | None:
         if sides[name] is None:
             return None
-        line = made.get(f"{name}:{number}")
+        line = rendered.get(f"{name}:{number}")
         if line is None:
             return RenderedView(None, None, stopped[1] if stopped else "it was not rendered")
         return RenderedView(line.get("text"), line.get("raised"), line.get("failed"))
 
     goldens = [
         GoldenView(
-            one.title,
-            [dict(message) for message in one.messages],
+            conversation.title,
+            [dict(message) for message in conversation.messages],
             side("own", number),
             side("base", number),
         )
-        for number, one in enumerate(GOLDEN)
+        for number, conversation in enumerate(GOLDEN)
     ]
     unread = [f"It could not be compared: {stopped[1]}."] if stopped else []
     return [
         TemplateDiffView(
-            one["name"],
-            one["name"] in own.texts,
-            one["name"] in before,
-            told.get(one["name"], unread),
+            diff["name"],
+            diff["name"] in own.texts,
+            diff["name"] in before,
+            changes.get(diff["name"], unread),
         )
-        for one in diffs
+        for diff in diffs
     ], goldens
 
 
 def _render(
     key: str, template: str, text: str, number: int, tokens: Mapping[str, str]
 ) -> dict[str, Any]:
-    one = GOLDEN[number]
-    given = {
+    conversation = GOLDEN[number]
+    variables = {
         **tokens,
-        "messages": one.messages,
-        "tools": one.tools,
+        "messages": conversation.messages,
+        "tools": conversation.tools,
         "documents": None,
-        "add_generation_prompt": one.add_generation_prompt,
+        "add_generation_prompt": conversation.add_generation_prompt,
     }
-    return {"key": key, "template": template, "text": text, "given": given}
+    return {"key": key, "template": template, "text": text, "variables": variables}
 
 
-def render(text: str, given: Mapping[str, Any], moment: str = MOMENT) -> RenderedView:
-    """One template on what it is given, as transformers would render it at that moment."""
+def render(text: str, variables: Mapping[str, Any], moment: str = MOMENT) -> RenderedView:
+    """Render one template with these variables, as transformers would at that moment."""
     lines, stopped = _ask(
-        render=[{"key": "", "template": "default", "text": text, "given": given}], moment=moment
+        render=[{"key": "", "template": "default", "text": text, "variables": variables}],
+        moment=moment,
     )
     line = next(
-        (one for one in lines if "key" in one),
+        (answer for answer in lines if "key" in answer),
         {"failed": stopped[1] if stopped else "it was not rendered"},
     )
     return RenderedView(line.get("text"), line.get("raised"), line.get("failed"))
@@ -158,40 +162,41 @@ def _ask(
     render: Sequence[Mapping[str, Any]] = (),
     moment: str = MOMENT,
 ) -> tuple[list[dict[str, Any]], tuple[str, str] | None]:
-    """The child's answers, and (template, why) of the one at which it had to be stopped.
+    """The child's answers, and (template, reason) for the template at which it was stopped.
 
-    Raises Unavailable when no child can be started.
+    Raises Unavailable `sandbox-busy` or `sandbox-away` when no child can be started.
     """
-    asked = json.dumps(
+    request = json.dumps(
         {"look": dict(look or {}), "diff": list(diff), "render": list(render), "moment": moment}
     )
-    if not _PLACES.acquire(timeout=PATIENCE):
-        raise Unavailable("sandbox-busy", "Too many chat templates are being looked at.")
+    if not _CHILDREN.acquire(timeout=WAIT_SECONDS):
+        raise Unavailable("sandbox-busy", "Too many chat templates are being examined.")
     try:
-        lines, ended = _run(asked.encode())
+        lines, status = _run(request.encode())
     finally:
-        _PLACES.release()
+        _CHILDREN.release()
     begun = [line["begins"] for line in lines if "begins" in line]
-    if ended == 0:
+    if status == 0:
         return lines, None
     if not begun:
         raise Unavailable(
             "sandbox-away",
-            "The process that looks at chat templates did not start.",
-            "Try again; if it stays, look at the server's log.",
+            "The process that examines chat templates did not start.",
+            "Try again. If that fails too, look at the server's log.",
         )
-    return lines, (begun[-1], _why(ended))
+    return lines, (begun[-1], _reason(status))
 
 
-def _why(ended: int) -> str:
-    if ended in (-signal.SIGXCPU, -signal.SIGKILL):
+def _reason(status: int) -> str:
+    if status in (-signal.SIGXCPU, -signal.SIGKILL):
         return f"it did not end within {CPU_SECONDS} s of processor time"
-    return f"it took the process that ran it down (it may have {MEMORY >> 20} MiB)"
+    return f"it crashed the process that ran it, which has {MEMORY >> 20} MiB of memory"
 
 
-def _run(asked: bytes) -> tuple[list[dict[str, Any]], int]:
-    """Start a child, feed it, read what it says until it ends or must be ended; its lines and its
-    exit status.
+def _run(request: bytes) -> tuple[list[dict[str, Any]], int]:
+    """Start a child, send it the request, and return its lines and exit status.
+
+    A child that does not end in time is killed.
     """
     try:
         child = subprocess.Popen(
@@ -206,8 +211,8 @@ def _run(asked: bytes) -> tuple[list[dict[str, Any]], int]:
     except OSError as error:
         raise Unavailable(
             "sandbox-away",
-            f"No process to look at chat templates could be started: {error.strerror}.",
-            "Try again; if it stays, look at the server's limits.",
+            f"No process to examine chat templates could be started: {error.strerror}.",
+            "Try again. If that fails too, check the server's limits.",
         ) from error
     assert child.stdin is not None and child.stdout is not None
     overdue = threading.Event()
@@ -215,14 +220,14 @@ def _run(asked: bytes) -> tuple[list[dict[str, Any]], int]:
     timer.start()
     try:
         with suppress(BrokenPipeError):
-            child.stdin.write(asked)
+            child.stdin.write(request)
             child.stdin.close()
-        said = child.stdout.read(MAX_ANSWER)
+        output = child.stdout.read(MAX_ANSWER)
     finally:
         with suppress(BrokenPipeError):
             child.stdin.close()
-        child.stdout.close()  # one that says more than anybody reads is ended by its broken pipe
-        ended = child.wait()
+        child.stdout.close()  # A broken pipe ends a child that writes more than is read.
+        status = child.wait()
         timer.cancel()
     if overdue.is_set():
         raise Unavailable(
@@ -230,16 +235,16 @@ def _run(asked: bytes) -> tuple[list[dict[str, Any]], int]:
             f"A chat template got less than {CPU_SECONDS} s of processor time in "
             f"{WALL_SECONDS:g} s: the machine is overloaded.",
         )
-    whole = said.decode("utf-8", "replace").rpartition("\n")[0]
+    complete = output.decode("utf-8", "replace").rpartition("\n")[0]
     lines = []
-    for line in whole.splitlines():
+    for line in complete.splitlines():
         with suppress(ValueError):
             lines.append(json.loads(line))
-    return lines, ended
+    return lines, status
 
 
 def _kill(child: subprocess.Popen[bytes], overdue: threading.Event) -> None:
-    """The child and whatever it may have started."""
+    """Kill the child and everything it may have started."""
     overdue.set()
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)

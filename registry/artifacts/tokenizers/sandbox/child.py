@@ -1,9 +1,8 @@
-"""Looks at chat templates and runs them: a program of its own, started by path, that the service
-never imports.
+"""Examines chat templates and runs them: a separate program that the service never imports.
 
-It knows the standard library and jinja2. Before it reads a byte of what others wrote it gives up
-what a template could abuse: CPU time, memory, files (none can be opened, neither can a socket),
-children. The service may be sure that whatever happens here ends, and ends small.
+It is started by its path and uses the standard library and jinja2. Before it reads a byte that
+others wrote, it gives up what a template could abuse: CPU time, memory, files and sockets (none can
+be opened), child processes. Whatever happens here therefore ends, and its result is small.
 """
 
 from __future__ import annotations
@@ -38,7 +37,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-CALLS = frozenset({"raise_exception", "strftime_now", "range", "namespace", "dict", "caller"})
+FUNCTIONS = frozenset({"raise_exception", "strftime_now", "range", "namespace", "dict", "caller"})
+"""The functions that templates may call besides their own macros."""
 METHODS = frozenset(
     {
         "capitalize",
@@ -73,41 +73,44 @@ METHODS = frozenset(
         "values",
     }
 )
-"""What about eighty templates in use call, and their kin. `format` reaches into objects; `center`
-and the like make much out of little; what changes a list or a table is refused by the sandbox
-anyway.
+"""The methods that about eighty templates in use call, and similar ones.
+
+`format` reaches into objects. `center` and the like make long texts out of short ones. The sandbox
+itself refuses methods that change a list or a table.
 """
-REACHING = frozenset({"attr"})
-BY_NAME = frozenset(
+ATTRIBUTE_FILTERS = frozenset({"attr"})
+"""Filters that read an attribute by a name made at run time."""
+NAMED_ATTRIBUTE_FILTERS = frozenset(
     {"map", "selectattr", "rejectattr", "groupby", "sort", "unique", "min", "max", "sum"}
 )
+"""Filters and tests that read an attribute by a name in the template."""
 PRIVATE = re.compile(r"(?:^|\.)__")
 MAX_DIFF = 2000
-"""Lines of one difference."""
+"""Lines of one unified difference."""
+MAX_OFFENCES = 100
+"""Offences listed for one template."""
 MAX_TEXT = 64 << 10
 """Characters of one rendering."""
 
 
 class Generation(Extension):
-    """`{% generation %}`: marks what an assistant said, for training; it renders its body and
-    nothing else.
-    """
+    """`{% generation %}`, which marks the text of an assistant for training; renders its body."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja2's own form
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_said"), [], [], body).set_lineno(line)
+        return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
 
-    def _said(self, caller: Any) -> str:
+    def _body(self, caller: Any) -> str:
         return str(caller())
 
 
 class PlainNamespace(Namespace):
-    """As transformers has it: no name that begins with an underscore can be stored."""
+    """The namespace of transformers: it stores no name that begins with an underscore."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # the same signature trick as jinja2's
+    def __init__(*args: Any, **kwargs: Any) -> None:  # The same trick of signatures as in jinja2.
         self, *rest = args
         attrs = dict(*rest, **kwargs)
         for name in attrs:
@@ -121,21 +124,22 @@ class PlainNamespace(Namespace):
 
 def _plain_name(name: Any) -> None:
     if isinstance(name, str) and name.startswith("_"):
-        raise SecurityError(f"a namespace may hold no name like {name!r}")
+        raise SecurityError(f"a namespace cannot store a name like {name!r}")
 
 
 class PlainDict:
-    """`dict` without its class."""
+    """The function `dict` without its class."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
 
 
 def environment(moment: str) -> ImmutableSandboxedEnvironment:
-    """The environment transformers 5.23 renders in (utils/chat_template_utils.py), with a clock
-    that stands still.
+    """The environment in which transformers 5.23 renders, with a fixed time.
+
+    See its utils/chat_template_utils.py.
     """
-    made = ImmutableSandboxedEnvironment(
+    renderer = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
 
@@ -156,34 +160,35 @@ def environment(moment: str) -> ImmutableSandboxedEnvironment:
     def strftime_now(form: str) -> str:
         return datetime.fromisoformat(moment).strftime(form)
 
-    made.filters["tojson"] = tojson
-    made.globals |= {
+    renderer.filters["tojson"] = tojson
+    renderer.globals |= {
         "raise_exception": raise_exception,
         "strftime_now": strftime_now,
         "dict": PlainDict(),
         "namespace": PlainNamespace,
     }
-    return made
+    return renderer
 
 
 def offences(
-    made: ImmutableSandboxedEnvironment, text: str
+    renderer: ImmutableSandboxedEnvironment, text: str
 ) -> Iterator[tuple[int, str, str, bool]]:
-    """(line, rule, what is wrong, whether it could run code) of a template, by its syntax tree;
-    nothing is run.
+    """What is wrong with a template by its syntax tree; nothing is run.
+
+    Yields (line, rule, detail, whether it could run code).
     """
     try:
-        tree = made.parse(text)
+        tree = renderer.parse(text)
     except TemplateSyntaxError as error:
-        yield error.lineno, "template-syntax", f"it is no template: {error.message}", False
+        yield error.lineno, "template-syntax", f"it is not a template: {error.message}", False
         return
     except (RecursionError, ValueError, OverflowError) as error:
         yield 0, "template-syntax", f"it cannot be read: {type(error).__name__}", False
         return
     macros = {macro.name for macro in tree.find_all(nodes.Macro)}
     for node in tree.find_all(nodes.Node):
-        for rule, detail, runs in _wrong(node, macros):
-            yield node.lineno, rule, detail, runs
+        for rule, detail, runs_code in _wrong(node, macros):
+            yield node.lineno, rule, detail, runs_code
 
 
 def _wrong(node: nodes.Node, macros: set[str]) -> Iterator[tuple[str, str, bool]]:
@@ -194,16 +199,16 @@ def _wrong(node: nodes.Node, macros: set[str]) -> Iterator[tuple[str, str, bool]
                 f"{type(node).__name__.lower()} brings in another template",
                 True,
             )
-        case nodes.Filter(name=name) if name in REACHING:
+        case nodes.Filter(name=name) if name in ATTRIBUTE_FILTERS:
             yield (
                 "attr-filter",
                 f"the filter {name} reaches attributes by a name made at run time",
                 True,
             )
-        case nodes.Filter(name=name) | nodes.Test(name=name) if name in BY_NAME:
+        case nodes.Filter(name=name) | nodes.Test(name=name) if name in NAMED_ATTRIBUTE_FILTERS:
             for inner in node.find_all(nodes.Const):
                 if isinstance(inner.value, str) and PRIVATE.search(inner.value):
-                    yield "private-name", f"{name} is given the name {inner.value[:40]!r}", True
+                    yield "private-name", f"{name} receives the name {inner.value[:40]!r}", True
         case nodes.Getattr(attr=name) if name.startswith("_"):
             yield "private-name", f"the attribute {name[:40]} is one of Python's own", True
         case nodes.Getitem(arg=nodes.Const(value=str(name))) if name.startswith("__"):
@@ -215,112 +220,114 @@ def _wrong(node: nodes.Node, macros: set[str]) -> Iterator[tuple[str, str, bool]
         ):
             yield (
                 "unknown-call",
-                f"the method {name[:40]} is none that templates call",
+                f"the method {name[:40]} is not one that templates may call",
                 name in ("format", "format_map"),
             )
-        case nodes.Call(node=nodes.Name(name=name)) if name not in CALLS and name not in macros:
+        case nodes.Call(node=nodes.Name(name=name)) if name not in FUNCTIONS and name not in macros:
             yield (
                 "unknown-call",
-                f"{name[:40]} is neither a macro of its own nor a function templates may call",
+                f"{name[:40]} is neither a macro of the template nor a function that it may call",
                 False,
             )
         case nodes.Call(node=called) if not isinstance(
             called, nodes.Getattr | nodes.Name | nodes.ExtensionAttribute
         ):
-            yield "unknown-call", "something is called that is known only at run time", True
+            yield "unknown-call", "it calls something that is known only at run time", True
     if isinstance(node, nodes.NSRef) and node.attr.startswith("_"):
-        yield "private-name", f"a namespace is given the name {node.attr[:40]}", True
+        yield "private-name", f"a namespace receives the name {node.attr[:40]}", True
 
 
 @lru_cache(maxsize=16)
-def compiled(made: ImmutableSandboxedEnvironment, text: str) -> Template:
-    """Compiled once for all conversations: that takes longer than to render."""
-    return made.from_string(text)
+def compiled(renderer: ImmutableSandboxedEnvironment, text: str) -> Template:
+    """A template compiled once for all conversations: compiling takes longer than rendering."""
+    return renderer.from_string(text)
 
 
 def rendered(
-    made: ImmutableSandboxedEnvironment, text: str, given: Mapping[str, Any]
+    renderer: ImmutableSandboxedEnvironment, text: str, variables: Mapping[str, Any]
 ) -> dict[str, str]:
-    """What a template makes of a conversation: `text`, `raised` or `failed`.
+    """The result of a template for a conversation: `text`, `raised` or `failed`.
 
-    `raised` is how it says no to this conversation, by raise_exception or because it reads what is
-    not there: many in use know no tools. `failed` is what none may do to any.
+    `raised`: it refuses this conversation, by raise_exception or because it reads what is missing;
+    many templates in use know no tools. `failed`: it does what no template may do.
     """
-    held: list[str] = []
+    pieces: list[str] = []
     length = 0
     try:
-        for piece in compiled(made, text).generate(**given):
-            held.append(piece)
+        for piece in compiled(renderer, text).generate(**variables):
+            pieces.append(piece)
             length += len(piece)
             if length > MAX_TEXT:
                 return {
-                    "failed": f"it writes more than {MAX_TEXT} characters for a conversation of a "
-                    "few lines"
+                    "failed": f"it writes more than {MAX_TEXT} characters for a conversation of "
+                    "a few lines"
                 }
     except MemoryError:
-        held.clear()
-        return {"failed": "it asks for more memory than a template may have"}
+        pieces.clear()
+        return {"failed": "it needs more memory than a template may use"}
     except RecursionError:
         return {"failed": "it calls itself without end"}
     except SecurityError as error:
         return {"failed": f"the sandbox stopped it: {str(error)[:200]}"}
     except OverflowError as error:
-        return {"failed": f"it counts too far: {str(error)[:200]}"}
+        return {"failed": f"a number in it is too large: {str(error)[:200]}"}
     except TemplateError as error:
         return {"raised": str(error)[:300]}
     except Exception as error:
         return {"raised": f"{type(error).__name__}: {str(error)[:200]}"}
-    return {"text": "".join(held)}
+    return {"text": "".join(pieces)}
 
 
 def difference(before: str, after: str, names: tuple[str, str]) -> list[str]:
-    """A unified difference by lines, the end of a long one left out and said so."""
+    """A unified difference by lines; a long one is cut, and its last line counts the others."""
     lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm=""))
-    left = len(lines) - MAX_DIFF
-    return lines if left <= 0 else [*lines[:MAX_DIFF], f"... {left} more lines"]
+    omitted = len(lines) - MAX_DIFF
+    return lines if omitted <= 0 else [*lines[:MAX_DIFF], f"... {omitted} more lines"]
 
 
-def answer(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Each thing asked, one after the other: what begins is said first, so that whoever waits knows
-    what did not end.
+def answer(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The answers to a request, one after the other.
+
+    Each template is announced before it is examined, so that the service knows which one did not
+    end.
     """
-    made = environment(asked["moment"])
-    for name, text in asked["look"].items():
+    renderer = environment(request["moment"])
+    for name, text in request["look"].items():
         yield {"begins": name}
-        found = [
-            {"template": name, "line": line, "rule": rule, "detail": detail, "runs_code": runs}
-            for line, rule, detail, runs in offences(made, text)
+        listed = [
+            {"template": name, "line": line, "rule": rule, "detail": detail, "runs_code": runs_code}
+            for line, rule, detail, runs_code in offences(renderer, text)
         ]
-        yield {"offences": found[:100]}
-    for one in asked["diff"]:
-        yield {"begins": one["name"]}
+        yield {"offences": listed[:MAX_OFFENCES]}
+    for pair in request["diff"]:
+        yield {"begins": pair["name"]}
         yield {
-            "name": one["name"],
-            "diff": difference(one["before"], one["after"], (one["from"], one["to"])),
+            "name": pair["name"],
+            "diff": difference(pair["before"], pair["after"], (pair["from"], pair["to"])),
         }
-    over: set[str] = set()
-    for one in asked["render"]:
-        if one["template"] in over:
+    failed: set[str] = set()
+    for job in request["render"]:
+        if job["template"] in failed:
             continue
-        yield {"begins": one["template"]}
-        told = {
-            "key": one["key"],
-            "template": one["template"],
-            **rendered(made, one["text"], one["given"]),
+        yield {"begins": job["template"]}
+        result = {
+            "key": job["key"],
+            "template": job["template"],
+            **rendered(renderer, job["text"], job["variables"]),
         }
-        if (
-            "failed" in told
-        ):  # one conversation says as much as seven, and each may cost what was given to all
-            over.add(one["template"])
-        yield told
+        # One failure proves as much as seven, and each may use the time that is meant for all.
+        if "failed" in result:
+            failed.add(job["template"])
+        yield result
 
 
 def warm() -> None:
-    """Use what is else loaded at its first use: codecs of texts, what rewrites the trace of an
-    error.
+    """Use what is otherwise loaded at its first use.
+
+    That is the codecs of texts and what rewrites the trace of an error.
     """
-    made = environment("2026-01-05T12:00:00")
-    made.from_string(
+    renderer = environment("2026-01-05T12:00:00")
+    renderer.from_string(
         "{{ 'a\\n' | tojson ~ strftime_now('%d %b %Y') ~ {'b': 1} | dictsort }}"
     ).render()
     for text in (
@@ -328,16 +335,16 @@ def warm() -> None:
         "{{ 1 / 0 }}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     ):
-        rendered(made, text, {})
+        rendered(renderer, text, {})
 
 
 def main() -> None:
-    asked = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     warm()
-    # From here on not even what is installed can be opened: three descriptors are in use, and there
-    # is no fourth.
+    # From here on no file can be opened, not even an installed one: three descriptors are in use,
+    # and there is no fourth.
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
-    for line in answer(asked):
+    for line in answer(request):
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 

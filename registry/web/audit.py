@@ -9,6 +9,7 @@ from fastapi.responses import Response
 
 from registry.errors import Invalid
 from registry.queries import audit, rollouts, versions
+from registry.queries.pages import PageRequest
 from registry.rules.actions import Action
 from registry.rules.refs import ENVIRONMENTS
 from registry.web import words
@@ -24,7 +25,7 @@ def log(here: Here, action: str = "", subject: str = "", cursor: str = "") -> Re
     page = audit.events(
         here.store,
         here.actor,
-        cursor=cursor or None,
+        PageRequest(cursor or None),
         action=action or None,
         subject=subject.strip() or None,
     )

@@ -13,6 +13,7 @@ from registry.commands import holds
 from registry.commands import retention as commands
 from registry.errors import RegistryError
 from registry.queries import retention as queries
+from registry.queries.pages import PageRequest
 from registry.rules.actions import Action
 from registry.rules.rollouts import check_reason
 from registry.web.pages import Page, needs, render, sent
@@ -35,7 +36,9 @@ EMPTY: dict[str, Any] = {
 def _page(
     here: Visit, cursor: str = "", everything: bool = False, status: int = 200, **typed: Any
 ) -> Response:
-    page = queries.holds(here.store, here.actor, None, not everything, cursor or None)
+    page = queries.holds(
+        here.store, here.actor, PageRequest(cursor or None), standing=not everything
+    )
     fields = EMPTY | {"failed": "", "error": None} | typed
     lifted = next((hold for hold in page.items if hold.number == fields["lift"]), None)
     own = lifted is not None and lifted.placed_by == here.actor.name

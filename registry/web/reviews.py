@@ -13,6 +13,7 @@ from registry.api.problems import STATUSES
 from registry.commands import reviews as commands
 from registry.errors import Invalid, NotFound, RegistryError
 from registry.queries import accounts, retention, reviews, versions
+from registry.queries.pages import PageRequest
 from registry.rules.actions import Action
 from registry.rules.reviews import check_reason
 from registry.views.reviews import ReviewView
@@ -38,9 +39,8 @@ def queue(here: Here, state: str = "", cursor: str = "") -> Response:
     """The queue. Its filter and page are in the address, so that Back restores them."""
     own = "open" if needs(here, Action.REVIEW_VOTE, None) else "waiting"
     chosen = state if state in TABS else own
-    page = reviews.reviews(
-        here.store, here.actor, state=None if chosen == "all" else chosen, cursor=cursor or None
-    )
+    asked = None if chosen == "all" else chosen
+    page = reviews.reviews(here.store, here.actor, PageRequest(cursor or None), state=asked)
     rows = [(review, passed(review.verdict), measures(review.verdict)) for review in page.items]
     fallen = versions.fallen(here.store, here.actor, [review.version for review in page.items])
     return render(
@@ -169,7 +169,10 @@ def decide(
         return _show(here, number, 422, problems=problems, **typed)
     try:
         commands.vote(
-            here.store, here.actor, number, _decision(decision), reason, salt, key, signature
+            here.store,
+            here.actor,
+            number,
+            commands.SignedVote(_decision(decision), reason, salt, key, signature),
         )
     except NotFound:
         raise

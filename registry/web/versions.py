@@ -33,6 +33,7 @@ from registry.queries import (
     versions,
 )
 from registry.queries import tags as tag_queries
+from registry.queries.pages import PageRequest
 from registry.rules import retention as rules
 from registry.rules.actions import Action
 from registry.rules.actors import Actor, Matter, may_read
@@ -69,14 +70,8 @@ class TagForm:
 
 
 def _list(here: Visit, shelf: Shelf, q: str, team: str, cursor: str) -> Response:
-    page = versions.lines(
-        here.store,
-        here.actor,
-        kind=shelf.kind,
-        team=team or None,
-        q=q or None,
-        cursor=cursor or None,
-    )
+    filters = versions.LineFilter(shelf.kind, team or None, q or None)
+    page = versions.lines(here.store, here.actor, filters, PageRequest(cursor or None))
     return render(here, "lines.html", shelf=shelf, page=page, q=q, team=team, cursor=cursor)
 
 

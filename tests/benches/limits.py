@@ -128,7 +128,9 @@ def serving() -> Iterator[Server]:
         store = Store(open_engine(url, "countersign_app"))
         install_policies(store)
         name = a_person(store, "engineer", team="bench").actor.name
-        token = str(tokens.create(store, SYSTEM, name, ["engineer"], "bench", 1).token)
+        token = str(
+            tokens.create(store, SYSTEM, tokens.TokenRequest(name, ["engineer"], "bench", 1)).token
+        )
         store.engine.dispose()
         port = _free()
         environ = {

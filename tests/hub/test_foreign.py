@@ -33,14 +33,13 @@ def world(door: Door, served: World) -> World:
     rollouts.start(
         door.store,
         served.engineer.actor,
-        f"{served.team}/adapter@v2",
-        "production",
-        "blue",
-        500,
-        "try",
+        rollouts.Canary(f"{served.team}/adapter@v2", "production", "blue", 500, "try"),
     )
     rollouts.promote(
-        door.store, served.engineer.actor, f"{served.team}/adapter", "production", "blue", "well"
+        door.store,
+        served.engineer.actor,
+        rollouts.Place(f"{served.team}/adapter", "production", "blue"),
+        "well",
     )
     return served
 

@@ -176,10 +176,7 @@ def test_what_others_wrote_stays_text(console: Console, team: str, reviewer: Per
         console.store,
         console.blobs,
         world.engineer.actor,
-        world.versions[-1],
-        "production",
-        world.use_case,
-        ATTACK,
+        review_commands.Submission(world.versions[-1], "production", world.use_case, ATTACK),
     )
     with console.signed_in(reviewer) as client:
         path = f"/reviews/{opened.review}"

@@ -28,7 +28,8 @@ from registry.api.hub.door import (
 from registry.blobs.store import Blobs
 from registry.db.store import Store
 from registry.errors import Invalid
-from registry.queries import pulls
+from registry.queries import pulls, repo_lists
+from registry.queries.pages import PageRequest
 from registry.rules.actors import Actor
 from registry.views.pulls import Pulled
 
@@ -110,16 +111,10 @@ def models(
         )
     tags = {tag for tag in query.getlist("filter") if tag}
     full = _true(query.get("full", "")) or "siblings" in shapes.properties(query)
-    page, after = pulls.listed(
-        store,
-        caller,
-        author,
-        search,
-        tags & shapes.KINDS,
-        sort,
-        cursor,
-        min(_size(limit, PAGE), PAGE),
-        files=full,
+    filters = repo_lists.RepoFilter(author, search, frozenset(tags & shapes.KINDS), sort)
+    size = min(_size(limit, PAGE), PAGE)
+    page, after = repo_lists.repos(
+        store, caller, filters, PageRequest(cursor, size), with_files=full
     )
     rows = [shapes.info(each) for each in page if each.repo.partition("/")[0] not in RESERVED]
     if _true(query.get("gated", "")) or query.get("pipeline_tag", shapes.TASK) != shapes.TASK:

@@ -38,7 +38,9 @@ def accounts(store: TheStore, caller: Caller) -> list[AccountView]:
 def create_token(store: TheStore, caller: Caller, body: NewToken) -> TokenView:
     """Create a token. Its secret is in this answer and nowhere else."""
     return tokens.create(
-        store, caller, body.account, body.roles, body.team, body.days, body.environment
+        store,
+        caller,
+        tokens.TokenRequest(body.account, body.roles, body.team, body.days, body.environment),
     )
 
 

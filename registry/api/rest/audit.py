@@ -13,6 +13,7 @@ from registry.api.door import Caller, TheStore
 from registry.api.rest.forms import Cursor, Limit, Plain
 from registry.errors import NotFound
 from registry.queries import audit as queries
+from registry.queries.pages import PageRequest
 from registry.views.audit import EventPage, LogCheckView, LogProofView, TreeHeadView
 
 router = APIRouter(tags=["audit"])
@@ -29,8 +30,8 @@ def events(
     subject: Plain | None = None,
     limit: Limit = 50,
 ) -> EventPage:
-    """The entries of the audit log, newest first."""
-    return queries.events(store, caller, cursor, action, subject, limit)
+    """The log, newest first."""
+    return queries.events(store, caller, PageRequest(cursor, limit), action=action, subject=subject)
 
 
 @router.get("/audit/tree-head", responses={404: {}})

@@ -21,7 +21,12 @@ router = APIRouter(tags=["evals"])
 def freeze(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewSuite) -> SuiteView:
     """Freeze a data set's split as an eval suite version."""
     suite = commands.freeze(
-        store, blobs, caller, body.name, body.dataset, body.split, body.metric, body.decoding or {}
+        store,
+        blobs,
+        caller,
+        commands.SuiteRequest(
+            body.name, body.dataset, body.split, body.metric, body.decoding or {}
+        ),
     )
     return next(each for each in queries.suites(store, caller) if each.id == suite)
 
@@ -59,5 +64,5 @@ def gate(
     environment: Environment,
     use_case: Line,
 ) -> VerdictView:
-    """What the gate would decide now; nothing is stored."""
-    return gates.check(store, blobs, caller, ref, environment, use_case)
+    """What the gate would say now; nothing is stored."""
+    return gates.check(store, blobs, caller, gates.Proposal(ref, environment, use_case))

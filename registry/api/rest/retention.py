@@ -23,6 +23,7 @@ from registry.commands import deletions, holds
 from registry.commands import quotas as quota_commands
 from registry.commands import retention as commands
 from registry.queries import retention as queries
+from registry.queries.pages import PageRequest
 from registry.rules.quotas import Limits
 from registry.rules.retention import Terms
 from registry.views.retention import (
@@ -64,7 +65,7 @@ def due(
     store: TheStore, caller: Caller, cursor: Cursor | None = None, limit: Limit = 50
 ) -> DuePage:
     """What is due for deletion, oldest first, a page at a time."""
-    return queries.due(store, caller, cursor, limit)
+    return queries.due(store, caller, PageRequest(cursor, limit))
 
 
 @router.get("/keeping/{ref:path}")
@@ -82,8 +83,8 @@ def list_holds(
     cursor: Cursor | None = None,
     limit: Limit = 50,
 ) -> HoldPage:
-    """Legal holds, newest first, a page at a time; `over` selects those that cover one version."""
-    return queries.holds(store, caller, over, standing, cursor, limit)
+    """Legal holds, newest first, a page at a time; `over` asks for those that keep one version."""
+    return queries.holds(store, caller, PageRequest(cursor, limit), over=over, standing=standing)
 
 
 @router.post("/holds", status_code=201)

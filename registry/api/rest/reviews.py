@@ -9,6 +9,7 @@ from registry.api.rest.forms import Cursor, Limit, Number, ReviewState
 from registry.api.rest.schemas import NewReview, NewVote, Reason
 from registry.commands import reviews as commands
 from registry.queries import reviews as queries
+from registry.queries.pages import PageRequest
 from registry.views.reviews import DecisionDraft, ReviewPage, ReviewView, SubmittedView
 
 router = APIRouter(tags=["reviews"])
@@ -18,7 +19,10 @@ router = APIRouter(tags=["reviews"])
 def submit(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewReview) -> SubmittedView:
     """Submit a version for review in an environment."""
     return commands.submit(
-        store, blobs, caller, body.ref, body.environment, body.use_case, body.note
+        store,
+        blobs,
+        caller,
+        commands.Submission(body.ref, body.environment, body.use_case, body.note),
     )
 
 
@@ -30,8 +34,8 @@ def reviews(
     cursor: Cursor | None = None,
     limit: Limit = 50,
 ) -> ReviewPage:
-    """Reviews, newest first; `state` is waiting, decided or the name of one state."""
-    return queries.reviews(store, caller, state, cursor, limit)
+    """Reviews, newest first; state is waiting, open, decided or a state's own name."""
+    return queries.reviews(store, caller, PageRequest(cursor, limit), state=state)
 
 
 @router.get("/reviews/{number}")
@@ -50,7 +54,10 @@ def draft(store: TheStore, caller: Caller, number: Number) -> DecisionDraft:
 def vote(store: TheStore, caller: Caller, number: Number, body: NewVote) -> ReviewView:
     """Cast a signed vote."""
     commands.vote(
-        store, caller, number, body.decision, body.reason, body.salt, body.key, body.signature
+        store,
+        caller,
+        number,
+        commands.SignedVote(body.decision, body.reason, body.salt, body.key, body.signature),
     )
     return queries.review(store, caller, number)
 

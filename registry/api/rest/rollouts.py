@@ -26,20 +26,26 @@ router = APIRouter(tags=["delivery"])
 def start(store: TheStore, caller: Caller, body: NewCanary) -> RouteView:
     """Start a canary: give an approved version a share of a channel's traffic."""
     return commands.start(
-        store, caller, body.ref, body.environment, body.channel, body.share_bp, body.reason
+        store,
+        caller,
+        commands.Canary(body.ref, body.environment, body.channel, body.share_bp, body.reason),
     )
 
 
 @router.post("/promotions", status_code=201)
 def promote(store: TheStore, caller: Caller, body: NewPromotion) -> RouteView:
     """Give the active canary all traffic, or restore a version that served here before."""
-    return commands.promote(store, caller, body.name, body.environment, body.channel, body.reason)
+    return commands.promote(
+        store, caller, commands.Place(body.name, body.environment, body.channel), body.reason
+    )
 
 
 @router.post("/rollbacks", status_code=201)
 def roll_back(store: TheStore, caller: Caller, body: NewRollback) -> RouteView:
     """Return to the last good stable version, or to the base."""
-    return commands.roll_back(store, caller, body.name, body.environment, body.channel, body.reason)
+    return commands.roll_back(
+        store, caller, commands.Place(body.name, body.environment, body.channel), body.reason
+    )
 
 
 @router.post("/recalls", status_code=201)

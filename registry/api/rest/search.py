@@ -52,25 +52,28 @@ def search(
     """
     searches.check_names((name for name, _ in request.query_params.multi_items()), KNOWN)
     filters = searches.parse(
-        q=q,
-        name=name,
-        kind=kind,
-        team=team,
-        tag=tag,
-        base=base,
-        dataset=dataset,
-        licence=licence,
-        domain=domain,
-        method=method,
-        variant=variant,
-        risk=risk,
-        by=by,
-        since=since,
-        until=until,
-        metric=metric,
-        state=state,
-        digest=digest,
-        deleted=deleted,
-        sort=sort,
+        searches.Filters(
+            q=q,
+            name=name,
+            kind=kind,
+            team=team,
+            tag=tag,
+            base=base,
+            dataset=dataset,
+            licence=licence,
+            domain=domain,
+            method=method,
+            variant=variant,
+            risk=risk,
+            by=by,
+            since=since,
+            until=until,
+            metric=metric,
+            state=state,
+            digest=digest,
+            deleted=deleted,
+            sort=sort,
+        )
     )
-    return queries.search(store, caller, filters, cursor, limit, facets)
+    page = queries.SearchPageRequest(cursor, limit)
+    return queries.search(store, caller, filters, page, facets=facets)

@@ -22,12 +22,9 @@ def queue(store: TheStore, caller: Caller, body: NewTrainingRun) -> TrainingRunV
     run = commands.queue(
         store,
         caller,
-        body.adapter,
-        body.base,
-        body.dataset,
-        body.recipe,
-        body.domain,
-        body.meta or {},
+        commands.TrainingRequest(
+            body.adapter, body.base, body.dataset, body.recipe, body.domain, body.meta or {}
+        ),
     )
     return queries.training_run(store, caller, run)
 

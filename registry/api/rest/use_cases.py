@@ -19,12 +19,14 @@ def add(store: TheStore, caller: Caller, body: NewUseCase) -> UseCaseView:
     name = commands.register(
         store,
         caller,
-        body.name,
-        purpose=body.purpose,
-        owner=body.owner,
-        risk_tier=body.risk_tier,
-        suite=body.suite,
-        details=body.details,
+        commands.UseCaseRequest(
+            body.name,
+            purpose=body.purpose,
+            owner=body.owner,
+            risk_tier=body.risk_tier,
+            suite=body.suite,
+            details=body.details,
+        ),
     )
     return next(each for each in queries.use_cases(store, caller) if each.name == name)
 

@@ -15,6 +15,7 @@ from registry.commands import deprecations
 from registry.commands import versions as commands
 from registry.queries import verification
 from registry.queries import versions as queries
+from registry.queries.pages import PageRequest
 from registry.views.deprecations import DeprecationView
 from registry.views.versions import AddedView, LinePage, VerifiedView, VersionView
 
@@ -81,7 +82,8 @@ def lines(
     limit: Limit = 50,
 ) -> LinePage:
     """Base models, adapters and checkpoints, a page at a time."""
-    return queries.lines(store, caller, kind, team, q, cursor, limit)
+    filters = queries.LineFilter(kind, team, q)
+    return queries.lines(store, caller, filters, PageRequest(cursor, limit))
 
 
 @router.get("/lines/{ref:path}/versions")

@@ -34,7 +34,11 @@ def beat(
 ) -> dict[str, bool]:
     """Prolong the lease; `cancelled` is true when somebody has cancelled the work."""
     seconds = request.app.state.settings.lease_seconds
-    return {"cancelled": commands.beat(store, caller, run, body.attempt, body.progress, seconds)}
+    return {
+        "cancelled": commands.beat(
+            store, caller, run, commands.Heartbeat(body.attempt, body.progress, seconds)
+        )
+    }
 
 
 @router.post("/work/{run}/requeue", status_code=204)
@@ -54,7 +58,16 @@ def finish(store: TheStore, blobs: TheBlobs, caller: Caller, run: UUID, body: Fi
     """Finish work with a signed report."""
     if queries.is_training(store, caller, run):
         training_runs.finish(
-            store, caller, run, body.attempt, body.report, body.key, body.signature
+            store,
+            caller,
+            run,
+            training_runs.SignedReport(body.attempt, body.report, body.key, body.signature),
         )
     else:
-        evals.finish(store, blobs, caller, run, body.attempt, body.report, body.key, body.signature)
+        evals.finish(
+            store,
+            blobs,
+            caller,
+            run,
+            evals.SignedReport(body.attempt, body.report, body.key, body.signature),
+        )

@@ -183,8 +183,9 @@ class Body:
         return b"".join(pieces)
 
     async def drain(self, max_bytes: int = 16 << 20, seconds: float = 5.0) -> None:
-        """Read the rest of a refused body if it is short: many clients read no answer before they
-        have sent everything.
+        """Read the rest of a refused body if it is short.
+
+        Many clients read no answer before they have sent everything.
         """
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(seconds):

@@ -1,5 +1,4 @@
-"""The console: server-rendered pages under a strict CSP, with one small script and no third-party
-JavaScript.
+"""The console: server-rendered pages under a strict CSP, with one small script of its own.
 
 The application calls only `install(app)`. Every page reads through queries and changes things
 through one command, so the console can do nothing that REST cannot. Every form works without

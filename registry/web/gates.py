@@ -1,6 +1,4 @@
-"""A gate's verdict as a table: what was measured, against what, how certain it is, and whether it
-passed.
-"""
+"""A gate's verdict as a table: what was measured, how certain it is, and whether it passed."""
 
 from __future__ import annotations
 

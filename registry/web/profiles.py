@@ -1,6 +1,4 @@
-"""A serving profile: its parts, its system prompt, its engine's verdict, and a comparison with
-another profile.
-"""
+"""A serving profile: its parts, system prompt and engine's verdict, and a comparison."""
 
 from __future__ import annotations
 

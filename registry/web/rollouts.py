@@ -62,9 +62,7 @@ def deployments(here: Here, environment: str = "") -> Response:
 
 
 def _bars(here: Visit, team: str, acts: ActsView) -> dict[str, str]:
-    """By form, why it is disabled: the role that is missing, or what the command would answer; ''
-    if nothing bars it.
-    """
+    """By form, why it is disabled, or '': the missing role, or what the command would answer."""
     actions = {
         "canary": (Action.ROLLOUT_START, acts.canary),
         "promote": (Action.ROLLOUT_PROMOTE, acts.promote),

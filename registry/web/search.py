@@ -1,6 +1,4 @@
-"""Search: one form with every filter, a removable chip for each active filter, and the counts of
-each value as links.
-"""
+"""Search: a form with every filter, a chip to remove each one, and values to narrow by."""
 
 from __future__ import annotations
 

@@ -64,10 +64,10 @@ class VersionAddress:
 
 
 def version_path(kind: str, ref: str) -> str:
-    """The page of a version by its canonical reference: adapter, team/name@v3 ->
-    /adapters/team/name/v/3.
+    """The page of a version, by its canonical reference.
 
-    A draft has no page of its own, so its path is that of its line.
+    adapter, team/name@v3 -> /adapters/team/name/v/3. A draft has no page of its own, so its path is
+    that of its line.
     """
     parsed = parse_ref(ref)
     line = f"/{BY_KIND[kind].path}/{parsed.line}"

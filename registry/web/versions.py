@@ -1,6 +1,4 @@
-"""Adapters, checkpoints and base models: their lists, their versions, and the forms that end or tag
-a version.
-"""
+"""Adapters, checkpoints and base models: lists, versions, and the forms that change a version."""
 
 from __future__ import annotations
 
@@ -137,8 +135,10 @@ def _version(here: Visit, at: VersionAddress, status: int = 200, **typed: Any) -
 
 
 def _training(here: Visit, version: VersionView) -> TrainingRunView | None:
-    """The training run of a version; None also where it is another team's, whose details stay
-    theirs.
+    """The training run of a version, or None where it has none.
+
+    It is also None for another team's training run: the version names it, but its details are not
+    shown.
     """
     if not version.training_run:
         return None

@@ -36,8 +36,9 @@ class Visit:
 
     @property
     def form_token(self) -> str:
-        """What every form of this session must carry. It derives from the session's secret, so
-        that nothing needs to be stored.
+        """The token that every form of this session must carry.
+
+        It derives from the session's secret, so that nothing needs to be stored.
         """
         digest = hmac.new(
             self.secret.encode(), b"countersign/console-form/1", hashlib.sha256
@@ -50,8 +51,10 @@ def is_https(request: Request) -> bool:
 
 
 def cookie_name(request: Request) -> str:
-    """The cookie's name. With `__Host-`, which exists only over HTTPS, the browser itself refuses
-    a cookie that a sibling host sets.
+    """The name of the session's cookie.
+
+    With the prefix `__Host-`, which works only over HTTPS, the browser itself refuses a cookie that
+    a sibling host sets.
     """
     return "__Host-countersign" if is_https(request) else "countersign"
 
@@ -97,9 +100,7 @@ def local_path(text: str) -> str:
 
 
 def sign_in_path(request: Request) -> str:
-    """The sign-in page, which returns to the page that was asked for. A posted form is not sent
-    again.
-    """
+    """The sign-in page, which then returns to this page; a posted form is not sent again."""
     if request.method != "GET":
         return "/login"
     target = request.url.path + (f"?{request.url.query}" if request.url.query else "")

@@ -15,9 +15,7 @@ DIGITS = re.compile(r"[0-9a-f]{40,}")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a state is shown: by a colour class, a glyph and a word, so that no reader depends on
-    the colour.
-    """
+    """How a state is shown: a colour class, a glyph and a word, so that nobody needs the colour."""
 
     tone: str
     glyph: str
@@ -144,9 +142,7 @@ def tag(ref: str) -> str:
 
 
 def arm(ref: str | None, line: str) -> str:
-    """What one arm of a channel serves: v3 for a version of the channel's line, or the base's
-    name.
-    """
+    """What one arm of a channel serves: v3 for a version of its line, or the base's name."""
     if ref is None:
         return "nothing"
     return tag(ref) if ref.partition("@")[0] == line else f"base {ref.rpartition('/')[2]}"

@@ -6,9 +6,7 @@ from registry.api.hub import files, models, others
 
 
 def router() -> APIRouter:
-    """Repositories under /api, their files at the root, and an answer to everything else that
-    clients ask a Hub.
-    """
+    """Repositories under /api, their files at the root, and an answer to any other request."""
     whole = APIRouter(include_in_schema=False)
     whole.include_router(models.router)
     whole.include_router(files.router)

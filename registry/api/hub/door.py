@@ -138,8 +138,9 @@ def segments(request: Request) -> list[str]:
 
 
 def read_only() -> Forbidden:
-    """A write is refused by its route alone; the answer does not reveal whether the repository
-    exists.
+    """The refusal of a write.
+
+    The route alone decides it, so it does not reveal whether the repository exists.
     """
     return Forbidden("read-only", "Nothing can be written through the Hub's protocol.")
 

@@ -1,6 +1,4 @@
-"""A revision's files: `/{ns}/{name}/resolve/{rev}/{path}`, whole, in ranges, or by a presigned
-URL.
-"""
+"""A revision's files at `/{ns}/{name}/resolve/{rev}/{path}`, sent or by a presigned URL."""
 
 from __future__ import annotations
 

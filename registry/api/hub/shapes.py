@@ -199,8 +199,9 @@ def only(answer: dict[str, Any], query: QueryParams) -> dict[str, Any]:
 
 
 def with_last_commit(entries: list[dict[str, Any]], version: Pulled) -> list[dict[str, Any]]:
-    """Entries with the commit that last changed them: always the version itself, since a version
-    never changes.
+    """Entries with the commit that last changed them.
+
+    It is always the version itself, since a version never changes.
     """
     last = {"id": version.commit, "title": version.ref, "date": moment(version.created_at)}
     return [{**each, "lastCommit": last} for each in entries]

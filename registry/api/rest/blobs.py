@@ -59,8 +59,9 @@ def check_uploader(caller: Actor) -> None:
 
 
 def declared(request: Request, before: int, limit: int) -> None:
-    """Raise TooLarge if the stated length of the body, added to the bytes `before` it, is more than
-    the `limit` of one file.
+    """Raise TooLarge if the body is longer, by its stated length, than a file may be.
+
+    `before` is the number of bytes that have arrived already, `limit` the largest file in bytes.
     """
     length = request.headers.get("content-length", "")
     if length.isdecimal() and before + int(length) > limit:

@@ -14,7 +14,8 @@ router = APIRouter(tags=["versions"])
 
 @router.get("/chat-templates/{ref:path}")
 def chat_template(store: TheStore, blobs: TheBlobs, caller: Caller, ref: Ref) -> ChatTemplateView:
-    """A version's chat template: the difference from its base's, and the golden conversations
-    rendered with both.
+    """A version's chat template, compared with its base's.
+
+    The answer has the difference, and the golden conversations rendered with both.
     """
     return queries.chat_template(store, blobs, caller, ref)

@@ -115,10 +115,8 @@ def _move(stage: Stage, move: Move, expected: str) -> None:
                 f"After {move.verb}, {', '.join(sorted(answered))} answered instead of {expected}.",
             )
         stage.note(f"{move.step}_seconds_to_gateway", seconds)
-    stage.say(
-        f"  {expected} answers every request; the gateway followed {seconds} s after the command "
-        "began."
-    )
+    followed = f"the gateway followed {seconds} s after the command began"
+    stage.say(f"  {expected} answers every request; {followed}.")
 
 
 def _wait_until_applied(stage: Stage, generation: int) -> None:

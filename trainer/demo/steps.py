@@ -143,10 +143,8 @@ def data(stage: Stage) -> None:
                 suite,
             )
     rows = ", ".join(f"{count} {split}" for split, count in sorted(known.splits.items()))
-    stage.say(
-        f"  {known.ref} has {known.rows} rows ({rows}); {known.overlap} test prompts are also in "
-        "train."
-    )
+    overlap = f"{known.overlap} test prompts are also in train"
+    stage.say(f"  {known.ref} has {known.rows} rows ({rows}); {overlap}.")
 
 
 def training(stage: Stage) -> None:

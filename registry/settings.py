@@ -1,7 +1,7 @@
 """What an operator can set; each field is read from the variable COUNTERSIGN_ and its name.
 
-Composition roots (app, clock, cli.up, gateway) read it once and hand values on; nothing else
-imports it.
+Nothing else reads the environment for it. Composition roots (app, clock, cli.up, gateway) load the
+settings once and pass values on; no other module imports this one.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from registry.errors import Invalid
 
-SECRETS = Path("/run/secrets")  # where containers mount secret files, one named after each variable
+SECRETS = Path("/run/secrets")
+"""Where containers mount secret files, each named after its variable."""
 PREFIX = "COUNTERSIGN_"
 
 Directory = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 
 
 class Settings(BaseSettings):
-    """Frozen; every field has a default, so that `countersign up` needs none. Build it with
-    `load`.
+    """The settings; make them with `load`.
+
+    Every field has a default, so that `countersign up` works without any.
     """
 
     model_config = SettingsConfigDict(
@@ -65,7 +67,7 @@ class Settings(BaseSettings):
         description="The key that signs the audit log.",
     )
     mlflow_url: str | None = Field(
-        default=None, description="An MLflow server to link training runs to."
+        default=None, description="The MLflow server that training runs link to."
     )
     public_url: str | None = Field(
         default=None,
@@ -90,7 +92,7 @@ class Settings(BaseSettings):
 
     @property
     def private(self) -> Path:
-        """The 0700 directory of keys, tokens and blobs."""
+        """The directory of keys, tokens and blobs, with mode 0700."""
         return self.home / "private"
 
     @property
@@ -99,15 +101,14 @@ class Settings(BaseSettings):
         return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
 
 
-def load(**given: Any) -> Settings:
-    """Read the environment and the secret files; `given` (None counts as not given) goes before
-    both.
+def load(**overrides: Any) -> Settings:
+    """The settings from the environment and the secret files; `overrides` that are not None win.
 
-    Raises Invalid `bad-setting` that names the variable, without its value: it may be a password.
+    Raises Invalid `bad-setting`, which names the variable but not its value: it may be a password.
     """
-    told = {name: value for name, value in given.items() if value is not None}
+    explicit = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **told)
+        return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **explicit)
     except ValidationError as error:
         wrong = [entry for entry in error.errors() if entry["type"] != "default_factory_not_called"]
         text = "; ".join(

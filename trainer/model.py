@@ -18,7 +18,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from registry.artifacts.bundles.files import ADAPTER_WEIGHTS
-from registry.artifacts.methods import adapters
+from registry.artifacts.methods import adapters, fits
 from registry.artifacts.methods.anatomies import Anatomy, anatomy
 from registry.artifacts.methods.configs import FILE
 from registry.artifacts.methods.heads import View
@@ -112,7 +112,7 @@ def check_fit(folder: Path, body: Anatomy) -> adapters.Config:
                 TensorInfo(name, tensor.get_dtype(), tuple(tensor.get_shape()), 0, 0)
                 for name, tensor in slices
             ]
-        defects = adapters.fit(ADAPTER_WEIGHTS, config, tensors, View(body)).defects
+        defects = fits.fit(ADAPTER_WEIGHTS, config, tensors, View(body)).defects
     if config is None or defects:
         raise BundleRejected(defects)
     return config

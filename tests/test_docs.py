@@ -292,7 +292,7 @@ def test_figures_are_written_into_their_blocks_and_nowhere_else(tmp_path: Path) 
 
 
 def test_a_demo_that_did_not_end_gives_no_figures() -> None:
-    with pytest.raises(Invalid, match="did not end"):
+    with pytest.raises(Invalid, match="did not run to its end"):
         figures.rewrite(README, {"base": "tiny"})
 
 

@@ -30,8 +30,9 @@ from trainer.device import Device, be_deterministic
 
 STATE = "trainer_state.json"
 Record = dict[str, Any]
-"""A step's meters: step, loss, learning_rate, grad_norm, tokens and seconds so far,
-peak_memory_bytes.
+"""The meters of one step.
+
+They are step, loss, learning_rate, grad_norm, peak_memory_bytes, and tokens and seconds so far.
 """
 
 

@@ -1,3 +1,1 @@
-"""The main job on real input, driven through the public command line and client by accounts with
-just the role they need.
-"""
+"""The main job on real input: people with one role each use the public command line and client."""

@@ -1,6 +1,4 @@
-"""`python -m trainer.demo`: the main job on real input, from a base model to a verified log, step
-by step.
-"""
+"""`python -m trainer.demo`: the main job on real input, from a base model to a verified log."""
 
 from __future__ import annotations
 
@@ -32,34 +30,36 @@ STEPS: tuple[Callable[[Stage], None], ...] = (
     steps.recall,
     delivery.proof,
 )
-TRIES = 5
+MAX_ATTEMPTS = 5
+"""How often a step is tried while the registry is unreachable."""
 
 
 def run(stage: Stage) -> None:
-    """Every step in order; one that loses the registry half-way waits for it and looks again what
-    is done.
+    """Take every step in order.
+
+    A step that loses the registry waits, then looks again at what is done.
     """
     for number, step in enumerate(STEPS, 1):
         if number == 2:
-            # The inputs need no registry: they were made while it started.
+            # The first step needs no registry, so the registry starts beside it.
             seconds = stage.await_ready()
             stage.note("ready_seconds", stage.result.get("ready_seconds", round(seconds, 1)))
             stage.say(f"  The registry answered after {seconds:.1f} s.")
         stage.say(f"\n{number:2}/{len(STEPS)}  {' '.join((step.__doc__ or '').split())}")
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 with stage.recorded(step.__name__):
                     step(stage)
                 break
             except (Unavailable, Refusal) as error:
-                if (isinstance(error, Refusal) and error.status != 7) or attempt == TRIES:
+                if (isinstance(error, Refusal) and error.status != 7) or attempt == MAX_ATTEMPTS:
                     raise
-                stage.say(f"  The registry is away ({error}); waiting for it.")
+                stage.say(f"  The registry is unreachable, trying again. ({error})")
                 time.sleep(2.0)
 
 
 def main() -> int:
-    """Run the demo and keep serving until Ctrl-C; DEMO_EXIT=1 ends it after the table."""
+    """Run the demo and keep serving until Ctrl-C. DEMO_EXIT=1 ends it after the table."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     try:
@@ -84,7 +84,7 @@ def main() -> int:
         finally:
             stage.stop()
     except KeyboardInterrupt:
-        print("\nStopped. The next run goes on from here.", file=sys.stderr)
+        print("\nStopped. The next run continues from here.", file=sys.stderr)
         return 0 if stop.is_set() else 130
     except (RegistryError, Refusal) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)

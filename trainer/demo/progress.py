@@ -1,4 +1,4 @@
-"""A progress bar: redrawn in place on a terminal, a plain line now and then elsewhere."""
+"""A progress bar: redrawn in place on a terminal, otherwise a plain line now and then."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from types import TracebackType
 from typing import TextIO
 
 WIDTH = 30
+"""Characters of the bar."""
 QUIET_SECONDS = 10.0
+"""The shortest time between two lines where the output is not a terminal."""
 
 
 class Bar:
-    """Shows how far something is; ends its line when the block ends."""
+    """Shows the progress of one task. Its line ends with the `with` block."""
 
     def __init__(self, title: str, out: TextIO) -> None:
         self.title = title
@@ -33,9 +35,10 @@ class Bar:
             print(file=self.out, flush=True)
 
     def show(self, done: int, of: int, note: str) -> None:
-        """`done` of `of` units; a note beside it."""
+        """Show `done` of `of` units and a note. While `of` is 0, show only the note."""
         filled = round(WIDTH * done / of) if of else 0
-        text = f"  {self.title} [{'=' * filled}{' ' * (WIDTH - filled)}] {done}/{of or '?'} {note}"
+        bar = f" [{'=' * filled}{' ' * (WIDTH - filled)}] {done}/{of}" if of else ":"
+        text = f"  {self.title}{bar} {note}"
         if text == self._text:
             return
         if self.live:

@@ -1,6 +1,4 @@
-"""The demo's stage: where it keeps things, the registry it runs against, its people, and how it
-speaks.
-"""
+"""The demo's stage: its folder, its registry, its people, and what it prints and records."""
 
 from __future__ import annotations
 
@@ -22,10 +20,12 @@ from typing import Any, TextIO
 from registry.client import Countersign
 from registry.errors import Conflict, Unavailable
 
-FRESH_SECONDS = 11 * 3600  # promoting asks for a sign-in of the last twelve hours
+FRESH_SECONDS = 11 * 3600
+"""The oldest token that is used again: promoting needs a sign-in of the last twelve hours."""
 PATIENCE = 180.0
+"""Seconds that the demo waits for something by default."""
 EXTRAS = ("trainer", "mlflow", "engine", "gateway")
-"""What runs beside the registry."""
+"""The programs that run beside the registry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ PEOPLE = (NORA, DAVE, CARLA, RAVI, ALEX)
 
 
 class Refusal(Exception):
-    """The command line said no: its exit status and the problem it printed."""
+    """A refusal by the command line: its exit status and the problem it printed."""
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
         super().__init__(f"{problem.get('detail', '')} {problem.get('fix', '')}".strip())
@@ -74,7 +74,7 @@ class Stage:
 
     @property
     def ends(self) -> bool:
-        """DEMO_EXIT=1: nothing is left serving."""
+        """Whether the demo ends after its table (DEMO_EXIT=1) instead of serving on."""
         return os.environ.get("DEMO_EXIT") == "1"
 
     @property
@@ -86,14 +86,15 @@ class Stage:
         return self.urls["url"]
 
     def say(self, text: str) -> None:
-        """One line to the reader, which the transcript of the current step keeps too."""
+        """Print a line, and keep it for the transcript of the current step."""
         print(text, file=self.out, flush=True)
         self._lines.append(text.strip())
 
     @contextmanager
     def recorded(self, step: str) -> Iterator[None]:
-        """Keep the lines a step prints as its transcript in the result; a step that ended before
-        keeps the lines of that time, as `timed` keeps its seconds.
+        """Keep the lines that a step prints as its transcript in the result.
+
+        A step that an earlier run completed keeps its lines, as `timed` keeps its seconds.
         """
         self._lines = []
         yield
@@ -102,8 +103,9 @@ class Stage:
         self.save()
 
     def start(self) -> None:
-        """Start the registry with everything beside it, as a user would; `await_ready` says when it
-        answers.
+        """Start the registry and the programs beside it, as a user would.
+
+        It returns at once; `await_ready` waits until the registry answers.
         """
         self._began = time.monotonic()
         command = [
@@ -138,31 +140,32 @@ class Stage:
         self._seconds = time.monotonic() - self._began
 
     def await_ready(self) -> float:
-        """Seconds from the start until it answered; Unavailable with its own last words when it
-        never does.
+        """Wait until the registry answers, and return the seconds since its start.
+
+        Raises Unavailable `registry-not-started` with the last line of its log when it ends first.
         """
         assert self.server is not None
         self._reader.join()
-        patience = time.monotonic() + 60
+        deadline = time.monotonic() + 60
         while not self._first_line:
             self.server.wait(timeout=30)
-            said = (self.home / "registry.log").read_text().strip().splitlines()
-            if said and "home-in-use" in said[-1] and time.monotonic() < patience:
-                # A demo that was killed a moment ago is still putting its registry away.
+            lines = (self.home / "registry.log").read_text().strip().splitlines()
+            if lines and "home-in-use" in lines[-1] and time.monotonic() < deadline:
+                # The registry of a demo that was just killed is still shutting down.
                 time.sleep(1.0)
                 self.start()
                 self._reader.join()
                 continue
             raise Unavailable(
                 "registry-not-started",
-                said[-1] if said else "The registry did not start.",
+                lines[-1] if lines else "The registry did not start.",
                 f"See {self.home / 'registry.log'}.",
             )
         self.urls = {key: value for key, value in json.loads(self._first_line).items() if value}
         return self._seconds
 
     def stop(self) -> None:
-        """Stop the registry and all it started."""
+        """Stop the registry and everything it started."""
         if self.server is not None and self.server.poll() is None:
             self.server.send_signal(signal.SIGTERM)
             try:
@@ -173,13 +176,13 @@ class Stage:
         self.server = None
 
     def folder(self, person: Person) -> Path:
-        """A person's own configuration: his token, and his key if he signs."""
-        place = self.home / "people" / person.name
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return place
+        """A person's own configuration: their token, and their key if they sign."""
+        folder = self.home / "people" / person.name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
 
     def token(self, person: Person) -> str:
-        """The person's token, which he was handed once."""
+        """The person's token, which the registry showed once."""
         return (self.folder(person) / "token").read_text().strip()
 
     def has_fresh_token(self, person: Person) -> bool:
@@ -187,12 +190,13 @@ class Stage:
         return path.exists() and time.time() - path.stat().st_mtime < FRESH_SECONDS
 
     def client(self, person: Person) -> Countersign:
-        """The public client as this person, for looking."""
+        """The public client with this person's token, to look at what is there."""
         return Countersign(self.url, self.token(person))
 
     def run(self, person: Person | None, *words: str, quiet: bool = False) -> Any:
-        """One command as this person would type it; its JSON answer. Refusal when it exits
-        otherwise than 0.
+        """Run one command as this person would type it, and return its JSON output.
+
+        Without a person it is the administrator's. Raises Refusal when it exits other than with 0.
         """
         if not quiet:
             self.say(
@@ -219,19 +223,19 @@ class Stage:
         return json.loads(done.stdout) if done.stdout.strip() else {}
 
     def save(self) -> None:
-        """Write the result file: every figure the README quotes comes from here."""
+        """Write the result file, the source of every figure that the README quotes."""
         part = self.home / "result.part"
         part.write_text(json.dumps(self.result, indent=2, sort_keys=True) + "\n")
         part.replace(self.home / "result.json")
 
     def note(self, key: str, value: Any) -> None:
-        """Keep a measured figure."""
+        """Record a figure in the result file."""
         self.result[key] = value
         self.save()
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
-        """Measure a step's wall time; a step found done keeps the time it took when it was done."""
+        """Record a step's wall time, unless an earlier run has recorded it."""
         began = time.monotonic()
         yield
         times = self.result.setdefault("seconds", {})
@@ -239,12 +243,15 @@ class Stage:
         self.save()
 
     def wait(self, what: str, ready: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-        """Ask until it is so; Unavailable in words when it never is."""
+        """Ask until `ready` returns something true, and return that.
+
+        Raises Unavailable `demo-waited` after `seconds`.
+        """
         deadline = time.monotonic() + seconds
         while True:
             try:
-                if found := ready():
-                    return found
+                if outcome := ready():
+                    return outcome
             except Unavailable:
                 pass
             if time.monotonic() > deadline:
@@ -257,9 +264,7 @@ class Stage:
 
 
 def _die_with_parent() -> None:
-    """Ask Linux to end the registry when the demo is killed, so that the next run finds the home
-    free.
-    """
+    """Make Linux end the registry when the demo is killed, so that the home is free again."""
     if sys.platform == "linux":
         import ctypes
 
@@ -267,18 +272,18 @@ def _die_with_parent() -> None:
 
 
 def _short(words: tuple[str, ...], home: Path) -> list[str]:
-    """Paths as a reader would write them."""
+    """The words with short paths, as a reader would write them."""
     return [word.replace(str(home), "demo") for word in words]
 
 
 def _problem(stderr: str) -> dict[str, Any]:
     for line in reversed(stderr.strip().splitlines()):
         try:
-            found = json.loads(line)
+            problem = json.loads(line)
         except ValueError:
             continue
-        if isinstance(found, dict):
-            return found
+        if isinstance(problem, dict):
+            return problem
     try:
         whole = json.loads(stderr)
         return whole if isinstance(whole, dict) else {"detail": stderr.strip()}
@@ -287,25 +292,22 @@ def _problem(stderr: str) -> dict[str, Any]:
 
 
 def open_stage() -> Stage:
-    """The stage of this run: DEMO_BASE=tiny takes the small model, DEMO_HOME another place,
-    DEMO_PORT another port.
+    """The stage of this run, with the base, the folder and the port that the environment names.
+
+    DEMO_BASE=tiny takes the small model. DEMO_HOME is the folder and DEMO_PORT the port. Raises
+    Conflict `demo-home-taken`.
     """
     tiny = os.environ.get("DEMO_BASE", "") == "tiny"
+    base = "tiny" if tiny else "smollm2-135m"
     home = Path(os.environ.get("DEMO_HOME") or f"var/demo{'-tiny' if tiny else ''}").absolute()
     home.mkdir(mode=0o755, parents=True, exist_ok=True)
     stage = Stage(home, tiny, int(os.environ.get("DEMO_PORT", "8080")))
-    kept = home / "result.json"
-    if kept.exists():
-        stage.result = json.loads(kept.read_text())
-        if stage.result.get("base") != ("tiny" if tiny else "smollm2-135m"):
-            raise Conflict(
-                "demo-home-taken",
-                f"{home} holds a demo on another base model.",
-            )
+    earlier = home / "result.json"
+    if earlier.exists():
+        stage.result = json.loads(earlier.read_text())
+        if stage.result.get("base") != base:
+            raise Conflict("demo-home-taken", f"{home} holds a demo on another base model.")
     else:
-        stage.result = {
-            "base": "tiny" if tiny else "smollm2-135m",
-            "began": datetime.now(UTC).isoformat(),
-        }
+        stage.result = {"base": base, "began": datetime.now(UTC).isoformat()}
         stage.save()
     return stage

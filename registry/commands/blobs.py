@@ -24,7 +24,7 @@ It is longer than the time between an upload and the row that names its bytes.
 SENDING = timedelta(hours=2)
 """The longest time between two parts of an upload.
 
-The slowest sender allowed (LEAST bytes in WAIT seconds, api/bytes) needs about 64 minutes for one
+The slowest sender allowed (MIN_BYTES in WAIT_SECONDS, api/bytes) needs about 64 minutes for one
 part of an object store (PART bytes, drafts).
 """
 BATCH = 500

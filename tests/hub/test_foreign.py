@@ -220,7 +220,7 @@ def test_git_is_told(door: Door, served: World) -> None:
             (batch.status_code, batch.json()["message"]),
         }
     assert len(said) == 1
-    assert "speaks no git" in said.pop()[1]
+    assert "does not speak git" in said.pop()[1]
 
 
 SYSTEM = """

@@ -31,7 +31,7 @@ def test_a_search_is_narrowed_and_widened_by_its_links(
     expect(page.locator(".chips li")).to_have_count(3)
     page.locator(".facets").get_by_role("link", name="topic:claims", exact=True).click()
     expect(page.locator("tbody tr")).to_have_count(1)
-    page.get_by_role("link", name="Take away Kind adapter").focus()
+    page.get_by_role("link", name="Remove filter Kind adapter").focus()
     page.keyboard.press("Enter")
     expect(page.locator(".chips li")).to_have_count(3)
     page.fill(".seek input[name=q]", "dapte")
@@ -48,4 +48,4 @@ def test_a_search_is_narrowed_and_widened_by_its_links(
     with console.signed_in(a_person(console.store, "engineer", team="elsewhere-still")) as client:
         seen = client.get("/search").text
         assert world.team not in seen
-        assert "There is nothing here yet" in seen
+        assert "There is no version here yet" in seen

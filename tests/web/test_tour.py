@@ -210,7 +210,7 @@ def test_what_is_held_and_what_is_gone_is_told_on_its_page(
         assert "Nobody wanted it." in gone
         assert "Retention class short" in gone
         kept = client.get(f"/adapters/tour/adapter/v/{world.versions[1].rpartition('v')[2]}").text
-        assert "nothing of it is deleted" in kept
+        assert "it cannot be deleted" in kept
         assert "Retention class standard" in kept
         page = client.get("/retention").text
         assert "Matter 5513" in page

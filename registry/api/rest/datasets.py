@@ -29,7 +29,7 @@ def add(
 
 @router.get("/datasets")
 def datasets(store: TheStore, caller: Caller) -> list[DatasetVersionView]:
-    """Every data set version one may see."""
+    """Every data set version that the caller may see."""
     return queries.datasets(store, caller)
 
 

@@ -16,7 +16,7 @@ router = APIRouter(tags=["reviews"])
 
 @router.post("/reviews", status_code=201)
 def submit(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewReview) -> SubmittedView:
-    """Submit a version for an environment."""
+    """Submit a version for review in an environment."""
     return commands.submit(
         store,
         blobs,
@@ -33,7 +33,7 @@ def reviews(
     cursor: Cursor | None = None,
     limit: Limit = 50,
 ) -> ReviewPage:
-    """Reviews, newest first; state is waiting, open, decided or a state's own name."""
+    """Reviews, newest first; `state` is waiting, decided or the name of one state."""
     return queries.reviews(store, caller, state, cursor, limit)
 
 
@@ -45,7 +45,7 @@ def review(store: TheStore, caller: Caller, number: Number) -> ReviewView:
 
 @router.get("/reviews/{number}/decision")
 def draft(store: TheStore, caller: Caller, number: Number) -> DecisionDraft:
-    """The decision the caller would sign, but for verdict and reason."""
+    """The decision for the caller to sign, without its verdict and reason."""
     return queries.draft(store, caller, number)
 
 
@@ -63,6 +63,6 @@ def vote(store: TheStore, caller: Caller, number: Number, body: NewVote) -> Revi
 
 @router.post("/reviews/{number}/withdraw")
 def withdraw(store: TheStore, caller: Caller, number: Number, body: Reason) -> ReviewView:
-    """Take an open review back."""
+    """Withdraw an open review."""
     commands.withdraw(store, caller, number, body.reason)
     return queries.review(store, caller, number)

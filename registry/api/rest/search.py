@@ -45,14 +45,13 @@ def search(
     limit: Limit = 50,
     facets: bool = False,
 ) -> VersionPage:
-    """Versions that meet every filter, a page at a time; `tag` and `metric` may be given more than
-    once.
+    """Versions that meet every filter, a page at a time.
 
-    A page may be short, even empty, and have a `next`: a search looks through so many versions at a
-    time.
+    `tag` and `metric` may be given more than once. A page may be short, or even empty, and still
+    have a `next`: one request looks through a bounded number of versions.
     """
     searches.check_names((name for name, _ in request.query_params.multi_items()), KNOWN)
-    wanted = searches.parse(
+    filters = searches.parse(
         q=q,
         name=name,
         kind=kind,
@@ -74,4 +73,4 @@ def search(
         deleted=deleted,
         sort=sort,
     )
-    return queries.search(store, caller, wanted, cursor, limit, facets)
+    return queries.search(store, caller, filters, cursor, limit, facets)

@@ -16,7 +16,7 @@ from registry.errors import Refused
 from registry.rules import profiles
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
-from registry.rules.engines import judge
+from registry.rules.engines import Setup, Subject, judge
 from registry.rules.versions import usable
 from registry.views.profiles import DefinedView
 
@@ -83,12 +83,8 @@ def define(store: Store, blobs: Blobs, actor: Actor, request: ProfileRequest) ->
         )
         verdict = judge(
             parts["engine"],
-            kind=line.kind,
-            state=version.state,
-            facts=version.facts,
-            build=parts["build"],
-            dtype=parts["dtype"],
-            quantisation=quantisation,
+            Subject(line.kind, version.state, version.facts),
+            Setup(build=parts["build"], dtype=parts["dtype"], quantisation=quantisation),
         )
         if verdict.verdict == "no":
             reasons = "; ".join(f"{reason.detail} ({reason.rule})" for reason in verdict.reasons)

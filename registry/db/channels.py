@@ -184,7 +184,7 @@ def _versions(
                 approved=row.approved,
                 expired=row.expired,
                 succeeded=row.succeeded,
-                left=row.was_left,
+                removed=row.was_left,
             )
         )
     return known, ids

@@ -178,7 +178,7 @@ def keeping(store: Store, actor: Actor, ref: str | UUID) -> KeepingView:
             and not standing.holds,
             holds=list(standing.holds),
             needs=[
-                rules.WORDS[one.why].format(
+                rules.NEED_TEXTS[one.why].format(
                     plain_ref(one.what) if one.why == "beneath" else one.what
                 )
                 for one in standing.needs

@@ -181,7 +181,9 @@ def canary(
     def start(reason: str) -> None:
         share = basis_points(percent)
         commands.start(
-            here.store, here.actor, commands.Canary(ref, at.environment, at.channel, share, reason)
+            here.store,
+            here.actor,
+            commands.Canary(ref, at.environment, at.channel, share, reason),
         )
 
     return _act(here, at, "canary", reason, start, ref=ref, percent=percent)
@@ -198,9 +200,8 @@ def promote(
 
     def act(reason: str) -> None:
         name = ref or at.line
-        commands.promote(
-            here.store, here.actor, commands.Place(name, at.environment, at.channel), reason
-        )
+        place = commands.Place(name, at.environment, at.channel)
+        commands.promote(here.store, here.actor, place, reason)
 
     return _act(here, at, "promote", reason, act, again=ref)
 
@@ -210,8 +211,7 @@ def roll_back(here: Posted, at: At, reason: Annotated[str, Form()] = "") -> Resp
     """Return the traffic to what served before."""
 
     def act(reason: str) -> None:
-        commands.roll_back(
-            here.store, here.actor, commands.Place(at.line, at.environment, at.channel), reason
-        )
+        place = commands.Place(at.line, at.environment, at.channel)
+        commands.roll_back(here.store, here.actor, place, reason)
 
     return _act(here, at, "rollback", reason, act)

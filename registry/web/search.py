@@ -102,7 +102,7 @@ def search(
         searches.check_names(
             (name for name, value in here.request.query_params.multi_items() if value), KNOWN
         )
-        filters = searches.parse(**plain, **several, sort=sort)  # type: ignore[arg-type]  # texts and lists, each under its own name
+        filters = searches.parse(searches.Filters(**plain, **several, sort=sort))  # type: ignore[arg-type]  # texts and lists, each under its own name
         page = queries.search(here.store, here.actor, filters, cursor or None, 50, True)
     except RegistryError as failure:
         if failure.family not in ("invalid", "not-found"):

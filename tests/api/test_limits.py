@@ -24,7 +24,7 @@ from sqlalchemy import text
 
 from registry.api import bytes as pieces
 from registry.artifacts.bundles.memory import JUDGING, SIZE
-from registry.client import Countersign, Progress
+from registry.client import Countersign, NewVersion, Progress
 from registry.errors import BundleRejected
 from registry.settings import Settings
 from tests.api.conftest import Door, opened
@@ -145,7 +145,7 @@ def test_names_are_refused_before_a_byte_is_sent(
         str(server.client.base_url).removesuffix("/api/v1/"), server.token
     ) as registry:
         with pytest.raises(BundleRejected) as refused:
-            registry.add("base", tmp_path, f"{world.team}/unsent")
+            registry.add("base", tmp_path, NewVersion(f"{world.team}/unsent"))
         for odd in ("model.bin", "README.md", "config.json"):
             assert not registry.has_blob(hashlib.sha256(files[odd]).hexdigest())
     assert [(one.rule, one.file) for one in refused.value.defects] == [

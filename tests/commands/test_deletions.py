@@ -150,10 +150,10 @@ def test_search_forgets_what_was_deleted(store: Store, world: World) -> None:
     ref = an_adapter(world, 1)
     delete(world, ref)
     name = f"{world.team}/adapter"
-    assert search.search(store, SYSTEM, searches.parse(name=name)).items == []
+    assert search.search(store, SYSTEM, searches.parse(searches.Filters(name=name))).items == []
     for wanted in (
-        searches.parse(name=name, deleted=True),
-        searches.parse(name=name, state="deleted"),
+        searches.parse(searches.Filters(name=name, deleted=True)),
+        searches.parse(searches.Filters(name=name, state="deleted")),
     ):
         [hit] = search.search(store, SYSTEM, wanted).items
         assert (hit.ref, hit.deleted, hit.state) == (ref, True, "deleted")

@@ -96,7 +96,7 @@ def test_it_is_said_with_its_reason_and_the_log_keeps_a_commitment(world: World)
 def test_it_is_found_by_its_state(world: World) -> None:
     ref = trained(world)
     deprecate(world, ref)
-    asked = searches.parse(team=world.team, state="deprecated")
+    asked = searches.parse(searches.Filters(team=world.team, state="deprecated"))
     found = searching.search(world.store, world.engineer.actor, asked)
     assert [hit.ref for hit in found.items] == [ref]
 

@@ -234,7 +234,9 @@ def domain_of(world: World, name: str = "draft") -> str | None:
 
 def in_domain(world: World, domain: str, **asked: Any) -> list[str]:
     page = search.search(
-        world.store, world.engineer.actor, searches.parse(domain=domain, team=world.team, **asked)
+        world.store,
+        world.engineer.actor,
+        searches.parse(searches.Filters(domain=domain, team=world.team, **asked)),
     )
     return [one.ref for one in page.items]
 

@@ -183,7 +183,9 @@ def test_search_rows_made_anew_still_forget_what_was_deleted(store: Store, world
             "l.team = %s",
             [world.team],
         )
-    found = search.search(store, SYSTEM, searches.parse(name=f"{world.team}/adapter"))
+    found = search.search(
+        store, SYSTEM, searches.parse(searches.Filters(name=f"{world.team}/adapter"))
+    )
     assert [one.ref for one in found.items] == [kept]
 
 

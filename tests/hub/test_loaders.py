@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from registry.artifacts.weights.tensors import File
-from registry.client import Countersign
+from registry.client import Countersign, NewVersion, Origin
 from registry.commands import recalls, rollouts, tokens, versions
 from registry.rules.actors import SYSTEM
 from registry.rules.refs import commit
@@ -227,7 +227,9 @@ def test_a_base_whose_tokenizer_is_a_sentencepiece_model_is_imported_and_loads_a
             (folder / "consolidated.safetensors").write_bytes(b"x")
             (folder / "original").mkdir()
             added = registry.import_bundle(
-                "base", folder, f"{loader.world.team}/pieces-{family}", meta=BASE_META
+                "base",
+                Origin(folder),
+                NewVersion(f"{loader.world.team}/pieces-{family}", meta=BASE_META),
             )
             assert added.status == "registered"
             assert {one.path for one in added.left_out} == {"consolidated.safetensors", "original"}

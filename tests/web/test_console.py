@@ -279,9 +279,7 @@ def test_a_profile_is_shown_whole_and_held_beside_another(
     page.goto(f"/adapters/{world.team}/adapter/v/2")
     engines = page.locator("section[aria-labelledby=engines]")
     expect(engines.locator("tbody tr").nth(0)).to_contain_text("--max-lora-rank 8")
-    expect(engines.locator("tbody tr").nth(1)).to_contain_text(
-        "q_proj and v_proj are needed together"
-    )
+    expect(engines.locator("tbody tr").nth(1)).to_contain_text("needs q_proj and v_proj together")
     page.locator("section[aria-labelledby=profiles] a").last.click()
     expect(page.locator("h1")).to_have_text("vLLM 0.32.0")
     expect(page.locator("pre.prompt")).to_have_text("Two words.\nNever guess.")

@@ -88,9 +88,7 @@ def test_a_version_is_deleted_on_its_page(console: Console, loose: World, open_p
     expect(page.locator("details[open]")).to_contain_text("no page or client gets its files again")
     page.fill("#delete-reason", "Nobody wants it.")
     page.click("button:has-text('Delete v1')")
-    expect(page.locator("#trouble")).to_contain_text(
-        f"Type {ref_of(path)} exactly"
-    )
+    expect(page.locator("#trouble")).to_contain_text(f"Type {ref_of(path)} exactly")
     expect(page.locator("#delete-reason")).to_have_value("Nobody wants it.")
     page.fill("#delete-confirm", ref_of(path))
     page.click("button:has-text('Delete v1')")

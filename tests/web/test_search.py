@@ -41,7 +41,7 @@ def test_a_search_is_narrowed_and_widened_by_its_links(
     page.get_by_role("link", name="Without name absent").click()
     expect(page.locator(".count")).to_contain_text("2 versions")
     page.goto("/search?digest=xyz&kind=adapter")
-    expect(page.locator("#trouble")).to_contain_text("begins no digest")
+    expect(page.locator("#trouble")).to_contain_text("is not the beginning of a digest")
     expect(page.locator("#f-digest")).to_have_value("xyz")
     page.goto("/search?license=mit")
     expect(page.locator("#trouble")).to_contain_text("There is no filter 'license'")

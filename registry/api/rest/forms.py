@@ -18,7 +18,7 @@ from registry.db.training_runs import STATES as RUN_STATES
 from registry.rules import evals, profiles, recipes, refs, searches, tags
 from registry.rules.actors import PEOPLE, SERVICE_ROLES
 from registry.rules.engines import ENGINES
-from registry.rules.retention import LONGEST_DAYS, LONGEST_DRAFT_DAYS
+from registry.rules.retention import MAX_DRAFT_DAYS, MAX_KEEP_DAYS
 from registry.rules.reviews import VERDICTS
 from registry.rules.versions import State as VersionState
 
@@ -119,12 +119,12 @@ Days = Annotated[
 KeepDays = Annotated[
     int,
     Field(strict=True, ge=0, le=2**31 - 1),
-    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": LONGEST_DAYS}),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_KEEP_DAYS}),
 ]
 DraftDays = Annotated[
     int,
     Field(strict=True, ge=0, le=2**31 - 1),
-    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": LONGEST_DRAFT_DAYS}),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_DRAFT_DAYS}),
 ]
 Plain = Annotated[str, _text(pattern=TEXT)]
 ReviewState = Annotated[str, _text(enum=["decided", "waiting", *REVIEW_STATES])]

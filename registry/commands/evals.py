@@ -20,7 +20,7 @@ from registry.db.lineage import LineageEdge
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease
 from registry.db.training_runs import SignedReport as SignedReport
-from registry.db.versions import Node
+from registry.db.versions import Node, Version
 from registry.documents import canonical
 from registry.errors import Invalid, Refused, TooLarge, Unverified
 from registry.rules import evals
@@ -63,6 +63,15 @@ class SuiteRequest:
     split: str
     metric: str
     decoding: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the samples show: how many of `items` answers are correct by the metric."""
+
+    metric: str
+    correct: int
+    items: int
 
 
 def freeze(store: Store, blobs: Blobs, actor: Actor, request: SuiteRequest) -> UUID:
@@ -202,13 +211,7 @@ def queue(store: Store, actor: Actor, subject: str, suite: str) -> UUID:
         return identity
 
 
-def finish(
-    store: Store,
-    blobs: Blobs,
-    actor: Actor,
-    run_id: UUID,
-    signed: SignedReport,
-) -> None:
+def finish(store: Store, blobs: Blobs, actor: Actor, run_id: UUID, signed: SignedReport) -> None:
     """Finish an eval run. The text of the samples decides, not the counts the trainer reports.
 
     The same report again changes nothing. Raises Conflict (lease lost), Refused (wrong subject),
@@ -230,7 +233,7 @@ def finish(
             expected_answers(items),
             suite.metric,
         )
-    right = scores.correct
+    measured = Measured(suite.metric, scores.correct, len(items))
     with store.write(actor, Action.EVAL_FINISH) as tx:
         run = table.run_by_id(tx.session, run_id, lock=True)
         version, line, _ = versions.by_id(tx.session, run.subject_id)
@@ -240,50 +243,53 @@ def finish(
             return
         training_runs.must_hold(tx.session, run, actor.account, signed.attempt)
         training_runs.must_have_signed(tx.session, actor.account, signed, "eval-report", line.ref)
-        reported = (
-            report.get("run"),
-            report.get("attempt"),
-            report.get("suite_digest"),
-            report.get("subject_root"),
-            report.get("base_root"),
+        _check_report(run, suite, version, signed, measured)
+        _close(tx, blobs, run, signed, measured)
+
+
+def _check_report(
+    run: EvalRun,
+    suite: EvalSuiteVersion,
+    version: Version,
+    signed: SignedReport,
+    measured: Measured,
+) -> None:
+    """Check that the report is about this run, and that its counts are those of the samples."""
+    report = signed.report
+    reported = (
+        report.get("run"),
+        report.get("attempt"),
+        report.get("suite_digest"),
+        report.get("subject_root"),
+        report.get("base_root"),
+    )
+    if reported != (
+        str(run.id),
+        signed.attempt,
+        suite.digest,
+        version.tensor_root,
+        version.base_root,
+    ):
+        raise Refused(
+            "report-mismatch",
+            "The report is about another eval run, suite or subject.",
+            subject=f"eval-run:{run.id}",
         )
-        if reported != (
-            str(run.id),
-            signed.attempt,
-            suite.digest,
-            version.tensor_root,
-            version.base_root,
-        ):
-            raise Refused(
-                "report-mismatch",
-                "The report is about another eval run, suite or subject.",
-                subject=f"eval-run:{run.id}",
-            )
-        metrics = report.get("metrics")
-        counts = metrics.get(suite.metric) if isinstance(metrics, dict) else None
-        if not isinstance(counts, dict):
-            raise Invalid(
-                "bad-report",
-                f"The report's metrics do not contain {suite.metric}.",
-                "Report {metric: {correct, n}}.",
-            )
-        if (counts.get("correct"), counts.get("n")) != (right, len(items)):
-            raise Unverified(
-                "metric-mismatch",
-                f"The samples show {right} of {len(items)} correct, but the report says "
-                f"{counts.get('correct')} of {counts.get('n')}.",
-                subject=f"eval-run:{run.id}",
-            )
-        _close(tx, blobs, run, signed, Measured(suite.metric, right, len(items)))
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What the samples show: how many of `items` answers are correct by the metric."""
-
-    metric: str
-    correct: int
-    items: int
+    metrics = report.get("metrics")
+    counts = metrics.get(suite.metric) if isinstance(metrics, dict) else None
+    if not isinstance(counts, dict):
+        raise Invalid(
+            "bad-report",
+            f"The report's metrics do not contain {suite.metric}.",
+            "Report {metric: {correct, n}}.",
+        )
+    if (counts.get("correct"), counts.get("n")) != (measured.correct, measured.items):
+        raise Unverified(
+            "metric-mismatch",
+            f"The samples show {measured.correct} of {measured.items} correct, but the report says "
+            f"{counts.get('correct')} of {counts.get('n')}.",
+            subject=f"eval-run:{run.id}",
+        )
 
 
 def _close(tx: Tx, blobs: Blobs, run: EvalRun, signed: SignedReport, measured: Measured) -> None:

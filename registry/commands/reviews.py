@@ -111,22 +111,17 @@ def as_document(verdict: gates.Verdict) -> dict[str, Any]:
         "outcome": verdict.outcome,
         "rules": [
             {
-                "rule": finding.rule,
-                "outcome": finding.outcome,
-                "detail": finding.detail,
-                "numbers": finding.numbers,
+                "rule": result.rule,
+                "outcome": result.outcome,
+                "detail": result.detail,
+                "numbers": result.numbers,
             }
-            for finding in verdict.rules
+            for result in verdict.rules
         ],
     }
 
 
-def vote(
-    store: Store,
-    actor: Actor,
-    number: int,
-    signed: SignedVote,
-) -> str:
+def vote(store: Store, actor: Actor, number: int, signed: SignedVote) -> str:
     """Cast a signed vote, approve if it completes the quorum, and return the review's new state.
 
     Raises Refused (own version, gate, closed review), Unverified (signature), Forbidden (not a

@@ -307,7 +307,7 @@ INSERTS: dict[str, tuple[str, str, str, str]] = {
         "'{}', now() from node "
         "where id = %(suite)s",
         UNFIT,
-        "no base",
+        "not bound to a base",
     ),
     "an edge from older to younger": (
         "lineage_edge",

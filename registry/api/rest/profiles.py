@@ -24,12 +24,12 @@ router = APIRouter(tags=["serving profiles"])
 def define(
     store: TheStore, blobs: TheBlobs, caller: Caller, body: NewProfile, response: Response
 ) -> DefinedView:
-    """Freeze one way to serve a version."""
-    made = commands.define(
+    """Define a serving profile: one way to serve a version. It never changes."""
+    defined = commands.define(
         store, blobs, caller, commands.ProfileRequest(body.ref, body.profile, body.served_base)
     )
-    response.status_code = 200 if made.status == "found" else 201
-    return made
+    response.status_code = 200 if defined.status == "found" else 201
+    return defined
 
 
 @router.get("/profiles")

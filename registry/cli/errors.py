@@ -22,7 +22,7 @@ EXITS: dict[str, tuple[int, str]] = {
     "forbidden": (4, "Not allowed"),
     "not-found": (5, "Not found"),
     "conflict": (6, "Conflict"),
-    "unavailable": (7, "Unreachable"),
+    "unavailable": (7, "Unavailable"),
     "unverified": (8, "Does not verify"),
 }
 """Family of errors -> (exit code, title)."""

@@ -45,6 +45,8 @@ class Share(click.ParamType[int]):
 def canary() -> None:
     """Start and show canaries.
 
+    A canary gives an approved version a share of the traffic of a channel.
+
     \b
     Example:
       countersign canary start acme/claims@v1 --env production --share 5

@@ -31,7 +31,7 @@ STEADY_SECONDS = 60.0
 DELAYS = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before a child is started again, by the number of its deaths."""
 MAX_LOG_BYTES = 16 * 1024 * 1024
-"""A log that is larger when its child starts is moved aside, and replaces the one before."""
+"""A log that is larger when its child starts is renamed to <name>.log.1, which it replaces."""
 
 logger = logging.getLogger("registry.up")
 

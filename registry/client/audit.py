@@ -31,7 +31,7 @@ class Audit(Transport):
     ) -> LogProofView:
         """Fetch the proof that entry `seq` is in the log, and check it with the log's public key.
 
-        `leaf` is the hash of the entry as you hold it (`sha256:<hex>`); without it, the proof is
+        `leaf` is the hash of the entry in your own copy (`sha256:<hex>`); without it, the proof is
         about the hash that the registry names. `size` is the size of a signed tree head, by default
         the newest. Raises Unverified; its kind `proof-wrong` means that the registry contradicts
         what it signed.

@@ -27,6 +27,7 @@ from tests.cli.live import Live, live
 RIGHT = {"base": 5, "adapter": 50}  # items of 60 answered right
 EXTRA = {
     "POST /policies",
+    "POST /deprecations",
     "POST /checkpoints",
     "DELETE /tokens/{token_id}",
     "POST /training-runs/{run}/cancel",

@@ -1,7 +1,7 @@
 """Countersign's service: it stores adapters, proves where they came from, and records what people
-decide may ship.
+decide may serve.
 
-rules       decides what is allowed: pure, standard library only
+rules       decides what is allowed; pure, standard library only
 artifacts   recognises what a thing is: bundles, weights, methods, tokenizers, data sets
 documents   one strict JSON, one strict YAML, one canonical form
 proof       proves what happened: Merkle log, keys, signed notes
@@ -10,9 +10,12 @@ blobs       bytes by digest: the store, drafts, resumable uploads
 db          stores rows: tables by noun, and the store, which alone opens transactions
 commands    everything that changes the registry: one function, one transaction, one audit entry
 queries     everything that reads the registry
-api, web    the doors: dialects for machines, pages for people
-client, cli the Python client, and the command line on top of it
+api         the doors for machines: REST and the read side of the Hugging Face Hub
+web         the door for people: the console
+client      the Python client, used by the command line, trainers, gateways and CI
+cli         the command line, on top of the client
 gateway     the data plane: follows the routes, asks the engine, counts the requests of each arm
+policies    the built-in policies, as YAML
 postgres    the embedded PostgreSQL of `countersign up`, its directories, and the home
 """
 

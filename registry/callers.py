@@ -25,7 +25,7 @@ UNKNOWN = (
 
 def _actor(caller: table.Caller, via: str, request_id: str) -> Actor:
     """The actor of a token, with the token's grants that its account still has."""
-    current = {(role, team) for role, team in caller.held}
+    current = {(role, team) for role, team in caller.grants}
     grants = frozenset(
         Grant(Role(scope["role"]), scope["team"], scope.get("environment"))
         for scope in caller.token.scopes

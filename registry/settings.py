@@ -1,7 +1,7 @@
-"""What an operator can set: each field is read from the environment as COUNTERSIGN_<FIELD>.
+"""What an operator can set; each field is read from the variable COUNTERSIGN_ and its name.
 
-Nothing else reads the environment for it. Composition roots (app, clock, cli.up, gateway) load the
-settings once and pass values on; no other module imports this one.
+Composition roots (app, clock, cli.up, gateway) load the settings once and pass values on; no other
+module imports this one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Settings(BaseSettings):
     home: Directory = Field(
         default=Path("~/.countersign"),
         validate_default=True,
-        description="The directory of keys and tokens and, by default, of blobs and the database.",
+        description="The directory of keys and tokens, and of blobs and the database unless other "
+        "settings place them elsewhere.",
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(
@@ -43,36 +44,35 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         default=None,
         repr=False,
-        description="The application's PostgreSQL (15 to 18), as a SQLAlchemy URL. Without it, "
-        "`countersign up` runs its own.",
+        description="PostgreSQL 15 to 18 for the application, as a SQLAlchemy URL. Without it, "
+        "`up` runs an embedded one.",
     )
     migrate_database_url: str | None = Field(
         default_factory=lambda data: data["database_url"],
         repr=False,
-        description="The same database, as the role that owns the tables, for migrations; default "
-        "database_url.",
+        description="The same database as the owner of the tables, for migrations.",
     )
     sequencer_database_url: str | None = Field(
         default_factory=lambda data: data["database_url"],
         repr=False,
-        description="The same database, as the role of the audit log's single writer; default "
-        "database_url.",
+        description="The same database as the single writer of the audit log.",
     )
     blob_url: str = Field(
         default_factory=lambda data: (data["home"] / "private" / "blobs").as_uri(),
         repr=False,
-        description="Where blobs are stored: file:///, s3://, gs:// or az://; default "
-        "private/blobs in home.",
+        description="Where bytes are stored: file:///, s3://, gs:// or az://.",
     )
     log_key_file: Directory = Field(
         default_factory=lambda data: data["home"] / "private" / "log.key",
-        description="The audit log's signing key; default private/log.key in home.",
+        description="The key that signs the audit log.",
     )
     mlflow_url: str | None = Field(
-        default=None, description="The MLflow server that training runs link to."
+        default=None, description="An MLflow server to link training runs to."
     )
     public_url: str | None = Field(
-        default=None, description="The address people use, if it is that of a proxy."
+        default=None,
+        description="The address people use, where it differs from host and port, as behind a "
+        "proxy.",
     )
     max_json_bytes: int = Field(
         default=1 << 20, ge=1024, description="The largest JSON body accepted, in bytes."
@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         default=60,
         ge=5,
         le=3600,
-        description="Seconds without a heartbeat after which a trainer loses its work to another.",
+        description="Seconds a trainer may be silent before its work goes to another.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The lowest level that is logged."

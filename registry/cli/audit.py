@@ -263,6 +263,5 @@ def _log_key(path: Path | None) -> str:
         raise Unverified(
             "no-log-key",
             str(rejected),
-            "Give --key FILE with the log.pub that the first `countersign up` pinned.",
         ) from None
     return verifier_key(key.origin, key.public_key)

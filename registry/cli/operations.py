@@ -96,7 +96,7 @@ def _kept_token(store: Store, path: Path, account: str, role: str, days: int) ->
         except Unauthenticated:
             pass
     accounts.create(store, SYSTEM, account, [role], None)
-    minted = tokens.create(store, SYSTEM, account, [role], None, days).token
+    minted = tokens.create(store, SYSTEM, tokens.TokenRequest(account, [role], None, days)).token
     assert minted is not None
     write_private(path, minted + "\n")
     return minted

@@ -54,9 +54,10 @@ def gateway(engine: str, environment: str, host: str, port: int, cache: Path) ->
     Example:
       countersign gateway --port 8090 --engine http://127.0.0.1:8000 --environment production
     """
-    from registry.gateway.main import run
+    from registry.gateway.main import GatewayConfig, run
 
-    run(*address(), engine, environment, host, port, cache)
+    url, token = address()
+    run(GatewayConfig(url, token, engine, environment, cache), host, port)
 
 
 @click.command()

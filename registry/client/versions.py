@@ -156,7 +156,7 @@ def _judged_here(kind: Kind, found: list[tuple[Path, str]]) -> list[Defect]:
     ]
 
     read = read_files(places.__getitem__)
-    return read_bundle(kind, listed, read).defects.told()
+    return read_bundle(kind, listed, read).defects.listed()
 
 
 def bundle_files(directory: str | Path) -> list[tuple[Path, str]]:

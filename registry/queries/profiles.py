@@ -17,7 +17,7 @@ from registry.db.versions import Line, Node, Version
 from registry.errors import Invalid, NotFound
 from registry.queries.pages import seen
 from registry.rules.actors import Actor
-from registry.rules.engines import ENGINES, Verdict, judge
+from registry.rules.engines import ENGINES, Setup, Subject, Verdict, judge
 from registry.rules.profiles import DIGEST, MAX_PROMPT, check_prompt, differences
 from registry.views.profiles import (
     ComparisonView,
@@ -36,7 +36,7 @@ def engines(store: Store, actor: Actor, ref: str) -> list[VerdictView]:
     with store.read(actor) as session:
         version, line, _ = table.by_ref(session, ref, gone=True)
     return [
-        _verdict(judge(engine, kind=line.kind, state=version.state, facts=version.facts))
+        _verdict(judge(engine, Subject(line.kind, version.state, version.facts)))
         for engine in ENGINES
     ]
 
@@ -49,12 +49,12 @@ def verdict(store: Store, actor: Actor, profile: ProfileView) -> VerdictView:
         return _verdict(
             judge(
                 profile.engine,
-                kind=line.kind,
-                state=version.state,
-                facts=version.facts,
-                build=profile.build,
-                dtype=document["dtype"],
-                quantisation=document["quantisation"],
+                Subject(line.kind, version.state, version.facts),
+                Setup(
+                    build=profile.build,
+                    dtype=document["dtype"],
+                    quantisation=document["quantisation"],
+                ),
             )
         )
 

@@ -13,7 +13,7 @@ from registry.db import blobs as bytes_table
 from registry.db import quotas as quota_table
 from registry.db import retention as table
 from registry.db import subjects, tombstones
-from registry.db.accounts import names, told
+from registry.db.accounts import names, personal_texts
 from registry.db.datasets import Dataset
 from registry.db.retention import LegalHold, RetentionClass
 from registry.db.store import Store
@@ -54,7 +54,7 @@ def classes(store: Store, actor: Actor) -> list[ClassView]:
     """Every retention class, shortest first."""
     with store.read(actor) as session:
         rows = table.classes(session)
-        texts = told(session, {row.reason_commitment for row in rows})
+        texts = personal_texts(session, {row.reason_commitment for row in rows})
         names_by_id = names(session, {row.defined_by for row in rows})
         return [_class(row, names_by_id, texts) for row in rows]
 
@@ -124,7 +124,7 @@ def holds(
             )
             if commitment and shown
         }
-        texts = told(session, commitments)
+        texts = personal_texts(session, commitments)
         people = {account for hold in legal_holds for account in (hold.placed_by, hold.lifted_by)}
         names_by_id = names(session, people)
     items = [
@@ -192,7 +192,7 @@ def keeping(store: Store, actor: Actor, ref: str | UUID) -> KeepingView:
             and not is_needed,
             holds=list(standing.holds),
             needs=[
-                rules.WORDS[need.why].format(
+                rules.NEED_TEXTS[need.why].format(
                     plain_ref(need.what) if need.why == "beneath" else need.what
                 )
                 for need in standing.needs
@@ -253,7 +253,7 @@ def due(store: Store, actor: Actor, page: PageRequest = FIRST_PAGE) -> DuePage:
 
 
 def _tombstone(session: Session, ref: str, stone: Tombstone) -> TombstoneView:
-    texts = told(session, {stone.reason_commitment})
+    texts = personal_texts(session, {stone.reason_commitment})
     return TombstoneView(
         ref,
         stone.how,

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array
 from sqlalchemy.orm import Session
 
 from registry.db import reviews as table
-from registry.db.accounts import names, told
+from registry.db.accounts import names, personal_texts
 from registry.db.policies import PolicyVersion
 from registry.db.reviews import BARS, STATES, Review, Vote
 from registry.db.store import Store
@@ -139,7 +139,7 @@ def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
     people |= {review.submitted_by for review, *_ in rows}
     people |= {vote.account_id for cast_ in votes.values() for vote in cast_}
     names_by_id = names(session, people)
-    texts = told(
+    texts = personal_texts(
         session,
         {review.note_commitment for review, *_ in rows}
         | {vote.reason_commitment for cast_ in votes.values() for vote in cast_},

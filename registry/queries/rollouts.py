@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Row, func, select, text, true
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
-from registry.db.accounts import names, told
+from registry.db.accounts import names, personal_texts
 from registry.db.channels import Situation, situations, unopened
 from registry.db.policies import PolicyVersion
 from registry.db.rollouts import Channel, Rollout, RouteGeneration
@@ -101,7 +101,7 @@ def history(
         if not rows:
             raise unknown(environment, channel or environment)
         names_by_id = names(session, {row[0].actor_id for row in rows})
-        reasons = told(session, {row[0].reason_commitment for row in rows})
+        reasons = personal_texts(session, {row[0].reason_commitment for row in rows})
         return [
             GenerationView(
                 generation=route.generation,

@@ -130,7 +130,9 @@ def test_what_one_policy_allows_another_still_refuses(world: World) -> None:
 
     assert judged("dev")["chat_template"] == "pass"
     assert judged("production")["chat_template"] == "fail"
-    opened = reviews.submit(store, world.blobs, actor, ref, "production", world.use_case, "please")
+    opened = reviews.submit(
+        store, world.blobs, actor, reviews.Submission(ref, "production", world.use_case, "please")
+    )
     assert opened.verdict == "fail"
     view = asked.review(store, actor, opened.review)
     assert view.evidence["chat_template"]["source"] == "chat_template.jinja"

@@ -130,9 +130,11 @@ def test_whoever_names_a_deleted_version_hears_of_it(
     delete(world, ref)
     engineer = world.engineer.actor
     acts = [
-        lambda: reviews.submit(store, blobs, engineer, ref, "production", world.use_case, "please"),
+        lambda: reviews.submit(
+            store, blobs, engineer, reviews.Submission(ref, "production", world.use_case, "please")
+        ),
         lambda: evals.queue(store, engineer, ref, world.suite),
-        lambda: rollouts.start(store, engineer, ref, "production", None, 500, ""),
+        lambda: rollouts.start(store, engineer, rollouts.Canary(ref, "production", None, 500, "")),
         lambda: tags.put(store, engineer, ref, "topic", "claims"),
     ]
     for act in acts:
@@ -149,10 +151,10 @@ def test_search_forgets_what_was_deleted(store: Store, world: World) -> None:
     ref = an_adapter(world, 1)
     delete(world, ref)
     name = f"{world.team}/adapter"
-    assert search.search(store, SYSTEM, searches.parse(name=name)).items == []
+    assert search.search(store, SYSTEM, searches.parse(searches.Filters(name=name))).items == []
     for wanted in (
-        searches.parse(name=name, deleted=True),
-        searches.parse(name=name, state="deleted"),
+        searches.parse(searches.Filters(name=name, deleted=True)),
+        searches.parse(searches.Filters(name=name, state="deleted")),
     ):
         [hit] = search.search(store, SYSTEM, wanted).items
         assert (hit.ref, hit.deleted, hit.state) == (ref, True, "deleted")
@@ -174,12 +176,16 @@ def test_what_is_still_needed_is_not_deleted(store: Store, blobs: Blobs, world: 
     first, second = approved(world), approved(world, seed=50)
     assert refusal(delete, world, world.base.ref) == "needed"
     assert refusal(delete, world, world.dataset.ref) == "needed"
-    rollouts.start(store, engineer, first, "production", None, 500, "")
+    rollouts.start(store, engineer, rollouts.Canary(first, "production", None, 500, ""))
     assert refusal(delete, world, first) == "needed"
-    rollouts.promote(store, engineer, f"{world.team}/adapter", "production", None, "")
+    rollouts.promote(
+        store, engineer, rollouts.Place(f"{world.team}/adapter", "production", None), ""
+    )
     assert refusal(delete, world, first) == "needed"
-    rollouts.start(store, engineer, second, "production", None, 500, "")
-    rollouts.promote(store, engineer, f"{world.team}/adapter", "production", None, "")
+    rollouts.start(store, engineer, rollouts.Canary(second, "production", None, 500, ""))
+    rollouts.promote(
+        store, engineer, rollouts.Place(f"{world.team}/adapter", "production", None), ""
+    )
     with pytest.raises(
         Refused, match="may be rolled back to it"
     ):  # it serves no more, but may again
@@ -329,11 +335,7 @@ def test_data_sets_are_deleted_alike(store: Store, blobs: Blobs, world: World) -
             store,
             blobs,
             world.engineer.actor,
-            f"{world.team}/other",
-            data.ref,
-            "test",
-            "exact_match",
-            {},
+            evals.SuiteRequest(f"{world.team}/other", data.ref, "test", "exact_match", {}),
         )
     assert told.value.kind == "deleted"
     again = a_dataset(store, blobs, world.data_owner, world.team, "gone", dataset_bytes(train=51))

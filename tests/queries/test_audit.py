@@ -119,8 +119,8 @@ def full(
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages so small that every walk turns one."""
-    monkeypatch.setattr(log_checks, "CHUNK", 2)
-    monkeypatch.setattr(packs, "CHUNK", 2)
+    monkeypatch.setattr(log_checks, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(packs, "CHUNK_ROWS", 2)
     monkeypatch.setattr(folds, "STREAM", {"stream_results": True, "yield_per": 2})
 
 
@@ -436,7 +436,7 @@ def by_definition(leaves: list[bytes]) -> bytes:
 
 def test_an_entry_is_proven_by_hand(full: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client without our code follows the hashes from the entry's bytes to the signed root."""
-    monkeypatch.setattr(log_proofs, "CHUNK", 2)
+    monkeypatch.setattr(log_proofs, "CHUNK_ROWS", 2)
     with full.store.read(SYSTEM) as session:
         entries = list(
             session.scalars(

@@ -134,7 +134,7 @@ def sorted_as(rows: list[Any], order: str) -> list[Any]:
 def test_pages_and_counts_are_those_of_the_plain_rows(
     seeded: Store, rows: list[Any], filters: dict[str, Any]
 ) -> None:
-    wanted = searches.parse(**filters)
+    wanted = searches.parse(searches.Filters(**filters))
     expected = [
         row.ref for row in sorted_as([row for row in rows if meets(row, wanted)], wanted.order)
     ]
@@ -169,7 +169,7 @@ def test_whoever_asks_sees_and_counts_the_own_teams_alone(
     )
     actor = Actor(uuid4(), "chance", frozenset(Grant(Role.ENGINEER, team) for team in teams))
     for filters in dice.sample(FILTERS, 8):
-        wanted = searches.parse(**filters)
+        wanted = searches.parse(searches.Filters(**filters))
         if wanted.digest is not None:
             continue
         mine = [
@@ -216,7 +216,7 @@ def test_mixed_filters_page_by_page_are_those_of_the_plain_rows(
             *dice.sample(MIXED, dice.choice((1, 2, 2, 3))), {"sort": dice.choice(SORTS)}
         )
         filters |= {"base": first_base} if "base" in filters else {}
-        wanted = searches.parse(**filters)
+        wanted = searches.parse(searches.Filters(**filters))
         with seeded.read(actor) as session:
             plainly = queries._resolved(
                 session, replace(wanted, metrics=(), sort_metric=None), reach
@@ -264,7 +264,7 @@ def test_what_a_step_touches_is_bounded_however_many_there_are(
         session.execute(text("select set_config('enable_seqscan', 'off', true)"))
         for number, filters in enumerate(pairs()):
             filters = filters | {"base": first_base} if "base" in filters else filters
-            wanted = searches.parse(**filters, sort=SORTS[number % 4])
+            wanted = searches.parse(searches.Filters(**filters, sort=SORTS[number % 4]))
             wanted = queries._resolved(session, wanted, Reach(sortable=0))
             each = most * (1 + len(wanted.metrics) + (wanted.sort_metric is not None)) + 2 * page
             for source, rows_asked in (("walk", page), ("eras", None)):
@@ -297,9 +297,9 @@ def test_by_name_nobody_walks_through_other_teams(
     """Names begin with the team: who sees a team or two finds them at once, wherever they lie."""
     actor = Actor(uuid4(), "chance", frozenset(Grant(Role.ENGINEER, one) for one in (team, "t11")))
     for who, teams, wanted in (
-        (actor, {team, "t11"}, searches.parse(sort="name")),
-        (actor, {team}, searches.parse(sort="name", team=team)),
-        (SYSTEM, {team}, searches.parse(sort="name", team=team)),
+        (actor, {team, "t11"}, searches.parse(searches.Filters(sort="name"))),
+        (actor, {team}, searches.parse(searches.Filters(sort="name", team=team))),
+        (SYSTEM, {team}, searches.parse(searches.Filters(sort="name", team=team))),
     ):
         page = queries.search(
             seeded, who, wanted, SearchPageRequest(reach=Reach(walk=51, sortable=1, later=1))
@@ -316,7 +316,7 @@ def test_no_search_reads_a_table_whole(seeded: Store, filters: dict[str, Any]) -
     """
     with seeded.read(SYSTEM) as session:
         session.execute(text("select set_config('enable_seqscan', 'off', true)"))
-        wanted = queries._resolved(session, searches.parse(**filters), REACH)
+        wanted = queries._resolved(session, searches.parse(searches.Filters(**filters)), REACH)
         for source in ("walk", "eras") if wanted.ids is None else ("ids",):
             sql, params = steps.statement(SYSTEM, wanted, steps.Step(source, None, 5000, 51, 51))
             plan = "\n".join(row[0] for row in session.execute(text(f"explain {sql}"), params))
@@ -324,7 +324,7 @@ def test_no_search_reads_a_table_whole(seeded: Store, filters: dict[str, Any]) -
     asked: list[str] = []
     note = lambda *said: asked.append(said[2])  # noqa: E731 - one expression, said where it is used
     event.listen(seeded.engine, "before_cursor_execute", note)
-    queries.search(seeded, SYSTEM, searches.parse(**filters), facets=True)
+    queries.search(seeded, SYSTEM, searches.parse(searches.Filters(**filters)), facets=True)
     event.remove(seeded.engine, "before_cursor_execute", note)
     assert len(asked) <= 11
 
@@ -338,7 +338,7 @@ def test_what_is_added_meanwhile_shifts_no_page(
     world = a_world(fresh_store, blobs, "own")
     train(world)
     for sort in ("created", "name"):
-        wanted = searches.parse(sort=sort, kind="adapter")
+        wanted = searches.parse(searches.Filters(sort=sort, kind="adapter"))
         before = [
             one.ref for one in queries.search(fresh_store, world.engineer.actor, wanted).items
         ]
@@ -357,7 +357,7 @@ def test_what_is_added_meanwhile_shifts_no_page(
 
 
 def test_bytes_held_by_too_many_are_said_so(seeded: Store) -> None:
-    page = queries.search(seeded, SYSTEM, searches.parse(digest="000000"))
+    page = queries.search(seeded, SYSTEM, searches.parse(searches.Filters(digest="000000")))
     with seeded.read(SYSTEM) as session:
         [digest, ref] = session.execute(
             text(
@@ -366,13 +366,16 @@ def test_bytes_held_by_too_many_are_said_so(seeded: Store) -> None:
             )
         ).one()
     assert [
-        one.ref for one in queries.search(seeded, SYSTEM, searches.parse(digest=digest)).items
+        one.ref
+        for one in queries.search(
+            seeded, SYSTEM, searches.parse(searches.Filters(digest=digest))
+        ).items
     ] == [ref]
     with pytest.raises(Invalid, match="have a digest"):
         queries.search(
             seeded,
             SYSTEM,
-            searches.parse(digest=digest),
+            searches.parse(searches.Filters(digest=digest)),
             SearchPageRequest(reach=Reach(digest_matches=0)),
         )
     assert len(page.items) < 20

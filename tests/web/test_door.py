@@ -97,6 +97,10 @@ def forms(world: World) -> dict[str, dict[str, str]]:
         f"{channel}/canary": {"ref": world.versions[-1], "percent": "5", "reason": "try"},
         f"{channel}/promote": {"reason": "try"},
         f"{channel}/rollback": {"reason": "try"},
+        f"/adapters/{world.team}/adapter/v/2/deprecate": {
+            "reason": "try",
+            "confirm": world.versions[-1],
+        },
         f"/adapters/{world.team}/adapter/v/2/recall": {
             "reason": "try",
             "confirm": world.versions[-1],
@@ -149,11 +153,11 @@ def test_the_forms_listed_here_are_all_there_are(console: Console, quiet: World)
     ]
     covered = {pattern for pattern in known for path in forms(quiet) if pattern.fullmatch(path)}
     missing = {pattern.pattern for pattern in known} - {pattern.pattern for pattern in covered}
-    # Recall, delete and tags are one handler each, mounted for each kind of line.
+    # Deprecate, recall, delete and tags are one handler each, mounted for each kind of line.
     assert missing == {
         f"/{shelf}/[^/]+/[^/]+/v/[^/]+/{act}"
         for shelf in ("checkpoints", "bases")
-        for act in ("recall", "delete", "tags")
+        for act in ("deprecate", "recall", "delete", "tags")
     }
 
 
@@ -172,10 +176,7 @@ def test_what_others_wrote_stays_text(console: Console, team: str, reviewer: Per
         console.store,
         console.blobs,
         world.engineer.actor,
-        world.versions[-1],
-        "production",
-        world.use_case,
-        ATTACK,
+        review_commands.Submission(world.versions[-1], "production", world.use_case, ATTACK),
     )
     with console.signed_in(reviewer) as client:
         path = f"/reviews/{opened.review}"
@@ -329,7 +330,7 @@ def test_a_moment_that_is_none_is_said_so(console: Console, reviewer: Person) ->
     with console.signed_in(reviewer) as client:
         answer = client.get("/audit/as-of", params={"at": "yesterday"})
         assert answer.status_code == 422
-        assert "is no date and time" in answer.text
+        assert "is not a date and time" in answer.text
         assert client.get("/audit?cursor=nonsense").status_code == 422
 
 

@@ -15,22 +15,24 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from registry.artifacts.contents import (
-    HEAD,
-    PICKLE,
-    POINTER,
-    PROTOBUF,
-    TAIL,
     check_document,
     check_outline,
     check_plain,
     check_prose,
     check_tokens,
+)
+from registry.artifacts.defects import Defects
+from registry.artifacts.methods.configs import FILE as CONFIG
+from registry.artifacts.signatures import (
+    HEAD,
+    PICKLE,
+    POINTER,
+    PROTOBUF,
+    TAIL,
     ends_as_archive,
     foreign,
     is_old_pickle,
 )
-from registry.artifacts.defects import Defects
-from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.artifacts.tokenizers.sentencepieces import MAX_BYTES
 from registry.artifacts.tokenizers.vocabularies import check_vocabulary
 from registry.artifacts.weights.tensors import (

@@ -30,7 +30,7 @@ from registry.artifacts.bundles.files import (
 )
 from registry.artifacts.contents import CLASS
 from registry.artifacts.defects import Defects
-from registry.artifacts.methods import adapters, heads
+from registry.artifacts.methods import adapters, fits, heads
 from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.artifacts.tokenizers import chat_templates
 from registry.artifacts.tokenizers.chat_templates import Judge
@@ -129,7 +129,7 @@ class NamedBase:
                     NAME_THE_BASE,
                 )
             )
-        return wrong.told()
+        return wrong.listed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ def inspect(
         root,
         base_root,
         facts,
-        bundle.defects.told(),
+        bundle.defects.listed(),
         findings,
         former,
         named,
@@ -245,7 +245,7 @@ def by_name(kind: Kind, files: Sequence[File]) -> list[Defect]:
 
     bundle = Bundle(kind, unsent)
     choose(bundle, files)
-    return bundle.defects.told()
+    return bundle.defects.listed()
 
 
 def manifest_of(files: Sequence[File]) -> list[dict[str, Any]]:
@@ -308,7 +308,7 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
         base_root = inspected.base_root
     bundle = read_bundle("base", files, read, judged=True)
     if bundle.defects:
-        raise BundleRejected(bundle.defects.told())
+        raise BundleRejected(bundle.defects.listed())
     return BaseFacts(
         base_root, _shapes(bundle), bundle.documents["config.json"], texts=bindings.texts_of(bundle)
     )
@@ -502,11 +502,11 @@ def _inspect_adapter(
     bundle.defects.extend(defects)
     if config is None:
         return facts, None, named
-    facts |= adapters.facts_of(config) | {"trainable_parameters": facts["parameters"]}
+    facts |= fits.facts_of(config) | {"trainable_parameters": facts["parameters"]}
     if base and ADAPTER_WEIGHTS in bundle.weights:
         tensors = bundle.weights[ADAPTER_WEIGHTS].tensors
         seen = heads.view(config.values, [info.name for info in tensors], base.shapes, base.config)
-        fit = adapters.fit(ADAPTER_WEIGHTS, config, tensors, seen)
+        fit = fits.fit(ADAPTER_WEIGHTS, config, tensors, seen)
         bundle.defects.extend(fit.defects)
         facts |= fit.facts
     return facts, config, named

@@ -1,7 +1,7 @@
 """What an operator can set; each field is read from the variable COUNTERSIGN_ and its name.
 
-Composition roots (app, clock, cli.up, gateway) load the settings once and pass values on; no other
-module imports this one.
+Nothing else reads the environment for it. Composition roots (app, clock, cli.up, gateway) load the
+settings once and pass values on; no other module imports this one.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Settings(BaseSettings):
         description="The key that signs the audit log.",
     )
     mlflow_url: str | None = Field(
-        default=None, description="An MLflow server to link training runs to."
+        default=None, description="The MLflow server that training runs link to."
     )
     public_url: str | None = Field(
         default=None,

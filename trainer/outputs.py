@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.artifacts.bundles.judge import BaseFacts
-from registry.client import Countersign
+from registry.client import Countersign, NewVersion
 from registry.errors import NotFound, Refused, Unverified
 from registry.rules.recipes import Recipe
 from registry.views.training_runs import TrainingWork
@@ -75,12 +75,14 @@ class Outputs:
                 lambda step=step: self.registry.add(  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
                     "adapter",
                     self.packed(step),
-                    self.work.adapter,
-                    base=self.work.base.ref,
-                    meta={"base_root": self.work.base.root},
-                    training_run=self.lease.work.id,
-                    attempt=self.lease.work.attempt,
-                    step=step,
+                    NewVersion(
+                        self.work.adapter,
+                        base=self.work.base.ref,
+                        meta={"base_root": self.work.base.root},
+                        training_run=self.lease.work.id,
+                        attempt=self.lease.work.attempt,
+                        step=step,
+                    ),
                 )
             )
             if added.status == "draft":

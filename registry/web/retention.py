@@ -36,8 +36,9 @@ EMPTY: dict[str, Any] = {
 def _page(
     here: Visit, cursor: str = "", everything: bool = False, status: int = 200, **typed: Any
 ) -> Response:
-    request = PageRequest(cursor or None)
-    page = queries.holds(here.store, here.actor, request, standing=not everything)
+    page = queries.holds(
+        here.store, here.actor, PageRequest(cursor or None), standing=not everything
+    )
     fields = EMPTY | {"failed": "", "error": None} | typed
     lifted = next((hold for hold in page.items if hold.number == fields["lift"]), None)
     own = lifted is not None and lifted.placed_by == here.actor.name

@@ -30,9 +30,8 @@ def events(
     subject: Plain | None = None,
     limit: Limit = 50,
 ) -> EventPage:
-    """The entries of the audit log, newest first."""
-    page = PageRequest(cursor, limit)
-    return queries.events(store, caller, page, action=action, subject=subject)
+    """The log, newest first."""
+    return queries.events(store, caller, PageRequest(cursor, limit), action=action, subject=subject)
 
 
 @router.get("/audit/tree-head", responses={404: {}})

@@ -64,5 +64,5 @@ def gate(
     environment: Environment,
     use_case: Line,
 ) -> VerdictView:
-    """What the gate would decide now; nothing is stored."""
+    """What the gate would say now; nothing is stored."""
     return gates.check(store, blobs, caller, gates.Proposal(ref, environment, use_case))

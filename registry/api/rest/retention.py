@@ -83,9 +83,8 @@ def list_holds(
     cursor: Cursor | None = None,
     limit: Limit = 50,
 ) -> HoldPage:
-    """Legal holds, newest first, a page at a time; `over` selects those that cover one version."""
-    page = PageRequest(cursor, limit)
-    return queries.holds(store, caller, page, over=over, standing=standing)
+    """Legal holds, newest first, a page at a time; `over` asks for those that keep one version."""
+    return queries.holds(store, caller, PageRequest(cursor, limit), over=over, standing=standing)
 
 
 @router.post("/holds", status_code=201)

@@ -34,7 +34,7 @@ def reviews(
     cursor: Cursor | None = None,
     limit: Limit = 50,
 ) -> ReviewPage:
-    """Reviews, newest first; `state` is waiting, decided or the name of one state."""
+    """Reviews, newest first; state is waiting, open, decided or a state's own name."""
     return queries.reviews(store, caller, PageRequest(cursor, limit), state=state)
 
 

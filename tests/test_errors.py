@@ -81,7 +81,9 @@ def test_the_catalogue_supplies_what_a_raise_leaves_out() -> None:
     assert error.document()["facts"] == {"retry_after": 3}
 
 
-@pytest.mark.parametrize("cls, kind", [(NotFound, "never-heard-of"), (Conflict, "database-busy")])
+@pytest.mark.parametrize(
+    ("cls", "kind"), [(NotFound, "never-heard-of"), (Conflict, "database-busy")]
+)
 def test_what_is_not_listed_cannot_be_raised(cls: type[RegistryError], kind: str) -> None:
     with pytest.raises(Fault) as caught:
         raise cls(kind, "a secret", password="x")

@@ -67,7 +67,7 @@ def test_settings_are_frozen_described_and_keep_passwords_to_themselves() -> Non
 
 
 def test_the_version_is_stated_once() -> None:
-    """pyproject.toml states it; the application, the command line and the metadata read it there."""
+    """pyproject.toml states it; application, command line and metadata read it there."""
     root = Path(registry.__file__).parents[1]
     stated = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
     assert registry.version() == stated

@@ -19,6 +19,9 @@ CONSTRAINTS: dict[str, tuple[str, str]] = {
         "review-live",
         "This version already has an open or approved review in this environment.",
     ),
+    "uq_vote_review_id_account_id": ("already-voted", "You have voted in this review."),
+    "uq_eval_run_active": ("eval-run-active", "This eval run is already queued or running."),
+    "uq_recall_node_id": ("already-recalled", "This has been recalled already."),
     "pk_deprecation": ("already-deprecated", "This has been deprecated already."),
     "uq_route_generation_open": (
         "stale-generation",

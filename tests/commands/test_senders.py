@@ -51,22 +51,17 @@ ENGINE = {"engine": "vllm", "build": "0.32.0"}
 
 @dataclass
 class Bytes:
-    """Some bytes with all that decides whose they are to name, as this test itself has brought it
-    about.
-    """
+    """Some bytes, with all that decides who may name them, as this test has brought it about."""
 
     digest: str
     senders: set[UUID] = field(default_factory=set)
-    files: list[tuple[str, str, UUID | None]] = field(
-        default_factory=list
-    )  # (team, state, maker) of versions with them
+    # (team, state, maker) of the versions that hold them
+    files: list[tuple[str, str, UUID | None]] = field(default_factory=list)
     beside: set[str] = field(default_factory=set)  # teams whose data, prompts or samples they are
 
 
 def theirs(actor: Actor, found: Bytes) -> bool:
-    """The rule, in words of its own: sent by his account, or readable in a team where he is more
-    than a gateway.
-    """
+    """The rule, restated: sent by this account, or readable in a team where it may name them."""
 
     def works(team: str) -> bool:
         return any(
@@ -107,9 +102,7 @@ def two(store: Store, blobs: Blobs) -> list[World]:
 
 
 def everything(store: Store, blobs: Blobs, two: list[World]) -> list[Bytes]:
-    """Bytes in every standing: of nobody, sent only, of each state of a version, data, prompts, of
-    both teams at once.
-    """
+    """Bytes in every situation: nobody's, only sent, of each state, data, prompts, samples."""
     found = []
     for world in two:
         maker, me = world.engineer.actor, world.engineer.id
@@ -215,9 +208,7 @@ def crowd(store: Store, two: list[World]) -> list[Actor]:
 def test_whoever_asks_for_whatever_the_oracle_agrees(
     store: Store, blobs: Blobs, two: list[World]
 ) -> None:
-    """Every actor and every bytes, with random ones sent besides: the one query, HEAD's answer, and
-    what may be read.
-    """
+    """Every actor against all bytes: the query, HEAD's answer and the oracle agree."""
     chance = random.Random(23)
     things, people = everything(store, blobs, two), crowd(store, two)
     for thing in things:
@@ -404,9 +395,7 @@ def test_what_was_sent_is_remembered_for_the_grace_and_no_longer(alone: World) -
 
 
 def test_asking_again_renews_what_was_sent(alone: World) -> None:
-    """In a folder asking touches the bytes; the note of who sent them grows no older than they
-    are.
-    """
+    """Asking touches the bytes in the folder; the note of who sent them keeps its age."""
     digest, who = put(alone.blobs, "x", b"sent over a long day").sha256, alone.engineer.actor
     sent(alone.store, who, digest)
     aged = text("update blob_sender set at = at - interval '23 hours' where id = :id")
@@ -498,9 +487,7 @@ def test_two_teams_send_and_register_the_same_bytes_at_once(alone: World) -> Non
 
 
 def test_a_person_named_here(alone: World) -> None:
-    """SYSTEM, who moves nothing between teams, is asked for no proof; an account that is gone from
-    a team is.
-    """
+    """SYSTEM moves nothing between teams and needs no proof; somebody who left a team does."""
     gone = Person(
         Actor(alone.engineer.id, "moved", frozenset({Grant(Role.ENGINEER, "nowhere")}), via="test")
     )

@@ -48,6 +48,7 @@ GIVEN = {"ref", "name", "number", "run_id", "over"}
 OF_NO_TEAM = {
     "accounts.by_name": "accounts are of no team; queries choose whom to name",
     "accounts.find": "the same",
+    "channels.unopened": "by the line, which is loaded already",
     "retention.class_by_name": "retention classes are for all",
     "retention.find_class": "the same",
     "retention.in_force": "decides by names alone, after the team was checked",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -14,9 +15,12 @@ from sqlalchemy import event
 
 from registry.blobs.store import Blobs
 from registry.commands import rollouts
-from registry.db.store import Store
+from registry.db.store import Store, open_engine
+from registry.queries import folds, log_checks, packs
 from registry.rules.actors import Actor, Grant, Role
-from tests.build import World, a_world, approved
+from tests.build import World, a_world, approved, install_policies
+from tests.database import Databases
+from tests.queries.logs import Log
 
 Statements = Callable[[], AbstractContextManager[list[str]]]
 
@@ -64,3 +68,36 @@ def statements(store: Store) -> Statements:
             event.remove(store.engine, "before_cursor_execute", note)
 
     return counting
+
+
+@pytest.fixture
+def log(fresh_store: Store, fresh_database: str, tmp_path: Path) -> Iterator[Log]:
+    """An empty log but for the built-in policies."""
+    opened = Log(fresh_store, fresh_database, tmp_path)
+    yield opened
+    opened.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def full(
+    databases: Databases, blobs: Blobs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Log]:
+    """A log with an approved version in it, signed; whoever changes it puts it back."""
+    url = databases.migrated("full_log")
+    store = Store(open_engine(url, "countersign_app"))
+    install_policies(store)
+    opened = Log(store, url, tmp_path_factory.mktemp("log"))
+    approved(a_world(store, blobs, "full"))
+    opened.sequencer.step()
+    yield opened
+    opened.engine.dispose()
+    store.engine.dispose()
+    databases.drop("full_log")
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages so small that every walk turns one."""
+    monkeypatch.setattr(log_checks, "CHUNK", 2)
+    monkeypatch.setattr(packs, "CHUNK", 2)
+    monkeypatch.setattr(folds, "STREAM", {"stream_results": True, "yield_per": 2})

@@ -8,120 +8,20 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from zipfile import ZIP_STORED, ZipFile
+from zipfile import ZIP_STORED
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
-from registry.blobs.store import Blobs
-from registry.client.log_proofs import check_entry, check_growth
-from registry.db.store import Store, open_engine
-from registry.db.table import Table
-from registry.errors import Conflict, Forbidden, Invalid, NotFound, Unverified
+from registry.db.store import Store
+from registry.errors import Conflict, Forbidden, Invalid, Unverified
 from registry.proof import merkle, notes
 from registry.proof.keys import SigningKey, verify_document
-from registry.queries import audit, folds, log_checks, log_proofs, packs
+from registry.queries import audit
 from registry.queries.pages import PageRequest
-from registry.rules.actions import Action
 from registry.rules.actors import SYSTEM, Actor
-from registry.sequencer import Sequencer, Witness
-from tests.build import World, a_person, a_world, approved, install_policies
-from tests.database import Databases
-
-ORIGIN = "countersign.local/test"
-
-
-class Log:
-    """A log of one's own with its key, its sequencer, and a hand that goes around every guard."""
-
-    def __init__(self, store: Store, url: str, home: Path) -> None:
-        self.store, self.url = store, url
-        self.key = SigningKey.generate()
-        self.log_key = notes.verifier_key(ORIGIN, self.key.public)
-        self.engine = open_engine(url, "countersign_sequencer")
-        self.sequencer = Sequencer(Store(self.engine), self.key, ORIGIN, Witness(home / "heads"))
-
-    @contextmanager
-    def tampered(self, table: str, statement: str) -> Iterator[None]:
-        """Change a table as its owner can, triggers off: what an intruder with his password would
-        do. Then fix it.
-        """
-        key = {"leaf": "seq", "tree_head": "size"}.get(table, "id")
-        columns = ", ".join(
-            column.name for column in Table.metadata.tables[table].columns if not column.identity
-        )
-        other = f"not exists (select from kept where kept.{key} = now.{key})"
-        self._as_owner(table, f"create table kept as table {table}", statement)
-        try:
-            yield
-        finally:
-            self._as_owner(
-                table,
-                f"update {table} now set ({columns}) = (select {columns} from kept where "
-                f"kept.{key} = now.{key}) "
-                f"where not {other}",
-                f"delete from {table} now where {other}",
-                f"insert into {table} overriding system value select * from kept where "
-                f"not exists (select from {table} now where now.{key} = kept.{key})",
-                "drop table kept",
-            )
-
-    def _as_owner(self, table: str, *statements: str) -> None:
-        engine = create_engine(self.url)
-        with engine.begin() as connection:
-            connection.execute(text(f"alter table {table} disable trigger user"))
-            for statement in statements:
-                connection.exec_driver_sql(statement)
-            connection.execute(text(f"alter table {table} enable trigger user"))
-        engine.dispose()
-
-    def problems(self) -> list[str]:
-        return audit.check(self.store, SYSTEM, self.log_key).problems
-
-    def differences(self) -> list[str]:
-        with self.store.read(SYSTEM) as session:
-            return audit.rebuild(session).problems
-
-    def pack(self) -> ZipFile:
-        out = io.BytesIO()
-        audit.export(self.store, SYSTEM, self.log_key, out)
-        return ZipFile(out)
-
-
-@pytest.fixture
-def log(fresh_store: Store, fresh_database: str, tmp_path: Path) -> Iterator[Log]:
-    """An empty log but for the built-in policies."""
-    opened = Log(fresh_store, fresh_database, tmp_path)
-    yield opened
-    opened.engine.dispose()
-
-
-@pytest.fixture(scope="module")
-def full(
-    databases: Databases, blobs: Blobs, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Log]:
-    """A log with an approved version in it, signed; whoever changes it puts it back."""
-    url = databases.migrated("full_log")
-    store = Store(open_engine(url, "countersign_app"))
-    install_policies(store)
-    opened = Log(store, url, tmp_path_factory.mktemp("log"))
-    approved(a_world(store, blobs, "full"))
-    opened.sequencer.step()
-    yield opened
-    opened.engine.dispose()
-    store.engine.dispose()
-    databases.drop("full_log")
-
-
-@pytest.fixture
-def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages so small that every walk turns one."""
-    monkeypatch.setattr(log_checks, "CHUNK_ROWS", 2)
-    monkeypatch.setattr(packs, "CHUNK_ROWS", 2)
-    monkeypatch.setattr(folds, "STREAM", {"stream_results": True, "yield_per": 2})
+from tests.build import World, a_person
+from tests.queries.logs import ORIGIN, Log
 
 
 def test_events_are_found_by_subject_and_action_newest_first(store: Store, served: World) -> None:
@@ -421,112 +321,3 @@ def test_the_note_names_its_key_even_without_the_trusted_one(full: Log) -> None:
     assert head is not None
     assert head.key == full.log_key
     assert base64.b64decode(head.note.split(" ")[-1])[:4].hex() == full.log_key.split("+")[1]
-
-
-def by_definition(leaves: list[bytes]) -> bytes:
-    """The root as RFC 6962, 2.1 defines it, with nothing of ours."""
-    if len(leaves) == 1:
-        return leaves[0]
-    half = 1
-    while half * 2 < len(leaves):
-        half *= 2
-    left, right = by_definition(leaves[:half]), by_definition(leaves[half:])
-    return hashlib.sha256(b"\x01" + left + right).digest()
-
-
-def test_an_entry_is_proven_by_hand(full: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client without our code follows the hashes from the entry's bytes to the signed root."""
-    monkeypatch.setattr(log_proofs, "CHUNK_ROWS", 2)
-    with full.store.read(SYSTEM) as session:
-        entries = list(
-            session.scalars(
-                text("select e.entry from event e join leaf l on l.event_id = e.id order by l.seq")
-            )
-        )
-    leaves = [hashlib.sha256(b"\x00" + bytes(entry)).digest() for entry in entries]
-    size = len(leaves)
-    signed = base64.b64decode(audit.prove(full.store, SYSTEM, seq=0).note.split("\n")[2])
-    assert signed == by_definition(leaves)
-    for seq in range(size):
-        proof = audit.prove(full.store, SYSTEM, seq=seq)
-        assert (proof.seq, proof.size, proof.old_size) == (seq, size, None)
-        assert proof.leaf == f"sha256:{leaves[seq].hex()}"
-        node, place, width = leaves[seq], seq, size
-        for sibling in [bytes.fromhex(each.removeprefix("sha256:")) for each in proof.hashes]:
-            while 1 < width == place + 1 and place % 2 == 0:  # a last node without a neighbour
-                place, width = place // 2, (width + 1) // 2
-            pair = sibling + node if place % 2 else node + sibling
-            node = hashlib.sha256(b"\x01" + pair).digest()
-            place, width = place // 2, (width + 1) // 2
-        assert node == signed
-
-
-def test_growth_is_proven_against_each_signed_head(log: Log) -> None:
-    heads = {}
-    for number in range(5):
-        with log.store.write(SYSTEM, Action.POLICY_PUBLISH) as tx:
-            tx.audit(f"policy:{number}", number=number)
-        log.sequencer.step()
-        head = audit.tree_head(log.store, SYSTEM)
-        assert head is not None
-        heads[head.size] = head
-    assert len(heads) == 5
-    with log.store.read(SYSTEM) as session:
-        leaves = list(session.scalars(text("select hash from leaf order by seq")))
-    for old, new in ((a, b) for a in heads for b in heads if a <= b):
-        proof = audit.prove(log.store, SYSTEM, old_size=old, size=new)
-        assert (proof.size, proof.old_size, proof.note) == (new, old, heads[new].note)
-        check_growth(proof, heads[old].note, log.log_key)
-        assert proof.root == f"sha256:{by_definition([bytes(leaf) for leaf in leaves[:new]]).hex()}"
-    newest = max(heads)
-    assert audit.prove(log.store, SYSTEM, old_size=newest).hashes == []
-    # A proof of one head does not fit another, nor a key of somebody else.
-    proof = audit.prove(log.store, SYSTEM, old_size=min(heads))
-    with pytest.raises(Unverified) as refused:
-        check_growth(proof, heads[newest - 1].note, log.log_key)
-    assert refused.value.kind == "proof-wrong"
-    other = notes.verifier_key(ORIGIN, SigningKey.generate().public)
-    with pytest.raises(Unverified) as refused:
-        check_growth(proof, heads[min(heads)].note, other)
-    assert refused.value.kind == "note-unsigned"
-
-
-def test_a_changed_leaf_gives_a_proof_that_the_client_refuses(full: Log) -> None:
-    for lie in ("seq = 3", "seq = 4"):
-        change = f"update leaf set hash = decode(repeat('00', 32), 'hex') where {lie}"
-        with full.tampered("leaf", change):
-            proof = audit.prove(full.store, SYSTEM, seq=3)
-        with pytest.raises(Unverified) as refused:
-            check_entry(proof, 3, proof.leaf, full.log_key)
-        assert refused.value.kind == "proof-wrong"
-    proof = audit.prove(full.store, SYSTEM, seq=3)
-    check_entry(proof, 3, proof.leaf, full.log_key)
-    for leaf in (
-        None,
-        "",
-        "sha256:zz",
-        "sha256:" + "0" * 64,
-        audit.prove(full.store, SYSTEM, 4).leaf,
-    ):
-        with pytest.raises(Unverified):
-            check_entry(proof, 3, leaf, full.log_key)
-    with pytest.raises(Unverified):
-        check_entry(proof, 4, proof.leaf, full.log_key)
-
-
-def test_no_proof_beyond_the_tree_or_of_an_unsigned_size(full: Log) -> None:
-    head = audit.tree_head(full.store, SYSTEM)
-    assert head is not None
-    for wrong in (
-        {},
-        {"seq": 1, "old_size": 1},
-        {"seq": head.size},
-        {"old_size": head.size + 1},
-        {"old_size": 0},
-    ):
-        with pytest.raises(Invalid) as refused:
-            audit.prove(full.store, SYSTEM, **wrong)
-        assert refused.value.kind == "bad-proof-range"
-    with pytest.raises(NotFound) as missing:
-        audit.prove(full.store, SYSTEM, seq=0, size=head.size - 1)
-    assert missing.value.kind == "tree-head-missing"

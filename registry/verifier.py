@@ -72,7 +72,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 FORMAT = "countersign-pack/1"
 ENTRIES, VOTES = "events.jsonl", "votes.jsonl"
 MEMBER_NAME = re.compile(
-    r"(pack\.json|events\.jsonl|votes\.jsonl|tree_heads/(0|[1-9][0-9]{0,18})\.note)"
+    r"pack\.json|events\.jsonl|votes\.jsonl|tree_heads/(0|[1-9][0-9]{0,18})\.note"
 )
 
 MAX_LINE_BYTES = 1 << 24

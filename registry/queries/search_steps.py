@@ -59,7 +59,7 @@ class Step:
 TERMS_WITHOUT_ERAS = ("g:", "line:", "name:")
 """Prefixes of terms for which the eras are not recorded."""
 COLUMNS = "s.id, s.seq, s.line, s.number, s.deleted, s.words, s.created_at"
-# A scalar subquery, because of a join the planner might read the whole metric.
+# A scalar subquery: with a join, the planner might read all values of the metric.
 VALUE = "(select m.value from version_metric m where m.version_id = s.id and m.name = :{name})"
 
 # By sort: the order, what follows the key of a cursor, the key, and the types of the key.

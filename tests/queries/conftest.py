@@ -98,6 +98,6 @@ def full(
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages so small that every walk turns one."""
-    monkeypatch.setattr(log_checks, "CHUNK", 2)
-    monkeypatch.setattr(packs, "CHUNK", 2)
+    monkeypatch.setattr(log_checks, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(packs, "CHUNK_ROWS", 2)
     monkeypatch.setattr(folds, "STREAM", {"stream_results": True, "yield_per": 2})

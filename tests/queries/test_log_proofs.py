@@ -31,7 +31,7 @@ def by_definition(leaves: list[bytes]) -> bytes:
 
 def test_an_entry_is_proven_by_hand(full: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client without our code follows the hashes from the entry's bytes to the signed root."""
-    monkeypatch.setattr(log_proofs, "CHUNK", 2)
+    monkeypatch.setattr(log_proofs, "CHUNK_ROWS", 2)
     with full.store.read(SYSTEM) as session:
         entries = list(
             session.scalars(

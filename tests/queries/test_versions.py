@@ -10,6 +10,7 @@ from registry.db.store import Store
 from registry.errors import Invalid, NotFound
 from registry.queries import datasets
 from registry.queries import versions as asked
+from registry.queries.pages import PageRequest
 from registry.rules.actors import Actor
 from tests.build import (
     ADAPTER_META,
@@ -60,7 +61,7 @@ def test_lines_come_page_by_page_each_once(store: Store, blobs: Blobs, team: str
         a_base(store, blobs, engineer, team, name=f"base{number}", seed=number)
     seen, cursor = [], None
     for _ in range(4):
-        page = asked.lines(store, engineer.actor, cursor=cursor, limit=2)
+        page = asked.lines(store, engineer.actor, page=PageRequest(cursor, 2))
         seen += [line.name for line in page.items]
         cursor = page.next
         if cursor is None:
@@ -76,7 +77,7 @@ def test_a_page_costs_the_same_whatever_its_length(
     counts = []
     for limit in (1, 200):
         with statements() as sent:
-            page = asked.lines(store, everyone, limit=limit)
+            page = asked.lines(store, everyone, page=PageRequest(limit=limit))
         counts.append(len(sent))
     assert len(page.items) > 1
     assert counts[0] == counts[1]
@@ -91,19 +92,24 @@ def test_lines_are_found_by_kind_team_and_any_part_of_their_names(
     store: Store, served: World
 ) -> None:
     everyone = served.compliance.actor
-    assert [line.name for line in asked.lines(store, everyone, team=served.team).items] == [
+    assert [
+        line.name for line in asked.lines(store, everyone, asked.LineFilter(team=served.team)).items
+    ] == [
         f"{served.team}/adapter",
         f"{served.team}/tiny",
     ]
     assert [
-        line.kind for line in asked.lines(store, everyone, kind="base", team=served.team).items
+        line.kind
+        for line in asked.lines(
+            store, everyone, asked.LineFilter(kind="base", team=served.team)
+        ).items
     ] == ["base"]
     for words in (f"{served.team}/ad", "LEGAL"):
-        found = asked.lines(store, everyone, team=served.team, q=words).items
+        found = asked.lines(store, everyone, asked.LineFilter(team=served.team, q=words)).items
         assert [line.name for line in found] == [f"{served.team}/adapter"]
-    assert asked.lines(store, everyone, team=served.team, q="%").items == []
+    assert asked.lines(store, everyone, asked.LineFilter(team=served.team, q="%")).items == []
     with pytest.raises(Invalid) as refused:
-        asked.lines(store, everyone, kind="model")
+        asked.lines(store, everyone, asked.LineFilter(kind="model"))
     assert refused.value.kind == "bad-kind"
 
 
@@ -124,7 +130,7 @@ def test_a_draft_is_listed_without_a_number(store: Store, blobs: Blobs, team: st
     draft = versions.Draft("adapter", f"{team}/draft", adapter_files(blobs), {}, base.ref)
     added = register(store, blobs, engineer.actor, draft)
     assert added.status == "draft"
-    line = asked.lines(store, engineer.actor, q="draft").items[0]
+    line = asked.lines(store, engineer.actor, asked.LineFilter(q="draft")).items[0]
     assert (line.versions, line.newest, line.newest_state) == (0, added.ref, "draft")
     assert asked.version(store, engineer.actor, added.ref).number is None
 

@@ -472,7 +472,8 @@ def roots(subject: InputView, base: InputView | None, read: Read) -> tuple[str, 
             raise _other_root(base.ref, under.base_root, base.root)
         below = judge.base_facts(files, read, base_root=base.root)
     kind: judge.Kind = "adapter" if base else "base"
-    seen = judge.inspect(kind, _files(subject), read, base=below, meta={}, judge=REGISTERED)
+    inspector = judge.Inspector(read, judge=REGISTERED)
+    seen = inspector.inspect(kind, _files(subject), base=below, meta={})
     same = seen.tensor_root == subject.root if base else seen.is_base(subject.root)
     if seen.tensor_root is None or seen.base_root is None or not same:
         raise _other_root(subject.ref, seen.tensor_root if base else seen.base_root, subject.root)

@@ -103,18 +103,11 @@ def _judged(
         weigh = digests.weigh(blobs.read)
 
         def weigh_aside(file: File, tensors: Sequence[TensorInfo]) -> Weighed:
-            room.keep(beneath + kept)
+            room.shrink(beneath + kept)
             return weigh(file, tensors)
 
-        inspected = judge.inspect(
-            draft.kind,
-            draft.files,
-            blobs.read,
-            base=facts,
-            meta=parents.meta,
-            weigh=weigh_aside,
-            judge=Judge(sandbox.look, own_templates),
-        )
+        inspector = judge.Inspector(blobs.read, weigh_aside, Judge(sandbox.look, own_templates))
+        inspected = inspector.inspect(draft.kind, draft.files, base=facts, meta=parents.meta)
     if original is not None and not inspected.defects:
         descent = quantisations.descend(draft.files, original.files, blobs.read)
         inspected.defects.extend(descent.defects)

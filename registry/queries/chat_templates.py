@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from registry.artifacts.bundles.files import MAX_TEXT
+from registry.artifacts.bundles.names import MAX_TEXT_BYTES
 from registry.artifacts.tokenizers import chat_templates as rules
 from registry.artifacts.tokenizers import sandbox
 from registry.artifacts.tokenizers.chat_templates import Templates
@@ -61,7 +61,7 @@ def chat_template(store: Store, blobs: Blobs, actor: Actor, ref: str) -> ChatTem
 def _documents(session: Session, blobs: Blobs, version_id: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path, sha256, size in versions.files(session, version_id):
-        if path in READ and size <= MAX_TEXT:
+        if path in READ and size <= MAX_TEXT_BYTES:
             data = blobs.read(sha256, 0, size)
             try:
                 found[path] = loads(data) if path.endswith(".json") else data.decode()

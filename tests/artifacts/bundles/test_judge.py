@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from registry.artifacts.bundles.files import ADAPTER, FULL
 from registry.artifacts.bundles.judge import BaseFacts, File, Kind, base_facts, inspect
+from registry.artifacts.bundles.names import ADAPTER, FULL
 from registry.artifacts.defects import MOST
 from registry.documents import canonical
 from registry.documents.canonical import digest, sha256_hex

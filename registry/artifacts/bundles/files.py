@@ -315,7 +315,8 @@ def _read_text(bundle: Bundle, path: str, file: File) -> None:
         check_plain(document, wrong)
     else:
         check_prose(document, wrong)
-    if path in KEPT and (isinstance(document, str | dict) or path == INDEX):
+    form = dict if path.endswith(".json") else str
+    if path in KEPT and (isinstance(document, form) or path == INDEX):
         bundle.documents[path] = document
 
 

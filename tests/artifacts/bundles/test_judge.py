@@ -173,6 +173,17 @@ def test_what_must_be_in_a_base(path: str) -> None:
     assert broken(look("base", files)) == [(path, "file-missing")]
 
 
+@pytest.mark.parametrize("content", [b'"x"', b"[]", b"1", b"null"])
+@pytest.mark.parametrize(
+    ("kind", "path"), [("base", "config.json"), ("adapter", "adapter_config.json")]
+)
+def test_a_configuration_that_is_not_an_object_is_one_defect(
+    kind: Kind, path: str, content: bytes
+) -> None:
+    files = base_files() if kind == "base" else adapter_files()
+    assert broken(look(kind, files | {path: content})) == [(path, "json-object")]
+
+
 def test_declared_files_are_checked_against_the_store() -> None:
     listed, read = declared(base_files())
     weights = next(file for file in listed if file.path == "model.safetensors")

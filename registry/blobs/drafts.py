@@ -34,11 +34,14 @@ FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 class Draft(Protocol):
     """New bytes: written, then published under their digest, and in every case discarded."""
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes) -> None:
+        """Append the bytes."""
 
-    def publish(self, digest: str, *, present: bool) -> None: ...
+    def publish(self, digest: str, *, present: bool) -> None:
+        """Make the bytes visible under their digest, unless they are `present` there already."""
 
-    def discard(self) -> None: ...
+    def discard(self) -> None:
+        """Remove what was not published."""
 
 
 class FileDraft:

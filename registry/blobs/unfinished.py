@@ -27,13 +27,17 @@ class Upload(Protocol):
 
     size: int
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes) -> None:
+        """Append the bytes."""
 
-    def publish(self, blobs: Blobs, digest: str, proven: Proven) -> Stored: ...
+    def publish(self, blobs: Blobs, digest: str, proven: Proven) -> Stored:
+        """Publish all bytes; raises Unverified (`digest-mismatch`) if they have another digest."""
 
-    def keep(self) -> None: ...
+    def keep(self) -> None:
+        """Make the bytes durable, so that a later request can continue."""
 
-    def drop(self) -> None: ...
+    def drop(self) -> None:
+        """Remove the bytes."""
 
 
 class GrowingFile:
@@ -57,11 +61,13 @@ class GrowingFile:
             raise
 
     def write(self, data: bytes) -> None:
+        """Append the bytes."""
         self._draft.write(data)
         self.hasher.update(data)
         self.size += len(data)
 
     def publish(self, blobs: Blobs, digest: str, proven: Proven) -> Stored:
+        """Publish the file."""
         stored = Stored(agreed(self.hasher.hexdigest(), digest), self.size)
         if proven is not None:
             proven(digest)
@@ -71,11 +77,13 @@ class GrowingFile:
         return stored
 
     def keep(self) -> None:
+        """Close the file with durable bytes, and record its identity."""
         identity = self._draft.identity()
         self._draft.keep()
         self.closed_as = identity
 
     def drop(self) -> None:
+        """Remove the file."""
         self._draft.discard()
 
 
@@ -104,6 +112,7 @@ class Parts:
         ]
 
     def write(self, data: bytes) -> None:
+        """Collect the bytes, and store them as a part once they are large enough."""
         self._pending.append(data)
         self.size += len(data)
         if self.size - self._written >= PART_BYTES:
@@ -150,9 +159,11 @@ class Parts:
         return stored
 
     def keep(self) -> None:
+        """Store the collected bytes as a part."""
         self._flush()
 
     def drop(self) -> None:
+        """Remove the parts."""
         self._pending = []
         # Remove the last part first: an interruption then leaves a shorter upload, not one with a
         # gap.

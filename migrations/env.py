@@ -1,5 +1,6 @@
-"""Runs migrations: one transaction a migration, under an advisory lock, so that two deployments
-cannot race.
+"""Run migrations, each in its own transaction.
+
+An advisory lock keeps two deployments from migrating at the same time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from sqlalchemy import NullPool, create_engine, text
 import registry.db  # noqa: F401  (fills the metadata)
 from registry.db.table import Table
 
-LOCK = 0x636F756E74657273  # "counters"
+MIGRATION_LOCK = 0x636F756E74657273  # "counters"
 config = context.config
 
 
@@ -29,8 +30,8 @@ def _url() -> str:
     return str(url)
 
 
-def mine(_object: object, name: str | None, kind: str, _reflected: bool, _other: object) -> bool:
-    """Only the public schema is ours; procrastinate keeps its own."""
+def is_ours(_object: object, name: str | None, kind: str, _reflected: bool, _other: object) -> bool:
+    """Whether Alembic compares this object: every one but its own table."""
     return not (kind == "table" and name == "alembic_version")
 
 
@@ -49,13 +50,13 @@ def offline() -> None:
 def online() -> None:
     engine = create_engine(_url(), poolclass=NullPool)
     with engine.connect() as connection:
-        connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": LOCK})
+        connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
         connection.commit()
         try:
             context.configure(
                 connection=connection,
                 target_metadata=Table.metadata,
-                include_object=mine,
+                include_object=is_ours,
                 transaction_per_migration=True,
                 compare_server_default=False,
             )
@@ -63,7 +64,7 @@ def online() -> None:
                 context.run_migrations()
         finally:
             connection.rollback()
-            connection.execute(text("select pg_advisory_unlock(:lock)"), {"lock": LOCK})
+            connection.execute(text("select pg_advisory_unlock(:lock)"), {"lock": MIGRATION_LOCK})
             connection.commit()
 
 

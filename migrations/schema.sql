@@ -64,7 +64,7 @@ insert into transition values
         ('version', 'registered', 'deprecated'), ('version', 'registered', 'recalled');
 
 create function deleted_by_tombstone() returns trigger language plpgsql as $$
--- Only a tombstone makes a version deleted.
+-- A deleted version has a tombstone.
 begin
     if not exists (select from tombstone where id = new.id) then
         raise exception '% has no tombstone', new.id using errcode = 'CS002';
@@ -73,18 +73,18 @@ begin
 end $$;
 
 create function deprecated_with_reason() returns trigger language plpgsql as $$
--- A deprecated version has a deprecation, which holds the reason.
+-- A deprecated version has a deprecation, which contains the reason.
 begin
     if not exists (select from deprecation where id = new.id) then
-        raise exception '% has no deprecation, which holds the reason', new.id
+        raise exception '% has no deprecation, which contains the reason', new.id
             using errcode = 'CS002';
     end if;
     return new;
 end $$;
 
 create function holds_on(which uuid) returns setof integer language sql stable as $$
-    -- The numbers of the holds over a thing: its own, its line's, and those over whatever derives
-    -- from it.
+    -- The numbers of the holds over a version: its own, those of its line, and those over anything
+    -- that derives from it.
     with recursive below(id) as (
         select which
         union
@@ -102,7 +102,7 @@ create function holds_on(which uuid) returns setof integer language sql stable a
 $$;
 
 create function legal_transition() returns trigger language plpgsql as $$
--- A state takes only the steps that the table transition lists.
+-- A state changes only as the table transition lists.
 declare was text := case when tg_op = 'INSERT' then '' else old.state end;
 begin
     if was is distinct from new.state and not exists (
@@ -117,8 +117,8 @@ end $$;
 
 create function teams_naming(which text, but uuid) returns table(team text) language sql stable as
 $$
-    -- The teams whose rows name these bytes, except one thing's own rows. A new foreign key to blob
-    -- must be added here.
+    -- The teams whose rows name these bytes, without the rows of one node. A new foreign key to
+    -- blob must be added here.
     select l.team from version_file f join version v on v.id = f.version_id
         join line l on l.id = v.line_id
     where f.blob_id = which and f.version_id <> but
@@ -133,8 +133,9 @@ $$
 $$;
 
 create function names_own_blob() returns trigger language plpgsql as $$
--- At COMMIT, when the event says who acts: a digest alone gives no access to another team's bytes.
--- The registry itself, whose events have no actor, moves nothing from team to team.
+-- A digest alone gives no access to another team's bytes. The check runs at COMMIT, when the event
+-- tells the actor. Events of the registry itself have no actor, and are not checked: the registry
+-- moves nothing between teams.
 declare
     wanted text := to_jsonb(new) ->> tg_argv[0];
     its_own uuid := (to_jsonb(new) ->> case tg_table_name
@@ -153,14 +154,14 @@ begin
         select from teams_naming(wanted, its_own) t join role_grant g on g.account_id = acting
         and (g.team is null or g.team = t.team or g.role in ('admin', 'reviewer', 'auditor'))
     ) then
-        raise exception 'the bytes sha256:% are not here for who names them', wanted
+        raise exception 'the bytes sha256:% are not here, or this account may not name them', wanted
             using errcode = 'CS025';
     end if;
     return null;
 end $$;
 
 create function names_present_blob() returns trigger language plpgsql as $$
--- A row names only bytes that are here. FOR SHARE keeps them from collection until the commit.
+-- A row names only bytes that are here. FOR SHARE prevents their collection until the commit.
 declare wanted text := to_jsonb(new) ->> tg_argv[0];
 begin
     perform from blob where id = wanted for share;
@@ -171,14 +172,14 @@ begin
 end $$;
 
 create function never_deleted() returns trigger language plpgsql as $$
--- Governed rows are evidence.
+-- Governed rows are evidence, so they are never deleted.
 begin
     raise exception 'rows of % are never deleted', tg_table_name using errcode = 'CS003';
 end $$;
 
 create function on_what_stands() returns trigger language plpgsql as $$
--- Work is requested only on what is not deleted. The rows are locked FOR SHARE so that no deletion
--- comes before the commit. The arguments name the columns.
+-- Work can only be requested on versions that are not deleted. Their rows are locked FOR SHARE, so
+-- that no deletion comes before the commit. The arguments name the columns.
 declare gone uuid; wanted uuid[];
 begin
     select array_agg((to_jsonb(new) ->> c)::uuid) into wanted from unnest(tg_argv) c;
@@ -192,7 +193,7 @@ begin
 end $$;
 
 create function one_keeper() returns void language sql as $$
-    -- Deletions and new holds run one at a time: each sees all that those before it did.
+    -- Deletions and new holds run one at a time, so that each sees those before it.
     select pg_advisory_xact_lock(hashtextextended('keeping', 7))
 $$;
 
@@ -208,8 +209,8 @@ begin
 end $$;
 
 create function recall_is_complete() returns trigger language plpgsql as $$
--- At COMMIT: nothing that was recalled, nor anything derived from it, still stands, is approved,
--- serves or is being rolled out.
+-- At COMMIT: nothing that was recalled, nor anything derived from it, is still registered,
+-- approved, serving or being rolled out.
 declare standing uuid;
 begin
     with recursive fallen(id) as (
@@ -226,15 +227,14 @@ begin
         or exists (select 1 from review r where r.version_id = f.id and r.state = 'approved')
     limit 1;
     if standing is not null then
-        raise exception '% was recalled, but % still stands', new.id, standing
+        raise exception '% was recalled, but % is still in use', new.id, standing
             using errcode = 'CS004';
     end if;
     return null;
 end $$;
 
 create function require_event() returns trigger language plpgsql as $$
--- At COMMIT: a governed row may have changed only beside an event of this very transaction that
--- names it.
+-- At COMMIT: every changed row of a governed table is named by an event of the same transaction.
 declare touched text := coalesce(to_jsonb(new), to_jsonb(old)) ->> 'id';
 begin
     if not exists (
@@ -249,7 +249,7 @@ end $$;
 
 create function search_measure(which uuid) returns void language sql
     security definer set search_path = public, pg_temp as $$
-    -- Keep, for each metric, the value of the version's newest finished eval run.
+    -- Store, for each metric, the value of the version's newest succeeded eval run.
     insert into version_metric (version_id, name, value)
     select distinct on (m.name) r.subject_id, m.name, m.value
     from eval_run r join eval_metric m on m.eval_run_id = r.id
@@ -259,9 +259,9 @@ $$;
 
 create function search_refresh(which uuid) returns void language sql
     security definer set search_path = public, pg_temp as $$
-    -- Make the search row of one version anew from the governed rows: it is derived, so it can
-    -- always be rebuilt. An era that this transaction does not see yet is inserted without waiting
-    -- for others: a duplicate does no harm, a deadlock would.
+    -- Rebuild the search row of one version from the governed rows. An era that this transaction
+    -- does not see yet is inserted without waiting for others: a duplicate does no harm, but a
+    -- deadlock would.
     insert into version_search
         (id, created_at, team, line, number, seq, deleted, words, facets, terms)
     select id, created_at, team, line, number, seq, deleted, words, facets, terms
@@ -277,7 +277,7 @@ $$;
 
 create function search_follow() returns trigger language plpgsql
     security definer set search_path = public, pg_temp as $$
--- Keep the search rows current. The argument names the column with the version's id.
+-- Update the search rows. The argument names the column with the version's id.
 begin
     if tg_table_name = 'eval_metric' then
         perform search_measure((select subject_id from eval_run where id = new.eval_run_id));
@@ -291,8 +291,8 @@ end $$;
 
 create function team_usage(its_team text)
     returns table(bytes bigint, versions bigint) language sql stable as $$
-    -- What a team uses: unique bytes, and versions without a tombstone, data sets and drafts
-    -- included.
+    -- What a team uses: unique bytes, and versions without a tombstone, including data set versions
+    -- and drafts.
     with own as (
         select v.id from version v join line l on l.id = v.line_id where l.team = its_team
         and not exists (select from tombstone t where t.id = v.id)
@@ -307,8 +307,8 @@ create function team_usage(its_team text)
 $$;
 
 create function within_quota() returns trigger language plpgsql as $$
--- At COMMIT, under a lock of the team's own: what was added fits the quota in force. A team without
--- a quota does not pay for the sum.
+-- At COMMIT, under the team's lock: what was added fits into the quota in force. For a team without
+-- a quota nothing is summed.
 declare its_team text; allowed quota; used record;
 begin
     if tg_table_name = 'dataset_version' then
@@ -355,7 +355,7 @@ create index ix_event_action on event (action, place);
 create index ix_event_subject on event (subject, place);
 
 create function append_only() returns trigger language plpgsql as $$
--- The log is only added to.
+-- Entries are only added to the log.
 begin
     raise exception 'the log is append-only: % of % refused', lower(tg_op), tg_table_name
         using errcode = 'CS008';
@@ -363,8 +363,8 @@ end $$;
 
 create function queue_event() returns trigger language plpgsql
     security definer set search_path = public, pg_temp as $$
--- Every event waits for its number from the moment it exists. This runs as its owner: the app may
--- not write to the queue.
+-- Put every new event into the outbox, where it waits for its number. The function runs as its
+-- owner, because the app may not write to the outbox.
 begin
     insert into event_pending (place, event_id) values (new.place, new.id);
     return null;
@@ -578,8 +578,8 @@ create table blob (
 );
 
 create function blob_is_named(which text) returns boolean language plpgsql as $$
--- Does any row still need these bytes? Every foreign key to blob counts, including any added later.
--- Only files of versions that have a tombstone and no hold no longer count.
+-- Whether any row still needs these bytes. Every foreign key to blob counts, including any added
+-- later. Files of versions that have a tombstone and no hold do not count.
 declare namer record; found boolean;
 begin
     for namer in
@@ -602,8 +602,8 @@ begin
 end $$;
 
 create function collected_unnamed() returns trigger language plpgsql as $$
--- Bytes that a row names are not collected. This waits for a hold that is being placed: the check
--- after it sees what was committed by then.
+-- Bytes that a row names are not collected. The function first waits for a hold that is being
+-- placed, so that the check sees that hold.
 begin
     perform one_keeper();
     if blob_is_named(new.id) then
@@ -720,16 +720,17 @@ create index ix_lineage_edge_parent_id on lineage_edge (parent_id);
 
 create function descent_as_judged()
     returns trigger language plpgsql set search_path = public, pg_temp as $$
--- An edge to what a checkpoint was quantised from has the grade of the registry's own judgement: a
--- descent that nobody checked must never read as verified, and a contradicted one has no edge at
--- all.
+-- An edge to the version that a checkpoint was quantised from has the grade that the registry has
+-- judged. A descent that nobody checked must never be shown as verified, and a contradicted one has
+-- no edge.
 declare child text; parent text; judged text;
 begin
     select n.kind into child from node n where n.id = new.child_id;
     select n.kind into parent from node n where n.id = new.parent_id;
     select v.facts -> 'descent' ->> 'grade' into judged from version v where v.id = new.child_id;
     if child <> 'checkpoint' or parent not in ('base', 'checkpoint') then
-        raise exception 'a % is no quantisation of a %', child, parent using errcode = 'CS010';
+        raise exception 'a % cannot be a quantisation of a %', child, parent
+            using errcode = 'CS010';
     end if;
     if judged is distinct from new.grade then
         raise exception 'the descent was judged %, not %', coalesce(judged, 'by nobody'), new.grade
@@ -803,7 +804,7 @@ create unique index uq_dataset_version_dataset_id_blob_id on dataset_version (da
     where state in ('draft', 'registered', 'deprecated');
 
 create function not_recalled_rows() returns trigger language plpgsql as $$
--- Recalled rows do not return under a new number of their data set.
+-- Recalled bytes cannot be registered again in their data set.
 begin
     perform from dataset_version where dataset_id = new.dataset_id and blob_id = new.blob_id
         order by id for share;
@@ -952,9 +953,9 @@ create unique index uq_version_line_id_manifest_digest on version (line_id, mani
     state in ('draft', 'registered', 'deprecated');
 
 create function not_recalled_bytes() returns trigger language plpgsql as $$
--- Recalled bytes do not return under a new number of their line, nor bound to another base: then
--- only the configuration differs, which the registry writes, and `unbound_manifest` says what it
--- would be without any base.
+-- Recalled bytes cannot be registered again in their line, not even bound to another base. In that
+-- case only the configuration differs, which the registry writes; `unbound_manifest` is the digest
+-- of the manifest without any base.
 declare unbound text := new.facts ->> 'unbound_manifest';
 begin
     perform from version where line_id = new.line_id and id <> new.id
@@ -970,9 +971,9 @@ begin
 end $$;
 
 create function registration_guard() returns trigger language plpgsql as $$
--- A version gets its number only while its parents stand. They are locked first and tested after: a
--- recall in progress either sees this version among the descendants or has already recalled the
--- parent tested here.
+-- A version gets its number only while its parents are usable. They are locked before they are
+-- tested: a recall in progress either sees this version among the descendants, or has already
+-- recalled the parent that is tested here.
 declare its_line public.line; base version; unfit text;
 begin
     select * into its_line from line where id = new.line_id;
@@ -995,13 +996,13 @@ begin
             select 1 from lineage_edge where child_id = new.id and parent_id = base.id
                 and relation = 'adapts'
         ) then
-            raise exception 'the adapter is bound to no base by its base root'
+            raise exception 'the adapter is not bound to a base by its base root'
                 using errcode = 'CS010';
         end if;
     end if;
     if (select ref from node where id = new.id)
         is distinct from its_line.team || '/' || its_line.name || '@v' || new.number then
-        raise exception 'version % does not bear the name of its number', new.id
+        raise exception 'the node of version % does not have the name of its number', new.id
             using errcode = 'CS003';
     end if;
     return new;
@@ -1046,10 +1047,10 @@ create index ix_version_file_blob on version_file (blob_id text_pattern_ops);
 create index ix_version_file_blob_id on version_file (blob_id);
 
 create function files_of_drafts_only() returns trigger language plpgsql as $$
--- A version's files are fixed once it has a number.
+-- The files of a numbered version do not change.
 declare frozen uuid;
 begin
-    -- Both ends of a move: a file may neither leave a numbered version nor come into one.
+    -- Both versions of a move: a file may neither leave a numbered version nor be added to one.
     perform 1 from version where id in (old.version_id, new.version_id) order by id for share;
     select id into frozen from version where id in (old.version_id, new.version_id)
         and state <> 'draft' limit 1;
@@ -1332,8 +1333,8 @@ create unique index uq_review_live on review (version_id, environment) where sta
     'approved');
 
 create function quorum_guard() returns trigger language plpgsql as $$
--- An approval has the votes its policy asks for, a gate that passed, and no more days than the
--- policy allows.
+-- An approval needs the votes that its policy asks for and a gate that passed, and lasts no longer
+-- than the policy allows.
 declare rules jsonb; quorum jsonb; wanted int; people int; teams int;
 begin
     select p.rules into rules from policy_version p where p.id = new.policy_version_id;
@@ -1355,14 +1356,14 @@ begin
     end if;
     if (select state from version where id = new.version_id for share)
         in ('draft', 'recalled', 'deleted') then
-        raise exception 'the version of review % does not stand any more', new.number
+        raise exception 'the version of review % can no longer be approved', new.number
             using errcode = 'CS010';
     end if;
     return new;
 end $$;
 
 create function review_guard() returns trigger language plpgsql as $$
--- A review opens under the policy in force, on a version that stands.
+-- A review opens under the policy in force, on a registered or deprecated version.
 declare state text;
 begin
     if new.policy_version_id is distinct from (
@@ -1418,8 +1419,8 @@ create table vote (
 );
 
 create function vote_guard() returns trigger language plpgsql as $$
--- A vote is a person's, independent of the version, in a role the policy names, signed with that
--- person's own key, over exactly this review.
+-- A vote is cast by a person who had no part in the version, in a role that the policy names. It is
+-- signed with that person's own key, and its decision is about exactly this review.
 declare judged review; policy policy_version; signer signing_key;
 begin
     select * into judged from review where id = new.review_id for share;
@@ -1439,7 +1440,7 @@ begin
                    where e.child_id = judged.version_id and e.relation = 'tuned_on'
                        and d.created_by = new.account_id)
     then
-        raise exception 'whoever made, submitted or fed a version may not vote on it'
+        raise exception 'those who made, submitted or brought data for a version may not vote on it'
             using errcode = 'CS006';
     end if;
     select * into policy from policy_version where id = judged.policy_version_id;
@@ -1466,7 +1467,7 @@ begin
             'account', 'team',
                       'verdict', 'reason_commitment')
     ) then
-        raise exception 'the decision signed is not about this review' using errcode = 'CS006';
+        raise exception 'the signed decision is not about this review' using errcode = 'CS006';
     end if;
     return new;
 end $$;
@@ -1537,8 +1538,8 @@ create unique index uq_rollout_active on rollout (channel_id) where state in ('p
     'shadowing', 'canary', 'paused', 'inconclusive', 'promoting');
 
 create function starts_what_is_current() returns trigger language plpgsql as $$
--- No rollout of a deprecated version starts. Locked FOR SHARE, so that no deprecation commits
--- between this test and the commit.
+-- No rollout of a deprecated version starts. The row is locked FOR SHARE, so that no deprecation
+-- commits between this test and the commit.
 begin
     if (select state from version where id = new.version_id for share) = 'deprecated' then
         raise exception 'version % is deprecated: no new rollout of it may start', new.version_id
@@ -1548,8 +1549,8 @@ begin
 end $$;
 
 create function must_be_servable(wanted uuid, where_to channel) returns void language plpgsql as $$
--- May a route of this environment newly name this version? Rows are locked first and tested after:
--- counting unlocked rows would let a route name a version whose recall is not committed yet.
+-- Raise unless a route of this channel may newly name this version. Rows are locked before they are
+-- tested: otherwise a route could name a version whose recall is not committed yet.
 declare found version; kind text; approval review;
 begin
     select * into found from version where id = wanted for share;
@@ -1567,26 +1568,26 @@ begin
         return;
     end if;
     if found.line_id <> where_to.line_id then
-        raise exception 'version % is not of the adapter this channel serves', wanted
+        raise exception 'version % does not belong to the line that this channel serves', wanted
             using errcode = 'CS004';
     end if;
     if kind = 'adapter' and found.base_root is distinct from (
         select v.base_root from version v where v.id = where_to.base_version_id
     ) then
-        raise exception 'version % stands on another base than this channel', wanted
+        raise exception 'version % has another base than this channel', wanted
             using errcode = 'CS004';
     end if;
     select * into approval from review
     where version_id = wanted and environment = where_to.environment
         and state = 'approved' for share;
     if approval.id is null or approval.expires_at <= clock_timestamp() then
-        raise exception 'version % holds no approval in force for %', wanted, where_to.environment
+        raise exception 'version % has no approval in force for %', wanted, where_to.environment
             using errcode = 'CS004';
     end if;
 end $$;
 
 create function rollout_guard() returns trigger language plpgsql as $$
--- A rollout starts from a review of the same version and environment, on a version that may serve.
+-- A rollout needs a review of the same version and environment, and a version that may serve.
 declare place channel; judged review;
 begin
     select * into place from channel where id = new.channel_id;
@@ -1654,21 +1655,21 @@ create unique index uq_route_generation_open on route_generation (channel_id) wh
     null;
 
 create function candidate_is_current() returns trigger language plpgsql as $$
--- A route takes no deprecated version as its candidate; a candidate deprecated since may stay.
+-- A deprecated version cannot become a candidate; a candidate that was deprecated since may stay.
 begin
     if (select state from version where id = new.candidate_version_id for share) = 'deprecated'
         and new.candidate_version_id is distinct from (
             select candidate_version_id from route_generation
             where channel_id = new.channel_id and generation = new.generation - 1
         ) then
-        raise exception 'version % is deprecated: it becomes no candidate', new.candidate_version_id
-            using errcode = 'CS004';
+        raise exception 'version % is deprecated: it cannot become a candidate',
+            new.candidate_version_id using errcode = 'CS004';
     end if;
     return new;
 end $$;
 
 create function range_is_followed() returns trigger language plpgsql as $$
--- At COMMIT: a closed range is followed by the next, so that as-of queries meet no hole.
+-- At COMMIT: another range follows a closed one, so that as-of queries find no gap.
 begin
     if not exists (
         select 1 from route_generation
@@ -1681,7 +1682,7 @@ begin
 end $$;
 
 create function route_guard() returns trigger language plpgsql as $$
--- Generations follow each other without a gap, and name only what may serve.
+-- Generations follow each other without a gap, and name only versions that may serve.
 declare place channel; before route_generation;
 begin
     select * into place from channel where id = new.channel_id for update;
@@ -1698,7 +1699,7 @@ begin
             using errcode = 'CS005';
     end if;
     if new.stable_version_id is not null then
-        -- What stands already may go on standing when its approval runs out; only a recall ends it.
+        -- A version that serves already may go on when its approval runs out, until a recall.
         if new.stable_version_id is distinct from before.stable_version_id then
             perform must_be_servable(new.stable_version_id, place);
         elsif (select state from version where id = new.stable_version_id for share) in ('recalled',
@@ -1760,7 +1761,7 @@ create table deprecation (
 );
 
 create function deprecation_is_complete() returns trigger language plpgsql as $$
--- At COMMIT, whatever has a deprecation is deprecated, or was recalled or deleted since.
+-- At COMMIT: a version that has a deprecation is deprecated, recalled or deleted.
 begin
     if exists (select from version where id = new.id and state = 'registered'
                union all
@@ -1772,7 +1773,7 @@ begin
 end $$;
 
 create function may_be_deprecated() returns trigger language plpgsql as $$
--- Only a registered version is deprecated. The row is locked first and tested after.
+-- Only a registered version can be deprecated. Its row is locked before it is tested.
 declare stands text;
 begin
     select state into stands from version where id = new.id for update;
@@ -1780,8 +1781,8 @@ begin
         select state into stands from dataset_version where id = new.id for update;
     end if;
     if stands is distinct from 'registered' then
-        raise exception '% cannot be deprecated as it is %', new.id, coalesce(stands, 'no version')
-            using errcode = 'CS002';
+        raise exception '% cannot be deprecated because it is %', new.id,
+            coalesce(stands, 'no version') using errcode = 'CS002';
     end if;
     return new;
 end $$;
@@ -1830,8 +1831,8 @@ create index ix_serving_profile_base_version_id on serving_profile (base_version
 create index ix_serving_profile_system_prompt_id on serving_profile (system_prompt_id);
 
 create function profile_of_registered_only() returns trigger language plpgsql as $$
--- A profile serves a registered version on its own base or on a verified quantisation of it. Rows
--- are locked FOR SHARE so that no recall comes between this check and the commit.
+-- A profile serves a registered version on its own base or on a verified quantisation of that base.
+-- Rows are locked FOR SHARE, so that no recall comes between this check and the commit.
 declare stands text; own_base uuid; base_stands text;
 begin
     select state, base_version_id into stands, own_base from version
@@ -1845,7 +1846,7 @@ begin
         select 1 from lineage_edge where child_id = new.base_version_id and parent_id = own_base
         and relation = 'quantised_from' and grade = 'verified'
     ) then
-        raise exception 'a serving profile stands on the version''s own base or a verified '
+        raise exception 'a serving profile needs the version''s own base or a verified '
             'quantisation of it' using errcode = 'CS004';
     end if;
     if new.base_version_id is not null then
@@ -1931,7 +1932,7 @@ create function class_of(its_team text, its_kind text, its_name text, at timesta
 $$;
 
 create function setting_guard() returns trigger language plpgsql as $$
--- Only an administrator puts a line, a data set or a team under a shorter class.
+-- Only an administrator may put a line, a data set or a team under a shorter class.
 declare present retention_class; wanted retention_class;
 begin
     perform one_keeper();
@@ -1945,7 +1946,8 @@ begin
         or (wanted.counted_from = 'registration' and present.counted_from = 'service'))
         and not exists (select from role_grant where account_id = new.set_by
             and role = 'admin') then
-        raise exception 'only an administrator shortens what is kept' using errcode = 'CS026';
+        raise exception 'only an administrator may shorten how long versions are kept'
+            using errcode = 'CS026';
     end if;
     return new;
 end $$;
@@ -1989,13 +1991,13 @@ create table legal_hold (
 create index ix_legal_hold_standing on legal_hold (number) where lifted_at is null;
 
 create function hold_guard() returns trigger language plpgsql as $$
--- A reviewer lifts a hold, or nobody does.
+-- Only a reviewer may lift a hold.
 begin
     perform one_keeper();
     if tg_op = 'UPDATE' and not exists (
         select from role_grant where account_id = new.lifted_by and role = 'reviewer'
     ) then
-        raise exception 'hold % is lifted by a reviewer or not at all', new.number
+        raise exception 'only a reviewer may lift hold %', new.number
             using errcode = 'CS021';
     end if;
     return new;
@@ -2027,14 +2029,15 @@ create table tombstone (
 );
 
 create function burial_is_complete() returns trigger language plpgsql as $$
--- At COMMIT: what has a tombstone is deleted or recalled, and approved nowhere.
+-- At COMMIT: a version with a tombstone is deleted or recalled, and approved nowhere.
 begin
     if not exists (select from version where id = new.id and state in ('deleted', 'recalled')
                    union all
                    select from dataset_version where id = new.id
                        and state in ('deleted', 'recalled'))
         or exists (select from review where version_id = new.id and state = 'approved') then
-        raise exception '% bears a tombstone, but still stands', new.id using errcode = 'CS002';
+        raise exception '% has a tombstone, but is still registered or approved', new.id
+            using errcode = 'CS002';
     end if;
     return null;
 end $$;
@@ -2048,7 +2051,7 @@ begin
 end $$;
 
 create function service_end(which uuid) returns timestamptz language sql stable as $$
-    -- When a thing last served, itself or as the base of what served. Null when it never did.
+    -- When a version last served, itself or as the base of another. Null if it never did.
     select max(coalesce(g.valid_to, clock_timestamp())) from route_generation g
         join channel c on c.id = g.channel_id
     where which in (g.stable_version_id, g.candidate_version_id, c.base_version_id)
@@ -2056,8 +2059,8 @@ $$;
 
 create function retention_terms(which uuid) returns table(class text, keep_days integer,
     counted_from text, after text, since timestamptz) language sql stable as $$
-    -- Every term a version has been under since it was registered. A class set later adds to them
-    -- and removes none.
+    -- All terms that a version has been under since it was registered. A class that is assigned
+    -- later adds its terms and removes none.
     with it as (
         select l.team, 'line' as kind, l.name, coalesce(v.registered_at, v.created_at) as since
         from version v join line l on l.id = v.line_id where v.id = which
@@ -2082,16 +2085,16 @@ create function retention_terms(which uuid) returns table(class text, keep_days 
 $$;
 
 create function kept_until(which uuid) returns timestamptz language sql stable as $$
-    -- The end of the longest term a thing is under.
+    -- The end of the longest term that a version is under.
     select max(case t.counted_from when 'service' then greatest(t.since, service_end(which))
                                    else t.since end + t.keep_days * interval '24 hours')
     from retention_terms(which) t
 $$;
 
 create function needs(which uuid) returns table(why text, what text) language sql stable as $$
-    -- What still needs a thing, as (why, what): what serves it, may roll back to it, is deciding,
-    -- making or measuring it, and what derives from it. The rule calls this same function and
-    -- explains it better.
+    -- What still needs a version, as (why, what): channels that serve it or may roll back to it,
+    -- open reviews, active training and eval runs, and what derives from it. The rule in Python
+    -- calls this function too, and has the better messages.
     select 'serves',
         l.team || '/' || l.name || ' in ' || c.environment || ' (channel ' || c.name || ')'
     from route_generation g join channel c on c.id = g.channel_id join line l on l.id = c.line_id
@@ -2114,7 +2117,7 @@ create function needs(which uuid) returns table(why text, what text) language sq
     union all
     select 'work', 'training-run:' || t.id from training_run t
     where t.state in ('queued', 'running') and (which in (t.base_version_id, t.dataset_version_id)
-        -- its next attempt continues from there
+        -- the next attempt of a training run continues from its versions
         or t.id = (select v.training_run_id from version v where v.id = which))
     union all
     select 'work', 'eval-run:' || r.id from eval_run r where r.subject_id = which
@@ -2128,14 +2131,14 @@ create function needs(which uuid) returns table(why text, what text) language sq
     select distinct 'beneath', n.ref from serving_profile p join version v on v.id = p.version_id
         join node n on n.id = v.id
     where p.base_version_id = which and not exists (select from tombstone t where t.id = v.id)
-      -- those with an edge are listed above
+      -- versions with an edge are listed above
       and not exists (select from lineage_edge e where e.child_id = v.id and e.parent_id = which)
 $$;
 
 create function may_be_deleted() returns trigger language plpgsql as $$
--- A tombstone is set only over what nothing holds, keeps or needs. The row is locked first and
--- tested after: whoever names it in a route, a review, a run or an edge locks it FOR SHARE, and
--- either is seen here or sees it deleted.
+-- A version gets a tombstone only if nothing holds, keeps or needs it. Its row is locked before it
+-- is tested. Every route, review, run or edge that names the version locks it FOR SHARE, so that it
+-- is either seen here, or sees the deletion.
 declare stands text; held integer; until timestamptz; need record;
 begin
     perform one_keeper();
@@ -2145,12 +2148,12 @@ begin
     end if;
     if stands is null or stands = 'deleted' or stands <> new.was
         or (stands = 'draft') = (new.how = 'deleted') then
-        raise exception '% cannot be % as it is %', new.id, new.how, coalesce(stands, 'no version')
-            using errcode = 'CS002';
+        raise exception '% cannot be % because it is %', new.id, new.how,
+            coalesce(stands, 'no version') using errcode = 'CS002';
     end if;
     select h into held from holds_on(new.id) h limit 1;
     if held is not null then
-        raise exception 'hold % stands over %: nothing it covers is deleted', held, new.id
+        raise exception 'hold % covers %, so it cannot be deleted', held, new.id
             using errcode = 'CS021';
     end if;
     if stands = 'draft' then
@@ -2248,9 +2251,9 @@ create index ix_search_era_term on search_era (term, era);
 grant select on search_era to countersign_app, countersign_reader;
 
 create function search_grams(words text) returns text[] language sql immutable as $$
-    -- A word as overlapping groups of three, its beginning marked by blanks: what contains 'laim'
-    -- has 'g:lai' and 'g:aim', what begins with 'cl' has 'g: cl'. pg_trgm cuts the same groups, but
-    -- may be absent.
+    -- Each word as overlapping groups of three characters, with blanks before its start: a word
+    -- that contains 'laim' has 'g:lai' and 'g:aim', and one that starts with 'cl' has 'g: cl'.
+    -- pg_trgm makes the same groups, but may not be installed.
     select coalesce(array_agg(distinct 'g:' || substr('  ' || word, at, 3)), '{}')
     from regexp_split_to_table(words, ' ') word, generate_series(1, least(length(word), 64)) at
 $$;
@@ -2326,8 +2329,8 @@ create view search_row as
 
 create function search_rebuild() returns void language sql
     security definer set search_path = public, pg_temp as $$
-    -- Make all search rows anew, some thirty times faster than one after the other; in the order of
-    -- creation, so that the rows of an era lie side by side.
+    -- Rebuild all search rows, about thirty times faster than one after the other. They are written
+    -- in the order of creation, so that the rows of an era are next to each other.
     insert into version_search
         (id, created_at, team, line, number, seq, deleted, words, facets, terms)
     select id, created_at, team, line, number, seq, deleted, words, facets, terms

@@ -1,6 +1,6 @@
 """${message}
 
-Must work beside the version of the code that is still running while it deploys.
+It must work with the version of the code that is still running during the deployment.
 """
 
 from alembic import op
@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Give up quickly rather than queue every writer behind a waiting lock.
+    # Give up quickly: while the migration waits for a lock, every writer waits behind it.
     op.execute("SET LOCAL lock_timeout = '4s'")
     op.execute("SET LOCAL statement_timeout = '60s'")
     ${upgrades if upgrades else "pass"}

@@ -1,5 +1,6 @@
-"""`python -m registry`: the command line; `api` and `clock` are the processes `countersign up`
-supervises.
+"""`python -m registry`: the command line.
+
+`api` and `clock` run the processes that `countersign up` supervises.
 """
 
 from __future__ import annotations
@@ -7,18 +8,21 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Parameters of mallopt(3)."""
+M_TRIM_THRESHOLD = -1
+"""The parameter of mallopt(3) for the trim threshold."""
+M_MMAP_THRESHOLD = -3
+"""The parameter of mallopt(3) for the mmap threshold."""
 TRIM_BYTES = 16 << 20
-"""Free bytes at the top of the heap from which on glibc returns them to the system."""
+"""How many free bytes at the top of the heap make glibc return them to the system."""
 MMAP_BYTES = 2 << 20
-"""Size from which on a buffer is mapped by itself. Above the 1 MiB batches of uploads: mapping
-each of those halved the measured speed.
+"""The size from which glibc maps a buffer by itself.
+
+It is above the 1 MiB batches of uploads, because mapping each of those halved the measured speed.
 """
 
 
 def serve_api() -> int:
-    """Serve HTTP until told to stop."""
+    """Serve HTTP until a signal stops the process; the exit status."""
     import gc
 
     import uvicorn
@@ -30,8 +34,8 @@ def serve_api() -> int:
     settings = load()
     log.configure(settings.log_level)
     app = create_app(settings)
-    # Everything loaded so far stays. Without freezing it, each collection would walk through it,
-    # and parsing JSON would take twice as long.
+    # What is loaded by now stays loaded. Freezing it keeps collections from walking through it,
+    # which would double the time to parse JSON.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
@@ -49,10 +53,10 @@ def serve_api() -> int:
 
 
 def _return_large_buffers() -> None:
-    """Set glibc's mmap and trim thresholds so that large buffers return to the system when they are
-    freed; otherwise the arena of each of 40 threads keeps its own.
+    """Raise glibc's mmap and trim thresholds so that freed large buffers return to the system.
 
-    Other C libraries have no such setting and do not need it.
+    Otherwise the arena of each of 40 threads keeps its own. Other C libraries have no such setting
+    and do not need one.
     """
     import ctypes
 
@@ -62,7 +66,7 @@ def _return_large_buffers() -> None:
 
 
 def run_clock() -> int:
-    """Run the sequencer and the jobs until told to stop."""
+    """Run the sequencer and the jobs until a signal stops the process; the exit status."""
     from registry import clock, log
     from registry.app import open_blobs, open_sequencer, open_store
     from registry.settings import load
@@ -75,7 +79,7 @@ def run_clock() -> int:
 
 
 def main() -> None:
-    """Run one of the supervised processes, or the command line; always ends by SystemExit."""
+    """Run a supervised process or the command line; always raises SystemExit."""
     from registry.errors import RegistryError
 
     try:

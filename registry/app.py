@@ -1,4 +1,4 @@
-"""Composition root: settings -> store, blobs, log, doors."""
+"""The composition root: makes the store, the blobs, the log and the doors from the settings."""
 
 from __future__ import annotations
 
@@ -21,29 +21,31 @@ from registry.sequencer import Sequencer, Witness
 from registry.settings import Settings
 
 UNFINISHED_FILES = 2
-"""How many files of the largest allowed size one account may leave half-sent."""
+"""How many unfinished uploads of the largest allowed file one account may have."""
 
 
 def open_store(settings: Settings, role: str = "countersign_app") -> Store:
-    """The store on the settings' database, acting as one database role."""
+    """The store on the configured database, as one database role.
+
+    Raises Unavailable `database-missing` when no database is configured.
+    """
     url = settings.sequencer_database_url if role == "countersign_sequencer" else None
     url = url or settings.database_url
     if url is None:
-        raise Unavailable(
-            "database-missing",
-            "No database is configured.",
-        )
+        raise Unavailable("database-missing", "No database is configured.")
     return Store(open_engine(url, role))
 
 
 def open_blobs(settings: Settings) -> Blobs:
-    """The blob store: private/blobs under the home unless another URL is set."""
+    """The blob store: private/blobs in the home unless the settings name another URL."""
     return Blobs(settings.blob_url)
 
 
 def log_key(settings: Settings) -> tuple[SigningKey, str]:
-    """The log's signing key and origin, made at the first start; the public half is pinned beside
-    it.
+    """The log's signing key and its origin.
+
+    The first start creates both, and pins the public half in log.pub, beside the key and in the
+    home.
     """
     settings.private.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = settings.log_key_file
@@ -54,14 +56,14 @@ def log_key(settings: Settings) -> tuple[SigningKey, str]:
     key, origin = SigningKey.load(path), name.read_text().strip()
     line = notes.verifier_key(origin, key.public) + "\n"
     for pinned in (settings.private / "log.pub", settings.home / "log.pub"):
-        # Pinned at the first up: a key that changes later must not replace what auditors hold.
+        # Never overwritten: a key that changes later must not replace the copy auditors rely on.
         if not pinned.exists():
             pinned.write_text(line)
     return key, origin
 
 
 def open_sequencer(settings: Settings) -> Sequencer:
-    """The log's single writer, with its witness file outside the database."""
+    """The log's single writer, with its witness file outside of the database."""
     key, origin = log_key(settings)
     return Sequencer(
         open_store(settings, "countersign_sequencer"),
@@ -96,6 +98,6 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(Requests, max_body=settings.max_json_bytes, seconds=seconds)
     app.include_router(health.router([seconds, PULLS]))
-    # Last, so that its headers stand on every answer, refusals of the limits included.
+    # Last, so that its headers are on every answer, including refusals by the limits.
     web.install(app)
     return app

@@ -1,4 +1,4 @@
-"""Who is calling: a bearer token or a console session becomes an Actor; nothing else ever does."""
+"""Who is calling: only a bearer token or a console session becomes an Actor."""
 
 from __future__ import annotations
 
@@ -12,60 +12,60 @@ from registry.errors import Unauthenticated
 from registry.rules import tokens
 from registry.rules.actors import SYSTEM, Actor, Grant, Role
 
-IDLE = timedelta(minutes=30)
-LONGEST = timedelta(hours=12)
+MAX_IDLE_TIME = timedelta(minutes=30)
+"""How long a console session lives without a request."""
+MAX_SESSION_TIME = timedelta(hours=12)
+"""How long a console session lives at all."""
 UNKNOWN = (
     "token-unknown",
     "This token is unknown or was revoked.",
-    "Ask for a new one (countersign token create).",
+    "Ask an administrator for a new one (countersign token create).",
 )
 
 
-def _actor(found: table.Caller, via: str, request_id: str) -> Actor:
-    """The grants of a token are those it was minted for and its account still holds."""
-    held = {(role, team) for role, team in found.held}
+def _actor(caller: table.Caller, via: str, request_id: str) -> Actor:
+    """The actor of a token, with the token's grants that its account still has."""
+    current = {(role, team) for role, team in caller.grants}
     grants = frozenset(
         Grant(Role(scope["role"]), scope["team"], scope.get("environment"))
-        for scope in found.token.scopes
-        if (scope["role"], scope["team"]) in held
+        for scope in caller.token.scopes
+        if (scope["role"], scope["team"]) in current
     )
     return Actor(
-        account=found.token.account_id,
-        name=found.name,
+        account=caller.token.account_id,
+        name=caller.name,
         grants=grants,
         via=via,
-        signed_in=found.token.created_at,
+        signed_in=caller.token.created_at,
         request_id=request_id,
     )
 
 
-def _usable(token: Token, now: datetime) -> None:
+def _check_usable(token: Token, now: datetime) -> None:
     if token.revoked_at is not None:
         raise Unauthenticated(*UNKNOWN)
     if token.expires_at <= now:
-        raise Unauthenticated(
-            "token-expired",
-            "This token has expired.",
-        )
+        raise Unauthenticated("token-expired", "This token has expired.")
 
 
 def actor_of(store: Store, token: str, via: str, request_id: str) -> Actor:
-    """The actor behind a bearer token; Unauthenticated when it is malformed, unknown, revoked or
-    expired.
+    """The actor of a bearer token.
+
+    Raises Unauthenticated when the token is malformed, unknown, revoked or expired.
     """
     secret = tokens.parse(token)
     with store.read(SYSTEM) as session:
-        found = table.by_token(session, secret.id)
-        # Compared in constant time, though 256 random bits cannot be guessed byte by byte through a
-        # hash anyway.
-        if found is None or not secrets.compare_digest(found.token.secret_hash, secret.hash):
+        caller = table.by_token(session, secret.id)
+        # The comparison takes constant time, although nobody can guess 256 random bits byte by byte
+        # through a hash.
+        if caller is None or not secrets.compare_digest(caller.token.secret_hash, secret.hash):
             raise Unauthenticated(*UNKNOWN)
-        _usable(found.token, found.now)
-    return _actor(found, via, request_id)
+        _check_usable(caller.token, caller.now)
+    return _actor(caller, via, request_id)
 
 
 def open_session(store: Store, token: str) -> str:
-    """Sign a browser in with a token: a new random secret for its cookie."""
+    """Sign a browser in with a token, and return a new random secret for its cookie."""
     secret = tokens.parse(token)
     actor_of(store, token, "console", "")
     cookie = secrets.token_urlsafe(32)
@@ -75,15 +75,18 @@ def open_session(store: Store, token: str) -> str:
 
 
 def session_actor(store: Store, cookie: str, request_id: str) -> Actor:
-    """The actor behind a console session; Unauthenticated after 30 idle minutes or 12 hours, or
-    when its token ended.
+    """The actor of a console session.
+
+    Raises Unauthenticated after `MAX_IDLE_TIME` without a request, after `MAX_SESSION_TIME`, or
+    when the token of the session is revoked or has expired.
     """
     with store.upkeep("see a session") as session:
-        found = table.by_session(session, tokens.fingerprint(cookie), IDLE, LONGEST)
-        if found is None:
+        fingerprint = tokens.fingerprint(cookie)
+        caller = table.by_session(session, fingerprint, MAX_IDLE_TIME, MAX_SESSION_TIME)
+        if caller is None:
             raise Unauthenticated("session-over", "You are signed out.")
-        _usable(found.token, found.now)
-    return _actor(found, "console", request_id)
+        _check_usable(caller.token, caller.now)
+    return _actor(caller, "console", request_id)
 
 
 def close_session(store: Store, cookie: str) -> None:

@@ -1,4 +1,4 @@
-"""Time's door: the sequencer, and the worker that runs periodic and deferred jobs."""
+"""The clock process: the sequencer, and the worker that runs periodic and deferred jobs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from registry.sequencer import Sequencer
 
 
 def run(url: str, store: Store, blobs: Blobs, sequencer: Sequencer) -> int:
-    """Run both until SIGTERM; the exit status is 8 when the log was found forked, so that nobody
+    """Run the sequencer and the worker until SIGTERM or SIGINT; the exit status.
+
+    The status is 8 when the sequencer has failed, as it does for a forked log, so that nobody
     overlooks it.
     """
     stop = threading.Event()
@@ -41,7 +43,7 @@ def run(url: str, store: Store, blobs: Blobs, sequencer: Sequencer) -> int:
 
 
 def _work(url: str, store: Store, blobs: Blobs, stop: threading.Event) -> None:
-    """The worker's own loop: the one async room here, because the library asks for it."""
+    """Run the worker. Procrastinate needs an event loop; nothing else in this service does."""
 
     async def serve() -> None:
         app = jobs.build(url, store, blobs)

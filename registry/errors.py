@@ -1,20 +1,20 @@
-"""Every way to say no. Knows no HTTP: each door translates once, in one table.
+"""Every error that the registry raises for a caller. Each door translates families to its protocol.
 
 `problems.toml` lists every kind of problem with its family, title, meaning and fix. A kind that is
-not listed, or is raised with another family than the listed one, becomes a Fault.
+not listed, or that is raised with another family than the listed one, becomes a Fault.
 
 RegistryError
 ├── Invalid            the request itself is wrong (bad field, bad reference)
 ├── TooLarge           more bytes than the limit
 ├── Unauthenticated    no token, an unknown or expired one, or a sign-in that is too old
-├── Forbidden          signed in, but the role does not allow it
-├── NotFound           no such thing, or it belongs to a team you cannot see
+├── Forbidden          signed in, but no role allows the act
+├── NotFound           no such thing, or it belongs to a team that the caller does not see
 ├── Conflict           it exists already, or somebody was faster
-├── Refused            a rule or a gate says no
+├── Refused            a rule or a gate does not allow it
 ├── BundleRejected     the files are not a sound bundle; lists every defect
-├── Unverified         a digest, signature or log does not check out
-├── Unavailable        the database or another part is away; try again
-└── Fault              our own mistake
+├── Unverified         a digest, a signature or the log fails verification
+├── Unavailable        the database or another part does not answer; try again
+└── Fault              a mistake of the service itself
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One kind of problem, as the catalogue describes it; `subject` is the heading it is under."""
+    """One kind of problem as the catalogue describes it; `subject` is its heading there."""
 
     kind: str
     family: str
@@ -52,11 +52,10 @@ def catalogue() -> Mapping[str, Problem]:
 
 
 class RegistryError(Exception):
-    """One refusal: a stable `kind`, what and why in `detail`, what to do in `fix`, and facts for
-    machines.
+    """One refusal: a stable `kind`, what happened and why (`detail`), and what to do (`fix`).
 
-    The catalogue gives the title, and the detail and the fix where the place that raises the error
-    gives none.
+    `facts` are for machines. The catalogue gives the title, and the detail and the fix where the
+    place that raises the error gives none.
     """
 
     family = "fault"
@@ -82,15 +81,13 @@ class RegistryError(Exception):
 
     @classmethod
     def received(cls, kind: str, title: str, detail: str, fix: str, facts: dict[str, Any]) -> Self:
-        """An error that another process raised and described; its catalogue may be newer than
-        ours.
-        """
+        """An error that another process raised; its catalogue may be newer than this one."""
         error = cls.__new__(cls)
         error._describe(kind, title, detail, fix, facts)
         return error
 
     def document(self) -> dict[str, Any]:
-        """The members of an RFC 9457 document that are the same at every door."""
+        """The members of an RFC 9457 problem document that are the same at every door."""
         return {
             "type": f"/problems/{self.kind}",
             "title": self.title,
@@ -118,31 +115,31 @@ class TooLarge(RegistryError):
 
 
 class Unauthenticated(RegistryError):
-    """Nobody we know, or a sign-in too old for this act."""
+    """The caller is unknown, or signed in too long ago for this act."""
 
     family = "unauthenticated"
 
 
 class Forbidden(RegistryError):
-    """Known, but no role held allows this act."""
+    """The caller is known, but none of their roles allows this act."""
 
     family = "forbidden"
 
 
 class NotFound(RegistryError):
-    """No such thing; a thing of another team answers the same, so that names do not leak."""
+    """No such thing; also the answer for a thing of another team, so that names do not leak."""
 
     family = "not-found"
 
 
 class Conflict(RegistryError):
-    """The state moved or the thing exists already."""
+    """The state has changed, or the thing exists already."""
 
     family = "conflict"
 
 
 class Refused(RegistryError):
-    """A rule or a gate says no; recorded in the audit log."""
+    """A rule or a gate does not allow it; recorded in the audit log."""
 
     family = "refused"
 
@@ -174,24 +171,24 @@ class BundleRejected(RegistryError):
         self.defects = defects
 
     def document(self) -> dict[str, Any]:
-        """As for every error, with the list of defects."""
+        """The document of every error, with the list of defects."""
         return {**super().document(), "defects": [asdict(defect) for defect in self.defects]}
 
 
 class Unverified(RegistryError):
-    """Bytes, a signature or the log do not check out."""
+    """Bytes, a signature or the log fail verification."""
 
     family = "unverified"
 
 
 class Unavailable(RegistryError):
-    """A part we depend on is away for the moment."""
+    """A part that the service depends on does not answer at the moment."""
 
     family = "unavailable"
 
 
 class Fault(RegistryError):
-    """Our own mistake; the request id leads to the log line."""
+    """A mistake of the service itself; the request id leads to the log line."""
 
     family = "fault"
 
@@ -211,9 +208,9 @@ FAMILIES: dict[str, type[RegistryError]] = {
         Fault,
     )
 }
-"""The families whose errors are made from kind, detail and fix alone."""
+"""The families whose errors need nothing but kind, detail, fix and facts."""
 
 
 def problem(kind: str, detail: str = "", fix: str = "", **facts: Any) -> RegistryError:
-    """The error of a kind that a table names: its family is the catalogue's."""
+    """The error of a kind, with the family that the catalogue gives it."""
     return FAMILIES[catalogue()[kind].family](kind, detail, fix, **facts)

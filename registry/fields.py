@@ -1,9 +1,8 @@
-"""Tables of fields: what a document written by people may say, and everything wrong with it at
-once.
+"""Tables of fields: the keys and values that a document may have, and everything wrong with it.
 
-Recipes, policies, rules of the gate, serving profiles and adapter configurations are all read by
-one table each, from key to `Field`. A key that the table does not know is an error like a wrong
-value: a misspelt key would otherwise be ignored without a word.
+Recipes, policies, rules of the gate, serving profiles and adapter configurations each have one
+table, from key to `Field`. A key that the table does not list is an error like a wrong value: a
+misspelt key would otherwise be ignored silently.
 """
 
 from __future__ import annotations
@@ -17,13 +16,16 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final, Literal, Self
 
-MAX_SHOWN = 60  # characters of a wrong value
-MAX_PATH = 120  # characters of a key's path in a message
-MAX_PROBLEMS = 50  # listed in one refusal
+MAX_SHOWN = 60
+"""Characters of a wrong value in a message."""
+MAX_PATH = 120
+"""Characters of a key's path in a message."""
+MAX_PROBLEMS = 50
+"""Problems listed in one refusal."""
 
 
 class Missing(Enum):
-    """The type of `MISSING`, so that null can be a default."""
+    """The type of `MISSING`, which lets null be a default."""
 
     MISSING = "missing"
 
@@ -33,10 +35,10 @@ MISSING: Final = Missing.MISSING
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One key: what its value must be, as a check and in words, and whether it may be left out.
+    """One key: what its value must be, as a check and in words, and whether it is required.
 
-    `expected` completes "must be ...". A field that is not required is filled in from `default`,
-    or stays absent where there is none. `fields` describes the keys of a nested table.
+    `expected` completes "must be ...". A field that is not required gets its `default`, or remains
+    absent where there is none. `fields` describes the keys of a nested table.
     """
 
     check: Callable[[Any], bool]
@@ -55,12 +57,12 @@ class Field:
 
 
 Fields = Mapping[str, Field]
-"""What a table may hold, by key."""
+"""The fields of a table, by key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong: the path of its key, such as `quorum.roles`, and the text that follows it.
+    """One thing wrong: the path of its key, such as `quorum.roles`, and the text after it.
 
     The path is empty where the document itself is not a table.
     """
@@ -74,7 +76,7 @@ class Problem:
 
 
 def problems(raw: Any, fields: Fields) -> list[Problem]:
-    """Every wrong and missing key in the table's order, then every unknown one."""
+    """Every wrong and missing key in the order of the table, then every unknown key."""
     whole = table(fields)
     if not whole.check(raw):
         return [Problem("", "wrong", f"must be {whole.expected}, not {_shown(raw)}")]
@@ -92,7 +94,7 @@ def _problems(raw: Mapping[Any, Any], fields: Fields, prefix: str) -> Iterator[P
             yield Problem(path, "wrong", text)
         elif field.fields is not None:
             yield from _problems(raw[key], field.fields, f"{path}.")
-    # One text for all of them: a hostile document has hundreds of thousands of unknown keys.
+    # All of them share one text: a hostile document has hundreds of thousands of unknown keys.
     unknown = f"there is no such key; the keys are {', '.join(fields)}"
     for key in raw:
         if key not in fields:
@@ -100,7 +102,7 @@ def _problems(raw: Mapping[Any, Any], fields: Fields, prefix: str) -> Iterator[P
 
 
 def filled(raw: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
-    """The table with its defaults filled in; nested tables stay as they are."""
+    """The document with its defaults filled in; nested tables are not changed."""
     defaults = {
         key: copy.deepcopy(field.default)
         for key, field in fields.items()
@@ -110,22 +112,22 @@ def filled(raw: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
 
 
 def described(what: str, wrong: list[Problem]) -> str:
-    """A refusal's detail: `what` (such as "The policy cannot be used"), a colon, each problem.
+    """The detail of a refusal: `what` (such as "The policy cannot be used"), a colon, each problem.
 
-    The command line writes several problems one a line, in place of what follows the colon.
+    The command line replaces what follows the colon: it prints each problem on its own line.
     """
     listed = "; ".join(map(str, wrong[:MAX_PROBLEMS]))
-    more = f"; and {len(wrong) - MAX_PROBLEMS} more" if len(wrong) > MAX_PROBLEMS else ""
-    return f"{what}: {listed}{more}."
+    others = f"; and {len(wrong) - MAX_PROBLEMS} more" if len(wrong) > MAX_PROBLEMS else ""
+    return f"{what}: {listed}{others}."
 
 
 def by_path(wrong: list[Problem]) -> dict[str, str]:
-    """A refusal's fact `problems`: what is wrong by the path of its key."""
+    """The member `problems` of a refusal: what is wrong, by the path of its key."""
     return {problem.path[:MAX_PATH]: problem.text for problem in wrong[:MAX_PROBLEMS]}
 
 
 def _shown(value: Any) -> str:
-    """A value as JSON writes it, shortened; a list or a table by its beginning."""
+    """A value as JSON, shortened; of a list or a table, the beginning."""
     try:
         if value is None or isinstance(value, str | bool | int | float):
             text = json.dumps(value, ensure_ascii=False)
@@ -145,15 +147,14 @@ def integer(low: int, high: int | None = None) -> Field:
     return Field(check, f"an integer from {low}" + ("" if high is None else f" to {high}"))
 
 
-def number(low: float, high: float, *, below: bool = False) -> Field:
-    """A number from `low` to `high`, or from `low` to below `high`; neither true nor NaN."""
+def number(low: float, high: float, *, exclusive: bool = False) -> Field:
+    """A number from `low` to `high`, without `high` if `exclusive`; neither true nor NaN."""
 
     def check(value: Any) -> bool:
-        return (
-            type(value) in (int, float) and low <= value <= high and not (below and value == high)
-        )
+        in_range = type(value) in (int, float) and low <= value <= high
+        return in_range and not (exclusive and value == high)
 
-    return Field(check, f"a number from {low} to {'below ' if below else ''}{high}")
+    return Field(check, f"a number from {low} to {'below ' if exclusive else ''}{high}")
 
 
 def choice(*allowed: str | int | bool | None) -> Field:
@@ -162,7 +163,7 @@ def choice(*allowed: str | int | bool | None) -> Field:
     *others, last = words
 
     def check(value: Any) -> bool:
-        return any(type(value) is type(each) and value == each for each in allowed)
+        return any(type(value) is type(option) and value == option for option in allowed)
 
     return Field(check, f"{', '.join(others)} or {last}" if others else last)
 
@@ -182,7 +183,7 @@ def text(low: int = 1, high: int = 512) -> Field:
 
 
 def pattern(form: re.Pattern[str], expected: str) -> Field:
-    """A text that matches `form` as a whole, which `expected` puts into words."""
+    """A text that matches `form` as a whole; `expected` describes the form."""
     return Field(
         lambda value: isinstance(value, str) and form.fullmatch(value) is not None, expected
     )
@@ -198,7 +199,7 @@ def nullable(field: Field) -> Field:
 
 
 def list_of(item: Field, low: int, high: int, *, different: bool = False) -> Field:
-    """A list of `low` to `high` items, no two of them equal where they must be `different`."""
+    """A list of `low` to `high` items; if `different`, no two of them are equal."""
 
     def check(value: Any) -> bool:
         return (

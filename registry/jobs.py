@@ -1,4 +1,4 @@
-"""Background work on procrastinate: its app, and its tasks by name, each calling one command."""
+"""Background jobs on procrastinate: its app, and its tasks by name. Each task runs one command."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ QUEUE = "default"
 
 
 def build(url: str, store: Store, blobs: Blobs) -> App:
-    """The app of a worker: jobs only wake, what is to be done is read from the governed rows."""
+    """The app of a worker. A job only starts a command, which reads its work from governed rows."""
     connector = PsycopgConnector(
         conninfo=url.replace("postgresql+psycopg://", "postgresql://"),
         max_size=4,
         kwargs={
-            "options": "-c role=countersign_app -c search_path=procrastinate,public -c "
-            "TimeZone=UTC",
+            "options": "-c role=countersign_app -c search_path=procrastinate,public "
+            "-c TimeZone=UTC",
             "application_name": "countersign_clock",
         },
     )
@@ -42,11 +42,11 @@ def build(url: str, store: Store, blobs: Blobs) -> App:
     def collect_blobs(timestamp: int | None = None) -> int:
         return collecting.collect(store, blobs, SYSTEM).removed
 
-    # The periodic runs are the safety net: a job deferred with its lease usually woke somebody long
-    # before.
+    # The periodic runs are a safety net: usually the job that was deferred with the lease has done
+    # the work before.
     app.periodic(cron="* * * * *", periodic_id="requeue_lost")(requeue_lost)
     app.periodic(cron="* * * * *", periodic_id="expire_approvals")(expire_approvals)
     app.periodic(cron="7 * * * *", periodic_id="expire_drafts")(expire_drafts)
-    # One listing of the whole store: once a night.
+    # Once a night, because it lists the whole store.
     app.periodic(cron="17 3 * * *", periodic_id="collect_blobs")(collect_blobs)
     return app

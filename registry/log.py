@@ -1,9 +1,8 @@
-"""What the service says about itself: JSON lines on stderr, or one short line each on a terminal.
+"""The service's own log on stderr: JSON lines, or short lines on a terminal.
 
-Who and what a line is about travels in context variables, so that no function passes a logger
-around. Every command ends in exactly one canonical line (`command_line`), by which an operator
-finds a request id. Tokens and passwords are masked on the way out: not logging them is the rule,
-masking is the net below it.
+Context variables carry the request, the actor and the action, so that no function passes a logger
+around. Every command ends in exactly one canonical line (`log_command`), by which an operator finds
+a request id. Code never logs tokens and passwords; masking every line is the safety net.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import logging
 import re
 import sys
 from contextvars import ContextVar
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,54 +25,49 @@ action: ContextVar[str | None] = ContextVar("action", default=None)
 PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
 LOGGER = logging.getLogger("registry")
 COMMANDS = logging.getLogger("registry.command")
+QUIET = ("httpx", "httpcore", "alembic.runtime.plugins")
+"""Loggers whose messages below a warning are of no use to an operator."""
 
 
 def configure(level: str = "info") -> None:
-    """Send everything logged to stderr, once; call it first in a process, and start uvicorn with
-    log_config=None.
+    """Send everything logged to stderr.
+
+    Call it first in a process, and start uvicorn with log_config=None so that it keeps this.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Line() if sys.stderr.isatty() else JsonLine())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
-    for chatty in (
-        "httpx",
-        "httpcore",
-        "alembic.runtime.plugins",
-    ):  # they say nothing an operator needs
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
+    for name in QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
-def command_line(
-    action: str,
-    actor: str | None,
-    subject: str | None,
-    outcome: str,
-    ms: float,
-    request_id: str | None,
-) -> None:
-    """Write the one canonical line of a command; outcome is `done`, or the kind of its refusal."""
-    fields = {
-        "action": action,
-        "actor": actor,
-        "subject": subject,
-        "outcome": outcome,
-        "ms": round(ms, 1),
-        "request_id": request_id,
-    }
-    level = logging.INFO if outcome == "done" else logging.WARNING
-    COMMANDS.log(level, "%s %s", action, outcome, extra={"fields": fields})
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A finished command: `outcome` is `done` or the kind of its refusal, `ms` its milliseconds."""
+
+    action: str
+    actor: str | None
+    subject: str | None
+    outcome: str
+    ms: float
+    request_id: str | None
+
+
+def log_command(command: Command) -> None:
+    """Write the one canonical line of a command: information when done, a warning when refused."""
+    fields = asdict(command) | {"ms": round(command.ms, 1)}
+    level = logging.INFO if command.outcome == "done" else logging.WARNING
+    COMMANDS.log(level, "%s %s", command.action, command.outcome, extra={"fields": fields})
 
 
 def mask(text: str) -> str:
-    """Take secrets out of a text: tokens keep their public id, URLs their user."""
+    """The text without secrets: tokens keep their public id, URLs their user."""
     return PASSWORD.sub(r"\1:***@", TOKEN.sub(r"cs_\1_***", text))
 
 
 class JsonLine(logging.Formatter):
-    """One JSON object a line: at, level, logger, message, then what is known of request, actor,
-    action and command.
-    """
+    """One JSON object a line: at, level, logger, message, then the fields of the context."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -88,7 +83,7 @@ class JsonLine(logging.Formatter):
 
 
 class Line(logging.Formatter):
-    """The same for a person: time, level, message, and the fields that hold something."""
+    """One line for people: time, level, message, and the fields that are not null."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(
@@ -107,7 +102,7 @@ def _at(record: logging.LogRecord) -> datetime:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """The context of the line; a command's own fields go before it."""
+    """The context of the line; a command's own fields take precedence."""
     known = {"request_id": request_id.get(), "actor": actor.get(), "action": action.get()}
     context = {name: value for name, value in known.items() if value is not None}
     return context | getattr(record, "fields", {})

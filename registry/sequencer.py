@@ -1,9 +1,8 @@
-"""The transparency log's single writer: pending events -> leaves -> tree head, and only after
-COMMIT a signature.
+"""The single writer of the transparency log: numbers pending events, then signs the tree head.
 
-A signature must never cover a tree that a crash can undo, so the note is made when the leaves are
-durable; and it is made only for a tree that extends the newest one held outside the database, so
-that a restored backup or a rewritten history is never signed.
+A signature must never cover a tree that a crash can undo, so a head is signed only after the COMMIT
+of its leaves. It is signed only when its tree extends the newest one in the witness file, which is
+outside of the database, so that a restored backup or a rewritten history is never signed.
 """
 
 from __future__ import annotations
@@ -21,21 +20,24 @@ from registry.errors import Invalid, Unverified
 from registry.proof import merkle, notes
 from registry.proof.keys import SigningKey
 
-BATCH = 5000
-INTERVAL = 0.25
+MAX_BATCH = 5000
+"""How many events one transaction numbers at most."""
+INTERVAL_SECONDS = 0.25
+"""The pause after a batch that was not full."""
 END = "\n\n\n"
-"""What ends a note in the witness file: a note itself holds no two empty lines in a row."""
+"""The end of a note in the witness file. A note itself has no two empty lines in a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """The newest signed tree heads, kept in an append-only file outside the database."""
+    """The signed tree heads in an append-only file outside of the database."""
 
     path: Path
 
     def newest(self) -> tuple[int, bytes] | None:
-        """(size, root) of the last note in the file; what a power cut tore off is no note, and is
-        passed over.
+        """(size, root) of the last note in the file; None without one.
+
+        A note that a power cut truncated is skipped.
         """
         if not self.path.exists():
             return None
@@ -46,20 +48,21 @@ class Witness:
         return None
 
     def add(self, note: str) -> None:
-        """Append a note durably; the file only ever grows."""
+        """Append a note durably. The file only grows."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "r+b") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - len(END)))
-            torn = size > 0 and file.read() != END.encode()
-            file.write(((END if torn else "") + note.rstrip("\n") + END).encode())
+            is_truncated = size > 0 and file.read() != END.encode()
+            file.write(((END if is_truncated else "") + note.rstrip("\n") + END).encode())
             file.flush()
             os.fsync(file.fileno())
 
 
 class Sequencer:
-    """Numbers events, hashes them into the log, and signs its heads; one at a time, by a session
-    lock.
+    """Numbers events, hashes them into the log, and signs its tree heads.
+
+    A session lock of PostgreSQL ensures that only one runs at a time.
     """
 
     def __init__(self, store: Store, key: SigningKey, origin: str, witness: Witness) -> None:
@@ -69,45 +72,42 @@ class Sequencer:
         self.witness = witness
 
     def guard(self) -> None:
-        """Refuse to go on when the database no longer contains what was signed: Unverified
-        `log-forked`.
-        """
-        known = self.witness.newest()
-        if known is None:
+        """Raise Unverified `log-forked` when the database no longer contains what was signed."""
+        signed = self.witness.newest()
+        if signed is None:
             return
-        size, root = known
+        size, root = signed
         with self.store.upkeep("guard the log") as session:
-            held = sequence.leaf_hashes(session, size)
-            if len(held) < size or merkle.root(held) != root:
+            hashes = sequence.leaf_hashes(session, size)
+            if len(hashes) < size or merkle.root(hashes) != root:
                 raise Unverified(
                     "log-forked",
                     f"The database does not contain the log that was signed at {size} entries "
-                    f"(it holds {len(held)}, or their root differs).",
+                    f"(it has {len(hashes)}, or their root differs).",
                     "An older backup was restored or history was changed. Nothing is signed; "
                     f"compare with {self.witness.path}.",
                 )
 
     def step(self) -> int:
-        """Sequence one batch, then sign the newest head that is not signed yet; how many events
-        were numbered.
-        """
+        """Number one batch of events, then sign the newest head; how many events were numbered."""
         with self.store.upkeep("sequence events") as session:
-            done = sequence.number_pending(session, BATCH)
+            numbered = sequence.number_pending(session, MAX_BATCH)
         self.sign()
-        return done
+        return numbered
 
     def sign(self) -> None:
-        """Sign the newest committed head, publish it outside the database first, then note it in
-        its row.
+        """Sign the newest committed head, unless it is signed.
+
+        The note goes to the witness file first, then into the head's row.
         """
         with self.store.upkeep("sign the tree head") as session:
             head = sequence.newest_head(session)
             if head is None or head.note is not None:
                 return
-            known = self.witness.newest()
+            signed = self.witness.newest()
             root = bytes.fromhex(head.root.removeprefix("sha256:"))
-            if known is not None and (
-                known[0] > head.size or (known[0] == head.size and known[1] != root)
+            if signed is not None and (
+                signed[0] > head.size or (signed[0] == head.size and signed[1] != root)
             ):
                 raise Unverified(
                     "log-forked",
@@ -117,12 +117,15 @@ class Sequencer:
             note = notes.sign_note(
                 notes.checkpoint_text(self.origin, head.size, root), self.origin, self.key
             )
-            if known is None or known[0] < head.size:
+            if signed is None or signed[0] < head.size:
                 self.witness.add(note)
             head.note = note
 
     def run(self, stop: threading.Event) -> None:
-        """Lead until told to stop; database trouble is waited out, a fork is not survived."""
+        """Write the log until `stop` is set.
+
+        Errors of the database are retried after a second; Unverified ends it.
+        """
         while not stop.is_set():
             try:
                 with sequence.leadership(self.store.engine) as leading:
@@ -131,8 +134,8 @@ class Sequencer:
                         continue
                     self.guard()
                     while not stop.is_set():
-                        if self.step() < BATCH:
-                            stop.wait(INTERVAL)
+                        if self.step() < MAX_BATCH:
+                            stop.wait(INTERVAL_SECONDS)
             except Unverified:
                 log.LOGGER.exception("the log was not continued")
                 raise

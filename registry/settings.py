@@ -1,7 +1,7 @@
-"""What an operator can set, and the only reader of the environment for it: COUNTERSIGN_<FIELD>.
+"""What an operator can set; each field is read from the variable COUNTERSIGN_ and its name.
 
-Composition roots (app, clock, cli.up, gateway) read it once and hand values on; nothing else
-imports it.
+Nothing else reads the environment for it. Composition roots (app, clock, cli.up, gateway) load the
+settings once and pass values on; no other module imports this one.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from registry.errors import Invalid
 
-SECRETS = Path("/run/secrets")  # where containers mount secret files, one named after each variable
+SECRETS = Path("/run/secrets")
+"""Where containers mount secret files, each named after its variable."""
 PREFIX = "COUNTERSIGN_"
 
 Directory = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 
 
 class Settings(BaseSettings):
-    """Frozen; every field has a default, so that `countersign up` needs none. Build it with
-    `load`.
+    """The settings; make them with `load`.
+
+    Every field has a default, so that `countersign up` works without any.
     """
 
     model_config = SettingsConfigDict(
@@ -32,8 +34,8 @@ class Settings(BaseSettings):
     home: Directory = Field(
         default=Path("~/.countersign"),
         validate_default=True,
-        description="Where keys, tokens and, unless set otherwise, blobs and the database are "
-        "kept.",
+        description="The directory of keys and tokens, and of blobs and the database unless other "
+        "settings place them elsewhere.",
     )
     host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(
@@ -42,55 +44,55 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         default=None,
         repr=False,
-        description="PostgreSQL 15 to 18 for the application, as a SQLAlchemy URL; unset, up runs "
-        "one of its own.",
+        description="PostgreSQL 15 to 18 for the application, as a SQLAlchemy URL. Without it, "
+        "`up` runs an embedded one.",
     )
     migrate_database_url: str | None = Field(
         default_factory=lambda data: data["database_url"],
         repr=False,
-        description="The same database as the owner of the tables, for migrations; default "
-        "database_url.",
+        description="The same database as the owner of the tables, for migrations.",
     )
     sequencer_database_url: str | None = Field(
         default_factory=lambda data: data["database_url"],
         repr=False,
-        description="The same database as the audit log's single writer; default database_url.",
+        description="The same database as the single writer of the audit log.",
     )
     blob_url: str = Field(
         default_factory=lambda data: (data["home"] / "private" / "blobs").as_uri(),
         repr=False,
-        description="Where bytes go: file:///, s3://, gs:// or az://; default private/blobs in "
-        "home.",
+        description="Where bytes are stored: file:///, s3://, gs:// or az://.",
     )
     log_key_file: Directory = Field(
         default_factory=lambda data: data["home"] / "private" / "log.key",
-        description="The audit log's signing key; default private/log.key in home.",
+        description="The key that signs the audit log.",
     )
     mlflow_url: str | None = Field(
-        default=None, description="An MLflow server to link training runs to."
+        default=None, description="The MLflow server that training runs link to."
     )
     public_url: str | None = Field(
-        default=None, description="The address people use, if a proxy stands before us."
+        default=None,
+        description="The address people use, where it differs from host and port, as behind a "
+        "proxy.",
     )
     max_json_bytes: int = Field(
-        default=1 << 20, ge=1024, description="The largest JSON body taken, in bytes."
+        default=1 << 20, ge=1024, description="The largest JSON body accepted, in bytes."
     )
     max_blob_bytes: int = Field(
-        default=64 << 30, ge=1024, description="The largest single file taken, in bytes."
+        default=64 << 30, ge=1024, description="The largest single file accepted, in bytes."
     )
     lease_seconds: int = Field(
         default=60,
         ge=5,
         le=3600,
-        description="How long a trainer may be silent before its work goes to another.",
+        description="Seconds a trainer may be silent before its work goes to another.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The least level that is logged."
+        default="info", description="The lowest level that is logged."
     )
 
     @property
     def private(self) -> Path:
-        """The 0700 directory of keys, tokens and blobs."""
+        """The directory of keys, tokens and blobs, with mode 0700."""
         return self.home / "private"
 
     @property
@@ -99,15 +101,14 @@ class Settings(BaseSettings):
         return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
 
 
-def load(**given: Any) -> Settings:
-    """Read the environment and the secret files; `given` (None counts as not given) goes before
-    both.
+def load(**overrides: Any) -> Settings:
+    """The settings from the environment and the secret files; `overrides` that are not None win.
 
-    Raises Invalid `bad-setting` that names the variable, without its value: it may be a password.
+    Raises Invalid `bad-setting`, which names the variable but not its value: it may be a password.
     """
-    told = {name: value for name, value in given.items() if value is not None}
+    explicit = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **told)
+        return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **explicit)
     except ValidationError as error:
         wrong = [entry for entry in error.errors() if entry["type"] != "default_factory_not_called"]
         text = "; ".join(

@@ -66,13 +66,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 #   votes.jsonl             each vote beside its review and the key that signed it
 #   pack.json               format, origin, size, root, and the SHA-256 of every other member
 #
-# An entry states who did what and when, and holds the new image of every row that it changed. Folding
-# the entries in their order therefore gives every row at every moment.
+# An entry states who did what and when, and holds the new image of every row that it changed.
+# Folding the entries in their order therefore gives every row at every moment.
 
 FORMAT = "countersign-pack/1"
 ENTRIES, VOTES = "events.jsonl", "votes.jsonl"
 MEMBER_NAME = re.compile(
-    r"(pack\.json|events\.jsonl|votes\.jsonl|tree_heads/(0|[1-9]\d{0,18})\.note)"
+    r"(pack\.json|events\.jsonl|votes\.jsonl|tree_heads/(0|[1-9][0-9]{0,18})\.note)"
 )
 
 MAX_LINE_BYTES = 1 << 24
@@ -111,7 +111,9 @@ def canonical(value: Any) -> str:
 
 
 def _canonical_float(value: float) -> str:
-    # As ECMAScript prints it: repr has the same digits, but another range and form of exponents.
+    """A number as ECMAScript prints it. Python's repr gives the same digits, but uses an exponent
+    for other sizes and pads it.
+    """
     if value == 0:
         return "0"
     if 1e-6 <= abs(value) < 1e21:
@@ -203,18 +205,19 @@ class LogKey:
         raw = base64.b64decode(encoded)
         self.public_key = raw[1:]
         self.key_hash = hashlib.sha256(self.origin.encode() + b"\n" + raw).digest()[:4]
-        # Prevents: trusting a key that was cut, mistyped or of another kind.
         is_sound = raw[:1] == ED25519 and self.key_hash.hex() == key_hash
+        # Prevents: trusting a key that is truncated, mistyped or of another kind.
         require(is_sound, "The trusted key is no Ed25519 verifier key.")
 
     def open_tree_head(self, name: str, note: bytes, size: int) -> bytes:
         """The root in a signed tree head of that size (a C2SP tlog-checkpoint)."""
         match = TREE_HEAD.fullmatch(note.decode())
-        text, origin, count, root, signer, base64_text = match.groups() if match else ("",) * 6
+        text, origin, count, root, signer, encoded = match.groups() if match else ("",) * 6
         is_ours = origin == signer == self.origin and count == str(size)
         # Prevents: a tree head of another log, or of another size than its name states.
         require(is_ours, f"{name} is no tree head of this log and size.")
-        key_hash, signature = (raw := decode_base64(base64_text))[:4], raw[4:]
+        raw = decode_base64(encoded)
+        key_hash, signature = raw[:4], raw[4:]
         is_valid = key_hash == self.key_hash and is_signed(
             self.public_key, text.encode(), signature
         )
@@ -420,8 +423,8 @@ def check_changes(entry: Entry) -> None:
             columns = FROZEN[table].split() or [*before, *after]
             columns += [name for name in SET_ONCE if before.get(name)]
             is_kept = all(before[name] == after[name] for name in columns)
-            # Prevents: bytes, votes, evidence or policies that are replaced after a decision on them,
-            # and a revoked key or a lifted hold that comes back.
+            # Prevents: bytes, votes, evidence or policies that are replaced after a decision on
+            # them, and a revoked key or a lifted hold that comes back.
             require(is_kept, f"changes what is frozen of {table} {change.key}")
 
 
@@ -793,7 +796,7 @@ def settings_over(state: State, team: str, kind: str | None, name: str | None) -
 
 
 def class_in_force(state: State, settings: Sequence[Row]) -> Row:
-    """The class that these settings choose: the newest own one, else the team's, else the default."""
+    """The class that these settings choose: the newest own, else the team's, else the default."""
     own = [setting for setting in settings if setting["kind"]]
     classes = list(state.rows["retention_class"].values())
     if chosen := own or list(settings):
@@ -852,12 +855,13 @@ def check_route(state: State, route: Row) -> None:
     starts = {candidate, stable if route["kind"] == "promote" else None} - {None}
     if before:
         starts -= {before["stable_version_id"], before["candidate_version_id"]}
-    deprecated = [which for which in starts if state.version(which)["state"] == "deprecated"]
+    versions = state.rows["version"]
+    deprecated = sorted(which for which in starts if versions[which]["state"] == "deprecated")
     # Prevents: new traffic to a version that nothing new may start on.
     require(not deprecated, f"begins to route traffic to version {deprecated}, which is deprecated")
     environment = channel["environment"]
     for which in {stable, candidate} - {None}:
-        is_fit = state.rows["version"][which]["state"] not in DELETED
+        is_fit = versions[which]["state"] not in DELETED
         is_approved = (which, environment) in state.approved or which == channel["base_version_id"]
         # Prevents: traffic to a version that nobody approved for this place, or that was recalled.
         require(
@@ -904,7 +908,7 @@ def open_members(raw: BinaryIO, pack: ZipFile) -> dict[str, ZipInfo]:
         require(name not in members, f"The archive holds {name} twice.")
         check_member(raw, info, end)
         members[name] = info
-    limit, total = min(MAX_TOTAL_BYTES, MAX_RATIO * length + MAX_LINE_BYTES), 0
+    limit = min(MAX_TOTAL_BYTES, MAX_RATIO * length + MAX_LINE_BYTES)
     total = sum(info.file_size for info in infos)
     # Prevents: a small archive that fills the auditor's disk or memory.
     require(total <= limit, f"The archive would unpack to more than {limit} bytes.")
@@ -963,7 +967,10 @@ class Report:
 
 
 def check_pack(raw: BinaryIO, pack: ZipFile, key: LogKey, report: Report) -> None:
-    """Check the whole pack. A wrong entry goes into the report; an unreadable pack raises Rejected."""
+    """Check the whole pack.
+
+    A wrong entry becomes a problem of the report; Rejected is raised when the rest cannot be read.
+    """
     about = read_about(open_members(raw, pack), pack, key)
     declared = about["members"]
     roots = read_tree_heads(pack, declared, key)

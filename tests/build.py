@@ -150,7 +150,7 @@ def register_rows(
 ) -> AddedView:
     """Register rows that this actor has sent, as every client does."""
     sent(store, actor, sha256)
-    return datasets.register(store, blobs, actor, name, sha256, size, meta)
+    return datasets.register(store, blobs, actor, datasets.Draft(name, sha256, size, meta))
 
 
 def safetensors(tensors: dict[str, tuple[int, ...]], seed: int = 0) -> bytes:
@@ -295,17 +295,22 @@ def a_world(store: Store, blobs: Blobs, team: str, *, leak: int = 0) -> World:
     dataset = a_dataset(store, blobs, owner, team, data=dataset_bytes(leak=leak))
     decoding = {"template": "plain", "max_new_tokens": 4}
     evals.freeze(
-        store, blobs, engineer.actor, f"{team}/suite", dataset.ref, "test", "exact_match", decoding
+        store,
+        blobs,
+        engineer.actor,
+        evals.SuiteRequest(f"{team}/suite", dataset.ref, "test", "exact_match", decoding),
     )
     use_cases.register(
         store,
         engineer.actor,
-        f"{team}/case",
-        purpose="test",
-        owner="somebody",
-        risk_tier="limited",
-        suite=f"{team}/suite",
-        details={},
+        use_cases.UseCaseRequest(
+            f"{team}/case",
+            purpose="test",
+            owner="somebody",
+            risk_tier="limited",
+            suite=f"{team}/suite",
+            details={},
+        ),
     )
     return World(
         store,
@@ -337,12 +342,9 @@ def train(
     run = training.queue(
         world.store,
         world.engineer.actor,
-        f"{world.team}/{name}",
-        world.base.ref,
-        world.dataset.ref,
-        RECIPE,
-        "legal",
-        ADAPTER_META,
+        training.TrainingRequest(
+            f"{world.team}/{name}", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
+        ),
     )
     trainer = world.trainer
     taken = work.lease(world.store, trainer.actor, "test worker", 60)
@@ -381,7 +383,9 @@ def train(
     }
     assert trainer.key is not None
     key, signature = trainer.key.sign_document(report, "training-report")
-    training.finish(world.store, trainer.actor, run, attempt, report, key, signature)
+    training.finish(
+        world.store, trainer.actor, run, training.SignedReport(attempt, report, key, signature)
+    )
     return run
 
 
@@ -414,14 +418,19 @@ def evaluate(world: World, ref: str, right: int) -> UUID:
     assert trainer.key is not None
     key, signature = trainer.key.sign_document(report, "eval-report")
     sent(world.store, trainer.actor, str(report["samples_sha256"]))
-    evals.finish(world.store, world.blobs, trainer.actor, run, 1, report, key, signature)
+    evals.finish(
+        world.store, world.blobs, trainer.actor, run, evals.SignedReport(1, report, key, signature)
+    )
     return run
 
 
 def submit(world: World, ref: str, environment: str = "production") -> int:
     """Open a review."""
     world.review = reviews.submit(
-        world.store, world.blobs, world.engineer.actor, ref, environment, world.use_case, "please"
+        world.store,
+        world.blobs,
+        world.engineer.actor,
+        reviews.Submission(ref, environment, world.use_case, "please"),
     ).review
     return world.review
 
@@ -446,7 +455,10 @@ def vote(
     assert person.key is not None
     key, signature = person.key.sign_document(decision, "decision")
     return reviews.vote(
-        world.store, person.actor, review, decision, reason, salt.hex(), key, signature
+        world.store,
+        person.actor,
+        review,
+        reviews.SignedVote(decision, reason, salt.hex(), key, signature),
     )
 
 

@@ -1,22 +1,93 @@
 """Pages of docs/ that are written by code: `make docs` writes them, a test holds them fresh.
 
 A page joins by an entry in PAGES: its file name in docs/, and the function that returns its text.
+A part of a page joins by an entry in BLOCKS and a pair of comments around it.
 """
 
 from __future__ import annotations
 
+import ast
+import json
+import re
+import tomllib
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 from textwrap import fill
+from types import ModuleType
+from typing import Any
 
+import registry
+import trainer
 from registry.api.problems import STATUSES
 from registry.cli.errors import EXITS
 from registry.errors import BundleRejected, RegistryError, catalogue
 from registry.gateway.problems import STATUSES as GATEWAY_STATUSES
+from registry.settings import PREFIX, Settings
+from trainer.demo import figures, transcript
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 WIDTH = 120
+BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
+
+DEFAULTS = {
+    "blob_url": "`private/blobs` in the home",
+    "log_key_file": "`private/log.key` in the home",
+    "migrate_database_url": f"`{PREFIX}DATABASE_URL`",
+    "sequencer_database_url": f"`{PREFIX}DATABASE_URL`",
+}
+"""What stands for the default of a setting that follows from others."""
+
+OTHER_VARIABLES = {
+    "COUNTERSIGN_URL": (
+        "command line, Python client, trainers, engines, gateways",
+        "The registry's address. The command line falls back to what `countersign login` stored.",
+    ),
+    "COUNTERSIGN_TOKEN": (
+        "the same",
+        "The token to send. A stored token is only sent to the registry it was stored for.",
+    ),
+    "COUNTERSIGN_CONFIG_DIR": (
+        "command line",
+        "Where `countersign login` and `key enroll` store things; `~/.config/countersign` by "
+        "default.",
+    ),
+    "COUNTERSIGN_VERIFY_KEY": (
+        "`countersign-verify`",
+        "The log's public key or a file with it, when `--key` is not given.",
+    ),
+    "COUNTERSIGN_ENGINE_BASE": (
+        "`python -m trainer engine`",
+        "The base to load, when `--base` is not given; else the base of the first route in "
+        "production.",
+    ),
+    "COUNTERSIGN_MLFLOW_URL": ("trainers too", "The MLflow server to log training runs to."),
+    "COUNTERSIGN_HOME": (
+        "trainers, engines and `countersign-verify` too",
+        "Where a worker keeps its files; where the verifier looks for the pinned `log.pub`.",
+    ),
+    "COUNTERSIGN_TRACEBACK": (
+        "command line",
+        "Set to anything, an unexpected fault prints its traceback.",
+    ),
+    "NO_COLOR": ("command line", "Set to anything, nothing is coloured."),
+    "MLFLOW_TRACKING_URI": (
+        "`import mlflow:...`",
+        "The MLflow server to import from; with `MLFLOW_TRACKING_TOKEN`, or "
+        "`MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`.",
+    ),
+    "AWS_*, GOOGLE_*, AZURE_*": (
+        "registry",
+        "Credentials of the object store that `COUNTERSIGN_BLOB_URL` names.",
+    ),
+    "DEMO_BASE, DEMO_HOME, DEMO_PORT, DEMO_EXIT": (
+        "`make demo`",
+        "`tiny` for the random model; where it keeps things; its first port; `1` to stop at the "
+        "end.",
+    ),
+}
+"""Variables that are not settings of the service: who reads each, and what it means."""
 
 
 def problems() -> str:
@@ -27,15 +98,17 @@ def problems() -> str:
 def _problems() -> Iterator[str]:
     yield "# Problems\n"
     yield _paragraph(
-        "Every way Countersign says no. An answer carries a *kind* (the headings below), a title, what happened and "
-        "why, and what to do. REST and the gateway answer `application/problem+json` with `type` `/problems/<kind>`, "
-        "where a running registry explains the kind; the command line prints three lines, or with `--json` the same "
+        "Every way Countersign says no. An answer carries a *kind* (the headings below), a "
+        "title, what happened and why, and what to do. REST and the gateway answer "
+        "`application/problem+json` with `type` `/problems/<kind>`, where a running registry "
+        "explains the kind. The command line prints three lines, or with `--json` the same "
         "object on stderr, and ends with the exit status of the kind's *family*."
     )
     yield _paragraph(
-        "Refusals (families *refused*, *forbidden*, *rejected* and *unverified*) are kept in the audit log; wrong input and things "
-        "not found leave no trace. `make docs` writes this page from `registry/problems.toml`; the code can raise "
-        "nothing that is not listed there. [countersign-verify.md](countersign-verify.md) explains what the offline "
+        "Refusals (families *refused*, *forbidden*, *rejected* and *unverified*) are kept in "
+        "the audit log; wrong input and things not found leave no trace. `make docs` writes "
+        "this page from `registry/problems.toml`; the code can raise nothing that is not listed "
+        "there. [countersign-verify.md](countersign-verify.md) explains what the offline "
         "verifier says."
     )
     yield "## Families\n"
@@ -70,13 +143,130 @@ def _paragraph(text: str) -> str:
     return wrapped + "\n"
 
 
-PAGES: dict[str, Callable[[], str]] = {"problems.md": problems}
+def settings() -> str:
+    """docs/settings.md, from the fields of the settings and the table above."""
+    rows = [
+        f"| `{PREFIX}{name.upper()}` | {_default(name)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    others = [
+        f"| `{name}` | {reader} | {meaning} |".replace(", DEMO", "`, `DEMO").replace(
+            "_*, ", "_*`, `"
+        )
+        for name, (reader, meaning) in OTHER_VARIABLES.items()
+    ]
+    return "\n".join(
+        [
+            "# Settings\n",
+            "`countersign up` needs none of these. The service reads each from the environment, or "
+            "from a file of the same\nname in lower case under `/run/secrets`; use files for "
+            "passwords. The environment has precedence over files, and an\noption of the command "
+            "line over both. A wrong value is refused at the start, by name.\n",
+            "| Variable | Default | Meaning |",
+            "|---|---|---|",
+            *rows,
+            "\n## Other variables\n",
+            "| Variable | Read by | Meaning |",
+            "|---|---|---|",
+            *others,
+            "\n`make docs` writes this page from `registry/settings.py`.\n",
+        ]
+    )
+
+
+def _default(name: str) -> str:
+    field = Settings.model_fields[name]
+    if name in DEFAULTS:
+        return DEFAULTS[name]
+    return "none" if field.default is None else f"`{field.default}`"
+
+
+def demo() -> str:
+    """docs/demo.md, from the committed result of a demo."""
+    return transcript.page(_result())
+
+
+def _result() -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((DOCS / "demo-result.json").read_text(encoding="utf-8"))
+    return result
+
+
+def rooms() -> str:
+    """The folders of the registry, from its docstring; its other files, from theirs."""
+    return _table(_listed(registry)) + "\n" + _table(_files())
+
+
+def programs() -> str:
+    """The files of the trainer, from its docstring."""
+    return _table(_listed(trainer))
+
+
+def floors() -> str:
+    """The layers of the registry, from the import contract."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    [contract] = [
+        contract
+        for contract in project["tool"]["importlinter"]["contracts"]
+        if contract["name"] == "Floors of the registry"
+    ]
+    return "```text\n" + "\n".join(contract["layers"]) + "\n```\n"
+
+
+def _listed(package: ModuleType) -> dict[str, str]:
+    """place -> sentence, of the list in a package's docstring, which names each file and folder
+    there but those of `_files`.
+    """
+    listed: dict[str, str] = {}
+    for name, sentence in re.findall(r"^(\w+)  +(.+)$", package.__doc__ or "", flags=re.MULTILINE):
+        place = f"{package.__name__}/{name}"
+        listed[place + ("/" if (ROOT / place).is_dir() else ".py")] = sentence
+    return listed
+
+
+def _files() -> dict[str, str]:
+    """place -> sentence, of each file beside the folders of the registry."""
+    sentences = {}
+    for path in sorted((ROOT / "registry").glob("[a-z]*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        sentence = " ".join(docstring.partition("\n\n")[0].split()).removesuffix(".")
+        sentences[f"registry/{path.name}"] = sentence[:1].lower() + sentence[1:]
+    return sentences
+
+
+def _table(sentences: dict[str, str]) -> str:
+    rows = [f"| `{place}` | {sentence} |" for place, sentence in sentences.items()]
+    return "\n".join(["| Place | What it is for |", "|---|---|", *rows]) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "demo.md": demo,
+    "problems.md": problems,
+    "settings.md": settings,
+}
+BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
+    "architecture.md": {"rooms": rooms, "programs": programs, "floors": floors}
+}
+
+
+def filled(name: str) -> str:
+    """A page of BLOCKS with its blocks made anew."""
+    text = (DOCS / name).read_text(encoding="utf-8")
+    blocks = BLOCKS[name]
+    assert [match[2] for match in BLOCK.finditer(text)] == list(blocks), name
+    return BLOCK.sub(lambda match: match[1] + blocks[match[2]]() + match[3], text)
 
 
 def main() -> None:
-    """Write every page."""
+    """Write every page, every block, and the figures of the demo."""
     for name, page in PAGES.items():
         (DOCS / name).write_text(page(), encoding="utf-8")
+    for name in BLOCKS:
+        (DOCS / name).write_text(filled(name), encoding="utf-8")
+    for name in figures.FILES:
+        path = ROOT / name
+        path.write_text(
+            figures.rewrite(path.read_text(encoding="utf-8"), _result()), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

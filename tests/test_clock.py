@@ -41,12 +41,9 @@ def test_a_lease_that_runs_out_goes_back_by_itself(
     run = training.queue(
         fresh_store,
         world.engineer.actor,
-        "timed/adapter",
-        world.base.ref,
-        world.dataset.ref,
-        RECIPE,
-        "legal",
-        ADAPTER_META,
+        training.TrainingRequest(
+            "timed/adapter", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
+        ),
     )
 
     def ask(statement: str) -> object:

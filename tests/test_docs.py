@@ -19,7 +19,6 @@ from registry.cli import root
 from registry.errors import Invalid
 from registry.rules.actions import STEP_UP, Action
 from registry.rules.actors import PERMISSIONS, Role
-from registry.settings import PREFIX, Settings
 from tests import generated
 from trainer.demo import figures
 
@@ -42,19 +41,49 @@ def sections(text: str, level: int) -> dict[str, str]:
     return dict(zip(names, parts[1::2], strict=True))
 
 
-def test_every_setting_is_in_the_readme_with_its_default_and_its_sentence() -> None:
-    rows = dict(re.findall(r"^\| `(COUNTERSIGN_[A-Z_]+)` \| (.+) \|$", README, flags=re.MULTILINE))
-    assert set(rows) == {PREFIX + name.upper() for name in Settings.model_fields}
-    for name, field in Settings.model_fields.items():
-        default, said = rows[PREFIX + name.upper()].split(" | ")
-        assert said == field.description
-        if field.default_factory is None:
-            assert default == ("none" if field.default is None else f"`{field.default}`")
-
-
 @pytest.mark.parametrize("name", sorted(generated.PAGES))
 def test_a_generated_page_is_fresh(name: str) -> None:
     assert document(name) == generated.PAGES[name](), "run make docs"
+
+
+@pytest.mark.parametrize("name", sorted(generated.BLOCKS))
+def test_generated_blocks_are_fresh(name: str) -> None:
+    assert document(name) == generated.filled(name), "run make docs"
+
+
+def test_every_variable_that_is_read_is_in_the_settings() -> None:
+    inner = {"COUNTERSIGN_CHILD_OF"}  # by which a supervisor knows its children
+    sources = [path for room in ("registry", "trainer") for path in (ROOT / room).rglob("*.py")]
+    read = {
+        name
+        for path in sources
+        for name in re.findall(r"\b(?:COUNTERSIGN|DEMO)_[A-Z_]*[A-Z]\b", path.read_text("utf-8"))
+    }
+    assert len(read) > 10
+    documented = set(re.findall(r"`([A-Z_]+)`", document("settings.md")))
+    assert read - inner - documented == set()
+
+
+def test_the_architecture_names_every_place() -> None:
+    text = document("architecture.md")
+    for room in ("registry", "trainer"):
+        for path in (ROOT / room).iterdir():
+            if (path.is_dir() or path.suffix == ".py") and not path.name.startswith("_"):
+                assert f"`{room}/{path.name}{'/' * path.is_dir()}`" in text, path.name
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 130
+
+
+def test_the_index_links_every_page() -> None:
+    pages = {
+        path.relative_to(ROOT / "docs").as_posix()
+        for path in (ROOT / "docs").rglob("*.md")
+        if path.parent.name != "decisions"
+    }
+    linked = set(re.findall(r"\]\(([^)#]+)\)", document("README.md")))
+    assert pages - {"README.md"} - linked == set()
 
 
 def test_every_entry_says_something() -> None:
@@ -148,48 +177,57 @@ def test_records_are_numbered_without_gaps() -> None:
     assert [int(path.stem[:4]) for path in RECORDS] == list(range(1, len(RECORDS) + 1))
 
 
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as addresses spell them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_every_link_leads_somewhere(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
-        assert target.startswith("https://") or (path.parent / target).exists(), target
+    for target, heading in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", text):
+        if target.startswith("https://"):
+            continue
+        page = path.parent / target if target else path
+        assert page.exists(), target
+        assert not heading or heading in anchors(page), f"{target}#{heading}"
     for target in re.findall(r"`((?:registry|trainer|tests|docs|migrations)/[\w./-]+)`", text):
         there = target == RESULT.relative_to(ROOT).as_posix() or (ROOT / target).exists()
         assert there, f"{path.name} names {target}"
 
 
-def console() -> list[tuple[str, list[str]]]:
-    """(who types, the words) of every command in the README's console blocks."""
-    found = []
-    for block in re.findall(r"^```console\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL):
-        for line in re.sub(r"\\\n\s*", "", block).splitlines():
-            if typed := re.fullmatch(r"\s*(\w* ?)\$ (.+)", line):
-                found.append((typed[1].strip(), shlex.split(typed[2])))
-    return found
+def typed() -> dict[str, list[str]]:
+    """Every command in the console blocks of the documentation, and its words."""
+    commands = {}
+    for page in DOCS:
+        text = page.read_text(encoding="utf-8")
+        for block in re.findall(r"^```console\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+            block = re.sub(r"\\\n\s*|(?<=\|)\n\s*", "", block)
+            for line in re.findall(r"^\w* ?\$ (.+)$", block, flags=re.MULTILINE):
+                for command in re.split(r" [|>]\s*", line):
+                    if command.startswith("countersign "):
+                        commands[command] = shlex.split(command, comments=True)
+    return commands
 
 
-@pytest.mark.parametrize(
-    "words", [words for _, words in console() if words[0] == "countersign"], ids=" ".join
-)
-def test_a_command_of_the_readme_is_one_of_the_command_line(words: list[str]) -> None:
-    command, rest = root, words[1:]
-    context = click.Context(root)
+@pytest.mark.parametrize("words", typed().values(), ids=typed().keys())
+def test_a_documented_command_is_one_of_the_command_line(words: list[str]) -> None:
+    command: click.Command = root
+    context, rest = click.Context(root), words[1:]
     while isinstance(command, click.Group):
-        below = command.get_command(context, rest[0])
-        assert below is not None, f"there is no {rest[0]}"
-        command, rest, context = (
-            below,
-            rest[1:],
-            click.Context(below, parent=context, info_name=rest[0]),
-        )
+        name, *rest = rest
+        verb = command.get_command(context, name)
+        assert verb is not None, f"there is no {name}"
+        command, context = verb, click.Context(verb, parent=context, info_name=name)
     given, left, _ = command.make_parser(context).parse_args(list(rest))
     assert left == []
     for parameter in command.params:
         assert not parameter.required or given.get(parameter.name) is not None, parameter.name
         value = given.get(parameter.name)
         if isinstance(parameter.type, click.Choice):
-            for one in value if isinstance(value, list) else [value] * (value is not None):
-                parameter.type.convert(one, parameter, context)
+            for choice in value if isinstance(value, list) else [value] * (value is not None):
+                parameter.type.convert(choice, parameter, context)
 
 
 @pytest.mark.parametrize("name", figures.FILES)

@@ -33,7 +33,7 @@ ACCEPTED: list[tuple[Field, str, list[Any], list[Any]]] = [
     (integer(1), "an integer from 1", [1, 10**30], [0, 1.0, True, "1", None]),
     (integer(1, 3), "an integer from 1 to 3", [1, 3], [0, 4, [], {}]),
     (number(0, 2), "a number from 0 to 2", [0, 2, 0.5], [-1, 2.1, True, "1", float("nan")]),
-    (number(0.5, 1, below=True), "a number from 0.5 to below 1", [0.5], [1, 1.0, 10**400]),
+    (number(0.5, 1, exclusive=True), "a number from 0.5 to below 1", [0.5], [1, 1.0, 10**400]),
     (choice("dev"), "dev", ["dev"], ["Dev", None, ["dev"]]),
     (choice("a", "b", "c"), "a, b or c", ["a", "c"], ["d", {}]),
     (choice(None, True, 1), "null, true or 1", [None, True, 1], [False, 1.0, 0]),

@@ -24,8 +24,8 @@ def _restored() -> Iterator[None]:
 
 def test_a_command_is_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     log.configure("info")
-    log.command_line("review:vote", "ann", "review:7", "done", 12.345, "r1")
-    log.command_line("version:recall", None, None, "not-recalled", 1.0, None)
+    log.log_command(log.Command("review:vote", "ann", "review:7", "done", 12.345, "r1"))
+    log.log_command(log.Command("version:recall", None, None, "not-recalled", 1.0, None))
     first, second = map(json.loads, capsys.readouterr().err.splitlines())
     assert first.pop("at").endswith("Z")
     assert first == {
@@ -60,7 +60,7 @@ def test_a_person_reads_one_short_line(
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     log.configure("info")
-    log.command_line("review:vote", "ann", "review:7", "done", 3.0, None)
+    log.log_command(log.Command("review:vote", "ann", "review:7", "done", 3.0, None))
     (line,) = capsys.readouterr().err.splitlines()
     assert (
         line[8:]

@@ -54,10 +54,14 @@ def test_the_pack_of_a_real_log_is_valid(
     world = a_world(fresh_store, blobs, "real")
     engineer, ref = world.engineer.actor, approved(world)
     name = ref.partition("@")[0]
-    rollouts.start(fresh_store, engineer, ref, "production", None, 500, "")
-    rollouts.promote(fresh_store, engineer, name, "production", None, "")
-    rollouts.roll_back(fresh_store, engineer, name, "production", None, "a complaint")
-    rollouts.promote(fresh_store, engineer, name, "production", None, "it was a false alarm")
+    rollouts.start(fresh_store, engineer, rollouts.Canary(ref, "production", None, 500, ""))
+    rollouts.promote(fresh_store, engineer, rollouts.Place(name, "production", None), "")
+    rollouts.roll_back(
+        fresh_store, engineer, rollouts.Place(name, "production", None), "a complaint"
+    )
+    rollouts.promote(
+        fresh_store, engineer, rollouts.Place(name, "production", None), "it was a false alarm"
+    )
     recalls.recall(fresh_store, engineer, ref, "half-trained")
     engine = open_engine(fresh_database, "countersign_sequencer")
     Sequencer(Store(engine), KEY, ORIGIN, Witness(tmp_path / "heads")).step()

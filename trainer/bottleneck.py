@@ -1,10 +1,9 @@
-"""Bottleneck adapters, which PEFT has none of: a small module after a linear one, kept in a format
-of our own.
+"""Bottleneck adapters: a small module after a linear one, in a file format of our own.
 
 The output x of each adapted module becomes x + up(activation(down(x))) (Houlsby et al., arXiv
-1902.00751). `up` begins at zero, so an untrained one changes nothing. The registry knows the
-tensors' names and shapes (registry.rules.tunings); neither PEFT nor any engine does, so such an
-adapter is served in this process only.
+1902.00751). `up` begins at zero, so an untrained adapter changes nothing. PEFT has no such method.
+The registry knows the tensors' names and shapes (registry.artifacts.methods.tunings); neither PEFT
+nor any engine does, so such an adapter is served in this process only.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from registry.artifacts.bundles.names import ADAPTER_WEIGHTS
 from registry.artifacts.methods import adapters
 from registry.artifacts.methods.anatomies import Anatomy
 from registry.artifacts.methods.configs import FILE
-from registry.artifacts.methods.lora import PREFIX
+from registry.artifacts.methods.heads import PREFIX
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": functional.relu,
@@ -33,31 +32,32 @@ DOWN = ".bottleneck_down.weight"
 
 
 class Bottleneck(torch.nn.Module):
-    """Down to a few numbers, bent, and up again."""
+    """A projection from `width` down to `size`, an activation, and a projection up again."""
 
     def __init__(self, width: int, size: int, activation: str) -> None:
         super().__init__()
         self.down = torch.nn.Linear(width, size)
         self.up = torch.nn.Linear(size, width)
-        self.bend = ACTIVATIONS[activation]
+        self.activation = ACTIVATIONS[activation]
         torch.nn.init.zeros_(self.up.weight)
         torch.nn.init.zeros_(self.up.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        bent = self.bend(self.down(x.to(self.up.weight.dtype)))
-        result: torch.Tensor = x + self.up(bent).to(x.dtype)
+        hidden = self.activation(self.down(x.to(self.up.weight.dtype)))
+        result: torch.Tensor = x + self.up(hidden).to(x.dtype)
         return result
 
 
 def attach(base: Any, config: adapters.Config, body: Anatomy) -> dict[str, Bottleneck]:
-    """Put fresh bottlenecks on a base, by the full names of the modules they come after."""
-    made = {}
+    """Put fresh bottlenecks on a base; return them by the full names of the adapted modules."""
+    parts = {}
     for name, shape in config.method.predict(config.values, body).tensors.items():
         if not name.endswith(DOWN):
             continue
         size, width = shape
         module = name.removeprefix(PREFIX).removesuffix(DOWN)
-        part = made[module] = Bottleneck(width, size, config.values["activation"]).to(base.device)
+        part = Bottleneck(width, size, config.values["activation"]).to(base.device)
+        parts[module] = part
 
         def after(
             _: Any, inputs: Any, output: torch.Tensor, part: Bottleneck = part
@@ -66,11 +66,11 @@ def attach(base: Any, config: adapters.Config, body: Anatomy) -> dict[str, Bottl
             return result
 
         base.get_submodule(module).register_forward_hook(after)
-    return made
+    return parts
 
 
 def save(parts: dict[str, Bottleneck], config: adapters.Config, folder: Path) -> None:
-    """Write the two files of an adapter that is bound to no base yet."""
+    """Write the two files of an adapter that is not bound to a base yet."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{PREFIX}{module}.bottleneck_{name}": weight.detach().contiguous()
@@ -82,8 +82,9 @@ def save(parts: dict[str, Bottleneck], config: adapters.Config, folder: Path) ->
 
 
 def load(base: Any, folder: Path, config: adapters.Config, body: Anatomy) -> Any:
-    """The base with the bottlenecks of a folder on it, ready to answer; the folder was found to
-    fit.
+    """Put the bottlenecks of a folder on the base and return it, ready to answer.
+
+    The caller has checked that the folder fits the base.
     """
     tensors = load_file(folder / ADAPTER_WEIGHTS, device=str(base.device))
     for module, part in attach(base, config, body).items():

@@ -1,6 +1,4 @@
-"""The registry's bytes on this machine's disk: by digest, checked before every use, fetched
-once.
-"""
+"""Files of the registry on this machine's disk: by digest, fetched once, checked at every use."""
 
 from __future__ import annotations
 
@@ -15,8 +13,8 @@ from registry.documents import canonical
 from registry.errors import Unverified
 
 
-class Wanted(Protocol):
-    """A file as the registry names it, in a lease, a version or a route."""
+class FileEntry(Protocol):
+    """A file as the registry lists it in a lease, a version or a route."""
 
     @property
     def path(self) -> str: ...
@@ -27,7 +25,7 @@ class Wanted(Protocol):
 
 
 class Cache:
-    """Blobs under their digests, and folders of hard links to them as loaders want to see them."""
+    """Blobs under their digests, and folders of hard links to them for the loaders."""
 
     def __init__(self, registry: Countersign, root: Path) -> None:
         self._registry = registry
@@ -37,40 +35,40 @@ class Cache:
         self._folders.mkdir(exist_ok=True)
 
     def file(self, sha256: str) -> Path:
-        """The bytes of a digest; hashed again each time, so a damaged disk costs a download and
-        nothing else.
+        """The file with a digest.
+
+        It is hashed again at every call, so that a damaged disk costs only a download.
         """
         blob = self._blobs / sha256
         if blob.is_file():
-            with blob.open("rb") as held:
-                if hashlib.file_digest(held, "sha256").hexdigest() == sha256:
+            with blob.open("rb") as stored:
+                if hashlib.file_digest(stored, "sha256").hexdigest() == sha256:
                     return blob
             blob.unlink()
         return self._registry.get_blob(sha256, blob)
 
-    def folder(self, files: Iterable[Wanted]) -> Path:
-        """A folder with exactly these files, named by its manifest's digest. Raises Unverified for
-        an unsafe path.
+    def folder(self, files: Iterable[FileEntry]) -> Path:
+        """A folder with exactly these files, named by its manifest's digest.
+
+        Raises Unverified `unsafe-path`.
         """
-        wanted = sorted(files, key=lambda file: file.path)
+        entries = sorted(files, key=lambda entry: entry.path)
         manifest = [
-            {"path": file.path, "sha256": file.sha256, "size": file.size} for file in wanted
+            {"path": entry.path, "sha256": entry.sha256, "size": entry.size} for entry in entries
         ]
-        blobs = [self.file(file.sha256) for file in wanted]
+        blobs = [self.file(entry.sha256) for entry in entries]
         final = self._folders / canonical.digest(manifest).removeprefix("sha256:")
         part = final.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
-        for file, blob in zip(wanted, blobs, strict=True):
-            inside = PurePosixPath(file.path)
-            if inside.is_absolute() or ".." in inside.parts or "\\" in file.path:
+        for entry, blob in zip(entries, blobs, strict=True):
+            inside = PurePosixPath(entry.path)
+            if inside.is_absolute() or ".." in inside.parts or "\\" in entry.path:
                 raise Unverified(
-                    "unsafe-path",
-                    f"A file is named outside its own folder: {file.path!r}.",
+                    "unsafe-path", f"The path {entry.path!r} leads outside its own folder."
                 )
-            place = part / inside
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.hardlink_to(blob)
-        # Always linked anew: an old folder may still hold the bytes of a blob found damaged just
-        # now.
+            target = part / inside
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.hardlink_to(blob)
+        # Always linked again: an old folder may still hold a blob that was just found damaged.
         shutil.rmtree(final, ignore_errors=True)
         return part.rename(final)

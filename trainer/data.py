@@ -1,4 +1,4 @@
-"""A data set version -> training examples, in an order that the seed alone decides."""
+"""A data set version to training examples, in an order that only the seed decides."""
 
 from __future__ import annotations
 
@@ -22,63 +22,63 @@ IGNORED = -100  # the label that the loss of transformers skips
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row as token ids; the first `prompt` of them are read, the rest is learned."""
+    """One row as token ids: the first `prompt` of them are read, the others are learned."""
 
     ids: tuple[int, ...]
     prompt: int
 
 
 def read_rows(path: Path, sha256: str, record_root: str) -> list[Row]:
-    """Every row of a data set file, its record root computed again and compared with the one that
-    was leased.
+    """Every row of a data set file, checked against the record root that was leased.
 
-    Raises Unverified (`record-root-mismatch`): training on other rows than the registry names would
+    Raises Unverified `record-root-mismatch`: training on rows that the registry does not name would
     break lineage.
     """
-
     rows = list(
         sound_rows(File(path.name, sha256, path.stat().st_size), read_files(lambda _: path))
     )
-    found = Frontier(row.leaf for row in rows).text()
-    if found != record_root:
+    actual = Frontier(row.leaf for row in rows).text()
+    if actual != record_root:
         raise Unverified(
             "record-root-mismatch",
-            f"The rows at hand have the record root {found}, but {record_root} was leased.",
+            f"The rows in the cache have the record root {actual}, but {record_root} was leased.",
         )
     return rows
 
 
 def render(tokenizer: Any, messages: Sequence[dict[str, str]]) -> str:
-    """The messages as the model's chat template writes them, open for its answer, with no system
-    prompt nobody wrote.
+    """The messages in the base's chat template, ending where the model's answer begins.
 
-    Some templates (SmolLM2's among them) put in a system prompt of their own unless the first
-    message is one. An empty one keeps theirs out; it is part of what the adapter is trained,
-    evaluated and served with. A template that knows no system message puts in none either, and gets
-    none. Raises Invalid where the base has no chat template.
+    Some templates (SmolLM2's among them) add a system prompt of their own unless the first message
+    is one. An empty system message prevents that, and adapters are trained, evaluated and served
+    with it. A template that refuses system messages adds none and gets none. Raises Invalid
+    `no-chat-template`.
     """
     if not tokenizer.chat_template:
         raise Invalid("no-chat-template", "The base model has no chat template.")
-    given = list(messages)
-    if given and given[0]["role"] != "system":
+    conversation = list(messages)
+    if conversation and conversation[0]["role"] != "system":
         try:
             return str(
                 tokenizer.apply_chat_template(
-                    [{"role": "system", "content": ""}, *given],
+                    [{"role": "system", "content": ""}, *conversation],
                     tokenize=False,
                     add_generation_prompt=True,
                 )
             )
-        except Exception as error:  # a template refuses a role by raising from within jinja
+        except Exception as error:
+            # A template refuses a role by raising from within jinja.
             if "TemplateError" not in {kind.__name__ for kind in type(error).__mro__}:
                 raise
-    return str(tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=True))
+    return str(
+        tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+    )
 
 
 def prompt_ids(tokenizer: Any, prompt: str, template: str, system: str | None = None) -> list[int]:
-    """A prompt as the model reads it, the same in training, evaluation and serving.
+    """A prompt as token ids, the same in training, evaluation and serving.
 
-    `plain` takes the text as it stands, with the tokenizer's own opening token where it has one.
+    `plain` takes the text unchanged, with the tokenizer's own opening token where it has one.
     """
     if template == "plain":
         return list(tokenizer(prompt if system is None else f"{system}\n{prompt}").input_ids)
@@ -88,10 +88,10 @@ def prompt_ids(tokenizer: Any, prompt: str, template: str, system: str | None = 
 
 
 def tokenise(rows: Sequence[Row], tokenizer: Any, template: str, max_length: int) -> list[Example]:
-    """The training rows as examples that end with the end-of-text token; only the completion is
-    learned.
+    """The training rows as examples that end with the end-of-text token.
 
-    Raises Invalid (`row-too-long`) rather than cut: half an answer would be learned as a whole one.
+    Only the completion is learned. Raises Invalid `no-training-rows`, and `row-too-long` instead of
+    cutting a row: the model would learn half an answer as a whole one.
     """
     examples, long = [], []
     for row in rows:
@@ -110,31 +110,27 @@ def tokenise(rows: Sequence[Row], tokenizer: Any, template: str, max_length: int
             f"{long[0][1]}, the longest has {max(length for _, length in long)}.",
         )
     if not examples:
-        raise Invalid(
-            "no-training-rows",
-            f"The data set has no row in the split '{TRAIN}'.",
-        )
+        raise Invalid("no-training-rows", f"The data set has no row in the split '{TRAIN}'.")
     return examples
 
 
-def order(count: int, wanted: int, seed: int, sample: int | None) -> list[int]:
-    """Which row each place of the training run takes: a fresh shuffle an epoch, decided by the seed
-    alone.
+def order(count: int, places: int, seed: int, sample: int | None) -> list[int]:
+    """The row that each place of the training run takes, decided only by the seed.
 
-    `sample` keeps to a chosen few of the rows. Written out in full, so that resuming is no more
-    than skipping.
+    Every epoch is a new shuffle. `sample` is the number of rows to draw and keep to; None takes all
+    `count` rows. The order is written out in full, so that resuming only has to skip places.
     """
-    kept = random.Random(f"{seed}:sample").sample(range(count), min(sample or count, count))
-    return list(_epochs(kept, wanted, seed))
+    rows = random.Random(f"{seed}:sample").sample(range(count), min(sample or count, count))
+    return list(_epochs(rows, places, seed))
 
 
-def _epochs(kept: list[int], wanted: int, seed: int) -> Iterator[int]:
-    for place in range(wanted):
-        epoch, at = divmod(place, len(kept))
-        if at == 0:
-            shuffled = list(kept)
+def _epochs(rows: list[int], places: int, seed: int) -> Iterator[int]:
+    for place in range(places):
+        epoch, index = divmod(place, len(rows))
+        if index == 0:
+            shuffled = list(rows)
             random.Random(f"{seed}:{epoch}").shuffle(shuffled)
-        yield shuffled[at]
+        yield shuffled[index]
 
 
 class Ordered(Dataset[Example]):
@@ -151,7 +147,7 @@ class Ordered(Dataset[Example]):
         return self._examples[self._places[place]]
 
     def tokens(self, places: range) -> int:
-        """How many real tokens, padding not counted, stand in these places."""
+        """The number of tokens in these places, without padding."""
         return sum(len(self[place].ids) for place in places)
 
 

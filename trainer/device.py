@@ -1,4 +1,4 @@
-"""Where the work runs and at which precision, with the reason beside each choice."""
+"""Where the work runs and at which precision, with the reason for each choice."""
 
 from __future__ import annotations
 
@@ -28,18 +28,15 @@ class Device:
 
 
 def choose(dtype: str | None) -> Device:
-    """The GPU where there is one, else the CPU, at the precision asked for, or (None) at the one
-    fit for answering.
+    """The GPU where there is one, otherwise the CPU.
 
-    Raises Invalid (`dtype-unsupported`) when this GPU has no bfloat16.
+    `dtype` is the precision of a recipe; None takes the best one for answering. Raises Invalid
+    `dtype-unsupported` when this GPU has no bfloat16.
     """
     name = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype is not None:
         if dtype == "bfloat16" and name == "cuda" and not torch.cuda.is_bf16_supported():
-            raise Invalid(
-                "dtype-unsupported",
-                f"{torch.cuda.get_device_name()} has no bfloat16.",
-            )
+            raise Invalid("dtype-unsupported", f"{torch.cuda.get_device_name()} has no bfloat16.")
         return Device(name, DTYPES[dtype], "the recipe decides it")
     if name == "cuda" and torch.cuda.is_bf16_supported():
         return Device(name, torch.bfloat16, "bfloat16 halves the memory of a GPU that has it")
@@ -47,9 +44,9 @@ def choose(dtype: str | None) -> Device:
 
 
 def be_deterministic() -> None:
-    """The same inputs give the same bytes: always on a CPU, as far as its kernels allow on a GPU.
+    """Make the same inputs give the same bytes: always on a CPU, on a GPU where kernels allow it.
 
-    Must come before the first use of the GPU, for cuBLAS reads its variable only once.
+    Call it before the first use of the GPU, because cuBLAS reads its variable only once.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -57,14 +54,14 @@ def be_deterministic() -> None:
 
 
 def environment(device: Device) -> dict[str, Any]:
-    """What a report says of the machine and the code: enough to know whether a replay may hope for
-    the same bytes.
+    """What a report says of the machine and the code.
+
+    It is enough to know whether running again can give the same bytes.
     """
     on_gpu = device.name == "cuda"
+    cpu = f"cpu {torch.backends.cpu.get_cpu_capability()}"
     return {
-        "device": torch.cuda.get_device_name()
-        if on_gpu
-        else f"cpu {torch.backends.cpu.get_cpu_capability()}",
+        "device": torch.cuda.get_device_name() if on_gpu else cpu,
         "dtype": str(device.dtype).removeprefix("torch."),
         "dtype_reason": device.dtype_reason,
         "threads": torch.get_num_threads(),
@@ -76,9 +73,7 @@ def environment(device: Device) -> dict[str, Any]:
 
 
 def _git() -> str | None:
-    """The commit this code stands at, with a + when it was changed since; None outside a working
-    copy of its own.
-    """
+    """The commit of this code, with a + when it was changed since; None outside its repository."""
 
     def git(*words: str) -> str | None:
         try:
@@ -94,8 +89,8 @@ def _git() -> str | None:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    # Installed into an environment inside somebody else's repository, that one's commit would say
-    # nothing of us.
+    # In an environment inside another repository, that repository's commit says nothing of this
+    # code.
     if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None
     return git("describe", "--always", "--abbrev=40", "--dirty=+", "--match=")

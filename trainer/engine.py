@@ -1,9 +1,9 @@
-"""A small server speaking the serving subset of vLLM's API, for machines where vLLM itself does not
-run.
+"""A small server with the serving subset of vLLM's API, for machines where vLLM does not run.
 
-The same gateway drives both: adapters come and go at run time, and a request names one by its
-immutable reference. One thread holds the model and answers one request after the other. It listens
-on the loopback only, for as in vLLM, who reaches the load endpoint decides what is served.
+The same gateway drives both: adapters are loaded and unloaded at run time, and a request names one
+by its immutable reference. One thread holds the model and answers one request after the other. The
+server listens only on the loopback address, because (as in vLLM) whoever reaches the load endpoint
+decides what is served.
 """
 
 from __future__ import annotations
@@ -34,15 +34,20 @@ from trainer.resident import Answer, Resident
 
 T = TypeVar("T")
 LOG = logging.getLogger("trainer.engine")
-WAITING = 64  # requests in line before another is turned away
-POLL = 1.0  # seconds between looks for a route to serve
+MAX_WAITING = 64
+"""Requests that may wait for the model; a further one is refused."""
+POLL_SECONDS = 1.0
+"""The time between two looks for a route to serve."""
 STATUS = {Invalid: 400, NotFound: 404, Unavailable: 503}
+"""The HTTP status of each family of refusals."""
 TYPES = {400: "BadRequestError", 404: "NotFoundError", 503: "ServiceUnavailableError"}
+"""The error type that vLLM writes beside each status."""
 
 
-class Asked(BaseModel):
-    """What both completion endpoints take; fields of vLLM's that change nothing here are let
-    pass.
+class CompletionRequest(BaseModel):
+    """What both completion endpoints accept.
+
+    Fields of vLLM's that change nothing here are ignored.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -55,7 +60,7 @@ class Asked(BaseModel):
     logprobs: bool | int | None = None
 
 
-class Completion(Asked):
+class TextRequest(CompletionRequest):
     """POST /v1/completions."""
 
     prompt: str
@@ -71,7 +76,7 @@ class Message(BaseModel):
     content: str
 
 
-class Chat(Asked):
+class ChatRequest(CompletionRequest):
     """POST /v1/chat/completions."""
 
     messages: list[Message] = Field(min_length=1)
@@ -79,7 +84,7 @@ class Chat(Asked):
     max_completion_tokens: int | None = Field(default=None, ge=1, le=4096)
 
 
-class Load(BaseModel):
+class LoadRequest(BaseModel):
     """POST /v1/load_lora_adapter."""
 
     lora_name: str = Field(min_length=1)
@@ -87,7 +92,7 @@ class Load(BaseModel):
     load_inplace: bool = False
 
 
-class Unload(BaseModel):
+class UnloadRequest(BaseModel):
     """POST /v1/unload_lora_adapter."""
 
     model_config = ConfigDict(extra="allow")
@@ -96,24 +101,27 @@ class Unload(BaseModel):
 
 
 class Desk:
-    """The one thread that holds the model, and the line before it."""
+    """The one thread that holds the model, and the queue in front of it."""
 
     def __init__(self) -> None:
         self.resident: Resident | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._waiting = 0
 
-    def there(self) -> Resident:
+    def loaded(self) -> Resident:
+        """The model. Raises Unavailable `no-base-yet` until it is loaded."""
         if self.resident is None:
             raise Unavailable("no-base-yet", "The engine waits for its base model.")
         return self.resident
 
     async def ask(self, work: Callable[[Resident], T]) -> T:
-        """Do something with the model when it is its turn."""
-        resident = self.there()
-        if self._waiting >= WAITING:
+        """Run `work` with the model in its turn. Raises Unavailable `engine-busy`."""
+        resident = self.loaded()
+        if self._waiting >= MAX_WAITING:
             raise Unavailable(
-                "engine-busy", f"{WAITING} requests wait already.", "Try again in a moment."
+                "engine-busy",
+                f"{MAX_WAITING} requests are already waiting.",
+                "Try again in a moment.",
             )
         self._waiting += 1
         try:
@@ -122,11 +130,12 @@ class Desk:
             self._waiting -= 1
 
     def close(self) -> None:
+        """Drop the requests that wait, and let the thread end."""
         self._thread.shutdown(cancel_futures=True)
 
 
 def create_app(desk: Desk) -> FastAPI:
-    """The engine's doors over one desk."""
+    """Make the engine's HTTP application over one desk."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -146,20 +155,21 @@ def create_app(desk: Desk) -> FastAPI:
         return problem(STATUS.get(type(error), 500), str(error))
 
     @app.exception_handler(RequestValidationError)
-    async def misread(_: Request, error: RequestValidationError) -> JSONResponse:
-        where = "; ".join(
-            f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()[:5]
+    async def refuse_body(_: Request, error: RequestValidationError) -> JSONResponse:
+        reasons = "; ".join(
+            f"{'.'.join(map(str, defect['loc'][1:]))}: {defect['msg']}"
+            for defect in error.errors()[:5]
         )
-        return problem(400, f"{where}.")
+        return problem(400, f"{reasons}.")
 
     @app.get("/health")
     async def health() -> PlainTextResponse:
-        desk.there()
+        desk.loaded()
         return PlainTextResponse("")
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        resident = desk.there()
+        resident = desk.loaded()
         base = card(resident.ref, resident.since, str(resident.folder), None) | {
             "max_model_len": resident.window
         }
@@ -168,64 +178,65 @@ def create_app(desk: Desk) -> FastAPI:
             "data": [
                 base,
                 *(
-                    card(name, one.since, str(one.path), resident.ref)
-                    for name, one in resident.adapters.items()
+                    card(name, adapter.since, str(adapter.path), resident.ref)
+                    for name, adapter in resident.adapters.items()
                 ),
             ],
         }
 
     @app.post("/v1/completions")
-    async def complete(asked: Completion) -> dict[str, Any]:
-        check(asked)
-        done = await desk.ask(
-            lambda resident: resident.answer(asked.model, asked.prompt, asked.max_tokens or 16)
+    async def complete(body: TextRequest) -> dict[str, Any]:
+        check(body)
+        result = await desk.ask(
+            lambda resident: resident.answer(body.model, body.prompt, body.max_tokens or 16)
         )
-        return answer("cmpl", "text_completion", asked.model, {"text": done.text}, done)
+        return answer("cmpl", "text_completion", body.model, {"text": result.text}, result)
 
     @app.post("/v1/chat/completions")
-    async def chat(asked: Chat) -> dict[str, Any]:
-        check(asked)
-        messages = [{"role": one.role, "content": one.content} for one in asked.messages]
-        most = asked.max_completion_tokens or asked.max_tokens or 256
-        done = await desk.ask(lambda resident: resident.answer(asked.model, messages, most))
-        said = {"message": {"role": "assistant", "content": done.text}}
-        return answer("chatcmpl", "chat.completion", asked.model, said, done)
+    async def chat(body: ChatRequest) -> dict[str, Any]:
+        check(body)
+        messages = [{"role": message.role, "content": message.content} for message in body.messages]
+        limit = body.max_completion_tokens or body.max_tokens or 256
+        result = await desk.ask(lambda resident: resident.answer(body.model, messages, limit))
+        choice = {"message": {"role": "assistant", "content": result.text}}
+        return answer("chatcmpl", "chat.completion", body.model, choice, result)
 
     @app.post("/v1/load_lora_adapter")
-    async def load(asked: Load) -> PlainTextResponse:
+    async def load(body: LoadRequest) -> PlainTextResponse:
         await desk.ask(
             lambda resident: resident.load(
-                asked.lora_name, asked.lora_path, in_place=asked.load_inplace
+                body.lora_name, body.lora_path, in_place=body.load_inplace
             )
         )
-        return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
+        return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
 
     @app.post("/v1/unload_lora_adapter")
-    async def unload(asked: Unload) -> PlainTextResponse:
-        await desk.ask(lambda resident: resident.unload(asked.lora_name))
-        return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")
+    async def unload(body: UnloadRequest) -> PlainTextResponse:
+        await desk.ask(lambda resident: resident.unload(body.lora_name))
+        return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
 
     return app
 
 
-def check(asked: Asked) -> None:
-    """Refuse what would be answered otherwise than asked: this engine decodes greedily, whole, and
-    once.
+def check(request: CompletionRequest) -> None:
+    """Raise Invalid `unsupported` for an option that the engine would have to ignore.
+
+    It decodes greedily and answers once, with the whole text.
     """
-    wants = {
-        "stream": asked.stream,
-        "temperature above 0": asked.temperature,
-        "stop": asked.stop,
-        "logprobs": asked.logprobs,
-        "tools": (asked.model_extra or {}).get("tools"),
+    options = {
+        "stream": request.stream,
+        "temperature above 0": request.temperature,
+        "stop": request.stop,
+        "logprobs": request.logprobs,
+        "tools": (request.model_extra or {}).get("tools"),
     }
-    for what, wanted in wants.items():
-        if wanted:
-            raise Invalid("unsupported", f"This engine has no {what}.")
+    for option, value in options.items():
+        if value:
+            raise Invalid("unsupported", f"This engine does not support {option}.")
 
 
 def card(name: str, since: int, root: str, parent: str | None) -> dict[str, Any]:
-    """One line of the model list, as vLLM writes it."""
+    """One entry of the model list, in vLLM's shape."""
     return {
         "id": name,
         "object": "model",
@@ -236,18 +247,20 @@ def card(name: str, since: int, root: str, parent: str | None) -> dict[str, Any]
     }
 
 
-def answer(prefix: str, kind: str, name: str, said: dict[str, Any], done: Answer) -> dict[str, Any]:
-    """A completion in OpenAI's shape."""
+def answer(
+    prefix: str, kind: str, name: str, choice: dict[str, Any], result: Answer
+) -> dict[str, Any]:
+    """A completion in OpenAI's shape; `choice` holds its text or message."""
     return {
         "id": f"{prefix}-{uuid4().hex}",
         "object": kind,
         "created": int(time.time()),
         "model": name,
-        "choices": [{"index": 0, **said, "logprobs": None, "finish_reason": done.reason}],
+        "choices": [{"index": 0, **choice, "logprobs": None, "finish_reason": result.reason}],
         "usage": {
-            "prompt_tokens": done.prompt_tokens,
-            "completion_tokens": done.completion_tokens,
-            "total_tokens": done.prompt_tokens + done.completion_tokens,
+            "prompt_tokens": result.prompt_tokens,
+            "completion_tokens": result.completion_tokens,
+            "total_tokens": result.prompt_tokens + result.completion_tokens,
         },
     }
 
@@ -266,8 +279,9 @@ def problem(status: int, message: str) -> JSONResponse:
 def find_base(
     registry: Countersign, base: str | None, stopping: threading.Event
 ) -> tuple[str, Any] | None:
-    """(reference, files) of the base to serve: the one named, or that of the first route production
-    gets.
+    """The reference and the files of the base to serve; None when `stopping` is set first.
+
+    Without `base` it is the base of the first route that production gets.
     """
     if base is not None:
         version = registry.version(base)
@@ -276,18 +290,16 @@ def find_base(
         try:
             routing = registry.routing("production")
         except Unavailable as error:
-            LOG.warning("the registry is away: %s", error)
+            LOG.warning("the registry is unreachable: %s", error)
         else:
             if routing is not None and routing.entries:
                 return routing.entries[0].base.ref, routing.entries[0].base.files
-        stopping.wait(POLL)
+        stopping.wait(POLL_SECONDS)
     return None
 
 
 def main(base: str | None, port: int, cache: Path, allowed: Path) -> None:
-    """Serve until SIGTERM or Ctrl-C; /health says 503 until the base is found, fetched, verified
-    and loaded.
-    """
+    """Serve until SIGTERM or Ctrl-C. /health answers 503 until the base is verified and loaded."""
     desk, stopping = Desk(), threading.Event()
     server = uvicorn.Server(
         uvicorn.Config(create_app(desk), "127.0.0.1", port, log_level="warning", access_log=False)
@@ -296,22 +308,20 @@ def main(base: str | None, port: int, cache: Path, allowed: Path) -> None:
 
     def settle(registry: Countersign) -> None:
         try:
-            found = find_base(registry, base, stopping)
-            if found is None:
+            base_to_serve = find_base(registry, base, stopping)
+            if base_to_serve is None:
                 return
-            ref, files = found
+            ref, files = base_to_serve
             folder = Cache(registry, cache).folder(files)
             desk.resident = Resident(ref, folder, device.choose(None), allowed)
             LOG.info("serving %s on port %d", ref, port)
         except Exception as error:
-            # Without a base there is nothing to serve: end, and let whoever supervises us start
-            # anew.
+            # Without a base there is nothing to serve: end, so that the supervisor starts again.
             LOG.error("no base to serve: %s", error)
             server.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn shuts down in good order, then raises the signal again: by then it has done its
-        # work.
+        # uvicorn shuts down in good order and then raises the signal again, which this takes.
         signal.signal(number, lambda *_: stopping.set())
     with Countersign() as registry:
         settling = threading.Thread(target=settle, args=(registry,), name="settle", daemon=True)
@@ -319,7 +329,4 @@ def main(base: str | None, port: int, cache: Path, allowed: Path) -> None:
         server.run()
         stopping.set()
     if desk.resident is None:
-        raise Unavailable(
-            "no-base",
-            "The engine ended before it had a base to serve.",
-        )
+        raise Unavailable("no-base", "The engine ended before it had a base to serve.")

@@ -1,12 +1,11 @@
-"""One frozen suite, answered greedily by a base or an adapter on it; the registry does the
-judging.
-"""
+"""Answer a frozen suite greedily, with a base or an adapter on it. The registry judges."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,19 @@ from registry.errors import Invalid
 from trainer import data, memory
 
 BATCH = 16
+"""Items that are answered together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is evaluated: a model, and the tokenizer of its base."""
+
+    net: Any
+    tokenizer: Any
 
 
 def generation(net: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
-    """Greedy decoding, and nothing of what the base's own generation_config.json would mix in but
-    its end tokens.
-    """
+    """Greedy decoding that takes only the end tokens from the base's generation_config.json."""
     return GenerationConfig(
         do_sample=False,
         num_beams=1,
@@ -35,48 +41,45 @@ def generation(net: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfi
 
 
 def check_decoding(decoding: Mapping[str, Any]) -> tuple[str, int, str | None]:
-    """(template, max_new_tokens, system) of a suite's decoding; Invalid (`bad-decoding`) names what
-    it cannot do.
+    """(template, max_new_tokens, system) of a suite's decoding.
+
+    Raises Invalid `bad-decoding` for one that this trainer cannot follow.
     """
-    template, most, system = (
-        decoding.get("template"),
-        decoding.get("max_new_tokens"),
-        decoding.get("system"),
-    )
+    template, limit = decoding.get("template"), decoding.get("max_new_tokens")
+    system = decoding.get("system")
     unknown = set(decoding) - {"template", "max_new_tokens", "system"}
     sound = (
         template in ("chat", "plain")
-        and type(most) is int
-        and most > 0
+        and type(limit) is int
+        and limit > 0
         and (system is None or type(system) is str)
     )
-    if unknown or not sound or type(most) is not int:
+    if unknown or not sound or type(limit) is not int:
         raise Invalid(
             "bad-decoding",
             f"This trainer cannot decode as the suite asks: {dict(decoding)}.",
             "Freeze the suite with template chat or plain, max_new_tokens, and a system prompt or "
-            "null; "
-            "update the trainer if the registry is newer.",
+            "null. Update the trainer if the registry is newer.",
         )
-    return str(template), most, system
+    return str(template), limit, system
 
 
 def answer(
-    net: Any,
-    tokenizer: Any,
+    subject: Subject,
     items: Sequence[Item],
     decoding: Mapping[str, Any],
     on_progress: Callable[[int, int], None],
     batch: int = BATCH,
 ) -> tuple[list[str], int]:
-    """Each item's output in the suite's order, and how many tokens were written.
+    """Each item's output in the suite's order, and the number of tokens generated.
 
-    Rows are padded on the left, so that every answer starts at the same place, and batched by
-    length. The batching depends on the suite alone, so the same model gives the same outputs again.
+    Prompts are padded on the left, so that every answer starts at the same place, and batched by
+    length. The batching depends only on the suite, so the same model gives the same outputs again.
     """
-    template, most, system = check_decoding(decoding)
+    net, tokenizer = subject.net, subject.tokenizer
+    template, limit, system = check_decoding(decoding)
     prompts = [data.prompt_ids(tokenizer, item.prompt, template, system) for item in items]
-    config = generation(net, tokenizer, most)
+    config = generation(net, tokenizer, limit)
     by_length = sorted(range(len(items)), key=lambda index: (len(prompts[index]), index))
     outputs = [""] * len(items)
     written = 0
@@ -90,33 +93,32 @@ def answer(
             [[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen]
         )
         with torch.inference_mode():
-            made = net.generate(
+            generated = net.generate(
                 input_ids=ids.to(net.device),
                 attention_mask=mask.to(net.device),
                 generation_config=config,
             )[:, width:]
-        written += int((made != tokenizer.pad_token_id).sum())
-        for index, text in zip(
-            chosen, tokenizer.batch_decode(made, skip_special_tokens=True), strict=True
-        ):
+        written += int((generated != tokenizer.pad_token_id).sum())
+        texts = tokenizer.batch_decode(generated, skip_special_tokens=True)
+        for index, text in zip(chosen, texts, strict=True):
             outputs[index] = text
         on_progress(min(start + batch, len(items)), len(items))
     return outputs, written
 
 
 def run(
-    net: Any,
-    tokenizer: Any,
+    subject: Subject,
     items: Sequence[Item],
     decoding: Mapping[str, Any],
     into: Path,
     on_progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Answer a suite into a samples file (JSON Lines of item and output, the suite's order);
-    answers the meters.
+    """Answer a suite into a samples file and return the meters.
+
+    The file is JSON Lines of item and output, in the suite's order.
     """
     since = time.perf_counter()
-    outputs, written = answer(net, tokenizer, items, decoding, on_progress)
+    outputs, written = answer(subject, items, decoding, on_progress)
     into.write_text(
         "".join(
             json.dumps({"item": item.id, "output": output}, ensure_ascii=False) + "\n"

@@ -1,5 +1,4 @@
-"""Exit codes that the child process and its worker agree on; apart, because the worker must not
-load torch.
-"""
+"""Exit statuses of the child process, in a module that the worker can import without torch."""
 
-STOPPED = 75  # EX_TEMPFAIL of sysexits.h: told to stop; a save point is there to go on from
+STOPPED = 75
+"""EX_TEMPFAIL of sysexits.h: the child was stopped and can go on from its save point."""

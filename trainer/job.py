@@ -1,9 +1,8 @@
-"""The child process: one piece of work, from files to files. It knows no registry and holds no
-token.
+"""The child process: one piece of work, from files to files, without registry or token.
 
-Training runs apart from the worker so that a crash, or the system's killing it for memory, ends one
-piece of work and never the worker that has to report it. The folder is all they share: job.json in;
-progress.jsonl, published/step-N, samples.jsonl, save points and outcome.json out.
+Training runs in a process of its own, so that a crash, or the system's out-of-memory killer, ends
+one piece of work and never the worker that has to report it. They share only the folder: job.json
+goes in; progress.jsonl, published/step-N, samples.jsonl, save points and outcome.json come out.
 """
 
 from __future__ import annotations
@@ -27,16 +26,18 @@ from registry.rules import recipes
 from trainer import data, device, evaluate, loop, model, pack
 from trainer.exits import STOPPED
 
-Tell = Callable[[dict[str, Any]], None]
+Write = Callable[[dict[str, Any]], None]
+"""Writes one progress record."""
 
 
 def main(folder: Path) -> int:
-    """Do the folder's work; 0 with outcome.json (meters or a named error), 75 when told to stop
-    before the end.
+    """Do the folder's work and return the exit status.
+
+    It is 0 with outcome.json written (meters or a named error), 75 when stopped before the end.
     """
     with (folder / "lock").open("w") as lock:
-        # A child whose worker was killed stops within a step; until then two would write the same
-        # save points.
+        # A child whose worker was killed stops within a step. Until then, a second child must not
+        # write the same save points.
         fcntl.flock(lock, fcntl.LOCK_EX)
         quieten()
         try:
@@ -48,8 +49,8 @@ def main(folder: Path) -> int:
                 raise
             why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             outcome = {
-                "error": f"out-of-memory: {why}. Lower batch_size, max_length or rank, or adapt "
-                "fewer layers."
+                "error": f"out-of-memory: {why}. "
+                "Lower batch_size, max_length or rank, or adapt fewer layers."
             }
         if outcome is None:
             return STOPPED
@@ -60,75 +61,66 @@ def main(folder: Path) -> int:
 
 
 def quieten() -> None:
-    """Keep the libraries' bars and deprecation notes out of the log; what matters is raised, not
-    printed.
-    """
-    from transformers.utils import logging as noise
+    """Keep the libraries' progress bars and deprecation notes out of the log.
 
-    noise.disable_progress_bar()
-    noise.set_verbosity_error()
+    What matters is raised, not printed.
+    """
+    from transformers.utils import logging as library_logging
+
+    library_logging.disable_progress_bar()
+    library_logging.set_verbosity_error()
     warnings.simplefilter("ignore", FutureWarning)
     logging.getLogger("torch").setLevel(logging.ERROR)
 
 
 class _Stopped(Exception):
-    """Told to stop in the middle of a suite; eval runs are short and start again."""
+    """Stopped in the middle of a suite. Eval runs are short, so they start again."""
 
 
 def _do(folder: Path) -> dict[str, Any] | None:
     job = json.loads((folder / "job.json").read_text("utf-8"))
     with (folder / "progress.jsonl").open("a", buffering=1, encoding="utf-8") as progress:
 
-        def tell(record: dict[str, Any]) -> None:
+        def write(record: dict[str, Any]) -> None:
             progress.write(json.dumps(record) + "\n")
 
-        tell({"phase": "loading"})
-        return (
-            _train(folder, job, tell) if job["kind"] == "training" else _evaluate(folder, job, tell)
-        )
+        write({"phase": "loading"})
+        work = _train if job["kind"] == "training" else _evaluate
+        return work(folder, job, write)
 
 
-def _train(folder: Path, job: dict[str, Any], tell: Tell) -> dict[str, Any] | None:
+def _train(folder: Path, job: dict[str, Any], write: Write) -> dict[str, Any] | None:
     recipe = recipes.parse(job["recipe"])
     where = device.choose(recipe.dtype)
-    rows = data.read_rows(
-        Path(job["dataset"]["file"]), job["dataset"]["sha256"], job["dataset"]["root"]
-    )
+    base, dataset = job["base"], job["dataset"]
+    rows = data.read_rows(Path(dataset["file"]), dataset["sha256"], dataset["root"])
+    origin = pack.Origin(job["run"], job["adapter"], base["ref"], dataset["ref"], recipe)
 
     def publish(step: int, written: Path, tokens: int) -> None:
-        readme = pack.card(
-            job["run"],
-            job["adapter"],
-            job["base"]["ref"],
-            job["dataset"]["ref"],
-            recipe,
-            step,
-            tokens,
-        )
         pack.bundle(
             written,
             folder / "published" / f"step-{step}",
-            line=job["base"]["line"],
-            commit=job["base"]["commit"],
-            readme=readme,
+            line=base["line"],
+            commit=base["commit"],
+            readme=pack.card(origin, step, tokens),
         )
 
     meters = loop.train(
         loop.Job(
             recipe=recipe,
-            base=Path(job["base"]["folder"]),
+            base=Path(base["folder"]),
             rows=rows,
             device=where,
             work=folder,
-            on_step=lambda record: tell({**record, "steps": recipe.steps}),
+            on_step=lambda record: write({**record, "steps": recipe.steps}),
             publish=publish,
-            stopped=_stop_asked(),
+            stopped=_stop_signal(),
         )
     )
     return None if meters is None else {"meters": meters, "environment": device.environment(where)}
 
 
-def _evaluate(folder: Path, job: dict[str, Any], tell: Tell) -> dict[str, Any] | None:
+def _evaluate(folder: Path, job: dict[str, Any], write: Write) -> dict[str, Any] | None:
     items = decode_items(Path(job["items"]).read_bytes())
     where = device.choose(None)
     device.be_deterministic()
@@ -136,36 +128,33 @@ def _evaluate(folder: Path, job: dict[str, Any], tell: Tell) -> dict[str, Any] |
     net = model.load_base(Path(job["base"]), where)
     if job["adapter"]:
         net = model.adapted(net, Path(job["adapter"]))
-    stopped = _stop_asked()
+    subject = evaluate.Subject(net, tokenizer)
+    stopped = _stop_signal()
 
     def progress(done: int, of: int) -> None:
-        tell({"done": done, "of": of})
+        write({"done": done, "of": of})
         if stopped():
             raise _Stopped
 
     try:
-        meters = evaluate.run(
-            net, tokenizer, items, job["decoding"], folder / "samples.jsonl", progress
-        )
+        meters = evaluate.run(subject, items, job["decoding"], folder / "samples.jsonl", progress)
     except _Stopped:
         return None
     return {"meters": meters, "environment": device.environment(where)}
 
 
-def _stop_asked() -> Callable[[], bool]:
-    """True from the moment that SIGTERM came, or that the worker which started this process is
-    gone.
-    """
+def _stop_signal() -> Callable[[], bool]:
+    """A function that is true once SIGTERM has arrived or the worker has ended."""
     parent = os.getppid()
-    asked = []
-    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
-    return lambda: bool(asked) or os.getppid() != parent
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
+    return lambda: bool(signals) or os.getppid() != parent
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(
-        error
-    )
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "allocate memory" in str(error)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A lease kept alive beside the work it covers, and one ear for the order to stop."""
+"""A lease, renewed beside the work it covers, which also learns when the work has to stop."""
 
 from __future__ import annotations
 
@@ -23,24 +23,20 @@ from registry.views.training_runs import WorkView
 
 T = TypeVar("T")
 LOG = logging.getLogger("trainer.lease")
-BEAT = (
-    1.0,
-    3.0,
-)  # seconds between beats: a third of the lease, within these bounds; people watch the progress
-AWAY = Retry(
+BEAT_SECONDS = (1.0, 3.0)
+"""Bounds of the time between beats, a third of the lease; people watch the progress they carry."""
+RETRY = Retry(
     lambda error: isinstance(error, (Unavailable, Fault)), patience=900.0, first=1.0, longest=30.0
 )
-"""A report is tried again for a quarter of an hour while the registry is away."""
+"""A call is tried again for a quarter of an hour while the registry is unreachable."""
 
 
 class Gone(Exception):
-    """The work is not ours any more: cancelled, taken over, or this worker was told to stop. There
-    is nothing to do.
-    """
+    """The work has to stop: it was cancelled, another worker has it, or this worker stops."""
 
 
 class Lease:
-    """One leased piece of work; `state` says whether it is still ours."""
+    """One leased piece of work; `state` says whether this worker still holds the lease."""
 
     def __init__(self, registry: Countersign, work: WorkView, stopping: threading.Event) -> None:
         self.work = work
@@ -49,9 +45,9 @@ class Lease:
         self._registry = registry
         self._stopping = stopping
         self._over = threading.Event()
-        # Two clocks are compared here, so a wrong one is bounded rather than believed.
-        left = (work.expires_at - datetime.now(UTC)).total_seconds()
-        self._every = min(max(left / 3, BEAT[0]), BEAT[1])
+        # Two clocks are compared here. The bounds keep the beats sensible where one is wrong.
+        remaining = (work.expires_at - datetime.now(UTC)).total_seconds()
+        self._every = min(max(remaining / 3, BEAT_SECONDS[0]), BEAT_SECONDS[1])
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
@@ -63,16 +59,15 @@ class Lease:
         self._thread.join()
 
     def check(self) -> None:
-        """Raise Gone unless the work is still ours and wanted."""
+        """Raise Gone when the work has to stop."""
         if self.state != "held" or self._stopping.is_set():
             raise Gone(self.state)
 
     def patiently(self, attempt: Callable[[], T]) -> T:
-        """Tell the registry something that must not be lost: tried again while it is away, up to a
-        quarter of an hour.
+        """Make a call that must not be lost, again and again while the registry is unreachable.
 
-        Every such call of ours means the same when it arrives twice. Raises Gone when the lease
-        ended meanwhile.
+        It gives up after a quarter of an hour. Pass only calls that may arrive twice. Raises Gone
+        when the work has to stop meanwhile.
         """
 
         def checked() -> T:
@@ -87,12 +82,12 @@ class Lease:
 
         def on_wait(error: Exception, pause: float) -> None:
             LOG.warning(
-                "the registry is away; work goes on, the report is tried again in %.0f s: %s",
+                "the registry is unreachable; the work goes on, next attempt in %.0f s: %s",
                 pause,
                 error,
             )
 
-        return AWAY.call(checked, wait=self._stopping.wait, on_wait=on_wait)
+        return RETRY.call(checked, wait=self._stopping.wait, on_wait=on_wait)
 
     def _beat(self) -> None:
         while not self._over.wait(self._every):
@@ -103,8 +98,8 @@ class Lease:
                 LOG.warning("the lease of %s is lost: %s", self.work.id, error)
                 self.state = "lost"
             except RegistryError as error:
-                # Away, not gone: if it stays away too long another worker gets the work, and the
-                # next beat says so.
+                # The lease may still be valid. If another worker gets the work, the next beat that
+                # arrives says so.
                 LOG.warning("the beat for %s did not arrive: %s", self.work.id, error)
             if self.state != "held":
                 return

@@ -1,9 +1,9 @@
-"""One recipe -> trained weights: metered, saved as it goes, resumed to the same bytes.
+"""One recipe to trained weights: metered, saved on the way, resumed to the same bytes.
 
-transformers' own Trainer drives, not TRL's SFTTrainer: the latter would tokenise, template, mask
-and shuffle once more, all of which trainer.data has decided already and the registry holds by
-digest. What is left is gradient steps, and for those the plain Trainer keeps optimiser, schedule
-and random states bit for bit over a restart (tests/trainer/test_loop kills it to see).
+The loop is transformers' own Trainer and not TRL's SFTTrainer. The latter would tokenise, template,
+mask and shuffle again, all of which trainer.data has decided and the registry keeps by digest. What
+remains is gradient steps, and for those the plain Trainer restores optimiser, schedule and random
+states bit for bit after a restart (tests/trainer/test_loop kills it to check).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ peak_memory_bytes.
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to train and where to: `work` outlives a crash and holds save points."""
+    """What to train, and where. The folder `work` holds the save points and survives a crash."""
 
     recipe: Recipe
     base: Path
@@ -50,13 +50,12 @@ class Job:
 
 
 def train(job: Job) -> Record | None:
-    """Run a recipe to its end, from its last save point where there is one; None when it was told
-    to stop.
+    """Run a recipe to its end, from its last save point where there is one.
 
-    `publish(step, folder, tokens)` gets PEFT's own output at each step of `publish_at`; a step may
-    come again after a restart. Answers the meters of the training report. Raises Refused
-    (`training-diverged`) at a loss that is no number: its weights are worth nothing, and waiting
-    for the end would not fix them.
+    Returns the meters of the training report, None when it was stopped. `publish(step, folder,
+    tokens)` gets PEFT's own output at each step of `publish_at`, perhaps twice after a restart.
+    Raises Refused `training-diverged` at a loss that is not a finite number, because the weights
+    are worth nothing from then on.
     """
     be_deterministic()
     tokenizer = model.load_tokenizer(job.base)
@@ -80,7 +79,7 @@ def train(job: Job) -> Record | None:
     )
     trainer.remove_callback(PrinterCallback)
     if last is not None:
-        # Killed between saving this point and publishing it: what was saved is what is published.
+        # A kill may have come after this point was saved and before it was published.
         callback.publish(points.step_of(last), last, _history(last)[-1]["tokens"])
     if last is None or points.step_of(last) < recipe.steps:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -100,7 +99,8 @@ def train(job: Job) -> Record | None:
         "loss_last": losses[-1]["loss"],
         "steps": losses[-1]["step"],
         "trainable_parameters": trainable,
-        "flops": float(flops * tokens),  # beyond 2**53, where canonical JSON has no integers
+        # A float: canonical JSON has no integers beyond 2**53.
+        "flops": float(flops * tokens),
     }
 
 
@@ -117,13 +117,13 @@ def _arguments(job: Job, output: Path) -> TrainingArguments:
         weight_decay=0.0,
         max_grad_norm=1.0,
         seed=recipe.seed,
-        # Weights, not autocast, carry the precision: bfloat16 base, float32 adapter, as the recipe
-        # says.
+        # The weights have the precision, without autocast: the base the recipe's dtype, the
+        # adapter float32.
         bf16=False,
         fp16=False,
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
-        # Every step is logged, and a loss that is no number is seen rather than averaged away.
+        # Every step is logged, and a loss that is not finite is seen instead of averaged away.
         logging_strategy="steps",
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -136,7 +136,7 @@ def _arguments(job: Job, output: Path) -> TrainingArguments:
 
 
 class InOrder(Trainer):  # type: ignore[misc]  # transformers is untyped to mypy
-    """The Trainer without its shuffle: the order is decided and written out in `data.order`."""
+    """The Trainer without its shuffle, because `data.order` has decided the order."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         from torch.utils.data import SequentialSampler
@@ -145,7 +145,7 @@ class InOrder(Trainer):  # type: ignore[misc]  # transformers is untyped to mypy
 
 
 class Callback(TrainerCallback):  # type: ignore[misc]  # transformers is untyped to mypy
-    """Meters each step, decides when to save and publish, and listens for the order to stop."""
+    """Meters each step, decides when to save and publish, and stops the Trainer when asked to."""
 
     def __init__(self, job: Job, points: SavePoints, ordered: data.Ordered) -> None:
         self._job = job
@@ -166,23 +166,18 @@ class Callback(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         control.should_save = due
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
-        """Complete the step's record in the Trainer's own history, which every save point
-        carries.
-        """
+        """Complete the step's record in the Trainer's history, which every save point contains."""
         if "loss" not in logs:
             return
-        record = state.log_history[-1]
+        step, record = state.global_step, state.log_history[-1]
         before = state.log_history[-2] if len(state.log_history) > 1 else {}
         batch = self._job.recipe.batch_size
-        seen = range((state.global_step - 1) * batch, state.global_step * batch)
-        record["tokens"] = before.get("tokens", 0) + self._ordered.tokens(seen)
+        places = range((step - 1) * batch, step * batch)
+        record["tokens"] = before.get("tokens", 0) + self._ordered.tokens(places)
         record["seconds"] = before.get("seconds", 0.0) + self._seconds
         record["peak_memory_bytes"] = memory.peak_bytes()
         if not math.isfinite(record["loss"]):
-            raise Refused(
-                "training-diverged",
-                f"The loss at step {state.global_step} is {record['loss']}.",
-            )
+            raise Refused("training-diverged", f"The loss at step {step} is {record['loss']}.")
         self._job.on_step(dict(record))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -195,24 +190,27 @@ class Callback(TrainerCallback):  # type: ignore[misc]  # transformers is untype
 
 
 class SavePoints:
-    """Training states on disk, each whole or not there: written aside by the Trainer, flushed, then
-    renamed.
+    """Training states on disk, each complete or absent.
+
+    The Trainer writes one to a folder of its own, which is then flushed and renamed.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        for torn in folder.glob("checkpoint-*"):
-            shutil.rmtree(torn)
+        for incomplete in folder.glob("checkpoint-*"):
+            shutil.rmtree(incomplete)
 
     def last(self) -> Path | None:
+        """The newest save point."""
         return max(self.folder.glob("step-*"), key=self.step_of, default=None)
 
     def step_of(self, point: Path) -> int:
+        """The step of a save point."""
         return int(point.name.removeprefix("step-"))
 
     def keep(self, step: int) -> Path:
-        """Make the state the Trainer just wrote the save point, then drop the one before it."""
+        """Turn the state that the Trainer just wrote into the save point; remove the last one."""
         written = self.folder / f"checkpoint-{step}"
         for path in written.iterdir():
             with path.open("rb") as file:

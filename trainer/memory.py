@@ -1,6 +1,4 @@
-"""What work costs: the most memory this process ever held, and the arithmetic of a training
-step.
-"""
+"""What work costs: the peak memory of this process, and the operations of a training step."""
 
 from __future__ import annotations
 
@@ -14,29 +12,26 @@ STATUS = Path("/proc/self/status")
 
 
 def peak_bytes() -> int:
-    """The most bytes held at once: on a GPU those of the device, else this process's resident
-    high-water mark.
+    """The peak memory in bytes: of the device on a GPU, otherwise of this process.
 
-    Read from /proc, because getrusage's mark is inherited from the parent process. 0 where there is
-    no /proc.
+    The latter is the resident high-water mark in /proc, because that of getrusage is inherited from
+    the parent process. It is 0 where there is no /proc.
     """
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
-    found = (
-        re.search(r"^VmHWM:\s+(\d+) kB", STATUS.read_text("ascii"), re.MULTILINE)
-        if STATUS.exists()
-        else None
-    )
-    return int(found[1]) * 1024 if found else 0
+    if not STATUS.exists():
+        return 0
+    mark = re.search(r"^VmHWM:\s+(\d+) kB", STATUS.read_text("ascii"), re.MULTILINE)
+    return int(mark[1]) * 1024 if mark else 0
 
 
 def flops_per_token(model: nn.Module, first_layer: int) -> int:
-    """Estimated floating point operations a token of LoRA training takes; attention scores are left
-    out.
+    """Estimate the floating point operations that LoRA training takes for one token.
 
-    A weight costs two operations a token forward. Backward, gradients flow from the head down to
-    the first adapted layer only, again two a weight, and the trained weights take two more. (Kaplan
-    et al. 2020, appendix; frozen weights need no gradient of their own.)
+    Forward, a weight costs two operations. Backward, gradients flow from the head down to the first
+    adapted layer, which costs two more for each weight on the way, and each trained weight costs
+    another two (Kaplan et al. 2020, appendix; frozen weights need no gradient of their own).
+    Attention scores are left out.
     """
     forward = backward = trained = 0
     for name, weight in model.named_parameters():

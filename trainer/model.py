@@ -1,5 +1,6 @@
-"""A base model from a folder, and LoRA on it. Nothing is ever fetched: what the digests cover is
-what is loaded.
+"""A base model from a folder, and adapters on it.
+
+Nothing is ever downloaded: only files that the digests cover are loaded.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-# Read when the libraries are first imported, so it must stand before them.
+# The libraries read these when they are first imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -17,7 +18,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from registry.artifacts.bundles.names import ADAPTER_WEIGHTS
-from registry.artifacts.methods import adapters
+from registry.artifacts.methods import adapters, fits
 from registry.artifacts.methods.anatomies import Anatomy, anatomy
 from registry.artifacts.methods.configs import FILE
 from registry.artifacts.methods.heads import View
@@ -30,23 +31,21 @@ from trainer.device import Device
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The base's tokenizer, with something to pad with where it brings nothing."""
+    """The base's tokenizer; one without a padding token pads with its end-of-text token."""
     tokenizer = AutoTokenizer.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     )
     if tokenizer.eos_token_id is None:
-        raise Invalid(
-            "no-end-token",
-            "The base's tokenizer names no end-of-text token.",
-        )
+        raise Invalid("no-end-token", "The base's tokenizer names no end-of-text token.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def load_base(folder: Path, device: Device) -> Any:
-    """The base model on the device, frozen, in evaluation mode; only safetensors, never code of its
-    own.
+    """The base model on the device, frozen and in evaluation mode.
+
+    Only safetensors are read, and no code of the model's own runs.
     """
     model = AutoModelForCausalLM.from_pretrained(
         folder,
@@ -62,9 +61,9 @@ def load_base(folder: Path, device: Device) -> Any:
 def wrap(base: Any, recipe: Recipe) -> Any:
     """Put fresh LoRA weights on the base.
 
-    The seed is set here and not earlier: whatever draws random numbers between a seed and these
-    weights would change them. Raises Invalid when the recipe's targets or layers are not in this
-    base.
+    The seed is set here and not earlier, because any random number drawn in between would change
+    the weights. Raises Invalid `layers-beyond-base` or `targets-missing` when the base lacks the
+    recipe's layers or targets.
     """
     depth = base.config.num_hidden_layers
     first, last = recipe.layers or (0, depth - 1)
@@ -75,10 +74,7 @@ def wrap(base: Any, recipe: Recipe) -> Any:
         )
     names = {name.rpartition(".")[2] for name, _ in base.named_modules()}
     if missing := [target for target in recipe.targets if target not in names]:
-        raise Invalid(
-            "targets-missing",
-            f"The base has no modules named {', '.join(missing)}.",
-        )
+        raise Invalid("targets-missing", f"The base has no modules named {', '.join(missing)}.")
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=recipe.rank,
@@ -93,39 +89,37 @@ def wrap(base: Any, recipe: Recipe) -> Any:
 
 
 def anatomy_of(base: Any) -> Anatomy:
-    """What adapters are held against; taken before any adapter is on the base, for PEFT renames
-    what it wraps.
+    """The shapes that adapters are checked against.
+
+    Take it before any adapter is on the base, because PEFT renames the modules it wraps.
     """
     shapes = {name: tuple(weight.shape) for name, weight in base.named_parameters()}
     return anatomy(shapes, base.config.to_dict())
 
 
 def check_fit(folder: Path, body: Anatomy) -> adapters.Config:
-    """Hold an adapter's own files against a base, by the rules the registry registers it under,
-    before it is loaded.
+    """Check an adapter's files against a base by the registry's rules, before it is loaded.
 
-    PEFT would drop a tensor that has no place with a warning, and vLLM 0.32 was seen to load an
-    adapter of another width without a word; the base would then answer in the adapter's name.
-    Raises BundleRejected.
+    PEFT drops a tensor that fits nowhere with only a warning, and vLLM 0.32 was seen to load an
+    adapter of another width silently. The base would then answer in the adapter's name. Raises
+    BundleRejected.
     """
     config, defects = adapters.read_config(strict_json.loads((folder / FILE).read_bytes()))
     if config is not None:
         with safe_open(folder / ADAPTER_WEIGHTS, "pt") as weights:
-            pieces = [(name, weights.get_slice(name)) for name in weights.keys()]  # noqa: SIM118 (it is no dict)
+            slices = [(name, weights.get_slice(name)) for name in weights.keys()]  # noqa: SIM118 (not a dict)
             tensors = [
-                TensorInfo(name, piece.get_dtype(), tuple(piece.get_shape()), 0, 0)
-                for name, piece in pieces
+                TensorInfo(name, tensor.get_dtype(), tuple(tensor.get_shape()), 0, 0)
+                for name, tensor in slices
             ]
-        defects = adapters.fit(ADAPTER_WEIGHTS, config, tensors, View(body)).defects
+        defects = fits.fit(ADAPTER_WEIGHTS, config, tensors, View(body)).defects
     if config is None or defects:
         raise BundleRejected(defects)
     return config
 
 
 def adapted(base: Any, folder: Path) -> Any:
-    """The base with a trained adapter on it, ready to answer; raises BundleRejected when it does
-    not fit.
-    """
+    """The base with a trained adapter on it, ready to answer. Raises BundleRejected."""
     body = anatomy_of(base)
     config = check_fit(folder, body)
     if config.method.serving == "in-process":

@@ -1,16 +1,16 @@
-"""PEFT's output -> a clean bundle: the weights as they are, the configuration as the registry keeps
-it, a card of facts.
+"""PEFT's output to a clean bundle: the weights, a configuration as registered, a card of facts.
 
-PEFT writes some forty keys, its own version and the path the base was loaded from; a bundle says
-what the weights are and where they come from, and nothing about the machine that made them. The
-registry writes every configuration again, by the very rule used here: so what a trainer signs is,
-byte for byte, what is registered.
+PEFT writes some forty keys, its own version and the path of the base. A bundle says what the
+weights are and where they come from, and nothing about the machine that made them. The registry
+writes every configuration again by the same rule as this module, so what a trainer signs is, byte
+for byte, what is registered.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from registry.artifacts.bundles.names import ADAPTER_WEIGHTS
@@ -21,9 +21,21 @@ from registry.errors import BundleRejected
 from registry.rules.recipes import Recipe
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a version comes from: its training run and what went into it, by reference."""
+
+    training_run: str
+    adapter: str
+    base: str
+    dataset: str
+    recipe: Recipe
+
+
 def clean_config(written: bytes, line: str, commit: str) -> bytes:
-    """PEFT's adapter_config.json as it is registered on a base's line at a commit; BundleRejected
-    names what is no key of a supported method.
+    """PEFT's adapter_config.json as it is registered on a base's line at a commit.
+
+    Raises BundleRejected for a key that no supported method has.
     """
     config, defects = adapters.read_config(strict_json.loads(written))
     if config is None:
@@ -31,18 +43,17 @@ def clean_config(written: bytes, line: str, commit: str) -> bytes:
     return adapters.written(config, line, commit)
 
 
-def card(
-    run: str, adapter: str, base_ref: str, dataset_ref: str, recipe: Recipe, step: int, tokens: int
-) -> str:
-    """The README.md of a version: facts only, no claim that an eval run has not made.
+def card(origin: Origin, step: int, tokens: int) -> str:
+    """The README.md of a version: only facts, and no claim that needs an eval run.
 
-    It names the training run, so that a recipe run twice makes two versions of equal weights (one
-    tensor root), each with a report of its own to stand on.
+    It names the training run. A recipe that runs twice therefore makes two versions of equal
+    weights (one tensor root), each with a report of its own.
     """
+    recipe = origin.recipe
     layers = f"layers {recipe.layers[0]} to {recipe.layers[1]}" if recipe.layers else "all layers"
     facts: Sequence[tuple[str, object]] = (
-        ("Base model", f"`{base_ref}`"),
-        ("Data set", f"`{dataset_ref}`, split `train`"),
+        ("Base model", f"`{origin.base}`"),
+        ("Data set", f"`{origin.dataset}`, split `train`"),
         ("Method", f"LoRA, rank {recipe.rank}, alpha {recipe.alpha}, dropout {recipe.dropout:g}"),
         ("Adapted", f"{', '.join(recipe.targets)} in {layers}"),
         (
@@ -57,17 +68,18 @@ def card(
         ("Precision", recipe.dtype),
         ("Seed", recipe.seed),
         ("Recipe", f"`{canonical.digest(recipe.as_dict())}`"),
-        ("Training run", f"`{run}`"),
+        ("Training run", f"`{origin.training_run}`"),
     )
-    head = f"---\nbase_model: {base_ref}\nlibrary_name: peft\ntags:\n- lora\n---\n\n# {adapter}\n\n"
-    return head + "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in facts)
+    front_matter = f"---\nbase_model: {origin.base}\nlibrary_name: peft\ntags:\n- lora\n---\n\n"
+    table = "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in facts)
+    return f"{front_matter}# {origin.adapter}\n\n{table}"
 
 
 def bundle(written: Path, into: Path, *, line: str, commit: str, readme: str) -> Path:
-    """Make the bundle folder from the folder PEFT saved to; it appears whole or not at all, and is
-    never rewritten.
+    """Make the bundle folder from the folder that PEFT saved to.
 
-    `line` and `commit` are the base's, as it is registered.
+    It appears complete or not at all, and is never rewritten. `line` and `commit` are those that
+    the base is registered under.
     """
     if into.is_dir():
         return into

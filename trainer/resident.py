@@ -19,7 +19,7 @@ from trainer.device import Device
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One completion; `reason` is stop (the model ended it) or length (it was cut)."""
+    """One completion; `reason` is stop (the model ended it) or length (the limit did)."""
 
     text: str
     prompt_tokens: int
@@ -29,9 +29,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One adapter in memory: the folder it came from, and its slot, for PEFT takes no dots in a
-    name.
-    """
+    """One adapter in memory: its folder, and its slot, because PEFT allows no dots in a name."""
 
     path: Path
     slot: str
@@ -39,7 +37,10 @@ class Loaded:
 
 
 class Resident:
-    """Not for two threads at once: which adapter is on is a state of the whole model."""
+    """One base and its adapters.
+
+    It is not thread-safe: which adapter is active is a state of the whole model.
+    """
 
     def __init__(self, ref: str, folder: Path, device: Device, allowed: Path) -> None:
         self.ref = ref
@@ -54,22 +55,15 @@ class Resident:
         self.window = int(getattr(self._net.config, "max_position_embeddings", 1 << 20))
 
     def load(self, name: str, path: str, *, in_place: bool = False) -> None:
-        """Put an adapter's folder under a name; with `in_place` the name may be taken, and changes
-        its weights.
+        """Load the adapter in a folder under a name; `in_place` replaces a loaded one.
 
-        Raises NotFound (`path-missing`), Invalid (`path-outside`, `adapter-loaded`, `bad-adapter`).
+        Raises NotFound `path-missing`, Invalid `path-outside`, `adapter-loaded`, `bad-adapter`.
         """
         if name == self.ref or (name in self.adapters and not in_place):
-            raise Invalid(
-                "adapter-loaded",
-                f"'{name}' has already been loaded.",
-            )
+            raise Invalid("adapter-loaded", f"'{name}' has already been loaded.")
         folder = Path(path).resolve()
         if not folder.is_relative_to(self._allowed):
-            raise Invalid(
-                "path-outside",
-                "Adapters are loaded from under the allowed folder only.",
-            )
+            raise Invalid("path-outside", f"The path is not inside {self._allowed}.")
         if not folder.is_dir():
             raise NotFound("path-missing", f"There is no folder {path}.")
         try:
@@ -77,7 +71,7 @@ class Resident:
         except BundleRejected as error:
             raise Invalid(
                 "bad-adapter",
-                f"It is no adapter for {self.ref}: {error.defects[0].detail}.",
+                f"The adapter does not fit {self.ref}: {error.defects[0].detail}.",
                 "Use it with the base it was trained on.",
             ) from error
         except (OSError, SafetensorError, RegistryError) as error:
@@ -85,13 +79,13 @@ class Resident:
                 "bad-adapter", f"The folder holds no sound adapter: {error}.", "Pull it again."
             ) from error
         if config.method.name != "lora" or config.values["bias"] != "none":
-            # Its biases would overwrite the base's for every other name; prompts stand beside no
-            # other adapter.
+            # Biases would overwrite the base's for every other name, and PEFT combines a prompt
+            # with no other adapter.
             what = "bias" if config.method.name == "lora" else config.method.name
             raise Invalid(
                 "bad-adapter",
                 f"This engine serves LoRA without biases, not {what}.",
-                "Evaluate it by a suite; to serve it, use transformers and PEFT.",
+                "Evaluate it with a suite. To serve it, use transformers and PEFT.",
             )
         slot = f"slot{next(self._slots)}"
         if isinstance(self._net, PeftModel):
@@ -105,50 +99,52 @@ class Resident:
             self._free(before)
 
     def unload(self, name: str) -> None:
-        """Drop an adapter and its memory; NotFound when it is not there."""
+        """Unload an adapter and free its memory. Raises NotFound `adapter-missing`."""
         if name not in self.adapters:
             raise NotFound("adapter-missing", f"The adapter '{name}' is not loaded.")
-        loaded = self.adapters[name]
-        self.adapters = {other: one for other, one in self.adapters.items() if other != name}
-        self._free(loaded)
+        unloaded = self.adapters[name]
+        self.adapters = {other: loaded for other, loaded in self.adapters.items() if other != name}
+        self._free(unloaded)
 
-    def _free(self, gone: Loaded) -> None:
-        """Give an adapter's memory back; PEFT cannot lose the one that is on, so another is put on,
-        or none is left.
+    def _free(self, unloaded: Loaded) -> None:
+        """Free an adapter's memory.
+
+        PEFT cannot delete the active adapter, so another is activated first; with none left, PEFT
+        itself is taken off the base.
         """
         if self.adapters:
             self._net.set_adapter(next(iter(self.adapters.values())).slot)
-            self._net.delete_adapter(gone.slot)
+            self._net.delete_adapter(unloaded.slot)
         else:
             self._net = self._net.unload()
 
     def read(self, prompt: str | list[dict[str, str]]) -> list[int]:
-        """A text as it stands, or messages through the chat template, as token ids."""
+        """A text unchanged, or messages through the chat template, as token ids."""
         if isinstance(prompt, str):
             return data.prompt_ids(self._tokenizer, prompt, "plain")
         text = data.render(self._tokenizer, prompt)
         return list(self._tokenizer(text, add_special_tokens=False).input_ids)
 
-    def answer(self, name: str, prompt: str | list[dict[str, str]], most: int) -> Answer:
-        """The greedy continuation by the base or one adapter, at most `most` tokens.
+    def answer(self, name: str, prompt: str | list[dict[str, str]], limit: int) -> Answer:
+        """The greedy continuation by the base or one adapter, of at most `limit` tokens.
 
-        Raises NotFound (`model-missing`) for a name that is not loaded, Invalid (`too-long`) past
-        the base's window.
+        Raises NotFound `model-missing` for a name that is not loaded, Invalid `empty-prompt`, and
+        Invalid `too-long` beyond the base's window.
         """
         if name != self.ref and name not in self.adapters:
             raise NotFound("model-missing", f"The model '{name}' does not exist.")
         ids = self.read(prompt)
         if not ids:
             raise Invalid("empty-prompt", "The prompt has no token.")
-        if len(ids) + most > self.window:
+        if len(ids) + limit > self.window:
             raise Invalid(
                 "too-long",
-                f"The model reads {self.window} tokens at most; {len(ids)} were sent and {most} "
-                "asked for.",
+                f"The prompt has {len(ids)} tokens and {limit} more are requested, but the model "
+                f"reads at most {self.window}.",
             )
-        config = evaluate.generation(self._net, self._tokenizer, most)
+        config = evaluate.generation(self._net, self._tokenizer, limit)
         tokens = torch.tensor([ids], device=self._net.device)
-        ask: dict[str, Any] = {
+        options: dict[str, Any] = {
             "input_ids": tokens,
             "attention_mask": torch.ones_like(tokens),
             "generation_config": config,
@@ -156,16 +152,15 @@ class Resident:
         with torch.inference_mode():
             if name in self.adapters:
                 self._net.set_adapter(self.adapters[name].slot)
-                made = self._net.generate(**ask)
+                generated = self._net.generate(**options)
             elif isinstance(self._net, PeftModel):
                 with self._net.disable_adapter():
-                    made = self._net.generate(**ask)
+                    generated = self._net.generate(**options)
             else:
-                made = self._net.generate(**ask)
-        written = made[0, len(ids) :].tolist()
-        ends = (
-            config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-        )
-        reason = "stop" if written and written[-1] in ends else "length"
+                generated = self._net.generate(**options)
+        written = generated[0, len(ids) :].tolist()
+        end = config.eos_token_id
+        end_tokens = end if isinstance(end, list) else [end]
+        reason = "stop" if written and written[-1] in end_tokens else "length"
         text = self._tokenizer.decode(written, skip_special_tokens=True)
         return Answer(text, len(ids), len(written), reason)

@@ -1,9 +1,9 @@
-"""MLflow, told from the side: what it misses is lost to MLflow only, never to the training run.
+"""Report a training run to MLflow, without ever holding up or failing the run.
 
 Everything goes through one thread of the worker, which does not train itself. MLflow's server takes
-long to start and may be away at any time, so the thread retries for a while, then gives up with one
-warning. PostgreSQL is the truth. The import alone was measured at 1.5 s of CPU, so it too happens
-in that thread and only where there is a server.
+long to start and may be unreachable at any time, so the thread retries for a while and then gives
+up with one warning. The registry's database stays the record of truth. The import of MLflow alone
+was measured at 1.5 s of CPU, so it also happens in that thread, and only where there is a server.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ from registry.client.retries import Retry
 
 T = TypeVar("T")
 LOG = logging.getLogger("trainer.tracking")
-# seconds without any answer before giving up; MLflow's own server was measured to start in 17
 PATIENCE = 90.0
-CHEAP = 64 << 20  # bytes of an adapter that are worth a second copy in MLflow's store
-DIGEST_LIMIT = 36  # MLflow refuses longer data set digests; the whole one stands in a tag
+"""Seconds without any answer before giving up. MLflow's server was measured to start in 17."""
+MAX_COPIED_BYTES = 64 << 20
+"""A larger adapter is not copied into MLflow's store."""
+DIGEST_LIMIT = 36
+"""MLflow refuses longer data set digests. The whole digest is in a tag."""
+MAX_BATCH = 100
+"""How many entries of the queue are sent in one request."""
 CONTEXT = "mlflow.data.context"
 ATTEMPT = "countersign.attempt"
 RUN = "countersign.training_run"
@@ -33,8 +37,9 @@ RUN = "countersign.training_run"
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What is tracked: one experiment a base and domain, one MLflow run an attempt of a training
-    run.
+    """What is tracked.
+
+    A base and a domain share one experiment; each attempt of a training run is one MLflow run.
     """
 
     experiment: str
@@ -48,14 +53,14 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Where MLflow keeps it."""
+    """The MLflow run that holds an attempt."""
 
     run_id: str
     url: str
 
 
 class Tracker(Protocol):
-    """What the worker tells of a training run."""
+    """Receives the steps and the end of a training run."""
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None: ...
     def close(
@@ -64,19 +69,20 @@ class Tracker(Protocol):
 
 
 class Untracked:
-    """No MLflow server was named."""
+    """The tracker without an MLflow server: it does nothing."""
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Nobody listens."""
+        """Do nothing."""
 
     def close(self, status: str, artifacts: Path | None = None, wait: float = 20.0) -> Link | None:
-        """There is nothing to link to."""
+        """Return None: there is nothing to link to."""
         return None
 
 
 def track(url: str | None, topic: Topic) -> Tracker:
-    """Begin to tell the MLflow server at `url` of a training run, or (None) nobody. Returns at
-    once, never raises.
+    """Begin to report a training run to the MLflow server at `url`; None reports to nobody.
+
+    Returns at once and never raises.
     """
     return MLflow(url, topic) if url else Untracked()
 
@@ -95,96 +101,97 @@ class _Step:
 
 
 class MLflow:
-    """One attempt told to one server; an attempt that was told before is taken up again."""
+    """Reports one attempt to one server, and resumes an attempt that was reported before."""
 
     def __init__(self, url: str, topic: Topic) -> None:
         self._url = url.rstrip("/")
         self._topic = topic
-        self._told: queue.SimpleQueue[_Step | _End] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Step | _End] = queue.SimpleQueue()
         self._link: Link | None = None
         self._given_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._thread.start()
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Tell of one step; costs the caller nothing but a queue entry."""
+        """Queue one step, which costs the caller nothing more."""
         if not self._given_up.is_set():
-            self._told.put(_Step(step, dict(metrics)))
+            self._queue.put(_Step(step, dict(metrics)))
 
     def close(self, status: str, artifacts: Path | None = None, wait: float = 20.0) -> Link | None:
-        """Tell that it is over (FINISHED, FAILED or KILLED), waiting `wait` seconds at most; its
-        address if any.
+        """Report the end (FINISHED, FAILED or KILLED) and return the MLflow run, if there is one.
+
+        It waits at most `wait` seconds for the queue to empty.
         """
-        self._told.put(_End(status, artifacts))
+        self._queue.put(_End(status, artifacts))
         self._thread.join(wait)
         self._given_up.set()
         return self._link
 
     def _run(self) -> None:
         try:
-            self._tell()
+            self._send()
         except Exception as error:
             if not self._given_up.is_set():
                 why = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
                 LOG.warning(
-                    "MLflow at %s is given up for %s: %s", self._url, self._topic.training_run, why
+                    "no longer reporting %s to MLflow at %s: %s",
+                    self._topic.training_run,
+                    self._url,
+                    why,
                 )
             self._given_up.set()
 
-    def _tell(self) -> None:
+    def _send(self) -> None:
         client = self._client()
         from mlflow.entities import Metric
 
         experiment, run_id = self._patiently(lambda: self._open(client))
         self._link = Link(run_id, f"{self._url}/#/experiments/{experiment}/runs/{run_id}")
         while True:
-            news = [self._told.get()]
-            while len(news) < 100 and not self._told.empty():
-                news.append(self._told.get())
+            entries = [self._queue.get()]
+            while len(entries) < MAX_BATCH and not self._queue.empty():
+                entries.append(self._queue.get())
             metrics = [
-                Metric(name, float(value), one.at, one.step)
-                for one in news
-                if isinstance(one, _Step)
-                for name, value in one.metrics.items()
+                Metric(name, float(value), entry.at, entry.step)
+                for entry in entries
+                if isinstance(entry, _Step)
+                for name, value in entry.metrics.items()
             ]
             if metrics:
                 self._patiently(lambda batch=metrics: client.log_batch(run_id, metrics=batch))  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
-            for end in news:
-                if isinstance(end, _End):
-                    if end.artifacts is not None and _size(end.artifacts) <= CHEAP:
-                        client.log_artifacts(run_id, str(end.artifacts), "adapter")
-                    client.set_terminated(run_id, end.status)
+            for entry in entries:
+                if isinstance(entry, _End):
+                    if entry.artifacts is not None and _size(entry.artifacts) <= MAX_COPIED_BYTES:
+                        client.log_artifacts(run_id, str(entry.artifacts), "adapter")
+                    client.set_terminated(run_id, entry.status)
                     return
 
     def _client(self) -> Any:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-        os.environ.setdefault(
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"
-        )  # our own patience is the one that counts
+        # `_patiently` retries, so MLflow's client must not.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self._url)
 
     def _open(self, client: Any) -> tuple[str, str]:
-        """Find this attempt's MLflow run, or make it with its params, tags and data set;
-        (experiment, run).
-        """
+        """The experiment and the MLflow run of this attempt, made where they are missing."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
         topic = self._topic
         known = client.get_experiment_by_name(topic.experiment)
         experiment = known.experiment_id if known else client.create_experiment(topic.experiment)
-        mine = f"tags.`{RUN}` = '{topic.training_run}' and tags.`{ATTEMPT}` = '{topic.attempt}'"
-        if found := client.search_runs([experiment], mine, max_results=1):
-            run_id = found[0].info.run_id
+        query = f"tags.`{RUN}` = '{topic.training_run}' and tags.`{ATTEMPT}` = '{topic.attempt}'"
+        if runs := client.search_runs([experiment], query, max_results=1):
+            run_id = runs[0].info.run_id
             client.update_run(run_id, status="RUNNING")
         else:
             name = f"{topic.training_run[:8]} attempt {topic.attempt}"
             tags = {RUN: topic.training_run, ATTEMPT: str(topic.attempt)}
             run_id = client.create_run(experiment, tags=tags, run_name=name).info.run_id
-        # Said again on taking it up, for the first time may have been cut short; the same twice is
-        # once.
+        # Sent again for a resumed run, because the first time may have been cut short. MLflow takes
+        # the same values twice.
         client.log_batch(
             run_id,
             params=[Param(key, str(value)) for key, value in topic.params.items()],

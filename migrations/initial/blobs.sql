@@ -1,6 +1,6 @@
--- Bytes, who sent them, and when they may go.
+-- Bytes, who sent them, and when they may be collected.
 
--- Bytes by their SHA-256. A row stays when its bytes are collected.
+-- Bytes by their SHA-256. The row stays when its bytes are collected.
 create table blob (
     id text not null,
     size bigint not null,
@@ -10,8 +10,8 @@ create table blob (
 );
 
 create function blob_is_named(which text) returns boolean language plpgsql as $$
--- Does any row still need these bytes? Every foreign key to blob counts, including any added later.
--- Only files of versions that have a tombstone and no hold no longer count.
+-- Whether any row still needs these bytes. Every foreign key to blob counts, including any added
+-- later. Files of versions that have a tombstone and no hold do not count.
 declare namer record; found boolean;
 begin
     for namer in
@@ -34,8 +34,8 @@ begin
 end $$;
 
 create function collected_unnamed() returns trigger language plpgsql as $$
--- Bytes that a row names are not collected. This waits for a hold that is being placed: the check
--- after it sees what was committed by then.
+-- Bytes that a row names are not collected. The function first waits for a hold that is being
+-- placed, so that the check sees that hold.
 begin
     perform one_keeper();
     if blob_is_named(new.id) then
@@ -54,7 +54,7 @@ create trigger kept before delete on blob for each row execute function never_de
 grant select on blob to countersign_reader;
 grant select, insert, update on blob to countersign_app;
 
--- Who has sent which bytes; upkeep, not evidence.
+-- Which account has sent which bytes; upkeep, not evidence.
 create table blob_sender (
     id text not null,
     account_id uuid not null,

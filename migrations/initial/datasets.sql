@@ -17,7 +17,7 @@ create trigger kept before delete on dataset for each row execute function never
 grant select on dataset to countersign_reader;
 grant select, insert, update on dataset to countersign_app;
 
--- Bytes may be registered again after a deletion, numbers never.
+-- After a deletion the same bytes may be registered again, but no number is used twice.
 create table dataset_version (
     id uuid not null,
     dataset_id uuid not null,
@@ -51,7 +51,7 @@ create unique index uq_dataset_version_dataset_id_blob_id on dataset_version (da
     where state in ('draft', 'registered', 'deprecated');
 
 create function not_recalled_rows() returns trigger language plpgsql as $$
--- Recalled rows do not return under a new number of their data set.
+-- Recalled bytes cannot be registered again in their data set.
 begin
     perform from dataset_version where dataset_id = new.dataset_id and blob_id = new.blob_id
         order by id for share;

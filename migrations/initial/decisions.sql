@@ -84,8 +84,8 @@ create unique index uq_review_live on review (version_id, environment) where sta
     'approved');
 
 create function quorum_guard() returns trigger language plpgsql as $$
--- An approval has the votes its policy asks for, a gate that passed, and no more days than the
--- policy allows.
+-- An approval needs the votes that its policy asks for and a gate that passed, and lasts no longer
+-- than the policy allows.
 declare rules jsonb; quorum jsonb; wanted int; people int; teams int;
 begin
     select p.rules into rules from policy_version p where p.id = new.policy_version_id;
@@ -107,14 +107,14 @@ begin
     end if;
     if (select state from version where id = new.version_id for share)
         in ('draft', 'recalled', 'deleted') then
-        raise exception 'the version of review % does not stand any more', new.number
+        raise exception 'the version of review % can no longer be approved', new.number
             using errcode = 'CS010';
     end if;
     return new;
 end $$;
 
 create function review_guard() returns trigger language plpgsql as $$
--- A review opens under the policy in force, on a version that stands.
+-- A review opens under the policy in force, on a registered or deprecated version.
 declare state text;
 begin
     if new.policy_version_id is distinct from (
@@ -139,7 +139,7 @@ create trigger guarded before insert or update of state on review for each row
     when (new.state = 'approved') execute function quorum_guard();
 create trigger kept before delete on review for each row execute function never_deleted();
 create trigger opened before insert on review for each row execute function review_guard();
--- What ended stays as it ended, but an approval may still expire or be voided.
+-- A closed review does not change, but an approval may still expire or be voided.
 create trigger settled before update on review for each row when (old.state <> 'open')
     execute function only_these_change('state');
 create trigger stepped before insert or update of state on review for each row
@@ -171,8 +171,8 @@ create table vote (
 );
 
 create function vote_guard() returns trigger language plpgsql as $$
--- A vote is a person's, independent of the version, in a role the policy names, signed with that
--- person's own key, over exactly this review.
+-- A vote is cast by a person who had no part in the version, in a role that the policy names. It is
+-- signed with that person's own key, and its decision is about exactly this review.
 declare judged review; policy policy_version; signer signing_key;
 begin
     select * into judged from review where id = new.review_id for share;
@@ -192,7 +192,7 @@ begin
                    where e.child_id = judged.version_id and e.relation = 'tuned_on'
                        and d.created_by = new.account_id)
     then
-        raise exception 'whoever made, submitted or fed a version may not vote on it'
+        raise exception 'those who made, submitted or brought data for a version may not vote on it'
             using errcode = 'CS006';
     end if;
     select * into policy from policy_version where id = judged.policy_version_id;
@@ -219,7 +219,7 @@ begin
             'account', 'team',
                       'verdict', 'reason_commitment')
     ) then
-        raise exception 'the decision signed is not about this review' using errcode = 'CS006';
+        raise exception 'the signed decision is not about this review' using errcode = 'CS006';
     end if;
     return new;
 end $$;

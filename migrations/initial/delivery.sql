@@ -1,7 +1,7 @@
 -- Channels, rollouts, routes and recalls.
 
--- A trusted extension: the database's owner may install it. The exclusion constraint of
--- route_generation compares uuids with it.
+-- The exclusion constraint of route_generation needs it to compare uuids. The extension is trusted,
+-- so the database's owner may install it.
 create extension btree_gist;
 
 create table channel (
@@ -59,8 +59,8 @@ create unique index uq_rollout_active on rollout (channel_id) where state in ('p
     'shadowing', 'canary', 'paused', 'inconclusive', 'promoting');
 
 create function must_be_servable(wanted uuid, where_to channel) returns void language plpgsql as $$
--- May a route of this environment newly name this version? Rows are locked first and tested after:
--- counting unlocked rows would let a route name a version whose recall is not committed yet.
+-- Raise unless a route of this channel may newly name this version. Rows are locked before they are
+-- tested: otherwise a route could name a version whose recall is not committed yet.
 declare found version; kind text; approval review;
 begin
     select * into found from version where id = wanted for share;
@@ -78,26 +78,26 @@ begin
         return;
     end if;
     if found.line_id <> where_to.line_id then
-        raise exception 'version % is not of the adapter this channel serves', wanted
+        raise exception 'version % does not belong to the line that this channel serves', wanted
             using errcode = 'CS004';
     end if;
     if kind = 'adapter' and found.base_root is distinct from (
         select v.base_root from version v where v.id = where_to.base_version_id
     ) then
-        raise exception 'version % stands on another base than this channel', wanted
+        raise exception 'version % has another base than this channel', wanted
             using errcode = 'CS004';
     end if;
     select * into approval from review
     where version_id = wanted and environment = where_to.environment
         and state = 'approved' for share;
     if approval.id is null or approval.expires_at <= clock_timestamp() then
-        raise exception 'version % holds no approval in force for %', wanted, where_to.environment
+        raise exception 'version % has no approval in force for %', wanted, where_to.environment
             using errcode = 'CS004';
     end if;
 end $$;
 
 create function rollout_guard() returns trigger language plpgsql as $$
--- A rollout starts from a review of the same version and environment, on a version that may serve.
+-- A rollout needs a review of the same version and environment, and a version that may serve.
 declare place channel; judged review;
 begin
     select * into place from channel where id = new.channel_id;
@@ -164,7 +164,7 @@ create unique index uq_route_generation_open on route_generation (channel_id) wh
     null;
 
 create function range_is_followed() returns trigger language plpgsql as $$
--- At COMMIT: a closed range is followed by the next, so that as-of queries meet no hole.
+-- At COMMIT: another range follows a closed one, so that as-of queries find no gap.
 begin
     if not exists (
         select 1 from route_generation
@@ -177,7 +177,7 @@ begin
 end $$;
 
 create function route_guard() returns trigger language plpgsql as $$
--- Generations follow each other without a gap, and name only what may serve.
+-- Generations follow each other without a gap, and name only versions that may serve.
 declare place channel; before route_generation;
 begin
     select * into place from channel where id = new.channel_id for update;
@@ -194,7 +194,7 @@ begin
             using errcode = 'CS005';
     end if;
     if new.stable_version_id is not null then
-        -- What stands already may go on standing when its approval runs out; only a recall ends it.
+        -- A version that serves already may go on when its approval runs out, until a recall.
         if new.stable_version_id is distinct from before.stable_version_id then
             perform must_be_servable(new.stable_version_id, place);
         elsif (select state from version where id = new.stable_version_id for share) in ('recalled',
@@ -218,7 +218,7 @@ create trigger frozen before update on route_generation for each row
 create trigger guarded before insert on route_generation for each row
     execute function route_guard();
 create trigger kept before delete on route_generation for each row execute function never_deleted();
--- No range is opened again.
+-- A closed range is not opened again.
 create trigger settled before update on route_generation for each row
     when (old.valid_to is not null) execute function only_these_change();
 grant select on route_generation to countersign_reader;

@@ -1,4 +1,4 @@
--- Deprecations: a version or data set version that nothing new should start on.
+-- Deprecations: versions and data set versions that should not be newly used.
 
 create table deprecation (
     id uuid not null,
@@ -10,7 +10,7 @@ create table deprecation (
 );
 
 create function may_be_deprecated() returns trigger language plpgsql as $$
--- Only a registered version is deprecated. The row is locked first and tested after.
+-- Only a registered version can be deprecated. Its row is locked before it is tested.
 declare stands text;
 begin
     select state into stands from version where id = new.id for update;
@@ -18,14 +18,14 @@ begin
         select state into stands from dataset_version where id = new.id for update;
     end if;
     if stands is distinct from 'registered' then
-        raise exception '% cannot be deprecated as it is %', new.id, coalesce(stands, 'no version')
-            using errcode = 'CS002';
+        raise exception '% cannot be deprecated because it is %', new.id,
+            coalesce(stands, 'no version') using errcode = 'CS002';
     end if;
     return new;
 end $$;
 
 create function deprecation_is_complete() returns trigger language plpgsql as $$
--- At COMMIT, whatever has a deprecation is deprecated, or was recalled or deleted since.
+-- At COMMIT: a version that has a deprecation is deprecated, recalled or deleted.
 begin
     if exists (select from version where id = new.id and state = 'registered'
                union all
@@ -49,10 +49,10 @@ grant select on deprecation to countersign_reader;
 grant select, insert on deprecation to countersign_app;
 
 create function deprecated_with_reason() returns trigger language plpgsql as $$
--- A deprecated version has a deprecation, which holds the reason.
+-- A deprecated version has a deprecation, which contains the reason.
 begin
     if not exists (select from deprecation where id = new.id) then
-        raise exception '% has no deprecation, which holds the reason', new.id
+        raise exception '% has no deprecation, which contains the reason', new.id
             using errcode = 'CS002';
     end if;
     return new;
@@ -64,8 +64,8 @@ create trigger deprecated before insert or update of state on dataset_version fo
     when (new.state = 'deprecated') execute function deprecated_with_reason();
 
 create function starts_what_is_current() returns trigger language plpgsql as $$
--- No rollout of a deprecated version starts. Locked FOR SHARE, so that no deprecation commits
--- between this test and the commit.
+-- No rollout of a deprecated version starts. The row is locked FOR SHARE, so that no deprecation
+-- commits between this test and the commit.
 begin
     if (select state from version where id = new.version_id for share) = 'deprecated' then
         raise exception 'version % is deprecated: no new rollout of it may start', new.version_id
@@ -78,15 +78,15 @@ create trigger current before insert on rollout for each row
     execute function starts_what_is_current();
 
 create function candidate_is_current() returns trigger language plpgsql as $$
--- A route takes no deprecated version as its candidate; a candidate deprecated since may stay.
+-- A deprecated version cannot become a candidate; a candidate that was deprecated since may stay.
 begin
     if (select state from version where id = new.candidate_version_id for share) = 'deprecated'
         and new.candidate_version_id is distinct from (
             select candidate_version_id from route_generation
             where channel_id = new.channel_id and generation = new.generation - 1
         ) then
-        raise exception 'version % is deprecated: it becomes no candidate', new.candidate_version_id
-            using errcode = 'CS004';
+        raise exception 'version % is deprecated: it cannot become a candidate',
+            new.candidate_version_id using errcode = 'CS004';
     end if;
     return new;
 end $$;

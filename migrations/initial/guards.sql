@@ -1,13 +1,18 @@
--- Functions that triggers of several nouns call, and the steps that states may take.
+-- Functions that triggers of several tables call, and the transitions of states.
 --
 -- The names of triggers mean the same everywhere:
---   audited   no change without an event    frozen    only these columns ever change
---   kept      never deleted                 settled   what came to rest stays as it is
---   stepped   only listed steps             guarded   the noun's own rule
---   present   bytes are here                own_bytes bytes may be named by who acts
---   fits      within the quota              searchable  search rows follow
+--   audited     no change without an event
+--   fits        within the team's quota
+--   frozen      only the named columns may change
+--   guarded     the table's own rule
+--   kept        rows are never deleted
+--   own_bytes   the actor may name these bytes
+--   present     the bytes are here
+--   searchable  the search rows follow
+--   settled     a finished row does not change
+--   stepped     only listed transitions of the state
 
--- The steps each state may take. Terminal states have none, so nothing is resurrected.
+-- The allowed transitions of each state. Terminal states have none, so they are final.
 create table transition (
     table_name text not null,
     old_state text not null,
@@ -60,7 +65,7 @@ insert into transition values
         ('version', 'registered', 'deprecated'), ('version', 'registered', 'recalled');
 
 create function deleted_by_tombstone() returns trigger language plpgsql as $$
--- Only a tombstone makes a version deleted.
+-- A deleted version has a tombstone.
 begin
     if not exists (select from tombstone where id = new.id) then
         raise exception '% has no tombstone', new.id using errcode = 'CS002';
@@ -69,8 +74,8 @@ begin
 end $$;
 
 create function holds_on(which uuid) returns setof integer language sql stable as $$
-    -- The numbers of the holds over a thing: its own, its line's, and those over whatever derives
-    -- from it.
+    -- The numbers of the holds over a version: its own, those of its line, and those over anything
+    -- that derives from it.
     with recursive below(id) as (
         select which
         union
@@ -88,7 +93,7 @@ create function holds_on(which uuid) returns setof integer language sql stable a
 $$;
 
 create function legal_transition() returns trigger language plpgsql as $$
--- A state takes only the steps that the table transition lists.
+-- A state changes only as the table transition lists.
 declare was text := case when tg_op = 'INSERT' then '' else old.state end;
 begin
     if was is distinct from new.state and not exists (
@@ -103,8 +108,8 @@ end $$;
 
 create function teams_naming(which text, but uuid) returns table(team text) language sql stable as
 $$
-    -- The teams whose rows name these bytes, except one thing's own rows. A new foreign key to blob
-    -- must be added here.
+    -- The teams whose rows name these bytes, without the rows of one node. A new foreign key to
+    -- blob must be added here.
     select l.team from version_file f join version v on v.id = f.version_id
         join line l on l.id = v.line_id
     where f.blob_id = which and f.version_id <> but
@@ -119,8 +124,9 @@ $$
 $$;
 
 create function names_own_blob() returns trigger language plpgsql as $$
--- At COMMIT, when the event says who acts: a digest alone gives no access to another team's bytes.
--- The registry itself, whose events have no actor, moves nothing from team to team.
+-- A digest alone gives no access to another team's bytes. The check runs at COMMIT, when the event
+-- tells the actor. Events of the registry itself have no actor, and are not checked: the registry
+-- moves nothing between teams.
 declare
     wanted text := to_jsonb(new) ->> tg_argv[0];
     its_own uuid := (to_jsonb(new) ->> case tg_table_name
@@ -139,14 +145,14 @@ begin
         select from teams_naming(wanted, its_own) t join role_grant g on g.account_id = acting
         and (g.team is null or g.team = t.team or g.role in ('admin', 'reviewer', 'auditor'))
     ) then
-        raise exception 'the bytes sha256:% are not here for who names them', wanted
+        raise exception 'the bytes sha256:% are not here, or this account may not name them', wanted
             using errcode = 'CS025';
     end if;
     return null;
 end $$;
 
 create function names_present_blob() returns trigger language plpgsql as $$
--- A row names only bytes that are here. FOR SHARE keeps them from collection until the commit.
+-- A row names only bytes that are here. FOR SHARE prevents their collection until the commit.
 declare wanted text := to_jsonb(new) ->> tg_argv[0];
 begin
     perform from blob where id = wanted for share;
@@ -157,14 +163,14 @@ begin
 end $$;
 
 create function never_deleted() returns trigger language plpgsql as $$
--- Governed rows are evidence.
+-- Governed rows are evidence, so they are never deleted.
 begin
     raise exception 'rows of % are never deleted', tg_table_name using errcode = 'CS003';
 end $$;
 
 create function on_what_stands() returns trigger language plpgsql as $$
--- Work is requested only on what is not deleted. The rows are locked FOR SHARE so that no deletion
--- comes before the commit. The arguments name the columns.
+-- Work can only be requested on versions that are not deleted. Their rows are locked FOR SHARE, so
+-- that no deletion comes before the commit. The arguments name the columns.
 declare gone uuid; wanted uuid[];
 begin
     select array_agg((to_jsonb(new) ->> c)::uuid) into wanted from unnest(tg_argv) c;
@@ -178,7 +184,7 @@ begin
 end $$;
 
 create function one_keeper() returns void language sql as $$
-    -- Deletions and new holds run one at a time: each sees all that those before it did.
+    -- Deletions and new holds run one at a time, so that each sees those before it.
     select pg_advisory_xact_lock(hashtextextended('keeping', 7))
 $$;
 
@@ -194,8 +200,8 @@ begin
 end $$;
 
 create function recall_is_complete() returns trigger language plpgsql as $$
--- At COMMIT: nothing that was recalled, nor anything derived from it, still stands, is approved,
--- serves or is being rolled out.
+-- At COMMIT: nothing that was recalled, nor anything derived from it, is still registered,
+-- approved, serving or being rolled out.
 declare standing uuid;
 begin
     with recursive fallen(id) as (
@@ -212,15 +218,14 @@ begin
         or exists (select 1 from review r where r.version_id = f.id and r.state = 'approved')
     limit 1;
     if standing is not null then
-        raise exception '% was recalled, but % still stands', new.id, standing
+        raise exception '% was recalled, but % is still in use', new.id, standing
             using errcode = 'CS004';
     end if;
     return null;
 end $$;
 
 create function require_event() returns trigger language plpgsql as $$
--- At COMMIT: a governed row may have changed only beside an event of this very transaction that
--- names it.
+-- At COMMIT: every changed row of a governed table is named by an event of the same transaction.
 declare touched text := coalesce(to_jsonb(new), to_jsonb(old)) ->> 'id';
 begin
     if not exists (
@@ -235,7 +240,7 @@ end $$;
 
 create function search_measure(which uuid) returns void language sql
     security definer set search_path = public, pg_temp as $$
-    -- Keep, for each metric, the value of the version's newest finished eval run.
+    -- Store, for each metric, the value of the version's newest succeeded eval run.
     insert into version_metric (version_id, name, value)
     select distinct on (m.name) r.subject_id, m.name, m.value
     from eval_run r join eval_metric m on m.eval_run_id = r.id
@@ -245,9 +250,9 @@ $$;
 
 create function search_refresh(which uuid) returns void language sql
     security definer set search_path = public, pg_temp as $$
-    -- Make the search row of one version anew from the governed rows: it is derived, so it can
-    -- always be rebuilt. An era that this transaction does not see yet is inserted without waiting
-    -- for others: a duplicate does no harm, a deadlock would.
+    -- Rebuild the search row of one version from the governed rows. An era that this transaction
+    -- does not see yet is inserted without waiting for others: a duplicate does no harm, but a
+    -- deadlock would.
     insert into version_search
         (id, created_at, team, line, number, seq, deleted, words, facets, terms)
     select id, created_at, team, line, number, seq, deleted, words, facets, terms
@@ -263,7 +268,7 @@ $$;
 
 create function search_follow() returns trigger language plpgsql
     security definer set search_path = public, pg_temp as $$
--- Keep the search rows current. The argument names the column with the version's id.
+-- Update the search rows. The argument names the column with the version's id.
 begin
     if tg_table_name = 'eval_metric' then
         perform search_measure((select subject_id from eval_run where id = new.eval_run_id));
@@ -277,8 +282,8 @@ end $$;
 
 create function team_usage(its_team text)
     returns table(bytes bigint, versions bigint) language sql stable as $$
-    -- What a team uses: unique bytes, and versions without a tombstone, data sets and drafts
-    -- included.
+    -- What a team uses: unique bytes, and versions without a tombstone, including data set versions
+    -- and drafts.
     with own as (
         select v.id from version v join line l on l.id = v.line_id where l.team = its_team
         and not exists (select from tombstone t where t.id = v.id)
@@ -293,8 +298,8 @@ create function team_usage(its_team text)
 $$;
 
 create function within_quota() returns trigger language plpgsql as $$
--- At COMMIT, under a lock of the team's own: what was added fits the quota in force. A team without
--- a quota does not pay for the sum.
+-- At COMMIT, under the team's lock: what was added fits into the quota in force. For a team without
+-- a quota nothing is summed.
 declare its_team text; allowed quota; used record;
 begin
     if tg_table_name = 'dataset_version' then

@@ -1,6 +1,6 @@
 -- The audit log, its outbox, and personal text.
 
--- The default of txid names the writing transaction itself.
+-- The default of txid is the transaction that writes the event.
 create table event (
     id uuid not null,
     place bigint generated always as identity not null,
@@ -21,7 +21,7 @@ create index ix_event_action on event (action, place);
 create index ix_event_subject on event (subject, place);
 
 create function append_only() returns trigger language plpgsql as $$
--- The log is only added to.
+-- Entries are only added to the log.
 begin
     raise exception 'the log is append-only: % of % refused', lower(tg_op), tg_table_name
         using errcode = 'CS008';
@@ -29,8 +29,8 @@ end $$;
 
 create function queue_event() returns trigger language plpgsql
     security definer set search_path = public, pg_temp as $$
--- Every event waits for its number from the moment it exists. This runs as its owner: the app may
--- not write to the queue.
+-- Put every new event into the outbox, where it waits for its number. The function runs as its
+-- owner, because the app may not write to the outbox.
 begin
     insert into event_pending (place, event_id) values (new.place, new.id);
     return null;
@@ -39,14 +39,14 @@ end $$;
 create trigger append_only before delete or update or truncate on event for each statement
     execute function append_only();
 create trigger queued after insert on event for each row execute function queue_event();
--- Not txid: PostgreSQL says which transaction wrote an event.
+-- The app may not write txid: PostgreSQL sets the transaction that wrote an event.
 grant select on event to countersign_reader, countersign_sequencer;
 grant select, insert (id, at, actor_id, action, subject, team, outcome, entry) on event to
     countersign_app;
 grant usage on sequence event_place_seq to countersign_app;
 
--- The rows an event names. The key over both columns ties them to an event of the same transaction,
--- not to one of the past.
+-- The rows that an event names. The foreign key over both columns ties them to an event of the same
+-- transaction, not to an earlier one.
 create table event_row (
     txid xid8 default pg_current_xact_id() not null,
     table_name text not null,
@@ -62,7 +62,7 @@ create trigger append_only before delete or update or truncate on event_row for 
 grant select on event_row to countersign_reader;
 grant select, insert (table_name, row_key, event_id) on event_row to countersign_app;
 
--- Events that wait for their place in the log; a trigger fills it.
+-- The outbox: events that wait for their number in the log.
 create table event_pending (
     place bigint not null,
     event_id uuid not null,
@@ -70,7 +70,7 @@ create table event_pending (
     constraint fk_event_pending_event_id foreign key (event_id) references event(id)
 );
 
--- Not to the app: a trigger fills it. FOR UPDATE SKIP LOCKED needs the UPDATE right too.
+-- The app may not write it: a trigger does. FOR UPDATE SKIP LOCKED needs the UPDATE right too.
 grant select on event_pending to countersign_app, countersign_reader;
 grant select, update, delete on event_pending to countersign_sequencer;
 
@@ -90,7 +90,7 @@ create trigger append_only before delete or update or truncate on leaf for each 
 grant select on leaf to countersign_app, countersign_reader;
 grant select, insert on leaf to countersign_sequencer;
 
--- The tree's root at a size, and the signed note on it.
+-- The root of the log's tree at a size, and the signed note on it.
 create table tree_head (
     size bigint not null,
     root text not null,
@@ -108,7 +108,7 @@ create trigger noted_once before update on tree_head for each row when (old.note
 grant select on tree_head to countersign_app, countersign_reader;
 grant select, insert, update (note) on tree_head to countersign_sequencer;
 
--- Personal text by its commitment; governed rows and events hold the commitment only.
+-- Personal text by its commitment; governed rows and events contain only the commitment.
 create table personal (
     commitment text not null,
     kind text not null,
@@ -119,5 +119,5 @@ create table personal (
 );
 create unique index uq_personal_account_name on personal (value) where kind = 'account';
 
--- Erasure deletes personal text; nothing ever changes it.
+-- Erasure deletes personal text; nothing changes it.
 grant select, insert, delete on personal to countersign_app;

@@ -1,4 +1,4 @@
--- Accounts, what they may do, and how they prove who they are.
+-- Accounts, their roles, and how they prove who they are.
 
 -- People and services. Their names are personal text.
 create table account (
@@ -67,12 +67,12 @@ create constraint trigger audited after insert or delete or update on token
 create trigger frozen before update on token for each row
     execute function only_these_change('revoked_at');
 create trigger kept before delete on token for each row execute function never_deleted();
--- What ended stays as it ended: no token is un-revoked.
+-- A revoked token does not change, so it cannot be made valid again.
 create trigger settled before update on token for each row when (old.revoked_at is not null)
     execute function only_these_change();
 grant select, insert, update on token to countersign_app;
 
--- When a token was last used; kept apart so that no request changes a governed row.
+-- When a token was last used. It is a table of its own so that no request changes a governed row.
 create table token_use (
     token_id text not null,
     used_at timestamptz not null,

@@ -1,4 +1,4 @@
--- Serving profiles: what a version may be served as, fixed from the moment it is defined.
+-- Serving profiles: what a version may be served as. A profile never changes.
 
 create table serving_profile (
     id uuid not null,
@@ -29,8 +29,8 @@ create index ix_serving_profile_base_version_id on serving_profile (base_version
 create index ix_serving_profile_system_prompt_id on serving_profile (system_prompt_id);
 
 create function profile_of_registered_only() returns trigger language plpgsql as $$
--- A profile serves a registered version on its own base or on a verified quantisation of it. Rows
--- are locked FOR SHARE so that no recall comes between this check and the commit.
+-- A profile serves a registered version on its own base or on a verified quantisation of that base.
+-- Rows are locked FOR SHARE, so that no recall comes between this check and the commit.
 declare stands text; own_base uuid; base_stands text;
 begin
     select state, base_version_id into stands, own_base from version
@@ -44,7 +44,7 @@ begin
         select 1 from lineage_edge where child_id = new.base_version_id and parent_id = own_base
         and relation = 'quantised_from' and grade = 'verified'
     ) then
-        raise exception 'a serving profile stands on the version''s own base or a verified '
+        raise exception 'a serving profile needs the version''s own base or a verified '
             'quantisation of it' using errcode = 'CS004';
     end if;
     if new.base_version_id is not null then

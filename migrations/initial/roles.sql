@@ -1,7 +1,7 @@
--- The groups that logins are members of, and the schema they may use. What a group may do with a
--- table stands beside the table.
+-- The roles that logins are members of, and the schema that they may use. The rights on a table are
+-- granted in the file of the table.
 
--- Roles belong to the whole cluster: another database of ours may have made them already.
+-- Roles belong to the whole cluster, so another database of ours may have created them already.
 do $$
 declare
     owner text := current_setting('role');
@@ -18,14 +18,14 @@ begin
             exception when duplicate_object or unique_violation then null;
             end;
             begin
-                -- Since PostgreSQL 16 the maker of a role may administer it but not yet act as it.
+                -- Since PostgreSQL 16, who creates a role may administer it, but not act as it.
                 execute format('grant %I to %I', wanted, current_user);
             exception when insufficient_privilege then
-                -- A superuser may have granted it already; to act as it is all that is needed.
+                -- A superuser may have granted the role already. It is enough to be able to use it.
                 perform set_config('role', wanted, true), set_config('role', owner, true);
             end;
         exception when insufficient_privilege then
-            raise exception 'the database role % is missing and % may not make it',
+            raise exception 'the database role % is missing and % may not create it',
                 wanted, current_user using hint = format(
                 'As a superuser: create role %s nologin; grant %s to the owner.', wanted, wanted);
         end;

@@ -1,6 +1,6 @@
--- Derived rows that search reads; they can always be rebuilt.
+-- The derived rows that search reads; they can always be rebuilt.
 
--- A copy of search_row, one row a version.
+-- A copy of search_row, one row for each version.
 create table version_search (
     id uuid not null,
     created_at timestamptz not null,
@@ -22,7 +22,7 @@ create index ix_version_search_terms on version_search using gin (terms) with (f
 
 grant select on version_search to countersign_app, countersign_reader;
 
--- By metric, the newest value of a version.
+-- The newest value of each metric of a version.
 create table version_metric (
     version_id uuid not null,
     name text not null,
@@ -35,7 +35,7 @@ create index ix_version_metric_name on version_metric (name, value, version_id);
 
 grant select on version_metric to countersign_app, countersign_reader;
 
--- In which eras (4,096 consecutive nodes) a term occurs.
+-- The eras (4,096 consecutive nodes) in which a term occurs.
 create table search_era (
     id bigint generated always as identity not null,
     term text collate "C" not null,
@@ -47,16 +47,16 @@ create index ix_search_era_term on search_era (term, era);
 grant select on search_era to countersign_app, countersign_reader;
 
 create function search_grams(words text) returns text[] language sql immutable as $$
-    -- A word as overlapping groups of three, its beginning marked by blanks: what contains 'laim'
-    -- has 'g:lai' and 'g:aim', what begins with 'cl' has 'g: cl'. pg_trgm cuts the same groups, but
-    -- may be absent.
+    -- Each word as overlapping groups of three characters, with blanks before its start: a word
+    -- that contains 'laim' has 'g:lai' and 'g:aim', and one that starts with 'cl' has 'g: cl'.
+    -- pg_trgm makes the same groups, but may not be installed.
     select coalesce(array_agg(distinct 'g:' || substr('  ' || word, at, 3)), '{}')
     from regexp_split_to_table(words, ' ') word, generate_series(1, least(length(word), 64)) at
 $$;
 
--- What version_search is a copy of. Every list has one order, whatever the plan, so that a row
--- equals its copy or does not. The era is a term, so that the index itself can look at one stretch
--- of nodes at a time.
+-- The source of version_search. Every list has a fixed order, whatever the query plan, so that a
+-- row can be compared with its copy. The era is a term, so that the index can search one range of
+-- nodes at a time.
 create view search_row as
 select v.id, v.created_at, l.team, l.team || '/' || l.name as line, coalesce(v.number, 0) as number,
     n.seq, exists (select from tombstone t where t.id = v.id) as deleted, w.words, f.facets,
@@ -97,8 +97,8 @@ lateral (select array['kind:' || l.kind, 'state:' || v.state, 'team:' || l.team]
 
 create function search_rebuild() returns void language sql
     security definer set search_path = public, pg_temp as $$
-    -- Make all search rows anew, some thirty times faster than one after the other; in the order of
-    -- creation, so that the rows of an era lie side by side.
+    -- Rebuild all search rows, about thirty times faster than one after the other. They are written
+    -- in the order of creation, so that the rows of an era are next to each other.
     insert into version_search
         (id, created_at, team, line, number, seq, deleted, words, facets, terms)
     select id, created_at, team, line, number, seq, deleted, words, facets, terms

@@ -51,7 +51,7 @@ create trigger stepped before insert or update of state on training_run for each
 grant select on training_run to countersign_reader;
 grant select, insert, update on training_run to countersign_app;
 
--- Which trainer works on which run, and until when.
+-- The worker of each run, and the end of its lease.
 create table lease (
     id uuid not null,
     worker text not null,

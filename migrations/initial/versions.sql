@@ -1,6 +1,6 @@
 -- Versions, their files and their tags.
 
--- Bytes may be registered again after a deletion, numbers never.
+-- After a deletion the same bytes may be registered again, but no number is used twice.
 create table version (
     id uuid not null,
     line_id uuid not null,
@@ -40,9 +40,9 @@ create unique index uq_version_line_id_manifest_digest on version (line_id, mani
     state in ('draft', 'registered', 'deprecated');
 
 create function not_recalled_bytes() returns trigger language plpgsql as $$
--- Recalled bytes do not return under a new number of their line, nor bound to another base: then
--- only the configuration differs, which the registry writes, and `unbound_manifest` says what it
--- would be without any base.
+-- Recalled bytes cannot be registered again in their line, not even bound to another base. In that
+-- case only the configuration differs, which the registry writes; `unbound_manifest` is the digest
+-- of the manifest without any base.
 declare unbound text := new.facts ->> 'unbound_manifest';
 begin
     perform from version where line_id = new.line_id and id <> new.id
@@ -58,9 +58,9 @@ begin
 end $$;
 
 create function registration_guard() returns trigger language plpgsql as $$
--- A version gets its number only while its parents stand. They are locked first and tested after: a
--- recall in progress either sees this version among the descendants or has already recalled the
--- parent tested here.
+-- A version gets its number only while its parents are usable. They are locked before they are
+-- tested: a recall in progress either sees this version among the descendants, or has already
+-- recalled the parent that is tested here.
 declare its_line public.line; base version; unfit text;
 begin
     select * into its_line from line where id = new.line_id;
@@ -83,13 +83,13 @@ begin
             select 1 from lineage_edge where child_id = new.id and parent_id = base.id
                 and relation = 'adapts'
         ) then
-            raise exception 'the adapter is bound to no base by its base root'
+            raise exception 'the adapter is not bound to a base by its base root'
                 using errcode = 'CS010';
         end if;
     end if;
     if (select ref from node where id = new.id)
         is distinct from its_line.team || '/' || its_line.name || '@v' || new.number then
-        raise exception 'version % does not bear the name of its number', new.id
+        raise exception 'the node of version % does not have the name of its number', new.id
             using errcode = 'CS003';
     end if;
     return new;
@@ -132,10 +132,10 @@ create index ix_version_file_blob on version_file (blob_id text_pattern_ops);
 create index ix_version_file_blob_id on version_file (blob_id);
 
 create function files_of_drafts_only() returns trigger language plpgsql as $$
--- A version's files are fixed once it has a number.
+-- The files of a numbered version do not change.
 declare frozen uuid;
 begin
-    -- Both ends of a move: a file may neither leave a numbered version nor come into one.
+    -- Both versions of a move: a file may neither leave a numbered version nor be added to one.
     perform 1 from version where id in (old.version_id, new.version_id) order by id for share;
     select id into frozen from version where id in (old.version_id, new.version_id)
         and state <> 'draft' limit 1;

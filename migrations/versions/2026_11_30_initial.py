@@ -1,6 +1,6 @@
-"""The schema at its start: the SQL of migrations/initial, noun by noun.
+"""The initial schema: the SQL of migrations/initial, noun by noun.
 
-These files are history like any other migration; migrations/schema.sql shows what is in force.
+These files are history, like any other migration. migrations/schema.sql shows the current schema.
 """
 
 from pathlib import Path
@@ -36,10 +36,10 @@ NOUNS = (
 
 
 def upgrade() -> None:
-    # Give up quickly rather than queue every writer behind a waiting lock.
+    # Give up quickly: while the migration waits for a lock, every writer waits behind it.
     op.execute("SET LOCAL lock_timeout = '4s'")
     op.execute("SET LOCAL statement_timeout = '60s'")
-    # Shared functions come first and read tables that follow.
+    # Shared functions come first, and read tables that are created later.
     op.execute("SET LOCAL check_function_bodies = off")
     for noun in NOUNS:
         run(noun)
@@ -55,7 +55,7 @@ def run(noun: str) -> None:
 
 
 def execute(statements: str) -> None:
-    """Run many statements at once, without parameters: their percent signs and colons are SQL."""
+    """Run many statements at once. Without parameters, percent signs and colons are plain SQL."""
     if context.is_offline_mode():
         op.execute(statements)
     else:
@@ -63,7 +63,7 @@ def execute(statements: str) -> None:
 
 
 def downgrade() -> None:
-    # Without the tables and their guards nothing would prove what was decided.
+    # Without the tables and their guards, nothing would prove what was decided.
     raise RuntimeError(
         "The initial migration cannot be undone: it would destroy the evidence. "
         "Restore a backup instead."

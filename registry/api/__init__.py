@@ -1,1 +1,1 @@
-"""Machines' doors, one dialect a folder."""
+"""The interfaces for programs: one folder for each dialect."""

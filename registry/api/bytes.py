@@ -1,9 +1,8 @@
-"""Bytes through a door, in pieces: taken from a slow sender, given to a slow reader, never held
-whole.
+"""Request and response bodies in pieces, so that no large body is ever in memory whole.
 
-Event loop and disk work at the same time: while a thread hashes and writes one batch the next is
-received, and while one piece is sent the next is read. No thread waits for the network, so slow
-ones hold nothing but their connection.
+The event loop and the disk work at the same time: while a thread hashes and writes one batch, the
+next is received; while one piece is sent, the next is read. No thread waits for the network, so a
+slow client occupies only its connection.
 """
 
 from __future__ import annotations
@@ -25,71 +24,75 @@ from registry.errors import Unavailable
 
 T = TypeVar("T")
 RANGE = re.compile(r"(?i:bytes)=(?:([0-9]{1,40})-([0-9]{0,40})|-([0-9]{1,40}))")
-BATCH = 1 << 20
-"""Bytes handed to the disk at once; a sender has at most two batches in memory."""
-SENDERS = 8
-"""So many senders get whole batches; of twice as many each gets half a one, and so on, so that a
-crowd fits in memory.
+BATCH_BYTES = 1 << 20
+"""Bytes written to the disk at once. A sender has at most two batches in memory."""
+FULL_BATCH_SENDERS = 8
+"""Senders that get whole batches. With twice as many, each gets half a batch, and so on, so that
+the batches of many senders fit in memory.
 """
-PIECE = 256 << 10
-"""Bytes read at once for a reader, who has at most two pieces in memory."""
-FEW, SMALLER = 32, 64 << 10
-"""So many readers get whole pieces; those that come to them get smaller ones, so that a crowd fits
-in memory too.
+PIECE_BYTES = 256 << 10
+"""Bytes read at once for a reader. A reader has at most two pieces in memory."""
+FULL_PIECE_READERS = 32
+"""Readers that get whole pieces. Readers that come after them get small ones, so that the pieces
+of many readers fit in memory.
 """
-AT_ONCE = 64
-"""Bodies taken at the same time; more senders wait for their turn."""
-WAIT = 30.0
-LEAST = 64 << 10
-"""A sender of fewer than LEAST bytes in WAIT seconds makes room for others."""
+SMALL_PIECE_BYTES = 64 << 10
+"""Bytes read at once for a reader when FULL_PIECE_READERS are being served already."""
+MAX_BODIES = 64
+"""Bodies received at the same time. Further senders wait for their turn."""
+WAIT_SECONDS = 30.0
+"""Seconds in which a sender must send MIN_BYTES."""
+MIN_BYTES = 64 << 10
+"""Bytes that a sender must send in WAIT_SECONDS. A slower one makes room for others."""
 
 
 class Tally:
-    """Bytes in memory now, and the most there were at once: what the bounds above are about.
+    """Bytes in memory now, and their peak: the quantities that the bounds above limit.
 
     Only the event loop counts, so no lock is needed.
     """
 
     def __init__(self) -> None:
-        self.now = self.most = 0
+        self.now = self.peak = 0
 
     def add(self, size: int) -> None:
         self.now += size
-        self.most = max(self.most, self.now)
+        self.peak = max(self.peak, self.now)
 
 
 RECEIVED = Tally()
-"""Bytes of all senders that came and are not written yet."""
+"""Bytes received from all senders and not yet written."""
 GIVEN = Tally()
-"""Bytes that were read for all readers and are not sent yet."""
+"""Bytes read for all readers and not yet sent."""
 
 _limit: RunVar[CapacityLimiter] = RunVar("bodies")
 _threads: RunVar[CapacityLimiter] = RunVar("disk threads")
 
 
-def _of_this_loop(kept: RunVar[CapacityLimiter], most: int) -> CapacityLimiter:
-    """A limiter belongs to the event loop it was made in."""
+def _of_this_loop(variable: RunVar[CapacityLimiter]) -> CapacityLimiter:
+    """The limiter of the running event loop; a limiter works only in the loop it was made in."""
     try:
-        return kept.get()
+        return variable.get()
     except LookupError:
-        kept.set(CapacityLimiter(most))
-        return kept.get()
+        variable.set(CapacityLimiter(MAX_BODIES))
+        return variable.get()
 
 
 def turn() -> CapacityLimiter:
-    """A context in which a body may be taken; what waits for it has not been read at all."""
-    return _of_this_loop(_limit, AT_ONCE)
+    """A context in which a body may be received. A body that waits for it has not been read."""
+    return _of_this_loop(_limit)
 
 
-async def in_thread(work: Callable[..., T], *given: Any) -> T:
-    """Blocking work, in threads that answer nothing else: senders never wait for those who ask, nor
-    the reverse.
+async def in_thread(work: Callable[..., T], *args: Any) -> T:
+    """Run blocking work in threads that do nothing else.
+
+    Uploads and the other requests use separate threads, so neither waits for the other.
     """
-    return await anyio.to_thread.run_sync(work, *given, limiter=_of_this_loop(_threads, AT_ONCE))
+    return await anyio.to_thread.run_sync(work, *args, limiter=_of_this_loop(_threads))
 
 
 class Body:
-    """A request's body, taken once."""
+    """A request's body, received once."""
 
     senders = 0
 
@@ -112,14 +115,14 @@ class Body:
         piece: bytes = message.get("body", b"")
         return piece
 
-    def _left(self) -> bool:
+    def _incomplete(self) -> bool:
         return self._more
 
     async def take(self, write: Callable[[bytes], None]) -> None:
-        """Hand it on to `write`, in order and in batches, in a thread.
+        """Pass the body to `write`, in order and in batches, in a thread.
 
-        Whatever came is handed on, also before Unavailable (`upload-broken`, `body-too-slow`) says
-        the rest did not.
+        Whatever arrived is written, even when the rest did not arrive and Unavailable
+        (`upload-broken`, `body-too-slow`) is raised.
         """
         writing: asyncio.Task[None] | None = None
         why: Unavailable | None = None
@@ -127,19 +130,18 @@ class Body:
         try:
             while self._more and why is None:
                 pieces: list[bytes] = []
-                size, batch = 0, BATCH // max(1, Body.senders // SENDERS)
+                size, batch = 0, BATCH_BYTES // max(1, Body.senders // FULL_BATCH_SENDERS)
                 try:
-                    async with asyncio.timeout(WAIT):
-                        while self._left() and size < batch:
+                    async with asyncio.timeout(WAIT_SECONDS):
+                        while self._incomplete() and size < batch:
                             pieces.append(await self._piece())
                             size += len(pieces[-1])
                             self._hold(len(pieces[-1]))
                 except TimeoutError:
-                    if size < LEAST:
+                    if size < MIN_BYTES:
                         why = Unavailable(
                             "body-too-slow",
-                            f"Fewer than {LEAST} bytes came in {WAIT:.0f} seconds.",
-                            "Send it again, over a better line.",
+                            f"Fewer than {MIN_BYTES} bytes arrived in {WAIT_SECONDS:.0f} seconds.",
                         )
                 except Unavailable as error:
                     why = error
@@ -157,7 +159,7 @@ class Body:
             Body.senders -= 1
             self._hold(-self._held)
         if why is not None:
-            self._more = False  # nothing to wait for any longer
+            self._more = False  # drain() must not wait for more of it
             raise why
 
     async def _write(self, write: Callable[[bytes], None], pieces: list[bytes], size: int) -> None:
@@ -165,30 +167,29 @@ class Body:
         self._hold(-size)
 
     async def whole(self) -> bytes:
-        """All of it at once, for a body whose length is known to be modest; Unavailable as in
-        `take`.
+        """The whole body at once, for a body that is known to be small.
+
+        Raises Unavailable as `take` does.
         """
         pieces: list[bytes] = []
         try:
-            async with asyncio.timeout(WAIT):
-                while self._left():
+            async with asyncio.timeout(WAIT_SECONDS):
+                while self._incomplete():
                     pieces.append(await self._piece())
         except TimeoutError:
             raise Unavailable(
-                "body-too-slow",
-                f"The body did not come in {WAIT:.0f} seconds.",
-                "Send it again, over a better line.",
+                "body-too-slow", f"The body did not arrive in {WAIT_SECONDS:.0f} seconds."
             ) from None
         return b"".join(pieces)
 
-    async def drain(self, most: int = 16 << 20, seconds: float = 5.0) -> None:
-        """Let a refused sender finish a body that is nearly through, so that he hears the
-        answer.
+    async def drain(self, max_bytes: int = 16 << 20, seconds: float = 5.0) -> None:
+        """Read the rest of a refused body if it is short: many clients read no answer before they
+        have sent everything.
         """
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(seconds):
-                while self._more and most > 0:
-                    most -= len(await self._piece())
+                while self._more and max_bytes > 0:
+                    max_bytes -= len(await self._piece())
 
 
 def _joined(write: Callable[[bytes], None], pieces: list[bytes]) -> None:
@@ -196,8 +197,9 @@ def _joined(write: Callable[[bytes], None], pieces: list[bytes]) -> None:
 
 
 class Pieces(Response):
-    """Bytes from a blocking source, the next piece read while this one is sent; ends early when
-    nobody listens.
+    """A response from a blocking source: the next piece is read while this one is sent.
+
+    It ends early when the client disconnects.
     """
 
     readers = 0
@@ -223,16 +225,16 @@ class Pieces(Response):
         await send(
             {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         )
-        gone = asyncio.create_task(_until_gone(receive))
+        disconnected = asyncio.create_task(_until_disconnect(receive))
         ahead = self._next()
         try:
-            while (piece := await ahead) is not None and not gone.done():
+            while (piece := await ahead) is not None and not disconnected.done():
                 ahead = self._next()
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 self._hold(-len(piece))
             await send({"type": "http.response.body", "body": b""})
         finally:
-            gone.cancel()
+            disconnected.cancel()
             await asyncio.wait([ahead])
             if close := getattr(self._pieces, "close", None):
                 await anyio.to_thread.run_sync(close)
@@ -246,22 +248,21 @@ class Pieces(Response):
         return piece
 
 
-async def _until_gone(receive: Receive) -> None:
+async def _until_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 def span(request: Request, size: int) -> tuple[int, int] | None:
-    """First byte and the one after the last of the range a GET asks for; None unless it asks for
-    one alone.
+    """The byte range that a GET asks for, as (first, last + 1); None unless it asks for one range.
 
-    Several ranges at once are not understood, and what is not understood gets the whole (RFC 9110,
-    14.2).
+    Several ranges in one request are not supported, and such a request gets the whole body, as
+    RFC 9110, 14.2 allows.
     """
-    asked = RANGE.fullmatch(request.headers.get("range", "")) if request.method == "GET" else None
-    if asked is None:
+    match = RANGE.fullmatch(request.headers.get("range", "")) if request.method == "GET" else None
+    if match is None:
         return None
-    start, last, tail = asked.groups()
+    start, last, tail = match.groups()
     begin = int(start) if start else max(0, size - int(tail))
     return begin, min(int(last) + 1, size) if last else size
 
@@ -269,15 +270,14 @@ def span(request: Request, size: int) -> tuple[int, int] | None:
 def answer(
     request: Request, blobs: Blobs, digest: str, size: int, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Give out published bytes as RFC 9110 asks: one range, If-Range, If-None-Match, HEAD; NotFound
-    (`blob-unknown`).
+    """Answer with published bytes as RFC 9110 asks: one range, If-Range, If-None-Match, HEAD.
 
-    A HEAD always gets all its headers, never a 304: what stands beside the bytes (the commit a
-    channel names) may have changed though they have not, and Rust's hf-hub keeps to the old commit
-    on a 304.
+    A HEAD always gets all its headers, never a 304: the headers beside the bytes (the commit that
+    a channel names) may have changed although the bytes have not, and Rust's hf-hub keeps the old
+    commit on a 304. Raises NotFound (`blob-unknown`).
     """
     etag = f'"{digest}"'
-    said = {
+    common = {
         "ETag": etag,
         "Accept-Ranges": "bytes",
         "X-Content-Type-Options": "nosniff",
@@ -286,21 +286,22 @@ def answer(
         **(headers or {}),
     }
     if request.method == "HEAD":
-        return Response(None, 200, said | {"Content-Length": str(size)}, "application/octet-stream")
+        return Response(
+            None, 200, common | {"Content-Length": str(size)}, "application/octet-stream"
+        )
     known = [
-        one.strip().removeprefix("W/")
-        for one in request.headers.get("if-none-match", "").split(",")
+        value.strip().removeprefix("W/")
+        for value in request.headers.get("if-none-match", "").split(",")
     ]
     if etag in known or known == ["*"]:
-        return Response(None, 304, said)
+        return Response(None, 304, common)
     start, end, status = 0, size, 200
-    asked = span(request, size)
-    if asked and request.headers.get("if-range", etag) == etag:
-        (start, end), status = asked, 206
+    requested = span(request, size)
+    if requested and request.headers.get("if-range", etag) == etag:
+        (start, end), status = requested, 206
         if start >= end:
-            return Response(None, 416, said | {"Content-Range": f"bytes */{size}"})
-        said["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    said["Content-Length"] = str(end - start)
-    return Pieces(
-        blobs.stream(digest, start, end, PIECE if Pieces.readers < FEW else SMALLER), status, said
-    )
+            return Response(None, 416, common | {"Content-Range": f"bytes */{size}"})
+        common["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    common["Content-Length"] = str(end - start)
+    piece = PIECE_BYTES if Pieces.readers < FULL_PIECE_READERS else SMALL_PIECE_BYTES
+    return Pieces(blobs.stream(digest, start, end, piece), status, common)

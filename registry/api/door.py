@@ -1,4 +1,4 @@
-"""What every route starts with: who is calling, and the parts it may use."""
+"""The dependencies of every route: the caller, the store and the blobs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from registry.errors import Unauthenticated
 from registry.rules.actors import Actor
 
 BEARER = HTTPBearer(auto_error=False, description="A token made by countersign token create.")
-"""For the OpenAPI document: the token itself is read by `bearer`, which says what is wrong."""
+"""Only for the OpenAPI document; `bearer` reads the token, so that a refusal explains itself."""
 
 
 class RefConvertor(StringConvertor):
-    """A reference in a path, `team/name@v3` or `sha256:...`, and not what comes after it."""
+    """A reference in a path, `team/name@v3` or `sha256:...`, without the segments after it."""
 
     regex = "[^/]+(?:/[^/]+)?"
 
@@ -41,10 +41,7 @@ def bearer(request: Request) -> str:
     """The token of `Authorization: Bearer`, or Unauthenticated (`token-missing`)."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise Unauthenticated(
-            "token-missing",
-            "This needs a token.",
-        )
+        raise Unauthenticated("token-missing", "The request carries no bearer token.")
     return token.strip()
 
 

@@ -1,4 +1,4 @@
-"""For operators and their programs: is the process up, is it ready, and its metrics."""
+"""Liveness, readiness and metrics, for operators and their programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from registry.queries import metrics
 
 
 def router(measured: Sequence[MetricWrapperBase]) -> APIRouter:
-    """The routes; `measured` are the metrics that this process counts itself."""
+    """The routes for operators; `measured` are the metrics that this process counts itself."""
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/healthz")
@@ -24,13 +24,13 @@ def router(measured: Sequence[MetricWrapperBase]) -> APIRouter:
 
     @routes.get("/readyz")
     def readyz(request: Request) -> dict[str, str]:
-        """The database answers too; 503 with Retry-After when it does not."""
+        """The process and its database answer; 503 with Retry-After when the database does not."""
         request.app.state.store.ping()
         return {"status": "ready"}
 
     @routes.get("/metrics")
     def numbers(request: Request) -> Response:
-        """Prometheus text: what the registry holds and how it answers."""
+        """What the registry holds and how fast it answers, in Prometheus' text format."""
         collected = CollectorRegistry()
         for name, value in asdict(metrics.numbers(request.app.state.store)).items():
             text = f"{name.replace('_', ' ').capitalize()} now."

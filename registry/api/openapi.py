@@ -1,7 +1,7 @@
 """The OpenAPI document: what each route declares, and the problems it can answer with.
 
-The problems follow from the operation itself: who must be known, whether it names a thing, changes
-one or takes a body. A route adds what does not follow by `responses={404: {}}`.
+The problems follow from the operation itself: whether it needs a caller, names a thing, changes
+one or takes a body. A route declares any other problem with `responses={404: {}}`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Operation = dict[str, Any]
 READING = ("get", "head")
 MODELS = "#/components/schemas/"
 NO_PROBLEM = {416}
-"""Statuses that say everything by themselves and in their headers."""
-OUTSIDE = ("HTTPValidationError", "ValidationError")
-"""Schemas of FastAPI's own refusals, which problems take the place of."""
+"""Statuses that are answered without a problem document: the headers say everything."""
+REPLACED = ("HTTPValidationError", "ValidationError")
+"""Schemas of FastAPI's own refusals, which problem documents replace."""
 
 PROBLEM = {
     "type": "object",
@@ -46,12 +46,12 @@ PROBLEM = {
         "fix": {"type": "string", "description": "What to do about it."},
         "family": {"type": "string", "enum": list(STATUSES)},
         "kind": {"type": "string", "pattern": "^[a-z0-9-]+$"},
-        "instance": {"type": "string", "description": "The path that was asked for."},
+        "instance": {"type": "string", "description": "The path of the request."},
         "request_id": {"type": "string"},
-        "facts": {"type": "object", "description": "What programs may want to know."},
+        "facts": {"type": "object", "description": "Details for programs."},
         "defects": {
             "type": "array",
-            "description": "Every fault of a refused bundle.",
+            "description": "Every defect of a refused bundle.",
             "items": {
                 "type": "object",
                 "required": ["file", "where", "rule", "detail", "fix"],
@@ -84,7 +84,7 @@ JSON = {
 
 
 def install(app: FastAPI) -> None:
-    """Serve the whole document at the app's `openapi_url`."""
+    """Serve the document at the app's `openapi_url`."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -100,7 +100,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
     models = document["components"]["schemas"]
-    for name in OUTSIDE:
+    for name in REPLACED:
         models.pop(name, None)
     models |= {"Problem": PROBLEM, "Json": JSON}
     for path, item in document["paths"].items():
@@ -151,22 +151,22 @@ def _meaning(status: int) -> str:
 
 
 def _not_null(parameter: dict[str, Any]) -> None:
-    """What is optional in a path or a query is left out: there is no way to write null there."""
+    """Remove null from an optional parameter: a path or a query cannot say null."""
     schema = parameter["schema"]
-    kept = [each for each in schema.get("anyOf", []) if each.get("type") != "null"]
-    if len(kept) == 1:
+    types = [each for each in schema.get("anyOf", []) if each.get("type") != "null"]
+    if len(types) == 1:
         del schema["anyOf"]
-        parameter["schema"] = {**schema, **kept[0]}
+        parameter["schema"] = {**schema, **types[0]}
 
 
 def _inputs(operation: Operation, models: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The models of a request's body, those inside them included."""
-    found: set[str] = set()
+    """The models of a request's body, with the models nested in them."""
+    seen: set[str] = set()
     waiting = list(_references(operation.get("requestBody", {})))
     while waiting:
         name = waiting.pop()
-        if name not in found and name != "Json":
-            found.add(name)
+        if name not in seen and name != "Json":
+            seen.add(name)
             yield models[name]
             waiting += _references(models[name])
 
@@ -183,7 +183,7 @@ def _references(schema: Any) -> Iterator[str]:
 
 
 def _storable(schema: Any) -> None:
-    """Say of every free-form object what may be in it."""
+    """Describe what every free-form object may contain."""
     if isinstance(schema, dict):
         if schema.get("additionalProperties") is True:
             schema["additionalProperties"] = {"$ref": f"{MODELS}Json"}

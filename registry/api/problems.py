@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem+json: one table from families to statuses, for every route alike."""
+"""Errors as RFC 9457 problem+json, with one table of families and statuses for every route."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ STATUSES = {
     "unavailable": 503,
     "fault": 500,
 }
-"""Family -> HTTP status, for REST and the console; the Hub's protocol differs in one."""
+"""Family -> HTTP status, for REST and the console. The Hub's protocol differs in one."""
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 MEDIA_TYPE = "application/problem+json"
 
 
 def answer(request: Request, error: RegistryError, status: int | None = None) -> JSONResponse:
-    """The HTTP answer of an error, with its family's status unless HTTP itself has a closer one."""
+    """The HTTP answer of an error, with its family's status unless HTTP has a more exact one."""
     status = status or STATUSES[error.family]
     headers = {}
     if error.family == "unavailable" or "retry_after" in error.facts:
@@ -49,17 +49,17 @@ def answer(request: Request, error: RegistryError, status: int | None = None) ->
 
 
 def unexpected(request: Request, error: Exception) -> JSONResponse:
-    """The answer to what nobody foresaw: the log tells all of it, the caller nothing but its
-    request id.
+    """The answer to an unforeseen exception.
+
+    The log gets the traceback. The caller gets only the request id, since the text of an exception
+    may belong to somebody else.
     """
     log.LOGGER.error("unexpected error", exc_info=error)
     return answer(request, Fault("fault"))
 
 
 def _allowed(request: Request) -> list[str]:
-    """Every method that some route takes at this path: the first one that matches knows only its
-    own.
-    """
+    """Every method that a route takes at this path; Starlette's own answer lists those of one."""
     return [
         method
         for method in METHODS
@@ -71,7 +71,7 @@ def _allowed(request: Request) -> list[str]:
 
 
 def install(app: FastAPI) -> None:
-    """Translate every error once; nothing raw leaves."""
+    """Translate every error in one place, so that no unprepared text leaves."""
 
     @app.exception_handler(RegistryError)
     async def known(request: Request, error: RegistryError) -> JSONResponse:

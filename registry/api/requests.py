@@ -1,7 +1,7 @@
-"""What every request gets: an id, a place in the metrics, and a limit on its body.
+"""Middleware for every request: an id, a metric, and a limit on its body.
 
-Plain ASGI: the framework's own kind of middleware hands every piece of every body through two more
-tasks.
+It is plain ASGI, because the framework's own kind of middleware passes every piece of every body
+through two more tasks.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from registry.api.bytes import Body
 from registry.errors import RegistryError, TooLarge, Unavailable
 
 SMALL_BODY = 64 << 10
-"""Bytes of a body that counts as small."""
+"""Largest body that counts as small, in bytes."""
 MEMORY = {"small": 8 << 20, "large": 16 << 20}
-"""Bytes that all small and all large bodies may take at once. Two pools, so that a few large ones
-cannot keep the many small ones out.
+"""Bytes that all small and all large bodies may take at once. There are two pools so that a few
+large bodies cannot keep the many small ones out.
 """
 STREAMED = {"PUT": "/api/v1/blobs/", "PATCH": "/api/v1/uploads/"}
-"""Method -> path prefix of the bodies that are never held whole."""
+"""Method -> path prefix of the bodies that are streamed."""
 
 
 class Requests:
     """ASGI middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, max_body: int, seconds: Histogram) -> None:
-        """`max_body` is the largest body that is held whole, in bytes."""
+        """`max_body` is the largest body that is read into memory, in bytes."""
         self._app, self._max_body, self._seconds = app, max_body, seconds
         self._free = dict(MEMORY)
 
@@ -41,8 +41,8 @@ class Requests:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
-        given = request.headers.get("x-request-id", "")
-        request.state.request_id = given if given.isalnum() and len(given) <= 64 else uuid4().hex
+        sent = request.headers.get("x-request-id", "")
+        request.state.request_id = sent if sent.isalnum() and len(sent) <= 64 else uuid4().hex
         started, status = time.perf_counter(), 0
 
         async def send_with_id(message: Message) -> None:
@@ -60,14 +60,14 @@ class Requests:
                 await self._app(scope, receive, send_with_id)
         except Exception as error:
             if status:
-                raise  # half an answer is out: all that is left is to cut the line
+                raise  # part of an answer is sent already: only the connection can be closed
             answer = problems.answer if isinstance(error, RegistryError) else problems.unexpected
             await answer(request, error)(scope, receive, send_with_id)  # type: ignore[arg-type]  # each takes its kind of error
         finally:
             self._seconds.labels(request.method, str(status)).observe(time.perf_counter() - started)
 
     def _length(self, request: Request) -> int:
-        """The length of a body that is held whole, in bytes; 0 for none, and for a streamed one.
+        """The length of a body to read into memory, in bytes; 0 for no body and a streamed one.
 
         Raises TooLarge for a body that is larger than allowed or does not state its length.
         """
@@ -79,17 +79,17 @@ class Requests:
             raise TooLarge(
                 "body-too-large",
                 f"A body may have at most {self._max_body} bytes.",
-                "Upload files as blobs; send less here.",
+                "Send less, or upload files as blobs (PUT /api/v1/blobs/<sha256>).",
             )
         if "chunked" in request.headers.get("transfer-encoding", "").lower():
-            raise TooLarge("length-missing", "A body here must say its length.")
+            raise TooLarge("length-missing", "A body at this address must state its length.")
         return int(length) if length.isdecimal() else 0
 
     async def _with_whole_body(self, request: Request, length: int, send: Send) -> None:
         """Read the body before anything else is done for the request.
 
-        The bodies of all requests together are so bounded, and a slow sender holds nothing but its
-        own bytes: no thread, no database connection.
+        This bounds the bodies of all requests together, and a slow sender occupies only its own
+        bytes: no thread, no database connection.
         """
         pool = "small" if length <= SMALL_BODY else "large"
         if self._free[pool] < length:

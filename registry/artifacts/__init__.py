@@ -1,3 +1,4 @@
-"""What a thing is, read from its bytes: bundles, weights, methods, tokenizers, data sets. Decides
-nothing.
+"""What a thing is, read from its bytes: bundles, weights, methods, tokenizers, data sets.
+
+This package decides nothing.
 """

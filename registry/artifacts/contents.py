@@ -1,9 +1,7 @@
-"""What bytes are, whatever they are called: things never accepted by their signatures, and texts by
-what they say.
+"""Checks the texts of a bundle by their content, whatever their names are.
 
-A signature names what was found; it is not what keeps the rest out. What is no safetensors file
-must be a text of its own kind: JSON of the form its readers expect, a token table, or prose in
-which nothing is hidden and nothing is active.
+A file that is not safetensors must be a text of its own kind: JSON in the form that its readers
+expect, a token table, or prose in which nothing is hidden and nothing is active.
 """
 
 from __future__ import annotations
@@ -13,104 +11,29 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 Wrong = Callable[[str, str, str, str], None]
-"""`wrong(where, rule, detail, fix)`."""
+"""Records a defect: `wrong(where, rule, detail, fix)`."""
 
-HEAD = 512
-"""Bytes from the start that tell what a file is: a tar archive says so at byte 257."""
-TAIL = 22 + 0xFFFF
-"""Bytes at the end in which a ZIP archive keeps its list: 22 and a comment (APPNOTE.TXT,
-4.3.16).
-"""
-ARCHIVE_END = b"PK\x05\x06"
-MAX_ENDS = 64
-"""Weights hold none; whoever writes it there again and again wants each of them looked at."""
-POINTER = "a pointer of Git LFS, which stands in place of the file"
-PICKLE = "a Python pickle, which runs code when it is loaded"
-SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
-    (
-        0,
-        b"PK\x03\x04",
-        "a ZIP archive, the form of PyTorch's .bin and .pt and NumPy's .npz files, which hold "
-        "pickles",
-    ),
-    (0, ARCHIVE_END, "a ZIP archive"),
-    (0, b"PK\x07\x08", "a ZIP archive"),
-    *((0, bytes((0x80, protocol)), PICKLE) for protocol in (2, 3, 4, 5)),
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-    (0, b"\x93NUMPY", "a NumPy file, which may hold pickles"),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
-    (0, b"\x1f\x8b", "a gzip archive"),
-    (0, b"\xfd7zXZ\x00", "an xz archive"),
-    (0, b"\x28\xb5\x2f\xfd", "a zstandard archive"),
-    (0, b"\x04\x22\x4d\x18", "an LZ4 archive"),
-    (0, b"Rar!\x1a\x07", "a RAR archive"),
-    (0, b"!<arch>\n", "an ar archive"),
-    (257, b"ustar", "a tar archive, the form of PyTorch's first .pt files, which hold pickles"),
-    (0, b"\x7fELF", "a program (ELF)"),
-    *(
-        (0, magic, "a program (Mach-O)")
-        for magic in (
-            b"\xfe\xed\xfa\xce",
-            b"\xfe\xed\xfa\xcf",
-            b"\xce\xfa\xed\xfe",
-            b"\xcf\xfa\xed\xfe",
-        )
-    ),
-    (0, b"\xca\xfe\xba\xbe", "a program (Java class or universal Mach-O)"),
-    (0, b"\0asm", "a program (WebAssembly)"),
-    (2, b"\r\r\n", "compiled Python"),
-    (2, b"\r\n\0\0\0\0", "compiled Python"),
-    (0, b"#!", "a script"),
-    (0, b"version https://git-lfs.github.com/spec/", POINTER),
-    (0, b"%PDF-", "a PDF document, which may hold scripts"),
-    (0, b"SQLite format 3\0", "an SQLite database"),
-    (0, b"\x89PNG\r\n", "an image"),
-    (0, b"\xff\xd8\xff", "an image"),
-    (0, b"GIF87a", "an image"),
-    (0, b"GIF89a", "an image"),
-    (0, b"\xff\xfe", "a text in UTF-16 or UTF-32"),
-    (0, b"\xfe\xff", "a text in UTF-16"),
-)
-WORDS: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"GGUF", "a GGUF file"),
-    *((0, magic, "a GGML file") for magic in (b"lmgg", b"fmgg", b"tjgg", b"algg")),
-    (0, b"MZ", "a program (Windows)"),
-    (0, b"BZh", "a bzip2 archive"),
-    (4, b"TFL3", "a TensorFlow Lite model"),
-)
-"""Signatures that a text may begin with as well: they count where the text is none."""
-BINARY = re.compile(rb"[\0-\x08\x0e-\x1f]")
-ONNX = re.compile(rb"\x08[\x01-\x1f](?:\x12|\x1a|\x22|\x2a|\x3a)")
-"""ModelProto: ir_version, then a text, a model version or the graph (onnx.proto3)."""
-PROTOBUF = "a protocol buffer, such as a SentencePiece model"
-SENTENCEPIECE = re.compile(rb"\x0a[\x05-\x40]\x0a[\x01-\x40].{1,64}\x15", re.DOTALL)
-ACTS = frozenset(
-    {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX"}
-)
-ARGUMENTS = frozenset({"TUPLE", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"})
-CALLS = frozenset({"REDUCE", "NEWOBJ", "NEWOBJ_EX"})
-MAKES = frozenset({"OBJ"})
-"""Opcodes that call what was named before: with arguments, or with what stands above a mark."""
-MAX_OPCODES = 10_000
-"""No prose reads as so many; a pickle may have a million."""
-NAMED = re.compile(r"[\w.]+ [\w.]+")
-
-# White space and form feeds (the GPL has some) are text; other controls, changes of the direction
-# of writing, and the invisible letters in which a reader is told other things than he sees, are
-# not. A flag may be written with the latter.
 HIDDEN = re.compile(
     "[\0-\x08\x0b\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]"
     "|(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0000-\U000e007f]"
 )
-WITHIN = (
+"""Characters that a reader cannot see.
+
+White space and form feeds (the GPL has some) are text. Other control characters, changes of the
+direction of writing, and the invisible tag characters, which can carry a text for machines, are
+not; only the emoji of a flag may contain tag characters.
+"""
+HIDDEN_RANGES = (
     range(0xA0),
     range(0x202A, 0x206A),
     (0xFEFF,),
     range(0xFFF9, 0xFFFC),
     range(0xE0000, 0xE0080),
 )
-HIDES = frozenset(letter for part in WITHIN for letter in map(chr, part) if HIDDEN.search(letter))
-"""Each of those, for a text is sooner searched for its letters than for a pattern."""
+HIDDEN_CHARACTERS = frozenset(
+    letter for codes in HIDDEN_RANGES for letter in map(chr, codes) if HIDDEN.search(letter)
+)
+"""The characters of HIDDEN: testing a text for a set is faster than searching a pattern."""
 CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f]")
 MARKUP = re.compile(r"\s*(?:<!doctype|<html|<svg|<\?xml|<\?php|<script|<%|\{\\rtf)", re.IGNORECASE)
 CODE = re.compile(
@@ -138,7 +61,10 @@ YAML_ACT = re.compile(
     r"(?=[\s,\]}]|\Z)|<<[ \t]*:|%TAG[ \t])",
     re.MULTILINE,
 )
-"""Where a value or a key begins, in a block or within brackets; an entity of HTML is no anchor."""
+"""A tag, an anchor, an alias or a merge key where a value or a key of YAML begins.
+
+An entity of HTML is not an anchor.
+"""
 
 REMOTE = frozenset(
     {
@@ -151,8 +77,9 @@ REMOTE = frozenset(
         "use_pretrained_backbone",
     }
 )
-"""Keys by which transformers 5 fetches or imports code or other weights (dynamic_module_utils,
-hub_kernels, backbones).
+"""Keys by which transformers 5 fetches or imports code or other weights.
+
+See dynamic_module_utils, hub_kernels and backbones.
 """
 IMPLEMENTATIONS = frozenset(
     f"{lead}{part}_implementation{tail}"
@@ -160,8 +87,9 @@ IMPLEMENTATIONS = frozenset(
     for part in ("attn", "experts")
     for tail in ("", "_internal")
 )
-"""Their values are names of built-in code, or of a repository from which a kernel is fetched
-(hub_kernels.is_kernel).
+"""Keys that name built-in code, or a repository from which a kernel is fetched.
+
+See hub_kernels.is_kernel.
 """
 TEKKEN = frozenset(
     {
@@ -197,70 +125,8 @@ CLASSES = frozenset(
 CLASS = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
-def foreign(head: bytes) -> str | None:
-    """What a file is by its first HEAD bytes, when that is something never accepted; None when
-    nothing says so.
-    """
-    # A safetensors header of 640 bytes starts like a pickle, and one of 35,615 like gzip: look at
-    # its brace first.
-    if head[8:9] == b"{" and not any(head[4:8]):
-        return None
-    for at, magic, what in (*SIGNATURES, *WORDS) if BINARY.search(head) else SIGNATURES:
-        if head.startswith(magic, at):
-            return what
-    if ONNX.match(head):
-        return "a protocol buffer, such as an ONNX model"
-    return PROTOBUF if SENTENCEPIECE.match(head) else None
-
-
-def ends_as_archive(tail: bytes) -> bool:
-    """Do a file's last TAIL bytes close a ZIP archive? Then whoever reads from the end sees other
-    contents.
-    """
-    if tail.count(ARCHIVE_END) > MAX_ENDS:
-        return True
-    at = len(tail)
-    while (at := tail.rfind(ARCHIVE_END, 0, at)) >= 0:
-        if len(tail) >= at + 22 and at + 22 + int.from_bytes(
-            tail[at + 20 : at + 22], "little"
-        ) == len(tail):
-            return True
-    return False
-
-
-def is_old_pickle(data: bytes) -> bool:
-    """A pickle of protocol 0 or 1, which has no signature: its opcodes are read to their end, and
-    nothing is done.
-
-    Prose stops being one after a word or so.
-    """
-    import pickletools  # costs 10 ms, and only texts are asked
-
-    acts = marked = given = False
-    try:
-        for count, (opcode, argument, at) in enumerate(pickletools.genops(data)):
-            if count > MAX_OPCODES:
-                return True
-            # What is called before the opcodes end in nonsense is called all the same.
-            if acts and ((opcode.name in MAKES and marked) or (opcode.name in CALLS and given)):
-                return True
-            named = argument is not None and NAMED.fullmatch(str(argument)) is not None
-            if opcode.name == "INST" and marked and named:
-                return True
-            acts = acts or (opcode.name in ACTS and (argument is None or named))
-            marked = marked or opcode.name == "MARK"
-            given = given or opcode.name in ARGUMENTS
-            if opcode.name == "STOP":
-                return acts or (at is not None and at > 1 and not data[at + 1 :].strip())
-    except Exception:  # whatever the reader of opcodes says to what is no pickle
-        return False
-    return False
-
-
 def check_prose(text: str, wrong: Wrong) -> None:
-    """README, licence and notice: readable as they are, with nothing hidden and nothing that a
-    viewer would run.
-    """
+    """Check a README, licence or notice: readable, nothing hidden, nothing that would run."""
     check_plain(text, wrong)
     if MARKUP.match(text):
         wrong(
@@ -271,12 +137,12 @@ def check_prose(text: str, wrong: Wrong) -> None:
         )
         return
     front = FRONT.match(text)
-    if front and (found := YAML_ACT.search(front[1])):
+    if front and (match := YAML_ACT.search(front[1])):
         wrong(
             "front matter",
             "active-content",
-            f"{found[1][:60]!r} is a tag, an anchor or an alias of YAML",
-            "Write plain values: a reader would build objects, or one text a million times.",
+            f"{match[1][:60]!r} is a tag, an anchor or an alias of YAML",
+            "Write plain values: a reader would build objects, or repeat a text a million times.",
         )
     if front:
         _check_keys(front[1], wrong)
@@ -289,51 +155,52 @@ def check_prose(text: str, wrong: Wrong) -> None:
         wrong(
             "",
             "code-as-text",
-            f"it begins as a program does: {first[:60]!r}",
-            "Write what it is for first, and code between ``` lines.",
+            f"it begins like a program: {first[:60]!r}",
+            "Begin with what it is for, and put code between ``` lines.",
         )
     if body.count("<") > MAX_TAGS:
         wrong("", "active-content", f"it has more than {MAX_TAGS} tags", "Write it as Markdown.")
-    elif found := ACTIVE.search(FENCED.sub(" ", body)):
+    elif match := ACTIVE.search(FENCED.sub(" ", body)):
         wrong(
             "",
             "active-content",
-            f"{found[0][:60]!r} would act where the text is shown as a page",
-            "Take it out, or put an example between ``` lines.",
+            f"{match[0][:60]!r} would be active where the text is shown as a page",
+            "Remove it, or put an example between ``` lines.",
         )
 
 
 def _check_keys(front: str, wrong: Wrong) -> None:
-    """Of two keys of one name some readers take the first and others the last: whose licence is it
-    then?
+    """Check that no key of the front matter is repeated.
+
+    Some readers use the first of two equal keys and others the last, for instance of two licences.
     """
-    seen: dict[str, int] = {}
+    lines: dict[str, int] = {}
     for number, line in enumerate(front.split("\n"), 2):
         key, colon, value = line.rstrip("\r").partition(":")
         if not colon or key[:1] in ("", " ", "\t", "#", "-") or value[:1] not in ("", " ", "\t"):
             continue
         name = key.strip().strip("\"'")
-        if name in seen:
+        if name in lines:
             wrong(
                 f"line {number}",
                 "duplicate-key",
-                f"the key {name[:60]!r} stands on line {seen[name]} already",
+                f"the key {name[:60]!r} is on line {lines[name]} already",
                 "Keep one of them.",
             )
             return
-        seen[name] = number
+        lines[name] = number
 
 
 def check_plain(text: str, wrong: Wrong) -> None:
-    """No character that a reader cannot see but a machine obeys."""
-    if HIDES.isdisjoint(text):
+    """Check that a text has no character that a reader cannot see but a machine obeys."""
+    if HIDDEN_CHARACTERS.isdisjoint(text):
         return
-    if found := HIDDEN.search(text):
+    if match := HIDDEN.search(text):
         wrong(
-            f"character {found.start()}",
+            f"character {match.start()}",
             "hidden-character",
-            f"it holds U+{ord(found[0]):04X}, which is not seen",
-            "Take it out: a reader must see what is there.",
+            f"it contains U+{ord(match[0]):04X}, which is invisible",
+            "Remove it: readers must see everything.",
         )
 
 
@@ -344,11 +211,11 @@ MAX_LINE = 1024
 
 
 def check_tokens(path: str, texts: Iterator[str], wrong: Wrong) -> None:
-    """merges.txt: two pieces and a blank a line; vocab.txt: one piece a line, of at most 1,024
-    characters.
+    """Check merges.txt or vocab.txt.
 
-    `texts` are whole lines, many at a time: looked at together, and one by one only where something
-    is wrong.
+    A line of merges.txt has two pieces with a blank between them, a line of vocab.txt one piece of
+    at most 1,024 characters. `texts` are blocks of whole lines. Each is checked as a whole, and
+    line by line only where something is wrong.
     """
     merges, before = path == "merges.txt", 0
     for text in texts:
@@ -363,10 +230,10 @@ def check_tokens(path: str, texts: Iterator[str], wrong: Wrong) -> None:
             )
         ):
             number = next(
-                (n for n, line in enumerate(text.split("\n"), 1) if not _tokens(line, merges)),
+                (n for n, line in enumerate(text.split("\n"), 1) if not _is_entry(line, merges)),
                 MAX_LINES - before + 1,
             )
-            wanted = (
+            expected = (
                 "two pieces with one blank between them"
                 if merges
                 else f"one piece of at most {MAX_LINE} characters"
@@ -374,25 +241,27 @@ def check_tokens(path: str, texts: Iterator[str], wrong: Wrong) -> None:
             wrong(
                 f"line {before + number}",
                 "token-table",
-                f"each of at most {MAX_LINES} lines holds {wanted}",
+                f"each of at most {MAX_LINES} lines has {expected}",
                 "Save the tokenizer again with transformers.",
             )
             return
         before += lines
 
 
-def _tokens(line: str, merges: bool) -> bool:
+def _is_entry(line: str, merges: bool) -> bool:
     if CONTROLS.search(line):
         return False
     return MERGE.fullmatch(line + "\n") is not None if merges else len(line) <= MAX_LINE
 
 
 def check_document(path: str, document: Any, wrong: Wrong, *, deep: bool = True) -> None:
-    """A JSON file of at most a few megabytes: an object, without a key by which a loader fetches or
-    imports code.
+    """Check a JSON file of at most a few megabytes.
+
+    It must be an object without keys by which a loader fetches or imports code. Unless `deep`, only
+    its outermost keys are checked.
     """
     if not isinstance(document, dict):
-        wrong("", "json-object", "it is no JSON object", "Save the model again.")
+        wrong("", "json-object", "it is not a JSON object", "Save the model again.")
         return
     for where, key, value in (
         _members(document) if deep else ((key, key, value) for key, value in document.items())
@@ -405,7 +274,7 @@ def check_document(path: str, document: Any, wrong: Wrong, *, deep: bool = True)
                 f"Remove {key} (import --without-code does); only architectures built into "
                 "transformers are accepted.",
             )
-        elif key in IMPLEMENTATIONS and _slashed(value):
+        elif key in IMPLEMENTATIONS and _names_repository(value):
             wrong(
                 where,
                 "remote-code",
@@ -420,7 +289,7 @@ def check_document(path: str, document: Any, wrong: Wrong, *, deep: bool = True)
             wrong(
                 where,
                 "config-value",
-                f"{key} is {str(value)[:60]!r}, which names no class of transformers",
+                f"{key} is {str(value)[:60]!r}, which is not the name of a class of transformers",
                 "Save the model again with transformers.",
             )
     if path == "added_tokens.json" and not all(type(number) is int for number in document.values()):
@@ -432,12 +301,9 @@ def check_document(path: str, document: Any, wrong: Wrong, *, deep: bool = True)
         )
 
 
-def _slashed(value: Any) -> bool:
-    return any(
-        "/" in one
-        for one in (value.values() if isinstance(value, dict) else [value])
-        if isinstance(one, str)
-    )
+def _names_repository(value: Any) -> bool:
+    names = value.values() if isinstance(value, dict) else [value]
+    return any("/" in name for name in names if isinstance(name, str))
 
 
 def _members(document: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
@@ -451,11 +317,11 @@ def _members(document: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
                 if type(value) in (dict, list):
                     waiting.append((f"{lead}{key[:60]}."[-300:], value))
         else:
-            waiting.extend((lead, one) for one in node if type(one) in (dict, list))
+            waiting.extend((lead, item) for item in node if type(item) in (dict, list))
 
 
 def check_outline(path: str, kinds: dict[str, str], wrong: Wrong) -> None:
-    """A large JSON file that was read by pieces, by what kind of value its outermost keys have."""
+    """Check a large JSON file that was read in pieces, by the kinds of its outermost values."""
     if path == "tokenizer.json":
         for key in sorted(set(kinds) - TOKENIZERS):
             wrong(
@@ -477,8 +343,8 @@ def check_outline(path: str, kinds: dict[str, str], wrong: Wrong) -> None:
         wrong(
             "",
             "json-object",
-            "it is not Mistral's table: a config, a vocab, and what belongs to them",
-            "Fetch the file again, or leave it out where tokenizer.json says the same.",
+            "it is not Mistral's table, which has a config, a vocab and their parts",
+            "Fetch the file again, or leave it out where tokenizer.json has the same content.",
         )
     if path == "vocab.json" and not set(kinds.values()) <= {"number"}:
         first = next(key for key, kind in kinds.items() if kind != "number")

@@ -1,6 +1,4 @@
-"""What is wrong with a bundle, told whole but bounded: a hostile bundle must not make its refusal
-the attack.
-"""
+"""The defects of a bundle, all of them but bounded: the refusal must not become the attack."""
 
 from __future__ import annotations
 
@@ -9,34 +7,38 @@ from collections.abc import Iterable
 
 from registry.errors import Defect
 
-MOST = 500
-"""Defects told one by one; of the rest, how many of which kind in which file."""
-WIDTHS = {"file": 200, "where": 200, "detail": 600, "fix": 300}
+MAX_DEFECTS = 500
+"""Defects listed one by one; the others are counted by kind and file."""
+MAX_LENGTHS = {"file": 200, "where": 200, "detail": 600, "fix": 300}
 """Characters of each part of a defect."""
 
 
-def shown(text: str, most: int) -> str:
-    """A text as it may be shown: cut, and without what steers a terminal, hides, or turns the
-    direction of writing.
+def shown(text: str, max_length: int) -> str:
+    """A text that is safe to show.
+
+    It is cut to `max_length` characters. Characters that control a terminal, are invisible or
+    change the direction of writing are escaped.
     """
     if not text.isprintable():
         text = "".join(
             letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-            for letter in text[:most]
+            for letter in text[:max_length]
         )
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 
 class Defects(list[Defect]):
-    """A list that keeps the first MOST defects and counts the others; `told` says both."""
+    """A list that keeps the first MAX_DEFECTS defects and counts the others."""
 
     def __init__(self) -> None:
         super().__init__()
         self._rest: dict[str, Counter[str]] = {}
 
     def append(self, defect: Defect) -> None:
-        if len(self) < MOST:
-            parts = {name: shown(getattr(defect, name), most) for name, most in WIDTHS.items()}
+        if len(self) < MAX_DEFECTS:
+            parts = {
+                name: shown(getattr(defect, name), length) for name, length in MAX_LENGTHS.items()
+            }
             super().append(Defect(rule=defect.rule, **parts))
         else:
             self._rest.setdefault(defect.rule, Counter())[defect.file] += 1
@@ -48,10 +50,8 @@ class Defects(list[Defect]):
             for rule, files in defects._rest.items():
                 self._rest.setdefault(rule, Counter()).update(files)
 
-    def told(self) -> list[Defect]:
-        """The defects, and where there are more than can be told one by one, a last one that counts
-        the rest.
-        """
+    def listed(self) -> list[Defect]:
+        """The defects; if there are more than MAX_DEFECTS, the last one counts the others."""
         if not self._rest:
             return list(self)
         count = sum(files.total() for files in self._rest.values())

@@ -1,8 +1,7 @@
-"""The command line: one verb a line here, each in the file of its noun, loaded only when it is
-called.
+"""The command line. Each verb is in the file of its noun, which is imported when the verb runs.
 
-Nothing here may import more than click and the standard library: `countersign --help` must answer
-at once.
+This file may import only click and the standard library, so that `countersign --help` answers at
+once.
 """
 
 from __future__ import annotations
@@ -17,64 +16,60 @@ import click
 
 from registry import version
 
-# verb -> (where the command is, its help in one line); a test compares the lines with the commands
-# themselves.
 VERBS: dict[str, tuple[str, str]] = {
-    "up": ("up:up", "Start PostgreSQL, migrate, and serve the API, the console and the clock."),
-    "login": ("accounts:login", "Sign in to a registry and remember it."),
-    "key": ("accounts:key", "Make, enrol and list signing keys."),
-    "base": ("versions:base", "Base models: add, list, show, verify."),
-    "dataset": ("datasets:dataset", "Data sets: add, list, show."),
-    "adapter": ("versions:adapter", "Adapters: add, list, show, verify."),
-    "checkpoint": ("versions:checkpoint", "Full weights: add, list, show, verify."),
-    "profile": ("profiles:profile", "Serving profiles: what a version may be served as."),
-    "usecase": ("use_cases:usecase", "Use cases: why something serves."),
+    "up": ("up:up", "Run a registry on this machine: database, API, console and clock."),
+    "login": ("accounts:login", "Sign in to a registry and store the token."),
+    "key": ("accounts:key", "Create, enrol and list signing keys."),
+    "base": ("versions:base", "Register, list, show and retire base models."),
+    "dataset": ("datasets:dataset", "Register, list, show and retire data sets."),
+    "adapter": ("versions:adapter", "Register, list, show and retire adapters."),
+    "checkpoint": ("versions:checkpoint", "Register, list, show and retire full weights."),
+    "profile": (
+        "profiles:profile",
+        "Define and compare serving profiles: what a version may be served as.",
+    ),
+    "usecase": ("use_cases:usecase", "Define and list use cases: why something serves."),
     "train": ("training_runs:train", "Queue a training run."),
-    "run": ("training_runs:run", "Training runs: list, show, cancel."),
-    "eval": ("evals:evaluation", "Eval suites and eval runs."),
-    "gate": ("reviews:gate", "Check evidence against a policy."),
+    "run": ("training_runs:run", "List, show and cancel training runs."),
+    "eval": ("evals:evaluation", "Freeze eval suites and run them on versions."),
+    "gate": ("gates:gate", "Check a version's evidence against a policy."),
     "submit": ("reviews:submit", "Submit a version for review."),
-    "review": ("reviews:review", "Reviews: list, show, decide with a signature, withdraw."),
-    "canary": ("rollouts:canary", "Give an approved version a share of the traffic."),
+    "review": ("reviews:review", "List, show, decide and withdraw reviews."),
+    "canary": ("rollouts:canary", "Start and show canaries."),
     "promote": ("rollouts:promote", "Make the canary of a channel its stable version."),
-    "rollback": ("rollouts:rollback", "Take the last step of a channel back, at once."),
+    "rollback": ("rollouts:rollback", "Undo the last step of a channel at once."),
     "recall": (
         "rollouts:recall",
-        "Order a thing and all that derives from it out of service, for good.",
+        "Take a thing and all that derives from it out of service for good.",
     ),
-    "status": ("rollouts:status", "Show what serves where."),
+    "status": ("rollouts:status", "Show what serves where, and what is possible now."),
     "history": ("rollouts:history", "Show every generation of a channel."),
     "search": (
         "search:search",
         "Find versions by name, tag, base, data set, licence, metric, state or digest.",
     ),
     "lineage": ("lineage:lineage", "Show where a thing comes from and what derives from it."),
-    "verify": ("versions:verify", "Read every byte of a thing again and compare all digests."),
-    "audit": ("audit:audit", "The audit log: read, check, ask for a moment, export."),
-    "policy": ("policies:policy", "Policies: list, show, check, publish."),
-    "retention": (
-        "retention:retention",
-        "How long things are kept: classes, and what keeps one thing.",
-    ),
-    "hold": ("retention:hold", "Legal holds: place, list, lift."),
-    "quota": ("retention:quota", "Quotas: what teams may use, and use."),
-    "gc": (
-        "retention:gc",
-        "Collect bytes that no version needs any more; the clock does it every night.",
-    ),
-    "token": ("accounts:token", "Tokens: create, list, revoke."),
-    "people": ("accounts:people", "People and services."),
-    "gateway": ("processes:gateway", "Run a gateway: the data plane beside an engine."),
-    "migrate": ("processes:migrate", "Bring the database to this version's schema."),
+    "verify": ("versions:verify", "Read every byte again and compare all digests."),
+    "audit": ("audit:audit", "Read, check, prove and export the audit log."),
+    "policy": ("policies:policy", "List, show, check and publish policies."),
+    "retention": ("retention:retention", "Manage how long versions are kept."),
+    "hold": ("holds:hold", "Place, list and lift legal holds."),
+    "quota": ("quotas:quota", "Show and set the quotas of teams."),
+    "gc": ("retention:gc", "Remove bytes that no version needs any more."),
+    "token": ("accounts:token", "Create, list and revoke tokens."),
+    "people": ("accounts:people", "List people and services."),
+    "gateway": ("processes:gateway", "Run a gateway between applications and an engine."),
+    "migrate": ("processes:migrate", "Migrate the database to the schema of this release."),
     "doctor": (
         "processes:doctor",
-        "Check a registry at rest: rebuild the tables from the log and compare.",
+        "Check a stopped registry: rebuild its tables from the log and compare.",
     ),
 }
+"""Verb -> (the place of its command, its help line); a test compares the lines with the help."""
 
 
 class Verbs(click.Group):
-    """A group that knows its verbs by heart and imports one only to run it."""
+    """A group that lists its verbs without importing them, and imports one only to run it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -91,8 +86,8 @@ class Verbs(click.Group):
             formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
 
 
-def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
-    if asked:
+def _version(ctx: click.Context, _: click.Parameter, is_set: bool) -> None:
+    if is_set:
         click.echo(f"countersign {version()}")
         ctx.exit()
 
@@ -106,7 +101,7 @@ def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     is_eager=True,
     expose_value=False,
     callback=_version,
-    help="Show the version.",
+    help="Show the version and exit.",
 )
 @click.pass_context
 def root(ctx: click.Context) -> None:
@@ -116,7 +111,8 @@ def root(ctx: click.Context) -> None:
     Example:
       countersign up --home ./registry
 
-    COUNTERSIGN_URL and COUNTERSIGN_TOKEN name a registry; else `countersign login` does.
+    Commands use the registry of COUNTERSIGN_URL and COUNTERSIGN_TOKEN, or else that of `countersign
+    login`.
 
     Exit codes: 0 ok, 1 fault, 2 usage, 3 refused by a rule or gate, 4 not signed in or not allowed,
     5 not found, 6 conflict, 7 unreachable, 8 does not verify.
@@ -126,8 +122,9 @@ def root(ctx: click.Context) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit with its code; every failure is told in three lines, or as a problem
-    object.
+    """Run one command and exit with its code.
+
+    A failure is reported in three lines or, with --json, as a problem object.
     """
     from registry.cli.errors import INTERRUPTED, exit_code, report
     from registry.errors import Fault, Invalid, RegistryError
@@ -135,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     for stream in (sys.stdout, sys.stderr):
-        _never_fail_on_a_glyph(stream)
+        _replace_unencodable(stream)
     try:
         code = root.main(arguments, prog_name="countersign", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -149,26 +146,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except RegistryError as error:
         failure = error
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # or the interpreter complains while it ends
+        # Otherwise the interpreter reports the error again when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        failure = Invalid(
-            "file",
-            f"{error.filename or 'A file'}: {error.strerror}.",
-        )
+        failure = Invalid("file", f"{error.filename or 'A file'}: {error.strerror}.")
     except Exception as error:
         if os.environ.get("COUNTERSIGN_TRACEBACK"):
             raise
-        failure = Fault(
-            "bug",
-            f"{type(error).__name__}: {error}",
-        )
+        failure = Fault("bug", f"{type(error).__name__}: {error}")
     report(failure, as_json)
     sys.exit(exit_code(failure))
 
 
-def _never_fail_on_a_glyph(stream: Any) -> None:
+def _replace_unencodable(stream: Any) -> None:
+    """Print `?` for a glyph that the terminal's encoding lacks, instead of failing."""
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="replace")

@@ -1,4 +1,4 @@
-"""Who is calling and who may: login, key, token, people."""
+"""Accounts, tokens and signing keys: login, key, token, people."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli.output import emit, fields, json_option, note, table
-from registry.cli.session import address, connect, remember, signing_key_path, told_by_environment
+from registry.cli.parameters import ENVIRONMENT, HOME
+from registry.cli.session import (
+    address,
+    connect,
+    in_environment,
+    signing_key_path,
+    store_login,
+)
 from registry.errors import Invalid, Unavailable
 from registry.rules.actors import Role
-from registry.rules.refs import ENVIRONMENTS
 
 if TYPE_CHECKING:
     from registry.client import Countersign
@@ -25,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--token-stdin", is_flag=True, help="Read the token from standard input.")
 @json_option
 def login(url: str, token_stdin: bool, as_json: bool) -> None:
-    """Sign in to a registry and remember it.
+    """Sign in to a registry and store the token.
 
     \b
     Example:
@@ -37,22 +43,24 @@ def login(url: str, token_stdin: bool, as_json: bool) -> None:
         token = click.prompt("Token", hide_input=True, err=True).strip()
     else:
         raise click.UsageError(
-            "There is no terminal to ask on: give --token-stdin and the token on standard input."
+            "There is no terminal to ask for the token. Pass --token-stdin, and the token on "
+            "standard input."
         )
     with connect(url, token) as registry:
         me = registry.me()
-    path = remember(url, token)
+    path = store_login(url, token)
     if as_json:
         emit({"url": url.rstrip("/"), "account": me.name, "file": str(path)})
     else:
         click.echo(
-            f"Signed in to {url.rstrip('/')} as {me.name} ({_grants(me.grants)}); kept in {path}."
+            f"Signed in to {url.rstrip('/')} as {me.name} ({_grants(me.grants)}); the token is "
+            f"stored in {path}."
         )
 
 
 @click.group()
 def key() -> None:
-    """Make, enrol and list signing keys.
+    """Create, enrol and list signing keys.
 
     \b
     Example:
@@ -65,16 +73,16 @@ def key() -> None:
     "--label",
     default=platform.node,
     show_default="this machine's name",
-    help="What to call the key.",
+    help="A name for the key.",
 )
 @click.option(
     "--key-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where the private key lies.",
+    help="Your private key; by default signing.key in the configuration folder.",
 )
 @json_option
 def enroll(label: str, key_file: Path | None, as_json: bool) -> None:
-    """Enrol your Ed25519 key, making it first where there is none.
+    """Enrol your Ed25519 key; create it if there is none.
 
     \b
     Example:
@@ -84,15 +92,15 @@ def enroll(label: str, key_file: Path | None, as_json: bool) -> None:
 
     path = signing_key_path(key_file)
     if path.exists():
-        mine = SigningKey.load(path)
+        own = SigningKey.load(path)
     else:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mine = SigningKey.generate()
-        mine.save(path)
-        note(f"Made a signing key at {path}; keep it to yourself.")
+        own = SigningKey.generate()
+        own.save(path)
+        note(f"Created a signing key at {path}. Keep it secret.")
     with connect() as registry:
         enrolled = registry.enroll_key(
-            mine.public_text, label, lambda document: mine.sign_document(document, "enrol")
+            own.public_text, label, lambda document: own.sign_document(document, "enrol")
         )
     if as_json:
         emit(enrolled)
@@ -117,13 +125,13 @@ def list_keys(as_json: bool) -> None:
     if as_json:
         emit(keys)
     else:
-        rows = [(one.id, one.account, one.label, one.enrolled_at, one.revoked_at) for one in keys]
+        rows = [(key.id, key.account, key.label, key.enrolled_at, key.revoked_at) for key in keys]
         table(["Key", "Account", "Label", "Enrolled", "Revoked"], rows)
 
 
 @click.group()
 def token() -> None:
-    """Tokens: create, list, revoke.
+    """Create, list and revoke tokens.
 
     \b
     Example:
@@ -133,7 +141,9 @@ def token() -> None:
 
 @token.command("create")
 @click.option(
-    "--account", required=True, help="The person or service the token speaks for; made if missing."
+    "--account",
+    required=True,
+    help="The person or service that the token is for; created if missing.",
 )
 @click.option(
     "--role",
@@ -141,24 +151,25 @@ def token() -> None:
     required=True,
     multiple=True,
     type=click.Choice([role.value for role in Role]),
+    help="A role of the token; repeatable.",
 )
-@click.option("--team", help="The one team the roles hold in; all teams without it.")
+@click.option("--team", help="The only team that the roles apply to; all teams if omitted.")
 @click.option(
     "--days",
     default=30,
     show_default=True,
     type=click.IntRange(min=1),
-    help="How long the token lives.",
+    help="Days until the token expires.",
 )
 @click.option(
     "--environment",
-    type=click.Choice(ENVIRONMENTS),
-    help="For a gateway: the one environment it may pull for.",
+    type=ENVIRONMENT,
+    help="For a gateway: the only environment that it may pull for.",
 )
 @click.option(
     "--home",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="The home of a running `countersign up`.",
+    type=HOME,
+    help="Act as the administrator of the `countersign up` that runs on this home.",
 )
 @json_option
 def create(
@@ -170,24 +181,26 @@ def create(
     home: Path | None,
     as_json: bool,
 ) -> None:
-    """Mint a token, shown this once, and make its account if it is missing.
+    """Create a token, and its account if it is missing.
+
+    The token is shown only once.
 
     \b
     Example:
       countersign token create --account ada --role engineer --team acme --home ./registry
     """
     url, secret = address()
-    if not (url and secret) or (home is not None and not told_by_environment()):
-        url, secret = _admin_of(home)
+    if not (url and secret) or (home is not None and not in_environment()):
+        url, secret = _administrator(home)
     with connect(url, secret) as registry:
-        if not _holds(registry, account, roles, team):
+        if not _has_roles(registry, account, roles, team):
             registry.create_account(account, roles, team)
-        minted = registry.create_token(account, roles, team, days, environment)
+        created = registry.create_token(account, roles, team, days, environment)
     if as_json:
-        emit(minted)
+        emit(created)
     else:
-        note(f"A token for {account} ({_grants(minted.grants)}), shown this once:")
-        click.echo(minted.token)
+        note(f"A token for {account} ({_grants(created.grants)}), shown only once:")
+        click.echo(created.token)
 
 
 @token.command("ls")
@@ -205,8 +218,8 @@ def list_tokens(as_json: bool) -> None:
         emit(tokens)
     else:
         rows = [
-            (one.id, one.account, _grants(one.grants), one.expires_at, one.revoked_at)
-            for one in tokens
+            (token.id, token.account, _grants(token.grants), token.expires_at, token.revoked_at)
+            for token in tokens
         ]
         table(["Token", "Account", "Roles", "Expires", "Revoked"], rows)
 
@@ -215,7 +228,7 @@ def list_tokens(as_json: bool) -> None:
 @click.argument("token_id", metavar="ID")
 @json_option
 def revoke(token_id: str, as_json: bool) -> None:
-    """End a token at once.
+    """Revoke a token at once.
 
     \b
     Example:
@@ -231,7 +244,7 @@ def revoke(token_id: str, as_json: bool) -> None:
 
 @click.group()
 def people() -> None:
-    """People and services.
+    """List people and services.
 
     \b
     Example:
@@ -254,36 +267,43 @@ def list_people(as_json: bool) -> None:
         emit(accounts)
     else:
         rows = [
-            (one.name, one.kind, _grants(one.grants), [k.id for k in one.keys], one.created_at)
-            for one in accounts
+            (
+                account.name,
+                account.kind,
+                _grants(account.grants),
+                [key.id for key in account.keys],
+                account.created_at,
+            )
+            for account in accounts
         ]
-        table(["Name", "Kind", "Roles", "Keys", "Since"], rows)
+        table(["Name", "Kind", "Roles", "Keys", "Created"], rows)
 
 
 def _grants(grants: list[GrantView]) -> str:
-    said = (
+    texts = (
         grant.role
         + (f" of {grant.team}" if grant.team else "")
         + (f" in {grant.environment}" if grant.environment else "")
         for grant in grants
     )
-    return ", ".join(said) or "no role"
+    return ", ".join(texts) or "no role"
 
 
-def _holds(registry: Countersign, account: str, roles: tuple[str, ...], team: str | None) -> bool:
-    """Whether the account is there and holds all of this already."""
-    held = {
+def _has_roles(registry: Countersign, name: str, roles: tuple[str, ...], team: str | None) -> bool:
+    """Whether the account exists and has all these roles for the team."""
+    granted = {
         (grant.role, grant.team)
-        for one in registry.accounts()
-        if one.name == account
-        for grant in one.grants
+        for account in registry.accounts()
+        if account.name == name
+        for grant in account.grants
     }
-    return {(role, team) for role in roles} <= held
+    return {(role, team) for role in roles} <= granted
 
 
-def _admin_of(home: Path | None) -> tuple[str, str]:
-    """The running registry of a home and its administrator's token: for whoever may read its
-    private files.
+def _administrator(home: Path | None) -> tuple[str, str]:
+    """The URL of the registry that runs on a home, and its administrator's token.
+
+    Only who may read the private files of the home gets them.
     """
     if home is None:
         from registry.settings import load
@@ -299,8 +319,5 @@ def _admin_of(home: Path | None) -> tuple[str, str]:
                 f"No registry is running on {home}.",
                 f"Start it: countersign up --home {home}.",
             )
-        raise Invalid(
-            "not-a-home",
-            f"{home} is not the home of a registry.",
-        )
+        raise Invalid("not-a-home", f"{home} is not the home of a registry.")
     return files["url"].read_text().strip(), files["admin.token"].read_text().strip()

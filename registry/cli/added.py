@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -14,21 +15,14 @@ if TYPE_CHECKING:
     from registry.views.imports import ImportedView
     from registry.views.versions import AddedView
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
-
-class refusal_as_document:  # noqa: N801 - reads as the `with` it is for
-    """Around an `add`: a refused bundle is also the answer of this command, so with --json it goes
-    to stdout.
-    """
-
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if self.as_json and isinstance(error, BundleRejected):
+@contextmanager
+def refusal_as_document(as_json: bool) -> Iterator[None]:
+    """With --json, also print a refused bundle on stdout: it is an answer of this command."""
+    try:
+        yield
+    except BundleRejected as error:
+        if as_json:
             emit(
                 {
                     "ref": None,
@@ -39,10 +33,11 @@ class refusal_as_document:  # noqa: N801 - reads as the `with` it is for
                     "defects": error.defects,
                 }
             )
+        raise
 
 
 def show_added(added: AddedView | ImportedView, as_json: bool) -> None:
-    """What an `add` did; a draft lists what a person must still supply."""
+    """Show the version that was added, and what a person must still supply for a draft."""
     if as_json:
         emit(added)
         return
@@ -51,5 +46,5 @@ def show_added(added: AddedView | ImportedView, as_json: bool) -> None:
         click.echo("Still missing:")
         table(
             ["Field", "Why", "What to do"],
-            [(one.field, one.detail, one.fix) for one in added.findings],
+            [(finding.field, finding.detail, finding.fix) for finding in added.findings],
         )

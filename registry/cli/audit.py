@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from registry.cli.output import emit, fields, json_option, note, percent, state, table
-from registry.cli.reviews import ENVIRONMENT
+from registry.cli.parameters import IN_ENVIRONMENT
 from registry.cli.session import connect
 from registry.errors import Unverified
 
@@ -24,13 +24,13 @@ class Moment(click.ParamType[datetime]):
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"'{value}' is no time: write it like 2026-11-22T19:30:00Z.", param, ctx)
+            self.fail(f"'{value}' is not a time: write it like 2026-11-22T19:30:00Z.", param, ctx)
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @click.group()
 def audit() -> None:
-    """The audit log: read, check, ask for a moment, export.
+    """Read, check, prove and export the audit log.
 
     \b
     Example:
@@ -39,9 +39,15 @@ def audit() -> None:
 
 
 @audit.command("log")
-@click.option("--action", help="Only one kind of act, such as review:vote.")
-@click.option("--subject", help="Only what was done to one thing.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1))
+@click.option("--action", help="Only this action, such as review:vote.")
+@click.option("--subject", help="Only what was done to this thing.")
+@click.option(
+    "--limit",
+    default=50,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="The maximum number of entries.",
+)
 @json_option
 def log(action: str | None, subject: str | None, limit: int, as_json: bool) -> None:
     """Show the newest entries of the log.
@@ -56,8 +62,8 @@ def log(action: str | None, subject: str | None, limit: int, as_json: bool) -> N
         emit(events)
     else:
         rows = [
-            (one.seq, one.at, one.actor, one.action, one.subject, state(one.outcome))
-            for one in events
+            (event.seq, event.at, event.actor, event.action, event.subject, state(event.outcome))
+            for event in events
         ]
         table(["Seq", "At", "Actor", "Action", "Subject", "Outcome"], rows)
 
@@ -65,7 +71,9 @@ def log(action: str | None, subject: str | None, limit: int, as_json: bool) -> N
 @audit.command("verify")
 @json_option
 def verify(as_json: bool) -> None:
-    """Recompute the whole log: every leaf, root, tree head and vote; exit 8 unless all agree.
+    """Have the registry recompute the whole log.
+
+    It checks every leaf, root, tree head and vote. Exit with 8 unless all agree.
 
     \b
     Example:
@@ -89,40 +97,40 @@ def verify(as_json: bool) -> None:
     if not check.ok:
         raise Unverified(
             "log-broken",
-            f"The log does not check out: {'; '.join(check.problems)}.",
+            f"The log does not verify: {'; '.join(check.problems)}.",
             problems=check.problems,
         )
 
 
 @audit.command("as-of")
 @click.argument("moment", metavar="TIME", type=Moment())
-@click.option("--env", "environment", required=True, type=ENVIRONMENT)
+@IN_ENVIRONMENT
 @json_option
 def as_of(moment: datetime, environment: str, as_json: bool) -> None:
-    """Show what served at a moment, and who had approved it.
+    """Show what served at a moment, and who approved it.
 
     \b
     Example:
       countersign audit as-of 2026-11-22T19:30:00Z --env production
     """
     with connect() as registry:
-        standing = registry.as_of(moment, environment)
+        channels = registry.as_of(moment, environment)
     if as_json:
-        emit(standing)
+        emit(channels)
     else:
         rows = [
             (
-                one.adapter,
-                one.channel,
-                one.generation,
-                one.version,
-                one.candidate,
-                percent(one.weight_bp),
-                one.since,
-                one.review,
-                one.approved_by,
+                channel.adapter,
+                channel.channel,
+                channel.generation,
+                channel.version,
+                channel.candidate,
+                percent(channel.weight_bp),
+                channel.since,
+                channel.review,
+                channel.approved_by,
             )
-            for one in standing
+            for channel in channels
         ]
         heads = [
             "Adapter",
@@ -143,11 +151,13 @@ def as_of(moment: datetime, environment: str, as_json: bool) -> None:
     "--out",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The zip to write.",
+    help="The zip file to write.",
 )
 @json_option
 def export(out: Path, as_json: bool) -> None:
-    """Write the evidence pack, for `countersign-verify` to check without any server.
+    """Write the evidence pack.
+
+    `countersign-verify` checks it without a server.
 
     \b
     Example:
@@ -160,7 +170,7 @@ def export(out: Path, as_json: bool) -> None:
     else:
         click.echo(f"Wrote {out} ({out.stat().st_size:,} bytes).")
         note(
-            "Check it offline with the log's public key, from the registry's home: "
+            "Check it offline with the log's public key from the home of the registry: "
             f"countersign-verify {out} --key log.pub"
         )
 
@@ -180,12 +190,14 @@ def tree_head(as_json: bool) -> None:
         emit(head)
     else:
         click.echo(head.note, nl=not head.note.endswith("\n"))
-        note(f"Signed under {head.key}; {head.pending} events wait for the next one.")
+        note(f"Signed with {head.key}. {head.pending} events wait for the next tree head.")
 
 
 @audit.group("proof")
 def proof() -> None:
-    """Prove something about the log, checked here with the log's public key.
+    """Prove something about the log.
+
+    The registry supplies the proof. It is checked here, with the log's public key.
 
     \b
     Example:
@@ -197,7 +209,7 @@ KEY = click.option(
     "--key",
     "key_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The log's public key; default as for countersign-verify.",
+    help="The log's public key; the same default as for countersign-verify.",
 )
 SIZE = click.option(
     "--size", type=click.IntRange(min=1), help="Prove against the tree head of this size."
@@ -206,14 +218,16 @@ SIZE = click.option(
 
 @proof.command("entry")
 @click.argument("seq", type=click.IntRange(min=0))
-@click.option("--leaf", help="The entry's hash as you hold it: sha256 and 64 hex digits.")
+@click.option("--leaf", help="Your own copy of the entry's hash: sha256:<64 hex digits>.")
 @SIZE
 @KEY
 @json_option
 def entry(
     seq: int, leaf: str | None, size: int | None, key_file: Path | None, as_json: bool
 ) -> None:
-    """Prove that an entry is in the signed log; exit 8 unless the proof holds.
+    """Prove that an entry is in the signed log.
+
+    Exit with 8 unless the proof is valid.
 
     \b
     Example:
@@ -234,7 +248,9 @@ def entry(
 @KEY
 @json_option
 def growth(head: Path, size: int | None, key_file: Path | None, as_json: bool) -> None:
-    """Prove that the log only grew since a tree head you kept; exit 8 unless the proof holds.
+    """Prove that the log has only grown since a tree head that you kept.
+
+    Exit with 8 unless the proof is valid.
 
     \b
     Example:
@@ -247,13 +263,11 @@ def growth(head: Path, size: int | None, key_file: Path | None, as_json: bool) -
     if as_json:
         emit(proven)
     else:
-        click.echo(
-            f"The log of {proven.old_size} entries is the beginning of that of {proven.size}."
-        )
+        click.echo(f"The log of {proven.size} entries begins with the {proven.old_size} of {head}.")
 
 
 def _log_key(path: Path | None) -> str:
-    """The trusted key, from where countersign-verify takes it."""
+    """The trusted key, from the same places as for countersign-verify."""
     from registry import verifier
     from registry.proof.notes import verifier_key
 

@@ -1,4 +1,4 @@
-"""Data sets: dataset add, ls, show."""
+"""Data sets: dataset add, ls, show, deprecate, delete, discard."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from pathlib import Path
 
 import click
 
-from registry.cli import deprecations, retention
-from registry.cli.added import FILE, refusal_as_document, show_added
+from registry.cli import deletions, deprecations
+from registry.cli.added import refusal_as_document, show_added
 from registry.cli.output import emit, fields, json_option, state, table
+from registry.cli.parameters import FILE
 from registry.cli.session import connect, document
 
 
 @click.group()
 def dataset() -> None:
-    """Data sets: add, list, show.
+    """Register, list, show and retire data sets.
 
     \b
     Example:
@@ -23,20 +24,22 @@ def dataset() -> None:
 
 
 deprecations.attach(dataset, "dataset", "acme/notices", "dataset:")
-retention.attach(dataset, "dataset", "acme/notices", "dataset:")
+deletions.attach(dataset, "dataset", "acme/notices", "dataset:")
 
 
 @dataset.command("add")
 @click.argument("file", metavar="FILE", type=FILE)
+@click.option("--name", required=True, metavar="team/name", help="The data set of the new version.")
 @click.option(
-    "--name", required=True, metavar="team/name", help="The data set this is a version of."
-)
-@click.option(
-    "--meta", type=FILE, help="Source, licence, legal basis, personal data, retention, as YAML."
+    "--meta",
+    type=FILE,
+    help="YAML with source, licence, legal basis, class of personal data and retention.",
 )
 @json_option
 def add(file: Path, name: str, meta: Path | None, as_json: bool) -> None:
-    """Send a JSON Lines file and register it as a version; what is missing is listed as findings.
+    """Register a JSON Lines file as a version.
+
+    Missing descriptions are listed; the version stays a draft until they are supplied.
 
     \b
     Example:
@@ -69,39 +72,46 @@ def list_datasets(as_json: bool) -> None:
         emit(datasets)
     else:
         rows = [
-            (one.ref, state(one.state), one.rows, one.splits, one.created_by, one.created_at)
-            for one in datasets
+            (
+                version.ref,
+                state(version.state),
+                version.rows,
+                version.splits,
+                version.created_by,
+                version.created_at,
+            )
+            for version in datasets
         ]
-        table(["Version", "State", "Rows", "Splits", "By", "Since"], rows)
+        table(["Version", "State", "Rows", "Splits", "Created by", "Created"], rows)
 
 
 @dataset.command("show")
 @click.argument("ref", metavar="REF")
 @json_option
 def show(ref: str, as_json: bool) -> None:
-    """Show one data set version whole.
+    """Show all properties of one data set version.
 
     \b
     Example:
       countersign dataset show acme/notices@v1
     """
     with connect() as registry:
-        one = registry.dataset(ref)
+        version = registry.dataset(ref)
     if as_json:
-        emit(one)
+        emit(version)
         return
     fields(
-        f"{one.ref}  {state(one.state)}",
+        f"{version.ref}  {state(version.state)}",
         [
-            ("Record root", one.record_root),
-            ("SHA-256", one.sha256),
-            ("Bytes", one.size),
-            ("Rows", one.rows),
-            ("Splits", one.splits),
-            ("Duplicate rows", one.duplicates),
-            ("In two splits", one.overlap),
-            ("Made by", one.created_by),
-            ("Since", one.created_at),
-            *((f"meta {name}", value) for name, value in one.meta.items()),
+            ("Record root", version.record_root),
+            ("SHA-256", version.sha256),
+            ("Bytes", version.size),
+            ("Rows", version.rows),
+            ("Splits", version.splits),
+            ("Duplicate rows", version.duplicates),
+            ("In two splits", version.overlap),
+            ("Created by", version.created_by),
+            ("Created", version.created_at),
+            *((f"meta {name}", value) for name, value in version.meta.items()),
         ],
     )

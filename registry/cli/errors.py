@@ -1,6 +1,4 @@
-"""The command line's one table of refusals: exit codes, three lines for people, a problem object
-for machines.
-"""
+"""How the command line reports errors: exit codes, lines for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -14,7 +12,6 @@ from registry.errors import BundleRejected, RegistryError
 
 INTERRUPTED = 130
 
-# family -> (exit code, what it is in words)
 EXITS: dict[str, tuple[int, str]] = {
     "fault": (1, "Something broke"),
     "invalid": (2, "That is not valid"),
@@ -25,27 +22,25 @@ EXITS: dict[str, tuple[int, str]] = {
     "forbidden": (4, "Not allowed"),
     "not-found": (5, "Not found"),
     "conflict": (6, "Conflict"),
-    "unavailable": (7, "Out of reach"),
+    "unavailable": (7, "Unreachable"),
     "unverified": (8, "Does not verify"),
 }
+"""Family of errors -> (exit code, title)."""
 
 
 def exit_code(error: RegistryError) -> int:
-    """0 ok, 1 fault, 2 usage, 3 refused, 4 auth, 5 not found, 6 conflict, 7 unreachable, 8 does not
-    verify.
-    """
+    """Return the exit code of an error's family."""
     return EXITS[error.family][0]
 
 
 def report(error: RegistryError, as_json: bool) -> None:
-    """Say on stderr what happened, why, and what to do."""
+    """Print on stderr what happened, why, and what to do."""
     if as_json:
         click.echo(json.dumps(problem(error), ensure_ascii=False), err=True)
         return
     what = click.style(f"✗ {EXITS[error.family][1]} ({error.kind})", fg="red")
-    click.echo(
-        what, err=True, color=False if os.environ.get("NO_COLOR") else None
-    )  # the command's context is gone
+    # The context of the command, which knows of NO_COLOR, has ended by now.
+    click.echo(what, err=True, color=False if os.environ.get("NO_COLOR") else None)
     for line in _detail(error):
         click.echo(f"  {line}", err=True)
     if error.fix:
@@ -60,7 +55,7 @@ def report(error: RegistryError, as_json: bool) -> None:
 
 
 def _detail(error: RegistryError) -> list[str]:
-    """The detail; several problems with a document's fields stand on a line each."""
+    """The lines of the detail: several problems of a document have one line each."""
     problems = error.facts.get("problems")
     if not isinstance(problems, dict) or len(problems) < 2:
         return [error.detail]
@@ -69,9 +64,7 @@ def _detail(error: RegistryError) -> list[str]:
 
 
 def problem(error: RegistryError) -> dict[str, Any]:
-    """The error as an RFC 9457 object, as the REST door words it, with the exit code in place of a
-    status.
-    """
+    """Return the error as an RFC 9457 object, as in REST, but with the exit code, not a status."""
     document = error.document()
     facts = dict(document["facts"])
     return document | {

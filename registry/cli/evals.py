@@ -1,4 +1,4 @@
-"""Eval suites and eval runs: eval suite add|ls, eval run, eval show, eval ls."""
+"""Eval suites and eval runs: eval suite add and ls, eval run, show, ls."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from registry.cli.following import follow
 from registry.cli.output import emit, fields, json_option, state, table
+from registry.cli.parameters import FOLLOW
 from registry.cli.session import connect
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group("eval")
 def evaluation() -> None:
-    """Eval suites and eval runs.
+    """Freeze eval suites and run them on versions.
 
     \b
     Example:
@@ -26,7 +27,7 @@ def evaluation() -> None:
 
 @evaluation.group("suite")
 def suite() -> None:
-    """Eval suites: freeze, list.
+    """Freeze and list eval suites.
 
     \b
     Example:
@@ -37,13 +38,25 @@ def suite() -> None:
 @suite.command("add")
 @click.argument("name", metavar="team/name")
 @click.option(
-    "--dataset", required=True, metavar="REF", help="The data set version its items come from."
+    "--dataset", required=True, metavar="REF", help="The data set version that has the items."
 )
-@click.option("--split", required=True, help="The split its items come from.")
-@click.option("--metric", default="exact_match", show_default=True)
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=16, show_default=True)
-@click.option("--template", type=click.Choice(["chat", "plain"]), default="chat", show_default=True)
-@click.option("--system", help="The system prompt; none without it.")
+@click.option("--split", required=True, help="The split that has the items.")
+@click.option("--metric", default="exact_match", show_default=True, help="How an answer is scored.")
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="The maximum length of an answer.",
+)
+@click.option(
+    "--template",
+    type=click.Choice(["chat", "plain"]),
+    default="chat",
+    show_default=True,
+    help="Ask through the chat template, or with the plain text.",
+)
+@click.option("--system", help="The system prompt; none by default.")
 @json_option
 def add_suite(
     name: str,
@@ -63,20 +76,20 @@ def add_suite(
     """
     decoding = {"template": template, "max_new_tokens": max_new_tokens, "system": system}
     with connect() as registry:
-        made = registry.freeze_suite(name, dataset, split, metric, decoding)
+        frozen = registry.freeze_suite(name, dataset, split, metric, decoding)
     if as_json:
-        emit(made)
-    else:
-        fields(
-            made.ref,
-            [
-                ("Digest", made.digest),
-                ("Items", made.items),
-                ("Metric", made.metric),
-                ("Data set", made.dataset),
-                ("Split", made.split),
-            ],
-        )
+        emit(frozen)
+        return
+    fields(
+        frozen.ref,
+        [
+            ("Digest", frozen.digest),
+            ("Items", frozen.items),
+            ("Metric", frozen.metric),
+            ("Data set", frozen.dataset),
+            ("Split", frozen.split),
+        ],
+    )
 
 
 @suite.command("ls")
@@ -94,21 +107,19 @@ def list_suites(as_json: bool) -> None:
         emit(suites)
     else:
         rows = [
-            (one.ref, one.items, one.metric, one.dataset, one.split, one.created_at)
-            for one in suites
+            (suite.ref, suite.items, suite.metric, suite.dataset, suite.split, suite.created_at)
+            for suite in suites
         ]
-        table(["Suite", "Items", "Metric", "Data set", "Split", "Since"], rows)
+        table(["Suite", "Items", "Metric", "Data set", "Split", "Created"], rows)
 
 
 @evaluation.command("run")
 @click.argument("ref", metavar="REF")
-@click.option("--suite", "suite_ref", required=True, metavar="REF", help="The frozen suite to run.")
-@click.option(
-    "--follow", "following", is_flag=True, help="Wait for its end; exit 1 unless it succeeds."
-)
+@click.option("--suite", "suite_ref", required=True, metavar="REF", help="The eval suite to run.")
+@FOLLOW
 @json_option
 def run_eval(ref: str, suite_ref: str, following: bool, as_json: bool) -> None:
-    """Queue an eval run; a worker takes it up.
+    """Queue an eval run; a trainer will run it.
 
     \b
     Example:
@@ -136,7 +147,7 @@ def show(run_id: str, as_json: bool) -> None:
 
 
 @evaluation.command("ls")
-@click.option("--subject", metavar="REF", help="Only those of one version.")
+@click.option("--subject", metavar="REF", help="Only eval runs of this version.")
 @json_option
 def list_evals(subject: str | None, as_json: bool) -> None:
     """List eval runs.
@@ -149,12 +160,18 @@ def list_evals(subject: str | None, as_json: bool) -> None:
         runs = registry.eval_runs(subject)
     if as_json:
         emit(runs)
-    else:
-        rows = [
-            (one.id, one.subject, one.suite, state(one.state), [_metric(m) for m in one.metrics])
-            for one in runs
-        ]
-        table(["Eval run", "Subject", "Suite", "State", "Metrics"], rows)
+        return
+    rows = [
+        (
+            run.id,
+            run.subject,
+            run.suite,
+            state(run.state),
+            [_interval(metric) for metric in run.metrics],
+        )
+        for run in runs
+    ]
+    table(["Eval run", "Subject", "Suite", "State", "Metrics"], rows)
 
 
 def _show(run: EvalRunView, as_json: bool) -> None:
@@ -166,11 +183,14 @@ def _show(run: EvalRunView, as_json: bool) -> None:
         [
             ("Subject", run.subject),
             ("Suite", run.suite),
-            *((one.name, _metric(one)) for one in run.metrics),
+            *((metric.name, _interval(metric)) for metric in run.metrics),
             ("Error", run.error),
         ],
     )
 
 
-def _metric(one: MetricView) -> str:
-    return f"{one.value:.1%} of {one.n} (95 % interval {one.ci_low:.1%} to {one.ci_high:.1%})"
+def _interval(metric: MetricView) -> str:
+    return (
+        f"{metric.value:.1%} of {metric.n} "
+        f"(95 % interval {metric.ci_low:.1%} to {metric.ci_high:.1%})"
+    )

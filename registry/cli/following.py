@@ -1,6 +1,4 @@
-"""Follow queued work to its end: one bar on stderr, one line a change where there is no
-terminal.
-"""
+"""Follow queued work to its end, with a progress line on stderr."""
 
 from __future__ import annotations
 
@@ -14,9 +12,13 @@ import click
 from registry.cli.output import cell, note, state
 from registry.errors import Fault
 
-POLL = 1.0  # seconds between two looks
-COUNTS = (("step", "steps"), ("item", "items"))  # how training and evaluation count their way
-TOLD = ("phase", "loss")  # what else a person wants to see on the way; the rest is in the meters
+POLL = 1.0
+"""Seconds between two polls."""
+BAR_CHARACTERS = 24
+COUNTS = (("step", "steps"), ("item", "items"))
+"""The members of a progress document that count: of training runs, and of eval runs."""
+DETAILS = ("phase", "loss")
+"""The other members that are shown. The rest is for the meters."""
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -37,13 +39,13 @@ Followed = TypeVar("Followed", bound=Work)
 
 
 def follow(label: str, look: Callable[[], Followed]) -> Followed:
-    """Look again each second until the work ends, then return it; Fault when it did not succeed."""
-    work, said = look(), ""
+    """Poll until the work ends, then return it. Raises Fault unless it succeeded."""
+    work, shown = look(), ""
     while work.state not in ENDED:
-        said = _say(label, work, said)
+        shown = _show(label, work, shown)
         time.sleep(POLL)
         work = look()
-    _say(label, work, said)
+    _show(label, work, shown)
     if sys.stderr.isatty():
         note("")
     if work.state != "succeeded":
@@ -55,20 +57,23 @@ def follow(label: str, look: Callable[[], Followed]) -> Followed:
     return work
 
 
-def _say(label: str, work: Work, said: str) -> str:
-    """One line, in place on a terminal; elsewhere only when state or tenth of the way changes."""
+def _show(label: str, work: Work, shown: str) -> str:
+    """Draw one line over the last on a terminal; elsewhere print one a state and tenth of the way.
+
+    Returns what was shown, for the next call to compare.
+    """
     line, share = f"{label}  {state(work.state)}", 0.0
     for count, of in COUNTS:
         done, total = work.progress.get(count), work.progress.get(of)
         if isinstance(done, int) and isinstance(total, int) and total > 0:
             share = done / total
-            line += f"  {'█' * round(share * 24):░<24}  {done}/{total}"
-    told = {name: work.progress[name] for name in TOLD if name in work.progress}
-    line += f"  {cell(told)}" if told else ""
+            line += f"  {'█' * round(share * BAR_CHARACTERS):░<{BAR_CHARACTERS}}  {done}/{total}"
+    details = {name: work.progress[name] for name in DETAILS if name in work.progress}
+    line += f"  {cell(details)}" if details else ""
     if sys.stderr.isatty():
         click.echo(f"\r\033[K{line}", err=True, nl=False)
         return line
     key = f"{work.state} {int(share * 10)}"
-    if key != said:
+    if key != shown:
         note(line)
     return key

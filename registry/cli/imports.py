@@ -1,18 +1,17 @@
-"""`import`, the same verb for base models, adapters and checkpoints: what other tools left becomes
-a version.
-"""
+"""`import`, the same verb for base models, adapters and checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.cli.added import FILE, refusal_as_document, show_added
+from registry.cli.added import refusal_as_document, show_added
 from registry.cli.output import emit, json_option, note, table
+from registry.cli.parameters import FILE, Kind
 from registry.cli.session import connect, document
 
 if TYPE_CHECKING:
@@ -20,50 +19,49 @@ if TYPE_CHECKING:
     from registry.client.sources import Source
 
 
-def quantised_option(kind: str) -> Callable[[Any], Any]:
-    """Only a checkpoint may be a quantisation of something."""
+def quantised_option(kind: Kind) -> Callable[[Any], Any]:
+    """--quantised-of, for checkpoints: nothing else can be a quantisation."""
     if kind != "checkpoint":
         return lambda command: command
     return click.option(
         "--quantised-of",
         metavar="REF",
-        help="What it is a quantisation of; worked out from the bytes.",
+        help="The version that it is a quantisation of; verified from the bytes.",
     )
 
 
-def attach(
-    group: click.Group, kind: Literal["base", "adapter", "checkpoint"], example: str
-) -> None:
-    """Give a kind's group its `import`."""
+def attach(group: click.Group, kind: Kind, example: str) -> None:
+    """Add `import` to the group of a kind."""
 
     @group.command(
         "import",
-        help="Register what another tool left: the output folder of PEFT or transformers, a "
-        "snapshot in a Hugging Face "
-        "cache, or an MLflow run's artifacts. What does not belong in a bundle stays behind and "
-        "is listed."
-        f"\n\n\b\nExample:\n  countersign {kind} import ./output --name {example}"
+        help="Register what another tool wrote.\n\n"
+        "The source is an output folder of PEFT or transformers, a snapshot in a Hugging Face "
+        "cache, or the artifacts of an MLflow run. Files that do not belong in a bundle are left "
+        "out and listed.\n\n"
+        f"\b\nExample:\n  countersign {kind} import ./output --name {example}"
         f"\n  countersign {kind} import mlflow:4f1d9c --name {example} --mlflow "
         "http://127.0.0.1:5000",
     )
     @click.argument("source", metavar="DIR|mlflow:RUN[/PATH]")
-    @click.option(
-        "--name", required=True, metavar="team/name", help="The line of work this is a version of."
-    )
-    @click.option("--base", "base_ref", metavar="REF", help="The base model version it stands on.")
-    @click.option("--domain", help="The business domain it serves.")
+    @click.option("--name", required=True, metavar="team/name", help="The line of the new version.")
+    @click.option("--base", "base_ref", metavar="REF", help="The base model version it is for.")
+    @click.option("--domain", help="The business domain of the line.")
     @click.option(
         "--meta",
         type=FILE,
-        help="Purpose, licence and the like, as YAML; goes before what the source says.",
+        help="YAML with purpose, licence and the like; takes precedence over the source.",
     )
     @click.option(
-        "--leave-out", multiple=True, metavar="FILE", help="A file not to take although it belongs."
+        "--leave-out",
+        multiple=True,
+        metavar="FILE",
+        help="Leave out this file although it belongs in a bundle; repeatable.",
     )
     @click.option(
         "--without-code",
         is_flag=True,
-        help="Take out of the settings what names code, such as auto_map.",
+        help="Remove the settings that name code, such as auto_map.",
     )
     @click.option("--mlflow", metavar="URL", help="The MLflow server; default MLFLOW_TRACKING_URI.")
     @quantised_option(kind)
@@ -81,31 +79,26 @@ def attach(
         quantised_of: str | None = None,
     ) -> None:
         from registry.cli.progress import bar
+        from registry.client import NewVersion, Origin
 
-        known = document(meta)
+        origin = Origin(source, leave_out, without_code, mlflow)
+        new = NewVersion(name, base_ref, domain, document(meta), quantised_of)
         with ExitStack() as stack:
 
-            def chosen(found: Source) -> Progress:
+            def on_chosen(chosen: Source) -> Progress:
                 note(
-                    f"{len(found.files)} files are taken from {found.name}, {len(found.left_out)} "
-                    "left out."
+                    f"{chosen.name}: {len(chosen.files)} files are imported, "
+                    f"{len(chosen.left_out)} are left out."
                 )
-                return stack.enter_context(bar(f"Sending {found.name}", found.size, as_json))
+                return stack.enter_context(bar(f"Sending {chosen.name}", chosen.size, as_json))
 
             registry = stack.enter_context(connect())
             stack.enter_context(refusal_as_document(as_json))
             imported = registry.import_bundle(
                 kind,
-                source,
-                name,
-                base=base_ref,
-                domain=domain,
-                meta=known,
-                leave_out=leave_out,
-                mlflow=mlflow,
-                quantised_of=quantised_of,
-                without_code=without_code,
-                on_chosen=chosen,
+                origin,
+                new,
+                on_chosen=on_chosen,
                 on_fetch=lambda size: bar(f"Fetching {source}", size, as_json),
             )
         if as_json:
@@ -114,4 +107,4 @@ def attach(
         show_added(imported, as_json)
         if imported.left_out:
             click.echo("Left out:")
-            table(["File", "Why"], [(one.path, one.why) for one in imported.left_out])
+            table(["File", "Why"], [(file.path, file.why) for file in imported.left_out])

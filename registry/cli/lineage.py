@@ -1,4 +1,4 @@
-"""Where things come from: lineage."""
+"""Lineage: where things come from."""
 
 from __future__ import annotations
 
@@ -40,8 +40,5 @@ def lineage(ref: str, as_json: bool) -> None:
         )
         for edge in edges
     ]
-    table(
-        ["Thing", "Relation", "Parent", "Kind", "State", "Grade"],
-        rows,
-        "It stands on nothing, nothing stands on it.",
-    )
+    heads = ["Thing", "Relation", "Parent", "Kind", "State", "Grade"]
+    table(heads, rows, "It derives from nothing, and nothing derives from it.")

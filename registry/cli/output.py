@@ -1,6 +1,4 @@
-"""How answers look: one JSON document, or borderless tables with a glyph and a word for every
-state.
-"""
+"""How answers look: one JSON document, or tables with a glyph and a word for every state."""
 
 from __future__ import annotations
 
@@ -14,7 +12,6 @@ import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# A state is told by its glyph and its word; colour only repeats it.
 LOOKS: dict[str, tuple[str, str | None]] = {
     "draft": ("○", None),
     "registered": ("●", None),
@@ -51,22 +48,23 @@ LOOKS: dict[str, tuple[str, str | None]] = {
     "current": ("●", "green"),
     "superseded": ("–", None),
 }
+"""State -> (glyph, colour). Glyph and word identify a state; the colour only repeats them."""
 
 
 def json_option(command: Command) -> Command:
-    """--json, the same on every command."""
+    """Add --json, which is the same for every command."""
     return click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
     )(command)
 
 
 def emit(value: Any) -> None:
-    """Print one JSON document: data goes to stdout, and nothing else does."""
+    """Print one JSON document on stdout, where nothing but data is printed."""
     click.echo(json.dumps(plain(value), indent=2, ensure_ascii=False))
 
 
 def plain(value: Any) -> Any:
-    """Views as JSON values, worded as the REST door words them."""
+    """Convert views to JSON values, in the same form as REST."""
     if is_dataclass(value) and not isinstance(value, type):
         return plain(asdict(value))
     if isinstance(value, dict):
@@ -79,18 +77,18 @@ def plain(value: Any) -> Any:
 
 
 def note(text: str) -> None:
-    """A remark, on stderr: it is not data."""
+    """Print a remark on stderr: it is not data."""
     click.echo(text, err=True)
 
 
 def state(word: str) -> str:
-    """A state as glyph and word."""
+    """Format a state as its glyph and word."""
     glyph, colour = LOOKS.get(word, ("·", None))
     return click.style(f"{glyph} {word.replace('_', ' ')}", fg=colour)
 
 
 def cell(value: Any) -> str:
-    """One value as a person reads it; nothing is a dash."""
+    """Format one value for people; no value is a dash."""
     if value is None or value == "" or value == []:
         return "–"
     if isinstance(value, datetime):
@@ -105,14 +103,14 @@ def cell(value: Any) -> str:
 
 
 def percent(basis_points: int) -> str:
-    """500 -> 5 %."""
+    """Format basis points as a percentage: 500 is `5 %`."""
     return f"{basis_points / 100:g} %"
 
 
 def table(
     heads: Sequence[str], rows: Sequence[Sequence[Any]], empty: str = "Nothing here yet."
 ) -> None:
-    """Aligned columns without borders; when there are no rows, one sentence on stderr."""
+    """Print aligned columns without borders, or one sentence on stderr if there are no rows."""
     if not rows:
         note(empty)
         return
@@ -130,7 +128,7 @@ def table(
 
 
 def fields(title: str, pairs: Sequence[tuple[str, Any]]) -> None:
-    """A thing's name, and its properties below it."""
+    """Print the name of a thing and its properties."""
     click.echo(click.style(title, bold=True))
     width = max((len(name) for name, _ in pairs), default=0)
     for name, value in pairs:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import click
 
-from registry.cli.added import FILE
 from registry.cli.output import cell, emit, fields, json_option, note, state, table
+from registry.cli.parameters import FILE
 from registry.cli.session import connect, document
 from registry.errors import Invalid, NotFound
 
 
 @click.group()
 def policy() -> None:
-    """Policies: list, show, check, publish.
+    """List, show, check and publish policies.
 
     \b
     Example:
@@ -38,13 +38,13 @@ def list_policies(as_json: bool) -> None:
     else:
         rows = [
             (
-                one.ref,
-                one.environment,
-                state("current" if one.current else "superseded"),
-                one.digest,
-                one.published_at,
+                policy.ref,
+                policy.environment,
+                state("current" if policy.current else "superseded"),
+                policy.digest,
+                policy.published_at,
             )
-            for one in policies
+            for policy in policies
         ]
         table(["Policy", "Environment", "State", "Digest", "Published"], rows)
 
@@ -55,7 +55,7 @@ def list_policies(as_json: bool) -> None:
 def show(ref: str, as_json: bool) -> None:
     """Show one policy version, or the current one of an environment.
 
-    The YAML goes to stdout as it was published, its properties to stderr.
+    The YAML is printed on stdout as it was published, its properties on stderr.
 
     \b
     Example:
@@ -63,14 +63,12 @@ def show(ref: str, as_json: bool) -> None:
     """
     with connect() as registry:
         policies = registry.policies()
-    shown = next(
-        (
-            each
-            for each in policies
-            if ref == each.ref or (each.current and ref == each.environment)
-        ),
-        None,
+    matches = (
+        policy
+        for policy in policies
+        if ref == policy.ref or (policy.current and ref == policy.environment)
     )
+    shown = next(matches, None)
     if shown is None:
         raise NotFound(
             "policy-unknown", f"There is no policy '{ref}'.", "List them: countersign policy ls."
@@ -88,7 +86,9 @@ def show(ref: str, as_json: bool) -> None:
 @click.argument("file", type=FILE)
 @json_option
 def check(file: Path, as_json: bool) -> None:
-    """Check a policy file without publishing it; needs no registry.
+    """Check a policy file without publishing it.
+
+    Needs no registry.
 
     \b
     Example:
@@ -112,9 +112,9 @@ def check(file: Path, as_json: bool) -> None:
 @click.argument("file", type=FILE)
 @json_option
 def publish(file: Path, as_json: bool) -> None:
-    """Publish a policy file as the next version of the environment it names.
+    """Publish a policy file for the environment that it names.
 
-    Reviews that are open keep the version they were opened under.
+    It becomes the next policy version. Open reviews keep the version they were opened under.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""What runs here rather than over there: gateway, migrate, doctor."""
+"""Programs that run here instead of calling the registry: gateway, migrate, doctor."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli.output import emit, fields, json_option, state
-from registry.cli.reviews import ENVIRONMENT
+from registry.cli.parameters import ENVIRONMENT, HOME
 from registry.cli.session import address
 from registry.errors import NotFound, Unverified
 
 if TYPE_CHECKING:
     from registry.settings import Settings
-
-FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 def _cache() -> Path:
@@ -25,49 +23,52 @@ def _cache() -> Path:
 
 
 @click.command()
-@click.option("--engine", required=True, metavar="URL", help="The engine it asks.")
+@click.option("--engine", required=True, metavar="URL", help="The engine that answers.")
 @click.option(
     "--environment",
     default="production",
     show_default=True,
     type=ENVIRONMENT,
-    help="Whose routes it obeys.",
+    help="The environment whose routes it follows.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port",
     required=True,
     type=click.IntRange(0, 65535),
-    help="The port to listen on; 0 takes a free one.",
+    help="The port to listen on; 0 picks a free one.",
 )
 @click.option(
     "--cache",
-    type=FOLDER,
+    type=HOME,
     default=_cache,
     show_default="~/.cache/countersign/gateway",
-    help="Where it keeps the files of what it serves.",
+    help="The folder for the files of the versions that it serves.",
 )
 def gateway(engine: str, environment: str, host: str, port: int, cache: Path) -> None:
-    """Run a gateway: the data plane beside an engine.
+    """Run a gateway between applications and an engine.
 
     \b
     Example:
       countersign gateway --port 8090 --engine http://127.0.0.1:8000 --environment production
     """
-    from registry.gateway.main import run
+    from registry.gateway.main import GatewayConfig, run
 
-    run(*address(), engine, environment, host, port, cache)
+    url, token = address()
+    run(GatewayConfig(url, token, engine, environment, cache), host, port)
 
 
 @click.command()
 @click.option(
     "--home",
-    type=FOLDER,
-    help="The home of a registry with a database of its own; default ~/.countersign.",
+    type=HOME,
+    help="The home of a registry with its own database; default ~/.countersign.",
 )
 @json_option
 def migrate(home: Path | None, as_json: bool) -> None:
-    """Bring the database to this version's schema.
+    """Migrate the database to the schema of this release.
+
+    The database is that of COUNTERSIGN_DATABASE_URL, or else the home's own.
 
     \b
     Example:
@@ -80,14 +81,16 @@ def migrate(home: Path | None, as_json: bool) -> None:
     if as_json:
         emit({"revision": revision})
     else:
-        click.echo(f"The database is at {revision}.")
+        click.echo(f"The database is at revision {revision}.")
 
 
 @click.command()
-@click.option("--home", type=FOLDER, help="The home of the registry; default ~/.countersign.")
+@click.option("--home", type=HOME, help="The home of the registry; default ~/.countersign.")
 @json_option
 def doctor(home: Path | None, as_json: bool) -> None:
-    """Check a registry at rest: rebuild the tables from the log and compare.
+    """Check a stopped registry: rebuild its tables from the log and compare.
+
+    Also checks the log itself, and that every byte is present. Exit with 8 unless all agree.
 
     \b
     Example:
@@ -97,12 +100,8 @@ def doctor(home: Path | None, as_json: bool) -> None:
 
     with _at_rest(home) as settings:
         if not settings.log_key_file.is_file():
-            # Made at the first start; with a new one every tree head of this registry would look
-            # forged.
-            raise NotFound(
-                "log-key-missing",
-                f"There is no log key at {settings.log_key_file}.",
-            )
+            # Do not create one: under a new key, every tree head of this registry looks forged.
+            raise NotFound("log-key-missing", f"There is no log key at {settings.log_key_file}.")
         report = operations.doctor(settings)
     if as_json:
         emit(report)
@@ -119,15 +118,16 @@ def doctor(home: Path | None, as_json: bool) -> None:
     if not report["ok"]:
         raise Unverified(
             "registry-broken",
-            f"The registry does not check out: {'; '.join(report['problems'])}.",
+            f"The registry does not verify: {'; '.join(report['problems'])}.",
             problems=report["problems"],
         )
 
 
 @contextmanager
 def _at_rest(home: Path | None) -> Iterator[Settings]:
-    """The settings with a database that answers: the one named, else the home's own, started for as
-    long as needed.
+    """Yield settings with a running database: the configured one, or else the home's own.
+
+    The home's own database runs only as long as this context.
     """
     from registry.settings import load
 
@@ -138,8 +138,7 @@ def _at_rest(home: Path | None) -> Iterator[Settings]:
     if not (settings.private / "postgres.json").is_file():
         raise NotFound(
             "no-database",
-            f"{settings.home} has no database of its own, and COUNTERSIGN_DATABASE_URL names no "
-            "other.",
+            f"{settings.home} has no database of its own, and COUNTERSIGN_DATABASE_URL is not set.",
         )
     from registry.postgres.cluster import Cluster
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from registry.cli.added import FILE
 from registry.cli.output import emit, fields, json_option, table
+from registry.cli.parameters import FILE
 from registry.cli.session import connect, document
 
 
 @click.group()
 def profile() -> None:
-    """Serving profiles: what a version may be served as.
+    """Define and compare serving profiles: what a version may be served as.
 
     \b
     Example:
@@ -28,9 +28,11 @@ def profile() -> None:
 @click.option("--dtype", help="bfloat16 (the default), float16 or float32.")
 @click.option("--quantisation", help="How the engine quantises the weights.")
 @click.option(
-    "--system-prompt", type=FILE, help="A file whose text stands before every conversation."
+    "--system-prompt", type=FILE, help="A file with the text that precedes every conversation."
 )
-@click.option("--decoding", type=FILE, help="Temperature, top_p, max_tokens, stop, seed, as YAML.")
+@click.option(
+    "--decoding", type=FILE, help="YAML with temperature, top_p, max_tokens, stop and seed."
+)
 @click.option("--retrieval-index", metavar="sha256:...", help="The digest of the retrieval index.")
 @click.option(
     "--policy-check",
@@ -39,7 +41,7 @@ def profile() -> None:
     help="The digest of a policy check; repeatable.",
 )
 @click.option(
-    "--served-base", metavar="REF", help="A verified quantisation of the base, to serve on instead."
+    "--served-base", metavar="REF", help="A verified quantisation to serve in place of the base."
 )
 @json_option
 def add(
@@ -55,7 +57,9 @@ def add(
     served_base: str | None,
     as_json: bool,
 ) -> None:
-    """Freeze one way to serve a version; a change of any part is a new profile.
+    """Freeze one way to serve a version.
+
+    A change of any part is a new profile.
 
     \b
     Example:
@@ -77,11 +81,14 @@ def add(
     with connect() as registry:
         if system_prompt is not None:
             parts["system_prompt"] = f"sha256:{registry.put_file(system_prompt).sha256}"
-        made = registry.define_profile(ref, parts, served_base)
+        defined = registry.define_profile(ref, parts, served_base)
     if as_json:
-        emit(made)
+        emit(defined)
     else:
-        fields(f"{made.version}  {made.status}", [("Profile", made.digest), ("Id", made.id)])
+        fields(
+            f"{defined.version}  {defined.status}",
+            [("Profile", defined.digest), ("Id", defined.id)],
+        )
 
 
 @profile.command("ls")
@@ -95,47 +102,54 @@ def list_profiles(ref: str, as_json: bool) -> None:
       countersign profile ls acme/claims@v3
     """
     with connect() as registry:
-        found = registry.profiles(ref)
+        profiles = registry.profiles(ref)
     if as_json:
-        emit(found)
-    else:
-        rows = [
-            (one.digest, one.engine, one.build, one.base, one.created_by, one.created_at)
-            for one in found
-        ]
-        table(["Profile", "Engine", "Build", "Base", "By", "Since"], rows)
+        emit(profiles)
+        return
+    rows = [
+        (
+            profile.digest,
+            profile.engine,
+            profile.build,
+            profile.base,
+            profile.created_by,
+            profile.created_at,
+        )
+        for profile in profiles
+    ]
+    table(["Profile", "Engine", "Build", "Base", "Created by", "Created"], rows)
 
 
 @profile.command("show")
 @click.argument("name", metavar="DIGEST|ID")
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show one serving profile whole.
+    """Show all parts of one serving profile.
 
     \b
     Example:
       countersign profile show sha256:<64 hex digits>
     """
     with connect() as registry:
-        one = registry.profile(name)
+        profile = registry.profile(name)
         prompt = (
             registry.system_prompt(name).text
-            if one.document["system_prompt"] and not as_json
+            if profile.document["system_prompt"] and not as_json
             else None
         )
     if as_json:
-        emit(one)
+        emit(profile)
         return
     fields(
-        one.digest,
+        profile.digest,
         [
-            ("Of", one.version),
-            ("On base", one.base),
-            ("Made by", one.created_by),
-            ("Since", one.created_at),
+            ("Version", profile.version),
+            ("Base", profile.base),
+            ("Created by", profile.created_by),
+            ("Created", profile.created_at),
             *(
                 (key.replace("_", " ").capitalize(), value)
-                for key, value in one.document.items()
+                for key, value in profile.document.items()
                 if key not in ("version", "base", "format") and value not in (None, [], {})
             ),
         ],
@@ -149,31 +163,28 @@ def show(name: str, as_json: bool) -> None:
 @click.argument("after", metavar="DIGEST|ID")
 @json_option
 def diff(before: str, after: str, as_json: bool) -> None:
-    """Show in which parts two serving profiles differ.
+    """Show which parts of two serving profiles differ.
 
     \b
     Example:
       countersign profile diff sha256:<64 hex digits> sha256:<64 hex digits>
     """
     with connect() as registry:
-        found = registry.compare_profiles(before, after)
+        comparison = registry.compare_profiles(before, after)
     if as_json:
-        emit(found)
+        emit(comparison)
         return
-    table(
-        ["Part", "Before", "After"],
-        [(one.part, one.before, one.after) for one in found.differences],
-        "They are the same profile.",
-    )
-    if found.prompt:
-        click.echo("\n" + "\n".join(found.prompt))
+    rows = [(part.part, part.before, part.after) for part in comparison.differences]
+    table(["Part", "Before", "After"], rows, "They are the same profile.")
+    if comparison.prompt:
+        click.echo("\n" + "\n".join(comparison.prompt))
 
 
 @profile.command("engines")
 @click.argument("ref", metavar="REF")
 @json_option
 def engines(ref: str, as_json: bool) -> None:
-    """Show which engines can serve a version, and why not.
+    """Show which engines can serve a version, and why others cannot.
 
     \b
     Example:
@@ -183,9 +194,14 @@ def engines(ref: str, as_json: bool) -> None:
         verdicts = registry.engines(ref)
     if as_json:
         emit(verdicts)
-    else:
-        rows = [
-            (one.engine, one.verdict, "; ".join(each.detail for each in one.reasons), one.needs)
-            for one in verdicts
-        ]
-        table(["Engine", "Verdict", "Why", "Needs"], rows)
+        return
+    rows = [
+        (
+            verdict.engine,
+            verdict.verdict,
+            "; ".join(reason.detail for reason in verdict.reasons),
+            verdict.needs,
+        )
+        for verdict in verdicts
+    ]
+    table(["Engine", "Verdict", "Why", "Needs"], rows)

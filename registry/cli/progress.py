@@ -13,16 +13,17 @@ import click
 from registry.cli.output import note
 from registry.client import Progress
 
-WIDTH = 24
-EVERY = 0.1
-"""Seconds between two pictures."""
+BAR_CHARACTERS = 24
+DRAW_SECONDS = 0.1
+"""Minimum time between two drawings."""
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 @contextmanager
 def bar(label: str, size: int, as_json: bool) -> Iterator[Progress]:
-    """Whoever sends `size` bytes tells this how far he is; where nobody looks it is one plain line,
-    or none at all.
+    """Yield a progress bar for `size` bytes.
+
+    Without a terminal it is one plain line, and with --json nothing.
     """
     if as_json:
         yield Progress()
@@ -37,13 +38,11 @@ def bar(label: str, size: int, as_json: bool) -> Iterator[Progress]:
     finally:
         shown.close()
         if isinstance(sys.exception(), KeyboardInterrupt):
-            note("Stopped. The same command goes on from here.")
+            note("Stopped. Run the same command again to resume.")
 
 
 class Bar(Progress):
-    """One line that is drawn over: what is done, how fast, how long it will take, and what need not
-    be sent.
-    """
+    """One line, drawn over and over: what is done, how fast, and how long it will take."""
 
     def __init__(
         self,
@@ -54,80 +53,80 @@ class Bar(Progress):
     ) -> None:
         super().__init__()
         self._label, self._size, self._write, self._clock = label, size, write, clock
-        self._done = self._hashed = self._spared = 0
-        self._doing, self._began, self._before, self._drawn = "", clock(), 0, -EVERY
+        self._done = self._hashed = self._not_sent = 0
+        self._phase, self._phase_start, self._phase_base = "", clock(), 0
+        self._drawn = -DRAW_SECONDS
         self._draw()
 
     def __call__(self, n: int) -> None:
-        self._phase("sending", self._done)
-        self._came(n)
+        self._enter("sending", self._done)
+        self._add(n)
 
     def hashed(self, n: int) -> None:
         self._hashed += n
-        self._phase("hashing", self._hashed - n)
+        self._enter("hashing", self._hashed - n)
         self._draw()
 
     def known(self, n: int) -> None:
-        self._spared += n
-        self._came(n)
+        self._not_sent += n
+        self._add(n)
 
     def resumed(self, n: int) -> None:
-        self._spared += n
+        self._not_sent += n
         self._write("\r\033[K")
-        note(f"Resumed: {human(n)} were there.")
-        self._phase("", 0)
-        self._came(n)
+        note(f"Resumed: the registry has {human(n)} from an earlier attempt.")
+        self._enter("", 0)
+        self._add(n)
 
     def close(self) -> None:
-        """Draw it a last time, and say what was spared."""
-        self._doing = ""
+        """Draw it a last time, and say how many bytes did not have to be sent."""
+        self._phase = ""
         self._draw(now=True)
         self._write("\n")
-        if self._spared:
-            note(f"{human(self._spared)} of {human(self._size)} were there already.")
+        if self._not_sent:
+            note(f"The registry already had {human(self._not_sent)} of {human(self._size)}.")
 
-    def _came(self, n: int) -> None:
+    def _add(self, n: int) -> None:
         self._done += n
         if self._done >= self._size:
-            self._phase("checked by the registry", 0)
+            self._enter("checked by the registry", 0)
         self._draw(now=self._done >= self._size)
 
-    def _phase(self, doing: str, before: int) -> None:
-        """Rates are those of hashing or of sending since it began."""
-        if doing != self._doing:
-            self._doing, self._began, self._before = doing, self._clock(), before
+    def _enter(self, phase: str, base: int) -> None:
+        """Start a phase at `base` bytes. Rates are those of the current phase since its start."""
+        if phase != self._phase:
+            self._phase, self._phase_start, self._phase_base = phase, self._clock(), base
 
     def _draw(self, now: bool = False) -> None:
         moment = self._clock()
-        if not now and moment - self._drawn < EVERY:
+        if not now and moment - self._drawn < DRAW_SECONDS:
             return
         self._drawn = moment
-        done = self._hashed if self._doing == "hashing" else self._done
-        part = min(done / self._size, 1.0) if self._size else 1.0
-        full = int(part * WIDTH)
+        done = self._hashed if self._phase == "hashing" else self._done
+        share = min(done / self._size, 1.0) if self._size else 1.0
+        full = int(share * BAR_CHARACTERS)
         text = (
-            f"[{'#' * full}{'-' * (WIDTH - full)}] {part:>4.0%}  {human(done)} of "
-            f"{human(self._size)}"
+            f"[{'#' * full}{'-' * (BAR_CHARACTERS - full)}] {share:>4.0%}  "
+            f"{human(done)} of {human(self._size)}"
         )
-        took, came = moment - self._began, done - self._before
-        if self._doing in ("hashing", "sending") and took > 1.0 and came > 0:
-            left = max(self._size - done, 0) * took / came
-            text += f"  {human(came / took)}/s  {_clock(left)} left"
-        if self._doing not in ("", "sending"):
-            text += f"  {self._doing}"
-        room = shutil.get_terminal_size().columns - len(text) - 3
-        label = (
-            self._label
-            if len(self._label) <= room
-            else f"…{self._label[-max(room - 1, 0) :]}"
-            if room > 8
-            else ""
-        )
+        seconds, count = moment - self._phase_start, done - self._phase_base
+        if self._phase in ("hashing", "sending") and seconds > 1.0 and count > 0:
+            remaining = max(self._size - done, 0) * seconds / count
+            text += f"  {human(count / seconds)}/s  {_clock(remaining)} left"
+        if self._phase not in ("", "sending"):
+            text += f"  {self._phase}"
+        label = self._fitting_label(shutil.get_terminal_size().columns - len(text) - 3)
         self._write(f"\r\033[K{label}  {text}" if label else f"\r\033[K{text}")
+
+    def _fitting_label(self, columns: int) -> str:
+        """The label, cut to its end to fit the columns; empty where too little would be left."""
+        if len(self._label) <= columns:
+            return self._label
+        return f"…{self._label[-(columns - 1) :]}" if columns > 8 else ""
 
 
 def human(size: float) -> str:
-    """Bytes as people say them: 999 B, 1.5 MB, 12 GB."""
+    """Format bytes for people: 999 B, 1.5 MB, 12 GB."""
     for unit in UNITS:
         if size < 999.5 or unit == UNITS[-1]:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 9.95 else f"{size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""Decide together: gate check, submit, review."""
+"""Reviews: submit; review ls, show, approve, reject, request-changes, withdraw."""
 
 from __future__ import annotations
 
@@ -7,62 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from registry.cli.gates import show_verdict
 from registry.cli.output import emit, fields, json_option, state, table
+from registry.cli.parameters import FOR_USE_CASE, IN_ENVIRONMENT, REASON
 from registry.cli.session import connect, signer
-from registry.errors import Refused
-from registry.rules.refs import ENVIRONMENTS
 
 if TYPE_CHECKING:
     from registry.client.reviews import Verdict
-    from registry.views.evals import VerdictView
     from registry.views.reviews import ReviewView
-
-ENVIRONMENT = click.Choice(ENVIRONMENTS)
-
-
-@click.group()
-def gate() -> None:
-    """Check evidence against a policy.
-
-    \b
-    Example:
-      countersign gate check acme/claims@v1 --env production --usecase acme/claims
-    """
-
-
-@gate.command("check")
-@click.argument("ref", metavar="REF")
-@click.option("--env", "environment", required=True, type=ENVIRONMENT)
-@click.option("--usecase", required=True, metavar="team/name", help="The use case it is to serve.")
-@json_option
-def check(ref: str, environment: str, usecase: str, as_json: bool) -> None:
-    """Judge a version's evidence by an environment's policy; exit 3 unless it passes.
-
-    \b
-    Example:
-      countersign gate check acme/claims@v1 --env production --usecase acme/claims
-    """
-    with connect() as registry:
-        verdict = registry.gate(ref, environment, usecase)
-    if as_json:
-        emit(verdict)
-    else:
-        _show_verdict(verdict)
-    if verdict.outcome != "pass":
-        short = [
-            f"{rule.rule} ({rule.outcome})" for rule in verdict.rules if rule.outcome != "pass"
-        ]
-        raise Refused(
-            "gate-fail" if verdict.outcome == "fail" else "gate-inconclusive",
-            f"{ref} does not pass {verdict.policy}: {', '.join(short)}.",
-            "Supply what is missing, or make a better version; no data is never a pass.",
-        )
 
 
 @click.command()
 @click.argument("ref", metavar="REF")
-@click.option("--env", "environment", required=True, type=ENVIRONMENT)
-@click.option("--usecase", required=True, metavar="team/name", help="The use case it is to serve.")
+@IN_ENVIRONMENT
+@FOR_USE_CASE
 @click.option("--note", "text", required=True, help="What the reviewers should know.")
 @json_option
 def submit(ref: str, environment: str, usecase: str, text: str, as_json: bool) -> None:
@@ -73,22 +31,19 @@ def submit(ref: str, environment: str, usecase: str, text: str, as_json: bool) -
       countersign submit acme/claims@v1 --env production --usecase acme/claims --note "The first"
     """
     with connect() as registry:
-        opened = registry.submit(ref, environment, usecase, text)
+        submitted = registry.submit(ref, environment, usecase, text)
     if as_json:
-        emit(opened)
-    else:
-        fields(
-            f"Review {opened.review}  {state('open')}",
-            [
-                ("Evidence root", opened.evidence_root),
-                ("Gate", state(opened.verdict)),
-            ],
-        )
+        emit(submitted)
+        return
+    fields(
+        f"Review {submitted.review}  {state('open')}",
+        [("Evidence root", submitted.evidence_root), ("Gate", state(submitted.verdict))],
+    )
 
 
 @click.group()
 def review() -> None:
-    """Reviews: list, show, decide with a signature, withdraw.
+    """List, show, decide and withdraw reviews.
 
     \b
     Example:
@@ -97,9 +52,11 @@ def review() -> None:
 
 
 @review.command("ls")
-@click.option("--state", "wanted", help="Only those in one state: open, approved, rejected, ...")
+@click.option(
+    "--state", "in_state", help="Only reviews in this state: open, approved, rejected, ..."
+)
 @json_option
-def list_reviews(wanted: str | None, as_json: bool) -> None:
+def list_reviews(in_state: str | None, as_json: bool) -> None:
     """List reviews, newest first.
 
     \b
@@ -107,30 +64,30 @@ def list_reviews(wanted: str | None, as_json: bool) -> None:
       countersign review ls --state open
     """
     with connect() as registry:
-        reviews = registry.reviews(wanted)
+        reviews = registry.reviews(in_state)
     if as_json:
         emit(reviews)
-    else:
-        rows = [
-            (
-                one.number,
-                one.version,
-                one.environment,
-                state(one.state),
-                state(one.verdict.outcome),
-                f"{one.approvals} of {one.approvals_needed}",
-                one.opened_at,
-            )
-            for one in reviews
-        ]
-        table(["Review", "Version", "Environment", "State", "Gate", "Approvals", "Opened"], rows)
+        return
+    rows = [
+        (
+            review.number,
+            review.version,
+            review.environment,
+            state(review.state),
+            state(review.verdict.outcome),
+            f"{review.approvals} of {review.approvals_needed}",
+            review.opened_at,
+        )
+        for review in reviews
+    ]
+    table(["Review", "Version", "Environment", "State", "Gate", "Approvals", "Opened"], rows)
 
 
 @review.command("show")
 @click.argument("number", metavar="N", type=int)
 @json_option
 def show(number: int, as_json: bool) -> None:
-    """Show one review: evidence, rules, votes, who is excluded.
+    """Show one review with its evidence, gate and votes.
 
     \b
     Example:
@@ -140,42 +97,40 @@ def show(number: int, as_json: bool) -> None:
         _show(registry.review(number), as_json)
 
 
-def _decide(verb: str, verdict: Verdict, sentence: str) -> None:
-    """Add one verb of decision to the group; each signs the whole decision with the person's own
-    key.
-    """
+def _add_vote(verb: str, verdict: Verdict, sentence: str) -> None:
+    """Add one kind of vote to the group. It signs the whole decision with the person's own key."""
 
     @review.command(
         verb,
-        help=f"{sentence}, signed with your own key.\n\n\b\nExample:\n  countersign review {verb} "
-        "7 --reason"
-        ' "Gates pass, 20 samples read"',
+        help=f"{sentence}.\n\nThe vote is signed with your own key.\n\n"
+        f"\b\nExample:\n  countersign review {verb} 7 --reason "
+        '"Gates pass, 20 samples read"',
     )
     @click.argument("number", metavar="N", type=int)
-    @click.option("--reason", required=True, help="Why; it is bound into what you sign.")
+    @click.option("--reason", required=True, help="Why. Your signature covers a commitment to it.")
     @click.option(
         "--key-file",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="Where your private key lies.",
+        help="Your private key; by default signing.key in the configuration folder.",
     )
     @json_option
-    def decide(number: int, reason: str, key_file: Path | None, as_json: bool) -> None:
+    def vote(number: int, reason: str, key_file: Path | None, as_json: bool) -> None:
         sign = signer(key_file, "decision")
         with connect() as registry:
             _show(registry.vote(number, verdict, reason, sign), as_json)
 
 
-_decide("approve", "approve", "Approve a version")
-_decide("reject", "reject", "Reject a version")
-_decide("request-changes", "request_changes", "Ask for changes before a version may ship")
+_add_vote("approve", "approve", "Approve a version")
+_add_vote("reject", "reject", "Reject a version")
+_add_vote("request-changes", "request_changes", "Request changes before a version may ship")
 
 
 @review.command("withdraw")
 @click.argument("number", metavar="N", type=int)
-@click.option("--reason", required=True, help="Why.")
+@REASON
 @json_option
 def withdraw(number: int, reason: str, as_json: bool) -> None:
-    """Take a submission back.
+    """Withdraw a submission.
 
     \b
     Example:
@@ -185,28 +140,28 @@ def withdraw(number: int, reason: str, as_json: bool) -> None:
         _show(registry.withdraw(number, reason), as_json)
 
 
-def _show(one: ReviewView, as_json: bool) -> None:
+def _show(review: ReviewView, as_json: bool) -> None:
     if as_json:
-        emit(one)
+        emit(review)
         return
     fields(
-        f"Review {one.number}  {state(one.state)}",
+        f"Review {review.number}  {state(review.state)}",
         [
-            ("Version", one.version),
-            ("Environment", one.environment),
-            ("Use case", one.use_case),
-            ("Note", one.note),
-            ("Submitted by", one.submitted_by),
-            ("Opened", one.opened_at),
-            ("Decided", one.decided_at),
-            ("Expires", one.expires_at),
-            ("Evidence root", one.evidence_root),
-            ("Approvals", f"{one.approvals} of {one.approvals_needed}"),
-            ("May not vote", one.excluded),
+            ("Version", review.version),
+            ("Environment", review.environment),
+            ("Use case", review.use_case),
+            ("Note", review.note),
+            ("Submitted by", review.submitted_by),
+            ("Opened", review.opened_at),
+            ("Decided", review.decided_at),
+            ("Expires", review.expires_at),
+            ("Evidence root", review.evidence_root),
+            ("Approvals", f"{review.approvals} of {review.approvals_needed}"),
+            ("May not vote", review.excluded),
         ],
     )
-    _show_verdict(one.verdict)
-    if one.votes:
+    show_verdict(review.verdict)
+    if review.votes:
         rows = [
             (
                 vote.account,
@@ -216,12 +171,6 @@ def _show(one: ReviewView, as_json: bool) -> None:
                 vote.key,
                 vote.at,
             )
-            for vote in one.votes
+            for vote in review.votes
         ]
         table(["Voter", "Team", "Verdict", "Reason", "Key", "At"], rows)
-
-
-def _show_verdict(verdict: VerdictView) -> None:
-    click.echo(f"{state(verdict.outcome)}  by {verdict.policy}")
-    rows = [(rule.rule, state(rule.outcome), rule.detail) for rule in verdict.rules]
-    table(["Rule", "Result", "Detail"], rows, "The policy has no rule.")

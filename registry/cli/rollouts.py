@@ -1,4 +1,4 @@
-"""Ship gradually and take back at once: canary, promote, rollback, recall, status, history."""
+"""Rollouts: canary start and status, promote, rollback, recall, status, history."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 import click
 
 from registry.cli.output import emit, fields, json_option, percent, state, table
-from registry.cli.reviews import ENVIRONMENT
+from registry.cli.parameters import IN_ENVIRONMENT, ON_CHANNEL, ONLY_ENVIRONMENT, REASON
 from registry.cli.session import connect
 
 if TYPE_CHECKING:
     from registry.views.rollouts import ChannelView, RouteView
 
+OPTIONAL_REASON = click.option("--reason", default="", help="Why, in one sentence.")
+
 
 class Share(click.ParamType[int]):
-    """A percentage above 0 up to 100, no finer than a basis point -> basis points."""
+    """A percentage above 0 and at most 100, in steps of a basis point -> basis points."""
 
     name = "percent"
 
@@ -32,7 +34,8 @@ class Share(click.ParamType[int]):
         ):
             return int(basis_points)
         return self.fail(
-            f"'{value}' is no share: give a percentage above 0 up to 100, no finer than 0.01.",
+            f"'{value}' is not a share: write a percentage above 0 and at most 100, with at most "
+            "two decimals.",
             param,
             ctx,
         )
@@ -40,7 +43,7 @@ class Share(click.ParamType[int]):
 
 @click.group()
 def canary() -> None:
-    """Give an approved version a share of the traffic.
+    """Start and show canaries.
 
     \b
     Example:
@@ -50,17 +53,22 @@ def canary() -> None:
 
 @canary.command("start")
 @click.argument("ref", metavar="REF")
-@click.option("--env", "environment", required=True, type=ENVIRONMENT)
+@IN_ENVIRONMENT
 @click.option(
-    "--share", "share_bp", required=True, type=Share(), metavar="PERCENT", help="Above 0 up to 100."
+    "--share",
+    "share_bp",
+    required=True,
+    type=Share(),
+    metavar="PERCENT",
+    help="The share of the traffic: above 0 and at most 100.",
 )
-@click.option("--channel", help="Another channel than the environment's own.")
-@click.option("--reason", default="", help="Why.")
+@ON_CHANNEL
+@OPTIONAL_REASON
 @json_option
 def start(
     ref: str, environment: str, share_bp: int, channel: str | None, reason: str, as_json: bool
 ) -> None:
-    """Start a canary: an approved version gets a share of a channel's traffic.
+    """Give an approved version a share of a channel's traffic.
 
     \b
     Example:
@@ -71,28 +79,25 @@ def start(
 
 
 @canary.command("status")
-@click.option("--env", "environment", type=ENVIRONMENT)
+@ONLY_ENVIRONMENT
 @json_option
 def canary_status(environment: str | None, as_json: bool) -> None:
-    """Show the canaries that run.
+    """Show the running canaries.
 
     \b
     Example:
       countersign canary status --env production
     """
     with connect() as registry:
-        _show_channels(
-            [one for one in registry.channels(environment) if one.candidate],
-            as_json,
-            "No canary runs.",
-        )
+        channels = [channel for channel in registry.channels(environment) if channel.candidate]
+    _show_channels(channels, as_json, "No canary is running.")
 
 
 @click.command()
 @click.argument("name", metavar="NAME")
-@click.option("--env", "environment", required=True, type=ENVIRONMENT)
-@click.option("--channel", help="Another channel than the environment's own.")
-@click.option("--reason", default="", help="Why.")
+@IN_ENVIRONMENT
+@ON_CHANNEL
+@OPTIONAL_REASON
 @json_option
 def promote(name: str, environment: str, channel: str | None, reason: str, as_json: bool) -> None:
     """Make the canary of a channel its stable version.
@@ -107,12 +112,14 @@ def promote(name: str, environment: str, channel: str | None, reason: str, as_js
 
 @click.command()
 @click.argument("name", metavar="NAME")
-@click.option("--env", "environment", required=True, type=ENVIRONMENT)
-@click.option("--reason", required=True, help="Why.")
-@click.option("--channel", help="Another channel than the environment's own.")
+@IN_ENVIRONMENT
+@REASON
+@ON_CHANNEL
 @json_option
 def rollback(name: str, environment: str, reason: str, channel: str | None, as_json: bool) -> None:
-    """Take the last step of a channel back, at once.
+    """Undo the last step of a channel at once.
+
+    A running canary ends. Without one, the channel returns to its rollback target.
 
     \b
     Example:
@@ -124,10 +131,10 @@ def rollback(name: str, environment: str, reason: str, channel: str | None, as_j
 
 @click.command()
 @click.argument("ref", metavar="REF")
-@click.option("--reason", required=True, help="Why.")
+@REASON
 @json_option
 def recall(ref: str, reason: str, as_json: bool) -> None:
-    """Order a thing and all that derives from it out of service, for good.
+    """Take a thing and all that derives from it out of service for good.
 
     \b
     Example:
@@ -140,32 +147,36 @@ def recall(ref: str, reason: str, as_json: bool) -> None:
         return
     fields(
         f"{recalled.ref}  {state('recalled')}",
-        [("Because", recalled.reason), ("Fell", recalled.recalled)],
+        [("Reason", recalled.reason), ("Recalled", recalled.recalled)],
     )
-    rows = [(one.channel, one.environment, one.generation, one.stable) for one in recalled.channels]
+    rows = [
+        (channel.channel, channel.environment, channel.generation, channel.stable)
+        for channel in recalled.channels
+    ]
     table(["Channel", "Environment", "Generation", "Stable now"], rows, "No channel served it.")
 
 
 @click.command()
 @click.argument("name", metavar="[NAME]", required=False)
-@click.option("--env", "environment", type=ENVIRONMENT)
+@ONLY_ENVIRONMENT
 @json_option
 def status(name: str | None, environment: str | None, as_json: bool) -> None:
-    """Show what serves where.
+    """Show what serves where, and what is possible now.
 
     \b
     Example:
       countersign status
     """
     with connect() as registry:
-        channels = [one for one in registry.channels(environment) if name in (None, one.adapter)]
-    _show_channels(channels, as_json, "Nothing serves yet.")
+        channels = registry.channels(environment)
+    shown = [channel for channel in channels if name in (None, channel.adapter)]
+    _show_channels(shown, as_json, "Nothing serves yet.")
 
 
 @click.command()
 @click.argument("name", metavar="NAME")
-@click.option("--env", "environment", required=True, type=ENVIRONMENT)
-@click.option("--channel", help="Another channel than the environment's own.")
+@IN_ENVIRONMENT
+@ON_CHANNEL
 @json_option
 def history(name: str, environment: str, channel: str | None, as_json: bool) -> None:
     """Show every generation of a channel.
@@ -180,33 +191,33 @@ def history(name: str, environment: str, channel: str | None, as_json: bool) -> 
         emit(
             [
                 {
-                    "generation": one.generation,
-                    "version": one.version,
-                    "from": one.valid_from,
-                    "to": one.valid_to,
-                    "actor": one.actor,
-                    "reason": one.reason,
-                    "kind": one.kind,
-                    "candidate": one.candidate,
-                    "weight_bp": one.weight_bp,
+                    "generation": generation.generation,
+                    "version": generation.version,
+                    "from": generation.valid_from,
+                    "to": generation.valid_to,
+                    "actor": generation.actor,
+                    "reason": generation.reason,
+                    "kind": generation.kind,
+                    "candidate": generation.candidate,
+                    "weight_bp": generation.weight_bp,
                 }
-                for one in generations
+                for generation in generations
             ]
         )
         return
     rows = [
         (
-            one.generation,
-            one.kind,
-            one.version,
-            one.candidate,
-            percent(one.weight_bp),
-            one.valid_from,
-            one.valid_to,
-            one.actor,
-            one.reason,
+            generation.generation,
+            generation.kind,
+            generation.version,
+            generation.candidate,
+            percent(generation.weight_bp),
+            generation.valid_from,
+            generation.valid_to,
+            generation.actor,
+            generation.reason,
         )
-        for one in generations
+        for generation in generations
     ]
     table(
         ["Generation", "Kind", "Stable", "Candidate", "Share", "From", "To", "Actor", "Reason"],
@@ -219,7 +230,7 @@ def _show(route: RouteView, as_json: bool) -> None:
         emit(route)
         return
     fields(
-        f"{route.channel} in {route.environment}  {_standing(route.stable, route.candidate)}",
+        f"{route.channel} in {route.environment}  {_serving(route.stable, route.candidate)}",
         [
             ("Generation", route.generation),
             ("Stable", route.stable),
@@ -235,17 +246,17 @@ def _show_channels(channels: list[ChannelView], as_json: bool, empty: str) -> No
         return
     rows = [
         (
-            one.adapter,
-            one.environment,
-            one.channel,
-            _standing(one.stable, one.candidate),
-            one.stable,
-            one.candidate,
-            percent(one.weight_bp),
-            one.since,
-            _possible(one),
+            channel.adapter,
+            channel.environment,
+            channel.channel,
+            _serving(channel.stable, channel.candidate),
+            channel.stable,
+            channel.candidate,
+            percent(channel.weight_bp),
+            channel.since,
+            _possible(channel),
         )
-        for one in channels
+        for channel in channels
     ]
     heads = [
         "Adapter",
@@ -263,16 +274,16 @@ def _show_channels(channels: list[ChannelView], as_json: bool, empty: str) -> No
 
 def _possible(channel: ChannelView) -> str:
     """What may be done to a channel now: `canary v3 v4, promote v2, rollback to acme/base@v1`."""
-    named = (
+    possible = (
         ("canary", channel.acts.canary.versions),
         ("promote", channel.acts.promote.versions),
         ("rollback to", channel.acts.rollback.versions),
     )
     own = f"{channel.adapter}@"
     return ", ".join(
-        f"{act} {' '.join(ref.removeprefix(own) for ref in refs)}" for act, refs in named if refs
+        f"{act} {' '.join(ref.removeprefix(own) for ref in refs)}" for act, refs in possible if refs
     )
 
 
-def _standing(stable: str | None, candidate: str | None) -> str:
+def _serving(stable: str | None, candidate: str | None) -> str:
     return state("canary" if candidate else "serving" if stable else "stopped")

@@ -1,4 +1,4 @@
-"""`search`: versions by what is known of them."""
+"""Search: find versions by their properties."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from registry.rules.searches import KINDS
 from registry.rules.versions import State
 from registry.views.search import FacetsView, VersionHit
 
-WIDEST = 40  # characters of one tag or licence; --json has them whole
+MAX_CELL_CHARACTERS = 40
+"""Longer tags and licences are shortened in the table; --json prints them whole."""
 
 
 @click.command()
@@ -20,38 +21,37 @@ WIDEST = 40  # characters of one tag or licence; --json has them whole
 @click.option("--name", help="The exact name, or team/name.")
 @click.option("--kind", type=click.Choice(KINDS), help="Only of this kind.")
 @click.option("--team", help="Only of this team.")
-@click.option("--tag", multiple=True, metavar="KEY[:VALUE]", help="Has this tag; may be repeated.")
+@click.option("--tag", multiple=True, metavar="KEY[:VALUE]", help="With this tag; repeatable.")
+@click.option("--base", metavar="REF", help="For this base model: team/name, or one version of it.")
+@click.option("--dataset", metavar="REF", help="Tuned on this data set.")
+@click.option("--licence", help="With this licence.")
+@click.option("--domain", help="Of this business domain.")
 @click.option(
-    "--base", metavar="REF", help="Stands on this base model: team/name, or one version of it."
+    "--method",
+    help="Tuned with this method: lora, adalora, prefix, prompt, bottleneck, bias or norm.",
 )
-@click.option("--dataset", metavar="REF", help="Was tuned on this data set.")
-@click.option("--licence", help="Has this licence.")
-@click.option("--domain", help="Is of this business area.")
-@click.option(
-    "--method", help="Was tuned so: lora, adalora, prefix, prompt, bottleneck, bias or norm."
-)
-@click.option("--variant", help="In this variant: plain, dora or rslora.")
-@click.option("--risk", metavar="LEVEL", help="Carries a risk of this level, like high.")
+@click.option("--variant", help="Tuned with this variant: plain, dora or rslora.")
+@click.option("--risk", metavar="LEVEL", help="With a risk of this level, such as high.")
 @click.option(
     "--metric",
     multiple=True,
     metavar="NAME>=X",
-    help="Its newest eval run says so; may be repeated.",
+    help="With this value in its newest eval run; repeatable.",
 )
 @click.option(
     "--state",
     "in_state",
-    type=click.Choice([known.value for known in State]),
+    type=click.Choice([each.value for each in State]),
     help="Only in this state.",
 )
 @click.option(
     "--digest",
     metavar="HEX",
-    help="Its manifest, tensor root or a file begins so, 6 digits at least.",
+    help="With a manifest, tensor root or file whose digest begins so; at least 6 digits.",
 )
-@click.option("--by", metavar="ACCOUNT", help="Was added by this account.")
-@click.option("--since", metavar="DATE", help="Was added then or later, UTC: 2026-11-22.")
-@click.option("--until", metavar="DATE", help="Was added before then.")
+@click.option("--by", metavar="ACCOUNT", help="Added by this account.")
+@click.option("--since", metavar="DATE", help="Added on this date (UTC) or later: 2026-11-22.")
+@click.option("--until", metavar="DATE", help="Added before this date (UTC).")
 @click.option(
     "--sort",
     default="created",
@@ -59,10 +59,14 @@ WIDEST = 40  # characters of one tag or licence; --json has them whole
     help="created (newest first), name, metric:NAME or metric:NAME:lowest.",
 )
 @click.option(
-    "--limit", type=click.IntRange(1), default=50, show_default=True, help="So many at most."
+    "--limit",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    help="The maximum number of versions.",
 )
 @click.option(
-    "--facets", is_flag=True, help="Count what the versions found have in common instead."
+    "--facets", is_flag=True, help="Count the values that the matching versions share instead."
 )
 @json_option
 def search(
@@ -77,8 +81,8 @@ def search(
 ) -> None:
     """Find versions by name, tag, base, data set, licence, metric, state or digest.
 
-    TEXT is any part of a name, its team or its domain, of three letters or more; fewer must begin a
-    word.
+    TEXT is any part of a name, its team or its domain. A text of one or two letters matches only
+    the beginning of a word.
 
     \b
     Example:
@@ -92,38 +96,41 @@ def search(
     }
     with connect() as registry:
         if facets:
-            counted = registry.search_page(**filters, limit=1, facets=True).facets
-            assert counted is not None
-            _counts(counted, as_json)
+            counts = registry.search_page(**filters, limit=1, facets=True).facets
+            assert counts is not None
+            _show_facets(counts, as_json)
             return
-        found = list(registry.search(limit=limit + 1, **filters))
+        hits = list(registry.search(limit=limit + 1, **filters))
     if as_json:
-        emit(found[:limit])
+        emit(hits[:limit])
     else:
-        _list(found[:limit])
-    if len(found) > limit:
+        _list(hits[:limit])
+    if len(hits) > limit:
         note(
-            f"More than {limit} match: raise --limit, or add a filter; --facets shows what they "
-            "have in common."
+            f"More than {limit} match. Raise --limit, or add a filter: --facets shows the values "
+            "that they share."
         )
 
 
-def _list(found: list[VersionHit]) -> None:
-    """A row a version; a column of base, licence, metrics or tags only where some row has one."""
+def _list(hits: list[VersionHit]) -> None:
+    """Print one row per version, and only the columns in which some row has a value."""
     columns: list[tuple[str, list[Any]]] = [
-        ("Version", [one.ref for one in found]),
-        ("Kind", [f"{one.kind} ({_tuning(one)})" if one.method else one.kind for one in found]),
-        ("State", [state(one.state) for one in found]),
-        ("Base", [one.base for one in found]),
-        ("Licence", [_cut(one.licence) for one in found]),
+        ("Version", [hit.ref for hit in hits]),
+        ("Kind", [f"{hit.kind} ({_tuning(hit)})" if hit.method else hit.kind for hit in hits]),
+        ("State", [state(hit.state) for hit in hits]),
+        ("Base", [hit.base for hit in hits]),
+        ("Licence", [_shortened(hit.licence) for hit in hits]),
     ]
     columns += [
-        (name, [one.metrics.get(name) for one in found])
-        for name in sorted({n for one in found for n in one.metrics})
+        (name, [hit.metrics.get(name) for hit in hits])
+        for name in sorted({name for hit in hits for name in hit.metrics})
     ]
     columns += [
-        ("Tags", [[_cut(f"{key}={value}") for key, value in one.tags.items()] for one in found]),
-        ("Added", [one.created_at for one in found]),
+        (
+            "Tags",
+            [[_shortened(f"{key}={value}") for key, value in hit.tags.items()] for hit in hits],
+        ),
+        ("Added", [hit.created_at for hit in hits]),
     ]
     shown = [
         (head, values)
@@ -133,26 +140,28 @@ def _list(found: list[VersionHit]) -> None:
     table(
         [head for head, _ in shown],
         list(zip(*(values for _, values in shown), strict=True)),
-        "Nothing matches. Take a filter away, or look for fewer letters of the name.",
+        "Nothing matches. Remove a filter, or search for a shorter part of the name.",
     )
 
 
-def _tuning(one: VersionHit) -> str:
-    return f"{one.method}, {one.variant}" if one.variant not in (None, "plain") else str(one.method)
+def _tuning(hit: VersionHit) -> str:
+    return f"{hit.method}, {hit.variant}" if hit.variant not in (None, "plain") else str(hit.method)
 
 
-def _cut(text: str | None) -> str | None:
-    return text if text is None or len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
+def _shortened(text: str | None) -> str | None:
+    if text is None or len(text) <= MAX_CELL_CHARACTERS:
+        return text
+    return f"{text[: MAX_CELL_CHARACTERS - 1]}…"
 
 
-def _counts(counted: FacetsView, as_json: bool) -> None:
+def _show_facets(facets: FacetsView, as_json: bool) -> None:
     if as_json:
-        emit(counted)
+        emit(facets)
         return
     rows = [
-        (facet, _cut(one.value), f"{one.count:,}{'+' if one.at_least else ''}")
-        for facet, values in counted.values.items()
-        for one in values
+        (facet, _shortened(count.value), f"{count.count:,}{'+' if count.at_least else ''}")
+        for facet, counts in facets.values.items()
+        for count in counts
     ]
     table(["Facet", "Value", "Versions"], rows, "Nothing matches.")
-    note(f"{counted.total:,}{'+' if counted.at_least else ''} versions match.")
+    note(f"{facets.total:,}{'+' if facets.at_least else ''} versions match.")

@@ -1,10 +1,9 @@
-"""Keep processes running and leave none behind: children by command name, and the embedded
-PostgreSQL.
+"""Keep the child processes and the embedded PostgreSQL running, and leave none behind.
 
-A child that dies starts again, sooner the first time than the tenth. Each is a session and process
-group of its own and is told by the kernel when the supervisor dies (SIGKILL included); whatever
-outlives both carries the home in its environment, by which the next supervisor of that home finds
-and ends it.
+A child that dies is started again, after a delay that grows with the number of its deaths. Each
+child has its own session and process group, and the kernel signals it when the supervisor dies,
+even by SIGKILL. A process that outlives both has the home in its environment; by that mark, the
+next supervisor of the home finds and ends it.
 """
 
 from __future__ import annotations
@@ -25,18 +24,23 @@ from registry.postgres.directories import die_with_parent, undisturbed
 
 MARK = "COUNTERSIGN_CHILD_OF"
 TICK_SECONDS = 0.2
-GRACE_SECONDS = 15.0  # for a trainer to end its training child and write a save point
-STEADY_SECONDS = 60.0  # a child that lived this long starts over with the shortest delay
+GRACE_SECONDS = 15.0
+"""Time for children to end by themselves: a trainer must write a save point."""
+STEADY_SECONDS = 60.0
+"""The delays of a child that ran for this long begin again with the shortest."""
 DELAYS = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
-LOG_LIMIT = 16 * 1024 * 1024
+"""Seconds before a child is started again, by the number of its deaths."""
+MAX_LOG_BYTES = 16 * 1024 * 1024
+"""A log that is larger when its child starts is moved aside, and replaces the one before."""
 
 logger = logging.getLogger("registry.up")
 
 
 @dataclass
 class Child:
-    """One program to keep running. `environ` is asked at every start, so that a child gets a fresh
-    token.
+    """One program to keep running.
+
+    `environ` is called at every start, so that the child gets a valid token.
     """
 
     name: str
@@ -44,16 +48,17 @@ class Child:
     environ: Callable[[], dict[str, str]]
     deaths: int = 0
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-    _begun: float = 0.0
+    _started: float = 0.0
     _due: float = 0.0
 
     def start(self, home: Path) -> None:
-        """Start it with its output in private/logs/<name>.log; the argv of a process is public, its
-        environment not.
+        """Start it, with its output in private/logs/<name>.log.
+
+        Secrets are passed in the environment: other users can read the arguments of a process.
         """
         log = log_of(home, self.name)
         log.parent.mkdir(mode=0o700, exist_ok=True)
-        if log.exists() and log.stat().st_size > LOG_LIMIT:
+        if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
             log.replace(log.with_name(log.name + ".1"))
         with log.open("ab") as output, undisturbed():
             self.process = subprocess.Popen(
@@ -65,14 +70,14 @@ class Child:
                 start_new_session=True,
                 preexec_fn=die_with_parent(signal.SIGTERM),
             )
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
 
     def tick(self, home: Path) -> None:
-        """Note a death, and start it again when its delay is over."""
+        """Notice a death, and start the child again when its delay is over."""
         if self.process is not None and self.process.poll() is not None:
-            self.signal(signal.SIGKILL)  # what it left of its group
-            lived = time.monotonic() - self._begun
-            self.deaths = 1 if lived > STEADY_SECONDS else self.deaths + 1
+            self.signal(signal.SIGKILL)  # to what is left of its process group
+            seconds = time.monotonic() - self._started
+            self.deaths = 1 if seconds > STEADY_SECONDS else self.deaths + 1
             delay = DELAYS[min(self.deaths, len(DELAYS)) - 1]
             self._due = time.monotonic() + delay
             logger.warning(
@@ -86,22 +91,23 @@ class Child:
         if self.process is None and time.monotonic() >= self._due:
             try:
                 self.start(home)
-            except (
-                Exception
-            ) as error:  # such as no token while the database is away: as good as a death
+            except Exception as error:  # for example, no token while the database is away
                 self.deaths += 1
                 self._due = time.monotonic() + DELAYS[min(self.deaths, len(DELAYS)) - 1]
                 logger.warning("%s cannot start: %s", self.name, error)
 
     def signal(self, number: int) -> None:
-        """Signal the whole group of the child."""
+        """Send a signal to the whole process group of the child."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
 
 
 class Supervisor:
-    """Watches from the main thread, which every process started here is bound to."""
+    """Keeps children running, from the main thread.
+
+    The kernel ends each child together with the thread that started it.
+    """
 
     def __init__(self, home: Path, cluster: Cluster | None) -> None:
         self.home = home
@@ -110,13 +116,13 @@ class Supervisor:
         self._cluster_due = 0.0
 
     def add(self, child: Child) -> Child:
-        """Start a child and keep it running from now on."""
+        """Start a child, and keep it running from now on."""
         self.children.append(child)
         child.tick(self.home)
         return child
 
     def tick(self) -> None:
-        """Start again whatever died; PostgreSQL first, for the others need it."""
+        """Start again what has died: PostgreSQL first, because the others need it."""
         if (
             self.cluster is not None
             and not self.cluster.alive()
@@ -133,13 +139,13 @@ class Supervisor:
             child.tick(self.home)
 
     def watch(self, until: Callable[[], bool]) -> None:
-        """Tick until `until` is true."""
+        """Tick until `until` returns true."""
         while not until():
             self.tick()
             time.sleep(TICK_SECONDS)
 
     def stop(self) -> None:
-        """End all children, by force after their grace, and then PostgreSQL."""
+        """End all children, by force after GRACE_SECONDS, and then PostgreSQL."""
         for child in self.children:
             child.signal(signal.SIGTERM)
         deadline = time.monotonic() + GRACE_SECONDS
@@ -158,48 +164,47 @@ class Supervisor:
 
 
 def sweep(home: Path, grace: float) -> int:
-    """End whatever an earlier supervisor of this home left running, by force after `grace` seconds;
-    say how many.
+    """End what an earlier supervisor of this home left running; return the number of processes.
 
-    Call it under the lock of the home: the mark alone cannot tell a stray from a child of another
-    supervisor.
+    Force is used after `grace` seconds. Call it under the lock of the home: the mark alone does not
+    distinguish a stray from a child of another running supervisor.
     """
-    found = strays(home)
-    _signal(found, signal.SIGTERM)
+    pids = strays(home)
+    _signal(pids, signal.SIGTERM)
     deadline = time.monotonic() + grace
     while strays(home):
         if time.monotonic() > deadline:
             _signal(strays(home), signal.SIGKILL)
         time.sleep(0.02)
-    return len(found)
+    return len(pids)
 
 
 def strays(home: Path) -> list[int]:
-    """The processes that carry the mark of this home; none where there is no /proc."""
+    """Return the processes that have the mark of this home; none on systems without /proc."""
     mark = f"{MARK}={home}".encode()
-    found = []
+    pids = []
     for entry in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
             if mark in entry.read_bytes().split(b"\0"):
-                found.append(int(entry.parent.name))
-    return [pid for pid in found if pid != os.getpid()]
+                pids.append(int(entry.parent.name))
+    return [pid for pid in pids if pid != os.getpid()]
 
 
 def log_of(home: Path, name: str) -> Path:
-    """Where a child's output goes."""
+    """Return the file for a child's output."""
     return home / "private" / "logs" / f"{name}.log"
 
 
 def last_line(log: Path) -> str:
-    """The last line a child said, to tell why it died."""
+    """Return the last line that a child printed, which often says why it died."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 4096))
             lines = file.read().decode(errors="replace").split("\n")
     except FileNotFoundError:
         lines = []
-    said = [line.strip() for line in lines if line.strip()]
-    return said[-1] if said else "it said nothing"
+    printed = [line.strip() for line in lines if line.strip()]
+    return printed[-1] if printed else "it printed nothing"
 
 
 def _signal(pids: list[int], number: int) -> None:

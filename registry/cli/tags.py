@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import click
 
 from registry.cli.output import emit, fields, json_option
+from registry.cli.parameters import Kind
 from registry.cli.session import connect
 from registry.errors import Invalid
 
 
-def attach(
-    group: click.Group, kind: Literal["base", "adapter", "checkpoint"], example: str
-) -> None:
-    """Give a kind's group its `tag`."""
+def attach(group: click.Group, kind: Kind, example: str) -> None:
+    """Add `tag` to the group of a kind."""
 
     @group.command(
         "tag",
-        help="Put tags on a version, or take them off; a tag helps to find it and decides nothing."
-        f"\n\n\b\nExample:\n  countersign {kind} tag {example}@v1 topic=claims --remove old",
+        help="Set or remove tags of a version.\n\n"
+        "A tag helps to find a version and decides nothing.\n\n"
+        f"\b\nExample:\n  countersign {kind} tag {example}@v1 topic=claims --remove old",
     )
     @click.argument("ref", metavar="REF")
     @click.argument("pairs", metavar="[KEY=VALUE]...", nargs=-1)
-    @click.option("--remove", multiple=True, metavar="KEY", help="A tag to take off.")
+    @click.option("--remove", multiple=True, metavar="KEY", help="A tag to remove; repeatable.")
     @json_option
     def tag(ref: str, pairs: tuple[str, ...], remove: tuple[str, ...], as_json: bool) -> None:
-        said = [pair.partition("=") for pair in pairs]
-        if not (said or remove) or not all(equals for _, equals, _ in said):
+        tags = [pair.partition("=") for pair in pairs]
+        if not (tags or remove) or not all(equals for _, equals, _ in tags):
             raise Invalid(
                 "usage",
-                "Tags are given as KEY=VALUE, or taken off with --remove KEY.",
-                "Name at least one.",
+                "A tag is set by KEY=VALUE and removed by --remove KEY.",
+                "Name at least one tag.",
             )
         with connect() as registry:
-            answers = [registry.tag(ref, key, value) for key, _, value in said]
+            answers = [registry.tag(ref, key, value) for key, _, value in tags]
             answers += [registry.untag(ref, key) for key in remove]
         if as_json:
             emit(answers[-1])

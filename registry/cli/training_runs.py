@@ -1,4 +1,4 @@
-"""Training: train queues it; run ls, show, cancel look after it."""
+"""Training runs: train queues one; run ls, show and cancel manage them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry.cli.added import FILE
 from registry.cli.following import follow
 from registry.cli.output import emit, fields, json_option, state, table
+from registry.cli.parameters import FILE, FOLLOW
 from registry.cli.session import connect, document
 
 if TYPE_CHECKING:
@@ -17,19 +17,15 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--adapter", required=True, metavar="team/name", help="The line its versions will belong to."
-)
+@click.option("--adapter", required=True, metavar="team/name", help="The line of the new versions.")
 @click.option("--base", required=True, metavar="REF", help="The base model version to tune.")
 @click.option("--data", required=True, metavar="REF", help="The data set version to train on.")
 @click.option(
-    "--recipe", required=True, type=FILE, help="How to train, as YAML; frozen with the run."
+    "--recipe", required=True, type=FILE, help="YAML that says how to train; frozen with the run."
 )
-@click.option("--domain", help="The business domain the adapter serves.")
-@click.option("--meta", type=FILE, help="Purpose and the like of the versions it makes, as YAML.")
-@click.option(
-    "--follow", "following", is_flag=True, help="Wait for its end; exit 1 unless it succeeds."
-)
+@click.option("--domain", help="The business domain of the line.")
+@click.option("--meta", type=FILE, help="YAML with the purpose and the like of the new versions.")
+@FOLLOW
 @json_option
 def train(
     adapter: str,
@@ -47,8 +43,11 @@ def train(
     Example:
       countersign train --adapter acme/claims --base acme/tiny@v1 --data acme/rows@v1 --recipe a.yml
     """
+    from registry.client import NewTrainingRun
+
+    new = NewTrainingRun(adapter, base, data, document(recipe), domain, document(meta))
     with connect() as registry:
-        queued = registry.train(adapter, base, data, document(recipe), domain, document(meta))
+        queued = registry.train(new)
         if following:
             queued = follow(f"Training {adapter}", lambda: registry.training_run(queued.id))
     _show(queued, as_json)
@@ -56,7 +55,7 @@ def train(
 
 @click.group()
 def run() -> None:
-    """Training runs: list, show, cancel.
+    """List, show and cancel training runs.
 
     \b
     Example:
@@ -77,12 +76,12 @@ def list_runs(as_json: bool) -> None:
         runs = registry.training_runs()
     if as_json:
         emit(runs)
-    else:
-        rows = [
-            (one.id, one.adapter, state(one.state), one.outputs, one.requested_by, one.created_at)
-            for one in runs
-        ]
-        table(["Training run", "Adapter", "State", "Outputs", "By", "Since"], rows)
+        return
+    rows = [
+        (run.id, run.adapter, state(run.state), run.outputs, run.requested_by, run.created_at)
+        for run in runs
+    ]
+    table(["Training run", "Adapter", "State", "Outputs", "Requested by", "Created"], rows)
 
 
 @run.command("show")
@@ -103,7 +102,7 @@ def show(run_id: str, as_json: bool) -> None:
 @click.argument("run_id", metavar="ID", type=click.UUID)
 @json_option
 def cancel(run_id: str, as_json: bool) -> None:
-    """Cancel a training run; its worker stops at the next beat.
+    """Cancel a training run; its trainer stops at the next beat.
 
     \b
     Example:
@@ -113,24 +112,24 @@ def cancel(run_id: str, as_json: bool) -> None:
         _show(registry.cancel_training(run_id), as_json)
 
 
-def _show(one: TrainingRunView, as_json: bool) -> None:
+def _show(run: TrainingRunView, as_json: bool) -> None:
     if as_json:
-        emit(one)
+        emit(run)
         return
     fields(
-        f"Training run {one.id}  {state(one.state)}",
+        f"Training run {run.id}  {state(run.state)}",
         [
-            ("Adapter", one.adapter),
-            ("Base", one.base),
-            ("Data", one.dataset),
-            ("Recipe", one.recipe_digest),
-            ("Attempt", one.attempt),
-            ("Progress", one.progress),
-            ("Outputs", one.outputs),
-            ("Meters", one.meters),
-            ("MLflow", one.mlflow_url),
-            ("Asked by", one.requested_by),
-            ("Trainer", one.trainer),
-            ("Error", one.error),
+            ("Adapter", run.adapter),
+            ("Base", run.base),
+            ("Data", run.dataset),
+            ("Recipe", run.recipe_digest),
+            ("Attempt", run.attempt),
+            ("Progress", run.progress),
+            ("Outputs", run.outputs),
+            ("Meters", run.meters),
+            ("MLflow", run.mlflow_url),
+            ("Requested by", run.requested_by),
+            ("Trainer", run.trainer),
+            ("Error", run.error),
         ],
     )

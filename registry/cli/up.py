@@ -1,7 +1,7 @@
-"""`countersign up`: everything on one machine, in the foreground, until a signal ends it.
+"""`countersign up`: a whole registry on one machine, in the foreground, until a signal ends it.
 
-The heavy imports (SQLAlchemy, FastAPI, alembic) run in a thread beside initdb: together they take
-as long as the longer of the two.
+The heavy imports (SQLAlchemy, FastAPI, alembic) run in a thread while initdb runs, so that the two
+take only as long as the longer one.
 """
 
 from __future__ import annotations
@@ -33,16 +33,12 @@ from registry.proof.private_files import write_private
 from registry.settings import PREFIX, Settings, load
 
 READY_SECONDS = 120.0
-EXTRAS = {
-    "mlflow": 1,
-    "gateway": 2,
-    "engine": 3,
-    "trainer": 0,
-}  # each with its distance from our port; 0: listens not
+EXTRAS = {"mlflow": 1, "gateway": 2, "engine": 3, "trainer": 0}
+"""Programs beside the registry -> distance of their port from ours; 0 for one without a port."""
 
 
 class Stopped(BaseException):
-    """A signal asked us to end; no `except Exception` on the way swallows it."""
+    """A signal asked us to end. Not an Exception, so that no `except Exception` catches it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     names = tuple(name.strip() for name in value.split(",") if name.strip())
     for name in names:
         if name not in EXTRAS:
-            raise click.BadParameter(f"'{name}' is none of {', '.join(EXTRAS)}.")
+            raise click.BadParameter(f"'{name}' is not one of {', '.join(EXTRAS)}.")
     return names
 
 
@@ -67,7 +63,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option(
     "--home",
     type=click.Path(path_type=Path),
-    help="Where data and keys live; default ~/.countersign.",
+    help="The folder for data and keys; default ~/.countersign.",
 )
 @click.option("--host", help="The address to listen on; default 127.0.0.1.")
 @click.option("--port", type=click.IntRange(1, 65535), help="The port to listen on; default 8080.")
@@ -77,43 +73,41 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     default="",
     callback=_names,
     metavar="NAMES",
-    help="Run these too, separated by commas: trainer, mlflow, engine, gateway.",
+    help="Also run these, separated by commas: trainer, mlflow, engine, gateway.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON once it is ready.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when it is ready.")
 def up(
     home: Path | None, host: str | None, port: int | None, extras: tuple[str, ...], as_json: bool
 ) -> None:
-    """Start PostgreSQL, migrate, and serve the API, the console and the clock.
+    """Run a registry on this machine: database, API, console and clock.
 
     \b
     Example:
       countersign up --home ./registry --port 8080
 
-    Runs in the foreground. SIGTERM or Ctrl-C ends it and all it started. The database is an
-    embedded PostgreSQL under --home unless COUNTERSIGN_DATABASE_URL is set.
+    Runs in the foreground. SIGTERM or Ctrl-C ends it and everything that it started. The database
+    is an embedded PostgreSQL under --home, unless COUNTERSIGN_DATABASE_URL is set.
     """
     settings = load(home=home, host=host, port=port)
     log.configure(settings.log_level)
     _require(extras)
     claim(settings.home)
-    with Lock(settings.private / "up.lock", wait=False), suppress(Stopped), _signals() as asked:
-        run(settings, extras, as_json, asked)
+    with Lock(settings.private / "up.lock", wait=False), suppress(Stopped), _signals() as stopping:
+        run(settings, extras, as_json, stopping)
 
 
-def run(settings: Settings, extras: tuple[str, ...], as_json: bool, asked: threading.Event) -> None:
-    """Bring all of it up, say so once, watch until `asked` to end, and always stop what was
-    started.
-    """
-    begun = time.monotonic()
+def run(
+    settings: Settings, extras: tuple[str, ...], as_json: bool, stopping: threading.Event
+) -> None:
+    """Start everything, announce it once, watch until `stopping` is set, and always stop it all."""
+    started = time.monotonic()
     cluster = None if settings.database_url else Cluster(settings.home)
     supervisor = Supervisor(settings.home, cluster)
     try:
         sweep(settings.home, 10.0)
         _require_port(settings)
         imports = threading.Thread(target=_import, name="imports", daemon=True)
-        with (
-            undisturbed()
-        ):  # a thread keeps the mask it is born with: signals are the main thread's alone
+        with undisturbed():  # a thread inherits the signal mask: the main thread handles signals
             imports.start()
         if cluster is not None:
             cluster.start()
@@ -139,54 +133,51 @@ def run(settings: Settings, extras: tuple[str, ...], as_json: bool, asked: threa
         supervisor.add(
             Child("clock", [*python, "clock"], lambda: _environ(settings, sequencer=True))
         )
-        _await_ready(supervisor, api, settings, asked)
-        write_private(
-            settings.private / "url", f"{_url(settings)}\n"
-        )  # token create --home finds us by it
+        _await_ready(supervisor, api, settings, stopping)
+        # `token create --home` reads this file.
+        write_private(settings.private / "url", f"{_url(settings)}\n")
         beside = [_extra(name, settings, ports, cluster) for name in extras]
-        _announce(
-            settings, token if first or as_json else None, beside, as_json, time.monotonic() - begun
-        )
+        shown_token = token if first or as_json else None
+        _announce(settings, shown_token, beside, as_json, time.monotonic() - started)
         for extra in beside:
             supervisor.add(Child(extra.name, extra.argv, extra.environ))
-        supervisor.watch(asked.is_set)
+        supervisor.watch(stopping.is_set)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(
-                number, signal.SIG_IGN
-            )  # asked once is enough: nothing may interrupt the stopping
+            signal.signal(number, signal.SIG_IGN)  # nothing may interrupt the stopping
         (settings.private / "url").unlink(missing_ok=True)
         supervisor.stop()
 
 
 @contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """Turn the signals that end us into Stopped, and into an event: Python drops what is raised
-    inside a finaliser or a fork hook, and then the event still ends the watching.
+    """Turn the signals that end us into Stopped and into an event.
+
+    Python drops what is raised inside a finaliser or a fork hook; then the event ends the watching.
     """
-    asked = threading.Event()
+    stopping = threading.Event()
 
     def stop(number: int, frame: object) -> None:
-        asked.set()
+        stopping.set()
         raise Stopped
 
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
-        yield asked
+        yield stopping
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _import() -> None:
-    """Import early; a failure shows again, and to somebody who reports it, at the import itself."""
+    """Import early. A failure occurs again at the later import, where it is reported."""
     with suppress(Exception):
         import_module("registry.app")
 
 
 def _require(extras: tuple[str, ...]) -> None:
-    """Refuse what is not installed before anything starts."""
+    """Refuse extras that are not installed, before anything starts."""
     needs = {
         "mlflow": ("mlflow",),
         "trainer": ("trainer", "torch"),
@@ -196,27 +187,26 @@ def _require(extras: tuple[str, ...]) -> None:
     for name in extras:
         missing = [module for module in needs[name] if importlib.util.find_spec(module) is None]
         if missing:
-            raise Invalid(
-                "missing-extra",
-                f"--with {name} needs the Python package {missing[0]}.",
-            )
+            raise Invalid("missing-extra", f"--with {name} needs the Python package {missing[0]}.")
 
 
-def _listenable(host: str, port: int) -> bool:
-    """Whether the port is free, tried the way uvicorn binds it."""
+def _is_free(host: str, port: int) -> bool:
+    """Whether the port is free, tested in the way that uvicorn binds it."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM
         )[0]
     except socket.gaierror as error:
-        raise Invalid("bad-host", f"'{host}' is no address: {error.strerror}.") from error
+        raise Invalid("bad-host", f"'{host}' is not an address: {error.strerror}.") from error
     with socket.socket(family, kind, protocol) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)
         except PermissionError as error:
             raise Conflict(
-                "port-taken", f"Port {port} is not ours to use.", "Choose a --port above 1023."
+                "port-taken",
+                f"Port {port} is reserved for the system.",
+                "Choose a --port above 1023.",
             ) from error
         except OSError:
             return False
@@ -224,30 +214,27 @@ def _listenable(host: str, port: int) -> bool:
 
 
 def _require_port(settings: Settings) -> None:
-    if not _listenable(settings.host, settings.port):
+    if not _is_free(settings.host, settings.port):
         raise Conflict(
-            "port-taken",
-            f"Port {settings.port} on {settings.host} is taken by another program.",
+            "port-taken", f"Another program uses port {settings.port} on {settings.host}."
         )
 
 
 def _ports(settings: Settings, extras: tuple[str, ...]) -> dict[str, int]:
-    """A port for each extra that listens: near ours by habit, any free one where that is taken."""
+    """A port for each extra that listens: one next to ours, or any free one if that is taken."""
     ports = {}
     for name in extras:
         if EXTRAS[name]:
-            wanted = settings.port + EXTRAS[name]
-            if wanted > 65535 or not _listenable("127.0.0.1", wanted):
+            port = settings.port + EXTRAS[name]
+            if port > 65535 or not _is_free("127.0.0.1", port):
                 with socket.create_server(("127.0.0.1", 0)) as free:
-                    wanted = free.getsockname()[1]
-            ports[name] = wanted
+                    port = free.getsockname()[1]
+            ports[name] = port
     return ports
 
 
 def _environ(settings: Settings, sequencer: bool = False) -> dict[str, str]:
-    """The environment of our own children: every setting as read, but no more database roles than
-    the child needs.
-    """
+    """The environment of our own children: every setting, but only the database roles they need."""
     values = settings.model_dump(mode="json", exclude_none=True, exclude={"migrate_database_url"})
     if not sequencer:
         values.pop("sequencer_database_url", None)
@@ -255,16 +242,12 @@ def _environ(settings: Settings, sequencer: bool = False) -> dict[str, str]:
 
 
 def _bare() -> dict[str, str]:
-    """Our environment without anything of ours: neither database nor token leaks into a program
-    beside us.
-    """
+    """Our environment without our own variables: neither database nor token leaks into extras."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
 def _extra(name: str, settings: Settings, ports: dict[str, int], cluster: Cluster | None) -> Extra:
-    """How to start a program beside the registry; those that call it get a token of their own
-    role.
-    """
+    """How to start a program beside the registry. One that calls it gets a token of its role."""
     from registry.cli.operations import service_token
 
     url = f"http://127.0.0.1:{ports[name]}" if name in ports else None
@@ -281,41 +264,28 @@ def _extra(name: str, settings: Settings, ports: dict[str, int], cluster: Cluste
         )
         return local | {PREFIX + "URL": _url(settings), PREFIX + "TOKEN": token}
 
-    place, python = str(settings.private / name), [sys.executable, "-m"]
+    folder, python = str(settings.private / name), [sys.executable, "-m"]
     if name == "trainer":
-        return Extra(name, [*python, "trainer", "worker", "--work-dir", place], caller, None)
+        return Extra(name, [*python, "trainer", "worker", "--work-dir", folder], caller, None)
     if name == "engine":
-        argv = [*python, "trainer", "engine", "--port", str(ports[name]), "--cache", place]
+        argv = [*python, "trainer", "engine", "--port", str(ports[name]), "--cache", folder]
         return Extra(name, [*argv, "--allow", str(settings.home)], caller, url)
     if name == "gateway":
         engine = f"http://127.0.0.1:{ports.get('engine', settings.port + EXTRAS['engine'])}"
-        argv = [
-            *python,
-            "registry",
-            "gateway",
-            "--port",
-            str(ports[name]),
-            "--engine",
-            engine,
-            "--cache",
-            place,
-        ]
-        return Extra(name, argv, caller, url)
+        argv = [*python, "registry", "gateway", "--port", str(ports[name]), "--cache", folder]
+        return Extra(name, [*argv, "--engine", engine], caller, url)
     artifacts = settings.private / "mlflow"
     artifacts.mkdir(mode=0o700, exist_ok=True)
     store = cluster.url("mlflow") if cluster is not None else f"sqlite:///{artifacts / 'mlflow.db'}"
     argv = [*python, "mlflow", "server", "--host", "127.0.0.1", "--port", str(ports[name])]
     argv += ["--workers", "1", "--artifacts-destination", str(artifacts / "artifacts")]
-    # Its job runners serve features we do not use, and are seven processes that import all of
-    # MLflow at the start.
+    # The job runners serve features that we do not use: seven processes that each import MLflow.
     quiet = {"MLFLOW_BACKEND_STORE_URI": store, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return Extra(name, argv, lambda: _bare() | quiet, url)
 
 
 def _url(settings: Settings) -> str:
-    """The address for programs on this machine; one that means all interfaces is no address to
-    call.
-    """
+    """The address for programs on this machine; they cannot call one that means all interfaces."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host  # noqa: S104 - compared, not bound
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
@@ -332,29 +302,30 @@ def _ready(settings: Settings) -> bool:
 
 
 def _await_ready(
-    supervisor: Supervisor, api: Child, settings: Settings, asked: threading.Event
+    supervisor: Supervisor, api: Child, settings: Settings, stopping: threading.Event
 ) -> None:
-    """Wait for /readyz; an API that dies three times in a row will not come, and says why in its
-    log.
-    """
+    """Wait for /readyz. Gives up after READY_SECONDS, or when the API has died three times."""
     deadline = time.monotonic() + READY_SECONDS
     supervisor.watch(
-        lambda: asked.is_set() or _ready(settings) or api.deaths >= 3 or time.monotonic() > deadline
+        lambda: (
+            stopping.is_set() or _ready(settings) or api.deaths >= 3 or time.monotonic() > deadline
+        )
     )
-    if asked.is_set():
+    if stopping.is_set():
         raise Stopped
     if not _ready(settings):
         path = log_of(settings.home, "api")
         raise Unavailable(
-            "api-not-ready", f"The API does not get ready: {last_line(path)}", f"See {path}."
+            "api-not-ready", f"The API did not become ready: {last_line(path)}", f"See {path}."
         )
 
 
 def _announce(
     settings: Settings, token: str | None, beside: list[Extra], as_json: bool, seconds: float
 ) -> None:
-    """The one line programs wait for, or a few for a person; the token only the first time, and not
-    into a log.
+    """Print the one line that programs wait for, or a few lines for a person.
+
+    A person sees the token only the first time, and only on a terminal: it must not get into a log.
     """
     address = settings.public_url or _url(settings)
     if as_json:
@@ -366,7 +337,7 @@ def _announce(
             if extra.url:
                 click.echo(f"  {extra.name} {extra.url}")
         if token:
-            click.echo(f"The administrator's token is kept in {settings.private / 'admin.token'}.")
+            click.echo(f"The administrator's token is in {settings.private / 'admin.token'}.")
             if sys.stdout.isatty():
-                click.echo(f"It is shown this once: {token}")
+                click.echo(f"It is shown only once: {token}")
     sys.stdout.flush()

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from registry.cli.added import FILE
 from registry.cli.output import emit, fields, json_option, table
+from registry.cli.parameters import FILE
 from registry.cli.session import connect, document
 
 
 @click.group()
 def usecase() -> None:
-    """Use cases: why something serves.
+    """Define and list use cases: why something serves.
 
     \b
     Example:
@@ -23,12 +23,12 @@ def usecase() -> None:
 
 @usecase.command("add")
 @click.argument("name", metavar="team/name")
-@click.option("--purpose", help="What it is for, in a sentence.")
-@click.option("--owner", help="Who answers for it.")
-@click.option("--risk-tier", help="Its risk tier; policies select on it.")
-@click.option("--suite", metavar="REF", help="The eval suite its gates read.")
+@click.option("--purpose", help="What it is for, in one sentence.")
+@click.option("--owner", help="Who is responsible for it.")
+@click.option("--risk-tier", help="Its risk tier, which policies may select by.")
+@click.option("--suite", metavar="REF", help="The eval suite that its gates read.")
 @click.option(
-    "--meta", type=FILE, help="The same fields as YAML; every other field goes into its details."
+    "--meta", type=FILE, help="YAML with the same fields; all other fields become its details."
 )
 @json_option
 def add(
@@ -40,38 +40,40 @@ def add(
     meta: Path | None,
     as_json: bool,
 ) -> None:
-    """State a use case: its purpose, owner, risk tier and the suite that measures it.
+    """Define a use case: purpose, owner, risk tier and eval suite.
 
     \b
     Example:
       countersign usecase add acme/claims --purpose "Sort claims" --owner ada --risk-tier limited
     """
-    read = dict(document(meta))
-    given = {"purpose": purpose, "owner": owner, "risk_tier": risk_tier, "suite": suite}
+    from_file = dict(document(meta))
+    options = {"purpose": purpose, "owner": owner, "risk_tier": risk_tier, "suite": suite}
     known = {
-        field: value if value is not None else read.pop(field, None)
-        for field, value in given.items()
+        field: value if value is not None else from_file.pop(field, None)
+        for field, value in options.items()
     }
     details = {
-        **read.pop("details", {}),
-        **{field: value for field, value in read.items() if field not in given},
+        **from_file.pop("details", {}),
+        **{field: value for field, value in from_file.items() if field not in options},
     }
     with connect() as registry:
-        made = registry.add_use_case(
-            name, **{k: v for k, v in known.items() if v is not None}, details=details
+        added = registry.add_use_case(
+            name,
+            **{field: value for field, value in known.items() if value is not None},
+            details=details,
         )
     if as_json:
-        emit(made)
-    else:
-        fields(
-            made.name,
-            [
-                ("Purpose", made.purpose),
-                ("Owner", made.owner),
-                ("Risk tier", made.risk_tier),
-                ("Suite", made.suite),
-            ],
-        )
+        emit(added)
+        return
+    fields(
+        added.name,
+        [
+            ("Purpose", added.purpose),
+            ("Owner", added.owner),
+            ("Risk tier", added.risk_tier),
+            ("Suite", added.suite),
+        ],
+    )
 
 
 @usecase.command("ls")
@@ -88,5 +90,5 @@ def list_use_cases(as_json: bool) -> None:
     if as_json:
         emit(cases)
     else:
-        rows = [(one.name, one.purpose, one.owner, one.risk_tier, one.suite) for one in cases]
+        rows = [(case.name, case.purpose, case.owner, case.risk_tier, case.suite) for case in cases]
         table(["Name", "Purpose", "Owner", "Risk tier", "Suite"], rows)

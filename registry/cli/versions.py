@@ -1,47 +1,45 @@
-"""Base models, adapters and checkpoints: the same four verbs for each, and `verify` for
-anything.
-"""
+"""Base models, adapters and checkpoints, with the same verbs for each; and `verify`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
-from registry.cli import chat_templates, deprecations, imports, retention, tags
-from registry.cli.added import FILE, refusal_as_document, show_added
+from registry.cli import chat_templates, deletions, deprecations, imports, tags
+from registry.cli.added import refusal_as_document, show_added
 from registry.cli.output import emit, fields, json_option, state, table
+from registry.cli.parameters import FILE, Kind
 from registry.cli.session import connect, document
 from registry.errors import Unverified
 
 if TYPE_CHECKING:
-    from registry.views.versions import VerifiedView, VersionView
+    from registry.views.versions import LineView, VerifiedView, VersionView
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-def _group(kind: Literal["base", "adapter", "checkpoint"], title: str, example: str) -> click.Group:
-    """The group of one kind: add, ls, show, verify."""
+def _group(kind: Kind, plural: str, example: str) -> click.Group:
+    """The group of one kind with all its verbs."""
 
     @click.group(
-        kind, help=f"{title}: add, list, show, verify.\n\n\b\nExample:\n  countersign {kind} ls"
+        kind,
+        help=f"Register, list, show and retire {plural}.\n\n\b\nExample:\n  countersign {kind} ls",
     )
     def group() -> None: ...
 
     @group.command(
         "add",
-        help="Send a folder of files and register them as a version; what is missing is listed as "
-        "findings."
-        f"\n\n\b\nExample:\n  countersign {kind} add ./files --name {example} --meta meta.yaml",
+        help="Register a folder of files as a version.\n\n"
+        "Missing descriptions are listed; the version stays a draft until they are supplied.\n\n"
+        f"\b\nExample:\n  countersign {kind} add ./files --name {example} --meta meta.yaml",
     )
     @click.argument("directory", metavar="DIR", type=FOLDER)
-    @click.option(
-        "--name", required=True, metavar="team/name", help="The line of work this is a version of."
-    )
-    @click.option("--base", "base_ref", metavar="REF", help="The base model version it stands on.")
-    @click.option("--domain", help="The business domain it serves.")
-    @click.option("--meta", type=FILE, help="Purpose, licence, source and the like, as YAML.")
+    @click.option("--name", required=True, metavar="team/name", help="The line of the new version.")
+    @click.option("--base", "base_ref", metavar="REF", help="The base model version it is for.")
+    @click.option("--domain", help="The business domain of the line.")
+    @click.option("--meta", type=FILE, help="YAML with purpose, licence, source and the like.")
     @imports.quantised_option(kind)
     @json_option
     def add(
@@ -54,34 +52,28 @@ def _group(kind: Literal["base", "adapter", "checkpoint"], title: str, example: 
         quantised_of: str | None = None,
     ) -> None:
         from registry.cli.progress import bar
+        from registry.client import NewVersion
         from registry.client.versions import bundle_files
 
-        known = document(meta)
+        new = NewVersion(name, base_ref, domain, document(meta), quantised_of)
         size = sum(path.stat().st_size for path, _ in bundle_files(directory))
         with (
             connect() as registry,
             refusal_as_document(as_json),
             bar(f"Sending {directory}", size, as_json) as step,
         ):
-            added = registry.add(
-                kind,
-                directory,
-                name,
-                base=base_ref,
-                domain=domain,
-                meta=known,
-                quantised_of=quantised_of,
-                on_bytes=step,
-            )
+            added = registry.add(kind, directory, new, on_bytes=step)
         show_added(added, as_json)
 
     @group.command(
         "ls",
-        help="List lines of work, or the versions of one."
-        f"\n\n\b\nExample:\n  countersign {kind} ls\n  countersign {kind} ls {example}",
+        help="List the lines, or the versions of one line.\n\n"
+        f"\b\nExample:\n  countersign {kind} ls\n  countersign {kind} ls {example}",
     )
     @click.argument("line", metavar="[team/name]", required=False)
-    @click.option("-q", "--search", metavar="TEXT", help="Only lines that match.")
+    @click.option(
+        "-q", "--search", metavar="TEXT", help="Only lines whose name contains this text."
+    )
     @json_option
     def list_lines(line: str | None, search: str | None, as_json: bool) -> None:
         with connect() as registry:
@@ -90,31 +82,18 @@ def _group(kind: Literal["base", "adapter", "checkpoint"], title: str, example: 
                 if as_json:
                     emit(versions)
                 else:
-                    rows = [
-                        (v.ref, state(v.state), v.manifest_digest, v.created_by, v.created_at)
-                        for v in versions
-                    ]
-                    table(["Version", "State", "Digest", "By", "Since"], rows)
+                    _list_versions(versions)
                 return
             lines = registry.lines(kind, search)
         if as_json:
             emit(lines)
         else:
-            rows_ = [
-                (
-                    one.name,
-                    one.domain,
-                    one.newest,
-                    state(one.newest_state) if one.newest_state else None,
-                    one.serves,
-                )
-                for one in lines
-            ]
-            table(["Name", "Domain", "Newest", "State", "Serves"], rows_)
+            _list_lines(lines)
 
     @group.command(
         "show",
-        help=f"Show one version whole.\n\n\b\nExample:\n  countersign {kind} show {example}@v1",
+        help="Show all properties of one version.\n\n"
+        f"\b\nExample:\n  countersign {kind} show {example}@v1",
     )
     @click.argument("ref", metavar="REF")
     @json_option
@@ -128,38 +107,68 @@ def _group(kind: Literal["base", "adapter", "checkpoint"], title: str, example: 
 
     @group.command(
         "verify",
-        help="Read every byte of a version again and compare all digests."
-        f"\n\n\b\nExample:\n  countersign {kind} verify {example}@v1",
+        help="Read every byte of a version again and compare all digests.\n\n"
+        f"\b\nExample:\n  countersign {kind} verify {example}@v1",
     )
     @click.argument("ref", metavar="REF")
     @json_option
-    def verify_one(ref: str, as_json: bool) -> None:
+    def verify_version(ref: str, as_json: bool) -> None:
         _verify(ref, as_json)
 
     imports.attach(group, kind, example)
     tags.attach(group, kind, example)
     chat_templates.attach(group, kind, example)
     deprecations.attach(group, kind, example)
-    retention.attach(group, kind, example)
+    deletions.attach(group, kind, example)
     return group
 
 
-base = _group("base", "Base models", "acme/smollm2")
-adapter = _group("adapter", "Adapters", "acme/claims")
-checkpoint = _group("checkpoint", "Full weights", "acme/claims-merged")
+base = _group("base", "base models", "acme/smollm2")
+adapter = _group("adapter", "adapters", "acme/claims")
+checkpoint = _group("checkpoint", "full weights", "acme/claims-merged")
 
 
 @click.command()
 @click.argument("ref", metavar="REF")
 @json_option
 def verify(ref: str, as_json: bool) -> None:
-    """Read every byte of a thing again and compare all digests.
+    """Read every byte again and compare all digests.
+
+    REF is a version of a base model, an adapter, a checkpoint or a data set.
 
     \b
     Example:
       countersign verify acme/claims@v3
     """
     _verify(ref, as_json)
+
+
+def _list_lines(lines: list[LineView]) -> None:
+    rows = [
+        (
+            line.name,
+            line.domain,
+            line.newest,
+            state(line.newest_state) if line.newest_state else None,
+            line.serves,
+        )
+        for line in lines
+    ]
+    table(["Name", "Domain", "Newest", "State", "Serves"], rows)
+
+
+def _list_versions(versions: list[VersionView]) -> None:
+    rows = [
+        (
+            version.ref,
+            state(version.state),
+            version.manifest_digest,
+            version.created_by,
+            version.created_at,
+        )
+        for version in versions
+    ]
+    table(["Version", "State", "Digest", "Created by", "Created"], rows)
 
 
 def _show_version(version: VersionView) -> None:
@@ -170,8 +179,8 @@ def _show_version(version: VersionView) -> None:
             ("Tensor root", version.tensor_root),
             ("Base", version.base),
             ("Base root", version.base_root),
-            ("Made by", version.created_by),
-            ("Since", version.created_at),
+            ("Created by", version.created_by),
+            ("Created", version.created_at),
             ("Training run", version.training_run),
             ("Serves", version.serves),
             ("Recalled because", version.recall_reason),
@@ -182,36 +191,39 @@ def _show_version(version: VersionView) -> None:
             *((f"meta {name}", value) for name, value in version.meta.items()),
         ],
     )
-    table(["File", "SHA-256", "Bytes"], [(one.path, one.sha256, one.size) for one in version.files])
+    files = [(file.path, file.sha256, file.size) for file in version.files]
+    table(["File", "SHA-256", "Bytes"], files)
     if version.approvals:
         rows = [
-            (one.review, one.environment, state(one.state), one.expires_at)
-            for one in version.approvals
+            (approval.review, approval.environment, state(approval.state), approval.expires_at)
+            for approval in version.approvals
         ]
         table(["Review", "Environment", "State", "Expires"], rows)
 
 
 def _template(version: VersionView) -> str | None:
-    """Whose chat template it speaks by, where it brings one at all."""
-    told = version.facts.get("chat_template")
-    if not told or "own" not in told:
-        return told["digest"] if told else None
+    """Whose chat template the version uses, if it contains one."""
+    template = version.facts.get("chat_template")
+    if not template or "own" not in template:
+        return template["digest"] if template else None
     whose = (
-        f"its own: see countersign adapter template {version.ref}" if told["own"] else "its base's"
+        f"its own (see countersign adapter template {version.ref})"
+        if template["own"]
+        else "its base's"
     )
-    return f"{told['digest']}, {whose}"
+    return f"{template['digest']}, {whose}"
 
 
 def _descent(version: VersionView) -> str | None:
-    """Of what it is a quantisation, and how surely; a claim is never shown without its word."""
-    told = version.facts.get("descent")
-    if not told:
+    """What it is a quantisation of. A claim is always shown as one."""
+    descent = version.facts.get("descent")
+    if not descent:
         return None
-    if told["grade"] == "verified":
-        return f"{told['of']}, verified from the bytes ({', '.join(told['recipes'])})"
+    if descent["grade"] == "verified":
+        return f"{descent['of']}, verified from the bytes ({', '.join(descent['recipes'])})"
     return (
-        f"{told['of']}, claimed only: {told['unchecked_count']} things could not be worked "
-        f"out, such as {told['unchecked'][0]}"
+        f"{descent['of']}, claimed only: {descent['unchecked_count']} parts could not be verified, "
+        f"such as {descent['unchecked'][0]}"
     )
 
 
@@ -225,7 +237,7 @@ def _verify(ref: str, as_json: bool) -> None:
     if not verified.ok:
         raise Unverified(
             "bytes-changed",
-            f"{verified.ref} is not what was registered: {'; '.join(verified.problems)}.",
+            f"{verified.ref} differs from what was registered: {'; '.join(verified.problems)}.",
             problems=verified.problems,
         )
 
@@ -242,5 +254,5 @@ def _show_verified(verified: VerifiedView) -> None:
     )
     table(
         ["Check", "Outcome", "Detail"],
-        [(one.check, state(one.outcome), one.detail) for one in verified.checks],
+        [(check.check, state(check.outcome), check.detail) for check in verified.checks],
     )

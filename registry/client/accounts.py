@@ -8,29 +8,34 @@ from typing import Any
 from registry.client.transport import Transport
 from registry.views.accounts import AccountView, KeyView, TokenView
 
-# Signs a document under one context it is already bound to: -> (key id, base64 signature).
 Sign = Callable[[dict[str, Any]], tuple[str, str]]
+"""Signs a document under one context that it is bound to; returns the key id and the signature.
+
+The signature is base64 text.
+"""
 
 
 class Accounts(Transport):
-    """Who may come in."""
+    """Who may use the registry."""
 
     def me(self) -> AccountView:
-        """The account this token speaks for."""
+        """Return the account that this token belongs to."""
         return self._get("/me", AccountView)
 
     def create_account(
         self, name: str, roles: Sequence[str], team: str | None = None
     ) -> AccountView:
-        """Make a person (admin, engineer, reviewer, auditor) or a service (trainer, gateway). Needs
-        admin.
+        """Create a person or a service. Needs the role admin.
+
+        The roles of people are admin, engineer, reviewer and auditor; those of services are trainer
+        and gateway.
         """
         return self._post(
             "/accounts", AccountView, {"name": name, "roles": list(roles), "team": team}
         )
 
     def accounts(self) -> list[AccountView]:
-        """Everybody, with grants and keys."""
+        """Return every account with its grants and keys."""
         return self._get("/accounts", list[AccountView])
 
     def create_token(
@@ -41,7 +46,7 @@ class Accounts(Transport):
         days: int = 30,
         environment: str | None = None,
     ) -> TokenView:
-        """Mint a token for an account; its secret is in the answer, once. Needs admin."""
+        """Create a token for an account. Only this answer contains its secret. Needs admin."""
         body = {
             "account": account,
             "roles": list(roles),
@@ -52,16 +57,17 @@ class Accounts(Transport):
         return self._post("/tokens", TokenView, body)
 
     def tokens(self) -> list[TokenView]:
-        """All tokens, without their secrets."""
+        """Return all tokens, without their secrets."""
         return self._get("/tokens", list[TokenView])
 
     def revoke_token(self, token_id: str) -> None:
-        """End a token at once. Needs admin."""
+        """Revoke a token at once. Needs admin."""
         self._delete(f"/tokens/{token_id}")
 
     def enroll_key(self, public_text: str, label: str, sign: Sign) -> KeyView:
-        """Enrol a public key (base64 of 32 bytes) as one's own, proving by a signature that one
-        holds it.
+        """Enrol a public key (base64 of 32 bytes) for your own account.
+
+        A signature over the account and the key proves that you hold the private key.
         """
         _, proof = sign({"account": str(self.me().id), "public_key": public_text})
         return self._post(
@@ -69,5 +75,5 @@ class Accounts(Transport):
         )
 
     def keys(self) -> list[KeyView]:
-        """Enrolled keys."""
+        """Return the enrolled keys."""
         return self._get("/keys", list[KeyView])

@@ -1,4 +1,4 @@
-"""Answers into views, refusals into errors."""
+"""Turn responses into views, and refusals into errors."""
 
 from __future__ import annotations
 
@@ -9,17 +9,9 @@ from typing import Any, TypeVar, cast
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from registry.errors import (
-    FAMILIES,
-    BundleRejected,
-    Defect,
-    Fault,
-    RegistryError,
-    problem,
-)
+from registry.errors import FAMILIES, BundleRejected, Defect, Fault, RegistryError, problem
 
 T = TypeVar("T")
-
 
 UNEXPLAINED = {
     401: "unauthenticated",
@@ -29,12 +21,13 @@ UNEXPLAINED = {
     503: "unavailable",
     504: "unavailable",
 }
-"""Status -> kind where no problem document can come with it: an answer to HEAD has no body."""
+"""Status -> kind for responses without a problem document; a response to HEAD has no body."""
 
 
 def error_of(response: httpx.Response) -> RegistryError:
-    """The error a problem document tells of, or what the bare status says; anything else is no
-    registry's answer.
+    """Return the error that a response describes, by its problem document or else by its status.
+
+    A response with neither does not come from a registry: Fault (`not-a-registry`).
     """
     retry_after = response.headers.get("Retry-After", "")
     facts: dict[str, Any] = {"retry_after": int(retry_after)} if retry_after.isdecimal() else {}
@@ -62,7 +55,7 @@ def error_of(response: httpx.Response) -> RegistryError:
 
 
 def _document(response: httpx.Response) -> dict[str, Any] | None:
-    """The RFC 9457 document of a refusal, if this answer carries one of ours."""
+    """The RFC 9457 document of a refusal, if the response contains one of ours."""
     if not response.headers.get("Content-Type", "").startswith("application/problem+json"):
         return None
     try:
@@ -74,8 +67,10 @@ def _document(response: httpx.Response) -> dict[str, Any] | None:
 
 
 def read(response: httpx.Response, into: type[T]) -> T:
-    """The body as its view; unknown keys are ignored, so that an older client reads a newer
-    registry.
+    """Parse the body as a view.
+
+    Unknown members are ignored, so that an older client can read a newer registry. Raises Fault for
+    a body that is not of this form.
     """
     response.read()
     try:
@@ -84,7 +79,7 @@ def read(response: httpx.Response, into: type[T]) -> T:
         first = error.errors()[0]["msg"]
         raise Fault(
             "unexpected-answer",
-            f"{response.request.url} answered something else than expected: {first}.",
+            f"{response.request.url} did not answer in the expected form: {first}.",
         ) from error
     return value
 

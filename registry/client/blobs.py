@@ -1,5 +1,7 @@
-"""Bytes by digest: streamed up, asked for first; streamed down, resumed, and never left behind
-unverified.
+"""Send and fetch bytes by digest.
+
+Only bytes that the registry lacks are sent. Transfers resume where they were cut, and fetched bytes
+reach their place only after their digest was verified.
 """
 
 from __future__ import annotations
@@ -16,52 +18,54 @@ from registry.client.transport import SLOW, Transport
 from registry.errors import Conflict, Invalid, Unavailable, Unverified
 from registry.views.versions import FileView
 
-CHUNK = 1 << 20
-WHOLE = 8 << 20
-"""Bytes up to which a file is sent in one request that begins again when it is cut."""
+CHUNK_BYTES = 1 << 20
+MAX_WHOLE_BYTES = 8 << 20
+"""Files up to this size are sent in one request, which starts again when it is cut."""
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds between the tries that get no further; together more than a registry waits for a silent
-sender.
+"""Seconds between attempts that make no progress.
+
+Their sum is longer than a registry waits for a silent sender.
 """
+WAITING = ("upload-busy", "upload-offset")
+"""Kinds of Conflict that pass: another sender has the upload, or its offset has moved."""
 SENDING = httpx.Timeout(SLOW, connect=5.0, write=60.0)
 OnBytes = Callable[[int], None]
 
 
 class Progress:
-    """Hears how files get on, in bytes; without a subclass only of those that are at the registry.
+    """Receives the progress of files in bytes.
 
     Calls to the object itself add up to a file's size; a negative step takes back what a cut
-    request had sent.
+    request had sent. A subclass can also distinguish hashed, known and resumed bytes.
     """
 
     def __init__(self, on_bytes: OnBytes | None = None) -> None:
         self._on_bytes = on_bytes
 
     def __call__(self, n: int) -> None:
-        """So many bytes more are there, sent or not."""
+        """Count `n` more bytes as done, whether they were sent or already there."""
         if self._on_bytes is not None:
             self._on_bytes(n)
 
     def hashed(self, n: int) -> None:
-        """So many bytes more of a file are hashed."""
+        """Count `n` more bytes of a file as hashed."""
 
     def known(self, n: int) -> None:
-        """A whole file of so many bytes was there already."""
+        """Count a whole file of `n` bytes that the registry already has."""
         self(n)
 
     def resumed(self, n: int) -> None:
-        """So many bytes (more) of a file were there from an earlier try."""
+        """Count `n` more bytes of a file that the registry has from an earlier attempt."""
         self(n)
 
 
 class Blobs(Transport):
-    """The blob store's door. `on_bytes` hears every step in bytes; the steps of one file add up to
-    its size.
-    """
+    """Bytes by digest. `on_bytes` receives steps in bytes, which add up to the size of a file."""
 
     def has_blob(self, sha256: str) -> bool:
-        """Need these bytes (64 hex digits) not be sent? False also where they are there, but are
-        not yours to name.
+        """Whether the registry has these bytes (64 hex digits), so that they need not be sent.
+
+        Also False for bytes that the registry has, but this account may not use.
         """
         return self._patiently(lambda: self._has(sha256))
 
@@ -70,12 +74,11 @@ class Blobs(Transport):
             return answer.status_code != httpx.codes.NOT_FOUND
 
     def put_file(self, path: str | Path, on_bytes: OnBytes | Progress | None = None) -> FileView:
-        """Send one file unless the registry has its bytes: hashed in a first pass, streamed in a
-        second.
+        """Send one file unless the registry has its bytes. A first pass hashes it, a second sends.
 
-        A large file goes on where it was cut, in this call or in a later one for the same file;
-        Unavailable (`upload-broken`) says so when several tries in a row got no further. One that
-        changes between the passes is refused as Unverified.
+        The upload of a large file resumes where it was cut, in this call or in a later one for the
+        same file. Raises Unavailable (`upload-broken`) when several attempts in a row make no
+        progress, and Unverified for a file that changes between the passes.
         """
         path = Path(path)
         if not path.is_file():
@@ -84,7 +87,7 @@ class Blobs(Transport):
         sha256, size = hash_file(path, watch.hashed)
         if self.has_blob(sha256):
             watch.known(size)
-        elif size <= WHOLE:
+        elif size <= MAX_WHOLE_BYTES:
             self._send_whole(path, sha256, size, watch)
         else:
             self._send_resumably(path, sha256, size, watch)
@@ -94,8 +97,7 @@ class Blobs(Transport):
         sent = _Sent(watch)
 
         def attempt() -> None:
-            # The same bytes under the same digest: sending them again changes nothing, so a retry
-            # is safe.
+            # Sending the same bytes under the same digest again changes nothing: a retry is safe.
             sent.back_to(0)
             body = _chunks(path, 0, size, sent)
             with self._open(
@@ -106,64 +108,66 @@ class Blobs(Transport):
         self._patiently(attempt)
 
     def _send_resumably(self, path: Path, sha256: str, size: int, watch: Progress) -> None:
-        sent, furthest, quiet, told, ours, again = _Sent(watch), -1, 0, 0, False, False
+        sent = _Sent(watch)
+        furthest, failures = -1, 0  # failures: attempts in a row without progress
+        resumed_at = 0  # bytes that were there before this call and are reported as resumed
+        retrying = stored_ours = False
         while True:
             try:
-                if again and self._has(sha256):  # an answer was lost, not the bytes
+                if retrying and self._has(sha256):  # only the answer was lost, not the bytes
                     sent.back_to(size)
                     return
                 offset = self._offset(sha256)
-                if not ours and offset > told:
-                    sent.back_to(told)
-                    watch.resumed(offset - told)
-                    sent.so_far = told = offset
+                if not stored_ours and offset > resumed_at:
+                    sent.back_to(resumed_at)
+                    watch.resumed(offset - resumed_at)
+                    sent.so_far = resumed_at = offset
                 sent.back_to(offset)
-                again = True
+                retrying = True
                 if offset > furthest:
-                    furthest, quiet = offset, 0
+                    furthest, failures = offset, 0
                 headers = _length(size - offset) | {"Upload-Offset": str(offset)}
                 body = _chunks(path, offset, size, sent)
-                where = f"/uploads/{sha256}"
                 with self._open(
-                    "PATCH", where, content=body, headers=headers, timeout=SENDING
+                    "PATCH",
+                    f"/uploads/{sha256}",
+                    content=body,
+                    headers=headers,
+                    timeout=SENDING,
                 ) as answer:
                     answer.read()
                 return
             except (Unavailable, Conflict) as error:
-                if isinstance(error, Conflict) and error.kind not in (
-                    "upload-busy",
-                    "upload-offset",
-                ):
+                if isinstance(error, Conflict) and error.kind not in WAITING:
                     raise
-                again, ours = (
-                    True,
-                    ours or isinstance(error, Unavailable),
-                )  # a conflict took nothing of ours
-                if quiet == len(PAUSES):
+                retrying = True
+                # After a conflict, the registry has stored nothing of what we sent.
+                stored_ours = stored_ours or isinstance(error, Unavailable)
+                if failures == len(PAUSES):
                     raise Unavailable(
                         "upload-broken",
-                        f"The upload of {path} stands at {max(furthest, 0)} of {size} bytes: "
+                        f"The upload of {path} stopped at {max(furthest, 0)} of {size} bytes: "
                         f"{error.detail}",
-                        "Run the same command again: it goes on from there.",
+                        "Run the same command again: the upload resumes from there.",
                         offset=max(furthest, 0),
                         size=size,
                     ) from error
                 if self._on_wait is not None:
                     self._on_wait(error)
-                time.sleep(max(PAUSES[quiet], float(error.facts.get("retry_after", 0))))
-                quiet += 1
+                time.sleep(max(PAUSES[failures], float(error.facts.get("retry_after", 0))))
+                failures += 1
 
     def _offset(self, sha256: str) -> int:
-        """How many bytes an earlier try has left at the registry."""
+        """How many bytes of an unfinished upload the registry has."""
         with self._open("HEAD", f"/uploads/{sha256}", accept=httpx.codes.NOT_FOUND) as answer:
-            said = answer.headers.get("Upload-Offset", "")
-            return int(said) if said.isdecimal() and answer.is_success else 0
+            offset = answer.headers.get("Upload-Offset", "")
+            return int(offset) if offset.isdecimal() and answer.is_success else 0
 
     def get_blob(self, sha256: str, dest: str | Path, on_bytes: OnBytes | None = None) -> Path:
-        """Fetch bytes to `dest`: resumed where a cut one stopped, compared with the digest, then
-        moved into place.
+        """Fetch bytes to `dest`, resuming where an earlier fetch was cut.
 
-        Raises Unverified when the bytes are others than asked for; nothing is left at `dest` then.
+        The bytes are moved to `dest` only once their digest was compared. Raises Unverified when
+        they are not those of the digest; nothing is left at `dest` then.
         """
         dest = Path(dest)
         dest.parent.mkdir(parents=True, exist_ok=True)
@@ -172,44 +176,40 @@ class Blobs(Transport):
         if part.exists():
             step(part.stat().st_size)
         while True:
-            had = _size(part)
+            size = _size(part)
             try:
                 self._patiently(lambda: self._fetch(sha256, part, step))
                 break
             except Unavailable:
-                if (
-                    _size(part) <= had
-                ):  # a link that is cut again and again still gets there while bytes arrive
+                # While bytes arrive, a connection that is cut again and again is no failure.
+                if _size(part) <= size:
                     raise
-        found, _ = hash_file(part)
-        if found != sha256:
+        actual, _ = hash_file(part)
+        if actual != sha256:
             part.unlink()
             raise Unverified(
                 "digest-mismatch",
-                f"The bytes received for sha256:{sha256} have the digest sha256:{found}.",
-                "Fetch them again; if it happens twice, ask an administrator to run countersign "
-                "doctor.",
+                f"The bytes received for sha256:{sha256} have the digest sha256:{actual}.",
+                "Fetch them again. If it happens twice, ask an administrator to run "
+                "`countersign doctor`.",
             )
         part.replace(dest)
         return dest
 
     def _fetch(self, sha256: str, part: Path, step: OnBytes) -> None:
-        had = _size(part)
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={had}-"} if had else {})
+        start = _size(part)
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         past_the_end = httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE
         with self._open(
-            "GET", f"/blobs/{sha256}", headers=headers, accept=past_the_end if had else None
+            "GET", f"/blobs/{sha256}", headers=headers, accept=past_the_end if start else None
         ) as answer:
             if answer.status_code == past_the_end:
-                # there is nothing more to get: the digest says whether what is here is right
-                return
+                return  # Nothing more to fetch. The digest decides whether these are the bytes.
             resumed = answer.status_code == httpx.codes.PARTIAL_CONTENT
-            if had and not resumed:
-                step(-had)
+            if start and not resumed:
+                step(-start)
             with part.open("ab" if resumed else "wb") as out:
-                for (
-                    chunk
-                ) in answer.iter_raw():  # as it comes: a cut loses nothing that was received
+                for chunk in answer.iter_raw():  # written as it arrives: a cut loses none of it
                     out.write(chunk)
                     step(len(chunk))
                 out.flush()
@@ -217,11 +217,11 @@ class Blobs(Transport):
 
 
 def hash_file(path: Path, on_bytes: OnBytes | None = None) -> tuple[str, int]:
-    """The SHA-256 of a file in hex, and its size in bytes, without holding it in memory."""
-    hasher, size, room = hashlib.sha256(), 0, memoryview(bytearray(CHUNK))
+    """Return the SHA-256 of a file in hex, and its size in bytes, without loading it whole."""
+    hasher, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(CHUNK_BYTES))
     with path.open("rb", buffering=0) as file:
-        while count := file.readinto(room):
-            hasher.update(room[:count])
+        while count := file.readinto(buffer):
+            hasher.update(buffer[:count])
             size += count
             if on_bytes is not None:
                 on_bytes(count)
@@ -229,9 +229,7 @@ def hash_file(path: Path, on_bytes: OnBytes | None = None) -> tuple[str, int]:
 
 
 class _Sent:
-    """What one file's steps add up to so far, so that a cut can be taken back to where the registry
-    stands.
-    """
+    """The sum of one file's steps, so that progress can be set back to the registry's offset."""
 
     def __init__(self, step: OnBytes) -> None:
         self._step, self.so_far = step, 0
@@ -253,12 +251,9 @@ def _chunks(path: Path, start: int, end: int, step: OnBytes) -> Iterator[bytes]:
     with path.open("rb") as file:
         file.seek(start)
         while start < end:
-            chunk = file.read(min(CHUNK, end - start))
+            chunk = file.read(min(CHUNK_BYTES, end - start))
             if not chunk:
-                raise Unverified(
-                    "file-changed",
-                    f"{path} became shorter while it was sent.",
-                )
+                raise Unverified("file-changed", f"{path} became shorter while it was sent.")
             yield chunk
             start += len(chunk)
             step(len(chunk))
@@ -269,4 +264,4 @@ def _size(path: Path) -> int:
 
 
 def _ignore(_: int) -> None:
-    """Nobody counts."""
+    """Count nothing."""

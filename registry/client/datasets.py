@@ -1,4 +1,4 @@
-"""Data sets: add a file as a version, look."""
+"""Data sets: register a file as a version, list and show versions."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class Datasets(Blobs):
         meta: Mapping[str, Any] | None = None,
         on_bytes: OnBytes | Progress | None = None,
     ) -> AddedView:
-        """Send a JSON Lines file and register it as a version of `team/name`; BundleRejected lists
-        bad rows.
+        """Send a JSON Lines file and register it as a version of `team/name`.
+
+        Raises BundleRejected with every row that the registry refuses.
         """
         sent = self.put_file(file, on_bytes)
         body = {
@@ -34,9 +35,9 @@ class Datasets(Blobs):
         return self._post("/datasets", AddedView, body, timeout=SLOW)
 
     def datasets(self) -> list[DatasetVersionView]:
-        """Every data set version."""
+        """Return every data set version."""
         return self._get("/datasets", list[DatasetVersionView])
 
     def dataset(self, ref: str) -> DatasetVersionView:
-        """One data set version."""
+        """Return one data set version."""
         return self._get(f"/datasets/{ref_path(ref)}", DatasetVersionView)

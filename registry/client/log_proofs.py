@@ -1,4 +1,4 @@
-"""Check a proof about the log here, with nothing trusted but the log's public key."""
+"""Check a proof about the log locally, trusting only the log's public key."""
 
 from __future__ import annotations
 
@@ -8,31 +8,30 @@ from registry.views.audit import LogProofView
 
 
 def check_entry(proof: LogProofView, seq: int, leaf: str | None, log_key: str) -> None:
-    """Raise Unverified unless the proof shows the entry of this hash at `seq` of the signed log."""
+    """Raise Unverified unless the proof shows the entry with this hash at `seq` of the log."""
     size, root = notes.open_tree_head(proof.note, log_key)
     if not merkle.verify_inclusion(seq, size, _raw(leaf), _hashes(proof), root):
         raise _wrong(f"does not show entry {seq} in the signed log of {size} entries", proof.note)
 
 
 def check_growth(proof: LogProofView, old_head: str, log_key: str) -> None:
-    """Raise Unverified unless the proof shows the log of `old_head` as the beginning of the signed
-    log.
-    """
+    """Raise Unverified unless the proof shows that the signed log only grew since `old_head`."""
     old_size, old_root = notes.open_tree_head(old_head, log_key)
     size, root = notes.open_tree_head(proof.note, log_key)
     if not merkle.verify_consistency(old_size, size, old_root, root, _hashes(proof)):
         raise _wrong(
-            f"does not show the signed log of {old_size} entries as the beginning of the {size}",
+            f"does not show that the signed log of {size} entries begins with the {old_size} "
+            "entries of the earlier tree head",
             proof.note,
         )
 
 
 def _hashes(proof: LogProofView) -> list[bytes]:
-    return [_raw(each) for each in proof.hashes]
+    return [_raw(text) for text in proof.hashes]
 
 
 def _raw(text: str | None) -> bytes:
-    """The bytes of `sha256:<hex>`; none for anything else, which no proof accepts as a hash."""
+    """The bytes of `sha256:<hex>`; empty for anything else, which no proof accepts as a hash."""
     try:
         return bytes.fromhex((text or "").removeprefix("sha256:"))
     except ValueError:
@@ -43,7 +42,7 @@ def _wrong(what: str, note: str) -> Unverified:
     return Unverified(
         "proof-wrong",
         f"The proof {what}.",
-        "Keep this answer and export the log at once: the registry contradicts what it signed. "
-        "If you gave a hash of your own, compare it first.",
+        "If you passed your own hash or tree head, check it first. Otherwise keep this answer and "
+        "export the log at once: the registry contradicts what it signed.",
         note=note,
     )

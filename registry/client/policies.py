@@ -1,4 +1,4 @@
-"""Policies: the rules of each environment, as they are and were in force."""
+"""Policies: the rules of each environment, current and past."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ class Policies(Transport):
     """What must hold before something may serve."""
 
     def policies(self) -> list[PolicyView]:
-        """Every published policy version."""
+        """Return every published policy version."""
         return self._get("/policies", list[PolicyView])
 
     def publish_policy(self, text: str) -> PolicyView:
         """Publish a policy's YAML as the next version of the environment it names.
 
-        Raises Invalid (`bad-policy`) with everything that is wrong with it, Conflict
-        (`policy-unchanged`) where the policy in force says the same.
+        Raises Invalid (`bad-policy`) with every defect of the policy, and Conflict
+        (`policy-unchanged`) where the current policy has the same rules.
         """
         return self._post("/policies", PolicyView, {"text": text})

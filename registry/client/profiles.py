@@ -1,4 +1,4 @@
-"""Serving profiles: define, look, and ask which engines can serve a version."""
+"""Serving profiles: define and compare them, and ask which engines can serve a version."""
 
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ class Profiles(Blobs):
     def define_profile(
         self, ref: str, profile: Mapping[str, Any], served_base: str | None = None
     ) -> DefinedView:
-        """Freeze one way to serve a version; send the system prompt's bytes before (`put_file`)."""
+        """Freeze one way to serve a version.
+
+        Send the system prompt's bytes first, with `put_file`.
+        """
         body = {"ref": ref, "profile": dict(profile), "served_base": served_base}
         return self._post("/profiles", DefinedView, body)
 
     def profiles(self, ref: str) -> list[ProfileView]:
-        """The serving profiles of a version, oldest first."""
+        """Return the serving profiles of a version, oldest first."""
         return self._get("/profiles", list[ProfileView], version=ref)
 
     def profile(self, name: str) -> ProfileView:
-        """One serving profile by id or digest."""
+        """Return one serving profile by id or digest."""
         return self._get(f"/profiles/{quote(name, safe='')}", ProfileView)
 
     def system_prompt(self, name: str) -> PromptView:
-        """The text a profile puts before every conversation."""
+        """Return the text that a profile puts before every conversation."""
         return self._get(f"/profiles/{quote(name, safe='')}/system-prompt", PromptView)
 
     def compare_profiles(self, before: str, after: str) -> ComparisonView:
-        """Two profiles part by part."""
-        return self._get(
-            f"/profiles/{quote(before, safe='')}/compared-with/{quote(after, safe='')}",
-            ComparisonView,
-        )
+        """Compare two profiles part by part."""
+        path = f"/profiles/{quote(before, safe='')}/compared-with/{quote(after, safe='')}"
+        return self._get(path, ComparisonView)
 
     def engines(self, ref: str) -> list[VerdictView]:
-        """Which engines can serve a version, and why not."""
+        """Return which engines can serve a version, and why others cannot."""
         return self._get(f"/engines/{ref_path(ref)}", list[VerdictView])

@@ -1,6 +1,4 @@
-"""Keeping and letting go: retention classes, legal holds, deletions, collections of bytes,
-quotas.
-"""
+"""Retention classes, legal holds, deletions, collections of bytes, and quotas."""
 
 from __future__ import annotations
 
@@ -25,16 +23,17 @@ from registry.views.retention import (
 
 
 class Retention(Transport):
-    """What is kept, why, and until when. References to data sets may bear `dataset:` before
-    them.
+    """What is kept, why, and until when.
+
+    Write `dataset:` before the reference of a data set where an adapter could have the same name.
     """
 
     def retention_classes(self) -> list[ClassView]:
-        """Every class, the shortest first."""
+        """Return every retention class, the shortest first."""
         return self._get("/retention/classes", list[ClassView])
 
     def define_retention(self, terms: Terms, reason: str) -> ClassView:
-        """Define a class; its terms never change."""
+        """Define a retention class. Its terms never change."""
         body = {
             "name": terms.name,
             "keep_days": terms.keep_days,
@@ -46,7 +45,7 @@ class Retention(Transport):
         return self._post("/retention/classes", ClassView, body)
 
     def retain(self, name: str, retention: str, reason: str) -> SettingView:
-        """Put a line, a data set or a team under a class."""
+        """Assign a retention class to a line, a data set or a team."""
         return self._post(
             "/retention/settings",
             SettingView,
@@ -54,29 +53,35 @@ class Retention(Transport):
         )
 
     def due(self, limit: int | None = None) -> Iterator[DueView]:
-        """What is due for deletion, oldest first, page after page as they are read."""
+        """Yield what is due for deletion, oldest first. Pages are fetched as they are read."""
         return islice(self._items("/retention/due", DuePage), limit)
 
     def keeping(self, ref: str) -> KeepingView:
-        """What keeps a version or data set version, or its tombstone."""
+        """Return what keeps a version or data set version, or its tombstone."""
         return self._get(f"/keeping/{quote(ref, safe='/@:')}", KeepingView)
 
     def holds(
         self, over: str | None = None, *, standing: bool = True, limit: int | None = None
     ) -> Iterator[HoldView]:
-        """Legal holds, newest first, page after page as they are read."""
+        """Yield the legal holds, newest first. Pages are fetched as they are read.
+
+        `over` selects those that keep one version; `standing=False` includes lifted ones.
+        """
         return islice(self._items("/holds", HoldPage, over=over, standing=standing), limit)
 
     def hold(self, over: str, case: str, reason: str) -> HoldView:
-        """Place a hold over a version, a line, a data set or one of its versions."""
+        """Place a legal hold over a version, a line, a data set or one of its versions."""
         return self._post("/holds", HoldView, {"over": over, "case": case, "reason": reason})
 
     def lift(self, number: int, reason: str) -> HoldView:
-        """Lift a hold that another person placed."""
+        """Lift a legal hold that another person placed."""
         return self._post(f"/holds/{number}/lift", HoldView, {"reason": reason})
 
     def delete(self, ref: str, reason: str) -> TombstoneView:
-        """Delete a version or data set version that nothing holds, keeps or needs."""
+        """Delete a version or data set version.
+
+        Refused while a legal hold, a retention class or another version keeps it.
+        """
         return self._post("/deletions", TombstoneView, {"ref": ref, "reason": reason})
 
     def discard(self, ref: str, reason: str) -> TombstoneView:
@@ -84,27 +89,27 @@ class Retention(Transport):
         return self._post("/discards", TombstoneView, {"ref": ref, "reason": reason})
 
     def planned_collection(self, grace_hours: int = 24) -> CollectionView:
-        """What a collection of bytes would take now."""
+        """Return what a collection of bytes would remove now."""
         return self._get("/collections", CollectionView, grace_hours=grace_hours, timeout=SLOW)
 
     def collect(self, grace_hours: int = 24) -> CollectionView:
-        """Collect bytes that no row needs."""
+        """Remove the bytes that no row needs."""
         return self._post(
             "/collections", CollectionView, {"grace_hours": grace_hours}, timeout=SLOW
         )
 
     def quotas(self) -> list[QuotaView]:
-        """What every team you see may use, and uses."""
+        """Return the quota and the use of every team that you may see."""
         return self._get("/quotas", list[QuotaView])
 
     def quota(self, team: str) -> QuotaView:
-        """What one team may use, and uses."""
+        """Return the quota and the use of one team."""
         return self._get(f"/quotas/{quote(team, safe='')}", QuotaView)
 
     def set_quota(
         self, team: str, max_bytes: int | None, max_versions: int | None, reason: str
     ) -> QuotaView:
-        """Set a team's quota; None is unlimited."""
+        """Set a team's quota. None means unlimited."""
         body = {
             "team": team,
             "max_bytes": max_bytes,

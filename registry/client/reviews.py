@@ -1,4 +1,4 @@
-"""Reviews: submit, look, and vote with a signature of one's own."""
+"""Reviews: submit a version, list and show reviews, vote with a signature."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from registry.rules.reviews import commitment
 from registry.views.reviews import DecisionDraft, ReviewPage, ReviewView, SubmittedView
 
 Verdict = Literal["approve", "reject", "request_changes"]
-SALT = 16  # bytes
+SALT_BYTES = 16
 
 
 class Reviews(Transport):
-    """A version before its judges."""
+    """The reviews of versions."""
 
     def submit(self, ref: str, environment: str, use_case: str, note: str) -> SubmittedView:
         """Open a review of a version for an environment and a use case."""
@@ -23,25 +23,24 @@ class Reviews(Transport):
         return self._post("/reviews", SubmittedView, body, timeout=SLOW)
 
     def reviews(self, state: str | None = None) -> list[ReviewView]:
-        """Reviews, in one state or all, newest first."""
+        """Return the reviews in one state, or all, newest first."""
         return list(self._items("/reviews", ReviewPage, state=state))
 
     def review(self, number: int) -> ReviewView:
-        """One review with its evidence, verdict and votes."""
+        """Return one review with its evidence, verdict and votes."""
         return self._get(f"/reviews/{number}", ReviewView)
 
     def draft(self, number: int) -> DecisionDraft:
-        """The decision as this person would sign it, still without verdict and reason."""
+        """Return the decision that this person would sign, without its verdict and reason."""
         return self._get(f"/reviews/{number}/decision", DecisionDraft)
 
     def vote(self, number: int, verdict: Verdict, reason: str, sign: Sign) -> ReviewView:
-        """Vote: `sign` (bound to the context "decision") signs the whole decision as it stands at
-        this moment.
+        """Vote on a review with a signature over the whole decision, as it is at this moment.
 
-        The reason goes into the decision only as a salted commitment, so that it can be erased
-        later and the signature still holds.
+        `sign` is bound to the context "decision". The decision contains the reason only as a salted
+        commitment, so that the reason can be erased later and the signature still verifies.
         """
-        salt = secrets.token_bytes(SALT)
+        salt = secrets.token_bytes(SALT_BYTES)
         completed = {"verdict": verdict, "reason_commitment": commitment(salt, reason)}
         decision = {**self.draft(number).decision, **completed}
         key, signature = sign(decision)
@@ -55,5 +54,5 @@ class Reviews(Transport):
         return self._post(f"/reviews/{number}/votes", ReviewView, body)
 
     def withdraw(self, number: int, reason: str) -> ReviewView:
-        """Take a submission back."""
+        """Withdraw a submission."""
         return self._post(f"/reviews/{number}/withdraw", ReviewView, {"reason": reason})

@@ -1,4 +1,4 @@
-"""What serves where: canary, promote, roll back, recall, and the routing document."""
+"""What serves where: canaries, promotions, rollbacks, recalls, and the routing document."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from registry.views.rollouts import (
 
 
 class Rollouts(Transport):
-    """Channels and their generations. `channel` None is the environment's default channel."""
+    """Channels and their generations. `channel=None` means the environment's default channel."""
 
     def start_canary(
         self,
@@ -48,7 +48,7 @@ class Rollouts(Transport):
     def roll_back(
         self, name: str, environment: str, reason: str, channel: str | None = None
     ) -> RouteView:
-        """Take the latest step back: end the canary, or return to the stored rollback target."""
+        """Undo the latest step: end the canary, or return to the stored rollback target."""
         return self._move("/rollbacks", name, environment, channel, reason)
 
     def recall(self, ref: str, reason: str) -> RecallView:
@@ -56,35 +56,33 @@ class Rollouts(Transport):
         return self._post("/recalls", RecallView, {"ref": ref, "reason": reason})
 
     def channels(self, environment: str | None = None) -> list[ChannelView]:
-        """What every channel serves now."""
+        """Return what every channel serves now."""
         return self._get("/channels", list[ChannelView], environment=environment)
 
     def history(
         self, name: str, environment: str, channel: str | None = None
     ) -> list[GenerationView]:
-        """Every generation of one channel."""
+        """Return every generation of one channel."""
         return self._get(
             "/history", list[GenerationView], name=name, environment=environment, channel=channel
         )
 
     def as_of(self, at: datetime | str, environment: str) -> list[AsOfView]:
-        """What every channel of an environment served at a moment (ISO 8601)."""
+        """Return what every channel of an environment served at a moment (ISO 8601)."""
         moment = at.isoformat() if isinstance(at, datetime) else at
         return self._get("/as-of", list[AsOfView], at=moment, environment=environment)
 
     def routing(self, environment: str, etag: str | None = None) -> RoutingView | None:
-        """All routes of an environment, or None when they are still those of `etag`."""
+        """Return all routes of an environment, or None when they are still those of `etag`."""
 
         def attempt() -> RoutingView | None:
             headers = {"If-None-Match": f'"{etag}"'} if etag else {}
             with self._open(
                 "GET", "/routing", params={"environment": environment}, headers=headers
             ) as answer:
-                return (
-                    None
-                    if answer.status_code == httpx.codes.NOT_MODIFIED
-                    else read(answer, RoutingView)
-                )
+                if answer.status_code == httpx.codes.NOT_MODIFIED:
+                    return None
+                return read(answer, RoutingView)
 
         return self._patiently(attempt)
 

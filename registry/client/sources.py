@@ -1,9 +1,8 @@
-"""Where a bundle may be taken from: a folder PEFT or transformers saved to, or a snapshot in a
-Hugging Face cache.
+"""Choose a bundle's files in a folder of PEFT or transformers, or in a Hugging Face snapshot.
 
-Such folders hold more than a bundle may: optimiser states, pickled arguments, weights saved twice.
-What belongs is taken by name; the registry still judges it by its content. What does not is listed,
-each with its reason.
+Such folders contain more than a bundle may: optimiser states, pickled arguments, weights saved
+twice. Files are chosen by name; the registry still judges them by content. Every other file is
+listed with the reason why it is left out.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from registry.views.imports import LeftOut
 SNAPSHOT = re.compile(r"models--(.+?)--(.+)/snapshots/([0-9a-f]{40})")
 STORED = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 PICKLED = "a pickle, which runs code when it is loaded"
-OTHERWISE = {
+OTHER_WEIGHTS = {
     "weights for TensorFlow": (".h5", ".tflite"),
     "weights for Flax": (".msgpack",),
     "weights for Rust": (".ot",),
@@ -36,40 +35,41 @@ OTHERWISE = {
     "weights under another name than model.safetensors or its shards": (".safetensors",),
     PICKLED: (".bin", ".pt", ".pth", ".pkl", ".ckpt"),
 }
-"""Forms of weights that are not taken, by how their names end; a snapshot has its weights in
-several.
+"""Forms of weights that are not taken, by the ends of their names.
+
+A snapshot often has its weights in several forms.
 """
-FRONT = 64 << 10
-SETTINGS = 4 << 20
+MAX_FRONT_MATTER_BYTES = 64 << 10
+MAX_SETTINGS_BYTES = 4 << 20
+MAX_ADAPTER_CONFIG_BYTES = 1 << 20
 LICENCE = re.compile(r"^license:[ \t]*[\"']?([A-Za-z0-9._-]{1,64})[\"']?[ \t]*$", re.MULTILINE)
 REASONS = {
     "training_args.bin": "the training arguments, pickled",
     "trainer_state.json": "the trainer's own state",
     "optimizer.pt": "the optimiser's state",
-    "scheduler.pt": "the schedule's state",
-    "chat_template.json": "the chat template in the form of older processors: chat_template.jinja "
-    "is taken",
-    "quantize_config.json": "the quantiser's own settings: config.json says them too",
-    "quant_config.json": "the quantiser's own settings: config.json says them too",
+    "scheduler.pt": "the scheduler's state",
+    "chat_template.json": (
+        "the chat template in the form of older processors; chat_template.jinja is taken"
+    ),
+    "quantize_config.json": "the quantiser's own settings, which config.json contains too",
+    "quant_config.json": "the quantiser's own settings, which config.json contains too",
     "params.json": "settings of the makers' own loader",
     "original": "a folder: the weights in the makers' own form",
     "onnx": "a folder: weights for ONNX",
     "coreml": "a folder: weights for Core ML",
     "openvino": "a folder: weights for OpenVINO",
-    "additional_chat_templates": "a folder: chat templates by name, of which only the default one "
-    "is kept",
-    "1_Pooling": "a folder: the pooling of sentence-transformers, which is no part of the weights",
+    "additional_chat_templates": "a folder of named chat templates; only the default one is kept",
+    "1_Pooling": "a folder: the pooling of sentence-transformers, which is not part of the weights",
 }
-SHOWN = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".pdf", ".md", ".txt")
+FOR_READERS = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".pdf", ".md", ".txt")
 
 
 @dataclass(slots=True)
 class Source:
-    """What was chosen: files with their paths in the bundle, what stays behind, and what is known
-    of the origin.
+    """What was chosen: files with their paths in the bundle, what is left out, and its origin.
 
-    `digests` holds what a cache claims of a file, hex SHA-256 by path: damage on its way is found
-    before registering.
+    `digests` maps paths to the hex SHA-256 that a cache claims, so that a damaged file is detected
+    before it is registered.
     """
 
     name: str
@@ -80,16 +80,15 @@ class Source:
 
     @property
     def size(self) -> int:
-        """Bytes to send."""
+        """The number of bytes to send."""
         return sum(path.stat().st_size for path, _ in self.files)
 
 
 def choose(kind: Kind, directory: Path, leave_out: Collection[str] = ()) -> Source:
-    """Choose the files of a bundle out of a folder; `leave_out` names files not to take although
-    they belong.
+    """Choose the files of a bundle from a folder, without those named in `leave_out`.
 
-    Raises Invalid: no such folder, weights only as pickles or none at all, a link that leads out of
-    the folder, a file named in `leave_out` that is not there.
+    Raises Invalid for a missing folder, for weights only as pickles or none at all, for a link that
+    leads out of the folder, and for a name in `leave_out` that is not in the folder.
     """
     root = _resolved(Path(directory))
     snapshot = SNAPSHOT.search(root.as_posix())
@@ -108,19 +107,16 @@ def choose(kind: Kind, directory: Path, leave_out: Collection[str] = ()) -> Sour
             source.left_out.append(LeftOut(path.name, why))
         else:
             _check_link(path, cache)
-            if not path.is_file():  # a pipe would be waited for without end
-                raise Invalid(
-                    "not-a-file",
-                    f"{path} is neither a file nor a folder.",
-                )
+            if not path.is_file():  # reading a pipe could block forever
+                raise Invalid("not-a-file", f"{path} is neither a file nor a folder.")
             source.files.append((path, path.name))
             if cache is not None:
-                _claimed(source, path)
+                _check_cached(source, path)
     if unknown:
         raise Invalid(
             "no-such-file",
             f"There is no file {', '.join(sorted(unknown))} in {root}.",
-            "Leave out only what is there.",
+            "Name only files of this folder in --leave-out.",
         )
     _check_weights(kind, root, source)
     _describe(kind, root, source)
@@ -128,57 +124,52 @@ def choose(kind: Kind, directory: Path, leave_out: Collection[str] = ()) -> Sour
 
 
 def without_code(source: Source, folder: Path) -> None:
-    """Take the keys by which a loader fetches code out of the settings, which are written anew to
-    `folder`; each is listed.
+    """Remove the keys by which a loader fetches code; write the changed settings to `folder`.
 
-    Snapshots of architectures that transformers has long built in still name the code they began
-    with (Phi-3, DeepSeek-V3). What is sent is then not what the source holds, and `meta` says so.
-    Raises Invalid for no strict JSON.
+    Each removed key is listed. Snapshots of architectures that transformers has long built in still
+    name the code they began with (Phi-3, DeepSeek-V3). The bytes that are sent then differ from the
+    source's, which `meta` records. Raises Invalid for settings that are not strict JSON.
     """
     changed = []
     for number, (path, inside) in enumerate(source.files):
-        if not inside.endswith("config.json") or path.stat().st_size > SETTINGS:
+        if not inside.endswith("config.json") or path.stat().st_size > MAX_SETTINGS_BYTES:
             continue
-        found: list[str] = []
+        removed: list[str] = []
         data = path.read_bytes()
-        plain = _plain(loads(data), "", found)
-        if not found:
+        plain = _without_code(loads(data), "", removed)
+        if not removed:
             continue
         claimed, digest = source.digests.pop(inside, None), hashlib.sha256(data).hexdigest()
-        if claimed not in (None, digest):  # what is sent in its place cannot be compared any more
+        if claimed not in (None, digest):  # compared now: the changed file has another digest
             raise damaged(path, str(claimed), digest)
         written = folder / inside
         written.write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", "utf-8")
         source.files[number] = (written, inside)
-        changed += [f"{inside}: {key}" for key in found]
+        changed += [f"{inside}: {key}" for key in removed]
     source.left_out += [
-        LeftOut(one, "names code; the architecture must be built into transformers")
-        for one in changed
+        LeftOut(key, "names code; the architecture must be built into transformers")
+        for key in changed
     ]
     if changed:
         source.meta["changed"] = changed
 
 
-def _plain(node: Any, lead: str, found: list[str]) -> Any:
-    """Settings without the keys that name code, wherever they stand; which they were goes to
-    `found`.
-    """
+def _without_code(node: Any, prefix: str, removed: list[str]) -> Any:
+    """Settings without the keys that name code, at any depth; appends those keys to `removed`."""
     if isinstance(node, list):
-        return [_plain(one, lead, found) for one in node]
+        return [_without_code(child, prefix, removed) for child in node]
     if not isinstance(node, dict):
         return node
-    found += [lead + key for key, value in node.items() if key in REMOTE and value]
+    removed += [prefix + key for key, value in node.items() if key in REMOTE and value]
     return {
-        key: _plain(value, f"{lead}{key}.", found)
+        key: _without_code(value, f"{prefix}{key}.", removed)
         for key, value in node.items()
         if key not in REMOTE or not value
     }
 
 
 def _resolved(root: Path) -> Path:
-    """The folder itself, or the one snapshot that a model folder of a Hugging Face cache keeps for
-    `main`.
-    """
+    """The folder itself or, for a model folder of a Hugging Face cache, its snapshot of `main`."""
     if not root.is_dir():
         raise Invalid("no-such-folder", f"{root} is not a folder.")
     if not (root.name.startswith("models--") and (root / "snapshots").is_dir()):
@@ -187,42 +178,40 @@ def _resolved(root: Path) -> Path:
     commits = (
         [main.read_text("utf-8").strip()]
         if main.is_file()
-        else [one.name for one in (root / "snapshots").iterdir()]
+        else [snapshot.name for snapshot in (root / "snapshots").iterdir()]
     )
     if len(commits) != 1 or not (root / "snapshots" / commits[0]).is_dir():
         raise Invalid(
             "which-snapshot",
-            f"{root} holds {len(commits)} snapshots and none of them is main.",
+            f"{root} has {len(commits)} snapshots, and none of them is main.",
         )
     return (root / "snapshots" / commits[0]).resolve()
 
 
 def _not_taken(kind: Kind, path: Path) -> str | None:
-    """Why something of the folder is no part of a bundle; None when it is one."""
+    """Why an entry of the folder is not part of a bundle; None when it is."""
     name = path.name
     if name.startswith("."):
-        return (
-            "a hidden folder, kept by git or the downloader" if path.is_dir() else "a hidden file"
-        )
+        return "a hidden folder of git or the downloader" if path.is_dir() else "a hidden file"
     if name in REASONS:
         return REASONS[name]
     if path.is_dir():
-        return "a folder: the files of a bundle lie side by side"
+        return "a folder: a bundle has no folders"
     if name in (ADAPTER if kind == "adapter" else FULL) or is_weights(kind, name):
         return None
     if name in FULL:
         return "a file of its base"
     if name.endswith(".index.json"):
-        return "the list of weights that are not taken"
-    if why := next((why for why, ends in OTHERWISE.items() if name.endswith(ends)), None):
+        return "the index of weights that are not taken"
+    if why := next((why for why, ends in OTHER_WEIGHTS.items() if name.endswith(ends)), None):
         return why
     if name.startswith("tokenizer.model."):
-        return "the tokenizer under a numbered name: tokenizer.model is taken"
+        return "the tokenizer under a numbered name; tokenizer.model is taken"
     if name.endswith(".py"):
-        return "code: only architectures built into transformers are accepted"
-    if name.endswith(SHOWN):
-        return "a text or picture for readers: README.md and the licence are taken"
-    return f"no file of a bundle of kind {kind}"
+        return "code; only architectures that are built into transformers are accepted"
+    if name.endswith(FOR_READERS):
+        return "a text or picture for readers; README.md and the licence are taken"
+    return f"not a file of a bundle of kind {kind}"
 
 
 def _check_link(path: Path, cache: Path | None) -> None:
@@ -230,62 +219,59 @@ def _check_link(path: Path, cache: Path | None) -> None:
         return
     target = path.resolve()
     if cache is None or target.parent != cache.resolve():
-        raise Invalid(
-            "linked-file",
-            f"{path} is a link that leads out of its folder.",
-        )
+        raise Invalid("linked-file", f"{path} is a link that leads out of its folder.")
     if not target.is_file():
-        raise Invalid(
-            "broken-link",
-            f"{path} leads to {target.name}, which is not there.",
-        )
+        raise Invalid("broken-link", f"{path} leads to {target.name}, which does not exist.")
 
 
-def _claimed(source: Source, path: Path) -> None:
-    """A cache names its bytes by digest: SHA-256 for large files, git's SHA-1 for small ones."""
-    stored = path.resolve().name
-    if not STORED.fullmatch(stored):
+def _check_cached(source: Source, path: Path) -> None:
+    """Compare a file of a cache with the digest in its name.
+
+    A Hugging Face cache names large files by SHA-256, and small ones by the SHA-1 of git.
+    """
+    expected = path.resolve().name
+    if not STORED.fullmatch(expected):
         return
-    if len(stored) == 64:
-        source.digests[path.name] = stored  # compared when the file was hashed to be sent
+    if len(expected) == 64:
+        source.digests[path.name] = expected  # compared when the file is hashed to be sent
         return
     data = path.read_bytes()
-    found = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-    if found != stored:
-        raise damaged(path, stored, found)
+    actual = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    if actual != expected:
+        raise damaged(path, expected, actual)
 
 
-def damaged(path: Path, stored: str, found: str) -> Unverified:
-    """The refusal of a file that is not what its cache says it is."""
+def damaged(path: Path, expected: str, actual: str) -> Unverified:
+    """The refusal of a file that differs from what its cache says it is."""
     return Unverified(
         "snapshot-damaged",
-        f"{path.name} has the digest {found}, but its cache says {stored}.",
-        expected=stored,
-        found=found,
+        f"{path.name} has the digest {actual}, but its cache says {expected}.",
+        expected=expected,
+        found=actual,
     )
 
 
 def _check_weights(kind: Kind, root: Path, source: Source) -> None:
     if any(is_weights(kind, inside) for _, inside in source.files):
         return
-    pickled = [one.path for one in source.left_out if one.why == PICKLED]
+    pickled = [entry.path for entry in source.left_out if entry.why == PICKLED]
     if pickled:
         raise Invalid(
             "weights-pickled",
-            f"{root} holds its weights only as {pickled[0]}, a pickle, which is never opened here.",
+            f"{root} has its weights only as {pickled[0]}, a pickle. Pickles are never opened.",
         )
-    if other := next((one for one in source.left_out if one.why in OTHERWISE), None):
+    if other := next((entry for entry in source.left_out if entry.why in OTHER_WEIGHTS), None):
         raise Invalid(
             "no-weights",
-            f"{root} holds its weights only as {other.path}: {other.why}.",
-            "Load them with transformers and save them with save_pretrained (safetensors), then "
-            "import that.",
+            f"{root} has its weights only as {other.path}: {other.why}.",
+            "Load them with transformers, save them with save_pretrained (safetensors), and "
+            "import that folder.",
         )
     if any(inside == INDEX for _, inside in source.files):
         raise Invalid(
             "no-weights",
-            f"{root} has the index of its weights, but none of the files that it names.",
-            "Fetch the snapshot whole: its download was not finished.",
+            f"{root} has the index of its weights, but none of the files that the index names.",
+            "Download the snapshot again: its download did not finish.",
         )
     inner = sorted(path.parent.name for path in root.glob("*/*.safetensors"))
     hint = (
@@ -295,28 +281,26 @@ def _check_weights(kind: Kind, root: Path, source: Source) -> None:
     )
     raise Invalid(
         "no-weights",
-        f"{root} holds no weights of {'an adapter' if kind == 'adapter' else f'a {kind}'}.",
+        f"{root} has no weights of {'an adapter' if kind == 'adapter' else f'a {kind}'}.",
         hint,
     )
 
 
 def _describe(kind: Kind, root: Path, source: Source) -> None:
-    """What the folder says of itself: claims, kept as such; the registry binds by digests and never
-    by these.
-    """
+    """Record what the folder says of itself. These are claims: the registry binds by digests."""
     source.meta["source"] = source.name
     card = root / "README.md"
     if any(inside == card.name for _, inside in source.files):
         with card.open("rb") as file:
-            head = file.read(FRONT).decode("utf-8", "replace")
-        if head.startswith("---\n") and (said := LICENCE.search(head.split("\n---", 1)[0])):
-            source.meta["licence"] = said[1]
+            head = file.read(MAX_FRONT_MATTER_BYTES).decode("utf-8", "replace")
+        if head.startswith("---\n") and (licence := LICENCE.search(head.split("\n---", 1)[0])):
+            source.meta["licence"] = licence[1]
     config = root / "adapter_config.json"
-    if kind == "adapter" and config.is_file() and config.stat().st_size <= 1 << 20:
+    if kind == "adapter" and config.is_file() and config.stat().st_size <= MAX_ADAPTER_CONFIG_BYTES:
         try:
             written: Any = json.loads(config.read_bytes())
         except ValueError:
-            return  # the registry says what is wrong with it
+            return  # the registry will refuse it and say why
         claims = {
             key: written[key]
             for key in ("base_model_name_or_path", "revision", "peft_version")

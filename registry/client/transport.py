@@ -1,4 +1,4 @@
-"""How the client speaks HTTP: one request at a time, and patience while the registry is away."""
+"""How the client speaks HTTP: one request at a time, retried while the registry is unreachable."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from registry.rules.refs import parse_ref
 T = TypeVar("T")
 Item_co = TypeVar("Item_co", covariant=True)
 
-PATIENCE = 10.0  # seconds a safe request goes on trying: a restarted PostgreSQL is back within five
-SLOW = 900.0  # seconds the registry may take to read every byte of a large bundle
+PATIENCE = 10.0
+"""Seconds for which a safe request is retried; a restarted PostgreSQL is back within five."""
+SLOW = 900.0
+"""Timeout in seconds for requests that read every byte of a large bundle."""
 
 
 class Page(Protocol[Item_co]):
-    """What every keyset page looks like; `next` is the cursor of the page after it."""
+    """One page of a listing; `next` is the cursor of the page after it."""
 
     @property
     def items(self) -> Sequence[Item_co]: ...
@@ -34,7 +36,7 @@ class Page(Protocol[Item_co]):
 
 
 class Transport:
-    """One registry, one token. Safe to share between threads, as a worker and its heartbeat do."""
+    """One registry and one token. Safe to share between threads: a worker and its heartbeat do."""
 
     def __init__(
         self,
@@ -44,27 +46,21 @@ class Transport:
         timeout: float = 60.0,
         on_wait: Callable[[RegistryError], None] | None = None,
     ) -> None:
-        """Address a registry; None reads COUNTERSIGN_URL and COUNTERSIGN_TOKEN; `on_wait` hears of
-        each retry's cause.
+        """Address a registry; None reads COUNTERSIGN_URL and COUNTERSIGN_TOKEN.
 
-        Raises Invalid without a usable URL, Unauthenticated without a token.
+        `on_wait` receives the error that causes each retry. Raises Invalid without a usable URL and
+        Unauthenticated without a token.
         """
         self.url = (url or os.environ.get("COUNTERSIGN_URL", "")).rstrip("/")
         host = _host(self.url)
         token = token or os.environ.get("COUNTERSIGN_TOKEN", "")
         if not token:
-            raise Unauthenticated(
-                "no-token",
-                f"There is no token for {self.url}.",
-            )
+            raise Unauthenticated("no-token", f"There is no token for {self.url}.")
         if not (token.isascii() and token.isprintable()) or " " in token:
-            raise Unauthenticated(
-                "bad-token",
-                "The token holds characters no token has.",
-            )
+            raise Unauthenticated("bad-token", "The token contains characters that no token has.")
         self._timeout = timeout
         self._on_wait = on_wait
-        # A proxy meant for the internet cannot reach this machine's own loopback.
+        # The proxies of the environment are for the internet: none can reach our own loopback.
         self._http = httpx.Client(
             base_url=self.url,
             timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
@@ -73,7 +69,7 @@ class Transport:
         )
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -83,7 +79,7 @@ class Transport:
         self.close()
 
     def ready(self) -> bool:
-        """Does the registry answer /readyz with yes, right now? Never raises for its being away."""
+        """Whether the registry answers /readyz with 200 now; False when it is unreachable."""
         try:
             return self._http.get("/readyz").status_code == httpx.codes.OK
         except httpx.TransportError:
@@ -91,7 +87,7 @@ class Transport:
 
     def _get(self, path: str, into: type[T], *, timeout: float | None = None, **params: Any) -> T:
         def attempt() -> T:
-            with self._open("GET", path, timeout=timeout, params=_given(params)) as response:
+            with self._open("GET", path, timeout=timeout, params=_present(params)) as response:
                 return read(response, into)
 
         return self._patiently(attempt)
@@ -99,9 +95,7 @@ class Transport:
     def _post(
         self, path: str, into: type[T], body: Mapping[str, Any], *, timeout: float | None = None
     ) -> T:
-        """Send a change. It is tried again only while no connection was had at all: a change is
-        never sent twice.
-        """
+        """Send a change, retried only if no connection was made: it is never sent twice."""
 
         def attempt() -> T:
             with self._open("POST", path, timeout=timeout, json=dict(body)) as response:
@@ -110,7 +104,7 @@ class Transport:
         return self._patiently(attempt, only_unsent=True)
 
     def _post_or_none(self, path: str, into: type[T], body: Mapping[str, Any]) -> T | None:
-        """A change whose answer may be 204: there was nothing."""
+        """Send a change whose answer may be 204, which means None."""
 
         def attempt() -> T | None:
             with self._open("POST", path, json=dict(body)) as response:
@@ -120,8 +114,8 @@ class Transport:
 
         return self._patiently(attempt, only_unsent=True)
 
-    def _tell(self, path: str, body: Mapping[str, Any]) -> None:
-        """A change whose answer says nothing more than done."""
+    def _change(self, path: str, body: Mapping[str, Any]) -> None:
+        """Send a change whose answer has no content."""
 
         def attempt() -> None:
             with self._open("POST", path, json=dict(body)) as response:
@@ -137,7 +131,7 @@ class Transport:
         self._patiently(attempt, only_unsent=True)
 
     def _items(self, path: str, page: type[Page[T]], **params: Any) -> Iterator[T]:
-        """Every item of a keyset listing, page after page."""
+        """Yield every item of a listing, page after page."""
         cursor: str | None = None
         while True:
             answer = self._get(path, page, cursor=cursor, **params)
@@ -156,10 +150,10 @@ class Transport:
         accept: int | None = None,
         **options: Any,
     ) -> Iterator[httpx.Response]:
-        """One request, its answer still unread; a refusal or an unreachable registry raises the
-        error it means.
+        """Send one request; yield its response before the body is read.
 
-        `accept` is a status the caller answers for itself.
+        Raises the error that a refusal describes, and Unavailable when the registry is unreachable.
+        The caller handles the status `accept` itself.
         """
         if timeout is not None:
             options["timeout"] = (
@@ -188,9 +182,9 @@ class Transport:
             ) from error
 
     def _patiently(self, attempt: Callable[[], T], *, only_unsent: bool = False) -> T:
-        """Try again while the registry is away, at most PATIENCE seconds after the first failure.
+        """Retry while the registry is unreachable, at most PATIENCE seconds from the first failure.
 
-        A change (`only_unsent`) is tried again only where no connection was made at all: it is
+        A change (`only_unsent`) is retried only if no connection was made at all, so that it is
         never sent twice.
         """
 
@@ -207,11 +201,11 @@ class Transport:
 
 
 def ref_path(ref: str) -> str:
-    """A reference as it stands in a URL path; Invalid when it is none."""
+    """Quote a reference for a URL path. Raises Invalid when it is not a reference."""
     return quote(str(parse_ref(ref)), safe="/@:")
 
 
-def _given(params: Mapping[str, Any]) -> dict[str, Any]:
+def _present(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in params.items() if value is not None}
 
 
@@ -220,7 +214,9 @@ def _host(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise Invalid(
             "no-url",
-            f"'{url[:120]}' is not the address of a registry." if url else "No registry is named.",
+            f"'{url[:120]}' is not the address of a registry."
+            if url
+            else "No registry is configured.",
         )
     return parts.hostname
 

@@ -1,10 +1,11 @@
-"""Base models, adapters and checkpoints: add a folder as a version, look, verify, pull."""
+"""Base models, adapters and checkpoints: register a folder as a version, show, verify, pull."""
 
 from __future__ import annotations
 
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from uuid import UUID
@@ -16,117 +17,121 @@ from registry.artifacts.weights.tensors import File
 from registry.client.blobs import Blobs, OnBytes, Progress, hash_file
 from registry.client.transport import SLOW, ref_path
 from registry.errors import BundleRejected, Defect, Invalid, Unverified
-from registry.views.chat_templates import ChatTemplateView
-from registry.views.deprecations import DeprecationView
 from registry.views.versions import AddedView, LinePage, LineView, VerifiedView, VersionView
 
 Kind = Literal["base", "adapter", "checkpoint"]
 NOUNS: dict[Kind, str] = {"base": "/bases", "adapter": "/adapters", "checkpoint": "/checkpoints"}
 
 UNSENT = "0" * 64
-"""The digest of a file that was not read yet."""
+"""The placeholder digest of a file that has not been read yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """What to register a bundle as: its line `team/name`, its base, and what is known of it.
+
+    `quantised_of` names the version that a checkpoint is a quantisation of; the registry verifies
+    that from the bytes. Only a trainer sets `training_run`, `attempt` and `step`.
+    """
+
+    name: str
+    base: str | None = None
+    domain: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    quantised_of: str | None = None
+    training_run: UUID | str | None = None
+    attempt: int | None = None
+    step: int | None = None
+
+    def body(self, files: list[dict[str, Any]]) -> dict[str, Any]:
+        """The request that registers these files."""
+        return {
+            "name": self.name,
+            "meta": dict(self.meta),
+            "base": self.base,
+            "domain": self.domain,
+            "training_run": str(self.training_run) if self.training_run else None,
+            "attempt": self.attempt,
+            "step": self.step,
+            "files": files,
+            **({"quantised_of": self.quantised_of} if self.quantised_of else {}),
+        }
 
 
 class Versions(Blobs):
-    """Lines of work and their versions."""
+    """Lines and their versions."""
 
     def add(
         self,
         kind: Kind,
         directory: str | Path,
-        name: str,
-        *,
-        base: str | None = None,
-        domain: str | None = None,
-        meta: Mapping[str, Any] | None = None,
-        training_run: UUID | str | None = None,
-        attempt: int | None = None,
-        step: int | None = None,
-        quantised_of: str | None = None,
+        version: NewVersion,
         on_bytes: OnBytes | Progress | None = None,
     ) -> AddedView:
-        """Send every file of a folder, then register them as a version of `team/name` (bytes before
-        rows).
+        """Send every file of a folder, then register them as a version: bytes before rows.
 
-        Where the names or sizes alone are wrong, nothing is sent: the registry is asked to refuse,
-        and what the rules say of the contents is told with it.
+        When the names or sizes alone are wrong, nothing is sent. The registry refuses the names,
+        and the error also lists the defects that our own rules find in the contents.
 
-        `quantised_of` names what a checkpoint is a quantisation of: the registry works that out
-        from the bytes. `training_run`, `attempt` and `step` are a trainer's. Raises BundleRejected
-        with every defect when the registry refuses the files; nothing is stored then.
+        Raises BundleRejected with every defect when the registry refuses the files; nothing is
+        stored then.
         """
-        found = bundle_files(directory)
-        body = {
-            "name": name,
-            "meta": dict(meta or {}),
-            "base": base,
-            "domain": domain,
-            "training_run": str(training_run) if training_run else None,
-            "attempt": attempt,
-            "step": step,
-            **({"quantised_of": quantised_of} if quantised_of else {}),
-        }
-        self._ask(kind, found, body)
-        files = [self._sent(path, inside, on_bytes) for path, inside in found]
-        return self._post(NOUNS[kind], AddedView, body | {"files": files}, timeout=SLOW)
+        paths = bundle_files(directory)
+        self._check_names(kind, paths, version)
+        files = [self._sent(path, inside, on_bytes) for path, inside in paths]
+        return self._post(NOUNS[kind], AddedView, version.body(files), timeout=SLOW)
 
-    def _ask(self, kind: Kind, found: list[tuple[Path, str]], body: Mapping[str, Any]) -> None:
-        """Have the registry refuse what is wrong by its name or size, before a byte is sent; the
-        refusal is its own.
+    def _check_names(self, kind: Kind, paths: list[tuple[Path, str]], version: NewVersion) -> None:
+        """Have the registry refuse wrong names or sizes before a byte is sent.
 
-        A registry that takes what our rules would not asks for the bytes (`blob-missing`), and then
-        it gets them.
+        The refusal is the registry's own. One whose rules accept the names answers that the bytes
+        are missing (`blob-missing`), and is then sent them.
         """
-        unsent = [File(inside, UNSENT, path.stat().st_size) for path, inside in found]
+        unsent = [File(inside, UNSENT, path.stat().st_size) for path, inside in paths]
         if not by_name(kind, unsent):
             return
         files = [{"path": file.path, "sha256": file.sha256, "size": file.size} for file in unsent]
         try:
-            self._post(NOUNS[kind], AddedView, {**body, "files": files}, timeout=SLOW)
+            self._post(NOUNS[kind], AddedView, version.body(files), timeout=SLOW)
         except BundleRejected as refused:
-            known = {(one.file, one.rule) for one in refused.defects}
-            more = [one for one in _judged_here(kind, found) if (one.file, one.rule) not in known]
-            raise BundleRejected([*refused.defects, *more], **refused.facts) from None
+            known = {(defect.file, defect.rule) for defect in refused.defects}
+            unknown = [
+                defect
+                for defect in _local_defects(kind, paths)
+                if (defect.file, defect.rule) not in known
+            ]
+            raise BundleRejected([*refused.defects, *unknown], **refused.facts) from None
         except Unverified as missing:
             if missing.kind != "blob-missing":
                 raise
 
     def _sent(self, path: Path, inside: str, on_bytes: OnBytes | Progress | None) -> dict[str, Any]:
-        """One file of a bundle, its bytes published, as the registering request names it."""
+        """Send one file of a bundle; return it as the request to register names it."""
         sent = self.put_file(path, on_bytes)
         return {"path": inside, "sha256": sent.sha256, "size": sent.size}
 
     def lines(self, kind: Kind | None = None, q: str | None = None) -> list[LineView]:
-        """All lines, of one kind or matching a search."""
+        """Return all lines, or those of one kind or matching a text."""
         return list(self._items("/lines", LinePage, kind=kind, q=q))
 
     def version(self, ref: str) -> VersionView:
-        """One version by number, channel or digest."""
+        """Return one version by number, channel or digest."""
         return self._get(f"/versions/{ref_path(ref)}", VersionView)
 
     def versions(self, line: str) -> list[VersionView]:
-        """Every version of `team/name`."""
+        """Return every version of `team/name`."""
         return self._get(f"/lines/{ref_path(line)}/versions", list[VersionView])
 
     def verify(self, ref: str) -> VerifiedView:
         """Have the registry read every byte again and compare digests and roots."""
         return self._get(f"/verify/{ref_path(ref)}", VerifiedView, timeout=SLOW)
 
-    def deprecate(self, ref: str, reason: str) -> DeprecationView:
-        """Mark a version, or with `dataset:` before it a data set version, as not to be newly used,
-        for good.
-        """
-        return self._post("/deprecations", DeprecationView, {"ref": ref, "reason": reason})
-
-    def chat_template(self, ref: str) -> ChatTemplateView:
-        """A version's chat template against its base's, and golden conversations under both."""
-        return self._get(f"/chat-templates/{ref_path(ref)}", ChatTemplateView, timeout=SLOW)
-
     def pull(
         self, ref: str, dest: str | Path, on_bytes: OnBytes | Progress | None = None
     ) -> VersionView:
-        """Fetch all files of a version into a folder; those already there with the right digest are
-        kept.
+        """Fetch all files of a version into a folder.
+
+        Files that are there with the right digest are kept.
         """
         version = self.version(ref)
         for file in version.files:
@@ -145,28 +150,26 @@ class Versions(Blobs):
         return version
 
 
-def _judged_here(kind: Kind, found: list[tuple[Path, str]]) -> list[Defect]:
-    """All that the rules say of the files as they lie here, short of reading every number in
-    them.
-    """
-    places = {f"{number:064x}": path for number, (path, _) in enumerate(found)}
-    listed = [
+def _local_defects(kind: Kind, paths: list[tuple[Path, str]]) -> list[Defect]:
+    """Every defect that our rules find in the local files, without reading every tensor value."""
+    places = {f"{number:064x}": path for number, (path, _) in enumerate(paths)}
+    files = [
         File(inside, digest, places[digest].stat().st_size)
-        for digest, (_, inside) in zip(places, found, strict=True)
+        for digest, (_, inside) in zip(places, paths, strict=True)
     ]
-
     read = read_files(places.__getitem__)
-    return read_bundle(kind, listed, read).defects.told()
+    return read_bundle(kind, files, read).defects.listed()
 
 
 def bundle_files(directory: str | Path) -> list[tuple[Path, str]]:
-    """Every file under a folder with its path inside it, sorted; Invalid for links, pipes and
-    whatever else is no file.
+    """Return every file under a folder with its path inside it, sorted by that path.
+
+    Raises Invalid for links, pipes and anything else that is neither a file nor a folder.
     """
     root = Path(directory)
     if not root.is_dir():
         raise Invalid("no-such-folder", f"{root} is not a folder.")
-    found: list[tuple[Path, str]] = []
+    paths: list[tuple[Path, str]] = []
     for folder, folders, names in os.walk(root):
         for name in [*folders, *names]:
             path = Path(folder, name)
@@ -174,25 +177,24 @@ def bundle_files(directory: str | Path) -> list[tuple[Path, str]]:
                 raise Invalid(
                     "linked-folder" if path.is_dir() else "linked-file",
                     f"{path} is a link, which may lead anywhere.",
-                    "Copy what it leads to in its place; a snapshot of a Hugging Face cache can "
-                    "be imported.",
+                    "Replace the link by a copy of what it leads to. A snapshot of a Hugging Face "
+                    "cache can be imported as it is.",
                 )
             if path.is_file():
-                found.append((path, path.relative_to(root).as_posix()))
+                paths.append((path, path.relative_to(root).as_posix()))
             elif not path.is_dir():
                 raise Invalid(
-                    "not-a-file",
-                    f"{path} is {nature(path)}, neither a file nor a folder.",
+                    "not-a-file", f"{path} is {nature(path)}, neither a file nor a folder."
                 )
-    if not found:
-        raise Invalid("empty-folder", f"{root} holds no file.")
-    return sorted(found, key=lambda item: item[1])
+    if not paths:
+        raise Invalid("empty-folder", f"{root} has no file.")
+    return sorted(paths, key=lambda entry: entry[1])
 
 
 def nature(path: Path) -> str:
-    """What stands there instead of a file; it is never opened, for that could wait without end."""
+    """Say what a path is that is not a file. It is never opened: opening a pipe could block."""
     mode = path.lstat().st_mode
-    return next((what for holds, what in NATURES if holds(mode)), "nothing we know")
+    return next((what for is_so, what in NATURES if is_so(mode)), "of an unknown type")
 
 
 NATURES = (

@@ -1,4 +1,4 @@
-"""Make people and services, and say what they may do."""
+"""Create people and services, and grant them roles."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from registry.rules.refs import NAME
 
 
 def create(store: Store, actor: Actor, name: str, roles: list[str], team: str | None) -> UUID:
-    """Make the account if it is missing, and grant it the roles it lacks; the same call twice
-    changes nothing more.
+    """Create the account if it is missing, and grant it the roles that it lacks.
+
+    The same call again changes nothing. Raises Invalid for a bad name, team or role, Conflict when
+    a person would get a role of a service, or a service one of a person.
     """
-    wanted = parse_roles(roles)
+    parsed = parse_roles(roles)
     if not NAME.fullmatch(name):
         raise Invalid(
             "bad-account-name",
@@ -28,7 +30,7 @@ def create(store: Store, actor: Actor, name: str, roles: list[str], team: str | 
             "bad-team",
             f"'{team[:60]}' cannot name a team.",
         )
-    kind = "service" if wanted[0] in SERVICE_ROLES else "person"
+    kind = "service" if parsed[0] in SERVICE_ROLES else "person"
     with store.write(actor, Action.ACCOUNT_CREATE) as tx:
         account = accounts.find(tx.session, name)
         if account is None:
@@ -39,11 +41,11 @@ def create(store: Store, actor: Actor, name: str, roles: list[str], team: str | 
         elif account.kind != kind:
             raise Conflict(
                 "account-kind",
-                f"'{name}' is a {account.kind}; {wanted[0].value} is a role of a {kind}.",
+                f"'{name}' is a {account.kind}; {parsed[0].value} is a role of a {kind}.",
             )
-        held = {(grant.role, grant.team) for grant in accounts.grants_of(tx.session, account.id)}
-        for role in wanted:
-            if (role.value, team) not in held:
+        granted = {(grant.role, grant.team) for grant in accounts.grants_of(tx.session, account.id)}
+        for role in parsed:
+            if (role.value, team) not in granted:
                 tx.add(
                     RoleGrant(
                         id=uuid4(),
@@ -54,6 +56,6 @@ def create(store: Store, actor: Actor, name: str, roles: list[str], team: str | 
                     )
                 )
         tx.audit(
-            f"account:{account.id}", kind=kind, roles=[role.value for role in wanted], team=team
+            f"account:{account.id}", kind=kind, roles=[role.value for role in parsed], team=team
         )
         return account.id

@@ -1,4 +1,4 @@
-"""Collect bytes that no row needs: marked in their rows and in the log first, removed after."""
+"""Collect bytes that no row needs: mark them in their rows and in the log, then remove them."""
 
 from __future__ import annotations
 
@@ -17,55 +17,57 @@ from registry.rules.actors import Actor
 from registry.views.retention import CollectionView
 
 GRACE = timedelta(hours=24)
-"""How long bytes lie untouched before they may go; longer than from an upload to the row that names
-it.
+"""How long bytes stay untouched before a collection may take them.
+
+It is longer than the time between an upload and the row that names its bytes.
 """
 SENDING = timedelta(hours=2)
-"""No sender is slower from one part to the next: LEAST bytes in WAIT seconds (api/bytes) make PART
-bytes (drafts) of an object store in some 64 minutes.
+"""The longest time between two parts of an upload.
+
+The slowest sender allowed (MIN_BYTES in WAIT_SECONDS, api/bytes) needs about 64 minutes for one
+part of an object store (PART bytes, drafts).
 """
 BATCH = 500
-"""Digests of one transaction: each holds one advisory lock until its end."""
+"""Digests marked in one transaction; it holds one advisory lock for each until it ends."""
 
 
 def collect(store: Store, blobs: Blobs, actor: Actor, grace: timedelta = GRACE) -> CollectionView:
-    """Take what only tombstones name and what no row names, once it lay so for `grace`.
+    """Remove the bytes that no row, or only tombstones, named during the last `grace`.
 
-    Cut short at any step, nothing is lost: a row that says its bytes are here is always right, and
-    the next collection takes what this one left. Whoever is naming bytes at this moment is passed
-    by.
+    An interruption at any step loses nothing: a row that says its bytes are here is always right,
+    and the next collection takes what this one left. Bytes that a transaction is naming at this
+    moment are skipped.
     """
     store.check(actor, Action.BLOB_COLLECT, None)
     with store.upkeep("plan a collection") as session:
         before = table.moment(session) - grace
         plan = table.plan(session, blobs, before)
-    taken: dict[str, int] = {}
+    marked: dict[str, int] = {}
     planned = sorted({**plan.unnamed, **plan.orphans}.items())
     for start in range(0, len(planned), BATCH):
-        taken |= _mark(store, actor, dict(planned[start : start + BATCH]), before)
-    gone = [
-        one for one in sorted({**taken, **plan.leftovers}) if _remove(store, blobs, one, before)
-    ]
+        marked |= _mark(store, actor, dict(planned[start : start + BATCH]), before)
+    sizes = {**marked, **plan.leftovers}
+    removed = [digest for digest in sorted(sizes) if _remove(store, blobs, digest, before)]
     with store.upkeep("forget old senders") as session:
         senders.forget(session, before)
-    # Of uploads that crashed; what is published was judged above. What is being sent at this moment
-    # is never too old.
+    # Parts of uploads that crashed. Published bytes were handled above, and what is being sent at
+    # this moment is never old enough.
     blobs.sweep(lambda digest: True, max(grace, SENDING))
-    whole = {**taken, **plan.leftovers}
     return CollectionView(
         dry_run=False,
-        unnamed=len(taken.keys() & plan.unnamed.keys()),
-        orphans=len(taken.keys() & plan.orphans.keys()),
+        unnamed=len(marked.keys() & plan.unnamed.keys()),
+        orphans=len(marked.keys() & plan.orphans.keys()),
         leftovers=len(plan.leftovers),
-        bytes=sum(whole[one] for one in gone),
-        removed=len(gone),
-        digests=gone,
+        bytes=sum(sizes[digest] for digest in removed),
+        removed=len(removed),
+        digests=removed,
     )
 
 
 def sending(store: Store, blobs: Blobs, actor: Actor, digest: str) -> None:
-    """Note that somebody begins to send these bytes, where the store itself keeps no note; look for
-    them only after.
+    """Note that the actor starts to send these bytes, if the store itself keeps no such note.
+
+    Call it before looking whether the bytes are here: a collection may take them in between.
     """
     if not blobs.notes_use:
         with store.upkeep("bytes are being sent") as session:
@@ -74,18 +76,19 @@ def sending(store: Store, blobs: Blobs, actor: Actor, digest: str) -> None:
 
 
 def sent(store: Store, actor: Actor, digest: str) -> None:
-    """Note that somebody has sent these bytes, all of them: they are his to name. Hash them before,
-    publish them after.
+    """Note that the actor has sent all of these bytes, and so may name them.
 
-    In this order a cut loses nothing: what is published and not noted would have to be sent again.
+    Hash the bytes before this call and publish them after it. In this order an interruption loses
+    nothing; bytes published without a note would have to be sent again.
     """
     with store.upkeep("bytes were sent") as session:
         senders.note(session, actor, digest, whole=True)
 
 
 def usable(store: Store, blobs: Blobs, actor: Actor, digest: str) -> bool:
-    """Are these bytes here, and this actor's to name? Whoever asks is about to name them: they stay
-    for the grace.
+    """Whether these bytes are here and this actor may name them.
+
+    The caller is about to name them, so they stay for the grace of a collection.
     """
     with store.upkeep("bytes are asked for") as session:
         if senders.strange(session, actor, [digest]):
@@ -99,15 +102,15 @@ def usable(store: Store, blobs: Blobs, actor: Actor, digest: str) -> bool:
 
 
 def _mark(store: Store, actor: Actor, planned: dict[str, int], before: datetime) -> dict[str, int]:
-    """Say in one transaction that these bytes go, of those nobody is naming now; what was
-    marked.
-    """
+    """Mark as collected, in one transaction, those bytes that nobody is naming; return them."""
     with suppress(Conflict), store.write(actor, Action.BLOB_COLLECT) as tx:
-        tombstones.one_at_a_time(tx.session)  # a hold that is being placed is seen, or comes after
-        marked = {one: size for one, size in planned.items() if _marked(tx, one, before)}
+        # A hold that is being placed is seen here, or comes after this transaction.
+        tombstones.one_at_a_time(tx.session)
+        marked = {digest: size for digest, size in planned.items() if _mark_one(tx, digest, before)}
         if not marked:
             raise Conflict(
-                "nothing-to-collect", "All of it is named again, or being named at this moment."
+                "nothing-to-collect",
+                "All of these bytes are named again, or are being named at this moment.",
             )
         tx.session.flush()
         tx.audit("blobs", blobs=len(marked), bytes=sum(marked.values()), root=root_of(marked))
@@ -115,24 +118,25 @@ def _mark(store: Store, actor: Actor, planned: dict[str, int], before: datetime)
     return {}
 
 
-def _marked(tx: Tx, digest: str, before: datetime) -> bool:
+def _mark_one(tx: Tx, digest: str, before: datetime) -> bool:
+    """Mark the row of these bytes; False when they are needed again. Orphans have no row."""
     if not table.try_lock(tx.session, digest):
         return False
     row = table.still_unnamed(tx.session, digest, before)
     if row is not None:
         row.collected_at = tx.now
         return True
-    return not table.wanted(tx.session, digest, before)
+    return not table.needed(tx.session, digest, before)
 
 
 def _remove(store: Store, blobs: Blobs, digest: str, before: datetime) -> bool:
-    """Remove bytes under their lock, unless a row names them again by now."""
+    """Remove bytes under their lock, unless they are needed again by now."""
     with store.upkeep("collect") as session:
-        if not table.try_lock(session, digest) or table.wanted(session, digest, before):
+        if not table.try_lock(session, digest) or table.needed(session, digest, before):
             return False
         return blobs.remove(digest, before)
 
 
 def root_of(digests: Iterable[str]) -> str:
-    """The digest of a collection: of the sorted list of what it took, as canonical JSON."""
+    """The digest of a collection: that of the sorted list of its digests, as canonical JSON."""
     return canonical.digest({"blobs": sorted(digests)})

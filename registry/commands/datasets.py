@@ -1,7 +1,8 @@
-"""Register data set versions: every row is read and covered by the record root."""
+"""Register data set versions. Every row is read, and the record root covers all of them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -20,27 +21,31 @@ from registry.rules.refs import parse_line
 from registry.views.versions import AddedView, FindingView
 
 
-def register(
-    store: Store,
-    blobs: Blobs,
-    actor: Actor,
-    name: str,
-    sha256: str,
-    size: int,
-    meta: dict[str, Any],
-) -> AddedView:
-    """Freeze one file of rows as the next version; without its required facts it stays a draft.
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A file of rows to register as the next version of the data set `name`."""
 
-    Raises BundleRejected with the rows that are wrong, Unverified when the bytes are not here.
+    name: str
+    sha256: str
+    size: int
+    meta: dict[str, Any]
+
+
+def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedView:
+    """Freeze one file of rows as the next version; while required facts are missing it is a draft.
+
+    Raises BundleRejected with the rows that are wrong, Unverified when the bytes are not here,
+    Refused when these rows were recalled.
     """
+    name, sha256, size, meta = draft.name, draft.sha256, draft.size, draft.meta
     ref = parse_line(name)
     assert ref.team is not None and ref.name is not None
     store.check(actor, Action.DATASET_REGISTER, ref.team)
     senders.must_have(store, blobs, actor, [("The rows", sha256, size)])
     scan = rows.inspect(File("rows.jsonl", sha256, size), blobs.read, meta)
-    views = [FindingView(one.field, one.detail, one.fix) for one in scan.findings]
-    if not scan.defects and (found := _found(store, actor, name, sha256)):
-        return found
+    views = [FindingView(finding.field, finding.detail, finding.fix) for finding in scan.findings]
+    if not scan.defects and (same := _registered(store, actor, name, sha256)):
+        return same
     with store.write(actor, Action.DATASET_REGISTER, ref.team) as tx:
         tx.within(ref.team)
         if scan.defects:
@@ -104,7 +109,8 @@ def register(
         )
 
 
-def _found(store: Store, actor: Actor, name: str, sha256: str) -> AddedView | None:
+def _registered(store: Store, actor: Actor, name: str, sha256: str) -> AddedView | None:
+    """The version of these rows, if they are registered; refuses rows that were recalled."""
     with store.read(actor) as session:
         dataset = table.line(session, parse_line(name))
         version = dataset and (
@@ -122,7 +128,7 @@ def _found(store: Store, actor: Actor, name: str, sha256: str) -> AddedView | No
             Refused(
                 "recalled",
                 f"These rows are {ref}, which is recalled.",
-                "Make another version without what was wrong.",
+                "Register other rows, without what was wrong.",
                 subject=ref,
             ),
         )

@@ -1,4 +1,4 @@
-"""Delete versions and discard drafts: a tombstone stays, the bytes go by a later collection."""
+"""Delete versions and discard drafts. A tombstone stays; a later collection takes the bytes."""
 
 from __future__ import annotations
 
@@ -20,29 +20,28 @@ from registry.views.retention import TombstoneView
 
 
 def delete(store: Store, actor: Actor, ref: str, reason: str) -> TombstoneView:
-    """Delete a registered version or data set version that nothing holds, keeps or needs; its
-    approvals are void.
+    """Delete a version or data set version that nothing holds, keeps or needs; void its approvals.
 
     Raises Refused `held`, `kept`, `needed`, `is-draft` or `already-deleted`, NotFound, Invalid
     without a reason.
     """
-    said = check_reason(reason)
+    text = check_reason(reason)
     with store.write(actor, Action.VERSION_DELETE) as tx:
         tombstones.one_at_a_time(tx.session)
         subject = _locked(tx, ref)
-        # By the entry's own time, which is before the wait for the locks: whoever reads the log
-        # judges by no other.
+        # By the time of the log entry, which is before the wait for the locks: readers of the log
+        # can judge the deletion only by that time.
         rules.check_delete(subjects.standing(tx.session, subject), tx.now)
-        return _close(tx, subject, "deleted", said)
+        return _close(tx, subject, "deleted", text)
 
 
 def discard(store: Store, actor: Actor, ref: str, reason: str) -> TombstoneView:
-    """Discard a draft; its maker's act, or for a trainer's draft any engineer's of its team.
+    """Discard a draft: its maker may, and for a trainer's draft any engineer of its team.
 
     Raises Refused `not-draft`, `not-yours`, `held` or `already-deleted`, NotFound, Invalid without
     a reason.
     """
-    said = check_reason(reason)
+    text = check_reason(reason)
     with store.write(actor, Action.DRAFT_DISCARD) as tx:
         tombstones.one_at_a_time(tx.session)
         subject = _locked(tx, ref)
@@ -54,20 +53,18 @@ def discard(store: Store, actor: Actor, ref: str, reason: str) -> TombstoneView:
             maker_is_service=service,
             actor=actor.account,
         )
-        return _close(tx, subject, "discarded", said)
+        return _close(tx, subject, "discarded", text)
 
 
 def expire_drafts(store: Store) -> int:
-    """Discard drafts whose time is over by the class their line is under; how many went."""
+    """Discard the drafts that outlived the draft days of their class; return how many."""
     with store.read(SYSTEM) as session:
-        over = retention.overdue_drafts(session)
-    return sum(_expire(store, node_id) for node_id in over)
+        overdue = retention.overdue_drafts(session)
+    return sum(_expire(store, node_id) for node_id in overdue)
 
 
 def _expire(store: Store, node_id: UUID) -> bool:
-    """Let one draft expire, unless somebody was faster: then nothing happened and nothing is
-    logged.
-    """
+    """Discard one draft, unless another transaction changed it first: then nothing is logged."""
     with suppress(Conflict), store.write(SYSTEM, Action.DRAFT_EXPIRE) as tx:
         tombstones.one_at_a_time(tx.session)
         subject = subjects.by_id(tx.session, node_id, lock=True)
@@ -82,17 +79,17 @@ def _expire(store: Store, node_id: UUID) -> bool:
 
 
 def _locked(tx: Tx, ref: str) -> Subject:
-    found = subjects.by_ref(tx.session, ref, gone=True)
-    tx.within(found.line.team)
-    if isinstance(found.row, Version):
-        # Lock order: channels first. Whoever starts a canary of it holds one and then the version
-        # FOR SHARE.
-        rollouts.naming(tx.session, [found.row.id], lock=True)
-    return subjects.by_id(tx.session, found.node.id, lock=True)
+    named = subjects.by_ref(tx.session, ref, gone=True)
+    tx.within(named.line.team)
+    if isinstance(named.row, Version):
+        # Lock order: channels first. The start of a canary locks a channel, then the version FOR
+        # SHARE.
+        rollouts.naming(tx.session, [named.row.id], lock=True)
+    return subjects.by_id(tx.session, named.node.id, lock=True)
 
 
 def _close(tx: Tx, subject: Subject, how: str, reason: str) -> TombstoneView:
-    """Set the tombstone and say so; approvals of what goes are void."""
+    """Set the tombstone, void the approvals, and write the log entry."""
     row = subject.row
     if row.state == "deleted":
         raise Refused(
@@ -112,7 +109,7 @@ def _close(tx: Tx, subject: Subject, how: str, reason: str) -> TombstoneView:
     )
     for review in reviews.approved_of(tx.session, [row.id]):
         review.state = "voided"
-    # What was recalled stays recalled: that says more.
+    # A recalled version keeps that state: it says more than "deleted".
     if row.state != "recalled":
         row.state = "deleted"
     tx.session.flush()

@@ -1,4 +1,4 @@
-"""Deprecate a version: nothing new starts with it, and nothing that serves changes."""
+"""Deprecate a version: nothing new starts with it, and what serves it goes on."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from registry.views.deprecations import DeprecationView
 def deprecate(store: Store, actor: Actor, ref: str, reason: str) -> DeprecationView:
     """Mark a registered version or data set version as not to be newly used, for good.
 
-    Only its own row is locked, since no route, rollout or approval changes. A canary that is
-    starting has locked it too: either it has started before, and may go on, or it is refused.
+    Only its own row is locked, since no route, rollout or approval changes. The start of a canary
+    locks that row too: a canary that started before goes on, and one that comes later is refused.
     Raises Refused `already-deprecated`, `is-draft` or `recalled`, NotFound (`deleted` too), Invalid
     without a reason.
     """
-    why = check_reason(reason)
+    text = check_reason(reason)
     with store.write(actor, Action.DEPRECATE) as tx:
         named = subjects.by_ref(tx.session, ref)
         tx.within(named.line.team)
@@ -32,11 +32,11 @@ def deprecate(store: Store, actor: Actor, ref: str, reason: str) -> DeprecationV
         deprecation = tx.add(
             Deprecation(
                 id=subject.node.id,
-                reason_commitment=accounts.seal(tx.session, "reason", why),
+                reason_commitment=accounts.seal(tx.session, "reason", text),
                 deprecated_by=actor.account,
                 at=tx.now,
             )
         )
         subject.row.state = State.DEPRECATED.value
         tx.audit(subject.node.ref, reason=deprecation.reason_commitment)
-        return DeprecationView(subject.ref, deprecation.at, actor.name, why)
+        return DeprecationView(subject.ref, deprecation.at, actor.name, text)

@@ -1,9 +1,11 @@
-"""Freeze eval suites, ask for eval runs, and finish them: the registry recomputes every number from
-the samples.
+"""Freeze eval suites, queue eval runs, and finish them.
+
+The registry recomputes every number from the samples.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,6 +19,7 @@ from registry.db.evals import EvalMetric, EvalRun, EvalSuite, EvalSuiteVersion
 from registry.db.lineage import LineageEdge
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease
+from registry.db.training_runs import SignedReport as SignedReport
 from registry.db.versions import Node
 from registry.documents import canonical
 from registry.errors import Invalid, Refused, TooLarge, Unverified
@@ -26,14 +29,15 @@ from registry.rules.actors import Actor
 from registry.rules.refs import parse_line
 from registry.rules.versions import usable
 
-SAMPLES_LIMIT = 256 << 20
+MAX_SAMPLES_BYTES = 256 << 20
 
 
-def _decoding(given: dict[str, Any]) -> dict[str, Any]:
-    """Decoding, complete and frozen: always greedy, so that the same weights give the same
-    answers.
+def _decoding(options: dict[str, Any]) -> dict[str, Any]:
+    """The complete decoding options, or Invalid.
+
+    Decoding is always greedy, so that the same weights give the same answers.
     """
-    decoding = {"template": "chat", "max_new_tokens": 8, "system": None, **given}
+    decoding = {"template": "chat", "max_new_tokens": 8, "system": None, **options}
     sound = (
         set(decoding) == {"template", "max_new_tokens", "system"}
         and decoding["template"] in ("chat", "plain")
@@ -45,50 +49,52 @@ def _decoding(given: dict[str, Any]) -> dict[str, Any]:
         raise Invalid(
             "bad-decoding",
             "Decoding is {template: chat|plain, max_new_tokens: 1..4096, system: text or null}.",
-            "Fix these three and leave out all others.",
+            "Correct these three options and leave out all others.",
         )
     return decoding
 
 
-def freeze(
-    store: Store,
-    blobs: Blobs,
-    actor: Actor,
-    name: str,
-    dataset: str,
-    split: str,
-    metric: str,
-    decoding: dict[str, Any],
-) -> UUID:
-    """Freeze a data set's split as the next version of a suite; the same items and decoding are
-    found again.
+@dataclass(frozen=True, slots=True)
+class SuiteRequest:
+    """A suite to freeze: one split of a data set, with the metric and the decoding."""
 
-    Raises Refused when the data set is not registered, Invalid for an empty split or unknown
-    metric.
+    name: str
+    dataset: str
+    split: str
+    metric: str
+    decoding: dict[str, Any]
+
+
+def freeze(store: Store, blobs: Blobs, actor: Actor, request: SuiteRequest) -> UUID:
+    """Freeze a data set's split as the next version of a suite, and return its id.
+
+    A suite that already has the same items, metric and decoding gets no second version. Raises
+    Refused when the data set is not registered, Invalid for an empty split or an unknown metric.
     """
+    name, split, metric = request.name, request.split, request.metric
     ref = parse_line(name)
     assert ref.team is not None and ref.name is not None
     if metric not in evals.METRICS:
         raise Invalid(
             "bad-metric", f"There is no metric '{metric[:40]}'.", f"Use {', '.join(evals.METRICS)}."
         )
-    complete = _decoding(decoding)
+    decoding = _decoding(request.decoding)
     store.check(actor, Action.SUITE_FREEZE, ref.team)
     with store.read(actor) as session:
-        data, data_node = datasets.by_ref(session, dataset)
+        data, data_node = datasets.by_ref(session, request.dataset)
     file = File("rows.jsonl", data.blob_id, blobs.size(data.blob_id))
     items = rows.suite_items(rows.sound_rows(file, blobs.read), split)
     # Bytes before rows: the items are published before any row names them.
     stored = blobs.put([rows.encode_items(items)])
-    digest = canonical.digest({"items": stored.sha256, "metric": metric, "decoding": complete})
+    digest = canonical.digest({"items": stored.sha256, "metric": metric, "decoding": decoding})
     with store.write(actor, Action.SUITE_FREEZE, ref.team) as tx:
         tx.within(ref.team)
-        held, data_node = datasets.by_ref(
+        data, data_node = datasets.by_ref(
             tx.session, data_node.ref.removeprefix("dataset:"), share=True
         )
-        if not usable(held.state):
+        if not usable(data.state):
             raise Refused(
-                "unfit-parent", f"{data_node.ref} is {held.state}.", "Name another.", subject=name
+                "unfit-parent", f"{data_node.ref} is {data.state}.", "Name another.", subject=name
             )
         suite = table.line(tx.session, ref, lock=True)
         if suite is None:
@@ -101,15 +107,14 @@ def freeze(
                     created_at=tx.now,
                 )
             )
-        standing = table.of_digest(tx.session, suite.id, digest)
-        if standing is not None:
-            tx.audit(f"suite:{name}@v{standing.number}", found=True)
-            return standing.id
+        same = table.of_digest(tx.session, suite.id, digest)
+        if same is not None:
+            tx.audit(f"suite:{name}@v{same.number}", found=True)
+            return same.id
         number = table.highest(tx.session, suite.id) + 1
         versions.hold_blob(tx.session, blobs, stored.sha256, stored.size)
-        senders.note(
-            tx.session, actor, stored.sha256, whole=True
-        )  # made for him, of rows that he may read
+        # The items are made for the actor, of rows that they may read.
+        senders.note(tx.session, actor, stored.sha256, whole=True)
         node = tx.add(Node(id=uuid4(), kind="suite", team=ref.team, ref=f"suite:{name}@v{number}"))
         tx.add(
             EvalSuiteVersion(
@@ -117,10 +122,10 @@ def freeze(
                 suite_id=suite.id,
                 number=number,
                 digest=digest,
-                dataset_version_id=held.id,
+                dataset_version_id=data.id,
                 split=split,
                 metric=metric,
-                decoding=complete,
+                decoding=decoding,
                 items=len(items),
                 blob_id=stored.sha256,
                 created_by=actor.account,
@@ -144,8 +149,10 @@ def freeze(
 
 
 def queue(store: Store, actor: Actor, subject: str, suite: str) -> UUID:
-    """Ask for a suite to be run on a version; a queued or running one of the same question is given
-    back.
+    """Queue an eval run of a suite on a version, and return its id.
+
+    A queued or running eval run of that suite on that version is returned instead. Raises Refused
+    when the version is not registered or cannot be evaluated.
     """
     with store.write(actor, Action.EVAL_QUEUE) as tx:
         version, line, version_node = versions.by_ref(tx.session, subject, share=True)
@@ -159,10 +166,10 @@ def queue(store: Store, actor: Actor, subject: str, suite: str) -> UUID:
                 subject=subject,
             )
         evals.check_subject(version_node.ref, version.facts.get("loads_as"))
-        waiting = table.active(tx.session, version.id, suite_version.id)
-        if waiting is not None:
-            tx.audit(f"eval-run:{waiting.id}", found=True)
-            return waiting.id
+        active = table.active(tx.session, version.id, suite_version.id)
+        if active is not None:
+            tx.audit(f"eval-run:{active.id}", found=True)
+            return active.id
         identity = uuid4()
         node = tx.add(
             Node(id=identity, kind="eval_run", team=line.team, ref=f"eval-run:{identity}")
@@ -200,23 +207,22 @@ def finish(
     blobs: Blobs,
     actor: Actor,
     run_id: UUID,
-    attempt: int,
-    report: dict[str, Any],
-    key: str,
-    signature: str,
+    signed: SignedReport,
 ) -> None:
-    """Close an eval run: the samples' own text decides, not the counts the trainer reports.
+    """Finish an eval run. The text of the samples decides, not the counts the trainer reports.
 
-    Raises Refused (lease lost, wrong subject), Unverified (signature, or counts that the samples do
-    not bear out).
+    The same report again changes nothing. Raises Conflict (lease lost), Refused (wrong subject),
+    Invalid or TooLarge (report, samples), Unverified (signature, or counts that the samples
+    contradict).
     """
+    report = signed.report
     samples_sha256 = str(report.get("samples_sha256", ""))
     with store.read(actor) as session:
         run = table.run_by_id(session, run_id)
         suite = session.get_one(EvalSuiteVersion, run.suite_version_id)
     senders.must_have(store, blobs, actor, [("The samples", samples_sha256, None)])
     items = rows.decode_items(b"".join(blobs.stream(suite.blob_id)))
-    if blobs.size(samples_sha256) > SAMPLES_LIMIT:
+    if blobs.size(samples_sha256) > MAX_SAMPLES_BYTES:
         raise TooLarge("samples-too-large", "The samples are larger than 256 MiB.")
     with store.judging(actor, Action.EVAL_FINISH, None):
         scores = evals.score(
@@ -232,69 +238,72 @@ def finish(
         if run.state == "succeeded" and run.report == report:
             tx.audit(f"eval-run:{run.id}", repeated=True)
             return
-        training_runs.must_hold(tx.session, run, actor.account, attempt)
-        training_runs.must_have_signed(
-            tx.session, actor.account, key, report, "eval-report", signature, line.ref
-        )
-        said = (
+        training_runs.must_hold(tx.session, run, actor.account, signed.attempt)
+        training_runs.must_have_signed(tx.session, actor.account, signed, "eval-report", line.ref)
+        reported = (
             report.get("run"),
             report.get("attempt"),
             report.get("suite_digest"),
             report.get("subject_root"),
             report.get("base_root"),
         )
-        if said != (str(run.id), attempt, suite.digest, version.tensor_root, version.base_root):
+        if reported != (
+            str(run.id),
+            signed.attempt,
+            suite.digest,
+            version.tensor_root,
+            version.base_root,
+        ):
             raise Refused(
                 "report-mismatch",
                 "The report is about another eval run, suite or subject.",
                 subject=f"eval-run:{run.id}",
             )
         metrics = report.get("metrics")
-        told = metrics.get(suite.metric) if isinstance(metrics, dict) else None
-        if not isinstance(told, dict):
+        counts = metrics.get(suite.metric) if isinstance(metrics, dict) else None
+        if not isinstance(counts, dict):
             raise Invalid(
                 "bad-report",
-                f"The report's metrics do not say {suite.metric}.",
+                f"The report's metrics do not contain {suite.metric}.",
                 "Report {metric: {correct, n}}.",
             )
-        if (told.get("correct"), told.get("n")) != (right, len(items)):
+        if (counts.get("correct"), counts.get("n")) != (right, len(items)):
             raise Unverified(
                 "metric-mismatch",
-                f"The samples show {right} of {len(items)} right, the report says "
-                f"{told.get('correct')} of {told.get('n')}.",
+                f"The samples show {right} of {len(items)} correct, but the report says "
+                f"{counts.get('correct')} of {counts.get('n')}.",
                 subject=f"eval-run:{run.id}",
             )
-        _close(tx, run, blobs, report, key, signature, suite.metric, right, len(items))
+        _close(tx, blobs, run, signed, Measured(suite.metric, right, len(items)))
 
 
-def _close(
-    tx: Tx,
-    run: EvalRun,
-    blobs: Blobs,
-    report: dict[str, Any],
-    key: str,
-    signature: str,
-    metric: str,
-    right: int,
-    n: int,
-) -> None:
-    samples = report["samples_sha256"]
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the samples show: how many of `items` answers are correct by the metric."""
+
+    metric: str
+    correct: int
+    items: int
+
+
+def _close(tx: Tx, blobs: Blobs, run: EvalRun, signed: SignedReport, measured: Measured) -> None:
+    samples = signed.report["samples_sha256"]
     versions.hold_blob(tx.session, blobs, samples, blobs.size(samples))
     run.state, run.finished_at = "succeeded", tx.now
-    run.report, run.report_key, run.report_signature = report, key, signature
+    run.report, run.report_key, run.report_signature = signed.report, signed.key, signed.signature
     run.samples_blob_id = samples
-    low, high = evals.wilson(right, n, 0.95)
+    low, high = evals.wilson(measured.correct, measured.items, 0.95)
     tx.add(
         EvalMetric(
             id=uuid4(),
             eval_run_id=run.id,
-            name=metric,
-            value=right / n,
-            n=n,
+            name=measured.metric,
+            value=measured.correct / measured.items,
+            n=measured.items,
             ci_low=low,
             ci_high=high,
             higher_is_better=True,
         )
     )
     tx.session.delete(tx.get(Lease, run.id))
-    tx.audit(f"eval-run:{run.id}", correct=right, n=n, samples=samples)
+    tx.audit(f"eval-run:{run.id}", correct=measured.correct, n=measured.items, samples=samples)

@@ -1,5 +1,6 @@
-"""Place legal holds and lift them: while one stands, nothing it covers is deleted, nor what that
-derives from.
+"""Place and lift legal holds.
+
+Until a hold is lifted, nothing that it covers is deleted, nor anything that this derives from.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ from registry.views.retention import HoldView
 
 
 def place(store: Store, actor: Actor, over: str, case: str, reason: str) -> HoldView:
-    """Place a hold over one version or data set version, or by a bare name over a whole line or
-    data set.
+    """Place a hold over one version or data set version or, by a bare name, over all of its line.
 
-    A deleted thing may be held too: its bytes stay, if no collection took them yet. Raises
+    A deleted version may be held too: its bytes then stay, if no collection took them yet. Raises
     NotFound, Invalid.
     """
-    named, said = rules.check_case(case), check_reason(reason)
+    case, text = rules.check_case(case), check_reason(reason)
     with store.write(actor, Action.HOLD_PLACE) as tx:
         tombstones.one_at_a_time(tx.session)
-        hold, team, called = _over(tx, over)
+        hold, team, covered = _hold_over(tx, over)
         tx.within(team)
         assert actor.account is not None
         hold.placed_by, hold.placed_at = actor.account, tx.now
-        hold.case_commitment = accounts.seal(tx.session, "case", named)
-        hold.reason_commitment = accounts.seal(tx.session, "reason", said)
+        hold.case_commitment = accounts.seal(tx.session, "case", case)
+        hold.reason_commitment = accounts.seal(tx.session, "reason", text)
         tx.add(hold)
-        tx.audit(f"hold:{hold.number}", over=called, case=hold.case_commitment)
-        return HoldView(hold.number, called, named, said, actor.name, hold.placed_at)
+        tx.audit(f"hold:{hold.number}", over=covered, case=hold.case_commitment)
+        return HoldView(hold.number, covered, case, text, actor.name, hold.placed_at)
 
 
-def _over(tx: Tx, over: str) -> tuple[LegalHold, str, str]:
+def _hold_over(tx: Tx, over: str) -> tuple[LegalHold, str, str]:
+    """A hold over what the reference names, with its team and its own reference."""
     ref = parse_ref(over.removeprefix(subjects.PREFIX))
     if ref.team is not None and str(ref) == ref.line:
         line = subjects.line_by_name(tx.session, over)
@@ -51,40 +52,42 @@ def _over(tx: Tx, over: str) -> tuple[LegalHold, str, str]:
             dataset_id=None if is_line else line.id,
         )
         return hold, line.team, ref.line if is_line else f"{subjects.PREFIX}{ref.line}"
-    found = subjects.by_ref(tx.session, over, gone=True)
-    return LegalHold(id=uuid4(), node_id=found.node.id), found.line.team, found.node.ref
+    subject = subjects.by_ref(tx.session, over, gone=True)
+    return LegalHold(id=uuid4(), node_id=subject.node.id), subject.line.team, subject.node.ref
 
 
 def lift(store: Store, actor: Actor, number: int, reason: str) -> HoldView:
-    """Lift a hold; another reviewer's act than who placed it. Raises Refused `four-eyes` or
-    `already-lifted`.
+    """Lift a hold; a reviewer must do it, and not the one who placed it.
+
+    Raises Refused `four-eyes` or `already-lifted`, NotFound.
     """
-    said = check_reason(reason)
+    text = check_reason(reason)
     with store.write(actor, Action.HOLD_LIFT) as tx:
         hold = retention.hold_by_number(tx.session, number, lock=True)
-        called, team = _called(tx, hold)
+        covered, team = _covered(tx, hold)
         tx.within(team)
         rules.check_lift(number, hold.placed_by, actor.account, lifted=hold.lifted_at is not None)
-        hold.lift_reason_commitment = accounts.seal(tx.session, "reason", said)
+        hold.lift_reason_commitment = accounts.seal(tx.session, "reason", text)
         hold.lifted_by, hold.lifted_at = actor.account, tx.now
         tx.session.flush()
-        tx.audit(f"hold:{number}", over=called)
-        texts = accounts.told(tx.session, {hold.case_commitment, hold.reason_commitment})
+        tx.audit(f"hold:{number}", over=covered)
+        texts = accounts.personal_texts(tx.session, {hold.case_commitment, hold.reason_commitment})
         names = accounts.names(tx.session, {hold.placed_by})
         return HoldView(
             number,
-            called,
+            covered,
             texts.get(hold.case_commitment),
             texts.get(hold.reason_commitment),
             names[hold.placed_by],
             hold.placed_at,
             actor.name,
             hold.lifted_at,
-            said,
+            text,
         )
 
 
-def _called(tx: Tx, hold: LegalHold) -> tuple[str, str]:
+def _covered(tx: Tx, hold: LegalHold) -> tuple[str, str]:
+    """The reference and the team of what a hold covers."""
     if hold.node_id is not None:
         node = tx.get(Node, hold.node_id)
         return node.ref, node.team

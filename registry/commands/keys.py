@@ -14,12 +14,14 @@ from registry.views.accounts import KeyView
 
 
 def enroll(store: Store, actor: Actor, public_key: str, label: str, proof: str) -> KeyView:
-    """Tie an Ed25519 public key to the caller, who proves by a signature that he holds the private
-    half.
+    """Enrol an Ed25519 public key for the caller, who proves by a signature that it is theirs.
+
+    `public_key` is base64 of 32 bytes, `proof` the signature over the enrolment. Raises Invalid for
+    a malformed key, Unverified for a wrong proof, Conflict when the key is enrolled already.
     """
     try:
         raw = base64.b64decode(public_key, validate=True)
-    except ValueError:  # binascii.Error is one; letters beyond ASCII raise the plain one
+    except ValueError:  # binascii.Error is a ValueError; characters beyond ASCII raise it plain
         raw = b""
     if len(raw) != 32:
         raise Invalid(
@@ -31,7 +33,7 @@ def enroll(store: Store, actor: Actor, public_key: str, label: str, proof: str) 
             raise Unverified(
                 "bad-signature",
                 "The proof does not show that you hold this key.",
-                "Sign the enrolment with the private half of the very key you enrol.",
+                "Sign the enrolment with the private half of the key that you enrol.",
             )
         key = tx.add(
             SigningKey(

@@ -1,4 +1,4 @@
-"""Publish policies: each version is frozen, and an older one never comes back."""
+"""Publish policies. Each version is frozen, and the newest of an environment is in force."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from registry.rules.actors import Actor
 
 
 def publish(store: Store, actor: Actor, text: str, *, only_first: bool = False) -> str | None:
-    """Freeze a policy's text as the next version of its environment; `only_first` leaves a standing
-    one alone.
+    """Freeze a policy's text as the next version of its environment, and return its reference.
 
-    Raises Invalid for YAML or rules that do not parse, Conflict when the same rules are in force
-    already.
+    With `only_first`, an environment that already has a policy keeps it, and None is returned.
+    Raises Invalid for YAML or rules that do not parse, Conflict when the same rules are in force.
     """
     try:
         document = strict_yaml.loads(text)
@@ -27,23 +26,23 @@ def publish(store: Store, actor: Actor, text: str, *, only_first: bool = False) 
         raise Invalid(
             "bad-policy",
             f"The policy is not YAML with one meaning: {str(error)[:200]}",
-            "Fix the file.",
+            "Correct the file, then publish it again.",
         ) from error
     policy = rules.parse(document)
     plain = rules.as_rules(policy)
     if only_first:
         with store.read(actor) as session:
-            if policies.standing(session, policy.environment) is not None:
+            if policies.in_force(session, policy.environment) is not None:
                 return None
     with store.write(actor, Action.POLICY_PUBLISH) as tx:
-        standing = policies.standing(tx.session, policy.environment)
+        present = policies.in_force(tx.session, policy.environment)
         digest = canonical.digest(plain)
-        if standing is not None and (only_first or standing.digest == digest):
+        if present is not None and (only_first or present.digest == digest):
             raise Conflict(
                 "policy-unchanged",
-                f"{standing.ref} already says exactly this.",
+                f"{present.ref} has exactly these rules already.",
             )
-        number = 1 if standing is None else standing.number + 1
+        number = 1 if present is None else present.number + 1
         version = tx.add(
             PolicyVersion(
                 id=uuid4(),

@@ -1,4 +1,4 @@
-"""Set what a team may use."""
+"""Set the quota of a team."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from registry.views.retention import QuotaView
 
 
 def put(store: Store, actor: Actor, team: str, limits: Limits, reason: str) -> QuotaView:
-    """Set a team's limits from now on. What is above them already stays; nothing more comes in.
+    """Set a team's limits from now on. What exceeds them stays, but nothing more can be added.
 
     Raises Invalid `bad-quota`, `bad-team` or `reason-missing`.
     """
-    said = check_reason(reason)
+    text = check_reason(reason)
     check_limits(team, limits)
     with store.write(actor, Action.QUOTA_SET) as tx:
         tx.within(team)
@@ -29,7 +29,7 @@ def put(store: Store, actor: Actor, team: str, limits: Limits, reason: str) -> Q
                 team=team,
                 max_bytes=limits.max_bytes,
                 max_versions=limits.max_versions,
-                reason_commitment=accounts.seal(tx.session, "reason", said),
+                reason_commitment=accounts.seal(tx.session, "reason", text),
                 set_by=actor.account,
                 set_at=tx.now,
             )

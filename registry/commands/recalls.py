@@ -1,5 +1,6 @@
-"""Recall a thing and all that derives from it: every route and rollout that names any of it ends,
-in one transaction.
+"""Recall a version and all that derives from it.
+
+Every route and rollout that names any of it ends, in the same transaction.
 """
 
 from __future__ import annotations
@@ -19,32 +20,32 @@ from registry.views.rollouts import RecallView, RouteView
 
 
 def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
-    """Declare a version or data set version, and all that derives from it, unfit everywhere, for
-    good.
+    """Declare a version or data set version, and all that derives from it, unfit for good.
 
-    Channels go to their last good stable version, else to the base, else they answer 503; nothing
-    keeps serving it. Approvals of what fell are void. Raises NotFound, Refused `already-recalled`,
-    Invalid without a reason.
+    Nothing keeps serving it: its channels go to their last good stable version, else to the base,
+    else they answer 503. Approvals of what is recalled are void. Raises NotFound, Refused
+    `already-recalled`, Invalid without a reason.
     """
-    said = check_reason(reason)
+    text = check_reason(reason)
     with store.write(actor, Action.RECALL) as tx:
         node = subjects.by_ref(tx.session, ref, gone=True).node
         tx.within(node.team)
-        fallen = lineage.descendants(tx.session, node.id)
-        # Lock order: channels first, then versions by id. A canary that committed between the two
-        # is found by asking again: from here on must_be_servable waits for the version rows locked,
-        # and then refuses.
-        rollouts.naming(tx.session, fallen, lock=True)
-        recalled = _fell(tx, fallen)
-        # Just so a version that was being registered on a parent locked here: no further one can
-        # be, so this ends.
-        while more := sorted({*lineage.descendants(tx.session, node.id)} - {*fallen}):
-            fallen += more
-            recalled += _fell(tx, more)
-        for review in reviews.approved_of(tx.session, [one.id for one in recalled]):
+        affected = lineage.descendants(tx.session, node.id)
+        # Lock order: channels first, then versions by id. A canary may commit between the two, so
+        # the channels are read again below. From here on must_be_servable waits for the locked
+        # version rows, and then refuses.
+        rollouts.naming(tx.session, affected, lock=True)
+        recalled = _mark_recalled(tx, affected)
+        # A version may have been registered on a parent that was locked here. No further one can
+        # be, so this loop ends.
+        while late := sorted({*lineage.descendants(tx.session, node.id)} - {*affected}):
+            affected += late
+            recalled += _mark_recalled(tx, late)
+        ids = [row.id for row in recalled]
+        for review in reviews.approved_of(tx.session, ids):
             review.state = "voided"
-        places = rollouts.naming(tx.session, fallen, lock=True)
-        if node.id not in {one.id for one in recalled}:
+        served = rollouts.naming(tx.session, affected, lock=True)
+        if node.id not in ids:
             raise Refused(
                 "already-recalled",
                 f"{ref} has been recalled already.",
@@ -54,43 +55,47 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
             Recall(
                 id=uuid4(),
                 node_id=node.id,
-                reason_commitment=accounts.seal(tx.session, "reason", said),
+                reason_commitment=accounts.seal(tx.session, "reason", text),
                 ordered_by=actor.account,
                 at=tx.now,
             )
         )
-        routes = [_leave(tx, place, said) for place in places]
-        names = sorted(tx.get(Node, one.id).ref for one in recalled)
+        routes = [_leave(tx, channel, text) for channel in served]
+        names = sorted(tx.get(Node, recalled_id).ref for recalled_id in ids)
         tx.audit(node.ref, recalled=names, channels=len(routes))
-        return RecallView(node.ref.removeprefix("dataset:"), said, names, routes)
+        return RecallView(node.ref.removeprefix("dataset:"), text, names, routes)
 
 
-def _fell(tx: Tx, ids: list[UUID]) -> list[Version | DatasetVersion]:
-    """Mark every version and data set version of these nodes recalled, locking them in id order."""
-    found: list[Version | DatasetVersion] = []
-    for one in sorted(ids):
-        row = versions.find(tx.session, one, lock=True) or datasets.find(tx.session, one, lock=True)
+def _mark_recalled(tx: Tx, ids: list[UUID]) -> list[Version | DatasetVersion]:
+    """Recall the versions and data set versions among these nodes, locking them in id order.
+
+    Returns those that were not recalled before.
+    """
+    marked: list[Version | DatasetVersion] = []
+    for id in sorted(ids):
+        row = versions.find(tx.session, id, lock=True) or datasets.find(tx.session, id, lock=True)
         if row is not None and row.state != "recalled":
             row.state = "recalled"
-            found.append(row)
+            marked.append(row)
     tx.session.flush()
-    return found
+    return marked
 
 
-def _leave(tx: Tx, place: Channel, reason: str) -> RouteView:
-    """Move one channel off what was recalled; where nothing may serve, it answers 503 rather than
-    serve what is unfit.
+def _leave(tx: Tx, channel: Channel, reason: str) -> RouteView:
+    """Move one channel off what was recalled.
+
+    Where nothing may serve, the channel answers 503 rather than serve what is unfit.
     """
-    stable = channels.situation(tx.session, place.id).refuge()
-    rollout = rollouts.active_rollout(tx.session, place.id)
+    stable = channels.situation(tx.session, channel.id).refuge()
+    rollout = rollouts.active_rollout(tx.session, channel.id)
     if rollout is not None:
         rollout.end(State.ROLLED_BACK, tx.moment())
     sealed = accounts.seal(tx.session, "reason", reason)
     route = Route("recall", stable, rollout.id if rollout else None, tx.actor.account, sealed)
-    generation = rollouts.append(tx.session, place, route, tx.moment())
+    generation = rollouts.append(tx.session, channel, route, tx.moment())
     return RouteView(
-        f"{tx.get(Line, place.line_id).ref}@{place.name}",
-        place.environment,
+        f"{tx.get(Line, channel.line_id).ref}@{channel.name}",
+        channel.environment,
         generation.generation,
         tx.get(Node, stable).ref if stable else None,
         None,

@@ -1,4 +1,4 @@
-"""Define retention classes, and say which one a line, a data set or a team is under."""
+"""Define retention classes, and assign them to lines, data sets and teams."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PREFIX = "dataset:"
 
 def define(store: Store, actor: Actor, terms: Terms, reason: str) -> ClassView:
     """Freeze the terms of a new class. Raises Invalid `bad-retention`, Conflict `class-exists`."""
-    said = check_reason(reason)
+    text = check_reason(reason)
     rules.check_terms(terms)
     with store.write(actor, Action.RETENTION_DEFINE) as tx:
         if retention.find_class(tx.session, terms.name) is not None:
@@ -37,7 +37,7 @@ def define(store: Store, actor: Actor, terms: Terms, reason: str) -> ClassView:
                 counted_from=terms.counted_from,
                 after=terms.after,
                 draft_days=terms.draft_days,
-                reason_commitment=accounts.seal(tx.session, "reason", said),
+                reason_commitment=accounts.seal(tx.session, "reason", text),
                 defined_by=actor.account,
                 defined_at=tx.now,
             )
@@ -57,24 +57,24 @@ def define(store: Store, actor: Actor, terms: Terms, reason: str) -> ClassView:
             row.draft_days,
             actor.name,
             row.defined_at,
-            said,
+            text,
         )
 
 
 def assign(store: Store, actor: Actor, name: str, retention_class: str, reason: str) -> SettingView:
-    """Put a line, a data set (`dataset:` before its name) or, by its bare name, a team under a
-    class.
+    """Put a line, a data set or a team under a class.
 
-    What is registered already keeps what it had at the least. Raises Refused `shorter-retention`,
-    NotFound, Invalid.
+    `name` is `team/name`, with `dataset:` before it for a data set, or the bare name of a team.
+    What is registered already keeps at least the terms that it had. Raises Refused
+    `shorter-retention`, NotFound, Invalid.
     """
-    said = check_reason(reason)
+    text = check_reason(reason)
     if "/" in name:
         ref = parse_line(name.removeprefix(PREFIX))
         assert ref.team is not None
-        team, called = ref.team, ref.name
+        team, own_name = ref.team, ref.name
     else:
-        team, called = name, None
+        team, own_name = name, None
         if not NAME.fullmatch(name):
             raise Invalid(
                 "bad-team",
@@ -83,11 +83,11 @@ def assign(store: Store, actor: Actor, name: str, retention_class: str, reason: 
     with store.write(actor, Action.RETENTION_ASSIGN) as tx:
         tx.within(team)
         tombstones.one_at_a_time(tx.session)
-        kind = None if called is None else _kind(tx, name)
-        present = retention.in_force(tx.session, team, kind, called)
-        wanted = retention.class_by_name(tx.session, retention_class)
+        kind = None if own_name is None else _kind(tx, name)
+        present = retention.in_force(tx.session, team, kind, own_name)
+        assigned = retention.class_by_name(tx.session, retention_class)
         rules.check_change(
-            present.terms, wanted.terms, administrator=actor.holds(Role.ADMIN), subject=name
+            present.terms, assigned.terms, administrator=actor.holds(Role.ADMIN), subject=name
         )
         assert actor.account is not None
         tx.add(
@@ -95,24 +95,22 @@ def assign(store: Store, actor: Actor, name: str, retention_class: str, reason: 
                 id=uuid4(),
                 team=team,
                 kind=kind,
-                name=called,
-                class_id=wanted.id,
+                name=own_name,
+                class_id=assigned.id,
                 set_by=actor.account,
                 set_at=tx.now,
-                reason_commitment=accounts.seal(tx.session, "reason", said),
+                reason_commitment=accounts.seal(tx.session, "reason", text),
             )
         )
-        shortened = rules.shortens(present.terms, wanted.terms)
+        shortened = rules.shortens(present.terms, assigned.terms)
         tx.audit(
-            f"retention:{name}", retention=wanted.name, before=present.name, shortened=shortened
+            f"retention:{name}", retention=assigned.name, before=present.name, shortened=shortened
         )
-        return SettingView(name, wanted.name, shortened)
+        return SettingView(name, assigned.name, shortened)
 
 
 def _kind(tx: Tx, name: str) -> str:
-    """`line` or `dataset`; a line that is not there yet may come under its class before its first
-    version does.
-    """
+    """`line` or `dataset`. A line may be put under a class before it has its first version."""
     if name.startswith(PREFIX):
         return "dataset"
     ref = parse_line(name)

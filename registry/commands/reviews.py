@@ -1,8 +1,9 @@
-"""Submit a version for an environment, decide on it together with signed votes, withdraw it."""
+"""Submit a version for review, vote on it, withdraw it, and let its approval expire."""
 
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -25,35 +26,54 @@ from registry.rules.versions import usable
 from registry.views.reviews import SubmittedView
 
 
-def submit(
-    store: Store, blobs: Blobs, actor: Actor, ref: str, environment: str, use_case: str, note: str
-) -> SubmittedView:
-    """Open a review: gather the evidence, run the gate on it, freeze both. A failing gate opens it
-    too, for all to see.
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A version offered for an environment and a use case, with a note to its reviewers."""
 
-    Raises Refused when the version is not registered, Conflict when it is under review or approved
-    already.
+    ref: str
+    environment: str
+    use_case: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignedVote:
+    """A decision with its reason, signed by the key of that id; `salt` is 16 bytes in hex."""
+
+    decision: dict[str, Any]
+    reason: str
+    salt: str
+    key: str
+    signature: str
+
+
+def submit(store: Store, blobs: Blobs, actor: Actor, submission: Submission) -> SubmittedView:
+    """Open a review: gather the evidence, run the gate on it, and freeze both.
+
+    The review opens even when the gate fails, so that everybody sees why. Raises Refused when the
+    version is not registered, Conflict when it is under review or approved already.
     """
-    check_environment(environment)
-    if not note.strip():
+    ref, note = submission.ref, submission.note.strip()
+    environment = check_environment(submission.environment)
+    if not note:
         raise Invalid("note-missing", "Say why this version should serve.")
     with store.read(actor) as session:
         version, line, node = versions.by_ref(session, ref)
         team = line.team
     store.check(actor, Action.REVIEW_SUBMIT, team)
     with store.read(actor) as session:
-        case = use_cases.by_name(session, use_case)
+        case = use_cases.by_name(session, submission.use_case)
         version, line, node = versions.by_ref(session, ref)
         policy = policies.current(session, environment)
         gathered = evidence.gather(session, blobs, version, policy, case)
     verdict = gates.judge(policy.rules, gathered)
     with store.write(actor, Action.REVIEW_SUBMIT, team) as tx:
         tx.within(team)
-        held, _, _ = versions.by_id(tx.session, version.id, share=True)
-        if line.kind == "base" or not usable(held.state):
+        locked, _, _ = versions.by_id(tx.session, version.id, share=True)
+        if line.kind == "base" or not usable(locked.state):
             raise Refused(
                 "unfit-subject",
-                f"{node.ref} is {'a base model' if line.kind == 'base' else held.state}; "
+                f"{node.ref} is {'a base model' if line.kind == 'base' else locked.state}; "
                 "only registered adapters and checkpoints are reviewed.",
                 subject=node.ref,
             )
@@ -68,7 +88,7 @@ def submit(
                 evidence=gathered,
                 evidence_root=canonical.digest(gathered),
                 verdict=as_document(verdict),
-                note_commitment=accounts.seal(tx.session, "note", note.strip()),
+                note_commitment=accounts.seal(tx.session, "note", note),
                 submitted_by=actor.account,
                 state="open",
                 opened_at=tx.now,
@@ -86,12 +106,17 @@ def submit(
 
 
 def as_document(verdict: gates.Verdict) -> dict[str, Any]:
-    """A verdict as it is stored and shown."""
+    """The verdict as it is stored and shown."""
     return {
         "outcome": verdict.outcome,
         "rules": [
-            {"rule": one.rule, "outcome": one.outcome, "detail": one.detail, "numbers": one.numbers}
-            for one in verdict.rules
+            {
+                "rule": finding.rule,
+                "outcome": finding.outcome,
+                "detail": finding.detail,
+                "numbers": finding.numbers,
+            }
+            for finding in verdict.rules
         ],
     }
 
@@ -100,29 +125,26 @@ def vote(
     store: Store,
     actor: Actor,
     number: int,
-    decision: dict[str, Any],
-    reason: str,
-    salt: str,
-    key: str,
-    signature: str,
+    signed: SignedVote,
 ) -> str:
-    """Cast a signed vote and, when it completes the quorum, approve; the review's state afterwards.
+    """Cast a signed vote, approve if it completes the quorum, and return the review's new state.
 
-    Raises Refused (self-approval, gate, closed review), Unverified (signature), Forbidden (no
-    reviewer).
+    Raises Refused (own version, gate, closed review), Unverified (signature), Forbidden (not a
+    reviewer), Invalid (verdict, reason, salt).
     """
+    decision = signed.decision
     verdict = rules.check_verdict(str(decision.get("verdict", "")))
-    text = rules.check_reason(reason)
+    text = rules.check_reason(signed.reason)
     try:
-        salted = bytes.fromhex(salt)
+        salted = bytes.fromhex(signed.salt)
     except ValueError:
         salted = b""
     if len(salted) != 16:
         raise Invalid("bad-salt", "The salt of the reason must be 16 bytes in hex.")
     _refuse_makers(store, actor, number)
     with store.write(actor, Action.REVIEW_VOTE) as tx:
-        # The version is held before its review is locked, as everywhere: a recall takes them in
-        # that order too.
+        # The version is locked before its review, as everywhere: a recall locks them in that
+        # order too.
         version, line, node = versions.by_id(
             tx.session, reviews.by_number(tx.session, number).version_id, share=True
         )
@@ -142,8 +164,8 @@ def vote(
                 subject=f"review:{number}",
             )
         ballots = [
-            rules.Ballot(one.account_id, one.team, one.verdict)
-            for one in reviews.votes_of(tx.session, review.id)
+            rules.Ballot(vote.account_id, vote.team, vote.verdict)
+            for vote in reviews.votes_of(tx.session, review.id)
         ]
         assert actor.account is not None
         rules.check_voter(
@@ -165,7 +187,7 @@ def vote(
                 "approve it.",
                 subject=f"review:{number}",
             )
-        _verify(tx, actor.account, decision, key, signature, number)
+        _verify(tx, actor.account, signed, number)
         tx.add(
             Vote(
                 id=uuid4(),
@@ -176,8 +198,8 @@ def vote(
                 reason_commitment=accounts.seal(tx.session, "reason", text, salted),
                 decision=decision,
                 decision_digest=canonical.digest(decision),
-                signature=signature,
-                key_id=key,
+                signature=signed.signature,
+                key_id=signed.key,
                 at=tx.now,
             )
         )
@@ -193,8 +215,9 @@ def vote(
 
 
 def _refuse_makers(store: Store, actor: Actor, number: int) -> None:
-    """Who made the version hears that, whatever his roles: it is the reason no other role would
-    fix.
+    """Refuse those who made the version before the role is checked.
+
+    They learn the real reason, which no other role would change.
     """
     with store.read(actor) as session:
         review = reviews.by_number(session, number)
@@ -206,44 +229,42 @@ def _refuse_makers(store: Store, actor: Actor, number: int) -> None:
 
 
 def _team(actor: Actor, roles: tuple[str, ...]) -> str | None:
-    """For which team this person speaks: the team of the grant that lets him vote."""
+    """The team for which this person votes: that of the grant which lets them vote."""
     for grant in sorted(actor.grants, key=lambda grant: (grant.team is None, grant.team or "")):
         if grant.role.value in roles:
             return grant.team
     raise Forbidden(
         "role-missing",
         f"{actor.name} holds no role that may decide here.",
-        f"It takes {' or '.join(roles)}.",
+        f"The policy asks for {' or '.join(roles)}.",
     )
 
 
-def _verify(
-    tx: Tx, account: UUID, decision: dict[str, Any], key: str, signature: str, number: int
-) -> None:
+def _verify(tx: Tx, account: UUID, signed: SignedVote, number: int) -> None:
     if tx.get(Account, account).kind != "person":
         raise Refused(
             "service-vote",
-            "Only people decide; this is a service account.",
+            "Only people vote, and this is a service account.",
             subject=f"review:{number}",
         )
-    signer = tx.session.get(SigningKey, key)
+    signer = tx.session.get(SigningKey, signed.key)
     if signer is None or signer.account_id != account or signer.revoked_at is not None:
         raise Unverified(
             "key-unknown",
-            f"The key {key[:16]} is not an enrolled key of yours.",
+            f"The key {signed.key[:16]} is not an enrolled key of yours.",
             subject=f"review:{number}",
         )
-    if not keys.verify_document(signer.public_key, decision, "decision", signature):
+    if not keys.verify_document(signer.public_key, signed.decision, "decision", signed.signature):
         raise Unverified(
             "bad-signature",
             "The signature is not over this decision by that key.",
-            "Sign the decision exactly as fetched, with your enrolled key.",
+            "Sign the decision exactly as you fetched it, with your enrolled key.",
             subject=f"review:{number}",
         )
 
 
 def withdraw(store: Store, actor: Actor, number: int, reason: str) -> None:
-    """Take an open review back; what was voted stays in the log."""
+    """Withdraw an open review; its votes stay in the log."""
     with store.write(actor, Action.REVIEW_WITHDRAW) as tx:
         review = reviews.by_number(tx.session, number, lock=True)
         _, line, node = versions.by_id(tx.session, review.version_id)
@@ -252,7 +273,7 @@ def withdraw(store: Store, actor: Actor, number: int, reason: str) -> None:
             raise Refused(
                 "review-closed",
                 f"Review {number} is {review.state}.",
-                "Only open reviews are withdrawn.",
+                "Only an open review can be withdrawn.",
                 subject=f"review:{number}",
             )
         review.decided_at = tx.now
@@ -263,18 +284,17 @@ def withdraw(store: Store, actor: Actor, number: int, reason: str) -> None:
 
 
 def expire(store: Store) -> int:
-    """Let approvals whose time is over expire: that blocks forward steps, and never touches a
-    route.
+    """Let the approvals whose time is over expire, and return how many.
+
+    That blocks canaries and promotions, and never changes a route.
     """
     with store.read(SYSTEM) as session:
-        over = reviews.overdue(session)
-    return sum(_expire(store, number) for number in over)
+        overdue = reviews.overdue(session)
+    return sum(_expire(store, number) for number in overdue)
 
 
 def _expire(store: Store, number: int) -> bool:
-    """Let one approval expire, unless somebody was faster: then nothing happened and nothing is
-    logged.
-    """
+    """Let one approval expire, unless its review changed meanwhile: then nothing is logged."""
     with suppress(Conflict), store.write(SYSTEM, Action.REVIEW_EXPIRE) as tx:
         review = reviews.by_number(tx.session, number, lock=True)
         if review.state != "approved":

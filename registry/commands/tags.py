@@ -1,4 +1,4 @@
-"""Put tags on versions and take them off: help to find, never a decision."""
+"""Set and remove tags on versions. Tags help to find a version, and decide nothing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from registry.views.search import TagsView
 
 
 def put(store: Store, actor: Actor, ref: str, key: str, value: str | None) -> TagsView:
-    """Give a version's key a value, or with None take it off; what it was before stays in the log.
+    """Set a tag of a version, or remove it with None; earlier values stay in the log.
 
-    Raises Invalid for a key or value that may not be, NotFound for a version or (taking off) a tag
-    that is not there.
+    Raises Invalid for a key or value that is not allowed, NotFound for an unknown version or, when
+    removing, an unknown tag.
     """
     check_key(key)
     if value is not None:

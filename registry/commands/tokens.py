@@ -1,8 +1,9 @@
-"""Mint and revoke bearer tokens."""
+"""Create and revoke bearer tokens."""
 
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 
 from registry.db import accounts
 from registry.db.accounts import Token
@@ -14,28 +15,32 @@ from registry.rules.actors import Actor, check_bound, parse_roles
 from registry.views.accounts import GrantView, TokenView
 
 
-def create(
-    store: Store,
-    actor: Actor,
-    account: str,
-    roles: list[str],
-    team: str | None,
-    days: int,
-    environment: str | None = None,
-) -> TokenView:
-    """A token for roles its account holds; the secret is in the answer and nowhere else, ever.
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """A token for an account: its roles in one team (None: in every team) and its days to live."""
 
-    A gateway's may be bound to one environment: it then pulls nothing that is not approved or
-    serving there.
+    account: str
+    roles: list[str]
+    team: str | None
+    days: int
+    environment: str | None = None
+
+
+def create(store: Store, actor: Actor, request: TokenRequest) -> TokenView:
+    """Create a token for roles that its account holds; only this answer ever contains the secret.
+
+    A gateway's token may be bound to one environment: it then pulls only what is approved or serves
+    there. Raises NotFound for an unknown account, Refused `role-not-held`, Invalid.
     """
-    wanted = parse_roles(roles)
-    bound = {"environment": check_bound(wanted, environment)} if environment is not None else {}
-    lifetime = tokens.lifetime(days)
+    account, team, environment = request.account, request.team, request.environment
+    roles = parse_roles(request.roles)
+    bound = {"environment": check_bound(roles, environment)} if environment is not None else {}
+    lifetime = tokens.lifetime(request.days)
     token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     with store.write(actor, Action.TOKEN_CREATE) as tx:
         owner = accounts.by_name(tx.session, account)
-        held = {(grant.role, grant.team) for grant in accounts.grants_of(tx.session, owner.id)}
-        missing = [role.value for role in wanted if (role.value, team) not in held]
+        granted = {(grant.role, grant.team) for grant in accounts.grants_of(tx.session, owner.id)}
+        missing = [role.value for role in roles if (role.value, team) not in granted]
         if missing:
             raise Refused(
                 "role-not-held",
@@ -43,7 +48,7 @@ def create(
                 f"{' in team ' + team if team else ''}.",
                 subject=f"account:{owner.id}",
             )
-        scopes = [{"role": role.value, "team": team, **bound} for role in wanted]
+        scopes = [{"role": role.value, "team": team, **bound} for role in roles]
         tx.add(
             Token(
                 id=token_id,
@@ -58,14 +63,14 @@ def create(
         tx.audit(
             f"token:{token_id}",
             account=owner.id,
-            roles=[role.value for role in wanted],
+            roles=[role.value for role in roles],
             team=team,
             **bound,
         )
         return TokenView(
             id=token_id,
             account=account,
-            grants=[GrantView(role.value, team, environment) for role in wanted],
+            grants=[GrantView(role.value, team, environment) for role in roles],
             created_at=tx.now,
             expires_at=tx.now + lifetime,
             revoked_at=None,
@@ -74,7 +79,7 @@ def create(
 
 
 def revoke(store: Store, actor: Actor, token_id: str) -> None:
-    """End a token now; a revoked token is unknown from the next request on."""
+    """Revoke a token; from the next request on it is unknown."""
     with store.write(actor, Action.TOKEN_REVOKE) as tx:
         token = tx.get(Token, token_id, lock=True)
         if token.revoked_at is None:

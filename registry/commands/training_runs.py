@@ -1,7 +1,8 @@
-"""Ask for training, finish it with the trainer's signed report, or call it off."""
+"""Queue training runs, finish them with the trainer's signed report, or cancel them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -9,6 +10,7 @@ from registry.db import datasets, training_runs, versions
 from registry.db.lines import open_line
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease, TrainingRun
+from registry.db.training_runs import SignedReport as SignedReport
 from registry.db.versions import Line
 from registry.documents import canonical
 from registry.errors import Invalid, Refused
@@ -19,39 +21,46 @@ from registry.rules.refs import parse_line
 from registry.rules.versions import usable
 
 
-def queue(
-    store: Store,
-    actor: Actor,
-    adapter: str,
-    base: str,
-    dataset: str,
-    recipe: dict[str, Any],
-    domain: str | None,
-    meta: dict[str, Any],
-) -> UUID:
-    """Queue a recipe on a registered base and data set for an adapter, which is made if it is new.
+@dataclass(frozen=True, slots=True)
+class TrainingRequest:
+    """A recipe to run for an adapter, on a base and a data set.
 
-    Raises Invalid for a bad recipe, Refused when base or data set is not registered.
+    `meta` and `domain` go into the metadata of every version that the run registers.
     """
+
+    adapter: str
+    base: str
+    dataset: str
+    recipe: dict[str, Any]
+    domain: str | None
+    meta: dict[str, Any]
+
+
+def queue(store: Store, actor: Actor, request: TrainingRequest) -> UUID:
+    """Queue a recipe on a registered base and data set; a new adapter gets its line here.
+
+    Raises Invalid for a bad recipe, name or missing domain, Refused when the base or the data set
+    is not registered.
+    """
+    adapter, base, dataset = request.adapter, request.base, request.dataset
     ref = parse_line(adapter)
     assert ref.team is not None
-    checked = recipes.parse(recipe)
-    frozen = checked.as_dict()
+    recipe = recipes.parse(request.recipe).as_dict()
     with store.write(actor, Action.TRAINING_QUEUE, ref.team) as tx:
         tx.within(ref.team)
-        line = open_line(tx, ref, "adapter", domain)
+        line = open_line(tx, ref, "adapter", request.domain)
         if line.domain is None:
             raise Invalid(
                 "domain-missing",
-                f"{ref.line} has no business domain yet: say for which one it is.",
+                f"{ref.line} has no business domain yet, and the request names none.",
             )
         base_version, base_line, _ = versions.by_ref(tx.session, base, share=True)
         data, _ = datasets.by_ref(tx.session, dataset, share=True)
         if base_line.kind == "adapter" or not usable(base_version.state):
             raise Refused(
                 "unfit-base",
-                f"{base} is no registered base model or checkpoint.",
-                "Name another.",
+                f"{base} is not a registered base model or checkpoint.",
+                "Name a registered base model or checkpoint.",
                 subject=adapter,
             )
         if not usable(data.state):
@@ -66,9 +75,9 @@ def queue(
                 line_id=line.id,
                 base_version_id=base_version.id,
                 dataset_version_id=data.id,
-                recipe=frozen,
-                recipe_digest=canonical.digest(frozen),
-                meta={**meta, **({"domain": line.domain} if line.domain else {})},
+                recipe=recipe,
+                recipe_digest=canonical.digest(recipe),
+                meta={**request.meta, **({"domain": line.domain} if line.domain else {})},
                 state="queued",
                 attempt=0,
                 requested_by=actor.account,
@@ -78,28 +87,21 @@ def queue(
         tx.audit(
             f"training-run:{run.id}",
             adapter=adapter,
-            base=str(base),
-            dataset=str(dataset),
+            base=base,
+            dataset=dataset,
             recipe=run.recipe_digest,
         )
         return run.id
 
 
-def finish(
-    store: Store,
-    actor: Actor,
-    run_id: UUID,
-    attempt: int,
-    report: dict[str, Any],
-    key: str,
-    signature: str,
-) -> None:
-    """Close a training run with its report, signed by the trainer's own enrolled key; the same
-    report twice is once.
+def finish(store: Store, actor: Actor, run_id: UUID, signed: SignedReport) -> None:
+    """Finish a training run with its report, signed by an enrolled key of the trainer.
 
-    Raises Refused when the lease is lost or an output is missing, Unverified when the signature is
-    not the trainer's.
+    The same report again changes nothing. Raises Conflict when the lease is lost, Refused when the
+    report does not match the run or an output is missing, Unverified when the signature is not the
+    trainer's.
     """
+    report = signed.report
     with store.write(actor, Action.TRAINING_FINISH) as tx:
         run = training_runs.by_id(tx.session, run_id, lock=True)
         line = tx.get(Line, run.line_id)
@@ -107,27 +109,25 @@ def finish(
         if run.state == "succeeded" and run.report == report:
             tx.audit(f"training-run:{run.id}", repeated=True)
             return
-        training_runs.must_hold(tx.session, run, actor.account, attempt)
+        training_runs.must_hold(tx.session, run, actor.account, signed.attempt)
         training_runs.must_have_signed(
-            tx.session, actor.account, key, report, "training-report", signature, line.ref
+            tx.session, actor.account, signed, "training-report", line.ref
         )
-        _check_report(tx, run, attempt, report)
+        _check_report(tx, run, signed.attempt, report)
         run.state, run.finished_at = "succeeded", tx.now
-        run.report, run.report_key, run.report_signature = report, key, signature
+        run.report, run.report_key, run.report_signature = report, signed.key, signed.signature
         tx.session.delete(tx.get(Lease, run.id))
         tx.audit(
             f"training-run:{run.id}",
-            outputs=[one["ref"] for one in report["outputs"]],
+            outputs=[output["ref"] for output in report["outputs"]],
             report=canonical.digest(report),
         )
 
 
 def _check_report(tx: Tx, run: TrainingRun, attempt: int, report: dict[str, Any]) -> None:
-    """What the trainer says it did must be what it was asked, and its outputs must be what it
-    registered.
-    """
-    said = (report.get("run"), report.get("attempt"), report.get("recipe_digest"))
-    if said != (str(run.id), attempt, run.recipe_digest):
+    """Check that the report matches the run, and its outputs the versions that were registered."""
+    reported = (report.get("run"), report.get("attempt"), report.get("recipe_digest"))
+    if reported != (str(run.id), attempt, run.recipe_digest):
         raise Refused(
             "report-mismatch",
             "The report is about another training run, attempt or recipe.",
@@ -135,8 +135,10 @@ def _check_report(tx: Tx, run: TrainingRun, attempt: int, report: dict[str, Any]
         )
     outputs = report.get("outputs")
     sound = isinstance(outputs, list) and all(
-        isinstance(one, dict) and type(one.get("step")) is int and isinstance(one.get("ref"), str)
-        for one in outputs
+        isinstance(output, dict)
+        and type(output.get("step")) is int
+        and isinstance(output.get("ref"), str)
+        for output in outputs
     )
     if not sound:
         raise Invalid(
@@ -144,29 +146,33 @@ def _check_report(tx: Tx, run: TrainingRun, attempt: int, report: dict[str, Any]
             "The report's outputs must be a list of {step, ref, manifest_digest}.",
             "Report every version that this training run registered.",
         )
-    versions.must_stand(tx.session, run.id)
-    made = versions.of_training_run(tx.session, run.id)
-    if drafts := [ref for ref, _, state in made.values() if state == "draft"]:
+    versions.must_keep_outputs(tx.session, run.id)
+    versions_by_step = versions.of_training_run(tx.session, run.id)
+    if drafts := [ref for ref, _, state in versions_by_step.values() if state == "draft"]:
         raise Refused(
             "output-incomplete",
-            f"{', '.join(drafts)} stays a draft.",
-            "Queue the training with what it lacks in its meta.",
+            f"{', '.join(drafts)} is still a draft: required facts are missing.",
+            "Queue the training again, with the missing facts in its meta.",
             subject=f"training-run:{run.id}",
         )
-    registered = {step: (ref, digest) for step, (ref, digest, _) in made.items()}
-    told = {one["step"]: (one["ref"], one.get("manifest_digest")) for one in report["outputs"]}
-    if told != registered or set(told) != set(run.recipe["publish_at"]):
+    registered = {step: (ref, digest) for step, (ref, digest, _) in versions_by_step.items()}
+    listed = {
+        output["step"]: (output["ref"], output.get("manifest_digest"))
+        for output in report["outputs"]
+    }
+    if listed != registered or set(listed) != set(run.recipe["publish_at"]):
         raise Refused(
             "report-mismatch",
-            "The outputs reported are not the versions this training run registered.",
-            "Register every step the recipe publishes, then report.",
+            "The reported outputs are not the versions that this training run registered.",
+            "Register every step that the recipe publishes, then report.",
             subject=f"training-run:{run.id}",
         )
 
 
 def cancel(store: Store, actor: Actor, run_id: UUID) -> None:
-    """Call a training run off; its worker hears it at the next heartbeat. Cancelled twice is
-    cancelled once.
+    """Cancel a training run; its worker learns it with the next heartbeat.
+
+    Cancelling again changes nothing. Raises Refused when the run has ended.
     """
     with store.write(actor, Action.WORK_CANCEL) as tx:
         run = training_runs.by_id(tx.session, run_id, lock=True)
@@ -175,7 +181,7 @@ def cancel(store: Store, actor: Actor, run_id: UUID) -> None:
             raise Refused(
                 "illegal-transition",
                 f"The training run has {run.state} already.",
-                "Nothing can be called off.",
+                "Only a queued or running training run can be cancelled.",
                 subject=f"training-run:{run.id}",
             )
         if run.state != "cancelled":

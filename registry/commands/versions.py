@@ -1,7 +1,7 @@
 """Register versions of base models, adapters and checkpoints, in three steps.
 
-Intake reads in one snapshot all that judging depends on. Judging reads the bytes, and holds no
-session while it does. Entering is one transaction, which asks again under lock for whatever may
+Intake reads, in one snapshot, everything that judging depends on. Judging reads the bytes and
+holds no session meanwhile. Entering is one transaction, which reads again under lock whatever may
 have changed since the intake.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from registry.artifacts.bundles import judge
@@ -37,29 +37,38 @@ from registry.rules.refs import Ref, parse_line
 from registry.views.versions import AddedView, FindingView
 
 
-def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedView:
-    """Give a sound, complete bundle its number; an incomplete one stays a draft; the same bytes are
-    found again.
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A draft with what it depends on and what judging found in its bytes."""
 
-    Raises BundleRejected with every defect, Unverified for bytes that are not here, Refused for an
-    unfit parent, Conflict when the name is of another kind.
+    draft: Draft
+    parents: Parents
+    inspected: Inspected
+
+
+def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedView:
+    """Give a sound, complete bundle its number; an incomplete one stays a draft.
+
+    The same bytes under the same name return the version that is there. Raises BundleRejected with
+    every defect, Unverified for bytes that are not here, Refused for an unfit parent, Conflict when
+    the line is of another kind.
     """
     ref = parse_line(draft.name)
     assert ref.team is not None
     with store.judging(actor, Action.VERSION_REGISTER, ref.team), store.read(actor) as session:
         require(actor, Action.VERSION_REGISTER, ref.team, work.clock(session))
-        taken = intake.load(session, draft)
-    parents = _sent(store, blobs, actor, draft, taken)
+        read = intake.load(session, draft)
+    parents = _parents(store, blobs, actor, draft, read)
     with store.judging(actor, Action.VERSION_REGISTER, ref.team):
-        inspected = _judged(blobs, draft, parents, taken.own_templates)
+        inspected = _judged(blobs, draft, parents, read.own_templates)
     if not inspected.defects and inspected.rewritten is not None:
         blobs.put([inspected.rewritten])
     try:
         with store.write(actor, Action.VERSION_REGISTER, ref.team) as tx:
             tx.within(ref.team)
-            return _entered(tx, blobs, ref, draft, parents, inspected)
+            return _entered(tx, blobs, Judged(draft, parents, inspected))
     except Conflict as conflict:
-        # Somebody was faster, and perhaps with the very same bytes.
+        # Another transaction was first, perhaps with the same bytes.
         if conflict.kind not in ("name-taken", "try-again"):
             raise
         with store.judging(actor, Action.VERSION_REGISTER, ref.team), store.read(actor) as session:
@@ -69,44 +78,46 @@ def register(store: Store, blobs: Blobs, actor: Actor, draft: Draft) -> AddedVie
         return same
 
 
-def _sent(store: Store, blobs: Blobs, actor: Actor, draft: Draft, taken: Intake) -> Parents:
-    """Make sure that all bytes are here and the actor's to name, then that the parents are fit.
+def _parents(store: Store, blobs: Blobs, actor: Actor, draft: Draft, read: Intake) -> Parents:
+    """Check that all bytes are here and the actor may name them, then that the parents are fit.
 
-    A client asks before it sends: what is wrong by its name alone is said without the bytes.
+    A client asks before it sends: defects that file names alone show are reported without the
+    bytes.
     """
     team = parse_line(draft.name).team
     try:
-        senders.must_be_here(blobs, draft.named, taken.strange)
+        senders.must_be_here(blobs, draft.named, read.strange)
     except Unverified:
         with store.judging(actor, Action.VERSION_REGISTER, team):
             if defects := judge.by_name(draft.kind, draft.files):
                 raise BundleRejected(defects, subject=draft.name) from None
         raise
     with store.judging(actor, Action.VERSION_REGISTER, team):
-        return taken.must_stand()
+        return read.fit_parents()
 
 
 def _judged(
     blobs: Blobs, draft: Draft, parents: Parents, own_templates: tuple[str, ...]
 ) -> Inspected:
-    """Judge the bundle where there is room for it; while its weights are read others may be judged
-    beside it.
+    """Judge the bundle once there is memory for it.
+
+    While its weights are read, it needs less, so others may be judged at the same time.
     """
     base, original = parents.base, parents.original
-    reading, kept = judge.footprint(draft.kind, draft.files, blobs.read)
-    beneath = 0 if base is None else judge.footprint("base", base.files, blobs.read)[0]
-    with JUDGING.take(beneath + reading) as room:
+    reading, kept_bytes = judge.footprint(draft.kind, draft.files, blobs.read)
+    base_bytes = 0 if base is None else judge.footprint("base", base.files, blobs.read)[0]
+    with JUDGING.take(base_bytes + reading) as room:
         facts = None
         if base is not None:
             facts = judge.base_facts(base.files, blobs.read, base_root=base.base_root)
             facts = replace(facts, line=base.line, commit=base.commit)
         weigh = digests.weigh(blobs.read)
 
-        def weigh_aside(file: File, tensors: Sequence[TensorInfo]) -> Weighed:
-            room.shrink(beneath + kept)
+        def weigh_with_less(file: File, tensors: Sequence[TensorInfo]) -> Weighed:
+            room.shrink(base_bytes + kept_bytes)
             return weigh(file, tensors)
 
-        inspector = judge.Inspector(blobs.read, weigh_aside, Judge(sandbox.look, own_templates))
+        inspector = judge.Inspector(blobs.read, weigh_with_less, Judge(sandbox.look, own_templates))
         inspected = inspector.inspect(draft.kind, draft.files, base=facts, meta=parents.meta)
     if original is not None and not inspected.defects:
         descent = quantisations.descend(draft.files, original.files, blobs.read)
@@ -115,15 +126,15 @@ def _judged(
     return inspected
 
 
-def _entered(
-    tx: Tx, blobs: Blobs, ref: Ref, draft: Draft, parents: Parents, inspected: Inspected
-) -> AddedView:
-    """Write the version, with its number where nothing is missing; or find that it is there."""
+def _entered(tx: Tx, blobs: Blobs, judged: Judged) -> AddedView:
+    """Write the version, with its number if nothing is missing; or return the one that is there."""
+    draft, parents, inspected = judged.draft, judged.parents, judged.inspected
+    ref = parse_line(draft.name)
     if named := inspected.named_base:
         roots = versions.roots_named(tx.session, named.name, named.revision)
         inspected.defects.extend(named.defects(roots))
     if inspected.defects:
-        # Bytes that a collection took meanwhile are to be sent again, and no defect.
+        # Bytes that a collection took meanwhile must be sent again; they are no defect.
         strange = senders.strange(tx.session, tx.actor, [file.sha256 for file in draft.files])
         senders.must_be_here(blobs, draft.named, strange)
         raise BundleRejected(inspected.defects, subject=draft.name)
@@ -131,9 +142,9 @@ def _entered(
         tx.unchanged(same.ref)
         return same
     line = open_line(tx, ref, draft.kind, parents.meta.get("domain"))
-    version, node = _draft(tx, blobs, line, draft, parents, inspected)
+    version, node = _draft(tx, blobs, line, judged)
     if inspected.rewritten is not None:
-        # Made for the actor, of what they sent.
+        # The registry wrote this file from what the actor sent, so the actor may name it.
         rewritten = canonical.sha256_hex(inspected.rewritten)
         senders.note(tx.session, tx.actor, rewritten, whole=True)
     edges = provenance.edges(tx, line, version, draft, parents)
@@ -153,10 +164,10 @@ def _entered(
 
 
 def _same(session: Sighted, ref: Ref, draft: Draft, inspected: Inspected) -> AddedView | None:
-    """The same bytes under the same name were registered before: say so, change nothing.
+    """The version of the same bytes under the same name, if there is one.
 
-    What was recalled is refused on whichever base it is to be bound this time, for only its
-    configuration differs.
+    Recalled bytes are refused on every base: bound to another one, only their configuration
+    differs.
     """
     try:
         line = versions.line(session, ref)
@@ -171,7 +182,7 @@ def _same(session: Sighted, ref: Ref, draft: Draft, inspected: Inspected) -> Add
         raise Refused(
             "recalled",
             f"These bytes are {recalled.ref}, which is recalled.",
-            "Make another version without what was wrong.",
+            "Register other bytes, without what was wrong.",
             subject=recalled.ref,
         )
     if same is None:
@@ -180,37 +191,31 @@ def _same(session: Sighted, ref: Ref, draft: Draft, inspected: Inspected) -> Add
     if draft.quantised_of is not None and "descent" not in version.facts:
         raise Conflict(
             "descent-late",
-            f"These bytes are {node.ref} already, and it was registered without saying of what "
-            "it is a quantisation.",
+            f"These bytes are {node.ref} already, which was registered without naming the version "
+            "that it is a quantisation of.",
         )
     return AddedView(node.ref, version.manifest_digest, version.tensor_root, "found")
 
 
 def _sent_digest(draft: Draft) -> str:
-    """The digest of the manifest as it was sent, before a configuration was written anew."""
+    """The digest of the manifest as it was sent, before the registry rewrote a configuration."""
     return canonical.digest(judge.manifest_of(draft.files))
 
 
-def _draft(
-    tx: Tx,
-    blobs: Blobs,
-    line: Line,
-    draft: Draft,
-    parents: Parents,
-    inspected: Inspected,
-) -> tuple[Version, Node]:
-    """The draft row with its files, new or taken up again with what it lacked.
+def _draft(tx: Tx, blobs: Blobs, line: Line, judged: Judged) -> tuple[Version, Node]:
+    """The row of the draft with its files: a new one, or an earlier draft with what it lacked.
 
-    A draft that was bound to another base, or to none, is found by what its manifest would be
-    without any.
+    A draft that was bound to another base, or to none, is found by the manifest that it would have
+    without a base.
     """
+    draft, parents, inspected = judged.draft, judged.parents, judged.inspected
     base = parents.base
     try:
-        version, node = _taken_up(tx, line, inspected, _sent_digest(draft))
+        version, node = _earlier_draft(tx, line, inspected, _sent_digest(draft))
         if version.state != "draft":
             raise Conflict(
                 "try-again",
-                f"{node.ref} is {version.state} since a moment ago.",
+                f"{node.ref} became {version.state} at the same moment.",
             )
         if version.manifest_digest != inspected.manifest_digest:
             versions.exchange_files(tx.session, blobs, version.id, inspected.files)
@@ -225,7 +230,7 @@ def _draft(
     except NotFound:
         pass
     if draft.training_run is not None:
-        versions.must_stand(tx.session, draft.training_run, draft.step)
+        versions.must_keep_outputs(tx.session, draft.training_run, draft.step)
     identity = uuid4()
     node = tx.add(
         Node(
@@ -250,8 +255,7 @@ def _draft(
             created_at=tx.now,
         )
     )
-    # In the order of their digests, so that two that share files wait for each other and never in a
-    # circle.
+    # In the order of their digests, so that two registrations that share files cannot deadlock.
     for file in sorted(inspected.files, key=lambda file: file.sha256):
         versions.hold_blob(tx.session, blobs, file.sha256, file.size)
         tx.add(VersionFile(id=uuid4(), version_id=identity, path=file.path, blob_id=file.sha256))
@@ -259,23 +263,25 @@ def _draft(
     return version, node
 
 
-def _taken_up(tx: Tx, line: Line, inspected: Inspected, came: str) -> tuple[Version, Node]:
+def _earlier_draft(tx: Tx, line: Line, inspected: Inspected, sent: str) -> tuple[Version, Node]:
+    """The version of these bytes, else the draft of these files on any base; NotFound if none."""
     ref = Ref(line.team, line.name, digest=inspected.manifest_digest.removeprefix("sha256:"))
     with suppress(NotFound):
         version, _, node = versions.by_ref(tx.session, ref, lock=True)
         return version, node
-    return versions.draft_of(tx.session, line.id, inspected.unbound_digest, came)
+    return versions.draft_of(tx.session, line.id, inspected.unbound_digest, sent)
 
 
 def _number(tx: Tx, line: Line, version: Version, node: Node, edges: list[Edge]) -> None:
-    """The next number, never used before: the line is locked, and rows of versions never go, not
-    even when deleted.
+    """Give the version the next number of its line, and enter it into lineage.
 
-    Only now it is born into lineage: a draft may be older than the parents it was lacking.
+    No number is used twice: the line is locked, and the row of a version stays when it is deleted.
+    The node gets its place in lineage only now, since a draft may be older than parents that it
+    lacked.
     """
     provenance.hold(tx, line, version, edges)
     number = versions.highest(tx.session, line.id) + 1
-    versions.bear(tx.session, node, f"{line.ref}@v{number}")
+    versions.name_node(tx.session, node, f"{line.ref}@v{number}")
     provenance.record(tx, node, edges)
     version.number, version.state, version.registered_at = number, "registered", tx.now
     tx.session.flush()

@@ -1,10 +1,12 @@
-"""Work a trainer leases: training runs and eval runs, oldest first; lost leases go back to the
-queue.
+"""Lease training runs and eval runs to trainers, oldest first.
+
+Work whose lease ran out goes back to the queue.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -17,67 +19,70 @@ from registry.errors import Conflict
 from registry.rules.actions import Action
 from registry.rules.actors import SYSTEM, Actor
 
-ATTEMPTS = 5
+MAX_ATTEMPTS = 5
+"""Attempts at one run before a lost worker makes it fail."""
 
 
 def lease(store: Store, actor: Actor, worker: str, seconds: int) -> tuple[UUID, int] | None:
-    """Take the oldest queued work of the caller's teams; None when there is none. Two workers never
-    get the same.
+    """Lease the oldest queued work of the caller's teams; None when there is none.
+
+    Returns the run's id and the number of the attempt. Two workers never get the same work.
     """
-    # Nothing to do is the common answer, and leaves no trace in the log; but the role is asked for
-    # first.
+    # An empty queue is the common answer and leaves no trace in the log. The role is checked first.
     store.check(actor, Action.WORK_LEASE, None)
     with store.read(actor) as session:
         if not table.any_queued(session):
             return None
     with store.write(actor, Action.WORK_LEASE) as tx:
-        found = table.take_queued(tx.session)
-        if found is None:
+        queued = table.take_queued(tx.session)
+        if queued is None:
             raise Conflict(
                 "queue-empty",
                 "Another worker took the last piece of work.",
             )
-        run, team = found
+        run, team = queued
         tx.within(team)
         run.state, run.attempt, run.trainer_id = "running", run.attempt + 1, actor.account
         run.started_at = run.started_at or tx.now
         assert actor.account is not None
         expires = tx.now + timedelta(seconds=seconds)
-        held = tx.session.get(Lease, run.id) or Lease(id=run.id, progress={})
-        held.worker, held.account_id, held.attempt, held.expires_at = (
-            worker[:120],
-            actor.account,
-            run.attempt,
-            expires,
-        )
-        tx.session.add(held)
-        # The job only wakes: whether the lease really ran out is read from its row then.
+        lease = tx.session.get(Lease, run.id) or Lease(id=run.id, progress={})
+        lease.worker, lease.account_id = worker[:120], actor.account
+        lease.attempt, lease.expires_at = run.attempt, expires
+        tx.session.add(lease)
+        # The job is only an alarm: it reads from the row whether the lease really ran out.
         tx.defer("requeue_lost", at=expires + timedelta(seconds=1))
         tx.audit(table.subject(run), attempt=run.attempt)
         return run.id, run.attempt
 
 
-def beat(
-    store: Store, actor: Actor, run_id: UUID, attempt: int, progress: dict[str, Any], seconds: int
-) -> bool:
-    """Prolong the caller's lease and note how far he is; True when the work was called off
-    meanwhile.
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A worker's progress in one attempt, with the seconds by which to extend its lease."""
 
-    Raises Conflict `lease-lost` when somebody else holds the work now.
+    attempt: int
+    progress: dict[str, Any]
+    seconds: int
+
+
+def beat(store: Store, actor: Actor, run_id: UUID, heartbeat: Heartbeat) -> bool:
+    """Extend the caller's lease and note the progress; True when the work was cancelled meanwhile.
+
+    Raises Conflict `lease-lost` when the work is no longer leased to the caller.
     """
     with store.upkeep("heartbeat") as session:
-        held = session.get(Lease, run_id, with_for_update=True)
-        if held is None or (held.account_id, held.attempt) != (actor.account, attempt):
+        lease = session.get(Lease, run_id, with_for_update=True)
+        if lease is None or (lease.account_id, lease.attempt) != (actor.account, heartbeat.attempt):
             raise Conflict(
-                "lease-lost", "This work is not leased to you any more.", "Stop this attempt."
+                "lease-lost", "This work is no longer leased to you.", "Stop this attempt."
             )
-        held.expires_at = table.clock(session) + timedelta(seconds=seconds)
-        held.progress = progress
-        return table.state_of(session, held) == "cancelled"
+        lease.expires_at = table.clock(session) + timedelta(seconds=heartbeat.seconds)
+        lease.progress = heartbeat.progress
+        return table.state_of(session, lease) == "cancelled"
 
 
 def requeue(store: Store, actor: Actor, run_id: UUID, attempt: int, reason: str) -> None:
-    """Give work back politely; the next worker goes on from the last save point."""
+    """Give leased work back to the queue; the next worker goes on from the last save point."""
     with store.write(actor, Action.WORK_REQUEUE) as tx:
         run, team = table.by_id(tx.session, run_id, lock=True)
         tx.within(team)
@@ -88,8 +93,9 @@ def requeue(store: Store, actor: Actor, run_id: UUID, attempt: int, reason: str)
 
 
 def requeue_lost(store: Store) -> int:
-    """Put work whose lease ran out back into the queue, or fail it after too many attempts; how
-    many there were.
+    """Put work whose lease ran out back into the queue, or fail it after MAX_ATTEMPTS.
+
+    Returns how many runs changed.
     """
     with store.read(SYSTEM) as session:
         lost = table.lost(session)
@@ -97,28 +103,26 @@ def requeue_lost(store: Store) -> int:
 
 
 def _requeue_lost(store: Store, run_id: UUID) -> bool:
-    """Take one run from a worker that went silent, unless he spoke again: then nothing happened and
-    nothing is logged.
-    """
+    """Take one run from a silent worker, unless it has sent a heartbeat: then nothing is logged."""
     with suppress(Conflict), store.write(SYSTEM, Action.WORK_RECLAIM) as tx:
         run, team = table.by_id(tx.session, run_id, lock=True)
-        held = tx.session.get(Lease, run.id, with_for_update=True)
-        if run.state != "running" or held is None or held.expires_at > tx.moment():
-            raise Conflict("not-lost", f"{table.subject(run)} is {run.state}, and not lost by now.")
+        lease = tx.session.get(Lease, run.id, with_for_update=True)
+        if run.state != "running" or lease is None or lease.expires_at > tx.moment():
+            raise Conflict("not-lost", f"{table.subject(run)} is {run.state}, and not lost.")
         tx.team = team
         tx.audit(table.subject(run), attempt=run.attempt)
-        if run.attempt >= ATTEMPTS:
+        if run.attempt >= MAX_ATTEMPTS:
             run.state, run.finished_at = "failed", tx.now
-            run.error = f"The worker was lost {ATTEMPTS} times."
+            run.error = f"The worker was lost {MAX_ATTEMPTS} times."
         else:
             run.state = "queued"
-        tx.session.delete(held)
+        tx.session.delete(lease)
         return True
     return False
 
 
 def fail(store: Store, actor: Actor, run_id: UUID, attempt: int, error: str) -> None:
-    """End work that cannot succeed, with its reason; a retry is a new row."""
+    """End work that cannot succeed, with its error; a retry is a new run."""
     with store.write(actor, Action.WORK_FAIL) as tx:
         run, team = table.by_id(tx.session, run_id, lock=True)
         tx.within(team)

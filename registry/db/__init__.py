@@ -1,6 +1,6 @@
-"""How it is kept: tables by noun, and the store that alone opens transactions."""
+"""The tables, one module a noun, and the store, which alone opens transactions."""
 
-from registry.db import (  # noqa: F401 - imported so that the metadata is whole
+from registry.db import (  # noqa: F401 - imported so that the metadata is complete
     accounts,
     audit,
     blobs,

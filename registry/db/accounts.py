@@ -1,6 +1,4 @@
-"""People and services, what they may do, their tokens, keys, sessions, and their erasable personal
-text.
-"""
+"""Accounts of people and services, with their roles, tokens, keys, sessions and personal text."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ from registry.errors import NotFound
 
 
 class Account(Table):
-    """A person or a service; the name itself lies in `personal`, the log holds only its
-    commitment.
-    """
+    """A person or a service. The name is in `personal`; the log holds only its commitment."""
 
     __tablename__ = "account"
     id: Mapped[Id]
@@ -42,7 +38,7 @@ class Account(Table):
 
 
 class RoleGrant(Table):
-    """One role of one account in one team; team null is every team."""
+    """One role of one account in one team; a null team means every team."""
 
     __tablename__ = "role_grant"
     id: Mapped[Id]
@@ -59,15 +55,15 @@ class RoleGrant(Table):
     )
 
 
-# Only a gateway's scope is bound to an environment, and to one that there is.
-BOUND = (
+BOUND_SCOPES = (
     'not jsonb_path_exists(scopes, \'$[*] ? (exists(@.environment) && !(@.role == "gateway" && '
     '(@.environment == "dev" || @.environment == "staging" || @.environment == "production")))\')'
 )
+"""CHECK: only a gateway's scope may be bound to an environment, and only to one that exists."""
 
 
 class Token(Table):
-    """A bearer token: only the SHA-256 of its secret is kept; 32 random bytes need no slow hash."""
+    """A bearer token. Only the SHA-256 of its secret is kept: 32 random bytes need no slow hash."""
 
     __tablename__ = "token"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -83,12 +79,12 @@ class Token(Table):
             "expires_at > created_at and expires_at <= created_at + interval '366 days'",
             name="expiry",
         ),
-        CheckConstraint(BOUND, name="environment"),
+        CheckConstraint(BOUND_SCOPES, name="environment"),
     )
 
 
 class SigningKey(Table):
-    """An Ed25519 public key, enrolled by its owner with a proof that he holds the private half."""
+    """An Ed25519 public key, enrolled by its owner with a proof that they hold the private key."""
 
     __tablename__ = "signing_key"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -102,8 +98,9 @@ class SigningKey(Table):
 
 
 class Personal(Table):
-    """Personal text with its salt, by commitment; deleting a row erases it while every proof stays
-    valid.
+    """Personal text with its salt, by commitment.
+
+    Deleting a row erases the text, while every proof stays valid.
     """
 
     __tablename__ = "personal"
@@ -114,7 +111,7 @@ class Personal(Table):
     value: Mapped[str]
     __table_args__ = (
         CheckConstraint(hex_digest("commitment"), name="commitment"),
-        # An account's name is its handle: one account a name. Other texts may repeat.
+        # Each name belongs to one account. Other texts may repeat.
         Index(
             "uq_personal_account_name",
             "value",
@@ -125,7 +122,7 @@ class Personal(Table):
 
 
 class TokenUse(Table):
-    """When a token was last used; upkeep, not governed."""
+    """When a token was last used; upkeep, so not governed."""
 
     __tablename__ = "token_use"
     governed = False
@@ -134,7 +131,7 @@ class TokenUse(Table):
 
 
 class WebSession(Table):
-    """A signed-in browser; the cookie's secret is kept only as a hash."""
+    """A signed-in browser. Only the hash of the cookie's secret is kept."""
 
     __tablename__ = "web_session"
     governed = False
@@ -145,7 +142,7 @@ class WebSession(Table):
 
 
 def seal(session: Session, kind: str, value: str, salt: bytes | None = None) -> str:
-    """Keep a personal text beside the log and give its commitment: `sha256:` of salt and text."""
+    """Store a personal text and return its commitment: `sha256:` and the hash of salt and text."""
     salt = salt if salt is not None else secrets.token_bytes(16)
     commitment = "sha256:" + hashlib.sha256(salt + value.encode()).hexdigest()
     session.add(Personal(commitment=commitment, kind=kind, salt=salt, value=value))
@@ -155,10 +152,10 @@ def seal(session: Session, kind: str, value: str, salt: bytes | None = None) -> 
 
 def by_name(session: Session, name: str) -> Account:
     """The account of that name, or NotFound."""
-    found = find(session, name)
-    if found is None:
+    account = find(session, name)
+    if account is None:
         raise NotFound("account-unknown", f"There is no account '{name[:80]}'.")
-    return found
+    return account
 
 
 def find(session: Session, name: str) -> Account | None:
@@ -172,21 +169,21 @@ def find(session: Session, name: str) -> Account | None:
 
 
 def names(session: Session, ids: set[UUID | None]) -> dict[UUID | None, str]:
-    """Display names by account id; erased names read `(erased)`, the registry itself `system`."""
-    wanted = [one for one in ids if one is not None]
+    """Display names by account id: `(erased)` for erased ones, `system` for the registry."""
+    people = [id for id in ids if id is not None]
     known: dict[UUID | None, str] = {None: "system"}
-    if wanted:
+    if people:
         rows = session.execute(
             select(Account.id, Personal.value)
             .outerjoin(Personal, Personal.commitment == Account.name_commitment)
-            .where(Account.id.in_(wanted))
+            .where(Account.id.in_(people))
         )
         known.update({row.id: row.value or "(erased)" for row in rows})
     return known
 
 
-def told(session: Session, commitments: set[str]) -> dict[str, str]:
-    """Personal texts by commitment; erased ones are missing."""
+def personal_texts(session: Session, commitments: set[str]) -> dict[str, str]:
+    """Personal texts by commitment; erased texts are missing."""
     if not commitments:
         return {}
     rows = session.execute(
@@ -196,7 +193,7 @@ def told(session: Session, commitments: set[str]) -> dict[str, str]:
 
 
 def grants_of(session: Session, account_id: UUID) -> list[RoleGrant]:
-    """What an account may be, in a fixed order."""
+    """The roles of an account, in a fixed order."""
     statement = (
         select(RoleGrant)
         .where(RoleGrant.account_id == account_id)

@@ -1,5 +1,7 @@
-"""The audit log: events in the transaction they tell of, then leaves and signed tree heads by the
-sequencer.
+"""The audit log.
+
+An event is written in the transaction that it describes. The sequencer then adds its leaf and the
+signed tree heads.
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ from registry.db.table import Id, Moment, Table, Xid8, hex_digest, one_of
 
 
 class Event(Table):
-    """One entry: its canonical bytes are the leaf; the columns beside them only serve searches.
+    """One entry of the log. Its canonical bytes are the leaf; the other columns serve searches.
 
-    `place` is allotted at the end of the transaction, when every row lock is held, so for any row
-    the order of places is the order of its changes.
+    `place` is assigned at the end of the transaction, when it holds every row lock, so the places
+    of the events on a row are in the order of its changes.
     """
 
     __tablename__ = "event"
@@ -54,10 +56,10 @@ class Event(Table):
 
 
 class EventRow(Table):
-    """Which governed rows an event's transaction wrote; the deferred trigger looks here at COMMIT.
+    """The governed rows that an event's transaction wrote; a deferred trigger reads it at COMMIT.
 
-    Neither `txid` is the app's to write, and the key over both columns makes them one: no event of
-    the past covers a change of the present.
+    The application cannot write `txid` here or in `event`, and the foreign key over both columns
+    makes them equal: no event of an earlier transaction covers a later change.
     """
 
     __tablename__ = "event_row"
@@ -72,10 +74,10 @@ class EventRow(Table):
 
 
 class EventPending(Table):
-    """The outbox: events the sequencer has not numbered yet, each put here by a trigger, so that
-    none can be left out.
+    """The outbox: events that the sequencer has not numbered yet.
 
-    A queue and not `place > last`, since places commit out of order.
+    A trigger adds each event, so none can be left out. It is a queue, and not `place > last`,
+    because places commit out of order.
     """
 
     __tablename__ = "event_pending"

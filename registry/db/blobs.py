@@ -1,6 +1,7 @@
 # ruff: noqa: S608 - only names of our own tables are put into SQL; every value is a parameter
-"""Which bytes no row needs any more, found for a collection and tested again under each digest's
-lock.
+"""Find the bytes that no row needs any more.
+
+A collection plans with them, then tests each digest again under its lock.
 """
 
 from __future__ import annotations
@@ -19,17 +20,19 @@ from registry.db.table import Table
 from registry.db.versions import Blob
 
 OWNED = {"version_file": "version_id", "dataset_version": "id"}
-"""Where a row stops naming its bytes once a tombstone stands over its version, unless a hold stands
-over that too.
+"""Table -> the column with the version's id.
+
+A row of these tables stops needing its bytes once its version has a tombstone and no hold.
 """
 
 
 @dataclass
 class Plan:
-    """What a collection would take: digest -> bytes.
+    """What a collection would take, as digest -> size in bytes.
 
-    `unnamed`: rows that only tombstones name. `orphans`: bytes no row ever named. `leftovers`:
-    bytes whose row says they were collected, left by a collection that was cut short.
+    `unnamed`: blobs whose rows belong only to deleted versions. `orphans`: bytes that no row ever
+    named. `leftovers`: bytes whose row says that they were collected, left behind by a collection
+    that was interrupted.
     """
 
     unnamed: dict[str, int] = field(default_factory=dict)
@@ -42,8 +45,9 @@ class Plan:
 
 
 def namers() -> Iterator[tuple[str, str]]:
-    """Every (table, column) that names a blob, read from the metadata, so that a new one cannot be
-    forgotten.
+    """Every (table, column) that names a blob.
+
+    They are read from the metadata, so that a new one cannot be forgotten.
     """
     for name, table in sorted(Table.metadata.tables.items()):
         for column in table.columns:
@@ -55,16 +59,16 @@ def _unnamed() -> str:
     clauses = []
     for table, column in namers():
         owner = OWNED.get(table)
-        stands = (
+        needs = (
             ""
             if owner is None
             else (
-                f" and (not exists (select from tombstone t where t.id = n.{owner} and t.at <= "
-                ":before) "
-                f"or exists (select from holds_on(n.{owner})))"
+                " and (not exists (select from tombstone t"
+                f" where t.id = n.{owner} and t.at <= :before)"
+                f" or exists (select from holds_on(n.{owner})))"
             )
         )
-        clauses.append(f"not exists (select from {table} n where n.{column} = b.id{stands})")
+        clauses.append(f"not exists (select from {table} n where n.{column} = b.id{needs})")
     clauses.append("not exists (select from blob_sender s where s.id = b.id and s.at > :before)")
     return (
         f"select b.id, b.size from blob b where b.collected_at is null and {' and '.join(clauses)}"
@@ -72,41 +76,37 @@ def _unnamed() -> str:
 
 
 def plan(session: Session, blobs: Blobs, before: datetime) -> Plan:
-    """What could go: unneeded since before a moment. One pass over the rows, one listing of the
-    store.
+    """The bytes that nothing has needed since `before`.
+
+    It takes one pass over the rows and one listing of the store.
     """
-    found = Plan()
-    found.unnamed = {
+    plan = Plan()
+    plan.unnamed = {
         row.id: row.size for row in session.execute(text(_unnamed()), {"before": before})
     }
-    old = ((one, size) for one, size, at in blobs.published() if at < before)
+    old = ((digest, size) for digest, size, at in blobs.published() if at < before)
     while page := list(islice(old, 1000)):
+        digests = [digest for digest, _ in page]
         rows = dict(
-            session.execute(
-                select(Blob.id, Blob.collected_at).where(Blob.id.in_([one for one, _ in page]))
-            ).all()
+            session.execute(select(Blob.id, Blob.collected_at).where(Blob.id.in_(digests))).all()
         )
-        asked = set(
+        sent = set(
             session.scalars(
-                select(BlobSender.id).where(
-                    BlobSender.id.in_([one for one, _ in page]), BlobSender.at > before
-                )
+                select(BlobSender.id).where(BlobSender.id.in_(digests), BlobSender.at > before)
             )
         )
         for digest, size in page:
-            if digest in asked:
+            if digest in sent:
                 continue
             if digest not in rows:
-                found.orphans[digest] = size
+                plan.orphans[digest] = size
             elif rows[digest] is not None:
-                found.leftovers[digest] = size
-    return found
+                plan.leftovers[digest] = size
+    return plan
 
 
 def try_lock(session: Session, digest: str) -> bool:
-    """Take the lock that `hold_blob` takes; False when somebody is naming these bytes at this
-    moment.
-    """
+    """Take the lock that `hold_blob` takes; False when a transaction is naming these bytes now."""
     return bool(
         session.scalar(
             text("select pg_try_advisory_xact_lock(hashtextextended(:blob, 7))"), {"blob": digest}
@@ -115,8 +115,9 @@ def try_lock(session: Session, digest: str) -> bool:
 
 
 def still_unnamed(session: Session, digest: str, before: datetime) -> Blob | None:
-    """The row, if nothing needs its bytes: asked under the lock, for what was planned may be true
-    no longer.
+    """The row of these bytes, if still nothing needs them.
+
+    Call it under the lock: the plan may be out of date.
     """
     row = session.execute(
         text(f"{_unnamed()} and b.id = :digest"), {"before": before, "digest": digest}
@@ -124,13 +125,14 @@ def still_unnamed(session: Session, digest: str, before: datetime) -> Blob | Non
     return None if row is None else session.get_one(Blob, row.id, populate_existing=True)
 
 
-def wanted(session: Session, digest: str, before: datetime) -> bool:
-    """Does a row say that these bytes are here, or did somebody send them, or ask for his own,
-    since? Asked under the lock.
+def needed(session: Session, digest: str, before: datetime) -> bool:
+    """Whether a row says that these bytes are here, or an account has sent or used them since.
+
+    Call it under the lock.
     """
     named = select(Blob.id).where(Blob.id == digest, Blob.collected_at.is_(None))
-    asked = select(BlobSender.id).where(BlobSender.id == digest, BlobSender.at > before)
-    return session.scalar(named.union_all(asked).limit(1)) is not None
+    sent = select(BlobSender.id).where(BlobSender.id == digest, BlobSender.at > before)
+    return session.scalar(named.union_all(sent).limit(1)) is not None
 
 
 def moment(session: Session) -> datetime:

@@ -1,4 +1,4 @@
-"""The SQL behind tokens and console sessions."""
+"""Find who sends a request, by token or by console session."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ class Caller:
 
     token: Token
     name: str
-    held: list[tuple[str, str | None]]
+    grants: list[tuple[str, str | None]]
     now: datetime
 
 
 def by_token(session: Session, token_id: str) -> Caller | None:
-    """The caller of a token id."""
+    """The caller with that token, if there is one."""
     token = session.get(Token, token_id)
     if token is None:
         return None
-    grants = select(RoleGrant.role, RoleGrant.team).where(RoleGrant.account_id == token.account_id)
-    held = [(row.role, row.team) for row in session.execute(grants)]
+    statement = select(RoleGrant.role, RoleGrant.team).where(
+        RoleGrant.account_id == token.account_id
+    )
+    grants = [(row.role, row.team) for row in session.execute(statement)]
     name = names(session, {token.account_id})[token.account_id]
-    return Caller(token, name, held, session.execute(select(func.clock_timestamp())).scalar_one())
+    return Caller(token, name, grants, session.execute(select(func.clock_timestamp())).scalar_one())
 
 
 def add_session(session: Session, secret_hash: str, token_id: str) -> None:
-    """Open a console session, and sweep those that ended long ago."""
+    """Open a console session, and remove sessions opened more than two days ago."""
     now = session.execute(select(func.clock_timestamp())).scalar_one()
     session.execute(delete(WebSession).where(WebSession.created_at < now - timedelta(days=2)))
     session.add(WebSession(secret_hash=secret_hash, token_id=token_id, created_at=now, seen_at=now))
@@ -42,14 +44,16 @@ def add_session(session: Session, secret_hash: str, token_id: str) -> None:
 def by_session(
     session: Session, secret_hash: str, idle: timedelta, longest: timedelta
 ) -> Caller | None:
-    """The caller of a live session, which is thereby seen."""
-    found = session.get(WebSession, secret_hash)
+    """The caller of a live session, which is marked as seen now."""
+    web_session = session.get(WebSession, secret_hash)
     now = session.execute(select(func.clock_timestamp())).scalar_one()
-    if found is None or now - found.seen_at > idle or now - found.created_at > longest:
+    if web_session is None:
         return None
-    if now - found.seen_at > timedelta(seconds=30):
-        found.seen_at = now
-    return by_token(session, found.token_id)
+    if now - web_session.seen_at > idle or now - web_session.created_at > longest:
+        return None
+    if now - web_session.seen_at > timedelta(seconds=30):
+        web_session.seen_at = now
+    return by_token(session, web_session.token_id)
 
 
 def drop_session(session: Session, secret_hash: str) -> None:

@@ -1,4 +1,5 @@
-"""The situation of a channel, read for the rules that say what may be done to it."""
+# ruff: noqa: S608 - only names and states of our own are put into SQL; every value is a parameter
+"""Read the situation of a channel for the rules that decide what may be done to it."""
 
 from __future__ import annotations
 
@@ -39,9 +40,9 @@ PLACES = text(
     """
 )
 VERSIONS = text(
-    # `was_left`: what ended a version's last stand as stable was a rollback or a recall, not a
-    # better version. Versions that neither stood here nor are approved may not be acted on; the
-    # caller names those that are asked for all the same, and hears why not.
+    # `was_left`: a rollback or a recall ended the version's last time as stable, not a better
+    # version. Versions that were never stable here and are not approved are left out, except those
+    # that the caller names (`asked`): for these the rules explain the refusal.
     """
     with route as (
         select g.channel_id, g.generation, g.stable_version_id as version_id,
@@ -84,7 +85,7 @@ VERSIONS = text(
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """A channel as the rules see it, and the ids behind the refs they answer with."""
+    """A channel as the rules see it, with the ids of the references that they answer with."""
 
     channel: Channel
     ids: dict[str, UUID]
@@ -95,11 +96,11 @@ class Situation:
         return acts(self.channel)
 
     def target(self) -> UUID:
-        """Where a rollback goes; raises as `rollback_target`."""
+        """Where a rollback goes; raises as `rollback_target` does."""
         return self.ids[rollback_target(self.channel)]
 
     def refuge(self) -> UUID | None:
-        """Where a recall sends the traffic; None where nothing may serve: the channel is killed."""
+        """Where a recall sends the traffic; None if nothing may serve, which kills the channel."""
         try:
             return self.target()
         except Refused:
@@ -107,7 +108,7 @@ class Situation:
 
 
 def situation(session: Session, channel: UUID, *asked: UUID) -> Situation:
-    """One channel's situation, with the versions `asked` for, whatever may be done to them."""
+    """The situation of one channel; it includes the versions `asked` for in any case."""
     return situations(session, [channel], asked)[channel]
 
 
@@ -116,9 +117,9 @@ def situations(
 ) -> dict[UUID, Situation]:
     """The situations of many channels in two statements, by channel id."""
     known, ids = _versions(session, channels=channels, asked=asked)
-    found = {}
+    read = {}
     for row in session.execute(PLACES, {"channels": list(channels)}):
-        place = Channel(
+        channel = Channel(
             row.line,
             row.environment,
             row.name,
@@ -131,16 +132,16 @@ def situations(
             taken_off=row.taken_off,
             versions=tuple(known.get(row.id, ())),
         )
-        found[row.id] = Situation(place, {**ids, row.base: row.base_version_id})
-    return found
+        read[row.id] = Situation(channel, {**ids, row.base: row.base_version_id})
+    return read
 
 
 def unopened(session: Session, line: Line, environment: str, name: str, *asked: UUID) -> Situation:
-    """The situation of a channel on which nothing was ever started."""
+    """The situation of a channel that does not exist yet."""
     known, ids = _versions(session, line=line.id, environment=environment, asked=asked)
-    policy = policies.standing(session, environment)
+    policy = policies.in_force(session, environment)
     allowed = policy is not None and bool(policy.rules["fallback_to_base"])
-    place = Channel(
+    channel = Channel(
         line.ref,
         environment,
         name,
@@ -148,7 +149,7 @@ def unopened(session: Session, line: Line, environment: str, name: str, *asked: 
         base_allowed=allowed,
         versions=tuple(known.get(None, ())),
     )
-    return Situation(place, ids)
+    return Situation(channel, ids)
 
 
 def _versions(
@@ -159,7 +160,7 @@ def _versions(
     environment: str | None = None,
     asked: Sequence[UUID] = (),
 ) -> tuple[dict[UUID | None, list[Version]], dict[str, UUID]]:
-    """Versions by channel id (None: the channel that is not there yet), and their ids by ref."""
+    """Versions by channel id (None: a channel that does not exist yet), and their ids by ref."""
     known: dict[UUID | None, list[Version]] = {}
     ids: dict[str, UUID] = {}
     rows = session.execute(
@@ -183,7 +184,7 @@ def _versions(
                 approved=row.approved,
                 expired=row.expired,
                 succeeded=row.succeeded,
-                left=row.was_left,
+                removed=row.was_left,
             )
         )
     return known, ids

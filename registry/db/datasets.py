@@ -71,10 +71,9 @@ def by_ref(
     share: bool = False,
     gone: bool = False,
 ) -> tuple[DatasetVersion, Node]:
-    """The one data set version a reference names; a bare name means its newest
-    registered version.
+    """The data set version that a reference names; a bare name means its newest numbered version.
 
-    What was deleted is NotFound `deleted`, unless `gone` asks for it too.
+    Raises NotFound; with the kind `deleted` for a deleted version, unless `gone` allows one.
     """
     if isinstance(ref, str):
         ref = parse_ref(ref)
@@ -117,7 +116,7 @@ def line(session: Sighted, ref: Ref, *, lock: bool = False) -> Dataset | None:
 
 
 def draft_of(session: Session, dataset_id: UUID, sha256: str) -> DatasetVersion | None:
-    """The draft of these bytes, if one waits for its missing facts."""
+    """The draft of these bytes, if there is one."""
     return _of_bytes(session, dataset_id, sha256, numbered=False)
 
 
@@ -140,7 +139,7 @@ def _of_bytes(
 
 
 def highest(session: Session, dataset_id: UUID) -> int:
-    """The highest number the data set ever gave; lock its line first."""
+    """The highest number that the data set ever assigned; lock its line first."""
     statement = select(func.coalesce(func.max(DatasetVersion.number), 0)).where(
         DatasetVersion.dataset_id == dataset_id
     )
@@ -148,5 +147,5 @@ def highest(session: Session, dataset_id: UUID) -> int:
 
 
 def find(session: Session, version_id: UUID, *, lock: bool = False) -> DatasetVersion | None:
-    """The data set version of that id, if it is one."""
+    """The data set version of that id, if there is one."""
     return session.get(DatasetVersion, version_id, with_for_update=lock or None)

@@ -1,4 +1,4 @@
-"""Deprecations: which version or data set version should not be newly used, who says so and why."""
+"""Deprecations: what should not be newly used, who deprecated it, and why."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from registry.db.accounts import told
+from registry.db.accounts import personal_texts
 from registry.db.table import Moment, Table
 
 
 class Deprecation(Table):
-    """One version or data set version that was deprecated, by the id of its node. Set once, for
-    good; it stays when the version is recalled or deleted later.
+    """A deprecated version or data set version, by the id of its node.
+
+    The row is written once and stays when the version is recalled or deleted later.
     """
 
     __tablename__ = "deprecation"
@@ -25,9 +26,9 @@ class Deprecation(Table):
 
 
 def reasons(session: Session, ids: Collection[UUID]) -> dict[UUID, str]:
-    """Why each of these was deprecated, by id; '(erased)' where the text is gone."""
+    """Why each of these was deprecated, by id; `(erased)` where the text was erased."""
     if not ids:
         return {}
     rows = session.scalars(select(Deprecation).where(Deprecation.id.in_(ids))).all()
-    texts = told(session, {row.reason_commitment for row in rows})
+    texts = personal_texts(session, {row.reason_commitment for row in rows})
     return {row.id: texts.get(row.reason_commitment, "(erased)") for row in rows}

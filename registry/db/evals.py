@@ -30,7 +30,7 @@ class EvalSuite(Table):
 
 
 class EvalSuiteVersion(Table):
-    """Items, metric and decoding, frozen: the row can never change."""
+    """Items, metric and decoding of a suite, frozen: the row never changes."""
 
     __tablename__ = "eval_suite_version"
     id: Mapped[UUID] = mapped_column(ForeignKey("node.id"), primary_key=True)
@@ -80,8 +80,8 @@ class EvalRun(Table):
             name="signed",
         ),
         Index("ix_eval_run_queued", "created_at", postgresql_where=text("state = 'queued'")),
-        # The same question is asked once at a time: a second eval run of it may start only after
-        # the first ended.
+        # One active eval run for a version and a suite version: the next may be queued only after
+        # it has ended.
         Index(
             "uq_eval_run_active",
             "subject_id",
@@ -93,7 +93,7 @@ class EvalRun(Table):
 
 
 class EvalMetric(Table):
-    """One number of an eval run with its count and 95 % interval, as fractions 0..1."""
+    """One number of an eval run, with its count and 95 % interval, as fractions 0..1."""
 
     __tablename__ = "eval_metric"
     id: Mapped[Id]
@@ -115,17 +115,14 @@ def suite_by_name(session: Sighted, ref: Ref) -> EvalSuite:
     statement = select(EvalSuite).where(
         EvalSuite.team == ref.team, EvalSuite.name == ref.name, session.seen(EvalSuite.team)
     )
-    found = session.scalars(statement).one_or_none()
-    if found is None:
-        raise NotFound(
-            "suite-unknown",
-            f"There is no eval suite '{ref.line}'.",
-        )
-    return found
+    suite = session.scalars(statement).one_or_none()
+    if suite is None:
+        raise NotFound("suite-unknown", f"There is no eval suite '{ref.line}'.")
+    return suite
 
 
 def suite_version(session: Sighted, ref: Ref | str) -> tuple[EvalSuiteVersion, Node]:
-    """The one suite version a reference names; a bare name means the newest."""
+    """The suite version that a reference names, or NotFound; a bare name means the newest."""
     if isinstance(ref, str):
         ref = parse_ref(ref)
     statement = (
@@ -151,16 +148,16 @@ def run_by_id(session: Sighted, run_id: UUID, *, lock: bool = False) -> EvalRun:
         .join(Node, Node.id == EvalRun.subject_id)
         .where(EvalRun.id == run_id, session.seen(Node.team))
     )
-    found = session.scalars(
+    run = session.scalars(
         statement.with_for_update(of=EvalRun) if lock else statement
     ).one_or_none()
-    if found is None:
+    if run is None:
         raise NotFound("eval-run-unknown", f"There is no eval run {run_id}.")
-    return found
+    return run
 
 
 def newest_success(session: Session, subject_id: UUID, suite_version_id: UUID) -> EvalRun | None:
-    """The newest finished eval run of a version on a suite version."""
+    """The newest succeeded eval run of a version on a suite version."""
     statement = (
         select(EvalRun)
         .where(
@@ -191,13 +188,13 @@ def of_digest(session: Session, suite_id: UUID, digest: str) -> EvalSuiteVersion
 
 
 def highest(session: Session, suite_id: UUID) -> int:
-    """The highest number the suite ever gave; lock its line first."""
+    """The highest number that the suite ever assigned; lock its line first."""
     highest_number = func.coalesce(func.max(EvalSuiteVersion.number), 0)
     return session.scalar(select(highest_number).where(EvalSuiteVersion.suite_id == suite_id)) or 0
 
 
 def active(session: Session, subject_id: UUID, suite_version_id: UUID) -> EvalRun | None:
-    """The queued or running eval run of this question."""
+    """The queued or running eval run of a version on a suite version."""
     statement = select(EvalRun).where(
         EvalRun.subject_id == subject_id,
         EvalRun.suite_version_id == suite_version_id,
@@ -207,8 +204,8 @@ def active(session: Session, subject_id: UUID, suite_version_id: UUID) -> EvalRu
 
 
 def newest_version(session: Session, suite_id: UUID) -> EvalSuiteVersion:
-    """The suite's newest version; a suite's line is made together with its first, so there is
-    one.
+    """The suite's newest version. There always is one: a suite and its first version are made
+    together.
     """
     statement = (
         select(EvalSuiteVersion)

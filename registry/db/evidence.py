@@ -1,5 +1,7 @@
-"""What a review may rely on, gathered from rows and bytes: one document, one digest, and nothing
-anybody typed.
+"""Gather the evidence that a review may rely on.
+
+It is one document with one digest, made from rows and bytes, and contains no text that somebody
+typed.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from registry.rules import evals as rules
 
 @dataclass(frozen=True)
 class Subject:
-    """What is judged: a version and what it stands on, with the suite that measures it."""
+    """What is judged: a version, its base and data sets, and the suite that measures it."""
 
     session: Session
     blobs: Blobs
@@ -49,11 +51,11 @@ class Subject:
 def gather(
     session: Session, blobs: Blobs, version: Version, policy: PolicyVersion, use_case: UseCase
 ) -> dict[str, Any]:
-    """The evidence for a version under a policy: identity, data, and what each rule of the gate
-    reads (`READ_BY_RULES`).
+    """The evidence for a version under a policy.
 
-    What is missing is null: the gate then holds. Counts only; the verdict is computed from them,
-    not stored here.
+    It holds the version's identity, its data, and what each rule of the gate reads
+    (`READ_BY_RULES`). What is missing is null, and the gate then holds. It contains counts; the
+    verdict is computed from them and stored elsewhere.
     """
     base = versions.by_id(session, version.base_version_id) if version.base_version_id else None
     suite = evals.newest_version(session, use_case.suite_id)
@@ -124,8 +126,9 @@ def _training(session: Session, run_id: UUID | None) -> dict[str, Any] | None:
 
 
 def _paired(subject: Subject) -> dict[str, Any] | None:
-    """Both eval runs judged again from their samples and paired item by item; null unless both are
-    there.
+    """Both eval runs, scored again from their samples and paired item by item.
+
+    None unless both the version and its base were evaluated.
     """
     session, blobs, base, suite = subject.session, subject.blobs, subject.base, subject.suite
     own = evals.newest_success(session, subject.version.id, suite.id)
@@ -192,7 +195,7 @@ def _contamination(subject: Subject) -> dict[str, Any] | None:
 
 
 def _chat_template(subject: Subject) -> dict[str, Any] | None:
-    """The chat template that the version brings, if it is not its base's."""
+    """The chat template that the version brings, if it is not that of its base."""
     template = chat_templates.own_of(subject.version.facts)
     return (
         None if template is None else {"source": template["source"], "digest": template["digest"]}
@@ -204,6 +207,6 @@ READ_BY_RULES: dict[str, Callable[[Subject], dict[str, Any] | None]] = {
     "contamination": _contamination,
     "chat_template": _chat_template,
 }
-"""What the rules of the gate read (`Rule.reads`), by its key in the evidence."""
+"""Key in the evidence (`Rule.reads`) -> the function that gathers it."""
 ONLY_WHERE_THERE = {"chat_template"}
-"""Keys that are absent, not null, where there is nothing: such evidence is the exception."""
+"""Keys that are absent, rather than null, when there is nothing: most evidence has none."""

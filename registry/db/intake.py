@@ -1,4 +1,4 @@
-"""What a registration must know before any byte is judged, loaded in one snapshot."""
+"""Load, in one snapshot, what a registration must know before it judges any bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from registry.rules.versions import usable
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a door was asked to register; the bytes of `files` are published already."""
+    """A bundle to register as a version; the bytes of `files` are published already."""
 
     kind: Kind
     name: str
@@ -36,13 +36,13 @@ class Draft:
 
     @property
     def named(self) -> list[Named]:
-        """The files as `senders` asks for them."""
+        """The files in the form that `senders` takes."""
         return [(file.path, file.sha256, file.size) for file in self.files]
 
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A registered base model or checkpoint on which the draft stands."""
+    """A registered base model or checkpoint that the draft derives from."""
 
     id: UUID
     ref: str
@@ -54,7 +54,7 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class Parents:
-    """The base, the version it is a quantisation of, and all that is said of the draft."""
+    """The base, the version that the draft is a quantisation of, and all metadata of the draft."""
 
     base: Parent | None
     original: Parent | None
@@ -63,26 +63,27 @@ class Parents:
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """`strange` are the digests that are not the actor's to name; `own_templates` the environments
-    in which an adapter may bring a chat template.
+    """What the intake has read.
 
-    A draft that can come to nothing has its refusal in place of its parents: whoever asks before
-    sending the bytes hears first whether the bytes are here.
+    `strange`: the digests that the actor may not name. `own_templates`: the environments in which
+    an adapter may bring a chat template. `parents`: the parents, or the refusal if they are unfit.
+    The refusal is kept for later, because a client that asks before it sends the bytes must first
+    learn whether the bytes are here.
     """
 
     strange: frozenset[str]
     own_templates: tuple[str, ...]
     parents: Parents | RegistryError
 
-    def must_stand(self) -> Parents:
-        """The parents, or the error that says why they are unfit."""
+    def fit_parents(self) -> Parents:
+        """The parents; raises the error that says why they are unfit."""
         if isinstance(self.parents, RegistryError):
             raise self.parents
         return self.parents
 
 
 def load(session: Sighted, draft: Draft) -> Intake:
-    """Read everything that judging the draft depends on; no byte is touched.
+    """Read everything that judging the draft depends on, except bytes.
 
     Raises Invalid for a malformed digest.
     """
@@ -110,15 +111,16 @@ def _base(session: Sighted, draft: Draft) -> Parent | None:
 
 
 def _original(session: Sighted, draft: Draft) -> Parent | None:
-    """What a checkpoint is said to be a quantisation of; its descent is worked out from the bytes
-    of both.
+    """The version that a checkpoint is said to be a quantisation of.
+
+    Its descent is later worked out from the bytes of both.
     """
     if draft.quantised_of is None:
         return None
     if draft.kind != "checkpoint":
         raise Invalid(
             "not-quantised",
-            f"A {draft.kind} is no quantisation of anything.",
+            f"A {draft.kind} cannot be a quantisation; only a checkpoint can.",
         )
     version, line, node = versions.by_ref(session, draft.quantised_of)
     must_be_fit_original(line, version, node, draft.name)
@@ -126,7 +128,7 @@ def _original(session: Sighted, draft: Draft) -> Parent | None:
 
 
 def must_be_fit_original(line: Line, version: Version, node: Node, subject: str) -> None:
-    """Refused `unfit-parent` unless a checkpoint may be quantised from this version now."""
+    """Raise Refused `unfit-parent` unless a checkpoint may be quantised from this version now."""
     if line.kind == "adapter" or not usable(version.state):
         raise Refused(
             "unfit-parent",
@@ -148,14 +150,16 @@ def _parent(session: Sighted, version: Version, line: Line, node: Node) -> Paren
 
 
 def _meta(session: Sighted, draft: Draft) -> dict[str, Any]:
-    """What is said of a version by its maker, then by whoever asked for its training, and the
-    domain of its line where neither names one.
+    """The metadata of a version.
+
+    It is what its maker says, then what the request for its training says, and the domain of its
+    line if neither names one.
     """
     meta = dict(draft.meta)
     if draft.training_run is not None:
         meta |= training_runs.by_id(session, draft.training_run).meta
     domain = draft.domain
     if not (domain or meta.get("domain")):
-        with suppress(NotFound):  # the first of its line
+        with suppress(NotFound):  # this is the first version of its line
             domain = versions.line(session, parse_line(draft.name)).domain
     return {**meta, **({"domain": domain} if domain else {})}

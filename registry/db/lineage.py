@@ -29,8 +29,10 @@ GRADES = ("claimed", "observed", "verified")
 
 
 class LineageEdge(Table):
-    """Child stands on parent. The composite keys make the stored seqs the nodes' own, the CHECK
-    makes parents older.
+    """A child derives from a parent.
+
+    The composite keys make the stored seqs the nodes' own, and the CHECK makes parents older, so
+    no cycle is possible.
     """
 
     __tablename__ = "lineage_edge"
@@ -54,16 +56,24 @@ class LineageEdge(Table):
 
 
 def descendants(session: Session, node_id: UUID) -> list[UUID]:
-    """Every node that stands on this one, itself first; one recursive walk.
+    """The node and every node that derives from it, in one recursive walk; the node comes first.
 
-    A draft has no edges yet, but knows its base.
+    A draft has no edges yet, but its row names its base.
     """
     rows = session.execute(
         text(
-            "with recursive walk(id) as (select cast(:start as uuid) union select n.id from walk "
-            "w cross join lateral ("
-            "select e.child_id as id from lineage_edge e where e.parent_id = w.id union all "
-            "select v.id from version v where v.base_version_id = w.id) n) select id from walk"
+            """
+            with recursive walk(id) as (
+                select cast(:start as uuid)
+                union
+                select n.id from walk w cross join lateral (
+                    select e.child_id as id from lineage_edge e where e.parent_id = w.id
+                    union all
+                    select v.id from version v where v.base_version_id = w.id
+                ) n
+            )
+            select id from walk
+            """
         ),
         {"start": node_id},
     )

@@ -1,4 +1,4 @@
-"""Where a line is born: the one place for every command that may name a new one."""
+"""Open lines: the one function for every command that may name a new line."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from registry.rules.refs import Ref, check_new_line, line_domain
 
 
 def open_line(tx: Tx, ref: Ref, kind: str, domain: object) -> Line:
-    """The line of that name and kind, locked; made if it is new, of this business domain.
+    """The line of that name and kind, locked; a new line is created with this business domain.
 
-    A domain is set once, by whoever first names one. Raises Invalid `bad-line-name` for a new name
-    that reads as a version of another line, Conflict `line-kind` when the line is of another kind.
+    The first request that names a domain sets it; later ones change nothing. Raises Invalid
+    `bad-line-name` for a new name that reads as a version of another line, Conflict `line-kind`
+    when the line is of another kind.
     """
     present = _present(tx, ref)
     if present is None:
@@ -40,7 +41,7 @@ def open_line(tx: Tx, ref: Ref, kind: str, domain: object) -> Line:
 
 
 def _present(tx: Tx, ref: Ref) -> Line | None:
-    """The line, locked; without one, the name is this transaction's alone until it ends."""
+    """The line, locked. If there is none, its name is reserved until this transaction ends."""
     with suppress(NotFound):
         return line(tx.session, ref, lock=True)
     tx.session.execute(

@@ -1,4 +1,4 @@
-"""Bring a database to the code's own schema, or say plainly why not."""
+"""Bring a database to the schema of this code."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from registry.db.refusals import named
 from registry.errors import Conflict, RegistryError, Unavailable
 
-# Beside the package in a checkout, inside it in a wheel.
-PLACES = (Path(__file__).parents[2] / "migrations", Path(__file__).parents[1] / "migrations")
+MIGRATIONS = (Path(__file__).parents[2] / "migrations", Path(__file__).parents[1] / "migrations")
+"""The folder of the migrations: beside the package in a checkout, inside it in a wheel."""
 
 
 def config(url: str) -> Config:
     """Alembic's configuration for one database."""
-    found = next(place for place in PLACES if (place / "env.py").is_file())
+    folder = next(folder for folder in MIGRATIONS if (folder / "env.py").is_file())
     settings = Config()
-    settings.set_main_option("script_location", str(found).replace("%", "%%"))
+    settings.set_main_option("script_location", str(folder).replace("%", "%%"))
     settings.attributes["url"] = url
     return settings
 
 
 def upgrade(url: str) -> str:
-    """Run every migration that is missing; the revision afterwards.
+    """Run every missing migration, and return the revision afterwards.
 
     Raises Conflict `database-newer` when the database has migrations this code does not know,
     Unavailable when it cannot be reached.
@@ -37,7 +37,8 @@ def upgrade(url: str) -> str:
     script = ScriptDirectory.from_config(settings)
     head = script.get_current_head() or ""
     present = current(url)
-    if present is not None and present not in {one.revision for one in script.walk_revisions()}:
+    known = {revision.revision for revision in script.walk_revisions()}
+    if present is not None and present not in known:
         raise Conflict(
             "database-newer",
             f"The database is at {present}, which this version of Countersign does not know.",
@@ -51,14 +52,11 @@ def upgrade(url: str) -> str:
 
 
 def _named(error: DBAPIError) -> RegistryError:
-    """What a migration itself raises carries its own fix as a hint; all else is named as
-    everywhere.
-    """
-    told = getattr(error.orig, "diag", None)
-    if told is not None and told.sqlstate == "P0001" and told.message_hint:
-        return Unavailable(
-            "database-role-missing", f"{str(told.message_primary).capitalize()}.", told.message_hint
-        )
+    """The error of a migration; one that a migration itself raises has its own fix as a hint."""
+    diagnosis = getattr(error.orig, "diag", None)
+    if diagnosis is not None and diagnosis.sqlstate == "P0001" and diagnosis.message_hint:
+        message = str(diagnosis.message_primary).capitalize()
+        return Unavailable("database-role-missing", f"{message}.", diagnosis.message_hint)
     return named(error)
 
 

@@ -1,5 +1,6 @@
-"""Background jobs deferred on the connection of the transaction they serve: a job exists if and
-only if it committed.
+"""Queue background jobs on the connection of a transaction.
+
+A job exists if and only if that transaction has committed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 
 @cache
 def _app() -> App:
-    # Never opened: every statement runs on the connection it is given.
+    # The app is never opened: every statement runs on the connection that it is given.
     return App(connector=SyncPsycopgConnector())
 
 

@@ -1,6 +1,4 @@
-"""Policy versions: published once, frozen for good; the highest number of an environment is in
-force.
-"""
+"""Policy versions: frozen once published. The highest number of an environment is in force."""
 
 from __future__ import annotations
 
@@ -39,8 +37,8 @@ class PolicyVersion(Table):
         return f"{self.environment}-v{self.number}"
 
 
-def standing(session: Session, environment: str) -> PolicyVersion | None:
-    """The policy in force, if any was ever published."""
+def in_force(session: Session, environment: str) -> PolicyVersion | None:
+    """The policy in force in an environment, if one was published."""
     statement = (
         select(PolicyVersion)
         .where(PolicyVersion.environment == environment)
@@ -51,24 +49,24 @@ def standing(session: Session, environment: str) -> PolicyVersion | None:
 
 
 def current(session: Session, environment: str) -> PolicyVersion:
-    """The policy in force, or NotFound: without a policy nothing may be decided."""
-    found = standing(session, environment)
-    if found is None:
+    """The policy in force, or NotFound: without a policy, nothing can be decided."""
+    policy = in_force(session, environment)
+    if policy is None:
         raise NotFound(
             "policy-unknown",
             f"No policy is in force for {environment}.",
             "Start the registry with countersign up, which installs the built-in policies.",
         )
-    return found
+    return policy
 
 
 def allowing_chat_templates(session: Session) -> tuple[str, ...]:
     """The environments whose policy in force lets an adapter bring a chat template of its own."""
-    found = [standing(session, environment) for environment in ENVIRONMENTS]
+    policies = [in_force(session, environment) for environment in ENVIRONMENTS]
     return tuple(
-        one.environment
-        for one in found
-        if one is not None and one.rules.get("chat_templates") == "allow"
+        policy.environment
+        for policy in policies
+        if policy is not None and policy.rules.get("chat_templates") == "allow"
     )
 
 

@@ -1,4 +1,4 @@
-"""Serving profiles: frozen documents of what a version may be served as."""
+"""Serving profiles: frozen documents that say what a version may be served as."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from registry.rules.engines import ENGINES
 
 
 class ServingProfile(Table):
-    """One way to serve one version; the row and the document never change, so a change of any part
-    is a new row.
-    """
+    """One way to serve one version. Rows never change: a change of any part is a new profile."""
 
     __tablename__ = "serving_profile"
     id: Mapped[Id]
@@ -41,7 +39,7 @@ class ServingProfile(Table):
 
 
 def same(session: Session, version_id: UUID, digest: str) -> ServingProfile | None:
-    """The profile of this version with this very document, if it was defined before."""
+    """The profile of this version with exactly this document, if there is one."""
     statement = select(ServingProfile).where(
         ServingProfile.version_id == version_id, ServingProfile.digest == digest
     )
@@ -49,7 +47,7 @@ def same(session: Session, version_id: UUID, digest: str) -> ServingProfile | No
 
 
 def verified_quantisation(session: Session, child: UUID, parent: UUID) -> bool:
-    """Is one version a quantisation of the other whose descent was verified, not only claimed?"""
+    """Whether `child` is a quantisation of `parent` by verified, not only claimed, descent."""
     statement = select(LineageEdge.id).where(
         LineageEdge.child_id == child,
         LineageEdge.parent_id == parent,

@@ -1,5 +1,6 @@
-"""What a version stands on, re-read under lock when it is entered: its base, its original, its
-data.
+"""What a version derives from: its base, its original and its data.
+
+It is read again, under lock, when the version is entered.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from registry.rules.versions import usable
 
 
 class Edge(NamedTuple):
-    """An edge of lineage that a version will have: to whom, in which relation, how well known."""
+    """An edge that a version will have: its parent, the relation, and how well that is known."""
 
     parent: UUID
     relation: str
@@ -26,24 +27,24 @@ class Edge(NamedTuple):
 
 
 def edges(tx: Tx, line: Line, version: Version, draft: Draft, parents: Parents) -> list[Edge]:
-    """What a version stands on: its base, the data it was tuned on, and what it is a quantisation
-    of.
+    """The edges of a version: to its base, to its training data, and to its unquantised original.
 
-    Raises Refused for unfit data and for a training run that is not the caller's.
+    Raises Refused for unfit data, Conflict or Refused for a training run that is not the caller's.
     """
-    found = []
+    edges = []
     if version.base_version_id is not None:
-        found.append(Edge(version.base_version_id, "adapts", "verified"))
-    found += _data(tx, line, version, draft, parents)
+        edges.append(Edge(version.base_version_id, "adapts", "verified"))
+    edges += _data(tx, line, version, draft, parents)
     if parents.original is not None:
         grade = version.facts["descent"]["grade"]
-        found.append(Edge(parents.original.id, "quantised_from", grade))
-    return found
+        edges.append(Edge(parents.original.id, "quantised_from", grade))
+    return edges
 
 
 def _data(tx: Tx, line: Line, version: Version, draft: Draft, parents: Parents) -> list[Edge]:
-    """The data a version was tuned on: observed when a training run brought it, else as its maker
-    claims.
+    """The edges to the data a version was tuned on.
+
+    They are observed when a training run made the version, else claimed by its maker.
     """
     if draft.training_run is not None:
         run = _run(tx, line, draft, parents)
@@ -60,7 +61,7 @@ def _data(tx: Tx, line: Line, version: Version, draft: Draft, parents: Parents) 
 
 
 def _run(tx: Tx, line: Line, draft: Draft, parents: Parents) -> TrainingRun:
-    """The training run that brings this version, leased to the caller and asked for just this."""
+    """The training run that made this version; it must be leased to the caller and ask for it."""
     assert draft.training_run is not None
     run = training_runs.by_id(tx.session, draft.training_run)
     lease = tx.session.get(Lease, run.id)
@@ -79,7 +80,7 @@ def _run(tx: Tx, line: Line, draft: Draft, parents: Parents) -> TrainingRun:
     if run.line_id != line.id or base is None or run.base_version_id != base.id:
         raise Refused(
             "not-this-run",
-            "The bundle is not of the adapter and base this training run was asked for.",
+            "The bundle is not of the adapter and base that this training run is for.",
             subject=line.ref,
         )
     if draft.step not in run.recipe["publish_at"]:
@@ -98,15 +99,16 @@ def _fit_dataset(tx: Tx, ref: str) -> UUID:
         raise Refused(
             "unfit-parent",
             f"{ref} is {dataset.state}.",
-            "Complete it or name another.",
+            "Complete the data set version, or name another one.",
             subject=ref,
         )
     return dataset.id
 
 
 def hold(tx: Tx, line: Line, version: Version, edges: list[Edge]) -> None:
-    """Lock base and original FOR SHARE and ask again whether they are fit: no recall comes between
-    this look and the commit.
+    """Lock the base and the original FOR SHARE, and check again that they are fit.
+
+    The lock keeps a recall from coming between this check and the commit.
     """
     if version.base_version_id is not None:
         base, _, _ = versions.by_id(tx.session, version.base_version_id, share=True)
@@ -116,12 +118,12 @@ def hold(tx: Tx, line: Line, version: Version, edges: list[Edge]) -> None:
             )
     for edge in edges:
         if edge.relation == "quantised_from":
-            original, its_line, its_node = versions.by_id(tx.session, edge.parent, share=True)
-            must_be_fit_original(its_line, original, its_node, line.ref)
+            original, original_line, node = versions.by_id(tx.session, edge.parent, share=True)
+            must_be_fit_original(original_line, original, node, line.ref)
 
 
 def record(tx: Tx, child: Node, edges: list[Edge]) -> None:
-    """Write the edges; the child must have been born, so that it is younger than its parents."""
+    """Write the edges. Name the node first, so that it is younger than its parents."""
     for edge in edges:
         parent = tx.get(Node, edge.parent)
         tx.add(

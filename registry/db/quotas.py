@@ -1,4 +1,4 @@
-"""What a team may use, and what it uses."""
+"""Quotas: what a team may use, and what it uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from registry.rules.quotas import Limits, Usage, check_fits
 
 
 class Quota(Table):
-    """A team's limits from a moment on; the newest row counts, null is unlimited."""
+    """A team's limits from a moment on. The newest row counts; null means unlimited."""
 
     __tablename__ = "quota"
     id: Mapped[Id]
@@ -30,11 +30,11 @@ class Quota(Table):
 
 
 def limits(session: Session, team: str) -> Limits:
-    """The limits in force; none where none were set."""
-    found = session.scalars(
+    """The team's limits in force; without a quota, no limits."""
+    quota = session.scalars(
         select(Quota).where(Quota.team == team).order_by(Quota.number.desc()).limit(1)
     ).one_or_none()
-    return Limits(found.max_bytes, found.max_versions) if found else Limits()
+    return Limits(quota.max_bytes, quota.max_versions) if quota else Limits()
 
 
 def usage(session: Session, team: str) -> Usage:
@@ -44,8 +44,9 @@ def usage(session: Session, team: str) -> Usage:
 
 
 def must_fit(session: Session, team: str) -> None:
-    """Refuse what was just added if it is too much; under the team's lock, so that two at once are
-    counted both.
+    """Raise unless what was just added fits into the team's quota.
+
+    It takes the team's lock, so that two registrations at once are both counted.
     """
     allowed = limits(session, team)
     if allowed == Limits():

@@ -1,6 +1,4 @@
-"""What PostgreSQL's own refusals mean: constraint names and our SQLSTATEs (class CS) to named
-errors.
-"""
+"""Turn PostgreSQL's refusals into named errors, by constraint name or SQLSTATE (our class CS)."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ CONSTRAINTS: dict[str, tuple[str, str]] = {
     ),
     "uq_signing_key_public_key": ("key-enrolled", "That key is enrolled already."),
     "pk_signing_key": ("key-enrolled", "That key is enrolled already."),
-    "uq_personal_account_name": ("account-exists", "There is an account of that name."),
+    "uq_personal_account_name": ("account-exists", "There is already an account of that name."),
     **dict.fromkeys(
         (
             "uq_dataset_team_name",
@@ -67,7 +65,7 @@ CONSTRAINTS: dict[str, tuple[str, str]] = {
     ),
     "uq_use_case_team_name": ("use-case-exists", "There is a use case of that name."),
 }
-"""Constraint -> the kind of problem and what happened; the catalogue knows the way out."""
+"""Constraint -> the kind of problem, and what happened. The catalogue has the fix."""
 SQLSTATES = {
     "CS001": "unaudited-write",
     "CS002": "illegal-transition",
@@ -86,16 +84,20 @@ SQLSTATES = {
     "CS025": "blob-missing",
     "CS026": "shorter-retention",
 }
-"""SQLSTATE of one of our triggers -> the kind of problem."""
+"""SQLSTATE that one of our triggers raises -> the kind of problem."""
 
-# A number beyond its column, a time beyond the calendar, a NUL in JSON; and a NUL in a text, which
-# psycopg itself refuses.
 UNSTORABLE = ("22003", "22008", "22P05", "22021", "")
+"""SQLSTATEs of values that PostgreSQL cannot store.
+
+They are a number beyond its column, a time beyond the calendar, and a NUL in JSON; without a
+SQLSTATE, a NUL in a text, which psycopg itself refuses.
+"""
 
 
 def named(error: DBAPIError) -> RegistryError:
-    """The named error behind a database error; what we do not know is a Fault, and says nothing
-    raw.
+    """The named error behind a database error.
+
+    An unknown one becomes a Fault that does not show the raw message.
     """
     origin = error.orig
     state = getattr(origin, "sqlstate", None) or ""
@@ -106,8 +108,7 @@ def named(error: DBAPIError) -> RegistryError:
     if isinstance(error, IntegrityError) and constraint in CONSTRAINTS:
         return problem(*CONSTRAINTS[constraint])
     if isinstance(error, DataError) and state in UNSTORABLE:
-        # A NUL in a text, a number beyond its column: the doors refuse most of these by name
-        # before.
+        # REST and the other interfaces refuse most of these values earlier, by their own names.
         return Invalid("bad-value")
     if state in ("40001", "40P01", "55P03"):
         return Conflict("try-again")

@@ -1,4 +1,4 @@
-"""Retention classes, where they hold, and legal holds."""
+"""Retention classes, their assignment to lines, data sets and teams, and legal holds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from registry.rules.retention import STANDARD, Need, Terms
 
 
 class RetentionClass(Table):
-    """Named terms of keeping, frozen: who wants other terms makes another class."""
+    """Named terms of how long a version is kept. They are frozen: other terms need a new class."""
 
     __tablename__ = "retention_class"
     id: Mapped[Id]
@@ -43,8 +43,9 @@ class RetentionClass(Table):
 
 
 class RetentionSetting(Table):
-    """A line, a data set or (both null) a whole team came under a class; the newest of the nearest
-    counts.
+    """The assignment of a class to a line, a data set or (kind and name null) a whole team.
+
+    A setting of the line or data set counts before one of its team, and a newer before an older.
     """
 
     __tablename__ = "retention_setting"
@@ -65,9 +66,7 @@ class RetentionSetting(Table):
 
 
 class LegalHold(Table):
-    """An order that nothing of a version, a line, a data set or one of its versions is deleted,
-    until it is lifted.
-    """
+    """An order that nothing of a version, a line or a data set is deleted until it is lifted."""
 
     __tablename__ = "legal_hold"
     id: Mapped[Id]
@@ -104,13 +103,10 @@ def _terms(name: str, keep_days: int, counted_from: str, after: str, draft_days:
 
 def class_by_name(session: Session, name: str) -> RetentionClass:
     """The class of that name, or NotFound."""
-    found = find_class(session, name)
-    if found is None:
-        raise NotFound(
-            "retention-unknown",
-            f"There is no retention class '{name[:60]}'.",
-        )
-    return found
+    retention_class = find_class(session, name)
+    if retention_class is None:
+        raise NotFound("retention-unknown", f"There is no retention class '{name[:60]}'.")
+    return retention_class
 
 
 def find_class(session: Session, name: str) -> RetentionClass | None:
@@ -128,20 +124,20 @@ def classes(session: Session) -> list[RetentionClass]:
 
 
 def in_force(session: Session, team: str, kind: str | None, name: str | None) -> RetentionClass:
-    """The class that what is registered now comes under: the line's, else the team's, else
-    `standard`.
-    """
-    found = session.scalar(
+    """The class for a version registered now: the line's, else the team's, else `standard`."""
+    class_id = session.scalar(
         text("select class_of(:team, :kind, :name, 'infinity')"),
         {"team": team, "kind": kind, "name": name},
     )
-    return session.get_one(RetentionClass, found) if found else class_by_name(session, STANDARD)
+    if class_id is None:
+        return class_by_name(session, STANDARD)
+    return session.get_one(RetentionClass, class_id)
 
 
 def terms_of(
     session: Session, node_id: UUID
 ) -> tuple[list[Terms], datetime | None, datetime | None]:
-    """Every term a version was ever under; since when they count; and when it last served."""
+    """All terms a version was ever under, when they start, and when the version last served."""
     rows = session.execute(text("select * from retention_terms(:id)"), {"id": node_id}).all()
     served = session.scalar(text("select service_end(:id)"), {"id": node_id})
     terms = [_terms(row[0], row.keep_days, row.counted_from, row.after) for row in rows]
@@ -149,12 +145,12 @@ def terms_of(
 
 
 def holds_on(session: Session, node_id: UUID) -> tuple[int, ...]:
-    """The numbers of the holds that stand over a thing or over what derives from it."""
+    """The numbers of the holds over a version or over anything that derives from it."""
     return tuple(session.scalars(text("select holds_on(:id)"), {"id": node_id}))
 
 
 def needs(session: Session, node_id: UUID) -> tuple[Need, ...]:
-    """What still needs a thing, as PostgreSQL's own guard sees it."""
+    """What still needs a version, as PostgreSQL's own guard sees it."""
     return tuple(
         Need(row.why, row.what)
         for row in session.execute(text("select * from needs(:id)"), {"id": node_id})
@@ -173,17 +169,17 @@ def hold_by_number(session: Sighted, number: int, *, lock: bool = False) -> Lega
             session.seen(func.coalesce(Node.team, Line.team, Dataset.team)),
         )
     )
-    found = session.scalars(
+    hold = session.scalars(
         statement.with_for_update(of=LegalHold) if lock else statement
     ).one_or_none()
-    if found is None:
+    if hold is None:
         raise NotFound("hold-unknown", f"There is no legal hold {number}.")
-    return found
+    return hold
 
 
 OVERDUE = text(
-    # A draft's time is that of the class its line is under now. What waits for a run that trains is
-    # no orphan.
+    # The draft days are those of the class that the line is under now. A draft whose training run
+    # is still active is not overdue.
     """
     select v.id from version v join line l on l.id = v.line_id
     left join retention_class c on c.id = class_of(l.team, 'line', l.name, 'infinity')
@@ -203,7 +199,5 @@ OVERDUE = text(
 
 
 def overdue_drafts(session: Session, only: UUID | None = None) -> list[UUID]:
-    """Drafts whose time is over and that nothing holds: all of them, or one if it is one of
-    them.
-    """
+    """The overdue drafts that nothing holds; with `only`, that draft if it is one of them."""
     return list(session.scalars(OVERDUE, {"only": only}))

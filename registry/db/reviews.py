@@ -1,4 +1,4 @@
-"""Reviews and the signed votes cast in them."""
+"""Reviews and their signed votes."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ STATES = ("open", "approved", "rejected", "changes_requested", "withdrawn", "exp
 
 
 class Review(Table):
-    """A version judged for an environment under one policy version, on evidence frozen at
-    submission.
-    """
+    """One version before one environment, under one policy version and on frozen evidence."""
 
     __tablename__ = "review"
     id: Mapped[Id]
@@ -58,8 +56,8 @@ class Review(Table):
         CheckConstraint(hex_digest("evidence_root"), name="evidence"),
         CheckConstraint("(state = 'open') = (decided_at is null)", name="decided"),
         CheckConstraint("state <> 'approved' or expires_at is not null", name="approval_expires"),
-        # One live judgement a version and environment: a second may open only when the first is
-        # over.
+        # One open or approved review for a version and an environment: the next opens only after
+        # that one has ended.
         Index(
             "uq_review_live",
             "version_id",
@@ -100,16 +98,16 @@ def by_number(session: Sighted, number: int, *, lock: bool = False) -> Review:
         .join(Node, Node.id == Review.version_id)
         .where(Review.number == number, session.seen(Node.team))
     )
-    found = session.scalars(
+    review = session.scalars(
         statement.with_for_update(of=Review) if lock else statement
     ).one_or_none()
-    if found is None:
+    if review is None:
         raise NotFound("review-unknown", f"There is no review {number}.")
-    return found
+    return review
 
 
 def votes_of(session: Session, review_id: UUID) -> list[Vote]:
-    """The votes of a review in the order they were cast."""
+    """The votes of a review, oldest first."""
     return list(
         session.scalars(select(Vote).where(Vote.review_id == review_id).order_by(Vote.at, Vote.id))
     )
@@ -135,50 +133,57 @@ def approved_of(session: Session, versions: list[UUID]) -> list[Review]:
     return list(session.scalars(statement.order_by(Review.number).with_for_update()))
 
 
-# Every bar against a vote, as rows; where two bar the same person, the one of the higher rank is
-# told.
 BARS = (
     text(
-        "select r.id as review_id, v.created_by as account_id, 'registered this version' as why, "
-        "1 as rank "
-        "from review r join version v on v.id = r.version_id "
-        "union all select r.id, d.created_by, 'brought its training data', 2 from review r "
-        "join lineage_edge e on e.child_id = r.version_id and e.relation = 'tuned_on' "
-        "join dataset_version d on d.id = e.parent_id "
-        "union all select r.id, t.requested_by, 'asked for its training', 3 from review r "
-        "join version v on v.id = r.version_id join training_run t on t.id = v.training_run_id "
-        "union all select r.id, r.submitted_by, 'submitted this version', 4 from review r"
+        """
+        select r.id as review_id, v.created_by as account_id, 'registered this version' as why,
+               1 as rank
+        from review r join version v on v.id = r.version_id
+        union all
+        select r.id, d.created_by, 'brought its training data', 2 from review r
+        join lineage_edge e on e.child_id = r.version_id and e.relation = 'tuned_on'
+        join dataset_version d on d.id = e.parent_id
+        union all
+        select r.id, t.requested_by, 'asked for its training', 3 from review r
+        join version v on v.id = r.version_id join training_run t on t.id = v.training_run_id
+        union all
+        select r.id, r.submitted_by, 'submitted this version', 4 from review r
+        """
     )
     .columns(column("review_id", Uuid), column("account_id", Uuid), column("why"), column("rank"))
     .subquery("bars")
 )
+"""Every reason why a person may not vote; of two for one person, the higher rank is shown."""
 
 
 def excluded(session: Session, review: Review) -> dict[UUID, str]:
-    """Who may not vote here, and why: the submitter, who asked for the training, who brought the
-    data, who made it.
+    """The accounts that may not vote on a review, and why.
+
+    They are those who submitted the version, asked for its training, brought its training data, or
+    registered it.
     """
     return excluded_of(session, [review.id]).get(review.id, {})
 
 
 def excluded_of(session: Session, reviews: list[UUID]) -> dict[UUID, dict[UUID, str]]:
-    """The same for many reviews in one statement, by review id."""
-    found: dict[UUID, dict[UUID, str]] = {}
+    """As `excluded`, for many reviews in one statement, by review id."""
+    reasons: dict[UUID, dict[UUID, str]] = {}
     statement = (
         select(BARS)
         .where(BARS.c.review_id.in_(reviews), BARS.c.account_id.is_not(None))
         .order_by(BARS.c.rank)
     )
     for row in session.execute(statement):
-        found.setdefault(row.review_id, {})[row.account_id] = row.why
-    return found
+        reasons.setdefault(row.review_id, {})[row.account_id] = row.why
+    return reasons
 
 
 def decision(
     session: Session, review: Review, ref: str, account: UUID, team: str | None
 ) -> dict[str, Any]:
-    """The document a person completes with verdict and reason commitment, then signs: all an
-    approval binds.
+    """The document that a voter completes with verdict and reason commitment, then signs.
+
+    It names everything that an approval binds.
     """
     policy = session.get_one(PolicyVersion, review.policy_version_id)
     use_case = session.get_one(UseCase, review.use_case_id)
@@ -202,7 +207,7 @@ def decision(
 
 
 def overdue(session: Session) -> list[int]:
-    """Numbers of approved reviews whose time is over."""
+    """The numbers of the reviews whose approval has run out."""
     statement = select(Review.number).where(
         Review.state == "approved", Review.expires_at <= func.clock_timestamp()
     )

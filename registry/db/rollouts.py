@@ -1,4 +1,4 @@
-"""Channels, route generations and rollouts: what serves where, and how it came to."""
+"""Channels, route generations and rollouts: what serves where, and since when."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACTIVE = ", ".join(f"'{state}'" for state in State if state not in TERMINAL)
 
 
 class Channel(Table):
-    """A place that serves an adapter for a use case within one environment."""
+    """A place that serves one adapter in one environment for one use case."""
 
     __tablename__ = "channel"
     id: Mapped[Id]
@@ -38,9 +38,9 @@ class Channel(Table):
 
 
 class Rollout(Table):
-    """One version's way into a channel. A retry is a new row.
+    """A version's way on a channel. A retry is a new row.
 
-    Whoever assigns `state` goes by the transition table; Refused `illegal-transition` otherwise.
+    Assigning `state` follows the transition table, or raises Refused `illegal-transition`.
     """
 
     __tablename__ = "rollout"
@@ -59,7 +59,7 @@ class Rollout(Table):
         CheckConstraint("weight_bp between 0 and 10000", name="weight"),
         CheckConstraint(f"state in ({ACTIVE}) or weight_bp = 0", name="terminal_weight"),
         CheckConstraint(f"(state in ({ACTIVE})) = (ended_at is null)", name="ended"),
-        # At most one active rollout a channel, whatever races.
+        # At most one active rollout for each channel, whatever runs at the same time.
         Index(
             "uq_rollout_active",
             "channel_id",
@@ -73,12 +73,12 @@ class Rollout(Table):
         return (advance(State(self.state), to) if self.state else to).value
 
     def end(self, state: State, at: datetime) -> None:
-        """Come to a terminal state; what has ended takes no traffic."""
+        """End the rollout in a terminal state; it then has no traffic."""
         self.state, self.weight_bp, self.ended_at = state, 0, at
 
 
 class RouteGeneration(Table):
-    """Append-only truth of what a channel serves; only `valid_to` is ever set later, once."""
+    """What a channel serves from one moment on. Append-only; only `valid_to` is set later, once."""
 
     __tablename__ = "route_generation"
     id: Mapped[Id]
@@ -111,7 +111,7 @@ class RouteGeneration(Table):
             unique=True,
             postgresql_where=text("valid_to is null"),
         ),
-        # As-of queries answer exactly because no two ranges of a channel overlap.
+        # As-of queries are exact because no two ranges of a channel overlap.
         ExcludeConstraint(
             ("channel_id", "="),
             (text("tstzrange(valid_from, valid_to)"), "&&"),
@@ -132,7 +132,7 @@ class RouteGeneration(Table):
 
 
 class Recall(Table):
-    """An order that a thing, and all that derives from it, is unfit everywhere."""
+    """An order that a version, and all that derives from it, is unfit everywhere."""
 
     __tablename__ = "recall"
     id: Mapped[Id]
@@ -145,11 +145,11 @@ class Recall(Table):
 def channel(
     session: Session, line_id: UUID, environment: str, name: str, *, lock: bool = False
 ) -> Channel:
-    """The channel, or NotFound; lock it first of all rows a delivery command locks."""
-    found = find_channel(session, line_id, environment, name, lock=lock)
-    if found is None:
+    """The channel, or NotFound. A delivery command locks it before any other row."""
+    channel = find_channel(session, line_id, environment, name, lock=lock)
+    if channel is None:
         raise unknown(environment, name)
-    return found
+    return channel
 
 
 def find_channel(
@@ -163,7 +163,7 @@ def find_channel(
 
 
 def open_generation(session: Session, channel_id: UUID) -> RouteGeneration | None:
-    """What the channel serves now."""
+    """The generation that the channel serves now, if it ever served."""
     statement = select(RouteGeneration).where(
         RouteGeneration.channel_id == channel_id, RouteGeneration.valid_to.is_(None)
     )
@@ -178,9 +178,9 @@ def active_rollout(session: Session, channel_id: UUID) -> Rollout | None:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a channel's next generation serves, why it comes (`kind`), and by whose act.
+    """What a channel's next generation serves, what kind of act makes it, and who acts.
 
-    `reason` is a commitment; a route that names no version at all kills the channel.
+    `reason` is a commitment. A route that names no version kills the channel.
     """
 
     kind: str
@@ -193,19 +193,20 @@ class Route:
     salt: str = ""
 
 
-def append(session: Session, place: Channel, route: Route, at: datetime) -> RouteGeneration:
-    """Close the channel's open generation and open the next one at the same instant, so that as-of
-    queries meet no gap; lock the channel first.
+def append(session: Session, channel: Channel, route: Route, at: datetime) -> RouteGeneration:
+    """Close the channel's open generation and open the next one at the same instant.
+
+    As-of queries therefore find no gap. Lock the channel first.
     """
-    present = open_generation(session, place.id)
+    present = open_generation(session, channel.id)
     if present is not None:
-        # Time moves forward on a channel even where a machine's clock was set back.
+        # Time moves forward on a channel even if a machine's clock was set back.
         at = max(at, present.valid_from + timedelta(microseconds=1))
         present.valid_to = at
         session.flush()
     generation = RouteGeneration(
         id=uuid4(),
-        channel_id=place.id,
+        channel_id=channel.id,
         generation=present.generation + 1 if present else 1,
         kind=route.kind,
         stable_version_id=route.stable,

@@ -1,5 +1,7 @@
-"""What search reads: rows derived from the governed ones by triggers, never written by hand, always
-to be rebuilt.
+"""The tables that search reads.
+
+Triggers derive their rows from the governed tables. Nobody writes them by hand, and they can always
+be rebuilt.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ class VersionSearch(Table):
     """One version as exact terms (`kind:adapter`, `tag:topic:claims`, `g:lai`); derived, so not
     governed.
 
-    A copy of the view `search_row`, kept by triggers. `seq` is the order of birth, `facets` the
-    terms worth counting.
+    It is a copy of the view `search_row`, kept up to date by triggers. `seq` is the order of
+    registration, `facets` the terms worth counting.
     """
 
     __tablename__ = "version_search"
@@ -38,7 +40,7 @@ class VersionSearch(Table):
         Index("ix_version_search_created", "created_at", "id"),
         Index("ix_version_search_seq", "seq"),
         Index("ix_version_search_line", "line", "number", "id"),
-        # No pending list: a search right after a write must not pay for it.
+        # No pending list: a search right after a write would have to scan it.
         Index(
             "ix_version_search_terms",
             "terms",
@@ -49,9 +51,7 @@ class VersionSearch(Table):
 
 
 class VersionMetric(Table):
-    """What the newest finished eval run of a version said of one metric; derived, so not
-    governed.
-    """
+    """One metric of a version's newest succeeded eval run; derived, so not governed."""
 
     __tablename__ = "version_metric"
     governed = False
@@ -64,11 +64,10 @@ class VersionMetric(Table):
 
 
 class SearchEra(Table):
-    """A term occurs, or once occurred, on a version of this era (4,096 births); derived, so not
-    governed.
+    """A term that occurs, or once occurred, on a version of an era; derived, so not governed.
 
-    Now and then a row stands twice: transactions that write the same one at once do not wait for
-    each other.
+    An era is 4,096 consecutive values of `seq`. A row may exist twice, because transactions that
+    write the same one at the same time do not wait for each other.
     """
 
     __tablename__ = "search_era"

@@ -1,8 +1,9 @@
-"""Who has sent which bytes, and whose they are to name: a digest alone is no key to bytes.
+# ruff: noqa: S608 - only names and states of our own are put into SQL; every value is a parameter
+"""Who has sent which bytes, and who may name them. A digest alone gives no access to bytes.
 
-A row may name bytes when the actor has sent these very bytes, whole, or may read them already, so
-that naming them gives him nothing new. To all others they are not here at all: what they hear is
-what is said of bytes nobody ever sent.
+A row may name bytes if the actor has sent all of them, or may read them already, so that naming
+them gives the actor nothing new. To everybody else these bytes are not here: the answer is the same
+as for bytes that nobody ever sent.
 """
 
 from __future__ import annotations
@@ -24,22 +25,21 @@ from registry.rules import pulls
 from registry.rules.actors import Actor, Role
 from registry.rules.versions import USABLE
 
-YOUNG = timedelta(hours=1)
-"""Far less than a collection's grace; most who ask again do so at once, and then nothing is to be
-written.
+REFRESH_AFTER = timedelta(hours=1)
+"""The age at which a note is renewed.
+
+It is far less than a collection's grace. Most clients ask again at once, and then nothing needs to
+be written.
 """
 Named = tuple[str, str, int | None]
-"""What is to be named, as it is told to people; its hex SHA-256; its size in bytes, where that was
-said.
-"""
+"""Bytes to name: a description for people, the hex SHA-256, and the size in bytes if known."""
 
 
 class BlobSender(Table):
-    """An account is sending bytes, or (`whole`) has sent all of them; upkeep, gone after a
-    collection's grace.
+    """A note that an account is sending bytes, or (`whole`) has sent all of them.
 
-    By account, and not by team or token: whoever has the bytes has them, with whichever token he
-    comes.
+    It is upkeep, and forgotten after a collection's grace. It is by account, not by team or token:
+    an account has the bytes whichever token it uses.
     """
 
     __tablename__ = "blob_sender"
@@ -50,8 +50,6 @@ class BlobSender(Table):
     at: Mapped[Moment]
 
 
-# `pulls.refusal` in SQL, for all who work on versions: what gateways alone may load is nobody's to
-# name.
 STRANGE = text(
     f"""
     select d.id from unnest(cast(:digests as text[])) as d (id)
@@ -77,19 +75,25 @@ STRANGE = text(
         where p.system_prompt_id = d.id and (:everywhere or n.team = any(:teams)))
     """
 )
+"""Those of the digests that an account may not name.
+
+It is `pulls.refusal` in SQL, for everybody who works on versions: what only gateways may load,
+nobody may name.
+"""
 
 
 def lock(session: Session, digest: str) -> None:
-    """Wait for whoever names or collects these bytes at this moment, and let them wait for this
-    transaction.
-    """
+    """Lock these bytes: transactions that name or collect them wait for each other."""
     session.execute(
         text("select pg_advisory_xact_lock(hashtextextended(:blob, 7))"), {"blob": digest}
     )
 
 
 def note(session: Session, actor: Actor, digest: str, *, whole: bool) -> None:
-    """Note that bytes are being sent now, or that all of them came; what was whole stays so."""
+    """Note that the actor is sending these bytes or, if `whole`, has sent all of them.
+
+    A note that was whole stays whole.
+    """
     if actor.account is None:
         return
     statement = insert(BlobSender).values(
@@ -108,15 +112,13 @@ def note(session: Session, actor: Actor, digest: str, *, whole: bool) -> None:
 
 
 def sent(session: Session, actor: Actor, digest: str) -> bool:
-    """Has this account sent all of these bytes?"""
-    found = session.get(BlobSender, (digest, actor.account)) if actor.account else None
-    return found is not None and found.whole
+    """Whether this account has sent all of these bytes."""
+    sender = session.get(BlobSender, (digest, actor.account)) if actor.account else None
+    return sender is not None and sender.whole
 
 
 def forget(session: Session, before: datetime) -> None:
-    """Drop the notes that protect nothing any more; one that somebody renews at this moment is not
-    waited for.
-    """
+    """Delete the notes from before a moment, skipping those that are being renewed now."""
     old = (
         select(BlobSender.id, BlobSender.account_id)
         .where(BlobSender.at <= before)
@@ -126,55 +128,58 @@ def forget(session: Session, before: datetime) -> None:
 
 
 def strange(session: Session, actor: Actor, digests: Sequence[str]) -> set[str]:
-    """Those of the digests that are not this actor's to name: one query, however many there are."""
+    """Those of the digests that this actor may not name, in one query."""
     if actor.is_system:
         return set()
     teams = pulls.works_in(actor)
-    given = {
+    parameters = {
         "digests": list(digests),
         "account": actor.account,
         "everywhere": teams is None,
         "teams": sorted(teams or ()),
         "reviews": actor.holds(Role.REVIEWER),
     }
-    return set(session.scalars(STRANGE, given))
+    return set(session.scalars(STRANGE, parameters))
 
 
-def must_have(store: Store, blobs: Blobs, actor: Actor, wanted: Iterable[Named]) -> None:
-    """Unverified (`blob-missing`) for the first that is missing or not this actor's to name."""
-    wanted = checked(wanted)
-    with store.read(actor) as session:
-        not_his = strange(session, actor, [digest for _, digest, _ in wanted])
-    must_be_here(blobs, wanted, not_his)
+def must_have(store: Store, blobs: Blobs, actor: Actor, named: Iterable[Named]) -> None:
+    """Raise Unverified `blob-missing` for the first that is missing or that the actor may not name.
 
-
-def checked(wanted: Iterable[Named]) -> list[Named]:
-    """The same, each digest well formed, or Invalid."""
-    return [(what, check(digest), size) for what, digest, size in wanted]
-
-
-def must_be_here(blobs: Blobs, wanted: Iterable[Named], not_his: Collection[str]) -> None:
-    """Unverified (`blob-missing`) for the first that is missing or among the `strange`: both are
-    answered in one way.
-
-    The store is not even asked about strange bytes, so the answer takes no longer where there are
-    some.
+    Raises Invalid for a malformed digest.
     """
-    for what, digest, size in wanted:
-        if digest in not_his or not blobs.has(digest) or size not in (None, blobs.size(digest)):
+    named = checked(named)
+    with store.read(actor) as session:
+        foreign = strange(session, actor, [digest for _, digest, _ in named])
+    must_be_here(blobs, named, foreign)
+
+
+def checked(named: Iterable[Named]) -> list[Named]:
+    """The same, with every digest well formed; else Invalid."""
+    return [(what, check(digest), size) for what, digest, size in named]
+
+
+def must_be_here(blobs: Blobs, named: Iterable[Named], foreign: Collection[str]) -> None:
+    """Raise Unverified `blob-missing` for the first that is missing or in `foreign`.
+
+    `foreign` is the answer of `strange`. Both cases get the same answer, and the store is not asked
+    about foreign bytes, so the time of the answer does not reveal them either.
+    """
+    for what, digest, size in named:
+        if digest in foreign or not blobs.has(digest) or size not in (None, blobs.size(digest)):
             at_that_size = "" if size is None else " at that size"
             raise Unverified(
                 "blob-missing",
                 f"{what}: the bytes sha256:{digest} are not here{at_that_size}.",
-                "Send them (PUT /api/v1/blobs/<sha256>), then run this again; bytes that others "
-                "sent do not count.",
+                "Send them (PUT /api/v1/blobs/<sha256>), then try again. Bytes that others sent do "
+                "not count.",
             )
 
 
 def refresh(session: Session, actor: Actor, digest: str) -> None:
-    """What somebody has sent and asks for again stays his: he is about to name it. A young note is
-    left as it is.
-    """
-    mine = (BlobSender.id == digest, BlobSender.account_id == actor.account)
-    old = BlobSender.at < func.clock_timestamp() - YOUNG
-    session.execute(update(BlobSender).where(*mine, old).values(at=func.clock_timestamp()))
+    """Renew the actor's note on bytes that they are about to name, if it is older than an hour."""
+    statement = update(BlobSender).where(
+        BlobSender.id == digest,
+        BlobSender.account_id == actor.account,
+        BlobSender.at < func.clock_timestamp() - REFRESH_AFTER,
+    )
+    session.execute(statement.values(at=func.clock_timestamp()))

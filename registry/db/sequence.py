@@ -1,4 +1,4 @@
-"""The sequencer's SQL: the outbox, the leaves, the tree heads, and who leads."""
+"""The sequencer's SQL: its leadership, the outbox, the leaves and the tree heads."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from sqlalchemy.orm import Session
 from registry.db.audit import Event, Leaf, TreeHead
 from registry.proof import merkle
 
-LEADER = 0x73657175  # "sequ"
+LEADER_LOCK = 0x73657175  # "sequ"
 
 
 @contextmanager
 def leadership(engine: Engine) -> Iterator[bool]:
-    """Hold the session lock of the one sequencer, if it is free; it falls with the connection."""
+    """Hold the sequencer's session lock if it is free; it is released with the connection."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         leading = bool(
-            connection.scalar(text("select pg_try_advisory_lock(:leader)"), {"leader": LEADER})
+            connection.scalar(text("select pg_try_advisory_lock(:leader)"), {"leader": LEADER_LOCK})
         )
         try:
             yield leading
         finally:
             if leading and not connection.invalidated:
-                connection.execute(text("select pg_advisory_unlock(:leader)"), {"leader": LEADER})
+                connection.execute(
+                    text("select pg_advisory_unlock(:leader)"), {"leader": LEADER_LOCK}
+                )
 
 
 def newest_head(session: Session) -> TreeHead | None:
@@ -34,7 +36,7 @@ def newest_head(session: Session) -> TreeHead | None:
 
 
 def leaf_hashes(session: Session, size: int) -> list[bytes]:
-    """The first leaf hashes, recomputed from the events themselves and not read from the leaves."""
+    """The first `size` leaf hashes, recomputed from the events, not read from the leaves."""
     statement = (
         select(Event.entry)
         .join(Leaf, Leaf.event_id == Event.id)
@@ -48,28 +50,33 @@ def leaf_hashes(session: Session, size: int) -> list[bytes]:
 
 
 def number_pending(session: Session, limit: int) -> int:
-    """Give pending events the next numbers, in the order of their places, and write the new head;
-    how many there were.
+    """Number up to `limit` pending events in the order of their places, and write the new head.
 
-    The primary keys on `seq` and `size` make a second writer fail rather than fork the log.
+    Returns how many there were. The primary keys on `seq` and `size` make a second writer fail
+    rather than fork the log.
     """
-    taken = session.execute(
+    pending = session.execute(
         text(
-            "with taken as (delete from event_pending where place in (select place from "
-            "event_pending "
-            "order by place limit :limit for update skip locked) returning place, event_id) "
-            "select t.event_id, e.entry from taken t join event e on e.id = t.event_id order by "
-            "t.place"
+            """
+            with taken as (
+                delete from event_pending where place in (
+                    select place from event_pending order by place limit :limit
+                    for update skip locked
+                ) returning place, event_id
+            )
+            select t.event_id, e.entry from taken t join event e on e.id = t.event_id
+            order by t.place
+            """
         ),
         {"limit": limit},
     ).all()
-    if not taken:
+    if not pending:
         return 0
     head = newest_head(session)
     frontier = merkle.Frontier.load(head.size, list(head.frontier)) if head else merkle.Frontier()
     first = frontier.size
     leaves = []
-    for offset, row in enumerate(taken):
+    for offset, row in enumerate(pending):
         leaf = merkle.leaf_hash(bytes(row.entry))
         frontier.append(leaf)
         leaves.append({"seq": first + offset, "event_id": row.event_id, "hash": leaf})
@@ -83,4 +90,4 @@ def number_pending(session: Session, limit: int) -> int:
             made_at=func.clock_timestamp(),
         )
     )
-    return len(taken)
+    return len(pending)

@@ -1,5 +1,6 @@
-"""The session that loaders take: it carries who asks, so that no loader can forget what they may
-not see.
+"""The session that loaders take.
+
+It knows the actor, so that no loader can forget what the actor may not see.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ Team = InstrumentedAttribute[str] | ColumnElement[Any]
 
 
 def seen(actor: Actor, team: Team) -> ColumnElement[bool]:
-    """SQL: this row's team is one the actor sees; in SQL, so that pages stay full and counts
-    exact.
+    """An SQL condition: the actor sees this row's team.
+
+    It is in SQL so that pages are full and counts exact.
     """
     teams = actor.teams()
     return true() if teams is None else team.in_(teams)
@@ -25,9 +27,9 @@ def seen(actor: Actor, team: Team) -> ColumnElement[bool]:
 class Sighted(Session):
     """A session on behalf of an actor; only Store opens one.
 
-    What is loaded by a name, number or id that somebody gave takes such a session and answers
-    NotFound for another team's rows, exactly as for rows that do not exist. What is reached from a
-    row already loaded takes any session. The registry's own reads say `store.read(SYSTEM)`.
+    A function that loads by a name, number or id from a request takes such a session. It raises
+    NotFound for another team's rows, exactly as for rows that do not exist. A function that starts
+    from a loaded row takes any session. The registry itself reads with `store.read(SYSTEM)`.
     """
 
     def __init__(self, engine: Engine, actor: Actor) -> None:
@@ -35,5 +37,5 @@ class Sighted(Session):
         self.actor = actor
 
     def seen(self, team: Team) -> ColumnElement[bool]:
-        """SQL: this row's team is one that whoever asks may see."""
+        """An SQL condition: the session's actor sees this row's team."""
         return seen(self.actor, team)

@@ -1,8 +1,7 @@
-"""The one clever object: the only opener of transactions, which refuses to commit a change nobody
-audited.
+"""The store: it alone opens transactions, and it refuses to commit an unaudited change.
 
-Lock order, for every command: channel, then line, then version and data set version (by id), then
-review, then runs.
+Every command takes locks in this order: channel, line, version and data set version (by id),
+review, run.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import base64
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID, uuid4
@@ -42,22 +42,22 @@ from registry.rules.actors import Actor, require
 
 Row = TypeVar("Row", bound=Table)
 
-# These say that a rule, a gate or a role said no to somebody: the log keeps them. Wrong input and
-# not-found leave none.
 RECORDED = (Refused, Forbidden, BundleRejected, Unverified)
+"""Errors that go into the log: a rule, a gate or a role refused an act.
+
+Wrong input and NotFound leave no entry.
+"""
 
 PROCRASTINATE_SCHEMA = "procrastinate"
 APP_OPTIONS = (
-    f"-c search_path=public,{PROCRASTINATE_SCHEMA} -c statement_timeout=60000 -c "
-    "lock_timeout=15000 "
+    f"-c search_path=public,{PROCRASTINATE_SCHEMA} "
+    "-c statement_timeout=60000 -c lock_timeout=15000 "
     "-c idle_in_transaction_session_timeout=120000 -c TimeZone=UTC"
 )
 
 
 def open_engine(url: str, role: str, *, size: int = 12) -> Engine:
-    """An engine whose every connection acts as one of the database roles (countersign_app,
-    _sequencer, _reader).
-    """
+    """An engine whose connections act as one role: countersign_app, _sequencer or _reader."""
     return create_engine(
         url,
         pool_size=size,
@@ -73,12 +73,12 @@ def open_engine(url: str, role: str, *, size: int = 12) -> Engine:
 
 
 def utc(moment: datetime) -> str:
-    """ISO 8601 in UTC with microseconds and Z: the one form times take in the log."""
+    """ISO 8601 in UTC with microseconds and Z: the only form of times in the log."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def plain(value: Any) -> Any:
-    """A column's value as the log's JSON holds it."""
+    """A column's value in the form of the log's JSON."""
     match value:
         case datetime():
             return utc(value)
@@ -91,14 +91,15 @@ def plain(value: Any) -> Any:
 
 
 def image(row: Table) -> dict[str, Any]:
-    """A row as the log holds it: every column, so that the governed tables are a fold of the
-    log.
+    """A row in the form of the log.
+
+    It has every column, so that the governed tables can be rebuilt from the log.
     """
     return {column.key: plain(getattr(row, column.key)) for column in inspect(type(row)).columns}
 
 
 class Tx:
-    """One open business transaction: gets, adds, locks, audits and defers; nothing else."""
+    """One open transaction of a command: it gets, adds, locks, audits and defers."""
 
     def __init__(
         self, session: Sighted, actor: Actor, action: Action, team: str | None, now: datetime
@@ -114,30 +115,28 @@ class Tx:
         self.touched: dict[tuple[str, str], Table | None] = {}
 
     def within(self, team: str) -> None:
-        """Name the team this act belongs to, once it is known: unseen teams answer NotFound,
-        missing roles Forbidden.
+        """Set the team that this act belongs to, once it is known.
+
+        Raises NotFound for a team that the actor does not see, Forbidden for a missing role.
         """
         if not self.actor.sees(team):
-            raise NotFound(
-                "unknown",
-                "There is no such thing.",
-            )
+            raise NotFound("unknown", "There is no such thing.")
         self.team = team
         require(self.actor, self.action, team, self.now)
 
     def get(self, table: type[Row], key: Any, *, lock: bool = False) -> Row:
-        """A row by its key, locked if asked; NotFound if there is none."""
-        found = self.session.get(table, key, with_for_update=lock or None)
-        if found is None:
+        """A row by its key, locked if asked, or NotFound."""
+        row = self.session.get(table, key, with_for_update=lock or None)
+        if row is None:
             raise NotFound(
                 "unknown",
                 f"There is no {table.__tablename__.replace('_', ' ')} {key}.",
                 "Check the name.",
             )
-        return found
+        return row
 
     def add(self, row: Row) -> Row:
-        """Insert a row now, so that the database's own refusals come where they belong."""
+        """Insert a row at once, so that PostgreSQL's refusals arise where they belong."""
         self.session.add(row)
         self.session.flush()
         return row
@@ -148,38 +147,32 @@ class Tx:
         return row
 
     def audit(self, subject: str, /, **facts: Any) -> None:
-        """Say what was done to whom; the rows' images are added by the store itself."""
+        """Set the subject and the facts of the log entry; the store adds the images of the rows."""
         self.subject = subject
         self.facts = facts
 
     def unchanged(self, subject: str, /) -> None:
-        """Say that what was asked for is there already: nothing was written, so the log gets no
-        entry.
-        """
+        """State that the result exists already: nothing was written, so the log gets no entry."""
         self.subject = subject
         self.changed = False
 
     def defer(self, job: str, *, at: datetime | None = None, **arguments: Any) -> None:
-        """Queue a background job by name on this very connection: it exists if and only if this
-        commits.
-        """
-        from registry.db.outbox import (
-            defer,
-        )  # procrastinate costs 150 ms to import; most processes never defer
+        """Queue a background job by name; it exists if and only if this transaction commits."""
+        # Importing procrastinate takes 150 ms, and most processes never defer a job.
+        from registry.db.outbox import defer
 
         defer(self.session, job, at, arguments)
 
     def moment(self) -> datetime:
-        """The wall clock now, after any lock was waited for (the transaction's own now() is
-        older).
-        """
+        """The time now, after any wait for a lock; the transaction's own now() is older."""
         now: datetime = self.session.execute(select(func.clock_timestamp())).scalar_one()
         return now
 
 
 class Store:
-    """Opens transactions: `write` for commands, `read` for queries, `upkeep` for bookkeeping that
-    decides nothing.
+    """Opens transactions.
+
+    `write` is for commands, `read` for queries, `upkeep` for bookkeeping that decides nothing.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -187,8 +180,9 @@ class Store:
 
     @contextmanager
     def read(self, actor: Actor) -> Iterator[Sighted]:
-        """A snapshot that PostgreSQL itself keeps read-only, in which loaders answer only what the
-        actor may see.
+        """A read-only snapshot, in which loaders return only what the actor may see.
+
+        PostgreSQL refuses writes in it.
         """
         with self._named(), Sighted(self.engine, actor) as session, session.begin():
             session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
@@ -200,9 +194,7 @@ class Store:
             connection.execute(text("select 1"))
 
     def check(self, actor: Actor, action: Action, team: str | None) -> None:
-        """Refuse early what `write` would refuse for its role, before costly work on bytes; the
-        refusal is recorded.
-        """
+        """Check the role as `write` does, before costly work on bytes; a refusal is recorded."""
         with self._named(), Session(self.engine) as session:
             now = session.execute(select(func.clock_timestamp())).scalar_one()
         with self.judging(actor, action, team):
@@ -210,9 +202,7 @@ class Store:
 
     @contextmanager
     def judging(self, actor: Actor, action: Action, team: str | None) -> Iterator[None]:
-        """Judge outside of a transaction, for costly work on bytes; what refuses is recorded just
-        as in `write`.
-        """
+        """Judge outside of a transaction, for costly work on bytes; a refusal is recorded."""
         try:
             yield
         except RECORDED as refusal:
@@ -220,11 +210,11 @@ class Store:
 
     @contextmanager
     def write(self, actor: Actor, action: Action, team: str | None = None) -> Iterator[Tx]:
-        """One transaction, one audit entry: checks the role, refuses to commit without `audit`,
-        records refusals.
+        """One transaction with one audit entry.
 
-        Raises Forbidden or Unauthenticated (role, fresh sign-in), Conflict and Refused
-        (PostgreSQL's own no), Unavailable (database away), Fault (`audit` was forgotten).
+        It checks the role, refuses to commit without `audit`, and records refusals. Raises
+        Forbidden or Unauthenticated (role, fresh sign-in), Conflict or Refused (PostgreSQL
+        refuses), Unavailable (no database), Fault (`audit` was forgotten).
         """
         started = time.perf_counter()
         subject = ""
@@ -246,18 +236,9 @@ class Store:
                     )
                 subject = tx.subject
                 if tx.changed:
-                    _record(
-                        session,
-                        actor,
-                        action.value,
-                        tx.subject,
-                        tx.team,
-                        "done",
-                        tx.facts,
-                        tx.touched,
-                        now,
-                    )
-                # Deferred triggers speak now, as ordinary errors, and not out of COMMIT.
+                    entry = _Entry(action, subject, tx.team, "done", tx.facts, tx.touched)
+                    _record(session, actor, now, entry)
+                # Run deferred triggers now, so that they raise ordinary errors and not at COMMIT.
                 session.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
             outcome = "done"
         except RECORDED as refusal:
@@ -268,12 +249,15 @@ class Store:
             raise
         finally:
             elapsed = (time.perf_counter() - started) * 1000
-            log.command_line(action.value, actor.name, subject, outcome, elapsed, actor.request_id)
+            log.log_command(
+                log.Command(action.value, actor.name, subject, outcome, elapsed, actor.request_id)
+            )
 
     @contextmanager
     def upkeep(self, reason: str) -> Iterator[Session]:
-        """Bookkeeping that decides nothing (leases, last use, sessions, leaves); grants hold the
-        list of its tables.
+        """Bookkeeping that decides nothing: leases, last use, sessions, leaves.
+
+        PostgreSQL's grants and triggers keep it from changing governed tables.
         """
         with (
             self._named(),
@@ -285,7 +269,7 @@ class Store:
     def refuse(
         self, actor: Actor, action: Action, team: str | None, refusal: RegistryError
     ) -> NoReturn:
-        """Record a refusal as an event of its own, in a transaction of its own, and raise it."""
+        """Record a refusal as its own event, in its own transaction, and raise it."""
         facts = {"kind": refusal.kind, "family": refusal.family}
         with (
             self._named(),
@@ -294,7 +278,7 @@ class Store:
         ):
             now = session.execute(select(func.clock_timestamp())).scalar_one()
             subject = str(refusal.facts.get("subject", ""))
-            _record(session, actor, action.value, subject, team, "refused", facts, {}, now)
+            _record(session, actor, now, _Entry(action, subject, team, "refused", facts))
         raise refusal
 
     @contextmanager
@@ -311,36 +295,38 @@ class Store:
 
 
 def _read_anew(state: ORMExecuteState) -> None:
-    """A row is read anew when it is locked: what was read before the wait for the lock may be true
-    no longer.
-    """
+    """Refresh rows when they are locked: what was read before the wait may be out of date."""
     if getattr(state.statement, "_for_update_arg", None) is not None:
         state.update_execution_options(populate_existing=True)
 
 
 def _watch(session: Session, tx: Tx) -> None:
+    """Note the governed rows that a flush has written or deleted."""
     written: list[Any] = [*session.new, *(row for row in session.dirty if session.is_modified(row))]
     for row in written:
         if row.governed:
             tx.touched[(row.__tablename__, str(row.id))] = row
-    for gone in session.deleted:
-        if gone.governed:
-            tx.touched[(gone.__tablename__, str(gone.id))] = None
+    for row in session.deleted:
+        if row.governed:
+            tx.touched[(row.__tablename__, str(row.id))] = None
 
 
-def _record(
-    session: Session,
-    actor: Actor,
-    action: str,
-    subject: str,
-    team: str | None,
-    outcome: str,
-    facts: dict[str, Any],
-    touched: dict[tuple[str, str], Table | None],
-    now: datetime,
-) -> None:
-    """Write the event and which rows it names in the transaction it tells of; a trigger puts it
-    into the outbox.
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What one act did: `touched` holds the rows it wrote, by table and key; None: deleted."""
+
+    action: Action
+    subject: str
+    team: str | None
+    outcome: str
+    facts: dict[str, Any]
+    touched: dict[tuple[str, str], Table | None] = field(default_factory=dict)
+
+
+def _record(session: Session, actor: Actor, now: datetime, entry: _Entry) -> None:
+    """Write the event and the rows it names, in the transaction that it describes.
+
+    A trigger puts the event into the outbox.
     """
     event_id = uuid4()
     rows = [
@@ -350,21 +336,21 @@ def _record(
             "op": "put" if row is not None else "delete",
             "row": None if row is None else image(row),
         }
-        for (table, key), row in sorted(touched.items(), key=lambda item: item[0])
+        for (table, key), row in sorted(entry.touched.items(), key=lambda item: item[0])
     ]
-    entry = canonical.encode(
+    encoded = canonical.encode(
         {
             "v": 1,
             "id": str(event_id),
             "at": utc(now),
             "actor": plain(actor.account),
             "via": actor.via,
-            "action": action,
-            "subject": subject,
-            "team": team,
-            "outcome": outcome,
+            "action": entry.action.value,
+            "subject": entry.subject,
+            "team": entry.team,
+            "outcome": entry.outcome,
             "request": actor.request_id,
-            "facts": {key: plain(value) for key, value in facts.items()},
+            "facts": {key: plain(value) for key, value in entry.facts.items()},
             "rows": rows,
         }
     )
@@ -373,18 +359,18 @@ def _record(
             id=event_id,
             at=now,
             actor_id=actor.account,
-            action=action,
-            subject=subject,
-            team=team,
-            outcome=outcome,
-            entry=entry,
+            action=entry.action.value,
+            subject=entry.subject,
+            team=entry.team,
+            outcome=entry.outcome,
+            entry=encoded,
         )
     )
-    if touched:
+    if entry.touched:
         session.execute(
             upsert(EventRow).on_conflict_do_nothing(),
             [
                 {"table_name": table, "row_key": key, "event_id": event_id}
-                for table, key in sorted(touched)
+                for table, key in sorted(entry.touched)
             ],
         )

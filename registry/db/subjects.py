@@ -1,4 +1,4 @@
-"""A version of a line or of a data set, whichever a reference names: for acts that take both."""
+"""Versions of lines and of data sets together, for acts that take either."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PREFIX = "dataset:"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One version or data set version with its line and node."""
+    """A version or data set version, with its line and node."""
 
     row: Version | DatasetVersion
     line: Line | Dataset
@@ -33,21 +33,21 @@ class Subject:
 
 
 def by_ref(session: Sighted, ref: str, *, gone: bool = False) -> Subject:
-    """What a reference names; `dataset:` before it means a data set. Invalid when it would name one
-    of each.
+    """The version or data set version that a reference names; `dataset:` forces a data set.
 
-    Nothing done here is easily undone: better ask again than take the wrong one.
+    Raises NotFound, and Invalid when the reference names one of each: these acts are hard to undo,
+    so asking again is better than taking the wrong one.
     """
     if ref.startswith(PREFIX):
         return _dataset(session, parse_ref(ref.removeprefix(PREFIX)), gone)
-    wanted = parse_ref(ref)
+    parsed = parse_ref(ref)
     try:
-        version, line, node = versions.by_ref(session, wanted, gone=gone)
+        version, line, node = versions.by_ref(session, parsed, gone=gone)
     except NotFound as unknown:
         if unknown.kind == "deleted":
             raise
         try:
-            return _dataset(session, wanted, gone)
+            return _dataset(session, parsed, gone)
         except NotFound as neither:
             if neither.kind == "deleted":
                 raise
@@ -57,12 +57,12 @@ def by_ref(session: Sighted, ref: str, *, gone: bool = False) -> Subject:
                 "See countersign adapter ls, countersign base ls and countersign dataset ls.",
             ) from None
     try:
-        _dataset(session, wanted, gone=True)
+        _dataset(session, parsed, gone=True)
     except NotFound:
         return Subject(version, line, node)
     raise Invalid(
         "ambiguous-reference",
-        f"'{ref}' names a version and a data set version.",
+        f"'{ref}' names both a version and a data set version.",
         f"Write dataset:{ref} for the data set, or the version's sha256 digest.",
     )
 
@@ -86,8 +86,9 @@ def by_id(session: Session, node_id: UUID, *, lock: bool = False) -> Subject:
 
 
 def line_by_name(session: Sighted, name: str) -> Line | Dataset:
-    """The line or data set of that name; `dataset:` before it means a data set. Invalid when there
-    is one of each.
+    """The line or data set of that name; `dataset:` before the name forces a data set.
+
+    Raises NotFound, and Invalid when there is one of each.
     """
     ref = parse_ref(name.removeprefix(PREFIX))
     line = session.scalars(
@@ -103,16 +104,16 @@ def line_by_name(session: Sighted, name: str) -> Line | Dataset:
     if line is not None and dataset is not None:
         raise Invalid(
             "ambiguous-reference",
-            f"'{name}' names a line and a data set.",
+            f"'{name}' names both a line and a data set.",
             f"Write dataset:{name} for the data set, or name one version.",
         )
-    found = line or dataset
-    assert found is not None
-    return found
+    named = line or dataset
+    assert named is not None
+    return named
 
 
 def standing(session: Session, subject: Subject) -> Standing:
-    """All that decides its deletion, now: lock first, then ask."""
+    """Everything that decides the subject's deletion, as of now; lock the subject first."""
     terms, since, served = retention.terms_of(session, subject.node.id)
     draft = subject.row.state == "draft"
     return Standing(

@@ -1,4 +1,4 @@
-"""The declarative root of all tables, their column types, and which of them are governed."""
+"""The declarative base of all tables, with their column types and constraint names."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 from sqlalchemy.types import UserDefinedType
 
-# Constraint names are part of the contract: integrity errors are told apart by them
-# (db/refusals.py).
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -20,14 +18,16 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
+"""The names of constraints. db/refusals.py tells integrity errors apart by them."""
 
 Id = Annotated[UUID, mapped_column(primary_key=True, default=uuid4)]
 Moment = Annotated[datetime, mapped_column(DateTime(timezone=True))]
 
 
 class Table(DeclarativeBase):
-    """Root of the mapping; `governed` tables change only beside an audit event that names the
-    row.
+    """The base class of all tables.
+
+    A `governed` table changes only together with an audit event that names the row.
     """
 
     metadata = MetaData(naming_convention=NAMING)
@@ -41,8 +41,9 @@ class Table(DeclarativeBase):
 
 
 class Xid8(UserDefinedType[int]):
-    """PostgreSQL's 64-bit transaction id; it never wraps, so a row can say for good which
-    transaction wrote it.
+    """PostgreSQL's 64-bit transaction id.
+
+    It never wraps, so a row can state for good which transaction wrote it.
     """
 
     cache_ok = True
@@ -52,7 +53,7 @@ class Xid8(UserDefinedType[int]):
 
 
 def one_of(column: str, *values: str) -> str:
-    """SQL of a CHECK that a text column holds one of the values."""
+    """SQL of a CHECK that a text column has one of the values."""
     listed = ", ".join(f"'{value}'" for value in values)
     return f"{column} in ({listed})"
 

@@ -1,4 +1,4 @@
-"""Tags on versions: free words that help to find a version and never decide anything."""
+"""Tags on versions: free words that help to find a version and decide nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from registry.rules.tags import RESERVED
 
 
 class VersionTag(Table):
-    """One key of a version; `value` is null once it was removed, for rows are never deleted."""
+    """One tag of a version. A removed tag has a null value, since rows are never deleted."""
 
     __tablename__ = "version_tag"
     id: Mapped[Id]
@@ -27,20 +27,20 @@ class VersionTag(Table):
         UniqueConstraint("version_id", "key"),
         CheckConstraint("key ~ '^[a-z0-9][a-z0-9._/-]{0,62}$'", name="key"),
         CheckConstraint(
-            f"key not in ({', '.join(repr(one) for one in RESERVED)})", name="reserved"
+            f"key not in ({', '.join(repr(word) for word in RESERVED)})", name="reserved"
         ),
         CheckConstraint("value is null or length(value) between 1 and 256", name="value"),
     )
 
 
 def by_key(session: Session, version_id: UUID, key: str) -> VersionTag | None:
-    """The row of a key, be its tag set or removed; lock the version first."""
+    """The row of a key, whether its tag is set or removed; lock the version first."""
     statement = select(VersionTag).where(VersionTag.version_id == version_id, VersionTag.key == key)
     return session.scalars(statement).one_or_none()
 
 
 def in_force(session: Session, version_id: UUID) -> list[VersionTag]:
-    """The rows of a version's tags that were not taken off, by key."""
+    """The rows of a version's tags in force, by key."""
     statement = select(VersionTag).where(
         VersionTag.version_id == version_id, VersionTag.value.is_not(None)
     )
@@ -54,8 +54,8 @@ def of_versions(session: Session, ids: Collection[UUID]) -> dict[UUID, dict[str,
         .where(VersionTag.version_id.in_(ids), VersionTag.value.is_not(None))
         .order_by(VersionTag.key)
     )
-    found: dict[UUID, dict[str, str]] = {}
+    by_version: dict[UUID, dict[str, str]] = {}
     for version_id, key, value in session.execute(statement):
         if value is not None:
-            found.setdefault(version_id, {})[key] = value
-    return found
+            by_version.setdefault(version_id, {})[key] = value
+    return by_version

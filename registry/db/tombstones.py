@@ -1,5 +1,6 @@
-"""Tombstones: what was deleted, when, by whom and why; its number, manifest, roots, lineage and
-events stay.
+"""Tombstones: what was deleted, when, by whom and why.
+
+The number, manifest, roots, lineage and events of a deleted version stay.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ HOW = ("deleted", "discarded", "expired")
 
 
 class Tombstone(Table):
-    """One deleted version or data set version; `was` is the state it had. Set once, for good."""
+    """One deleted version or data set version; `was` is its state before. The row never changes."""
 
     __tablename__ = "tombstone"
     id: Mapped[UUID] = mapped_column(ForeignKey("node.id"), primary_key=True)
@@ -35,18 +36,20 @@ class Tombstone(Table):
 
 
 def find(session: Session, node_id: UUID) -> Tombstone | None:
-    """The tombstone over a thing, if it was deleted."""
+    """The tombstone of a version, if it was deleted."""
     return session.get(Tombstone, node_id)
 
 
 def of(session: Session, ids: list[UUID]) -> dict[UUID, Tombstone]:
-    """The tombstones of many things in one statement, by id."""
-    return {one.id: one for one in session.scalars(select(Tombstone).where(Tombstone.id.in_(ids)))}
+    """The tombstones of many versions in one statement, by id."""
+    stones = session.scalars(select(Tombstone).where(Tombstone.id.in_(ids)))
+    return {stone.id: stone for stone in stones}
 
 
 def refusal(session: Session, node_id: UUID, ref: str) -> NotFound:
-    """The answer to whoever names what was deleted: when, by whom and on what grounds, by id and
-    commitment.
+    """The error for a reference to a deleted version.
+
+    It says when the version was deleted, by whom (an id) and why (a commitment).
     """
     stone = session.get(Tombstone, node_id)
     if stone is None:
@@ -66,5 +69,5 @@ def refusal(session: Session, node_id: UUID, ref: str) -> NotFound:
 
 
 def one_at_a_time(session: Session) -> None:
-    """Deletions and new holds go one at a time; take this before any row's lock."""
+    """Make deletions and new holds run one at a time; call it before locking any row."""
     session.execute(text("select one_keeper()"))

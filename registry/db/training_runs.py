@@ -1,7 +1,8 @@
-"""Training runs, and the leases under which workers hold training runs and eval runs."""
+"""Training runs, and the leases that workers have on training runs and eval runs."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -21,15 +22,13 @@ STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 
 
 class TrainingRun(Table):
-    """A recipe executed. This row, with its lease, is the truth of training; no other queue knows
-    it.
-    """
+    """A recipe that is executed. The row and its lease are the only queue of training."""
 
     __tablename__ = "training_run"
     id: Mapped[Id]
     line_id: Mapped[UUID] = mapped_column(ForeignKey("line.id"), index=True)
-    # Through node: version points back at its training run, and two tables must not wait for each
-    # other.
+    # These reference node, not version: version references training_run, and a circle of foreign
+    # keys has no order of creation.
     base_version_id: Mapped[UUID] = mapped_column(ForeignKey("node.id"))
     dataset_version_id: Mapped[UUID] = mapped_column(ForeignKey("node.id"))
     recipe: Mapped[dict[str, Any]]
@@ -54,14 +53,15 @@ class TrainingRun(Table):
             "report is null or (report_key is not null and report_signature is not null)",
             name="signed",
         ),
-        # Workers ask for the oldest queued row; only those lie in the index.
+        # Workers ask for the oldest queued row, so the index contains only queued rows.
         Index("ix_training_run_queued", "created_at", postgresql_where=text("state = 'queued'")),
     )
 
 
 class Lease(Table):
-    """Who works on a run until when, and how far he is; renewed by heartbeats, so upkeep and not
-    governed.
+    """The worker of a run, until when, and its progress.
+
+    Heartbeats renew it, so it is upkeep and not governed.
     """
 
     __tablename__ = "lease"
@@ -75,23 +75,24 @@ class Lease(Table):
 
 
 def by_id(session: Sighted, run_id: UUID, *, lock: bool = False) -> TrainingRun:
-    """The training run of that id, or NotFound; it belongs to the team of its adapter."""
+    """The training run of that id, or NotFound. It belongs to the team of its adapter."""
     statement = (
         select(TrainingRun)
         .join(Line, Line.id == TrainingRun.line_id)
         .where(TrainingRun.id == run_id, session.seen(Line.team))
     )
-    found = session.scalars(
+    run = session.scalars(
         statement.with_for_update(of=TrainingRun) if lock else statement
     ).one_or_none()
-    if found is None:
+    if run is None:
         raise NotFound("training-run-unknown", f"There is no training run {run_id}.")
-    return found
+    return run
 
 
 def must_hold(session: Session, run: Any, account: UUID | None, attempt: int) -> Lease:
-    """The caller's lease on a training run or eval run, or Conflict: a worker that lost it may no
-    longer report.
+    """The account's lease on a training run or eval run, or Conflict `lease-lost`.
+
+    A worker that has lost its lease may no longer report.
     """
     lease = session.get(Lease, run.id)
     if (
@@ -102,32 +103,36 @@ def must_hold(session: Session, run: Any, account: UUID | None, attempt: int) ->
         raise Conflict(
             "lease-lost",
             f"This work is {run.state} and not leased to you for attempt {attempt}.",
-            "Stop this attempt; it was taken over, called off or has ended.",
+            "Stop this attempt; it was taken over, cancelled or has ended.",
             subject=str(run.id),
         )
     return lease
 
 
+@dataclass(frozen=True, slots=True)
+class SignedReport:
+    """A trainer's report on one attempt at a run, signed by the key of that id."""
+
+    attempt: int
+    report: dict[str, Any]
+    key: str
+    signature: str
+
+
 def must_have_signed(
-    session: Session,
-    account: UUID | None,
-    key: str,
-    report: dict[str, Any],
-    context: Context,
-    signature: str,
-    subject: str,
+    session: Session, account: UUID | None, signed: SignedReport, context: Context, subject: str
 ) -> None:
-    """Unverified unless an enrolled, unrevoked key of this account signed exactly this report."""
-    signer = session.get(SigningKey, key)
+    """Raise Unverified unless an enrolled, unrevoked key of this account signed this report."""
+    signer = session.get(SigningKey, signed.key)
     if (
         signer is None
         or signer.account_id != account
         or signer.revoked_at is not None
-        or not keys.verify_document(signer.public_key, report, context, signature)
+        or not keys.verify_document(signer.public_key, signed.report, context, signed.signature)
     ):
         raise Unverified(
             "bad-signature",
             "The report is not signed by an enrolled key of this trainer.",
-            "Enrol the trainer's key, then sign the very report you send.",
+            "Enrol the trainer's key, then sign exactly the report that you send.",
             subject=subject,
         )

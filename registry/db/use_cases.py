@@ -1,4 +1,4 @@
-"""Use cases: why something serves."""
+"""Use cases: why a version serves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from registry.rules.refs import parse_line
 
 
 class UseCase(Table):
-    """Purpose, owner, risk tier, and the eval suite whose results its gates read."""
+    """A purpose with its owner and risk tier, and the eval suite whose results the gate reads."""
 
     __tablename__ = "use_case"
     id: Mapped[Id]
@@ -44,10 +44,7 @@ def by_name(session: Sighted, name: str) -> UseCase:
     statement = select(UseCase).where(
         UseCase.team == ref.team, UseCase.name == ref.name, session.seen(UseCase.team)
     )
-    found = session.scalars(statement).one_or_none()
-    if found is None:
-        raise NotFound(
-            "use-case-unknown",
-            f"There is no use case '{name}'.",
-        )
-    return found
+    use_case = session.scalars(statement).one_or_none()
+    if use_case is None:
+        raise NotFound("use-case-unknown", f"There is no use case '{name}'.")
+    return use_case

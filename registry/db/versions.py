@@ -1,4 +1,4 @@
-"""Nodes of lineage, lines (base models, adapters, checkpoints), versions, their files and blobs."""
+"""Nodes of lineage, lines (base models, adapters, checkpoints), versions, files and blobs."""
 
 from __future__ import annotations
 
@@ -39,11 +39,10 @@ NUMBERED = (
 
 
 class Node(Table):
-    """Anything lineage can name. `seq` grows with birth, so an edge to something older can never
-    close a cycle.
+    """Anything that lineage can name.
 
-    `ref` is what people write, with `dataset:`, `suite:` or `eval-run:` before it for what is not a
-    version of a line.
+    `seq` grows with every node, so edges to older nodes cannot form a cycle. `ref` is what people
+    write, with `dataset:`, `suite:` or `eval-run:` before it for what is not a version of a line.
     """
 
     __tablename__ = "node"
@@ -59,9 +58,7 @@ class Node(Table):
 
 
 class Line(Table):
-    """A line of work `team/name`: a base model, an adapter or a checkpoint, with its numbered
-    versions.
-    """
+    """A name `team/name` with numbered versions: a base model, an adapter or a checkpoint."""
 
     __tablename__ = "line"
     id: Mapped[Id]
@@ -83,9 +80,10 @@ class Line(Table):
 
 
 class Blob(Table):
-    """Bytes by digest that some row names; inserted only after the bytes were published.
+    """Bytes that some row names, by digest; inserted only after the bytes were published.
 
-    `collected_at`: only tombstones name them still, and the bytes went or are about to go.
+    `collected_at` is set when only deleted versions name them: the bytes are removed, or will be at
+    once.
     """
 
     __tablename__ = "blob"
@@ -96,8 +94,9 @@ class Blob(Table):
 
 
 class Version(Table):
-    """An immutable, numbered bundle of a line; a draft has no number and may still gain what it
-    lacks.
+    """An immutable, numbered bundle of a line.
+
+    A draft has no number, and what it lacks may still be added.
     """
 
     __tablename__ = "version"
@@ -124,7 +123,7 @@ class Version(Table):
         CheckConstraint("number > 0", name="number"),
         CheckConstraint(hex_digest("manifest_digest"), name="manifest"),
         CheckConstraint("state in ('draft', 'deleted') or tensor_root is not null", name="rooted"),
-        # What was deleted may be registered again, under another number.
+        # Deleted bytes may be registered again, under another number.
         Index(
             "uq_version_line_id_manifest_digest",
             "line_id",
@@ -164,13 +163,12 @@ def line(session: Sighted, ref: Ref, *, lock: bool = False) -> Line:
     statement = select(Line).where(
         Line.team == ref.team, Line.name == ref.name, session.seen(Line.team)
     )
-    found = session.scalars(statement.with_for_update() if lock else statement).one_or_none()
-    if found is None:
+    line = session.scalars(statement.with_for_update() if lock else statement).one_or_none()
+    if line is None:
         raise NotFound(
-            "line-unknown",
-            f"There is no base model, adapter or checkpoint '{ref.line}'.",
+            "line-unknown", f"There is no base model, adapter or checkpoint '{ref.line}'."
         )
-    return found
+    return line
 
 
 def by_ref(
@@ -181,9 +179,10 @@ def by_ref(
     share: bool = False,
     gone: bool = False,
 ) -> tuple[Version, Line, Node]:
-    """The one version a reference names; a bare line means its newest registered version.
+    """The version that a reference names; a bare line means its newest numbered version.
 
-    What was deleted is NotFound `deleted`, unless `gone` asks for it too.
+    Raises Invalid for a reference that names more than one version, NotFound; with the kind
+    `deleted` for a deleted version, unless `gone` allows one.
     """
     if isinstance(ref, str):
         ref = parse_ref(ref)
@@ -202,7 +201,7 @@ def by_ref(
         statement = statement.where(
             Version.manifest_digest.like(like) | Version.tensor_root.like(like)
         )
-        # Bytes deleted and registered again are the version that stands.
+        # Of bytes that were deleted and registered again, the version that is not deleted counts.
         statement = statement.order_by(Version.state == "deleted", Version.number.desc())
     elif ref.channel is not None and ref.channel.startswith("draft-"):
         statement = statement.where(Node.ref == str(ref))
@@ -224,17 +223,18 @@ def by_ref(
         raise Invalid(
             "ambiguous-reference",
             f"'{ref}' names more than one version.",
-            "Give more digits, or the name.",
+            "Give more digits of the digest, or the name and number.",
         )
-    version, its_line, node = rows[0]
+    version, line, node = rows[0]
     if version.state == "deleted" and not gone:
         raise tombstones.refusal(session, version.id, node.ref)
-    return version, its_line, node
+    return version, line, node
 
 
 def by_id(session: Session, version_id: UUID, *, share: bool = False) -> tuple[Version, Line, Node]:
-    """The version of that id with its line and node; `share` holds it against a recall until the
-    commit.
+    """The version of that id with its line and node, or NotFound.
+
+    `share` locks the version FOR SHARE, against a recall until the commit.
     """
     statement = (
         select(Version, Line, Node)
@@ -250,20 +250,19 @@ def by_id(session: Session, version_id: UUID, *, share: bool = False) -> tuple[V
     return row[0], row[1], row[2]
 
 
-def draft_of(session: Session, line_id: UUID, unbound: str, came: str) -> tuple[Version, Node]:
-    """The line's newest draft of these files, locked, whichever base its configuration names;
-    NotFound without one.
+def draft_of(session: Session, line_id: UUID, unbound: str, sent: str) -> tuple[Version, Node]:
+    """The line's newest draft of these files, on any base and locked, or NotFound.
 
-    `came` is as for `of_bytes`.
+    `unbound` and `sent` are as for `of_bytes`.
     """
-    anew = Version.facts["unbound_manifest"].astext
+    rewritten = Version.facts["unbound_manifest"].astext
     statement = (
         select(Version, Node)
         .join(Node, Node.id == Version.id)
         .where(
             Version.line_id == line_id,
             Version.state == "draft",
-            or_(anew == unbound, and_(anew.is_(None), Version.manifest_digest == came)),
+            or_(rewritten == unbound, and_(rewritten.is_(None), Version.manifest_digest == sent)),
         )
         .order_by(Node.seq.desc())
         .limit(1)
@@ -276,35 +275,40 @@ def draft_of(session: Session, line_id: UUID, unbound: str, came: str) -> tuple[
 
 
 def of_bytes(
-    session: Session, line_id: UUID, manifest: str, unbound: str, came: str
+    session: Session, line_id: UUID, manifest: str, unbound: str, sent: str
 ) -> tuple[Node | None, tuple[Version, Node] | None]:
-    """What of a line has these bytes: the one recalled, and the one that is registered as they are.
+    """The line's versions of these bytes: a recalled one, and a usable one with the same manifest.
 
-    `came` is the manifest as it was sent: what was registered before configurations were written
-    anew is known by it.
+    All three are digests of manifests: `manifest` is that of the bundle, `unbound` what it would be
+    without a base, and `sent` what the client sent. Versions registered before the registry
+    rewrote configurations are known by the last.
     """
-    anew = Version.facts["unbound_manifest"].astext
-    mine = or_(
-        Version.manifest_digest == manifest, and_(Version.manifest_digest == came, anew.is_(None))
+    rewritten = Version.facts["unbound_manifest"].astext
+    same_manifest = or_(
+        Version.manifest_digest == manifest,
+        and_(Version.manifest_digest == sent, rewritten.is_(None)),
     )
     statement = (
-        select(Version, Node, mine)
+        select(Version, Node, same_manifest)
         .join(Node, Node.id == Version.id)
         .where(
             Version.line_id == line_id,
-            or_(mine, and_(Version.state == "recalled", anew == unbound)),
+            or_(same_manifest, and_(Version.state == "recalled", rewritten == unbound)),
         )
         .order_by(Node.seq.desc())
     )
-    found = session.execute(statement).all()
-    recalled = next((node for version, node, _ in found if version.state == "recalled"), None)
-    same = ((version, node) for version, node, its in found if its and usable(version.state))
-    return recalled, next(same, None)
+    rows = session.execute(statement).all()
+    recalled = next((node for version, node, _ in rows if version.state == "recalled"), None)
+    usable_rows = (
+        (version, node) for version, node, same in rows if same and usable(version.state)
+    )
+    return recalled, next(usable_rows, None)
 
 
 def of_training_run(session: Session, run_id: UUID) -> dict[int | None, tuple[str, str, str]]:
-    """What a training run has registered so far, drafts and what was deleted too: step -> (ref,
-    manifest digest, state).
+    """The versions of a training run so far, by step: (ref, manifest digest, state).
+
+    Drafts and deleted versions are included.
     """
     statement = (
         select(Version.step, Node.ref, Version.manifest_digest, Version.state)
@@ -316,22 +320,23 @@ def of_training_run(session: Session, run_id: UUID) -> dict[int | None, tuple[st
     }
 
 
-def must_stand(session: Session, run_id: UUID, step: int | None = None) -> None:
-    """Refused `output-discarded` when what a training run made (at this step, or at any) was
-    deleted since.
+def must_keep_outputs(session: Session, run_id: UUID, step: int | None = None) -> None:
+    """Raise Refused `output-discarded` if a version of a training run was deleted since.
+
+    With `step`, only the version of that step counts.
     """
-    for made, (ref, _, state) in of_training_run(session, run_id).items():
-        if state == "deleted" and step in (None, made):
+    for output_step, (ref, _, state) in of_training_run(session, run_id).items():
+        if state == "deleted" and step in (None, output_step):
             raise Refused(
                 "output-discarded",
-                f"What this training run made at step {made}, {ref}, was discarded while the run "
-                "went on.",
+                f"{ref}, which this training run made at step {output_step}, was discarded while "
+                "the run went on.",
                 subject=f"training-run:{run_id}",
             )
 
 
 def highest(session: Session, line_id: UUID) -> int:
-    """The highest number the line ever gave; lock the line first."""
+    """The highest number that the line ever assigned; lock the line first."""
     return (
         session.scalar(
             select(func.coalesce(func.max(Version.number), 0)).where(Version.line_id == line_id)
@@ -340,36 +345,37 @@ def highest(session: Session, line_id: UUID) -> int:
     )
 
 
-def bear(session: Session, node: Node, ref: str) -> None:
-    """Give a draft's node its lasting name and a new `seq`, so that it is younger than all parents
-    it has found.
+def name_node(session: Session, node: Node, ref: str) -> None:
+    """Give the node of a draft its final name and a new `seq`.
+
+    The node is then younger than all of its parents.
     """
     seq: int = session.execute(
         text("select nextval(pg_get_serial_sequence('node', 'seq'))")
     ).scalar_one()
-    node.ref, node.seq = ref, seq  # in one statement: a numbered node is frozen
+    # In one statement, since a numbered node is frozen.
+    node.ref, node.seq = ref, seq
     session.flush()
 
 
 def _served(session: Session, ref: Ref) -> UUID | None:
-    # A channel is looked up by its name within the default environment order: the channel's name is
-    # unique enough when it bears its environment's name; otherwise production wins over staging
-    # over dev.
+    # A default channel has the name of its environment. Another name may exist in several
+    # environments; production then counts before staging, and staging before dev.
     return session.execute(
         text(
-            "select g.stable_version_id from route_generation g join channel c on c.id = "
-            "g.channel_id "
-            "join line l on l.id = c.line_id where l.team = :team and l.name = :name and c.name = "
-            ":channel "
-            "and g.valid_to is null "
-            "order by array_position(array['production','staging','dev'], c.environment) limit 1"
+            """
+            select g.stable_version_id from route_generation g
+            join channel c on c.id = g.channel_id join line l on l.id = c.line_id
+            where l.team = :team and l.name = :name and c.name = :channel and g.valid_to is null
+            order by array_position(array['production','staging','dev'], c.environment) limit 1
+            """
         ),
         {"team": ref.team, "name": ref.name, "channel": ref.channel},
     ).scalar()
 
 
 def files(session: Session, version_id: UUID) -> list[tuple[str, str, int]]:
-    """(path, hex sha256, size) of every file, by path."""
+    """The path, hex SHA-256 and size in bytes of every file, by path."""
     statement = (
         select(VersionFile.path, Blob.id, Blob.size)
         .join(Blob, Blob.id == VersionFile.blob_id)
@@ -379,11 +385,9 @@ def files(session: Session, version_id: UUID) -> list[tuple[str, str, int]]:
     return [(row.path, row.id, row.size) for row in session.execute(statement)]
 
 
-def exchange_files(
-    session: Session, blobs: Blobs, version_id: UUID, wanted: Iterable[File]
-) -> None:
-    """Give the files of a draft the bytes they have now; their paths stay as they are."""
-    now = {file.path: file for file in wanted}
+def exchange_files(session: Session, blobs: Blobs, version_id: UUID, files: Iterable[File]) -> None:
+    """Replace the bytes of a draft's files; their paths stay the same."""
+    now = {file.path: file for file in files}
     for row in session.scalars(select(VersionFile).where(VersionFile.version_id == version_id)):
         file = now[row.path]
         if row.blob_id != file.sha256:
@@ -393,19 +397,19 @@ def exchange_files(
 
 
 def roots_named(session: Sighted, name: str, revision: str | None) -> list[str]:
-    """The base roots of what `team/name`, `team/name@v1` or the Hub dialect's `team/name.v1` may
-    mean at a revision.
+    """The base roots that a name may mean at a revision.
 
-    A revision that is none of that line's leaves all of its versions: the name alone tells another
-    base apart. Empty for names that are no base or checkpoint here, or are of a team that may not
-    be seen.
+    The name is `team/name`, `team/name@v1` or the Hub dialect's `team/name.v1`. A revision that the
+    line does not have is ignored, so the roots of all its versions are returned: the name alone is
+    enough to recognise another base. The list is empty for a name that is not a base or checkpoint
+    here, or belongs to a team that the actor does not see.
     """
     line, at, selector = name.partition("@")
-    team, _, called = line.partition("/")
-    if not NAME.fullmatch(team) or not NAME.fullmatch(called):
+    team, _, line_name = line.partition("/")
+    if not NAME.fullmatch(team) or not NAME.fullmatch(line_name):
         return []
-    pinned = PINNED.fullmatch(called)
-    rows = _roots(session, team, called)
+    pinned = PINNED.fullmatch(line_name)
+    rows = _roots(session, team, line_name)
     if not rows and pinned is not None:
         rows, selector, at = _roots(session, team, pinned[1]), f"v{pinned[2]}", "@"
     meant = [
@@ -434,11 +438,11 @@ def _roots(session: Sighted, team: str, name: str) -> list[tuple[int | None, str
 
 
 def hold_blob(session: Session, blobs: Blobs, sha256: str, size: int) -> None:
-    """Name bytes that are published already, until this commits; Unverified `blob-missing` when
-    they went meanwhile.
+    """Add the row of published bytes that this transaction names, and keep them until it commits.
 
-    An advisory lock keeps two first namers from colliding, and a collection from taking what is
-    about to be named: whoever collects asks for it too, and passes by what is held.
+    Raises Unverified `blob-missing` when the bytes are no longer here. An advisory lock keeps two
+    transactions from adding the same row, and a collection from taking the bytes: it tries the same
+    lock, and skips bytes that are locked.
     """
     session.execute(
         text("select pg_advisory_xact_lock(hashtextextended(:blob, 7))"), {"blob": sha256}
@@ -447,16 +451,16 @@ def hold_blob(session: Session, blobs: Blobs, sha256: str, size: int) -> None:
         raise Unverified(
             "blob-missing",
             f"The bytes sha256:{sha256} are not here at that size.",
-            "Upload the file again (PUT /api/v1/blobs/<sha256>), then register.",
+            "Upload the file again (PUT /api/v1/blobs/<sha256>), then try again.",
         )
-    found = session.get(Blob, sha256, populate_existing=True)
-    if found is None:
+    blob = session.get(Blob, sha256, populate_existing=True)
+    if blob is None:
         session.add(Blob(id=sha256, size=size))
     else:
-        found.collected_at = None
+        blob.collected_at = None
     session.flush()
 
 
 def find(session: Session, version_id: UUID, *, lock: bool = False) -> Version | None:
-    """The version of that id, if it is one."""
+    """The version of that id, if there is one."""
     return session.get(Version, version_id, with_for_update=lock or None)

@@ -1,6 +1,4 @@
-"""The queue over training runs and eval runs: their own rows are the truth, there is no second
-queue.
-"""
+"""The queue of training runs and eval runs. Their own rows are the only queue."""
 
 from __future__ import annotations
 
@@ -24,33 +22,34 @@ Run = TrainingRun | EvalRun
 
 
 def clock(session: Session) -> datetime:
-    """PostgreSQL's wall clock: the only clock leases are judged by."""
+    """PostgreSQL's clock, the only one that leases are judged by."""
     now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
     return now
 
 
 def subject(run: Run) -> str:
-    """How the log names a piece of work."""
+    """The name of a run in the log."""
     return f"{'training-run' if isinstance(run, TrainingRun) else 'eval-run'}:{run.id}"
 
 
 def any_queued(session: Sighted) -> bool:
-    """Is there work waiting?"""
+    """Whether any work is queued."""
     return any(session.execute(statement.limit(1)).first() for statement in _queued(session))
 
 
 def take_queued(session: Sighted) -> tuple[Run, str] | None:
-    """Lock the oldest waiting work, past any that others are just taking; training before evals of
-    the same age.
+    """Lock the oldest queued run, with its team; None if there is none.
+
+    Runs that others are taking are skipped. Of the same age, training runs come first.
     """
-    waiting: list[tuple[Run, str]] = []
+    oldest: list[tuple[Run, str]] = []
     for statement, table in zip(_queued(session), (TrainingRun, EvalRun), strict=True):
         row = session.execute(
             statement.limit(1).with_for_update(of=table, skip_locked=True)
         ).first()
         if row is not None:
-            waiting.append((row[0], row[1]))
-    return min(waiting, key=lambda pair: pair[0].created_at) if waiting else None
+            oldest.append((row[0], row[1]))
+    return min(oldest, key=lambda pair: pair[0].created_at) if oldest else None
 
 
 def _queued(session: Sighted) -> Iterator[Select[Any, str]]:
@@ -61,12 +60,12 @@ def _queued(session: Sighted) -> Iterator[Select[Any, str]]:
         .join(Line, Line.id == Version.line_id)
     )
     for statement, table in ((training, TrainingRun), (evaluation, EvalRun)):
-        waiting = statement.where(table.state == "queued", session.seen(Line.team))
-        yield waiting.order_by(table.created_at)
+        queued = statement.where(table.state == "queued", session.seen(Line.team))
+        yield queued.order_by(table.created_at)
 
 
 def by_id(session: Sighted, run_id: UUID, *, lock: bool = False) -> tuple[Run, str]:
-    """The training run or eval run of that id, and its team; or NotFound."""
+    """The training run or eval run of that id with its team, or NotFound."""
     run: Run
     try:
         with suppress(NotFound):
@@ -85,7 +84,7 @@ def state_of(session: Session, lease: Lease) -> str:
 
 
 def lost(session: Session) -> list[UUID]:
-    """Running work whose lease ran out."""
+    """The running work whose lease ran out."""
     running = (
         select(TrainingRun.id)
         .where(TrainingRun.state == "running")

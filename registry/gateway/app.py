@@ -1,4 +1,4 @@
-"""The gateway's doors, and the two loops behind them."""
+"""The gateway's HTTP endpoints, and the two loops behind them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ from registry.rules.refs import check_environment
 
 log = logging.getLogger("registry.gateway")
 
-POLL = (1.0, 2.0)
-KEEP = 2.0
-"""Seconds between two looks at the engine, when nothing has changed."""
+POLL_SECONDS = (1.0, 2.0)
+"""Shortest and longest time between two questions to the registry."""
+RECONCILE_SECONDS = 2.0
+"""Time between two looks at the engine when no route has changed."""
 
 
 class Gateway:
@@ -42,7 +43,7 @@ class Gateway:
     def __init__(
         self, registry: Countersign, engine_url: str, environment: str, cache_dir: Path
     ) -> None:
-        """Take the cache directory and restore from it; Conflict when another gateway holds it."""
+        """Lock the cache directory and restore from it. Raises Conflict `cache-in-use`."""
         self.registry = registry
         self.environment = check_environment(environment)
         self.cache = Cache(cache_dir)
@@ -58,14 +59,14 @@ class Gateway:
         self.routes.restore()
 
     async def close(self) -> None:
-        """Let go of the engine and the cache."""
+        """Close the connections to the engine and release the cache."""
         await self.arms.stop()
         await self.engine.close()
         self.records.close()
         self.cache.close()
 
     def state(self) -> dict[str, Any]:
-        """What is served, what is waited for, what is wrong, and how old the routes are."""
+        """What is served, what is loading, what is wrong, and how old the routes are."""
         age = self.routes.age()
         trouble = {"registry": self.routes.trouble, "engine": self.arms.trouble}
         return {
@@ -75,14 +76,14 @@ class Gateway:
             "failures": {ref: str(failure.error) for ref, failure in self.arms.failures.items()},
             "channels": [
                 {
-                    "channel": name(route.wanted),
+                    "channel": name(route.newest),
                     "generation": route.current and route.current.generation,
-                    "wanted": route.wanted.generation,
-                    "killed": route.wanted.killed,
+                    "wanted": route.newest.generation,
+                    "killed": route.newest.killed,
                     "held": [
-                        v.ref
-                        for v in versions(route.wanted)
-                        if self.arms.held(v, route.wanted.base)
+                        version.ref
+                        for version in versions(route.newest)
+                        if self.arms.is_loaded(version, route.newest.base)
                     ],
                 }
                 for route in self.routes.routes.values()
@@ -90,18 +91,19 @@ class Gateway:
         }
 
     def check_ready(self) -> None:
-        """Unavailable `not-ready` unless there are routes, an engine, and every channel has come to
-        its first route.
+        """Raise Unavailable `not-ready` while the gateway cannot serve every channel.
+
+        It is ready with routes, with an engine, and with a first route applied on each channel.
         """
         waiting = [
-            name(route.wanted) for route in self.routes.routes.values() if route.current is None
+            name(route.newest) for route in self.routes.routes.values() if route.current is None
         ]
         if self.routes.confirmed is None:
             why = "the registry has not been reached yet and no routes are on disk"
         elif self.arms.trouble is not None:
-            why = self.arms.trouble.detail
+            why = self.arms.trouble.detail.rstrip(".")
         elif waiting:
-            why = f"{', '.join(waiting)} is still being loaded"
+            why = f"still loading {', '.join(waiting)}"
         else:
             return
         raise Unavailable(
@@ -110,9 +112,12 @@ class Gateway:
 
 
 def create_app(
-    gateway: Gateway, *, poll_every: tuple[float, float] = POLL, keep_every: float = KEEP
+    gateway: Gateway,
+    *,
+    poll_every: tuple[float, float] = POLL_SECONDS,
+    keep_every: float = RECONCILE_SECONDS,
 ) -> Starlette:
-    """The ASGI application; it closes the gateway when it stops. The intervals are in seconds."""
+    """Make the ASGI application. It closes the gateway when it stops; intervals are in seconds."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -170,7 +175,7 @@ def create_app(
 
 def _model(gateway: Gateway, channel: str) -> dict[str, Any]:
     route = gateway.routes.routes[channel]
-    entry = route.current or route.wanted
+    entry = route.current or route.newest
     return {
         "id": channel,
         "object": "model",
@@ -178,7 +183,7 @@ def _model(gateway: Gateway, channel: str) -> dict[str, Any]:
         "owned_by": entry.model.split("/")[0],
         "countersign": {
             "generation": route.current and entry.generation,
-            "wanted": route.wanted.generation,
+            "wanted": route.newest.generation,
             "stable": entry.stable and entry.stable.ref,
             "candidate": entry.candidate and entry.candidate.ref,
             "weight_bp": entry.weight_bp,
@@ -196,7 +201,7 @@ def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         refusal: RegistryError = Invalid(
-            "bad-method", f"{request.method} does not fit {request.url.path}.", "Use POST."
+            "bad-method", f"{request.url.path} does not accept {request.method}.", "Use POST."
         )
     else:
         refusal = NotFound(

@@ -1,5 +1,7 @@
-"""What the engine holds, kept equal to what the routes name: pull, load, notice a restart, unload
-after a while.
+"""Keep the engine loaded with what the routes name.
+
+Adapters are pulled and loaded, a restart of the engine is noticed, and what no route names any more
+is unloaded after a while.
 """
 
 from __future__ import annotations
@@ -13,26 +15,28 @@ from pathlib import Path
 
 from registry.client import Countersign
 from registry.errors import RegistryError, Unavailable, Unverified
-from registry.gateway.aside import aside
 from registry.gateway.cache import Cache
 from registry.gateway.engine import Engine, Model
 from registry.gateway.routing import Routes
+from registry.gateway.threads import run_in_thread
 from registry.views.rollouts import ArmView
 
 log = logging.getLogger("registry.gateway")
 
 PULLS = 4
+"""How many adapters are pulled at the same time."""
 SOAK = 600.0
-"""Seconds an adapter stays loaded after no route names it any more, so that going back to it needs
-no load.
-"""
+"""Seconds an adapter stays loaded once no route names it, so that a rollback need not load it."""
 BACKOFF = (1.0, 30.0)
-"""Seconds before a refused adapter is tried again: doubled from the first to the second."""
+"""Seconds before a failed adapter is tried again, doubled from the first value to the second."""
 
 
 @dataclass(slots=True)
 class Failure:
-    """Why an arm cannot be served, and when to try again (monotonic seconds)."""
+    """Why an arm cannot be served, and when to try again.
+
+    `pause` is in seconds; `again` is a time of the monotonic clock.
+    """
 
     error: RegistryError
     pause: float
@@ -41,8 +45,9 @@ class Failure:
 
 @dataclass(slots=True)
 class Arms:
-    """The engine's adapters. A version is held when the engine lists it with our bytes, on the
-    right base.
+    """The engine's adapters.
+
+    A version is loaded when the engine lists it with the registry's bytes, on the right base.
     """
 
     registry: Countersign
@@ -54,11 +59,11 @@ class Arms:
     failures: dict[str, Failure] = field(default_factory=dict)
     _work: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _pulls: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PULLS))
-    _lists: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _listing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _unnamed: dict[str, float] = field(default_factory=dict)
 
-    def held(self, version: ArmView, base: ArmView) -> bool:
-        """Can the engine answer as this version now?"""
+    def is_loaded(self, version: ArmView, base: ArmView) -> bool:
+        """Whether the engine can answer as this version now."""
         root = self.models.get(base.ref)
         if root is None or root.parent is not None:
             return False
@@ -70,22 +75,27 @@ class Arms:
             model is not None and self._is_ours(model, version) and model.parent in (None, base.ref)
         )
 
-    def decided(self, version: ArmView, base: ArmView, serving: bool) -> bool:
-        """Is it held, or known that it cannot be? What is only away decides nothing while a channel
-        is `serving`.
+    def is_decided(self, version: ArmView, base: ArmView, serving: bool) -> bool:
+        """Whether a version is loaded, or has failed for a reason of its own.
+
+        While the channel is `serving` an older route, an unreachable engine or registry decides
+        nothing: the channel keeps the older route.
         """
-        if self.held(version, base):
+        if self.is_loaded(version, base):
             return True
         failure = self.failures.get(version.ref)
         return failure is not None and not (serving and isinstance(failure.error, Unavailable))
 
-    def lost(self, version: ArmView) -> None:
-        """The engine does not know this name any more: it was restarted. Look at once."""
+    def forget(self, version: ArmView) -> None:
+        """Note that the engine no longer knows this name, and reconcile at once.
+
+        That happens when the engine was restarted.
+        """
         self.models.pop(version.ref, None)
         self.routes.changed.set()
 
     async def keep(self, every: float) -> None:
-        """Reconcile for ever: at once when the routes change, else every so many seconds."""
+        """Reconcile for ever: at once when a route changes, otherwise `every` seconds."""
         while True:
             self.routes.changed.clear()
             try:
@@ -99,32 +109,32 @@ class Arms:
                 continue
 
     async def stop(self) -> None:
-        """Drop what is being loaded."""
+        """Cancel the loads that are under way."""
         for task in self._work.values():
             task.cancel()
         await asyncio.gather(*self._work.values(), return_exceptions=True)
 
     async def _reconcile(self) -> None:
-        await self._look()
-        wanted = {version.ref: (version, base) for version, base in self.routes.named()}
-        self.failures = {ref: failure for ref, failure in self.failures.items() if ref in wanted}
-        for version, base in wanted.values():
-            if self.held(version, base):
+        await self._list_models()
+        named = {version.ref: (version, base) for version, base in self.routes.named()}
+        self.failures = {ref: failure for ref, failure in self.failures.items() if ref in named}
+        for version, base in named.values():
+            if self.is_loaded(version, base):
                 self.failures.pop(version.ref, None)
             elif self.trouble is None and version.ref not in self._work and self._is_due(version):
-                task = asyncio.create_task(self._bring(version, base))
+                task = asyncio.create_task(self._load(version, base))
                 self._work[version.ref] = task
-                task.add_done_callback(partial(self._brought, version.ref))
-        self.routes.settle(self.decided)
-        await self._unload(set(wanted))
+                task.add_done_callback(partial(self._loaded, version.ref))
+        self.routes.settle(self.is_decided)
+        await self._unload(set(named))
 
-    async def _look(self) -> None:
-        """Read the engine's list, one reader at a time so that an older answer never replaces a
-        newer one.
+    async def _list_models(self) -> None:
+        """Read the engine's list of models.
 
-        An engine that is only slow keeps what it had.
+        One task reads at a time, so that an older answer never replaces a newer one. The last list
+        of an engine that is only slow stays valid.
         """
-        async with self._lists:
+        async with self._listing:
             try:
                 self.models = await self.engine.models()
                 self.trouble = None
@@ -133,7 +143,7 @@ class Arms:
                 if error.facts.get("gone"):
                     self.models = {}
 
-    def _brought(self, ref: str, _: asyncio.Task[None]) -> None:
+    def _loaded(self, ref: str, _: asyncio.Task[None]) -> None:
         self._work.pop(ref, None)
         self.routes.changed.set()
 
@@ -141,26 +151,27 @@ class Arms:
         failure = self.failures.get(version.ref)
         return failure is None or time.monotonic() >= failure.again
 
-    async def _bring(self, version: ArmView, base: ArmView) -> None:
-        """Pull, load, and read back what the engine made of it; a failure is kept with its next
-        try.
+    async def _load(self, version: ArmView, base: ArmView) -> None:
+        """Pull and load a version, then check that the engine lists it.
+
+        A failure is kept together with the time of the next attempt.
         """
         try:
             root = self.models.get(base.ref)
             if root is None or root.parent is not None:
                 raise Unverified(
                     "engine-base",
-                    f"{version.ref} stands on {base.ref}, and the engine does not serve that base.",
+                    f"{version.ref} needs the base {base.ref}, which the engine does not serve.",
                     f"Start the engine with its base under the name {base.ref}.",
                     ref=version.ref,
                 )
             if version.kind == "adapter":
                 async with self._pulls:
-                    place = await aside(lambda: self.cache.pull(self.registry, version))
+                    folder = await run_in_thread(lambda: self.cache.pull(self.registry, version))
                 if version.ref not in self.models:
-                    await self.engine.load(version.ref, place)
-                await self._look()
-            if not self.held(version, base):
+                    await self.engine.load(version.ref, folder)
+                await self._list_models()
+            if not self.is_loaded(version, base):
                 raise Unverified(
                     "engine-holds-other",
                     f"What the engine serves as {version.ref} is not what the registry names.",
@@ -175,13 +186,15 @@ class Arms:
             self.failures[version.ref] = Failure(error, pause, time.monotonic() + pause)
             log.warning("%s cannot be served: %s", version.ref, error.detail)
 
-    async def _unload(self, wanted: set[str]) -> None:
-        """Let go of our own adapters that no route has named for a while."""
+    async def _unload(self, named: set[str]) -> None:
+        """Unload this gateway's adapters that no route has named for SOAK seconds."""
         now = time.monotonic()
         ours = [
-            m.id for m in self.models.values() if m.root and Path(m.root).parent == self.cache.root
+            model.id
+            for model in self.models.values()
+            if model.root and Path(model.root).parent == self.cache.root
         ]
-        self._unnamed = {ref: self._unnamed.get(ref, now) for ref in ours if ref not in wanted}
+        self._unnamed = {ref: self._unnamed.get(ref, now) for ref in ours if ref not in named}
         for ref, since in self._unnamed.items():
             if now - since >= SOAK:
                 try:
@@ -191,14 +204,12 @@ class Arms:
                     log.warning("%s: %s", ref, error.detail)
 
     def _is_ours(self, model: Model, version: ArmView) -> bool:
-        """Was it loaded from a directory named by its digest? Another gateway's cache is as good as
-        ours.
+        """Whether the model was loaded from a directory with the version's digest as its name.
+
+        The cache of another gateway counts as well.
         """
         return model.root is not None and Path(model.root).name == self.cache.place(version).name
 
 
 def _unwritable(error: OSError, version: ArmView) -> RegistryError:
-    return Unavailable(
-        "cache-unusable",
-        f"{version.ref} cannot be stored: {error.strerror}.",
-    )
+    return Unavailable("cache-unusable", f"{version.ref} cannot be stored: {error.strerror}.")

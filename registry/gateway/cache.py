@@ -1,6 +1,4 @@
-"""What a gateway keeps on disk: bundles by manifest digest, the last good routes, its key; one
-gateway a directory.
-"""
+"""What one gateway keeps on disk: bundles by manifest digest, the last good routes, and its key."""
 
 from __future__ import annotations
 
@@ -21,10 +19,10 @@ from registry.views.rollouts import ArmView
 
 
 class Cache:
-    """A directory and its lock. Layout: <manifest hex>/ , routing.json, unit.key, records/."""
+    """A directory and its lock. Layout: `<manifest hex>/`, routing.json, unit.key, records/."""
 
     def __init__(self, root: Path) -> None:
-        """Make the directory and hold it; Conflict `cache-in-use` when another gateway does."""
+        """Make the directory and lock it. Raises Conflict `cache-in-use`."""
         self.root = root.absolute()
         self.root.mkdir(parents=True, exist_ok=True)
         self._pulling: defaultdict[str, Lock] = defaultdict(Lock)
@@ -35,18 +33,16 @@ class Cache:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._lock)
-            raise Conflict(
-                "cache-in-use",
-                f"Another gateway works in {self.root}.",
-            ) from error
+            raise Conflict("cache-in-use", f"Another gateway works in {self.root}.") from error
 
     def close(self) -> None:
-        """Let another gateway have the directory."""
+        """Release the directory."""
         os.close(self._lock)
 
     def unit_key(self) -> bytes:
-        """This gateway's own random key for hashing unit ids: 32 bytes, made once, so that counts
-        survive a restart.
+        """This gateway's random key for hashing unit ids, 32 bytes.
+
+        It is made once, so that counts survive a restart.
         """
         path = self.root / "unit.key"
         if not path.exists() or path.stat().st_size != 32:
@@ -54,16 +50,15 @@ class Cache:
         return path.read_bytes()
 
     def place(self, arm: ArmView) -> Path:
-        """Where an arm's files lie, complete or not at all."""
+        """The directory of an arm's files. It exists only when they are complete."""
         return self.root / arm.digest.removeprefix("sha256:")
 
     def pull(self, registry: Countersign, arm: ArmView) -> Path:
-        """Have an arm's files in place, every byte read and compared with its digest before each
-        use.
+        """Fetch an arm's files where they are missing, and return their directory.
 
-        The directory appears by one rename, so an engine never sees half of it; a directory whose
-        bytes have changed is thrown away and fetched anew. Blocks. Raises Unverified, and whatever
-        fetching raises.
+        Every byte is read and compared with its digest at each call. The directory appears by one
+        rename, so an engine never sees half of it; a directory whose bytes have changed is removed
+        and fetched again. Blocks. Raises Unverified, and whatever fetching raises.
         """
         check_manifest(arm)
         home = self.place(arm)
@@ -80,11 +75,11 @@ class Cache:
                 if not target.is_file() or hash_file(target) != (file.sha256, file.size):
                     registry.get_blob(file.sha256, target)
             if not holds(partial, arm):
-                # A link, or a file put there by somebody else: nothing in it can be trusted.
+                # A link or a file that somebody else put there: nothing in it can be trusted.
                 shutil.rmtree(partial)
                 raise Unverified(
                     "bundle-mismatch",
-                    f"What was fetched for {arm.ref} is not what its manifest lists.",
+                    f"The files fetched for {arm.ref} are not those that its manifest lists.",
                 )
             partial.rename(home)
             sync_folder(self.root)
@@ -92,39 +87,35 @@ class Cache:
 
 
 def check_manifest(arm: ArmView) -> None:
-    """The files listed are those of the digest, and none leaves its folder; Unverified
-    otherwise.
+    """Check that the listed files match the arm's digest and that none leaves its folder.
+
+    Raises Unverified `manifest-mismatch`.
     """
     manifest = [
-        {"path": f.path, "sha256": f.sha256, "size": f.size}
-        for f in sorted(arm.files, key=lambda f: f.path)
+        {"path": file.path, "sha256": file.sha256, "size": file.size}
+        for file in sorted(arm.files, key=lambda file: file.path)
     ]
-    unsafe = [f.path for f in arm.files if not inside(f.path)]
+    unsafe = [file.path for file in arm.files if not inside(file.path)]
     if unsafe or not arm.files or digest(manifest) != arm.digest:
         why = (
             f"it names {unsafe[0]!r} outside its folder"
             if unsafe
-            else "its files do not add up to its digest"
+            else "the files it lists do not have its digest"
         )
-        raise Unverified(
-            "manifest-mismatch",
-            f"{arm.ref} is not loaded: {why}.",
-            "Do not serve it; ask an administrator to run countersign doctor.",
-            ref=arm.ref,
-        )
+        raise Unverified("manifest-mismatch", f"{arm.ref} is not loaded: {why}.", ref=arm.ref)
 
 
 def inside(path: str) -> bool:
-    """Is this a plain relative path that stays in its folder?"""
+    """Whether this is a plain relative path that stays in its folder."""
     parts = PurePosixPath(path).parts
     plain = path == "/".join(parts) and "\\" not in path and "\0" not in path
     return bool(parts) and plain and not path.startswith("/") and ".." not in parts
 
 
 def holds(directory: Path, arm: ArmView) -> bool:
-    """Does the directory hold the arm's files, byte for byte, and nothing else?"""
-    wanted = {file.path: (file.sha256, file.size) for file in arm.files}
-    there = [path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir()]
-    if any(path.is_symlink() or not path.is_file() for path in there):
+    """Whether the directory holds the arm's files, byte for byte, and nothing else."""
+    expected = {file.path: (file.sha256, file.size) for file in arm.files}
+    paths = [path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir()]
+    if any(path.is_symlink() or not path.is_file() for path in paths):
         return False
-    return {path.relative_to(directory).as_posix(): hash_file(path) for path in there} == wanted
+    return {path.relative_to(directory).as_posix(): hash_file(path) for path in paths} == expected

@@ -1,6 +1,4 @@
-"""One request: choose the arm, ask the engine, fall back at most once, answer, and keep a record of
-it.
-"""
+"""Serve one request: choose the arm, ask the engine, fall back at most once, answer, record."""
 
 from __future__ import annotations
 
@@ -20,12 +18,12 @@ from starlette.types import Receive, Scope, Send
 
 from registry.errors import Fault, RegistryError, Unavailable
 from registry.gateway.arms import Arms
-from registry.gateway.asked import Asked, read
 from registry.gateway.engine import Engine
 from registry.gateway.meters import Meters
 from registry.gateway.plan import Plan, choose, side_of
 from registry.gateway.problems import problem, status_of
 from registry.gateway.records import Record, Records, now
+from registry.gateway.requests import ChannelRequest, read_request
 from registry.gateway.routing import Routes, name
 from registry.rules.rollouts import Arm
 from registry.views.rollouts import ArmView, RoutingEntry
@@ -33,13 +31,17 @@ from registry.views.rollouts import ArmView, RoutingEntry
 log = logging.getLogger("registry.gateway")
 
 MAX_IN_FLIGHT = 256
-MAX_ANSWER = 8 << 20
-GONE, BROKEN = 499, 502
+"""Requests that are served at the same time; a further one is refused."""
+MAX_ANSWER_BYTES = 8 << 20
+CALLER_LEFT = 499
+"""The recorded status of a stream whose caller hung up."""
+ENGINE_BROKE_OFF = 502
+"""The recorded status of a stream that the engine ended early."""
 
 
 @dataclass(slots=True)
 class Trace:
-    """What is known of a request so far, to become its record exactly once."""
+    """What is known of a request so far. It becomes exactly one record."""
 
     entry: RoutingEntry
     arm: Arm
@@ -49,21 +51,21 @@ class Trace:
     fallback: bool = False
 
     def headers(self, request_id: str) -> dict[str, str]:
-        """Which route and version this answer is of."""
-        known = {"X-Request-Id": request_id, "X-Countersign-Arm": self.arm}
-        known["X-Countersign-Generation"] = str(self.entry.generation)
+        """The headers that name the route and the version of the answer."""
+        headers = {"X-Request-Id": request_id, "X-Countersign-Arm": self.arm}
+        headers["X-Countersign-Generation"] = str(self.entry.generation)
         if self.version is not None:
-            known |= {
+            headers |= {
                 "X-Countersign-Version": self.version.ref,
                 "X-Countersign-Digest": self.version.digest,
             }
         if self.fallback:
-            known["X-Countersign-Fallback"] = "true"
-        return known
+            headers["X-Countersign-Fallback"] = "true"
+        return headers
 
 
 class Completions:
-    """The door of applications: OpenAI's shape in, the immutable version's answer out."""
+    """The endpoint for applications: a request in OpenAI's shape, answered by one version."""
 
     def __init__(
         self, routes: Routes, arms: Arms, engine: Engine, records: Records, meters: Meters
@@ -73,19 +75,19 @@ class Completions:
         self._in_flight = 0
 
     async def answer(self, request: Request) -> Response:
-        """Serve one POST; every failure is a problem document."""
+        """Serve one POST. Every failure is answered with a problem document."""
         started, request_id, trace = time.perf_counter(), uuid4().hex, None
-        held = AsyncExitStack()
+        resources = AsyncExitStack()
         try:
-            self._enter(held)
-            asked = await read(request)
-            entry = self._routes.find(asked.model)
+            self._enter(resources)
+            inbound = await read_request(request)
+            entry = self._routes.find(inbound.model)
             trace = Trace(
-                entry, side_of(entry, asked.unit), self._records.unit(asked.unit), started
+                entry, side_of(entry, inbound.unit), self._records.unit(inbound.unit), started
             )
-            response = await self._serve(request.url.path, asked, trace, held, request_id)
+            response = await self._serve(request.url.path, inbound, trace, resources, request_id)
         except Exception as raised:
-            await held.aclose()
+            await resources.aclose()
             error = raised if isinstance(raised, RegistryError) else _fault(raised, request_id)
             if trace is None:
                 self._meters.refused(error.kind)
@@ -94,70 +96,81 @@ class Completions:
             self._keep(trace, status_of(error))
             return problem(error, request_id, trace.headers(request_id))
         except BaseException:
-            await held.aclose()
+            await resources.aclose()
             raise
         if not isinstance(response, Events):
-            await held.aclose()
+            await resources.aclose()
             self._keep(trace, response.status_code)
         return response
 
-    def _enter(self, held: AsyncExitStack) -> None:
+    def _enter(self, resources: AsyncExitStack) -> None:
         if self._in_flight >= MAX_IN_FLIGHT:
             raise Unavailable(
                 "gateway-busy",
-                f"{MAX_IN_FLIGHT} requests are in hand already.",
+                f"The gateway already serves {MAX_IN_FLIGHT} requests, its limit.",
                 retry_after=1,
             )
         self._in_flight += 1
-        held.callback(self._leave)
+        resources.callback(self._leave)
 
     def _leave(self) -> None:
         self._in_flight -= 1
 
     async def _serve(
-        self, path: str, asked: Asked, trace: Trace, held: AsyncExitStack, request_id: str
+        self,
+        path: str,
+        inbound: ChannelRequest,
+        trace: Trace,
+        resources: AsyncExitStack,
+        request_id: str,
     ) -> Response:
-        plan = choose(trace.entry, trace.arm, self._arms.held)
-        for turn, version in enumerate(plan.versions[:2]):
-            trace.version, trace.fallback = version, plan.fallback or turn > 0
+        plan = choose(trace.entry, trace.arm, self._arms.is_loaded)
+        for attempt, version in enumerate(plan.versions[:2]):
+            trace.version, trace.fallback = version, plan.fallback or attempt > 0
             try:
-                return await self._ask(path, asked, trace, held, request_id)
+                return await self._ask(path, inbound, trace, resources, request_id)
             except Unavailable as error:
-                if not _may_fall_back(plan, turn, trace.entry, error):
+                if not _may_fall_back(plan, attempt, trace.entry, error):
                     raise
                 log.warning(
                     "%s: %s; falling back to %s",
                     version.ref,
                     error.detail,
-                    plan.versions[turn + 1].ref,
+                    plan.versions[attempt + 1].ref,
                 )
         raise AssertionError("a plan names at least one version")
 
     async def _ask(
-        self, path: str, asked: Asked, trace: Trace, held: AsyncExitStack, request_id: str
+        self,
+        path: str,
+        inbound: ChannelRequest,
+        trace: Trace,
+        resources: AsyncExitStack,
+        request_id: str,
     ) -> Response:
-        """Ask the engine once; what the engine itself got wrong is Unavailable, what the caller did
-        passes through.
+        """Ask the engine once.
+
+        An error of the engine is raised as Unavailable; an error of the caller passes through.
         """
         version = trace.version
         assert version is not None
         async with AsyncExitStack() as sending:
             answer = await sending.enter_async_context(
-                self._engine.send(path, asked.as_version(version.ref))
+                self._engine.send(path, inbound.as_version(version.ref))
             )
             if answer.status_code == httpx.codes.NOT_FOUND:
-                self._arms.lost(version)
+                self._arms.forget(version)
                 raise _failed(version, answer.status_code, lost=True)
             if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
                 raise _failed(version, answer.status_code)
             kind = answer.headers.get("Content-Type", "application/json")
             headers = trace.headers(request_id)
             if kind.startswith("text/event-stream"):
-                held.push_async_exit(sending.pop_all())
-                return Events(answer, headers, held, partial(self._keep, trace))
-            body = await _whole(answer, version)
+                resources.push_async_exit(sending.pop_all())
+                return Events(answer, headers, resources, partial(self._keep, trace))
+            body = await _read_answer(answer, version)
             if answer.is_success:
-                body = _named(body, version)
+                body = _with_reference(body, version)
             return Response(body, answer.status_code, headers, kind)
         raise AssertionError("the engine's connection swallows no error")
 
@@ -182,29 +195,30 @@ class Completions:
 
 
 class Events(StreamingResponse):
-    """Server-sent events passed on as they come; kept as a record when the last one has gone, or
-    somebody hung up.
+    """Server-sent events, passed on as they arrive.
+
+    The record is written after the last event, or when one side hangs up.
     """
 
     def __init__(
         self,
         answer: httpx.Response,
         headers: dict[str, str],
-        held: AsyncExitStack,
+        resources: AsyncExitStack,
         keep: Callable[[int], None],
     ) -> None:
         super().__init__(
             self._events(answer), answer.status_code, headers, answer.headers["Content-Type"]
         )
-        self._held, self._keep, self._outcome = held, keep, GONE
+        self._resources, self._keep, self._outcome = resources, keep, CALLER_LEFT
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, and let go of the engine's connection however that ends."""
+        """Answer, and release the engine's connection however that ends."""
         try:
             await super().__call__(scope, receive, send)
         finally:
             self._keep(self._outcome)
-            await self._held.aclose()
+            await self._resources.aclose()
 
     async def _events(self, answer: httpx.Response) -> AsyncIterator[bytes]:
         try:
@@ -212,35 +226,37 @@ class Events(StreamingResponse):
                 yield chunk
             self._outcome = answer.status_code
         except httpx.RequestError as error:
-            # The status line went out long ago, so the last event tells it, as engines do
-            # themselves.
-            self._outcome = BROKEN
+            # The status line was sent long ago, so the last event reports the failure, as engines
+            # do themselves.
+            self._outcome = ENGINE_BROKE_OFF
             log.warning("the engine broke off in mid-stream: %s", type(error).__name__)
             yield (
-                b'\n\ndata: {"error": {"message": "The engine broke off. Ask again.", "type": '
-                b'"engine-failed"}}\n\n'
+                b'\n\ndata: {"error": {"message": "The engine stopped in mid-answer. Ask again.", '
+                b'"type": "engine-failed"}}\n\n'
             )
 
 
-def _may_fall_back(plan: Plan, turn: int, entry: RoutingEntry, error: Unavailable) -> bool:
-    """Once, from the candidate, or from a version that a restarted engine has lost; a busy engine
-    is busy for both.
+def _may_fall_back(plan: Plan, attempt: int, entry: RoutingEntry, error: Unavailable) -> bool:
+    """Whether the next version of the plan may answer instead.
+
+    It may once: for the candidate, or for a version that a restarted engine has lost. An engine
+    that is busy for one version is busy for the next.
     """
-    if turn > 0 or len(plan.versions) < 2 or error.kind == "engine-busy":
+    if attempt > 0 or len(plan.versions) < 2 or error.kind == "engine-busy":
         return False
     return plan.versions[0] is entry.candidate or bool(error.facts.get("lost"))
 
 
-async def _whole(answer: httpx.Response, version: ArmView) -> bytes:
+async def _read_answer(answer: httpx.Response, version: ArmView) -> bytes:
     body = bytearray()
     async for chunk in answer.aiter_raw():
         body += chunk
-        if len(body) > MAX_ANSWER:
+        if len(body) > MAX_ANSWER_BYTES:
             raise _failed(version, answer.status_code)
     return bytes(body)
 
 
-def _named(body: bytes, version: ArmView) -> bytes:
+def _with_reference(body: bytes, version: ArmView) -> bytes:
     """The answer under the resolved reference, whatever name the engine gave it."""
     try:
         document = json.loads(body)
@@ -252,10 +268,10 @@ def _named(body: bytes, version: ArmView) -> bytes:
 
 
 def _failed(version: ArmView, status: int, *, lost: bool = False) -> Unavailable:
-    why = "has lost it" if lost else f"answered {status} or what is no answer"
+    why = "no longer has it loaded" if lost else f"sent status {status} or an unreadable answer"
     return Unavailable(
         "engine-failed",
-        f"The engine failed as {version.ref}: it {why}.",
+        f"The engine did not answer as {version.ref}: it {why}.",
         "Try again in a moment.",
         ref=version.ref,
         engine_status=status,
@@ -265,10 +281,10 @@ def _failed(version: ArmView, status: int, *, lost: bool = False) -> Unavailable
 
 
 def _fault(error: Exception, request_id: str) -> RegistryError:
-    # The type alone: a message may quote what was asked.
+    # Only the type: the message may quote the prompt.
     log.error("request %s failed: %s", request_id, type(error).__name__)
     return Fault(
         "gateway-fault",
-        "The gateway failed at this request.",
+        "The gateway failed while it served this request.",
         f"Report the request id {request_id}.",
     )

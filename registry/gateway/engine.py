@@ -1,6 +1,4 @@
-"""The engine beside the gateway, spoken to in the subset of vLLM's API that every engine we know
-has.
-"""
+"""A client of the engine, in the subset of vLLM's API that every known engine has."""
 
 from __future__ import annotations
 
@@ -15,20 +13,19 @@ import httpx
 from registry.errors import Refused, Unavailable
 
 CONNECTIONS = 64
-ANSWER = 120.0
-"""Seconds an engine may be silent while it works on one answer."""
-QUEUE = 10.0
-"""Seconds a request waits for a free connection."""
-LOADING = 120.0
-"""Seconds a load may take: an engine with one thread loads after the answers that wait before
-it.
-"""
+ANSWER_SECONDS = 120.0
+"""How long an engine may be silent while it works on one answer."""
+QUEUE_SECONDS = 10.0
+"""How long a request waits for a free connection."""
+LOAD_SECONDS = 120.0
+"""How long a load may take: an engine with one thread first gives the answers that wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One line of the engine's model list: `root` is the directory it was loaded from, `parent` an
-    adapter's base.
+    """One entry of the engine's model list.
+
+    `root` is the directory it was loaded from; `parent` is an adapter's base.
     """
 
     id: str
@@ -37,7 +34,7 @@ class Model:
 
 
 class Engine:
-    """One engine. Raises Unavailable when it does not answer, Refused when it says no."""
+    """One engine. Raises Unavailable when it does not answer, Refused when it refuses."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -45,11 +42,11 @@ class Engine:
             base_url=self.url,
             trust_env=False,
             headers={"Accept-Encoding": "identity"},
-            timeout=httpx.Timeout(ANSWER, connect=3.0, write=10.0, pool=QUEUE),
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=3.0, write=10.0, pool=QUEUE_SECONDS),
             limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
         )
-        # A full pool must not keep the gateway from asking what is loaded, or from loading what it
-        # rolls back to.
+        # A pool of its own: when requests fill the first, the gateway must still be able to list
+        # what is loaded and to load what it rolls back to.
         self._admin = httpx.AsyncClient(
             base_url=self.url,
             trust_env=False,
@@ -58,7 +55,7 @@ class Engine:
         )
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         await self._http.aclose()
         await self._admin.aclose()
 
@@ -77,25 +74,23 @@ class Engine:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Unavailable(
                 "engine-failed",
-                "The engine's model list is not one.",
+                "The engine's answer to GET /v1/models is not a model list.",
                 "Check the address given as --engine.",
             ) from error
 
     async def load(self, name: str, directory: Path) -> None:
-        """Load an adapter under its immutable name. Asking for one that is there already is no
-        failure.
-        """
+        """Load an adapter under its immutable name. One that is loaded already is no failure."""
         await self._ask(
             "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(directory)}, name
         )
 
     async def unload(self, name: str) -> None:
-        """Drop an adapter's name; the engine frees its memory when it needs it."""
+        """Unload an adapter; the engine frees its memory when it needs it."""
         await self._ask("/v1/unload_lora_adapter", {"lora_name": name}, name)
 
     async def _ask(self, path: str, body: dict[str, str], name: str) -> None:
         try:
-            answer = await self._admin.post(path, json=body, timeout=LOADING)
+            answer = await self._admin.post(path, json=body, timeout=LOAD_SECONDS)
         except httpx.RequestError as error:
             raise self._away(error) from error
         if not answer.is_success and "already" not in answer.text:
@@ -108,8 +103,9 @@ class Engine:
 
     @asynccontextmanager
     async def send(self, path: str, body: bytes) -> AsyncIterator[httpx.Response]:
-        """Send a caller's request; the answer's body is still to be read. Unavailable also when it
-        breaks off.
+        """Send a caller's request; the answer's body is not read yet.
+
+        Raises Unavailable, also when the engine breaks off in mid-answer.
         """
         try:
             async with self._http.stream(
@@ -128,9 +124,7 @@ class Engine:
     def _away(self, error: httpx.RequestError) -> Unavailable:
         gone = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
         facts: dict[str, Any] = {"retry_after": 2, "gone": gone}
-        what = "is not there" if gone else "did not answer"
+        what = "cannot be reached" if gone else "did not answer"
         return Unavailable(
-            "engine-unreachable",
-            f"The engine {what}: {type(error).__name__}.",
-            **facts,
+            "engine-unreachable", f"The engine {what}: {type(error).__name__}.", **facts
         )

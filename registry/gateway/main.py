@@ -1,10 +1,11 @@
-"""Run one gateway until it is told to stop."""
+"""Run one gateway until a signal stops it."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import socket
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
@@ -14,65 +15,68 @@ from registry.client import Countersign
 from registry.errors import Conflict, Invalid
 from registry.gateway.app import Gateway, create_app
 
-GRACE = 10
-"""Seconds that requests in hand may take to finish after SIGTERM."""
+GRACE_SECONDS = 10
+"""How long requests under way may take to finish after SIGTERM."""
 
 
-def run(
-    url: str | None,
-    token: str | None,
-    engine: str,
-    environment: str,
-    host: str,
-    port: int,
-    cache_dir: Path,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """What one gateway serves from.
+
+    `url` and `token` are the registry's; where they are None, COUNTERSIGN_URL and COUNTERSIGN_TOKEN
+    give them. `engine` is the engine's address.
+    """
+
+    url: str | None
+    token: str | None = field(repr=False)
+    engine: str
+    environment: str
+    cache_dir: Path
+
+
+def run(config: GatewayConfig, host: str, port: int) -> None:
     """Serve one environment's channels from one engine; returns after SIGTERM or Ctrl-C.
 
-    `url` and `token` None are read from COUNTERSIGN_URL and COUNTERSIGN_TOKEN. Nothing waits for
-    the registry or the engine: /readyz says when both are there. Raises Invalid, Unauthenticated,
-    Conflict `cache-in-use`, `port-taken`.
+    It starts without waiting for the registry or the engine: /readyz says when both are reachable.
+    Raises Invalid, Unauthenticated, Conflict `cache-in-use`, `port-taken`.
     """
-    if not engine.startswith(("http://", "https://")):
-        raise Invalid(
-            "no-engine",
-            f"'{engine}' is not the address of an engine.",
-        )
-    door = _listen(host, port)
-    with door, Countersign(url, token) as registry:
+    if not config.engine.startswith(("http://", "https://")):
+        raise Invalid("no-engine", f"'{config.engine}' is not the address of an engine.")
+    listener = _listen(host, port)
+    with listener, Countersign(config.url, config.token) as registry:
         log.configure()
-        app = create_app(Gateway(registry, engine, environment, cache_dir))
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            ws="none",
-            timeout_graceful_shutdown=GRACE,
-            server_header=False,
+        app = create_app(Gateway(registry, config.engine, config.environment, config.cache_dir))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                ws="none",
+                timeout_graceful_shutdown=GRACE_SECONDS,
+                server_header=False,
+            )
         )
-        # uvicorn raises the signal again once it has stopped: to end well, somebody must be there
-        # to hear it.
+        # uvicorn raises the signal again once it has stopped. Without a handler the process would
+        # die of it instead of ending with 0.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         logging.getLogger("registry.gateway").info(
-            "listening on http://%s:%d", *door.getsockname()[:2]
+            "listening on http://%s:%d", *listener.getsockname()[:2]
         )
-        uvicorn.Server(config).run(sockets=[door])
+        server.run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Bind before anything else, so that a taken port is one clear line and nothing has been
-    touched.
-    """
+    """Bind before anything else: a taken port is one clear line, and nothing has been changed."""
     try:
-        door = socket.create_server(
+        listener = socket.create_server(
             (host, port), backlog=256, family=socket.AF_INET6 if ":" in host else socket.AF_INET
         )
-        # asyncio does this for sockets it opens itself, not for one handed over. Without it, an
-        # answer of two writes waits 40 ms for the caller's delayed acknowledgement. What is
-        # accepted inherits it.
-        door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return door
+        # asyncio sets this for sockets that it opens itself, not for one passed to it. Without it,
+        # an answer of two writes waits 40 ms for the caller's delayed acknowledgement. Accepted
+        # connections inherit it.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         raise Conflict(
             "port-taken",

@@ -1,4 +1,4 @@
-"""What Prometheus may know: counts and times by channel, arm and version; no unit, no text."""
+"""Metrics for Prometheus: counts and times by channel, arm and version; no unit ids, no text."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from registry.gateway.records import Record, Records
 
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-"""Seconds: from a routing overhead to the longest answer an engine may take."""
+"""Upper bounds in seconds, from the cost of routing to the longest answer an engine may take."""
 
 
 class Meters:
-    """One registry of metrics a gateway, so that two in one process do not share counts."""
+    """The metrics of one gateway, apart from those of another gateway in the same process."""
 
     def __init__(self, age: Callable[[], float | None], records: Records) -> None:
         self._registry = CollectorRegistry()
@@ -23,7 +23,7 @@ class Meters:
         )
         self._latency = Histogram(
             "countersign_gateway_latency_seconds",
-            "From the request read to the answer sent.",
+            "Seconds from the request read to the answer sent.",
             ("channel", "arm"),
             buckets=BUCKETS,
             registry=self._registry,
@@ -36,7 +36,7 @@ class Meters:
         )
         routing = Gauge(
             "countersign_gateway_routing_age_seconds",
-            "Since the registry last vouched for the routes; NaN for never.",
+            "Seconds since the registry last confirmed the routes; NaN for never.",
             registry=self._registry,
         )
         routing.set_function(lambda: float("nan") if (seconds := age()) is None else seconds)
@@ -59,5 +59,5 @@ class Meters:
         self._refused.labels(kind).inc()
 
     def page(self) -> bytes:
-        """The exposition format."""
+        """All metrics in Prometheus's exposition format."""
         return generate_latest(self._registry)

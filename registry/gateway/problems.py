@@ -32,7 +32,7 @@ def status_of(error: RegistryError) -> int:
 def problem(
     error: RegistryError, request_id: str, headers: dict[str, str] | None = None
 ) -> Response:
-    """A refusal as an answer; what is unavailable says when to try again."""
+    """A refusal as a response; Retry-After says when to ask again for what is unavailable."""
     status = status_of(error)
     headers = {"X-Request-Id": request_id, **(headers or {})}
     if error.family == "unavailable":
@@ -42,8 +42,9 @@ def problem(
 
 
 def description(kind: str) -> Response:
-    """What a kind of problem means, where a problem document's `type` leads; NotFound
-    (`no-such-page`).
+    """What a kind of problem means: the page that a problem document's `type` names.
+
+    Raises NotFound `no-such-page`.
     """
     if (entry := catalogue().get(kind)) is None:
         raise NotFound("no-such-page", f"There is no kind of problem '{kind[:80]}'.")

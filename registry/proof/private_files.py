@@ -1,6 +1,7 @@
-"""Private files: readable by their owner alone, and never seen half-written.
+"""Private files: only their owner can read them, and nobody sees them half-written.
 
-Standard library only and below every room, since keys, tokens, sign-ins and routes are all kept so.
+The module uses the standard library only, because every room stores something this way: keys,
+tokens, sign-ins, routes.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ from pathlib import Path
 
 
 def write_private(path: Path, content: str | bytes, *, overwrite: bool = True) -> Path:
-    """Write a 0600 file at once: a reader, or a crash, sees the old content or the new, never a
-    part of it.
+    """Write a file with mode 0600 atomically: a reader, or a crash, never sees a part of it.
 
-    Without `overwrite`, raises FileExistsError where the name is taken, even by another process
-    that writes at the same time.
+    Without `overwrite`, raises FileExistsError if the name exists, even if another process creates
+    it at the same time.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -27,7 +27,7 @@ def write_private(path: Path, content: str | bytes, *, overwrite: bool = True) -
         if overwrite:
             draft.replace(path)
         else:
-            # A link fails where the name is taken; a rename would silently replace the file.
+            # A link fails if the name exists; a rename would silently replace the file.
             path.hardlink_to(draft)
     finally:
         draft.unlink(missing_ok=True)
@@ -36,7 +36,7 @@ def write_private(path: Path, content: str | bytes, *, overwrite: bool = True) -
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the renames in this folder survive a power cut."""
+    """Make the renames in this folder durable, so that they survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

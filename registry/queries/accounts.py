@@ -1,9 +1,8 @@
-"""Who there is: people and services, what they may do, their keys, and their tokens without the
-secrets.
-"""
+"""Accounts with their grants, their signing keys, and their tokens without the secrets."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, or_, select, true
@@ -17,33 +16,35 @@ from registry.views.accounts import AccountView, GrantView, KeyView, TokenView
 
 
 def me(store: Store, actor: Actor) -> AccountView:
-    """The caller as this token lets him act: `grants` are the token's, which may be fewer than the
-    account's.
+    """The caller's account with the grants of their token, which may be fewer than the account's.
+
+    Raises NotFound `account-unknown` for a caller without an account.
     """
     with store.read(actor) as session:
-        found = _views(session, Account.id == actor.account)
-    if not found:
+        views = _views(session, Account.id == actor.account)
+    if not views:
         raise NotFound(
             "account-unknown", "This caller has no account.", "Use a token of an account."
         )
-    held = sorted(
+    in_teams = sorted(
         (grant.role.value, grant.team) for grant in actor.grants if grant.team is not None
     )
     everywhere = sorted((grant.role.value, None) for grant in actor.grants if grant.team is None)
-    one = found[0]
-    grants = [GrantView(role, team) for role, team in [*everywhere, *held]]
-    return AccountView(one.id, one.name, one.kind, grants, one.keys, one.created_at)
+    return replace(
+        views[0], grants=[GrantView(role, team) for role, team in [*everywhere, *in_teams]]
+    )
 
 
 def accounts(store: Store, actor: Actor) -> list[AccountView]:
-    """Everybody who may act in a team that the caller sees, by name; always the caller himself."""
+    """The accounts that may act in a team the caller sees, and the caller's own, by name."""
     with store.read(actor) as session:
         return sorted(_views(session, _known_to(actor)), key=lambda account: account.name)
 
 
 def keys(store: Store, actor: Actor) -> list[KeyView]:
-    """The signing keys of the same people, oldest first, revoked ones too: old votes still name
-    them.
+    """The signing keys of the same accounts, oldest first.
+
+    Revoked keys are among them, because old votes still name them.
     """
     with store.read(actor) as session:
         rows = session.scalars(
@@ -52,13 +53,14 @@ def keys(store: Store, actor: Actor) -> list[KeyView]:
             .where(_known_to(actor))
             .order_by(SigningKey.enrolled_at, SigningKey.id)
         ).all()
-        called = names(session, {row.account_id for row in rows})
-        return [_key(row, called[row.account_id]) for row in rows]
+        names_by_id = names(session, {row.account_id for row in rows})
+        return [_key(row, names_by_id[row.account_id]) for row in rows]
 
 
 def tokens(store: Store, actor: Actor) -> list[TokenView]:
-    """The caller's own tokens, or everybody's for an administrator, newest first; secrets are kept
-    nowhere.
+    """The caller's own tokens, or everybody's for an administrator, newest first.
+
+    The secrets are not among them, because they are not stored.
     """
     everybody = actor.is_system or actor.holds(Role.ADMIN)
     with store.read(actor) as session:
@@ -67,11 +69,11 @@ def tokens(store: Store, actor: Actor) -> list[TokenView]:
             .where(true() if everybody else Token.account_id == actor.account)
             .order_by(Token.created_at.desc(), Token.id)
         ).all()
-        called = names(session, {row.account_id for row in rows})
+        names_by_id = names(session, {row.account_id for row in rows})
         return [
             TokenView(
                 id=row.id,
-                account=called[row.account_id],
+                account=names_by_id[row.account_id],
                 grants=[
                     GrantView(scope["role"], scope["team"], scope.get("environment"))
                     for scope in row.scopes
@@ -97,26 +99,26 @@ def _known_to(actor: Actor) -> ColumnElement[bool]:
 def _views(session: Session, which: ColumnElement[bool]) -> list[AccountView]:
     rows = session.scalars(select(Account).where(which)).all()
     ids = [row.id for row in rows]
-    grants: dict[UUID, list[GrantView]] = {one: [] for one in ids}
-    held = (
+    grants: dict[UUID, list[GrantView]] = {account_id: [] for account_id in ids}
+    granted = (
         select(RoleGrant)
         .where(RoleGrant.account_id.in_(ids))
         .order_by(RoleGrant.role, RoleGrant.team.nulls_first())
     )
-    for grant in session.scalars(held):
+    for grant in session.scalars(granted):
         grants[grant.account_id].append(GrantView(grant.role, grant.team))
-    called = names(session, set(ids))
-    enrolled: dict[UUID, list[KeyView]] = {one: [] for one in ids}
+    names_by_id = names(session, set(ids))
+    enrolled: dict[UUID, list[KeyView]] = {account_id: [] for account_id in ids}
     owned = (
         select(SigningKey)
         .where(SigningKey.account_id.in_(ids))
         .order_by(SigningKey.enrolled_at, SigningKey.id)
     )
     for key in session.scalars(owned):
-        enrolled[key.account_id].append(_key(key, called[key.account_id]))
+        enrolled[key.account_id].append(_key(key, names_by_id[key.account_id]))
     return [
         AccountView(
-            row.id, called[row.id], row.kind, grants[row.id], enrolled[row.id], row.created_at
+            row.id, names_by_id[row.id], row.kind, grants[row.id], enrolled[row.id], row.created_at
         )
         for row in rows
     ]

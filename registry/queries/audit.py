@@ -1,6 +1,4 @@
-"""The audit log: its entries, its newest signed tree head, its check, its evidence pack, and the
-fold of it.
-"""
+"""The audit log: entries, newest signed tree head, proofs, check, evidence pack, and rebuild."""
 
 from __future__ import annotations
 
@@ -17,7 +15,14 @@ from registry.queries.folds import rebuild as rebuild
 from registry.queries.log_checks import check as check
 from registry.queries.log_proofs import prove as prove
 from registry.queries.packs import export as export
-from registry.queries.pages import cursor_after, key_in, length, storable
+from registry.queries.pages import (
+    FIRST_PAGE,
+    PageRequest,
+    check_limit,
+    cursor_after,
+    key_in,
+    storable,
+)
 from registry.rules.actors import Actor, Matter, Role, may_read
 from registry.views.audit import EventPage, EventView, TreeHeadView
 
@@ -25,33 +30,34 @@ from registry.views.audit import EventPage, EventView, TreeHeadView
 def events(
     store: Store,
     actor: Actor,
-    cursor: str | None = None,
+    page: PageRequest = FIRST_PAGE,
+    *,
     action: str | None = None,
     subject: str | None = None,
-    limit: int = 50,
 ) -> EventPage:
-    """One page of the log, newest first.
+    """One page of the log, newest first, of one action or one subject if given.
 
-    Auditors and administrators read all of it, other people what happened in the teams they see and
-    what they did, a service what it did itself: holds and quotas are among the rest.
+    Auditors and administrators read all of it. Other people read what happened in the teams they
+    see and what they did. A service reads only what it did itself, because holds and quotas are
+    among the rest.
     """
     statement = (
         select(Event, Leaf.seq, Leaf.hash)
         .outerjoin(Leaf, Leaf.event_id == Event.id)
         .where(_readable(actor))
         .order_by(Event.place.desc())
-        .limit(length(limit) + 1)
+        .limit(check_limit(page.limit) + 1)
     )
-    if cursor is not None:
-        statement = statement.where(Event.place < key_in(cursor, int)[0])
+    if page.cursor is not None:
+        statement = statement.where(Event.place < key_in(page.cursor, int)[0])
     if action is not None:
         statement = statement.where(Event.action == storable(action))
     if subject is not None:
         statement = statement.where(Event.subject == storable(subject))
     with store.read(actor) as session:
-        found: list[Any] = list(session.execute(statement))
-        rows = found[:limit]
-        called = names(session, {row[0].actor_id for row in rows})
+        results: list[Any] = list(session.execute(statement))
+        rows = results[: page.limit]
+        names_by_id = names(session, {row[0].actor_id for row in rows})
         views = []
         for event, seq, leaf in rows:
             entry = json.loads(event.entry)
@@ -61,7 +67,7 @@ def events(
                     seq=seq,
                     leaf=None if leaf is None else f"sha256:{leaf.hex()}",
                     at=event.at,
-                    actor=called[event.actor_id],
+                    actor=names_by_id[event.actor_id],
                     via=entry["via"],
                     action=event.action,
                     subject=event.subject,
@@ -70,7 +76,8 @@ def events(
                     facts=entry["facts"],
                 )
             )
-        return EventPage(views, cursor_after([rows[-1][0].place]) if len(found) > limit else None)
+        has_next = len(results) > page.limit
+        return EventPage(views, cursor_after([rows[-1][0].place]) if has_next else None)
 
 
 def _readable(actor: Actor) -> ColumnElement[bool]:
@@ -79,16 +86,15 @@ def _readable(actor: Actor) -> ColumnElement[bool]:
     if not may_read(actor, Matter.KEEPING):
         return Event.actor_id == actor.account
     teams = actor.teams()
-    theirs = Event.team.is_not(None) if teams is None else Event.team.in_(teams)
-    return or_(theirs, Event.actor_id == actor.account)
+    of_teams = Event.team.is_not(None) if teams is None else Event.team.in_(teams)
+    return or_(of_teams, Event.actor_id == actor.account)
 
 
 def tree_head(store: Store, actor: Actor, log_key: str = "") -> TreeHeadView | None:
-    """The newest signed tree head, if the sequencer has signed one, and how many events still wait
-    for a number.
+    """The newest signed tree head, if there is one, and how many events have no number yet.
 
-    Without the trusted `log_key` at hand, `key` is `name+hash` of the key as the note itself names
-    it.
+    `key` of the answer is `log_key`, the trusted one; without it, `name+hash` as the note itself
+    states.
     """
     with store.read(actor) as session:
         head = session.scalars(
@@ -104,6 +110,9 @@ def tree_head(store: Store, actor: Actor, log_key: str = "") -> TreeHeadView | N
 
 
 def _signer(note: str) -> str:
-    """The last signature line is `— name base64(four bytes of the key's hash, signature)`."""
+    """`name+hash` of the key in the last signature line, `— name base64(hash, signature)`.
+
+    The hash has four bytes.
+    """
     _, name, encoded = note.rstrip("\n").rpartition("\n")[2].split(" ")
     return f"{name}+{base64.b64decode(encoded)[:4].hex()}"

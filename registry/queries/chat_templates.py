@@ -1,8 +1,9 @@
-"""A version's chat template: against its base's, line by line and on the same conversations."""
+"""A version's chat template compared with its base's: by line, and on the same conversations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -22,35 +23,35 @@ from registry.errors import RegistryError
 from registry.rules.actors import Actor
 from registry.views.chat_templates import ChatTemplateView, GoldenView, TemplateDiffView
 
-READ = (rules.FILE, rules.SETTINGS, "special_tokens_map.json")
-Compared = tuple[list[TemplateDiffView], list[GoldenView]]
+TEMPLATE_FILES = (rules.FILE, rules.SETTINGS, "special_tokens_map.json")
+Comparison = tuple[list[TemplateDiffView], list[GoldenView]]
 
 
 def chat_template(store: Store, blobs: Blobs, actor: Actor, ref: str) -> ChatTemplateView:
-    """What a version's chat template says; without one of its own, its base's is what counts.
+    """A version's chat template; without one of its own, its base's counts.
 
-    Raises NotFound for no such version, Unverified when its bytes are gone, Unavailable when
+    Raises NotFound without such a version, Unverified if its bytes are missing, Unavailable if
     nothing can be rendered.
     """
     with store.read(actor) as session:
         version, _, node = versions.by_ref(session, ref)
-        own = _documents(session, blobs, version.id)
-        base, base_ref = {}, None
+        files = _documents(session, blobs, version.id)
+        base_files, base_ref = {}, None
         if version.base_version_id is not None:
-            found, _, base_node = versions.by_id(session, version.base_version_id)
-            base, base_ref = _documents(session, blobs, found.id), base_node.ref
+            base_files = _documents(session, blobs, version.base_version_id)
+            base_ref = versions.by_id(session, version.base_version_id)[2].ref
         allowed = list(policies.allowing_chat_templates(session))
         facts = version.facts.get("chat_template") or {}
-    mine, theirs = rules.templates_of(own), rules.templates_of(base)
-    diffs, conversations = _compared(mine, theirs, rules.tokens_of(base or own))
+    own, base = rules.templates_of(files), rules.templates_of(base_files)
+    diffs, conversations = _compare(own, base, rules.tokens_of(base_files or files))
     return ChatTemplateView(
         ref=node.ref,
         base=base_ref,
         own=rules.own_of(version.facts) is not None,
-        source=mine.source if mine else None,
-        digest=mine.digest if mine else None,
-        base_source=theirs.source if theirs else None,
-        base_digest=theirs.digest if theirs else None,
+        source=own.source if own else None,
+        digest=own.digest if own else None,
+        base_source=base.source if base else None,
+        base_digest=base.digest if base else None,
         allowed_in=allowed,
         concerns=list(facts.get("concerns", ())),
         templates=diffs,
@@ -59,52 +60,55 @@ def chat_template(store: Store, blobs: Blobs, actor: Actor, ref: str) -> ChatTem
 
 
 def _documents(session: Session, blobs: Blobs, version_id: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    documents: dict[str, Any] = {}
     for path, sha256, size in versions.files(session, version_id):
-        if path in READ and size <= MAX_TEXT_BYTES:
+        if path in TEMPLATE_FILES and size <= MAX_TEXT_BYTES:
             data = blobs.read(sha256, 0, size)
-            try:
-                found[path] = loads(data) if path.endswith(".json") else data.decode()
-            except (
-                RegistryError,
-                UnicodeDecodeError,
-            ):  # `verify` says what is wrong with damaged bytes
-                continue
-    return found
+            # `verify` explains what is wrong with damaged bytes; here they are left out.
+            with suppress(RegistryError, UnicodeDecodeError):
+                documents[path] = loads(data) if path.endswith(".json") else data.decode()
+    return documents
 
 
-def _compared(own: Templates | None, base: Templates | None, tokens: dict[str, str]) -> Compared:
-    """The same templates and tokens always say the same, so it is worked out once; what is the same
-    on both sides, too.
+def _compare(own: Templates | None, base: Templates | None, tokens: dict[str, str]) -> Comparison:
+    """Compare two templates; equal ones are rendered once, for both sides.
+
+    The same templates and tokens always give the same comparison, so it is cached.
     """
-    stands = own or base
-    if stands is None:
+    first = own or base
+    if first is None:
         return [], []
-    alone = own is None or base is None or own.texts == base.texts
-    diffs, goldens = made = _once(_Asked(stands, None if alone else base, tokens))
-    if any(side is not None and side.failed for one in goldens for side in (one.own, one.base)):
-        _once.cache_clear()  # it may have been the machine's fault
-    if not alone or base is None:
-        return made
-    return [replace(one, in_version=own is not None, in_base=True, diff=[]) for one in diffs], [
-        replace(one, own=one.own if own is not None else None, base=one.own) for one in goldens
-    ]
+    is_single = own is None or base is None or own.texts == base.texts
+    comparison = _cached(_Templates(first, None if is_single else base, tokens))
+    diffs, goldens = comparison
+    if any(side and side.failed for golden in goldens for side in (golden.own, golden.base)):
+        _cached.cache_clear()  # the machine may be the cause
+    if not is_single or base is None:
+        return comparison
+    in_version = own is not None
+    return (
+        [replace(diff, in_version=in_version, in_base=True, diff=[]) for diff in diffs],
+        [
+            replace(golden, own=golden.own if in_version else None, base=golden.own)
+            for golden in goldens
+        ],
+    )
 
 
-class _Asked:
-    """What is compared, as a key by content."""
+class _Templates:
+    """The templates of a comparison, as a key of the cache by content."""
 
     def __init__(self, own: Templates, base: Templates | None, tokens: dict[str, str]) -> None:
-        self.work: Callable[[], Compared] = lambda: sandbox.compare(own, base, tokens)
+        self.compare: Callable[[], Comparison] = lambda: sandbox.compare(own, base, tokens)
         self.key = canonical.encode([own.texts, base.texts if base else None, tokens])
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Asked) and other.key == self.key
+        return isinstance(other, _Templates) and other.key == self.key
 
     def __hash__(self) -> int:
         return hash(self.key)
 
 
 @lru_cache(maxsize=64)
-def _once(asked: _Asked) -> Compared:
-    return asked.work()
+def _cached(templates: _Templates) -> Comparison:
+    return templates.compare()

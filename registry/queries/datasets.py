@@ -15,8 +15,9 @@ from registry.views.datasets import DatasetVersionView
 
 
 def datasets(store: Store, actor: Actor) -> list[DatasetVersionView]:
-    """Every data set version of the teams the caller sees, by name, newest first; drafts come
-    before numbers.
+    """Every data set version of the teams the caller sees, by name, newest first.
+
+    Drafts come before numbered versions.
     """
     with store.read(actor) as session:
         rows = session.execute(
@@ -30,13 +31,13 @@ def datasets(store: Store, actor: Actor) -> list[DatasetVersionView]:
 
 
 def dataset(store: Store, actor: Actor, ref: str) -> DatasetVersionView:
-    """The one data set version a reference names, or NotFound."""
+    """The data set version that a reference names, or NotFound."""
     with store.read(actor) as session:
         return _views(session, [by_ref(session, ref)])[0]
 
 
 def _views(session: Session, rows: list[tuple[DatasetVersion, Node]]) -> list[DatasetVersionView]:
-    called = names(session, {version.created_by for version, _ in rows})
+    names_by_id = names(session, {version.created_by for version, _ in rows})
     blobs = select(Blob.id, Blob.size).where(Blob.id.in_({version.blob_id for version, _ in rows}))
     sizes = {row.id: row.size for row in session.execute(blobs)}
     return [
@@ -53,7 +54,7 @@ def _views(session: Session, rows: list[tuple[DatasetVersion, Node]]) -> list[Da
             duplicates=version.duplicates,
             overlap=version.overlap,
             meta=version.meta,
-            created_by=called[version.created_by],
+            created_by=names_by_id[version.created_by],
             created_at=version.created_at,
         )
         for version, node in rows

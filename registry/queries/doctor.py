@@ -1,4 +1,4 @@
-"""`countersign doctor`: are the tables still what the log says, and are all bytes there?"""
+"""`countersign doctor`: whether the tables match the log, and whether all bytes are there."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from registry.rules.actors import SYSTEM
 
 
 def report(store: Store, blobs: Blobs, log_key: str) -> dict[str, Any]:
-    """Rebuild every governed table from the events and compare; recompute the log; look for missing
-    bytes.
-    """
+    """Compare every governed table with the log, recompute the log, and look for missing bytes."""
     checked = audit.check(store, SYSTEM, log_key)
     with store.read(SYSTEM) as session:
         rebuilt = audit.rebuild(session)

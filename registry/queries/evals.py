@@ -12,7 +12,7 @@ from registry.db.store import Store
 from registry.db.training_runs import Lease
 from registry.db.versions import Node, by_ref
 from registry.errors import NotFound
-from registry.queries.pages import LONGEST, length, plain_ref, seen
+from registry.queries.pages import MAX_PAGE_ROWS, check_limit, plain_ref, seen
 from registry.rules.actors import Actor
 from registry.views.evals import EvalRunView, MetricView, SuiteView
 
@@ -51,23 +51,21 @@ def suites(store: Store, actor: Actor) -> list[SuiteView]:
 def eval_run(store: Store, actor: Actor, run_id: UUID) -> EvalRunView:
     """The eval run of that id, or NotFound."""
     with store.read(actor) as session:
-        found = _views(session, actor, EvalRun.id == run_id, 1)
-    if not found:
+        views = _views(session, actor, EvalRun.id == run_id, 1)
+    if not views:
         raise NotFound("eval-run-unknown", f"There is no eval run {run_id}.")
-    return found[0]
+    return views[0]
 
 
 def eval_runs(
-    store: Store, actor: Actor, subject: str | None = None, *, limit: int = LONGEST
+    store: Store, actor: Actor, subject: str | None = None, *, limit: int = MAX_PAGE_ROWS
 ) -> list[EvalRunView]:
-    """The newest eval runs of the teams the caller sees, or all those of one version; newest
-    first.
-    """
+    """The newest eval runs of the teams the caller sees, or of one version, newest first."""
     with store.read(actor) as session:
         which: ColumnElement[bool] = true()
         if subject is not None:
             which = EvalRun.subject_id == by_ref(session, subject, gone=True)[0].id
-        return _views(session, actor, which, length(limit))
+        return _views(session, actor, which, check_limit(limit))
 
 
 def _views(
@@ -86,9 +84,16 @@ def _views(
     measured = (
         select(EvalMetric).where(EvalMetric.eval_run_id.in_(metrics)).order_by(EvalMetric.name)
     )
-    for one in session.scalars(measured):
-        metrics[one.eval_run_id].append(
-            MetricView(one.name, one.value, one.n, one.ci_low, one.ci_high, one.higher_is_better)
+    for metric in session.scalars(measured):
+        metrics[metric.eval_run_id].append(
+            MetricView(
+                name=metric.name,
+                value=metric.value,
+                n=metric.n,
+                ci_low=metric.ci_low,
+                ci_high=metric.ci_high,
+                higher_is_better=metric.higher_is_better,
+            )
         )
     return [
         EvalRunView(

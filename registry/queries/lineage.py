@@ -1,4 +1,4 @@
-"""Where a thing comes from and what stands on it."""
+"""What a thing derives from, and what derives from it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,12 @@ from registry.rules.refs import parse_ref
 from registry.views.lineage import EdgeView, LineageView, NodeView
 
 PREFIXES = ("dataset:", "suite:", "eval-run:")
-DEPTH = 20
-"""How far a walk goes each way; what lies further is reached by asking again from the last one
-shown.
-"""
+MAX_DEPTH = 20
+"""How many edges a walk follows each way; to go further, ask again from the last node shown."""
 
-# One walk that goes up from what went up and down from what went down, so that siblings stay out.
+# The walk goes only up from ancestors and only down from descendants, so that siblings stay out.
 # UNION drops what a diamond reaches twice at one depth, so the walk is bounded by nodes times
-# depth, however many the paths.
+# depth, however many paths there are.
 WALK = text(
     """
     with recursive walk(id, depth) as (
@@ -54,15 +52,14 @@ WALK = text(
 
 
 def trace(store: Store, actor: Actor, ref: str) -> LineageView:
-    """The ancestors and descendants of a version, data set, suite or eval run, with every edge
-    among them.
+    """The ancestors and descendants of a version, data set, suite or eval run, and their edges.
 
-    Things of teams the caller cannot see are left out, with their edges; the walk itself passes
-    through them.
+    Nodes of teams that the caller does not see are left out with their edges; the walk itself
+    passes through them.
     """
     with store.read(actor) as session:
         focus = _focus(session, ref)
-        rows = session.execute(WALK, {"focus": focus, "furthest": DEPTH})
+        rows = session.execute(WALK, {"focus": focus, "furthest": MAX_DEPTH})
         nodes = [
             NodeView(row.id, row.kind, plain_ref(row.ref), row.state, row.depth)
             for row in rows
@@ -71,8 +68,8 @@ def trace(store: Store, actor: Actor, ref: str) -> LineageView:
         edges = session.execute(
             text(
                 "select child_id, parent_id, relation, grade from lineage_edge "
-                "where child_id = any(:nodes) and parent_id = any(:nodes) order by child_seq, "
-                "parent_seq, relation"
+                "where child_id = any(:nodes) and parent_id = any(:nodes) "
+                "order by child_seq, parent_seq, relation"
             ),
             {"nodes": [node.id for node in nodes]},
         )
@@ -80,21 +77,19 @@ def trace(store: Store, actor: Actor, ref: str) -> LineageView:
 
 
 def _focus(session: Sighted, ref: str) -> UUID:
-    """A node by its own name; else a version, a data set version or a suite by any reference to
-    it.
-    """
+    """A node by its own reference, or a version, data set version or suite by any reference."""
     if ref.startswith(PREFIXES):
-        own = session.scalars(
+        node_id = session.scalars(
             select(Node.id).where(Node.ref == storable(ref), session.seen(Node.team))
         ).one_or_none()
-        if own is None:
+        if node_id is None:
             raise NotFound("node-unknown", f"There is no '{ref}'.")
-        return own
+        return node_id
     parsed = parse_ref(ref)
     try:
         return versions.by_ref(session, parsed, gone=True)[0].id
     except NotFound as unknown:
-        for other in (partial(datasets.by_ref, gone=True), evals.suite_version):
+        for find in (partial(datasets.by_ref, gone=True), evals.suite_version):
             with suppress(NotFound):
-                return other(session, parsed)[1].id
+                return find(session, parsed)[1].id
         raise unknown

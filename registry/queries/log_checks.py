@@ -1,6 +1,4 @@
-"""The whole log computed again from its entries, in pages, so that its length costs time and not
-memory.
-"""
+"""Recompute the whole log from its entries, in pages, so that a long log needs no more memory."""
 
 from __future__ import annotations
 
@@ -23,15 +21,14 @@ from registry.queries.problems import Problems
 from registry.rules.actors import Actor
 from registry.views.audit import LogCheckView
 
-CHUNK = 1000
+CHUNK_ROWS = 1000
 
 
 def check(store: Store, actor: Actor, log_key: str) -> LogCheckView:
-    """Recompute every leaf, root, signed tree head and vote signature from the database; trust none
-    of its columns.
+    """Recompute every leaf, root, signed tree head and vote signature.
 
-    `log_key` is the trusted verifier key line; Invalid when it is none. What disagrees is a problem
-    in words.
+    No column of the database is trusted. `log_key` is the trusted verifier key line; Invalid if it
+    is not one. Each disagreement is a problem in words.
     """
     notes.parse_verifier_key(log_key)
     problems = Problems()
@@ -39,7 +36,7 @@ def check(store: Store, actor: Actor, log_key: str) -> LogCheckView:
         size, root, heads = _log(session, log_key, problems)
         votes = _votes(session, problems)
         events = session.execute(select(func.count()).select_from(Event)).scalar_one()
-        astray = session.execute(
+        unlogged = session.execute(
             select(func.count())
             .select_from(Event)
             .where(
@@ -47,8 +44,8 @@ def check(store: Store, actor: Actor, log_key: str) -> LogCheckView:
                 ~exists().where(EventPending.event_id == Event.id),
             )
         ).scalar_one()
-    if astray:
-        problems.add(f"{astray} events stand neither in the log nor in its queue")
+    if unlogged:
+        problems.add(f"{unlogged} events are neither in the log nor in its queue")
     return LogCheckView(
         ok=not problems.count,
         events=events,
@@ -56,13 +53,14 @@ def check(store: Store, actor: Actor, log_key: str) -> LogCheckView:
         root=f"sha256:{root.hex()}",
         heads=heads,
         votes=votes,
-        problems=problems.told(),
+        problems=problems.listed(),
     )
 
 
 def _log(session: Session, log_key: str, problems: Problems) -> tuple[int, bytes, int]:
-    """Grow the tree leaf by leaf and compare it with each head on the way: (size, root, heads
-    compared).
+    """Grow the tree leaf by leaf, and compare it with each head as its size is reached.
+
+    Returns (size, root, number of heads compared).
     """
     frontier = merkle.Frontier()
     heads = _heads(session)
@@ -82,8 +80,7 @@ def _log(session: Session, log_key: str, problems: Problems) -> tuple[int, bytes
             head, compared = next(heads, None), compared + 1
     while head is not None:
         problems.add(
-            f"the tree head of {head.size} entries speaks of more than the {frontier.size} that "
-            "are here"
+            f"the tree head of {head.size} entries covers more than the {frontier.size} in the log"
         )
         head, compared = next(heads, None), compared + 1
     return frontier.size, frontier.root(), compared
@@ -92,7 +89,10 @@ def _log(session: Session, log_key: str, problems: Problems) -> tuple[int, bytes
 def _leaves(session: Session) -> Iterator[tuple[Leaf, Event]]:
     after = -1
     statement = (
-        select(Leaf, Event).join(Event, Event.id == Leaf.event_id).order_by(Leaf.seq).limit(CHUNK)
+        select(Leaf, Event)
+        .join(Event, Event.id == Leaf.event_id)
+        .order_by(Leaf.seq)
+        .limit(CHUNK_ROWS)
     )
     while rows := session.execute(statement.where(Leaf.seq > after)).all():
         yield from ((row[0], row[1]) for row in rows)
@@ -102,7 +102,7 @@ def _leaves(session: Session) -> Iterator[tuple[Leaf, Event]]:
 
 def _heads(session: Session) -> Iterator[TreeHead]:
     after = -1
-    statement = select(TreeHead).order_by(TreeHead.size).limit(CHUNK)
+    statement = select(TreeHead).order_by(TreeHead.size).limit(CHUNK_ROWS)
     while rows := session.scalars(statement.where(TreeHead.size > after)).all():
         yield from rows
         after = rows[-1].size
@@ -111,8 +111,8 @@ def _heads(session: Session) -> Iterator[TreeHead]:
 def _compare(head: TreeHead, frontier: merkle.Frontier, log_key: str, problems: Problems) -> None:
     root = frontier.root() if head.size == frontier.size else merkle.EMPTY
     if head.root != f"sha256:{root.hex()}":
-        problems.add(f"the tree head of {head.size} entries names another root than they have")
-    if head.note is None:  # numbered, and overtaken or not yet reached by the signature
+        problems.add(f"the tree head of {head.size} entries has another root than they have")
+    if head.note is None:  # a later head was signed instead, or will be
         return
     try:
         signed = notes.open_tree_head(head.note, log_key)
@@ -120,11 +120,11 @@ def _compare(head: TreeHead, frontier: merkle.Frontier, log_key: str, problems: 
         problems.add(f"the tree head of {head.size} entries: {error.detail}")
         return
     if signed != (head.size, root):
-        problems.add(f"what was signed for {head.size} entries names another size or root")
+        problems.add(f"the signature for {head.size} entries is over another size or root")
 
 
 def _differing(event: Event) -> list[str]:
-    """The searched columns that do not say what the entry says."""
+    """The columns for searching that differ from the entry."""
     entry = json.loads(event.entry)
     columns = {
         "id": event.id,
@@ -146,7 +146,7 @@ def _votes(session: Session, problems: Problems) -> int:
         .join(Review, Review.id == Vote.review_id)
         .join(SigningKey, SigningKey.id == Vote.key_id)
         .order_by(Vote.id)
-        .limit(CHUNK)
+        .limit(CHUNK_ROWS)
     )
     while rows := session.execute(
         statement if after is None else statement.where(Vote.id > after)
@@ -161,22 +161,22 @@ def _votes(session: Session, problems: Problems) -> int:
 
 
 def _vote(vote: Vote, review: Review, key: SigningKey) -> list[str]:
-    """What does not hold of one vote: its signature, its digest, its key, its subject."""
-    found = []
+    """The problems of one vote: with its signature, its digest, its key or its subject."""
+    problems = []
     if canonical.digest(vote.decision) != vote.decision_digest:
-        found.append("the digest is not of the decision")
+        problems.append("the digest is not of the decision")
     if not keys.verify_document(key.public_key, vote.decision, "decision", vote.signature):
-        found.append("the signature is not over the decision")
+        problems.append("the signature is not over the decision")
     enrolled: dict[str, Any] = {"account": str(key.account_id), "public_key": key.public_key}
     if not keys.verify_document(key.public_key, enrolled, "enrol", key.proof):
-        found.append(f"key {key.id} was enrolled without proof")
+        problems.append(f"key {key.id} was enrolled without proof")
     if (
         key.account_id != vote.account_id
         or key.enrolled_at > vote.at
         or (key.revoked_at and key.revoked_at <= vote.at)
     ):
-        found.append(f"key {key.id} was not the voter's at that moment")
-    said = {
+        problems.append(f"key {key.id} was not the voter's at that moment")
+    expected = {
         "review": review.number,
         "version_id": str(review.version_id),
         "environment": review.environment,
@@ -186,9 +186,9 @@ def _vote(vote: Vote, review: Review, key: SigningKey) -> list[str]:
         "verdict": vote.verdict,
         "reason_commitment": vote.reason_commitment,
     }
-    found += [
-        f"the decision signed says another {name}"
-        for name in said
-        if vote.decision.get(name) != said[name]
+    problems += [
+        f"the signed decision has another {name}"
+        for name in expected
+        if vote.decision.get(name) != expected[name]
     ]
-    return found
+    return problems

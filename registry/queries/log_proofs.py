@@ -1,4 +1,4 @@
-"""Merkle proofs about the log: an entry is in it, and an older log is its beginning."""
+"""Merkle proofs about the log: that it contains an entry, and that an older log is its prefix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from registry.proof import merkle
 from registry.rules.actors import Actor
 from registry.views.audit import LogProofView
 
-CHUNK = 1000
+CHUNK_ROWS = 1000
 
 
 def prove(
@@ -25,17 +25,16 @@ def prove(
     old_size: int | None = None,
     size: int | None = None,
 ) -> LogProofView:
-    """The proof of one entry (`seq`) or of growth (`old_size`) against the signed tree head of
-    `size` entries, the newest by default.
+    """The proof of one entry (`seq`) or of growth (`old_size`) against a signed tree head.
 
-    It costs one pass over the leaf hashes. Raises Invalid `bad-proof-range`, NotFound
-    `tree-head-missing`.
+    The head is that of `size` entries, the newest by default. The proof costs one pass over the
+    leaf hashes. Raises Invalid `bad-proof-range`, NotFound `tree-head-missing`.
     """
     if (seq is None) == (old_size is None):
         raise Invalid(
             "bad-proof-range",
             "A proof is of one entry (seq) or of the log's growth (old_size).",
-            "Name one of the two.",
+            "Give one of the two.",
         )
     with store.read(actor) as session:
         head, note = _signed(session, size)
@@ -50,7 +49,7 @@ def prove(
             size=head.size,
             root=head.root,
             note=note,
-            hashes=[_text(each) for each in proof],
+            hashes=[_text(hash_) for hash_ in proof],
             seq=seq,
             leaf=None if leaf is None else _text(leaf),
             old_size=old_size,
@@ -75,9 +74,9 @@ def _signed(session: Session, size: int | None) -> tuple[TreeHead, str]:
 
 @contextmanager
 def _leaves(session: Session, size: int) -> Iterator[Iterable[bytes]]:
-    """The first leaf hashes, read as they are needed."""
+    """The first `size` leaf hashes, read as they are needed."""
     statement = select(Leaf.hash).where(Leaf.seq < size).order_by(Leaf.seq)
-    leaves = session.scalars(statement.execution_options(yield_per=CHUNK))
+    leaves = session.scalars(statement.execution_options(yield_per=CHUNK_ROWS))
     try:
         yield leaves
     finally:

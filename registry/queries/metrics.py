@@ -12,7 +12,7 @@ from registry.rules.actors import SYSTEM
 NUMBERS = text(
     """
     select
-        -- Leaves and the queue hold every event once. The newest number is read from an index;
+        -- Every event is either a leaf or in the queue. The newest number comes from an index, and
         -- the queue is short.
         coalesce((select max(seq) + 1 from leaf), 0) as leaves,
         (select count(*) from event_pending) as pending,
@@ -29,9 +29,7 @@ NUMBERS = text(
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Gauges: `events` = numbered + pending; `signed` is the size of the newest signed tree
-    head.
-    """
+    """Gauges. `events` counts numbered and pending ones; `signed` is the newest signed size."""
 
     events: int
     pending: int
@@ -45,7 +43,7 @@ class Numbers:
 
 
 def numbers(store: Store) -> Numbers:
-    """What the registry holds and waits for now; no names, so it needs no actor."""
+    """The current numbers. They contain no names, so no actor is needed."""
     with store.read(SYSTEM) as session:
         row = session.execute(NUMBERS).one()
     return Numbers(row.leaves + row.pending, row.pending, row.signed, *row[3:])

@@ -1,6 +1,4 @@
-"""The evidence pack: the log up to its newest signed tree head, for whoever verifies it without
-us.
-"""
+"""The evidence pack: the log up to its newest signed tree head, to verify without this service."""
 
 from __future__ import annotations
 
@@ -20,13 +18,15 @@ from registry.errors import Conflict, Unverified
 from registry.proof import notes
 from registry.rules.actors import Actor, Matter, require_reader
 
-CHUNK = 500
-BORN = (1980, 1, 1, 0, 0, 0)
-"""The time of every member, the oldest that a ZIP can state: the same log gives the same pack."""
+CHUNK_ROWS = 500
+MEMBER_TIME = (1980, 1, 1, 0, 0, 0)
+"""The time of every member, the oldest that a ZIP can state, so that the same log gives the same
+bytes.
+"""
 
+# The newest image of each row in the signed log. A later image would be of an entry that the pack
+# does not contain.
 VOTES = text(
-    # Of each row the newest image the signed log holds: a later one would name events the pack does
-    # not bring.
     """
     with logged as (
         select w.table_name, w.row_key, max(l.seq) as seq
@@ -47,10 +47,10 @@ VOTES = text(
 
 
 def export(store: Store, actor: Actor, log_key: str, out: BinaryIO) -> None:
-    """Write the pack as a ZIP of stored members, reading and writing in pages.
+    """Write the pack to `out` as a ZIP of uncompressed members, in pages.
 
-    Raises Forbidden `role-missing`, Conflict `nothing-signed` while no tree head is signed,
-    Unverified when the newest head is not of `log_key` or the log has a gap.
+    Raises Forbidden `role-missing`, Conflict `nothing-signed` while no tree head is signed, and
+    Unverified if the newest head is not signed by `log_key` or the log has a gap.
     """
     require_reader(actor, Matter.LOG)
     with store.read(actor) as session, ZipFile(out, "w", ZIP_STORED) as pack:
@@ -80,8 +80,8 @@ def export(store: Store, actor: Actor, log_key: str, out: BinaryIO) -> None:
 
 
 def _member(pack: ZipFile, name: str, chunks: Iterable[bytes]) -> str:
-    """Write one member as it comes; the hex SHA-256 of its bytes."""
-    info = ZipInfo(name, BORN)
+    """Write one member chunk by chunk; the hex SHA-256 of its bytes."""
+    info = ZipInfo(name, MEMBER_TIME)
     info.external_attr = 0o644 << 16
     digest = hashlib.sha256()
     with pack.open(info, "w", force_zip64=True) as member:
@@ -97,7 +97,7 @@ def _events(session: Session, size: int) -> Iterator[bytes]:
         select(Leaf.seq, Event.entry)
         .join(Event, Event.id == Leaf.event_id)
         .order_by(Leaf.seq)
-        .limit(CHUNK)
+        .limit(CHUNK_ROWS)
     )
     while rows := session.execute(statement.where(Leaf.seq >= expected, Leaf.seq < size)).all():
         for seq, entry in rows:
@@ -109,10 +109,7 @@ def _events(session: Session, size: int) -> Iterator[bytes]:
             continue
         break
     if expected != size:
-        raise Unverified(
-            "log-gap",
-            f"Leaf {expected} of the {size} that were signed is missing.",
-        )
+        raise Unverified("log-gap", f"Leaf {expected} of the {size} that were signed is missing.")
 
 
 def _heads(session: Session, size: int) -> Iterator[tuple[int, str]]:
@@ -120,7 +117,7 @@ def _heads(session: Session, size: int) -> Iterator[tuple[int, str]]:
     statement = select(TreeHead.size, TreeHead.note).where(
         TreeHead.note.is_not(None), TreeHead.size <= size
     )
-    statement = statement.order_by(TreeHead.size).limit(CHUNK)
+    statement = statement.order_by(TreeHead.size).limit(CHUNK_ROWS)
     while rows := session.execute(statement.where(TreeHead.size > after)).all():
         yield from ((row.size, row.note) for row in rows if row.note is not None)
         after = rows[-1].size
@@ -128,27 +125,21 @@ def _heads(session: Session, size: int) -> Iterator[tuple[int, str]]:
 
 def _votes(session: Session, size: int) -> Iterator[bytes]:
     after = {"after_seq": -1, "after_vote": ""}
-    while rows := session.execute(VOTES, {"size": size, "chunk": CHUNK, **after}).all():
-        wanted = sorted(
-            {seq for row in rows for seq in (row.vote_seq, row.review_seq, row.key_seq)}
-        )
+    while rows := session.execute(VOTES, {"size": size, "chunk": CHUNK_ROWS, **after}).all():
+        seqs = {seq for row in rows for seq in (row.vote_seq, row.review_seq, row.key_seq)}
         entries = session.execute(
             select(Leaf.seq, Event.entry)
             .join(Event, Event.id == Leaf.event_id)
-            .where(Leaf.seq.in_(wanted))
+            .where(Leaf.seq.in_(seqs))
         )
         images = {row.seq: _images(row.entry) for row in entries}
         for row in rows:
-            yield (
-                canonical.encode(
-                    {
-                        "vote": images[row.vote_seq]["vote", row.vote],
-                        "review": images[row.review_seq]["review", row.review],
-                        "key": images[row.key_seq]["signing_key", row.key],
-                    }
-                )
-                + b"\n"
-            )
+            vote = {
+                "vote": images[row.vote_seq]["vote", row.vote],
+                "review": images[row.review_seq]["review", row.review],
+                "key": images[row.key_seq]["signing_key", row.key],
+            }
+            yield canonical.encode(vote) + b"\n"
         after = {"after_seq": rows[-1].vote_seq, "after_vote": rows[-1].vote}
 
 

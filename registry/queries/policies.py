@@ -1,4 +1,4 @@
-"""The policies that are and were in force."""
+"""The policies in force and the earlier ones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from registry.views.policies import PolicyView
 
 
 def policies(store: Store, actor: Actor) -> list[PolicyView]:
-    """Every published policy version, by environment, newest first; everybody may read the rules he
-    is judged by.
+    """Every published policy version, by environment, newest first.
+
+    Everybody may read them, because everybody is judged by them.
     """
     with store.read(actor) as session:
         rows = session.scalars(select(PolicyVersion).order_by(PolicyVersion.number.desc())).all()
-        called = names(session, {row.published_by for row in rows})
+        names_by_id = names(session, {row.published_by for row in rows})
         newest = {row.environment: row.number for row in reversed(rows)}
         return [
             PolicyView(
@@ -29,7 +30,7 @@ def policies(store: Store, actor: Actor) -> list[PolicyView]:
                 current=row.number == newest[row.environment],
                 rules=row.rules,
                 text=row.text,
-                published_by=called[row.published_by],
+                published_by=names_by_id[row.published_by],
                 published_at=row.published_at,
             )
             for environment in ENVIRONMENTS

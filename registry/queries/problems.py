@@ -1,26 +1,27 @@
-"""What a check found wrong, in words, without end in number but not in memory."""
+"""The problems that a check found, in words, in bounded memory."""
 
 from __future__ import annotations
 
-TOLD = 100
+MAX_LISTED = 100
 
 
 class Problems:
-    """The first hundred problems, and how many there were: a log broken once is broken in every
-    root after.
+    """The first hundred problems and the number of all.
+
+    The rest is only counted, because one break in the log makes every later root wrong.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self._told: list[str] = []
+        self._first: list[str] = []
 
     def add(self, problem: str) -> None:
-        """Note one more."""
+        """Add one problem."""
         self.count += 1
-        if self.count <= TOLD:
-            self._told.append(problem)
+        if self.count <= MAX_LISTED:
+            self._first.append(problem)
 
-    def told(self) -> list[str]:
-        """The problems in the order they were found, and how many more there are."""
-        more = self.count - len(self._told)
-        return [*self._told, f"and {more} more"] if more else list(self._told)
+    def listed(self) -> list[str]:
+        """The first problems in the order of `add`, and how many follow them."""
+        rest = self.count - len(self._first)
+        return [*self._first, f"and {rest} more"] if rest else list(self._first)

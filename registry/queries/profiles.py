@@ -1,4 +1,4 @@
-"""Serving profiles, and what each engine says to a version."""
+"""Serving profiles, and which engines can serve a version."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from registry.db.versions import Line, Node, Version
 from registry.errors import Invalid, NotFound
 from registry.queries.pages import seen
 from registry.rules.actors import Actor
-from registry.rules.engines import ENGINES, Verdict, judge
+from registry.rules.engines import ENGINES, Setup, Subject, Verdict, judge
 from registry.rules.profiles import DIGEST, MAX_PROMPT, check_prompt, differences
 from registry.views.profiles import (
     ComparisonView,
@@ -32,38 +32,36 @@ BaseNode = aliased(Node)
 
 
 def engines(store: Store, actor: Actor, ref: str) -> list[VerdictView]:
-    """Every engine's verdict on a version, with all reasons; no profile is needed to ask."""
+    """Every engine's verdict on a version, with all reasons; it needs no profile."""
     with store.read(actor) as session:
         version, line, _ = table.by_ref(session, ref, gone=True)
     return [
-        _told(judge(engine, kind=line.kind, state=version.state, facts=version.facts))
+        _verdict(judge(engine, Subject(line.kind, version.state, version.facts)))
         for engine in ENGINES
     ]
 
 
-def verdict(store: Store, actor: Actor, one: ProfileView) -> VerdictView:
-    """What the engine of a profile says today: the rules may have been fixed since it was
-    defined.
-    """
-    document = one.document
+def verdict(store: Store, actor: Actor, profile: ProfileView) -> VerdictView:
+    """The current verdict of a profile's engine; it changes when a rule is corrected."""
+    document = profile.document
     with store.read(actor) as session:
-        version, line, _ = table.by_ref(session, one.version, gone=True)
-        return _told(
+        version, line, _ = table.by_ref(session, profile.version, gone=True)
+        return _verdict(
             judge(
-                one.engine,
-                kind=line.kind,
-                state=version.state,
-                facts=version.facts,
-                build=one.build,
-                dtype=document["dtype"],
-                quantisation=document["quantisation"],
+                profile.engine,
+                Subject(line.kind, version.state, version.facts),
+                Setup(
+                    build=profile.build,
+                    dtype=document["dtype"],
+                    quantisation=document["quantisation"],
+                ),
             )
         )
 
 
-def _told(one: Verdict) -> VerdictView:
-    reasons = [ReasonView(each.rule, each.detail, each.fix) for each in one.reasons]
-    return VerdictView(one.engine, one.verdict, reasons, dict(one.needs))
+def _verdict(verdict: Verdict) -> VerdictView:
+    reasons = [ReasonView(reason.rule, reason.detail, reason.fix) for reason in verdict.reasons]
+    return VerdictView(verdict.engine, verdict.verdict, reasons, dict(verdict.needs))
 
 
 def profiles(store: Store, actor: Actor, ref: str) -> list[ProfileView]:
@@ -74,68 +72,57 @@ def profiles(store: Store, actor: Actor, ref: str) -> list[ProfileView]:
 
 
 def profile(store: Store, actor: Actor, name: str) -> ProfileView:
-    """The one profile of that id or digest, or NotFound."""
+    """The profile of that id or digest, or NotFound."""
     if DIGEST.fullmatch(name):
         which = or_(ServingProfile.digest == name)
     else:
         try:
             which = or_(ServingProfile.id == UUID(name))
         except ValueError:
-            raise Invalid(
-                "bad-profile-name",
-                f"'{name[:80]}' names no serving profile.",
-            ) from None
+            raise Invalid("bad-profile-name", f"'{name[:80]}' names no serving profile.") from None
     with store.read(actor) as session:
-        # The document holds the version's manifest digest; two lines with the same bytes may share
-        # a document.
-        found = _views(session, actor, which)
-    if not found:
-        raise NotFound(
-            "profile-unknown",
-            f"There is no serving profile '{name}'.",
-        )
-    if len(found) > 1:
+        # The document contains the manifest digest of the version, so two lines with the same bytes
+        # may have the same document.
+        views = _views(session, actor, which)
+    if not views:
+        raise NotFound("profile-unknown", f"There is no serving profile '{name}'.")
+    if len(views) > 1:
         raise Invalid(
             "ambiguous-reference", f"'{name}' names more than one serving profile.", "Give its id."
         )
-    return found[0]
+    return views[0]
 
 
 def system_prompt(store: Store, blobs: Blobs, actor: Actor, name: str) -> PromptView:
-    """The text a profile puts before every conversation; NotFound when it has none."""
+    """The text that a profile puts before every conversation; NotFound if it has none."""
     return _prompt(blobs, profile(store, actor, name))
 
 
 def compare(store: Store, blobs: Blobs, actor: Actor, before: str, after: str) -> ComparisonView:
-    """Two profiles part by part, and their system prompts line by line: any difference at all is
-    another profile.
-    """
-    one, other = profile(store, actor, before), profile(store, actor, after)
-    found = [
-        DifferenceView(each.part, each.before, each.after)
-        for each in differences(one.document, other.document)
+    """Two profiles compared part by part, and their system prompts line by line."""
+    old, new = profile(store, actor, before), profile(store, actor, after)
+    parts = [
+        DifferenceView(difference.part, difference.before, difference.after)
+        for difference in differences(old.document, new.document)
     ]
     lines: list[str] = []
-    if any(each.part == "system_prompt" for each in found):
-        was, now = (
+    if any(part.part == "system_prompt" for part in parts):
+        old_lines, new_lines = (
             _prompt(blobs, each).text.splitlines() if each.document["system_prompt"] else []
-            for each in (one, other)
+            for each in (old, new)
         )
-        lines = list(unified_diff(was, now, lineterm="", n=2))[
-            2:
-        ]  # the first two name files, and there are none
-    return ComparisonView(one.digest, other.digest, found, lines)
+        diff = list(unified_diff(old_lines, new_lines, lineterm="", n=2))
+        lines = diff[2:]  # without the two lines that name files
+    return ComparisonView(old.digest, new.digest, parts, lines)
 
 
-def _prompt(blobs: Blobs, one: ProfileView) -> PromptView:
-    digest = one.document["system_prompt"]
+def _prompt(blobs: Blobs, profile: ProfileView) -> PromptView:
+    digest = profile.document["system_prompt"]
     if digest is None:
-        raise NotFound(
-            "prompt-unknown",
-            f"The profile {one.digest} has no system prompt.",
-        )
-    bare = digest.removeprefix("sha256:")
-    return PromptView(one.digest, digest, check_prompt(bare, blobs.read(bare, 0, MAX_PROMPT + 1)))
+        raise NotFound("prompt-unknown", f"The profile {profile.digest} has no system prompt.")
+    sha256 = digest.removeprefix("sha256:")
+    text = check_prompt(sha256, blobs.read(sha256, 0, MAX_PROMPT + 1))
+    return PromptView(profile.digest, digest, text)
 
 
 def _views(session: Session, actor: Actor, which: ColumnElement[bool]) -> list[ProfileView]:
@@ -148,18 +135,18 @@ def _views(session: Session, actor: Actor, which: ColumnElement[bool]) -> list[P
         .where(which, seen(actor, Line.team))
         .order_by(ServingProfile.created_at, ServingProfile.id)
     ).all()
-    called = names(session, {row[0].created_by for row in rows})
+    names_by_id = names(session, {row[0].created_by for row in rows})
     return [
         ProfileView(
-            id=one.id,
-            digest=one.digest,
+            id=profile.id,
+            digest=profile.digest,
             version=ref,
             base=base,
-            engine=one.engine,
-            build=one.document["build"],
-            document=one.document,
-            created_by=called[one.created_by],
-            created_at=one.created_at,
+            engine=profile.engine,
+            build=profile.document["build"],
+            document=profile.document,
+            created_by=names_by_id[profile.created_by],
+            created_at=profile.created_at,
         )
-        for one, ref, base in rows
+        for profile, ref, base in rows
     ]

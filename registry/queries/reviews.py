@@ -1,4 +1,4 @@
-"""Reviews with their evidence, verdict and votes, and what a person would sign."""
+"""Reviews with their evidence, verdict and votes, and the decision that a person would sign."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array
 from sqlalchemy.orm import Session
 
 from registry.db import reviews as table
-from registry.db.accounts import names, told
+from registry.db.accounts import names, personal_texts
 from registry.db.policies import PolicyVersion
 from registry.db.reviews import BARS, STATES, Review, Vote
 from registry.db.store import Store
 from registry.db.use_cases import UseCase
 from registry.db.versions import Node
 from registry.errors import Forbidden, Invalid, NotFound
-from registry.queries.pages import cursor_after, key_in, length, seen
+from registry.queries.pages import (
+    FIRST_PAGE,
+    PageRequest,
+    check_limit,
+    cursor_after,
+    key_in,
+    seen,
+)
 from registry.rules.actions import Action
 from registry.rules.actors import PERMISSIONS, Actor
 from registry.views.evals import RuleView, VerdictView
@@ -27,44 +34,43 @@ ERASED = "(erased)"
 
 
 def reviews(
-    store: Store, actor: Actor, state: str | None = None, cursor: str | None = None, limit: int = 50
+    store: Store, actor: Actor, page: PageRequest = FIRST_PAGE, *, state: str | None = None
 ) -> ReviewPage:
-    """One page of reviews, newest first: all, `open`, `decided`, `waiting` (for the caller's vote),
-    or one state.
+    """One page of reviews, newest first.
+
+    `state` selects those in one state, `decided` ones, or those `waiting` for the actor's vote.
     """
     which = [_in_state(actor, state)]
-    if cursor is not None:
-        which.append(Review.number < key_in(cursor, int)[0])
+    if page.cursor is not None:
+        which.append(Review.number < key_in(page.cursor, int)[0])
     with store.read(actor) as session:
-        found = _rows(session, actor, *which, limit=length(limit) + 1)
-        views = _views(session, found[:limit])
-    return ReviewPage(views, cursor_after([views[-1].number]) if len(found) > limit else None)
+        rows = _rows(session, actor, *which, limit=check_limit(page.limit) + 1)
+        views = _views(session, rows[: page.limit])
+    has_next = len(rows) > page.limit
+    return ReviewPage(views, cursor_after([views[-1].number]) if has_next else None)
 
 
 def review(store: Store, actor: Actor, number: int) -> ReviewView:
     """The review of that number, or NotFound."""
     with store.read(actor) as session:
-        return _views(session, [_one(session, actor, number)])[0]
+        return _views(session, [_row(session, actor, number)])[0]
 
 
 def draft(store: Store, actor: Actor, number: int) -> DecisionDraft:
-    """The decision as this person would sign it, but for `verdict` and `reason_commitment`.
+    """The decision as this person would sign it, without `verdict` and `reason_commitment`.
 
-    Whether the vote will count is for the vote itself to say, so that its refusal is on record.
+    It does not check whether the person may vote: the vote does, so that a refusal is recorded.
     Raises Forbidden `not-a-person` for services.
     """
     if actor.account is None or actor.is_service:
-        raise Forbidden(
-            "not-a-person",
-            f"{actor.name} is no person, and only people decide.",
-        )
+        raise Forbidden("not-a-person", f"{actor.name} is not a person, and only people decide.")
     with store.read(actor) as session:
-        judged, ref, _, policy = _one(session, actor, number)
+        review, ref, _, policy = _row(session, actor, number)
         roles = policy.rules["quorum"]["roles"]
         teams = sorted(
             grant.team for grant in actor.grants if grant.role in roles and grant.team is not None
         )
-        decision = table.decision(session, judged, ref, actor.account, teams[0] if teams else None)
+        decision = table.decision(session, review, ref, actor.account, teams[0] if teams else None)
     return DecisionDraft(number, decision)
 
 
@@ -86,7 +92,7 @@ def _in_state(actor: Actor, state: str | None) -> ColumnElement[bool]:
 
 
 def _waits_for(actor: Actor) -> ColumnElement[bool]:
-    """Open, this person may vote in it, and has not."""
+    """The review is open, and the actor may vote in it and has not voted."""
     roles = {grant.role for grant in actor.grants} & PERMISSIONS[Action.REVIEW_VOTE]
     if actor.account is None or not roles:
         return false()
@@ -114,26 +120,26 @@ def _rows(session: Session, actor: Actor, *which: ColumnElement[bool], limit: in
     return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
-def _one(session: Session, actor: Actor, number: int) -> Row:
-    found = _rows(session, actor, Review.number == number, limit=1) if 0 < number < 2**31 else []
-    if not found:
+def _row(session: Session, actor: Actor, number: int) -> Row:
+    rows = _rows(session, actor, Review.number == number, limit=1) if 0 < number < 2**31 else []
+    if not rows:
         raise NotFound("review-unknown", f"There is no review {number}.")
-    return found[0]
+    return rows[0]
 
 
 def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
     ids = [review.id for review, *_ in rows]
-    votes: dict[UUID, list[Vote]] = {one: [] for one in ids}
+    votes: dict[UUID, list[Vote]] = {review_id: [] for review_id in ids}
     for vote in session.scalars(
         select(Vote).where(Vote.review_id.in_(ids)).order_by(Vote.at, Vote.id)
     ):
         votes[vote.review_id].append(vote)
     barred = table.excluded_of(session, ids)
-    people: set[UUID | None] = {who for bars in barred.values() for who in bars}
+    people: set[UUID | None] = {account for accounts in barred.values() for account in accounts}
     people |= {review.submitted_by for review, *_ in rows}
     people |= {vote.account_id for cast_ in votes.values() for vote in cast_}
-    called = names(session, people)
-    texts = told(
+    names_by_id = names(session, people)
+    texts = personal_texts(
         session,
         {review.note_commitment for review, *_ in rows}
         | {vote.reason_commitment for cast_ in votes.values() for vote in cast_},
@@ -149,18 +155,19 @@ def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
             policy_digest=policy.digest,
             state=review.state,
             note=texts.get(review.note_commitment, ERASED),
-            submitted_by=called[review.submitted_by],
+            submitted_by=names_by_id[review.submitted_by],
             opened_at=review.opened_at,
             decided_at=review.decided_at,
             expires_at=review.expires_at,
             evidence=review.evidence,
             evidence_root=review.evidence_root,
             verdict=_verdict(review.verdict, policy),
-            votes=[_vote(vote, called, texts) for vote in votes[review.id]],
+            votes=[_vote(vote, names_by_id, texts) for vote in votes[review.id]],
             approvals_needed=policy.rules["quorum"]["approvals"],
             approvals=sum(vote.verdict == "approve" for vote in votes[review.id]),
             excluded=sorted(
-                f"{called[who]}: {why}" for who, why in barred.get(review.id, {}).items()
+                f"{names_by_id[account]}: {why}"
+                for account, why in barred.get(review.id, {}).items()
             ),
         )
         for review, ref, use_case, policy in rows
@@ -169,15 +176,15 @@ def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
 
 def _verdict(verdict: dict[str, Any], policy: PolicyVersion) -> VerdictView:
     rules = [
-        RuleView(one["rule"], one["outcome"], one["detail"], one["numbers"])
-        for one in verdict["rules"]
+        RuleView(rule["rule"], rule["outcome"], rule["detail"], rule["numbers"])
+        for rule in verdict["rules"]
     ]
     return VerdictView(verdict["outcome"], policy.ref, policy.digest, rules)
 
 
-def _vote(vote: Vote, called: dict[UUID | None, str], texts: dict[str, str]) -> VoteView:
+def _vote(vote: Vote, names_by_id: dict[UUID | None, str], texts: dict[str, str]) -> VoteView:
     return VoteView(
-        account=called[vote.account_id],
+        account=names_by_id[vote.account_id],
         account_id=vote.account_id,
         team=vote.team,
         verdict=vote.verdict,

@@ -1,4 +1,4 @@
-"""What serves where: now, at any moment of the past, and in the form a gateway needs."""
+"""What serves where: now, at any moment of the past, and in the form that a gateway needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Row, func, select, text, true
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
-from registry.db.accounts import names, told
+from registry.db.accounts import names, personal_texts
 from registry.db.channels import Situation, situations, unopened
 from registry.db.policies import PolicyVersion
 from registry.db.rollouts import Channel, Rollout, RouteGeneration
@@ -43,9 +43,7 @@ Candidate = aliased(Node)
 
 
 def channels(store: Store, actor: Actor, environment: str | None = None) -> list[ChannelView]:
-    """Every channel that serves or served, by adapter, with its present route and what may be done
-    to it.
-    """
+    """Every channel that serves or served, by adapter, with its current route and possible acts."""
     which: ColumnElement[bool] = true()
     if environment is not None:
         which = Channel.environment == check_environment(environment)
@@ -58,17 +56,18 @@ def channel(
 ) -> ChannelView:
     """One channel, or NotFound."""
     with store.read(actor) as session:
-        found = _channels(session, actor, _named(environment, adapter, channel))
-    if not found:
+        views = _channels(session, actor, _named(environment, adapter, channel))
+    if not views:
         raise unknown(environment, channel)
-    return found[0]
+    return views[0]
 
 
 def first_acts(
     store: Store, actor: Actor, environment: str, adapter: str, channel: str
 ) -> ActsView:
-    """What may be done to a channel on which nothing was ever started, or NotFound without such a
-    line.
+    """The acts that are possible on a channel that has never served.
+
+    Raises NotFound without such a line.
     """
     ref = parse_line(adapter)
     with store.read(actor) as session:
@@ -85,8 +84,9 @@ def first_acts(
 def history(
     store: Store, actor: Actor, name: str, environment: str, channel: str | None = None
 ) -> list[GenerationView]:
-    """All that a channel ever served, oldest first, or NotFound; the channel is the environment's
-    own unless named.
+    """The history of a channel, oldest first, or NotFound.
+
+    The channel is the default of the environment unless it is named.
     """
     with store.read(actor) as session:
         rows = session.execute(
@@ -100,21 +100,21 @@ def history(
         ).all()
         if not rows:
             raise unknown(environment, channel or environment)
-        called = names(session, {row[0].actor_id for row in rows})
-        reasons = told(session, {row[0].reason_commitment for row in rows})
+        names_by_id = names(session, {row[0].actor_id for row in rows})
+        reasons = personal_texts(session, {row[0].reason_commitment for row in rows})
         return [
             GenerationView(
-                generation=one.generation,
+                generation=route.generation,
                 version=stable,
                 candidate=candidate,
-                weight_bp=one.weight_bp,
-                kind=one.kind,
-                valid_from=one.valid_from,
-                valid_to=one.valid_to,
-                actor=called[one.actor_id],
-                reason=reasons.get(one.reason_commitment, "(erased)"),
+                weight_bp=route.weight_bp,
+                kind=route.kind,
+                valid_from=route.valid_from,
+                valid_to=route.valid_to,
+                actor=names_by_id[route.actor_id],
+                reason=reasons.get(route.reason_commitment, "(erased)"),
             )
-            for one, stable, candidate in rows
+            for route, stable, candidate in rows
         ]
 
 
@@ -129,7 +129,7 @@ def _named(environment: str, adapter: str, channel: str) -> ColumnElement[bool]:
 
 
 def _fallbacks(session: Session) -> dict[str, bool]:
-    """By environment: does the policy in force let the base model serve?"""
+    """By environment, whether the policy in force lets the base model serve."""
     rows = session.scalars(
         select(PolicyVersion)
         .ext(distinct_on(PolicyVersion.environment))
@@ -138,8 +138,8 @@ def _fallbacks(session: Session) -> dict[str, bool]:
     return {row.environment: bool(row.rules["fallback_to_base"]) for row in rows}
 
 
-# The review under which a version serves: of what stands, else of the candidate; the newest that
-# was ever approved.
+# The review under which a generation serves: the newest that was ever approved, of the stable
+# version or else of the candidate.
 REVIEWS = text(
     """
     select g.id as generation_id, chosen.number, chosen.id
@@ -182,7 +182,7 @@ def _channels(session: Session, actor: Actor, which: ColumnElement[bool]) -> lis
         .where(seen(actor, Line.team), which)
         .order_by(Line.team, Line.name, Channel.environment, Channel.name)
     ).all()
-    found = situations(session, [row[0].id for row in rows])
+    by_channel = situations(session, [row[0].id for row in rows])
     reviews = _reviews(session, [row[3].id for row in rows], None)
     views = []
     for place, line, use_case, now, stable, candidate, rollout, rollout_state in rows:
@@ -201,33 +201,30 @@ def _channels(session: Session, actor: Actor, which: ColumnElement[bool]) -> lis
                 rollout=rollout,
                 rollout_state=rollout_state,
                 review=review.number if review else None,
-                acts=_acts(found[place.id]),
+                acts=_acts(by_channel[place.id]),
             )
         )
     return views
 
 
-def _acts(found: Situation) -> ActsView:
-    acts = found.acts
+def _acts(situation: Situation) -> ActsView:
+    acts = situation.acts
     return ActsView(*map(_act, (acts.canary, acts.promote, acts.rollback)))
 
 
 def _act(act: Act) -> ActView:
-    no = act.refusal
-    return ActView(
-        list(act.versions), act.default, RefusalView(no.kind, no.detail, no.fix) if no else None
-    )
+    error = act.refusal
+    refusal = RefusalView(error.kind, error.detail, error.fix) if error else None
+    return ActView(list(act.versions), act.default, refusal)
 
 
 def as_of(store: Store, actor: Actor, at: datetime, environment: str) -> list[AsOfView]:
-    """What every channel of an environment served at a moment, exactly, and who had approved it by
-    then.
+    """What every channel of an environment served at a moment, and who had approved it by then.
+
+    Raises Invalid `bad-time` for a moment without a time zone.
     """
     if at.tzinfo is None:
-        raise Invalid(
-            "bad-time",
-            f"'{at.isoformat()}' names no time zone.",
-        )
+        raise Invalid("bad-time", f"'{at.isoformat()}' has no time zone.")
     check_environment(environment)
     with store.read(actor) as session:
         rows = session.execute(
@@ -269,22 +266,22 @@ def as_of(store: Store, actor: Actor, at: datetime, environment: str) -> list[As
 def _approvers(session: Session, reviews: list[UUID], at: datetime) -> dict[UUID, list[str]]:
     rows = session.execute(
         text(
-            "select review_id, account_id from vote where review_id = any(:reviews) and verdict = "
-            "'approve' "
-            "and at <= :at order by at, id"
+            "select review_id, account_id from vote where review_id = any(:reviews) "
+            "and verdict = 'approve' and at <= :at order by at, id"
         ),
         {"reviews": reviews, "at": at},
     ).all()
-    called = names(session, {row.account_id for row in rows})
-    found: dict[UUID, list[str]] = {}
+    names_by_id = names(session, {row.account_id for row in rows})
+    approvers: dict[UUID, list[str]] = {}
     for row in rows:
-        found.setdefault(row.review_id, []).append(called[row.account_id])
-    return found
+        approvers.setdefault(row.review_id, []).append(names_by_id[row.account_id])
+    return approvers
 
 
 def routing(store: Store, actor: Actor, environment: str) -> RoutingView:
-    """All routes of an environment as a gateway needs them; `etag` is the digest of the entries and
-    of nothing else.
+    """All routes of an environment, as a gateway needs them.
+
+    `etag` is the digest of the entries alone, so it changes only when a route does.
     """
     check_environment(environment)
     with store.read(actor) as session:
@@ -298,15 +295,17 @@ def routing(store: Store, actor: Actor, environment: str) -> RoutingView:
             .where(seen(actor, Line.team), Channel.environment == environment)
             .order_by(Line.team, Line.name, Channel.name)
         ).all()
-        arms = _arms(
-            session,
-            {
-                one
-                for place, _, now in rows
-                for one in (now.stable_version_id, now.candidate_version_id, place.base_version_id)
-                if one is not None
-            },
-        )
+        ids = {
+            version_id
+            for place, _, now in rows
+            for version_id in (
+                now.stable_version_id,
+                now.candidate_version_id,
+                place.base_version_id,
+            )
+            if version_id is not None
+        }
+        arms = _arms(session, ids)
         allowed = _fallbacks(session).get(environment, False)
         urgent = _urgent(session, [place.id for place, _, _ in rows])
         issued_at = session.execute(select(func.clock_timestamp())).scalar_one()
@@ -333,13 +332,14 @@ def routing(store: Store, actor: Actor, environment: str) -> RoutingView:
 
 
 def _urgent(session: Session, channels: list[UUID]) -> dict[UUID, int]:
-    """The newest generation of each channel that took something off: gateways must not wait to
-    follow it.
+    """The newest generation of each channel that withdrew a version.
+
+    Gateways must follow it without waiting.
     """
-    took_off = RouteGeneration.kind.in_(("rollback", "recall")) | RouteGeneration.killed
+    is_withdrawal = RouteGeneration.kind.in_(("rollback", "recall")) | RouteGeneration.killed
     rows = session.execute(
         select(RouteGeneration.channel_id, func.max(RouteGeneration.generation).label("newest"))
-        .where(RouteGeneration.channel_id.in_(channels), took_off)
+        .where(RouteGeneration.channel_id.in_(channels), is_withdrawal)
         .group_by(RouteGeneration.channel_id)
     )
     return {row.channel_id: row.newest for row in rows}
@@ -355,9 +355,15 @@ def _arms(session: Session, ids: set[UUID]) -> dict[UUID, tuple[ArmView, str]]:
         .where(Version.id.in_(ids))
     )
     return {
-        one.id: (
-            ArmView(ref, kind, one.manifest_digest, one.tensor_root or "", files.get(one.id, [])),
-            one.state,
+        version.id: (
+            ArmView(
+                ref=ref,
+                kind=kind,
+                digest=version.manifest_digest,
+                tensor_root=version.tensor_root or "",
+                files=files.get(version.id, []),
+            ),
+            version.state,
         )
-        for one, kind, ref in rows
+        for version, kind, ref in rows
     }

@@ -11,9 +11,11 @@ from registry.views.search import TagView
 
 
 def tags(store: Store, actor: Actor, ref: str) -> list[TagView]:
-    """The tags in force, by key; those taken off are the log's to tell."""
+    """The current tags of a version, by key. The audit log shows those that were removed."""
     with store.read(actor) as session:
         version, _, _ = versions.by_ref(session, ref, gone=True)
         rows = table.in_force(session, version.id)
-        called = names(session, {row.set_by for row in rows})
-        return [TagView(row.key, row.value or "", called[row.set_by], row.set_at) for row in rows]
+        names_by_id = names(session, {row.set_by for row in rows})
+        return [
+            TagView(row.key, row.value or "", names_by_id[row.set_by], row.set_at) for row in rows
+        ]

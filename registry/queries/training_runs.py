@@ -12,7 +12,7 @@ from registry.db.store import Store
 from registry.db.training_runs import STATES, Lease, TrainingRun
 from registry.db.versions import Line, Node, Version
 from registry.errors import Invalid, NotFound
-from registry.queries.pages import LONGEST, length, plain_ref, seen
+from registry.queries.pages import MAX_PAGE_ROWS, check_limit, plain_ref, seen
 from registry.rules.actors import Actor
 from registry.rules.refs import parse_line
 from registry.views.training_runs import TrainingRunView
@@ -23,10 +23,10 @@ DataNode = aliased(Node)
 def training_run(store: Store, actor: Actor, run_id: UUID) -> TrainingRunView:
     """The training run of that id, or NotFound."""
     with store.read(actor) as session:
-        found = _views(session, actor, TrainingRun.id == run_id, true(), 1)
-    if not found:
+        views = _views(session, actor, TrainingRun.id == run_id, 1)
+    if not views:
         raise NotFound("training-run-unknown", f"There is no training run {run_id}.")
-    return found[0]
+    return views[0]
 
 
 def training_runs(
@@ -35,16 +35,17 @@ def training_runs(
     adapter: str | None = None,
     state: str | None = None,
     *,
-    limit: int = LONGEST,
+    limit: int = MAX_PAGE_ROWS,
 ) -> list[TrainingRunView]:
-    """The newest training runs of the teams the caller sees, of one adapter or in one state if
-    asked; newest first.
+    """The newest training runs of the teams the caller sees, newest first.
+
+    With `adapter` or `state`, only those of one adapter or in one state. Raises Invalid
+    `bad-state` for an unknown state.
     """
-    of_line: ColumnElement[bool] = true()
-    in_state: ColumnElement[bool] = true()
+    which: ColumnElement[bool] = true()
     if adapter is not None:
         line = parse_line(adapter)
-        of_line = (Line.team == line.team) & (Line.name == line.name)
+        which &= (Line.team == line.team) & (Line.name == line.name)
     if state is not None:
         if state not in STATES:
             raise Invalid(
@@ -52,16 +53,15 @@ def training_runs(
                 f"A training run is never '{state[:40]}'.",
                 f"Use one of {', '.join(STATES)}.",
             )
-        in_state = TrainingRun.state == state
+        which &= TrainingRun.state == state
     with store.read(actor) as session:
-        return _views(session, actor, of_line, in_state, length(limit))
+        return _views(session, actor, which, check_limit(limit))
 
 
 def _views(
     session: Session,
     actor: Actor,
     which: ColumnElement[bool],
-    also: ColumnElement[bool],
     limit: int,
 ) -> list[TrainingRunView]:
     rows = session.execute(
@@ -70,7 +70,7 @@ def _views(
         .join(Node, Node.id == TrainingRun.base_version_id)
         .join(DataNode, DataNode.id == TrainingRun.dataset_version_id)
         .outerjoin(Lease, Lease.id == TrainingRun.id)
-        .where(which, also, seen(actor, Line.team))
+        .where(which, seen(actor, Line.team))
         .order_by(TrainingRun.created_at.desc(), TrainingRun.id)
         .limit(limit)
     ).all()
@@ -84,8 +84,8 @@ def _views(
     )
     for run_id, ref in session.execute(published):
         outputs[run_id].append(ref)
-    called = names(
-        session, {who for row in rows for who in (row[0].requested_by, row[0].trainer_id)}
+    names_by_id = names(
+        session, {account for row in rows for account in (row[0].requested_by, row[0].trainer_id)}
     )
     views = []
     for run, line, base, dataset, progress in rows:
@@ -106,8 +106,8 @@ def _views(
                 environment=report.get("environment") or {},
                 mlflow_url=(report.get("mlflow") or {}).get("url"),
                 error=run.error,
-                requested_by=called[run.requested_by],
-                trainer=called[run.trainer_id] if run.trainer_id else None,
+                requested_by=names_by_id[run.requested_by],
+                trainer=names_by_id[run.trainer_id] if run.trainer_id else None,
                 created_at=run.created_at,
                 started_at=run.started_at,
                 finished_at=run.finished_at,

@@ -1,4 +1,4 @@
-"""Why things serve."""
+"""Use cases: why things serve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recompute what a version is from its bytes: digests, manifest, roots, fit, texts, descent."""
+"""Recompute everything about a version from its bytes: digests, manifest, roots, fit, descent."""
 
 from __future__ import annotations
 
@@ -22,55 +22,63 @@ from registry.blobs.store import Blobs
 from registry.db import datasets as dataset_table
 from registry.db import versions
 from registry.db.store import Store
-from registry.db.versions import Line, Node, Version
+from registry.db.versions import Blob, Line, Node, Version
 from registry.documents import canonical
 from registry.errors import BundleRejected, Defect, NotFound, RegistryError, Unavailable
 from registry.rules import refs
 from registry.rules.actors import Actor
 from registry.views.versions import CheckView, VerifiedView
 
-ABOUT_BYTES = frozenset({"bytes-changed", "bytes-missing", "bytes-short", "bytes-more"})
-OF_UPLOAD = "uploaded_config"
-ELSEWHERE = frozenset({OF_UPLOAD, "unbound_manifest"})
-"""Facts of the configuration as it came, which is not kept, and of the manifest, which is checked
-by itself.
+BYTE_RULES = frozenset({"bytes-changed", "bytes-missing", "bytes-short", "bytes-more"})
+"""Rules whose defects are about the bytes of a file."""
+UPLOADED_CONFIG = "uploaded_config"
+UNCHECKED_FACTS = frozenset({UPLOADED_CONFIG, "unbound_manifest"})
+"""Facts that cannot be compared: the uploaded configuration is not kept, and the manifest has a
+check of its own.
 """
 TEMPLATE_RULES = ("template-", "chat-template-", "attr-filter", "private-name", "unknown-call")
+"""Prefixes of the rules for chat templates."""
 
 
 @dataclass(slots=True)
 class _Checks:
-    """What was looked at so far, in order."""
+    """The checks so far, in order."""
 
     done: list[CheckView] = field(default_factory=list)
 
-    def say(self, check: str, faults: list[str], detail: str) -> None:
+    def add(self, check: str, faults: list[str], detail: str) -> None:
         self.done.append(CheckView(check, "fault" if faults else "ok", "; ".join(faults) or detail))
 
     def skip(self, check: str, why: str) -> None:
         self.done.append(CheckView(check, "skipped", why))
 
-    def same(self, check: str, found: Any, registered: Any) -> None:
-        """A value worked out again against the registered one; without it, nothing can be said."""
-        if found is None and registered is not None:
-            self.skip(check, "it cannot be worked out while other checks find faults")
-        else:
-            self.say(
-                check,
-                []
-                if found == registered
-                else [f"{found} was worked out, {registered} is registered"],
-                str(registered or "none"),
-            )
+    def compare(self, check: str, computed: Any, registered: Any) -> None:
+        """Compare a computed value with the registered one; skip if it cannot be computed."""
+        if computed is None and registered is not None:
+            self.skip(check, "it cannot be computed while other checks find faults")
+            return
+        faults = [f"{computed} was computed, {registered} is registered"]
+        self.add(check, [] if computed == registered else faults, str(registered or "none"))
 
     @property
     def problems(self) -> list[str]:
-        return [f"{one.check}: {one.detail}" for one in self.done if one.outcome == "fault"]
+        return [f"{check.check}: {check.detail}" for check in self.done if check.outcome == "fault"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Original:
+    """What a checkpoint was quantised from, by its lineage."""
+
+    ref: str
+    grade: str
+    files: list[File]
 
 
 def verify(store: Store, blobs: Blobs, actor: Actor, ref: str) -> VerifiedView:
-    """Read every byte again and compare; each disagreement is a problem in words, and then `ok` is
-    false.
+    """Read every byte of a version or data set version, and compare with what is registered.
+
+    Each difference is a problem in words, and makes `ok` false. Raises NotFound without such a
+    version, Unavailable if the store does not answer.
     """
     try:
         return _version(store, blobs, actor, ref)
@@ -100,37 +108,33 @@ def _version(store: Store, blobs: Blobs, actor: Actor, ref: str) -> VerifiedView
         base = versions.by_id(session, version.base_version_id) if version.base_version_id else None
         base_files = [File(*row) for row in versions.files(session, base[0].id)] if base else []
         original = _original(session, version)
-        original_files = (
-            [File(*row) for row in versions.files(session, original[0].id)] if original else []
-        )
-    kind: Kind = line.kind  # type: ignore[assignment]  # the column's CHECK knows no other
+    kind: Kind = line.kind  # type: ignore[assignment]  # the column's CHECK allows no other
     checks = _Checks()
-    # An own template was let in under the policies of its day; now only its bytes are looked at.
+    # An own template was allowed by the policies in force then; now only its bytes are checked.
     judge = Judge(sandbox.look, ("registered",) if own_of(version.facts) else ())
-    below, own = (
-        bundles.footprint(*one, blobs.read)[0] for one in (("base", base_files), (kind, files))
-    )
-    with JUDGING.take(below + own):
+    base_footprint = bundles.footprint("base", base_files, blobs.read)[0]
+    with JUDGING.take(base_footprint + bundles.footprint(kind, files, blobs.read)[0]):
         facts = _base(checks, blobs, base, base_files)
         inspector = bundles.Inspector(blobs.read, digests.weigh(blobs.read), judge)
         inspected = inspector.inspect(kind, files, base=facts, meta=version.meta)
     _files(checks, blobs, kind, files, inspected)
     manifest = canonical.digest(
-        [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in files]
+        [{"path": file.path, "sha256": file.sha256, "size": file.size} for file in files]
     )
-    checks.same("manifest", manifest, version.manifest_digest)
+    checks.compare("manifest", manifest, version.manifest_digest)
     _rules(checks, kind, version, inspected, bound=facts is not None)
-    checks.same("tensor root", inspected.tensor_root, version.tensor_root)
-    known = inspected.is_base(version.base_root)
-    checks.same("base root", version.base_root if known else inspected.base_root, version.base_root)
+    checks.compare("tensor root", inspected.tensor_root, version.tensor_root)
+    is_known = inspected.is_base(version.base_root)
+    base_root = version.base_root if is_known else inspected.base_root
+    checks.compare("base root", base_root, version.base_root)
     if original is not None:
-        _descent(checks, blobs, files, original[1], original_files, original[2])
+        _descent(checks, blobs, files, original)
     _facts(checks, version, inspected)
     return VerifiedView(
         node.ref,
         not checks.problems,
         len(files),
-        sum(f.size for f in files),
+        sum(file.size for file in files),
         manifest,
         inspected.tensor_root,
         checks.problems,
@@ -141,9 +145,7 @@ def _version(store: Store, blobs: Blobs, actor: Actor, ref: str) -> VerifiedView
 def _base(
     checks: _Checks, blobs: Blobs, base: tuple[Version, Line, Node] | None, files: list[File]
 ) -> BaseFacts | None:
-    """The base an adapter is bound to, as far as the adapter is held against it: headers and texts,
-    not every weight.
-    """
+    """What an adapter's checks need of its base: headers and texts, not every weight."""
     if base is None:
         return None
     version, line, node = base
@@ -151,9 +153,10 @@ def _base(
     try:
         facts = bundles.base_facts(files, blobs.read, base_root=version.base_root)
     except BundleRejected as error:
-        checks.say(f"base {ref}", [f"{one.file}: {one.detail}" for one in error.defects], "")
+        faults = [f"{defect.file}: {defect.detail}" for defect in error.defects]
+        checks.add(f"base {ref}", faults, "")
         return None
-    checks.say(
+    checks.add(
         f"base {ref}",
         [],
         f"its headers and texts are sound; countersign verify {ref} reads all of it",
@@ -164,35 +167,33 @@ def _base(
 def _files(
     checks: _Checks, blobs: Blobs, kind: Kind, files: list[File], inspected: Inspected
 ) -> None:
-    """Each file's digest; weights were read once, with their tensors, where nothing was wrong
-    before.
-    """
-    told: dict[str, list[str]] = {}
+    """Check the digest of each file; weights that the inspection has read are not read again."""
+    faults: dict[str, list[str]] = {}
     for defect in inspected.defects:
-        if defect.rule in ABOUT_BYTES:
-            told.setdefault(defect.file, []).append(defect.detail)
+        if defect.rule in BYTE_RULES:
+            faults.setdefault(defect.file, []).append(defect.detail)
+    were_weights_read = all(map(_is_of_reading, inspected.defects))
     for file in files:
-        weighed = is_weights(kind, file.path) and not any(
-            _before_bytes(one) for one in inspected.defects
-        )
-        checks.say(
+        was_read = were_weights_read and is_weights(kind, file.path)
+        checks.add(
             file.path,
-            told.get(file.path) or ([] if weighed else _bytes(blobs, file)),
+            faults.get(file.path) or ([] if was_read else _bytes(blobs, file)),
             f"sha256:{file.sha256}, {file.size} bytes",
         )
 
 
-def _before_bytes(defect: Defect) -> bool:
-    """Weights are read whole only when nothing else was wrong: then only reading itself can have
-    found this.
+def _is_of_reading(defect: Defect) -> bool:
+    """Whether only reading the weights can find this defect.
+
+    An inspection reads them only if it has found no other defect.
     """
-    return defect.rule not in ("bytes-changed", "non-finite")
+    return defect.rule in ("bytes-changed", "non-finite")
 
 
 def _rules(
     checks: _Checks, kind: Kind, version: Version, inspected: Inspected, *, bound: bool
 ) -> None:
-    """Every rule of a bundle, in the groups people ask for."""
+    """Add the defects by every rule for bundles, in the groups that people know."""
     groups: dict[str, list[str]] = {
         "fit to its base" if kind == "adapter" else "form": [],
         "tokenizer": [],
@@ -200,7 +201,7 @@ def _rules(
     }
     first = next(iter(groups))
     for defect in inspected.defects:
-        if defect.rule in ABOUT_BYTES:
+        if defect.rule in BYTE_RULES:
             continue
         group = first
         if defect.rule.startswith(TEMPLATE_RULES):
@@ -214,111 +215,93 @@ def _rules(
             "its base is not sound" if version.base_version_id else "it is bound to no base yet",
         )
     else:
-        checks.say(first, groups[first], f"{inspected.facts.get('tensors', 0)} tensors")
-    if OF_UPLOAD in version.facts and OF_UPLOAD in inspected.facts:
-        other = (
-            ["it is not as the registry writes it, or names another base"]
-            if inspected.rewritten is not None
-            else []
+        checks.add(first, groups[first], f"{inspected.facts.get('tensors', 0)} tensors")
+    if UPLOADED_CONFIG in version.facts and UPLOADED_CONFIG in inspected.facts:
+        faults = ["it is not as the registry writes it, or names another base"]
+        checks.add(
+            "configuration",
+            faults if inspected.rewritten is not None else [],
+            "as the registry writes it, with the base that it is bound to",
         )
-        checks.say(
-            "configuration", other, "as the registry writes it, naming the base it is bound to"
-        )
-    held = {entry["path"] for entry in inspected.manifest}
-    if held & TOKENIZER:
-        checks.say("tokenizer", groups["tokenizer"], "its base's" if kind == "adapter" else "sound")
+    paths = {entry["path"] for entry in inspected.manifest}
+    if paths & TOKENIZER:
+        checks.add("tokenizer", groups["tokenizer"], "its base's" if kind == "adapter" else "sound")
     if "chat_template" in inspected.facts or groups["chat template"]:
-        checks.say(
+        checks.add(
             "chat template",
             groups["chat template"],
             str(inspected.facts.get("chat_template", {}).get("digest")),
         )
 
 
-def _original(session: Session, version: Version) -> tuple[Version, str, str] | None:
-    """What the lineage says a checkpoint was quantised from: the version, its reference, the
-    grade.
-    """
+def _original(session: Session, version: Version) -> _Original | None:
     row = session.execute(
         text(
-            "select parent_id, grade from lineage_edge where child_id = :child and relation = "
-            "'quantised_from'"
+            "select parent_id, grade from lineage_edge "
+            "where child_id = :child and relation = 'quantised_from'"
         ),
         {"child": version.id},
     ).one_or_none()
     if row is None:
         return None
     parent, _, node = versions.by_id(session, row.parent_id)
-    return parent, node.ref, row.grade
+    files = [File(*file) for file in versions.files(session, parent.id)]
+    return _Original(node.ref, row.grade, files)
 
 
-def _descent(
-    checks: _Checks, blobs: Blobs, files: list[File], ref: str, original: list[File], grade: str
-) -> None:
-    """The descent worked out again; a claim stays one, and is told as one."""
+def _descent(checks: _Checks, blobs: Blobs, files: list[File], original: _Original) -> None:
+    """Recompute the descent; a claim stays a claim, and the detail shows its grade."""
+    name, grade = f"descent from {original.ref}", original.grade
     try:
-        found = quantisations.descend(files, original, blobs.read)
+        descent = quantisations.descend(files, original.files, blobs.read)
     except Unavailable:
         raise
     except RegistryError as error:
-        checks.skip(f"descent from {ref}", error.detail)
+        checks.skip(name, error.detail)
         return
-    faults = [f"{one.where}: {one.detail}" for one in found.defects]
-    if not faults and found.grade != grade:
-        faults = [f"{found.grade} was worked out, {grade} is registered"]
-    told = (
-        ", ".join(f"{count} by {recipe}" for recipe, count in found.recipes.items())
-        or "nothing was worked out"
-    )
-    checks.say(
-        f"descent from {ref}",
-        faults,
-        f"{grade}: {told}; {len(found.unchecked)} things cannot be worked out",
-    )
+    faults = [f"{defect.where}: {defect.detail}" for defect in descent.defects]
+    if not faults and descent.grade != grade:
+        faults = [f"{descent.grade} was computed, {grade} is registered"]
+    recipes = [f"{count} by {recipe}" for recipe, count in descent.recipes.items()]
+    computed = ", ".join(recipes) or "nothing was computed"
+    unchecked = f"{len(descent.unchecked)} things cannot be computed"
+    checks.add(name, faults, f"{grade}: {computed}; {unchecked}")
 
 
 def _facts(checks: _Checks, version: Version, inspected: Inspected) -> None:
-    """What is kept of a version beside its bytes; a fact that came with a later release is not
-    expected of it.
-    """
-    if any(one.rule in ABOUT_BYTES for one in inspected.defects):
-        checks.skip("facts", "they cannot be worked out while bytes are missing or changed")
+    """Compare the registered facts; one that a later release added is not expected of it."""
+    if any(defect.rule in BYTE_RULES for defect in inspected.defects):
+        checks.skip("facts", "they cannot be computed while bytes are missing or changed")
         return
     faults = [
-        f"{key} is kept as {version.facts[key]}, the bytes say {value}"[:300]
+        f"{key} is registered as {version.facts[key]}, the bytes give {value}"[:300]
         for key, value in inspected.facts.items()
-        if key in version.facts.keys() - ELSEWHERE and version.facts[key] != value
+        if key in version.facts.keys() - UNCHECKED_FACTS and version.facts[key] != value
     ]
-    checks.say("facts", faults, ", ".join(sorted(version.facts)) or "none")
+    checks.add("facts", faults, ", ".join(sorted(version.facts)) or "none")
 
 
 def _dataset(store: Store, blobs: Blobs, actor: Actor, ref: str) -> VerifiedView:
     with store.read(actor) as session:
         version, node = dataset_table.by_ref(session, ref)
-        kept, size = version, _size(session, version.blob_id)
+        size = session.get_one(Blob, version.blob_id).size
     checks = _Checks()
-    file = File("rows.jsonl", kept.blob_id, size)
-    checks.say(file.path, _bytes(blobs, file), f"sha256:{file.sha256}, {file.size} bytes")
+    file = File("rows.jsonl", version.blob_id, size)
+    checks.add(file.path, _bytes(blobs, file), f"sha256:{file.sha256}, {file.size} bytes")
     root = None
     if checks.problems:
-        checks.skip("record root", "it cannot be worked out without the rows")
+        checks.skip("record root", "it cannot be computed without the rows")
     else:
-        root = rows.inspect(file, blobs.read, kept.meta).record_root
-        checks.same("record root", root, kept.record_root)
+        root = rows.inspect(file, blobs.read, version.meta).record_root
+        checks.compare("record root", root, version.record_root)
     name = node.ref.removeprefix("dataset:")
     return VerifiedView(
         name,
         not checks.problems,
         1,
         file.size,
-        f"sha256:{kept.blob_id}",
+        f"sha256:{version.blob_id}",
         root,
         checks.problems,
         checks.done,
-    )
-
-
-def _size(session: Session, blob: str) -> int:
-    return int(
-        session.execute(text("select size from blob where id = :blob"), {"blob": blob}).scalar_one()
     )

@@ -1,10 +1,9 @@
-"""Lines of base models, adapters and checkpoints, and their versions with all that is true of them
-now.
-"""
+"""Lines of base models, adapters and checkpoints, and the current facts about their versions."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, or_, select, text, tuple_
@@ -19,7 +18,16 @@ from registry.db.rollouts import Channel, RouteGeneration
 from registry.db.store import Store
 from registry.db.versions import KINDS, Blob, Line, Node, Version, VersionFile
 from registry.errors import Invalid, NotFound
-from registry.queries.pages import containing, cursor_after, key_in, length, seen, storable
+from registry.queries.pages import (
+    FIRST_PAGE,
+    PageRequest,
+    check_limit,
+    containing,
+    cursor_after,
+    key_in,
+    seen,
+    storable,
+)
 from registry.rules.actors import Actor
 from registry.rules.refs import parse_line
 from registry.rules.versions import GONE
@@ -29,18 +37,26 @@ BaseNode = aliased(Node)
 ChannelLine = aliased(Line)
 
 
+@dataclass(frozen=True, slots=True)
+class LineFilter:
+    """Which lines: of one kind, of one team, or with `q` in their name or business domain."""
+
+    kind: str | None = None
+    team: str | None = None
+    q: str | None = None
+
+
+ALL_LINES = LineFilter()
+
+
 def lines(
     store: Store,
     actor: Actor,
-    kind: str | None = None,
-    team: str | None = None,
-    q: str | None = None,
-    cursor: str | None = None,
-    limit: int = 50,
+    filters: LineFilter = ALL_LINES,
+    page: PageRequest = FIRST_PAGE,
 ) -> LinePage:
-    """One page of lines by name; `q` finds its characters anywhere in a name or a business
-    domain.
-    """
+    """One page of the lines that meet every filter, by name; Invalid `bad-kind`, `bad-text`."""
+    kind = filters.kind
     if kind is not None and kind not in KINDS:
         raise Invalid(
             "bad-kind", f"There is no kind '{kind[:40]}'.", f"Use one of {', '.join(KINDS)}."
@@ -49,31 +65,30 @@ def lines(
         select(Line)
         .where(seen(actor, Line.team))
         .order_by(Line.team, Line.name)
-        .limit(length(limit) + 1)
+        .limit(check_limit(page.limit) + 1)
     )
     if kind is not None:
         statement = statement.where(Line.kind == kind)
-    if team is not None:
-        statement = statement.where(Line.team == storable(team))
-    if q:
-        pattern = containing(q)
+    if filters.team is not None:
+        statement = statement.where(Line.team == storable(filters.team))
+    if filters.q:
+        pattern = containing(filters.q)
         statement = statement.where(
             or_((Line.team + "/" + Line.name).ilike(pattern), Line.domain.ilike(pattern))
         )
-    if cursor is not None:
-        statement = statement.where(
-            tuple_(Line.team, Line.name) > tuple_(*key_in(cursor, str, str))
-        )
+    if page.cursor is not None:
+        key = tuple_(*key_in(page.cursor, str, str))
+        statement = statement.where(tuple_(Line.team, Line.name) > key)
     with store.read(actor) as session:
-        found = session.scalars(statement).all()
-        rows = found[:limit]
-        stand = _standings(session, [row.id for row in rows])
+        results = session.scalars(statement).all()
+        rows = results[: page.limit]
+        newest_versions = _newest_versions(session, [row.id for row in rows])
         serves = _serves(
             session, actor, Version.line_id.in_([row.id for row in rows]), Version.line_id
         )
     views = []
     for row in rows:
-        count, newest, state = stand.get(row.id, (0, None, None))
+        count, newest, state = newest_versions.get(row.id, (0, None, None))
         views.append(
             LineView(
                 id=row.id,
@@ -88,55 +103,54 @@ def lines(
                 created_at=row.created_at,
             )
         )
-    return LinePage(
-        views, cursor_after((rows[-1].team, rows[-1].name)) if len(found) > limit else None
-    )
+    has_next = len(results) > page.limit
+    return LinePage(views, cursor_after((rows[-1].team, rows[-1].name)) if has_next else None)
 
 
 def versions(store: Store, actor: Actor, line: str) -> list[VersionView]:
     """Every version of a line, newest first, or NotFound; drafts come before numbers."""
     ref = parse_line(line)
     with store.read(actor) as session:
-        of = session.scalars(
+        row = session.scalars(
             select(Line).where(Line.team == ref.team, Line.name == ref.name, seen(actor, Line.team))
         ).one_or_none()
-        if of is None:
+        if row is None:
             raise NotFound(
-                "line-unknown",
-                f"There is no base model, adapter or checkpoint '{ref.line}'.",
+                "line-unknown", f"There is no base model, adapter or checkpoint '{ref.line}'."
             )
         rows = session.execute(
             select(Version, Node)
             .join(Node, Node.id == Version.id)
-            .where(Version.line_id == of.id)
+            .where(Version.line_id == row.id)
             .order_by(Version.number.desc(), Node.seq.desc())
         )
-        return _views(session, actor, [(row[0], of, row[1]) for row in rows])
+        return _views(session, actor, [(version, row, node) for version, node in rows])
 
 
 def version(store: Store, actor: Actor, ref: str, *, gone: bool = False) -> VersionView:
-    """The one version a reference names, or NotFound; what was deleted only where `gone` asks for
-    it too.
-    """
+    """The version that a reference names, or NotFound; a deleted one only with `gone`."""
     with store.read(actor) as session:
         return _views(session, actor, [table.by_ref(session, ref, gone=gone)])[0]
 
 
 def fallen(store: Store, actor: Actor, refs: Collection[str | None]) -> dict[str, str]:
-    """Of these versions those that were deleted or recalled, by reference, with their state; one
-    statement for a page.
+    """The states of those of these versions that are deleted or recalled, by reference.
+
+    It is one statement, for all references of a page.
     """
-    wanted = select(Node.ref, Version.state).join(Version, Version.id == Node.id)
-    wanted = wanted.where(
-        Node.ref.in_(set(refs) - {None}), Version.state.in_(GONE), seen(actor, Node.team)
+    statement = (
+        select(Node.ref, Version.state)
+        .join(Version, Version.id == Node.id)
+        .where(Node.ref.in_(set(refs) - {None}), Version.state.in_(GONE), seen(actor, Node.team))
     )
     with store.read(actor) as session:
-        return {row.ref: row.state for row in session.execute(wanted)}
+        return {row.ref: row.state for row in session.execute(statement)}
 
 
-def _standings(session: Session, ids: list[UUID]) -> dict[UUID, tuple[int, str, str]]:
-    """By line: how many numbered versions, and the newest one's ref and state (a draft where
-    nothing is numbered).
+def _newest_versions(session: Session, ids: list[UUID]) -> dict[UUID, tuple[int, str, str]]:
+    """By line, the count of numbered versions, and the ref and state of the newest.
+
+    Without a numbered version the newest is a draft.
     """
     statement = (
         select(
@@ -161,9 +175,7 @@ def _standings(session: Session, ids: list[UUID]) -> dict[UUID, tuple[int, str, 
 def _serves(
     session: Session, actor: Actor, which: ColumnElement[bool], by: InstrumentedAttribute[UUID]
 ) -> dict[UUID, list[str]]:
-    """`environment/channel` of every open generation that names these versions, by version or by
-    line.
-    """
+    """`environment/channel` of every current route to these versions, by version or by line."""
     statement = (
         select(by, Channel.environment + "/" + Channel.name)
         .distinct()
@@ -183,10 +195,10 @@ def _serves(
             seen(actor, ChannelLine.team),
         )
     )
-    found: dict[UUID, list[str]] = {}
-    for key, place in session.execute(statement):
-        found.setdefault(key, []).append(place)
-    return {key: sorted(places) for key, places in found.items()}
+    channels: dict[UUID, list[str]] = {}
+    for key, channel in session.execute(statement):
+        channels.setdefault(key, []).append(channel)
+    return {key: sorted(served) for key, served in channels.items()}
 
 
 def _views(
@@ -199,11 +211,11 @@ def _views(
     files = files_of(session, ids)
     approvals = _approvals(session, ids)
     serves = _serves(session, actor, Version.id.in_(ids), Version.id)
-    reasons = _recall_reasons(
+    reasons = recall_reasons(
         session, [version.id for version, _, _ in rows if version.state == "recalled"]
     )
     deprecated = deprecations.reasons(session, ids)
-    called = names(session, {version.created_by for version, _, _ in rows})
+    names_by_id = names(session, {version.created_by for version, _, _ in rows})
     return [
         VersionView(
             id=version.id,
@@ -220,7 +232,7 @@ def _views(
             facts=version.facts,
             files=files.get(version.id, []),
             training_run=version.training_run_id,
-            created_by=called[version.created_by],
+            created_by=names_by_id[version.created_by],
             created_at=version.created_at,
             approvals=approvals.get(version.id, []),
             serves=serves.get(version.id, []),
@@ -239,24 +251,25 @@ def _refs(session: Session, ids: set[UUID]) -> dict[UUID, str]:
 
 
 def files_of(session: Session, ids: list[UUID]) -> dict[UUID, list[FileView]]:
-    """The files of many versions in one statement, by version, each list by path."""
+    """The files of many versions, by version, each list by path; one statement."""
     statement = (
         select(VersionFile.version_id, VersionFile.path, Blob.id, Blob.size)
         .join(Blob, Blob.id == VersionFile.blob_id)
         .where(VersionFile.version_id.in_(ids))
         .order_by(VersionFile.path)
     )
-    found: dict[UUID, list[FileView]] = {}
+    files: dict[UUID, list[FileView]] = {}
     for version_id, path, sha256, size in session.execute(statement):
-        found.setdefault(version_id, []).append(FileView(path, sha256, size))
-    return found
+        files.setdefault(version_id, []).append(FileView(path, sha256, size))
+    return files
 
 
 def _approvals(session: Session, ids: list[UUID]) -> dict[UUID, list[ApprovalView]]:
-    """Approvals in force and gone; one past its date reads expired, whether or not upkeep has come
-    by yet.
+    """Approvals in force, voided and expired, by version.
+
+    One past its date is shown as expired even before the clock has expired it.
     """
-    over = (Review.state == "approved") & (Review.expires_at <= func.clock_timestamp())
+    has_expired = (Review.state == "approved") & (Review.expires_at <= func.clock_timestamp())
     statement = (
         select(
             Review.version_id,
@@ -264,36 +277,41 @@ def _approvals(session: Session, ids: list[UUID]) -> dict[UUID, list[ApprovalVie
             Review.environment,
             Review.state,
             Review.expires_at,
-            over,
+            has_expired,
         )
         .where(Review.version_id.in_(ids), Review.state.in_(("approved", "voided", "expired")))
         .order_by(Review.number)
     )
-    found: dict[UUID, list[ApprovalView]] = {}
-    for version_id, number, environment, state, expires_at, is_over in session.execute(statement):
-        found.setdefault(version_id, []).append(
-            ApprovalView(number, environment, "expired" if is_over else state, expires_at)
+    approvals: dict[UUID, list[ApprovalView]] = {}
+    for version_id, number, environment, state, expires_at, expired in session.execute(statement):
+        approvals.setdefault(version_id, []).append(
+            ApprovalView(number, environment, "expired" if expired else state, expires_at)
         )
-    return found
+    return approvals
 
 
-def _recall_reasons(session: Session, ids: list[UUID]) -> dict[UUID, str]:
-    """Why each fell: by its own recall, else by the newest recall of something it derives from."""
+# Each version's own recall, else the newest recall of something it derives from.
+RECALLS = text(
+    """
+    with recursive derives_from(version, id) as (
+        select v, v from unnest(cast(:ids as uuid[])) v
+        union
+        select d.version, n.id from derives_from d cross join lateral (
+            select e.parent_id as id from lineage_edge e where e.child_id = d.id
+            union all select v.base_version_id from version v where v.id = d.id
+        ) n
+    )
+    select distinct on (d.version) d.version, p.value
+    from derives_from d join recall r on r.node_id = d.id
+    left join personal p on p.commitment = r.reason_commitment
+    order by d.version, r.node_id = d.version desc, r.at desc
+    """
+)
+
+
+def recall_reasons(session: Session, ids: list[UUID]) -> dict[UUID, str]:
+    """Why each of these versions is recalled: the reason of its own recall or an ancestor's."""
     if not ids:
         return {}
-    rows = session.execute(
-        text(
-            "with recursive stands_on(version, id) as (select v, v from unnest(cast(:ids as "
-            "uuid[])) v union "
-            "select s.version, n.id from stands_on s cross join lateral (select e.parent_id as id "
-            "from lineage_edge e "
-            "where e.child_id = s.id union all select v.base_version_id from version v where v.id "
-            "= s.id) n) "
-            "select distinct on (s.version) s.version, p.value from stands_on s join recall r on "
-            "r.node_id = s.id "
-            "left join personal p on p.commitment = r.reason_commitment "
-            "order by s.version, r.node_id = s.version desc, r.at desc"
-        ),
-        {"ids": ids},
-    )
+    rows = session.execute(RECALLS, {"ids": ids})
     return {row.version: row.value or "(erased)" for row in rows}

@@ -1,4 +1,4 @@
-"""What a worker was given: all it needs to start, by digest."""
+"""Leased work with everything that a worker needs to start, by digest."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from registry.views.training_runs import EvalWork, InputFile, InputView, Trainin
 
 
 def is_training(store: Store, actor: Actor, run_id: UUID) -> bool:
-    """Is this a training run (and not an eval run)? NotFound when it is neither, or another
-    team's.
+    """Whether this is a training run rather than an eval run.
+
+    Raises NotFound if it is neither, or belongs to a team that the caller does not see.
     """
     with store.read(actor) as session:
         return isinstance(table.by_id(session, run_id)[0], TrainingRun)
 
 
 def work(store: Store, actor: Actor, run_id: UUID) -> WorkView:
-    """The caller's leased work with its inputs."""
+    """The caller's leased work with its inputs; Conflict `lease-lost` without the lease."""
     with store.read(actor) as session:
         run, _ = table.by_id(session, run_id)
         lease = session.get(Lease, run_id)
         if lease is None or lease.account_id != actor.account:
             raise Conflict(
-                "lease-lost", "This work is not leased to you any more.", "Ask for other work."
+                "lease-lost", "This work is no longer leased to you.", "Ask for other work."
             )
         training = _training(session, run) if isinstance(run, TrainingRun) else None
         evaluation = _evaluation(session, run) if isinstance(run, EvalRun) else None
@@ -46,7 +47,7 @@ def _version(session: Session, version_id: UUID) -> InputView:
     files = [
         InputFile(path, sha256, size) for path, sha256, size in versions.files(session, version_id)
     ]
-    # An adapter is known by its own tensors, a base by the root that binds adapters to it.
+    # The root of an adapter is over its own tensors; that of a base is what binds adapters to it.
     root = version.tensor_root if line.kind == "adapter" else version.base_root
     return InputView(node.ref, line.kind, root or "", files)
 

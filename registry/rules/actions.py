@@ -1,5 +1,6 @@
-"""The one vocabulary of acts, `noun:verb`: permission, audit action, log event and docs heading
-alike.
+"""The names of all acts, as `noun:verb`.
+
+Permissions, audit actions, events of the log and headings of the documentation use the same names.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from enum import StrEnum
 
 
 class Action(StrEnum):
-    """Everything that changes the registry. Each is used by exactly one command; a test says so."""
+    """Everything that changes the registry. A test proves that exactly one command uses each."""
 
     ACCOUNT_CREATE = "account:create"
     TOKEN_CREATE = "token:create"
@@ -50,7 +51,6 @@ class Action(StrEnum):
     QUOTA_SET = "quota:set"
 
 
-# Acts that ask for a fresh sign-in: a personal token minted within the last twelve hours.
 STEP_UP = frozenset(
     {
         Action.REVIEW_VOTE,
@@ -61,3 +61,4 @@ STEP_UP = frozenset(
         Action.VERSION_DELETE,
     }
 )
+"""Acts that require a fresh sign-in: a personal token created within the last twelve hours."""

@@ -1,4 +1,4 @@
-"""Who may do what: role x action x team in one table, deny by default."""
+"""Who may do what: one table of role, action and team that denies by default."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from registry.rules.refs import check_environment
 
 
 class Role(StrEnum):
-    """What an account may be; people hold the first four, services the last two."""
+    """A role of an account. People have the first four, services the last two."""
 
     ADMIN = "admin"
     ENGINEER = "engineer"
@@ -25,6 +25,7 @@ class Role(StrEnum):
 
 SERVICE_ROLES = frozenset({Role.TRAINER, Role.GATEWAY})
 FRESH = timedelta(hours=12)
+"""How long a sign-in counts as fresh."""
 
 PERMISSIONS: dict[Action, frozenset[Role]] = {
     Action.ACCOUNT_CREATE: frozenset({Role.ADMIN}),
@@ -58,8 +59,8 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     Action.TAG_SET: frozenset({Role.ENGINEER}),
     Action.RETENTION_DEFINE: frozenset({Role.ADMIN}),
     Action.RETENTION_ASSIGN: frozenset({Role.ADMIN, Role.ENGINEER}),
-    # A hold only keeps, so either may place one at once; what it protects against is deletion, so
-    # reviewers lift it.
+    # A hold only preserves, so either role may place one at once. It protects against deletion, so
+    # only reviewers lift it.
     Action.HOLD_PLACE: frozenset({Role.ADMIN, Role.REVIEWER}),
     Action.HOLD_LIFT: frozenset({Role.REVIEWER}),
     Action.VERSION_DELETE: frozenset({Role.ENGINEER}),
@@ -70,13 +71,13 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
 }
 
 UPLOADERS = frozenset({Role.ENGINEER, Role.TRAINER})
-"""Who sends bytes; what they become is decided when it is registered."""
+"""Roles that send bytes. What the bytes become is decided when they are registered."""
 
 PEOPLE = frozenset(Role) - SERVICE_ROLES
 
 
 class Matter(StrEnum):
-    """What a token that sees a team is not shown for that alone."""
+    """What an actor may read only with a certain role, even in a team that they see."""
 
     KEEPING = "what is kept and held"
     CASE = "the case and the reasons of a legal hold"
@@ -85,9 +86,9 @@ class Matter(StrEnum):
     LOG = "the whole log as one file"
 
 
-# Whoever may be refused a deletion learns that a hold stands, over what, and since when; for whose
-# case, only those who place and lift it, and those who supervise them. A gateway and a trainer
-# delete nothing and need none of it.
+# Everybody whose deletion may be refused sees that a hold exists, what it covers and since when.
+# Only those who place and lift holds, and those who supervise them, see the case. A gateway and a
+# trainer delete nothing and need none of this.
 READERS: dict[Matter, frozenset[Role]] = {
     Matter.KEEPING: PEOPLE,
     Matter.CASE: PERMISSIONS[Action.HOLD_PLACE] | PERMISSIONS[Action.HOLD_LIFT] | {Role.AUDITOR},
@@ -96,14 +97,17 @@ READERS: dict[Matter, frozenset[Role]] = {
     Matter.LOG: frozenset({Role.ADMIN, Role.AUDITOR, Role.REVIEWER}),
 }
 
-# Reviewers judge across teams: their own team (compliance, risk) says for whom they speak, not what
+# Reviewers judge across teams. Their own team (compliance, risk) says for whom they speak, not what
 # they may see.
 ACROSS_TEAMS = frozenset({Role.ADMIN, Role.REVIEWER, Role.AUDITOR})
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One role, in one team or (None) in all; a gateway's token may be bound to one environment."""
+    """One role in one team, or in all teams where `team` is None.
+
+    A gateway's token may be bound to one environment.
+    """
 
     role: Role
     team: str | None
@@ -112,7 +116,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts, with what grants, since when; `account` is None for the registry's own upkeep."""
+    """Who acts, with which grants; `account` is None for the registry's own upkeep."""
 
     account: UUID | None
     name: str
@@ -149,8 +153,9 @@ SYSTEM = Actor(account=None, name="system", grants=frozenset(), via="system")
 
 
 def allowed(actor: Actor, action: Action, team: str | None) -> bool:
-    """Does any grant allow this act in this team? Reviewers and administrators act in every
-    team.
+    """Whether a grant allows this act in this team.
+
+    Reviewers, administrators and auditors act in every team.
     """
     if actor.is_system:
         return True
@@ -163,8 +168,10 @@ def allowed(actor: Actor, action: Action, team: str | None) -> bool:
 
 
 def require(actor: Actor, action: Action, team: str | None, now: datetime) -> None:
-    """Raise unless the act is allowed: Forbidden names the roles that may, Unauthenticated asks for
-    a fresh sign-in.
+    """Check that the actor may do this.
+
+    Raises Forbidden `role-missing`, which names the roles that may, or Unauthenticated
+    `fresh-sign-in`.
     """
     if not allowed(actor, action, team):
         roles = sorted(role.value for role in PERMISSIONS[action]) or ["the registry itself"]
@@ -183,31 +190,29 @@ def require(actor: Actor, action: Action, team: str | None, now: datetime) -> No
     ):
         raise Unauthenticated(
             "fresh-sign-in",
-            f"{action.value} needs a fresh sign-in: this token was minted more than 12 hours ago.",
+            f"{action.value} needs a fresh sign-in: this token was created more than 12 hours ago.",
         )
 
 
 def may_read(actor: Actor, matter: Matter) -> bool:
-    """Does any role of the actor read this, in the teams it sees?"""
+    """Whether a role of the actor may read this, in the teams that they see."""
     return actor.is_system or any(grant.role in READERS[matter] for grant in actor.grants)
 
 
 def require_reader(actor: Actor, matter: Matter) -> None:
-    """Raise Forbidden `role-missing`, naming the roles that read this, unless the actor holds
-    one.
-    """
+    """Raise Forbidden `role-missing`, which names the roles, unless the actor may read this."""
     if not may_read(actor, matter):
         roles = sorted(role.value for role in READERS[matter])
         raise Forbidden(
             "role-missing",
             f"{actor.name} may not read {matter.value}: it needs the role {' or '.join(roles)}.",
-            "Let somebody who holds one of them look.",
+            "Ask somebody who has one of these roles.",
             roles=roles,
         )
 
 
 def check_bound(roles: list[Role], environment: str | None) -> str | None:
-    """Only gateways are bound to an environment: everybody else's work crosses them all."""
+    """Check that only a gateway is bound to an environment: all others work across environments."""
     if environment is not None and set(roles) != {Role.GATEWAY}:
         raise Invalid(
             "environment-not-for-role",
@@ -217,7 +222,11 @@ def check_bound(roles: list[Role], environment: str | None) -> str | None:
 
 
 def parse_roles(names: list[str]) -> list[Role]:
-    """The roles named, all of people or all of services: one account is never both."""
+    """Read the names of roles.
+
+    Raises Invalid `bad-role` for an unknown one, `mixed-roles` for roles of people and of services
+    together: an account is never both.
+    """
     unknown = sorted(set(names) - {role.value for role in Role})
     if unknown or not names:
         raise Invalid(

@@ -1,8 +1,8 @@
 """Which acts are possible on a channel now, why the others are not, and where a rollback goes.
 
-Commands refuse by these functions; the channel's view, REST, the CLI and the console show what they
-answer. Roles and the signatures of votes are checked elsewhere: they depend on who asks and on
-whether the database was tampered with, not on the channel.
+Commands refuse by these functions; the channel's view, REST, the CLI and the console show their
+answers. Roles and the signatures of votes are checked elsewhere: they depend on who asks and on
+whether somebody tampered with the database, not on the channel.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from registry.rules.versions import check_may_start
 class Version:
     """A version of the channel's line, and what is true of it on this channel at this moment.
 
-    `base`: the ref of the base it is bound to; `same_base`: that base has the root of the
-    channel's. `approved`: it holds an approval for the channel's environment, which may have
-    `expired`. `succeeded`: it stood as stable here after a finished promotion; `left`: a rollback
-    or recall ended its last stand.
+    `base` is the ref of the base it is bound to; `same_base`: that base has the same root as the
+    channel's base. `approved`: it has an approval for the channel's environment, which may have
+    `expired`. `succeeded`: it was stable here after a finished promotion; `removed`: a rollback or
+    recall ended its last time as stable.
     """
 
     ref: str
@@ -32,23 +32,23 @@ class Version:
     approved: bool = True
     expired: bool = False
     succeeded: bool = False
-    left: bool = False
+    removed: bool = False
 
     @property
     def may_return(self) -> bool:
-        """May a rollback put it back?"""
+        """Whether a rollback may put it back."""
         sound = self.approved and not self.expired and self.state != "recalled" and self.same_base
-        return sound and self.succeeded and not self.left
+        return sound and self.succeeded and not self.removed
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
     """The situation of one channel; `base` is None while nothing was ever started on it.
 
-    `stable`, `candidate` and `base` are refs; `base_usable`: the base is neither recalled nor
-    deleted; `base_allowed`: the policy in force lets the base serve in this environment.
-    `taken_off` is the version that the present generation rolled back from. `versions` holds every
-    version that stood here, by its last stand, newest last, and before them those that may start.
+    `stable`, `candidate` and `base` are refs. `base_usable`: the base is neither recalled nor
+    deleted. `base_allowed`: the policy in force lets the base serve in this environment.
+    `taken_off` is the version from which the current generation rolled back. `versions` lists first
+    the versions that may start, then every version that was stable here, the latest last.
     """
 
     line: str
@@ -65,17 +65,17 @@ class Channel:
 
     @property
     def title(self) -> str:
-        """As people call it: `team/name in production`, and the channel if it is another."""
+        """The name for people: `team/name in production`, and the channel if its name differs."""
         own = "" if self.name == self.environment else f" (channel {self.name})"
         return f"{self.line} in {self.environment}{own}"
 
     def version(self, ref: str | None) -> Version | None:
-        """The version of that ref, if it is one that may be acted on."""
+        """The version with that ref, or None."""
         return next((version for version in self.versions if version.ref == ref), None)
 
     @property
-    def stands(self) -> bool:
-        """May what is stable stay where it is? A recall ends that; an expired approval does not."""
+    def stable_may_stay(self) -> bool:
+        """Whether the stable version may keep serving: only a recall ends that, not an expiry."""
         if self.stable == self.base:
             return self.stable is not None and self.base_usable
         version = self.version(self.stable)
@@ -83,7 +83,7 @@ class Channel:
 
 
 def unknown(environment: str, name: str) -> NotFound:
-    """The refusal of a channel on which nothing was ever started."""
+    """The error for a channel on which nothing was ever started."""
     return NotFound(
         "channel-unknown",
         f"Nothing was ever started on channel '{name[:60]}' in {environment}.",
@@ -92,7 +92,7 @@ def unknown(environment: str, name: str) -> NotFound:
 
 
 def check_approved(channel: Channel, version: Version) -> None:
-    """Refused unless the version may be newly named in a route of this environment.
+    """Check that a new route of this environment may name the version.
 
     Raises Refused `recalled`, `not-approved` or `approval-expired`.
     """
@@ -106,8 +106,7 @@ def check_approved(channel: Channel, version: Version) -> None:
         raise Refused(
             "not-approved",
             f"{version.ref} holds no approval in force for {channel.environment}.",
-            f"Submit it (countersign submit {version.ref} --env {channel.environment}) and have "
-            "it approved.",
+            f"Submit it for review: countersign submit {version.ref} --env {channel.environment}.",
             subject=version.ref,
         )
     if version.expired:
@@ -119,7 +118,7 @@ def check_approved(channel: Channel, version: Version) -> None:
 
 
 def check_canary(channel: Channel, ref: str) -> None:
-    """Refused or Conflict unless a canary of this version may start on the channel now.
+    """Check that a canary of this version may start on the channel now.
 
     Raises Refused `unfit-subject`, `another-base`, `recalled`, `not-approved`, `approval-expired`,
     `deprecated`, `serves-already` or `not-servable`, Conflict `rollout-active`.
@@ -129,7 +128,7 @@ def check_canary(channel: Channel, ref: str) -> None:
     if not version.same_base:
         raise Refused(
             "another-base",
-            f"{ref} was trained on another base than {channel.base}, on which this channel serves.",
+            f"{ref} was trained on another base than {channel.base}, the base of this channel.",
             subject=ref,
         )
     check_approved(channel, version)
@@ -145,7 +144,7 @@ def check_canary(channel: Channel, ref: str) -> None:
         raise Refused(
             "serves-already",
             f"{ref} serves all of this channel already.",
-            "Nothing is to be done.",
+            "There is nothing to do.",
             subject=ref,
         )
     _check_free(channel)
@@ -162,7 +161,7 @@ def _check_kind(channel: Channel, ref: str) -> None:
 
 
 def _check_free(channel: Channel) -> None:
-    """What bars every canary, whichever version it is of."""
+    """Check what prevents every canary, of any version."""
     if channel.candidate is not None:
         raise Conflict(
             "rollout-active",
@@ -171,7 +170,7 @@ def _check_free(channel: Channel) -> None:
     if channel.base is None and not channel.base_allowed:
         raise Refused(
             "not-servable",
-            "The first canary of a channel leaves the other traffic to the base, and the policy of "
+            "The first canary of a channel sends all other traffic to the base, and the policy of "
             f"{channel.environment} does not let the base serve.",
             "Publish a policy with fallback_to_base: true.",
             subject=channel.line,
@@ -179,13 +178,15 @@ def _check_free(channel: Channel) -> None:
 
 
 def to_promote(channel: Channel, ref: str | None = None) -> str:
-    """The version a promotion gives all traffic: the canary's; without a canary, what the last
-    rollback took off.
+    """The version that a promotion gives all traffic.
 
-    A version that succeeded here before goes back without a canary, but only by its name (`ref`):
-    promoting twice must not put an older version back. Without a canary it is a new rollout, which
-    a deprecated version may not start. Raises NotFound `channel-unknown`, Refused
-    `another-canary`, `canary-first`, `deprecated`, or as `check_approved`.
+    It is the canary's version or, without a canary, the one that the last rollback took off.
+    Another version that succeeded here before returns without a canary only by its name (`ref`):
+    promoting twice must not put an older version back. Without a canary this is a new rollout,
+    which a deprecated version may not start.
+
+    Raises NotFound `channel-unknown`, Refused `another-canary`, `canary-first` or `deprecated`, or
+    as `check_approved`.
     """
     if channel.base is None:
         raise unknown(channel.environment, channel.name)
@@ -212,21 +213,22 @@ def to_promote(channel: Channel, ref: str | None = None) -> str:
 
 
 def rollback_target(channel: Channel) -> str:
-    """Where a rollback or a recall sends the traffic: a version that stood here, or the base.
+    """Where a rollback or a recall sends the traffic: a version that was stable here, or the base.
 
-    Taking a candidate off leaves the stable version where it is. Taking the stable version off
-    goes to the last one that may return, else to the base where the policy allows it. Raises
-    NotFound `channel-unknown`, Refused `nothing-to-roll-back` or `no-rollback-target`.
+    Without its candidate, the channel keeps its stable version. In place of the stable version
+    comes the last one that may return, otherwise the base where the policy allows it.
+
+    Raises NotFound `channel-unknown`, Refused `nothing-to-roll-back` or `no-rollback-target`.
     """
     if channel.base is None:
         raise unknown(channel.environment, channel.name)
-    if channel.candidate is not None and channel.stable is not None and channel.stands:
+    if channel.candidate is not None and channel.stable is not None and channel.stable_may_stay:
         return channel.stable
     if channel.candidate is None and channel.stable == channel.base:
         raise Refused(
             "nothing-to-roll-back",
             f"{channel.title} serves its base model already.",
-            "Nothing is to be done.",
+            "There is nothing to do.",
             subject=channel.line,
         )
     leaving = (channel.stable, channel.candidate)
@@ -251,10 +253,10 @@ def rollback_target(channel: Channel) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One act: the versions it may be given, what it does without one, and why it does nothing.
+    """One act: the versions it accepts, the default version, and why it is refused.
 
-    `default` is None where a version must be named; `refusal` is what the command answers when it
-    names none, or for a canary, whichever it names.
+    `default` is None where a version must be named. `refusal` is the command's answer when no
+    version is named; for a canary, it is the answer for every version.
     """
 
     versions: tuple[str, ...]
@@ -272,8 +274,11 @@ class Acts:
 
 
 def acts(channel: Channel) -> Acts:
-    """What may be done to a channel now, to which version, and why not where nothing may."""
-    newest = [v.ref for v in sorted(channel.versions, key=lambda v: v.number, reverse=True)]
+    """What may be done to a channel now, with which versions, or why not."""
+    newest = [
+        version.ref
+        for version in sorted(channel.versions, key=lambda version: version.number, reverse=True)
+    ]
     startable = tuple(ref for ref in newest if not _refusal(check_canary, channel, ref))
     promotable = tuple(ref for ref in newest if not _refusal(to_promote, channel, ref))
     no_promotion = _refusal(to_promote, channel)
@@ -287,7 +292,7 @@ def acts(channel: Channel) -> Acts:
 
 
 def _no_canary(channel: Channel) -> RegistryError:
-    """Why no version at all may start: what bars them all, else that none is approved."""
+    """Why no version may start: what prevents them all, otherwise that none is approved."""
     return (
         _refusal(_check_kind, channel, channel.line)
         or _refusal(_check_free, channel)

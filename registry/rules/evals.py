@@ -1,7 +1,7 @@
-"""Scores recomputed from the outputs themselves, and what they say about a difference.
+"""Scores computed again from the outputs, and what they say about a difference.
 
-A trainer's own counts are never trusted: the suite knows what was expected, the samples what was
-answered. Two runs on the same items are compared item by item, which needs far fewer items than
+A trainer's own counts are never trusted: the suite knows the expected answers, the samples hold the
+actual ones. Two runs on the same items are compared item by item, which needs far fewer items than
 comparing two averages.
 """
 
@@ -16,19 +16,19 @@ from registry.errors import Invalid, Refused
 
 
 def exact_match(output: str, expected: str) -> bool:
-    """The answer and nothing else; blanks around it do not count."""
+    """Whether the output is the expected answer; white space around either does not count."""
     return output.strip() == expected.strip()
 
 
 def check_subject(ref: str, loads_as: object) -> None:
-    """A suite asks for text: Refused `writes-no-text` where the version is loaded through a class
-    that writes none.
+    """Check that the version writes text, which a suite compares.
+
+    Raises Refused `writes-no-text` where it is loaded through a class that writes none.
     """
     if loads_as not in (None, "AutoModelForCausalLM"):
         raise Refused(
             "writes-no-text",
-            f"{ref} is loaded through {loads_as}, which answers with vectors or labels, and a "
-            "suite "
+            f"{ref} is loaded through {loads_as}, which answers with vectors or labels; a suite "
             "compares text.",
             subject=ref,
         )
@@ -39,7 +39,7 @@ METRICS: dict[str, Callable[[str, str], bool]] = {"exact_match": exact_match}
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Right or wrong by item id, in the suite's order."""
+    """Whether each answer is right, by item id in the suite's order."""
 
     by_item: dict[str, bool]
 
@@ -54,7 +54,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Two runs on the same items, counted by who was right."""
+    """How many items both runs, one of them or neither answered rightly."""
 
     n: int
     both: int
@@ -68,7 +68,7 @@ def score(
 ) -> Scores:
     """Judge every answer (item id, output) against the suite's own answers, `expected` by item id.
 
-    Raises Invalid for an unknown metric, Refused for an item that is unknown, answered twice or not
+    Raises Invalid `unknown-metric`, or Refused for an item that is unknown, answered twice or not
     answered at all: a rate over a chosen part of the suite is not the suite's rate.
     """
     if metric not in METRICS:
@@ -82,8 +82,8 @@ def score(
         if item not in expected:
             raise Refused(
                 "sample-unknown-item",
-                f"Line {number} of the samples answers '{item[:40]}', which the suite "
-                "does not ask.",
+                f"Line {number} of the samples answers '{item[:40]}', which is no item of "
+                "the suite.",
             )
         if item in outputs:
             raise Refused(
@@ -103,8 +103,9 @@ def score(
 
 
 def pair(adapter: Mapping[str, bool], base: Mapping[str, bool]) -> Paired:
-    """Count two runs against each other; Refused (`not-paired`) unless both answered exactly the
-    same items.
+    """Count two runs against each other.
+
+    Raises Refused `not-paired` unless both answered exactly the same items.
     """
     if adapter.keys() != base.keys():
         raise Refused(
@@ -121,7 +122,7 @@ def pair(adapter: Mapping[str, bool], base: Mapping[str, bool]) -> Paired:
 
 
 def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Two-sided score interval of a rate (Wilson 1927); all of 0..1 when nothing was asked."""
+    """The two-sided score interval of a rate (Wilson 1927); 0..1 when there are no items."""
     if n == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf((1 + confidence) / 2)
@@ -129,24 +130,24 @@ def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float
     centre = rate + z * z / (2 * n)
     spread = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    # at the ends the interval touches 0 or 1 exactly; rounding must not push it past
+    # At the ends the interval touches 0 or 1 exactly; rounding must not push it beyond.
     low = 0.0 if correct == 0 else (centre - spread) / scale
     high = 1.0 if correct == n else (centre + spread) / scale
     return low, high
 
 
 def difference(paired: Paired, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Adapter's rate less the base's, with its two-sided interval: (estimate, low, high) in -1..1.
+    """The adapter's rate minus the base's, with its interval: (estimate, low, high) in -1..1.
 
-    Newcombe's hybrid score interval for paired data, method 10 (Statistics in Medicine 1998,
-    17:2635-2650): the Wilson intervals of both rates, joined by their correlation with its
-    continuity correction. It keeps its level at small n, where the simple interval does not. With
-    no items all of -1..1 is possible.
+    This is Newcombe's hybrid score interval for paired data, method 10 (Statistics in Medicine
+    1998, 17:2635-2650): it joins the Wilson intervals of both rates by their correlation with its
+    continuity correction. It keeps its level at small n, where the simple interval does not.
+    Without items the interval is all of -1..1.
     """
     n, a, b, c, d = paired.n, paired.both, paired.only_adapter, paired.only_base, paired.neither
     if n == 0:
         return 0.0, -1.0, 1.0
-    first, second = (a + b) / n, (a + c) / n
+    adapter_rate, base_rate = (a + b) / n, (a + c) / n
     low1, high1 = wilson(a + b, n, confidence)
     low2, high2 = wilson(a + c, n, confidence)
     margins = (a + b) * (c + d) * (a + c) * (b + d)
@@ -154,25 +155,25 @@ def difference(paired: Paired, confidence: float = 0.95) -> tuple[float, float, 
     corrected = max(cross - n / 2, 0.0) if cross > 0 else float(cross)
     phi = corrected / math.sqrt(margins) if margins else 0.0
 
-    def reach(one: float, other: float) -> float:
-        return math.sqrt(max(one * one - 2 * phi * one * other + other * other, 0.0))
+    def reach(first: float, second: float) -> float:
+        return math.sqrt(max(first * first - 2 * phi * first * second + second * second, 0.0))
 
     gain = (b - c) / n
-    low = gain - reach(first - low1, high2 - second)
-    high = gain + reach(high1 - first, second - low2)
+    low = gain - reach(adapter_rate - low1, high2 - base_rate)
+    high = gain + reach(high1 - adapter_rate, base_rate - low2)
     return gain, max(low, -1.0), min(high, 1.0)
 
 
 def mcnemar(only_adapter: int, only_base: int) -> float:
-    """Exact two-sided p of McNemar's test: were the items that only one side got right a fair
-    coin's work?
+    """The exact two-sided p of McNemar's test.
+
+    It is the probability that a fair coin deals the items that only one side answered rightly as
+    unevenly as this.
     """
     n = only_adapter + only_base
-    tail = term = (
-        # term is the binomial coefficient of n and k, carried along: math.comb anew would take
-        # seconds
-        1
-    )
+    # `term` is the binomial coefficient of n and k, updated at each step: calling math.comb each
+    # time would take seconds.
+    tail = term = 1
     for k in range(min(only_adapter, only_base)):
         term = term * (n - k) // (k + 1)
         tail += term

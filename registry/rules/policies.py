@@ -1,6 +1,4 @@
-"""What an environment asks for before something may serve there: who must sign, and what the
-evidence must show.
-"""
+"""What an environment requires before something may serve there: signatures and evidence."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ MAX_DAYS = 730
 
 @dataclass(frozen=True, slots=True)
 class Quorum:
-    """How many different people must approve, in which roles, and whether each must speak for
-    another team.
-    """
+    """How many different people must approve, in which roles, and whether from different teams."""
 
     approvals: int
     roles: tuple[str, ...]
@@ -68,18 +64,19 @@ FIELDS: dict[str, Field] = {
     "fallback_to_base": flag(),
     "approval_days": integer(1, MAX_DAYS),
 }
-"""What a policy says: who must sign, for how long that lasts, and what the gate judges by."""
+"""The keys of a policy: who must sign, how long an approval lasts, what the gate judges by."""
 
 
 def parse(raw: Any) -> Policy:
-    """Read a policy (the caller parsed its YAML); Invalid (`bad-policy`) names everything that is
-    wrong at once.
+    """Read a policy, whose YAML the caller has parsed.
+
+    Raises Invalid `bad-policy`, which lists everything that is wrong.
     """
     if wrong := problems(raw, FIELDS):
         raise Invalid(
             "bad-policy",
             described("The policy cannot be used", wrong),
-            "Fix every point named and publish it again.",
+            "Fix every point listed and publish it again.",
             problems=by_path(wrong),
         )
     quorum = raw["quorum"]
@@ -96,11 +93,10 @@ def parse(raw: Any) -> Policy:
 
 
 def as_rules(policy: Policy) -> dict[str, Any]:
-    """The policy as a plain document, the same for every way of writing it: what is stored, hashed
-    and judged by.
+    """The policy as a plain document, which is stored, hashed and used by the gate.
 
-    The optional keys of a policy stand in it only where they say more than their absence: a rule
-    that comes later leaves the digests of what was published as they are.
+    It is the same for every way of writing the policy. It contains an optional key only where its
+    value is not the default: a rule that is added later changes no digest of a published policy.
     """
     evidence = {rule.name: rule.settings() for rule in policy.rules if not rule.always}
     others = {

@@ -31,8 +31,8 @@ DTYPES = ("bfloat16", "float16", "float32")
 QUANTISATIONS = ("awq", "bitsandbytes", "compressed-tensors", "fp8", "gptq")
 MAX_STOPS = 16
 MAX_CHECKS = 64
-MAX_PROMPT = 256 * 1024  # bytes
-
+MAX_PROMPT = 256 * 1024
+"""Bytes of a system prompt."""
 
 SHA256 = pattern(DIGEST, "sha256:<64 hex digits>")
 DECODING: dict[str, Field] = {
@@ -58,21 +58,20 @@ FIELDS: dict[str, Field] = {
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a caller asks for, checked; the version and its base are added when it becomes a
-    document.
+    """The parts of a profile that a caller gives, checked.
+
+    The version and its base are added when it becomes a document.
     """
 
     parts: Mapping[str, Any]
 
     def document(self, version: str, base: str | None) -> dict[str, Any]:
-        """The whole profile by digests, the same for every way of writing it: what is hashed and
-        stored.
-        """
+        """The whole profile, which is hashed and stored; the same for every way of writing it."""
         return {**self.parts, "format": 1, "version": version, "base": base}
 
 
 def parse(raw: Any) -> Profile:
-    """Read a profile; Invalid (`bad-profile`) names everything that is wrong at once."""
+    """Read a profile; Invalid `bad-profile` lists everything that is wrong."""
     if wrong := problems(raw, FIELDS):
         raise Invalid(
             "bad-profile",
@@ -81,8 +80,8 @@ def parse(raw: Any) -> Profile:
         )
     whole = filled(raw, FIELDS)
     decoding = dict(whole["decoding"])
-    # The order of checks says nothing, that of stop texts neither: one order, so that one thing has
-    # one digest.
+    # The order of checks and of stop texts has no meaning, so both are sorted: one profile has one
+    # digest.
     if "stop" in decoding:
         decoding["stop"] = sorted(set(decoding["stop"]))
     checks = sorted(whole["policy_checks"])
@@ -90,24 +89,25 @@ def parse(raw: Any) -> Profile:
 
 
 def check_prompt(digest: str, data: bytes) -> str:
-    """A system prompt's bytes as the text a model would read; Invalid (`bad-prompt`) when they are
-    none.
+    """Read a system prompt's bytes as the text that a model would read.
+
+    Raises Invalid `bad-prompt` unless they are printable UTF-8 text of at most `MAX_PROMPT` bytes.
     """
     if len(data) > MAX_PROMPT:
         raise Invalid(
             "bad-prompt",
             f"The system prompt sha256:{digest} has more than {MAX_PROMPT:,} bytes.",
-            "Shorten it, or give the model documents by a retrieval index.",
+            "Shorten it, or give the model documents through a retrieval index.",
         )
     try:
         text = data.decode()
     except UnicodeDecodeError:
         text = "\0"
-    if not text.strip() or not all(one.isprintable() or one.isspace() for one in text):
+    if not text.strip() or not all(letter.isprintable() or letter.isspace() for letter in text):
         raise Invalid(
             "bad-prompt",
-            f"The system prompt sha256:{digest} is empty, no UTF-8 text, or holds control "
-            "characters.",
+            f"The system prompt sha256:{digest} is empty, is not UTF-8 text, or contains "
+            "control characters.",
             "Save it as plain UTF-8 text.",
         )
     return text
@@ -115,7 +115,7 @@ def check_prompt(digest: str, data: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One part in which two profiles differ; None is a part that one of them does not have."""
+    """One part in which two profiles differ; None stands for a part that a profile lacks."""
 
     part: str
     before: Any
@@ -123,14 +123,15 @@ class Difference:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
-    """Every part in which two documents differ, those of decoding one by one; empty for the same
-    profile alone.
+    """Every part in which two documents differ, with each setting of decoding as its own part.
+
+    The list is empty only for the same profile.
     """
-    one, other = _flat(before), _flat(after)
+    old, new = _flat(before), _flat(after)
     return [
-        Difference(part, one.get(part), other.get(part))
-        for part in dict.fromkeys([*one, *other])
-        if one.get(part) != other.get(part)
+        Difference(part, old.get(part), new.get(part))
+        for part in dict.fromkeys([*old, *new])
+        if old.get(part) != new.get(part)
     ]
 
 

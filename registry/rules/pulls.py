@@ -1,6 +1,4 @@
-"""Who may pull what: by role, by the state of a version, and by the environments it is approved or
-serves in.
-"""
+"""Who may pull a version: by role, by its state, and by the environments it is approved for."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from registry.rules.actors import ACROSS_TEAMS, Actor, Grant, Role
 class Standing:
     """What decides a pull of one version.
 
-    `environments`: where it, or a version that stands on it as its base, is approved now or serves.
+    `environments` are those where it, or a version that has it as its base, is approved or serves.
     """
 
     state: str
@@ -25,23 +23,22 @@ class Standing:
 
 def _grants(actor: Actor, team: str) -> list[Grant]:
     return [
-        one
-        for one in actor.grants
-        if one.team is None or one.team == team or one.role in ACROSS_TEAMS
+        grant
+        for grant in actor.grants
+        if grant.team is None or grant.team == team or grant.role in ACROSS_TEAMS
     ]
 
 
 def roles_in(actor: Actor, team: str) -> frozenset[Role]:
-    """The roles by which an actor stands before a team's repositories; none: they do not exist for
-    him.
+    """The roles that an actor has for a team's repositories.
+
+    Without a role the repositories do not exist for the actor.
     """
     return frozenset(grant.role for grant in _grants(actor, team))
 
 
 def bound(actor: Actor, team: str) -> frozenset[str] | None:
-    """The environments a gateway's token is bound to before a team's repositories; None: to none in
-    particular.
-    """
+    """The environments that a gateway's token is bound to for a team; None when it is not bound."""
     grants = _grants(actor, team)
     if any(grant.role is not Role.GATEWAY or grant.environment is None for grant in grants):
         return None
@@ -49,9 +46,7 @@ def bound(actor: Actor, team: str) -> frozenset[str] | None:
 
 
 def works_in(actor: Actor) -> frozenset[str] | None:
-    """The teams whose versions an actor pulls by another role than a gateway's; None: all
-    teams'.
-    """
+    """The teams whose versions an actor pulls in another role than gateway; None for all teams."""
     grants = [grant for grant in actor.grants if grant.role is not Role.GATEWAY]
     if actor.is_system or any(grant.team is None or grant.role in ACROSS_TEAMS for grant in grants):
         return None
@@ -59,11 +54,11 @@ def works_in(actor: Actor) -> frozenset[str] | None:
 
 
 def refusal(actor: Actor, team: str, standing: Standing) -> str | None:
-    """Why this actor may not pull this version; None when he may.
+    """Why this actor may not pull this version; None when they may.
 
-    A gateway pulls only what may serve: approved or serving somewhere, or, where its token is bound
-    to an environment, there. All who work on versions pull whatever is registered; a draft only its
-    maker and reviewers.
+    A gateway pulls only what may serve: what is approved or serving in the environments that its
+    token is bound to, or in any environment when it is not bound. Everybody who works on versions
+    pulls what is registered. Only its maker and reviewers pull a draft.
     """
     roles = roles_in(actor, team)
     if not roles:
@@ -74,7 +69,7 @@ def refusal(actor: Actor, team: str, standing: Standing) -> str | None:
             return None
         return "there is no such version"
     if standing.state == "recalled":
-        return f"this version was recalled: {standing.recall_reason or 'no reason is kept'}"
+        return f"this version was recalled: {standing.recall_reason or 'no reason is recorded'}"
     if standing.state == "deleted":
         return "this version was deleted"
     if roles != {Role.GATEWAY}:
@@ -83,4 +78,4 @@ def refusal(actor: Actor, team: str, standing: Standing) -> str | None:
     if standing.environments if within is None else standing.environments & within:
         return None
     where = "any environment" if within is None else " or ".join(sorted(within))
-    return f"this version is not approved for {where}, or its approval is over"
+    return f"this version is not approved for {where}, or its approval has expired"

@@ -1,4 +1,4 @@
-"""What a team may use: unique bytes, and versions."""
+"""How many unique bytes and versions a team may use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from registry.errors import Invalid, Refused
 from registry.rules.refs import NAME
 
-MOST = 2**62
+MAX_LIMIT = 2**62
+"""The largest limit of bytes or versions; PostgreSQL's bigint ends below 2**63."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,34 +21,31 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a team uses: unique bytes named by its versions and data sets that are not deleted, and
-    how many those are.
-    """
+    """What a team uses: its versions and data sets that are not deleted, and their unique bytes."""
 
     bytes: int
     versions: int
 
 
 def check_limits(team: str, limits: Limits) -> None:
-    """Limits as they may stand; Invalid `bad-team` or `bad-quota`."""
+    """Check limits before they are set; raises Invalid `bad-team` or `bad-quota`."""
     if not NAME.fullmatch(team):
         raise Invalid(
             "bad-team",
             f"'{team[:60]}' cannot name a team.",
         )
     if any(
-        one is not None and not 0 <= one <= MOST for one in (limits.max_bytes, limits.max_versions)
+        limit is not None and not 0 <= limit <= MAX_LIMIT
+        for limit in (limits.max_bytes, limits.max_versions)
     ):
         raise Invalid(
             "bad-quota",
-            "A quota counts from 0 up.",
+            "A limit of a quota is a whole number from 0.",
         )
 
 
 def check_fits(team: str, limits: Limits, used: Usage) -> None:
-    """Does what a team would use with this still fit? Refused `quota-exceeded` says used, limit and
-    what to do.
-    """
+    """Check that what a team would use fits; raises Refused `quota-exceeded` with use and limit."""
     over = []
     if limits.max_bytes is not None and used.bytes > limits.max_bytes:
         over.append(f"{used.bytes} bytes of at most {limits.max_bytes}")

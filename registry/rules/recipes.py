@@ -1,8 +1,8 @@
-"""Recipes: how to train, checked once and frozen.
+"""Recipes: how to train, checked once and then frozen.
 
-A recipe is hashed, signed into the training report and run again years later, so it holds decided
-numbers only, and its defaults are filled in before it is hashed: a default that changes later
-changes no recipe of the past.
+A recipe is hashed, signed into the training report and run again years later. It therefore contains
+decided numbers only, and its defaults are filled in before it is hashed: a default that changes
+later changes no recipe of the past.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ MAX_PUBLISHED = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A LoRA fine-tune, wholly decided; `layers` is the first and the last layer adapted, None for
-    all of them.
+    """A LoRA fine-tune in every detail.
 
-    `steps` are optimiser steps of `batch_size` rows each; `max_length` is in tokens of prompt and
-    completion together; `publish_at` names the steps whose weights become versions, the last of
-    them always the end of training.
+    `layers` is the first and the last layer adapted, None for all of them. `steps` are optimiser
+    steps of `batch_size` rows each. `max_length` counts the tokens of prompt and completion
+    together. `publish_at` lists the steps whose weights become versions; the last of them is always
+    the end of training.
     """
 
     method: str
@@ -66,9 +66,7 @@ class Recipe:
     sample: int | None
 
     def as_dict(self) -> dict[str, Any]:
-        """The recipe as JSON: what is stored, signed and hashed; `parse` reads it back to an equal
-        recipe.
-        """
+        """The recipe as JSON, which is stored, signed and hashed; `parse` reads it back."""
         listed = dataclasses.asdict(self)
         return {
             key: list(value) if isinstance(value, tuple) else value for key, value in listed.items()
@@ -88,12 +86,12 @@ def _publish_at(value: Any) -> bool:
 
 
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-"""The linear layers of a Llama-like model: what is adapted unless a recipe says otherwise."""
+"""The linear layers of a Llama-like model, which are adapted unless a recipe says otherwise."""
 FIELDS: dict[str, Field] = {
     "method": choice("lora").because("the one method so far").optional("lora"),
     "rank": integer(1, MAX_RANK).optional(8),
     "alpha": integer(1, 65536).optional(),
-    "dropout": number(0, 1, below=True).optional(0.0),
+    "dropout": number(0, 1, exclusive=True).optional(0.0),
     "targets": list_of(
         pattern(MODULE, "a module name such as q_proj"), 1, 64, different=True
     ).optional(MODULES),
@@ -102,7 +100,7 @@ FIELDS: dict[str, Field] = {
     ).optional(None),
     "steps": integer(1, MAX_STEPS),
     "batch_size": integer(1, 4096),
-    "learning_rate": number(1e-9, 1, below=True),
+    "learning_rate": number(1e-9, 1, exclusive=True),
     "warmup_steps": integer(0, MAX_STEPS).optional(0),
     "max_length": integer(8, 1_048_576).optional(512),
     "seed": integer(0, 2**32 - 1).optional(0),
@@ -112,14 +110,17 @@ FIELDS: dict[str, Field] = {
     "save_every": integer(1, MAX_STEPS).optional(),
     "sample": nullable(integer(1, 1 << 40)).because("the most rows to use").optional(None),
 }
-"""What a recipe may say. Left out, `alpha` becomes twice the rank, `publish_at` the last step,
-`save_every` a tenth of the steps.
+"""The keys of a recipe.
+
+When left out, `alpha` becomes twice the rank, `publish_at` the last step and `save_every` a tenth
+of the steps.
 """
 
 
 def parse(raw: Mapping[str, Any]) -> Recipe:
-    """Read a recipe, its defaults filled in; Invalid (`bad-recipe`) names every unknown, missing
-    and wrong key at once.
+    """Read a recipe and fill in its defaults.
+
+    Raises Invalid `bad-recipe`, which lists every unknown, missing and wrong key.
     """
     wrong = problems(raw, FIELDS)
     values = filled(raw, FIELDS)
@@ -129,7 +130,7 @@ def parse(raw: Mapping[str, Any]) -> Recipe:
     if "steps" in sound:
         values.setdefault("publish_at", [values["steps"]])
         values.setdefault("save_every", max(1, values["steps"] // 10))
-    wrong += _at_odds(values, sound)
+    wrong += _contradictions(values, sound)
     if wrong:
         raise Invalid(
             "bad-recipe",
@@ -144,28 +145,28 @@ def parse(raw: Mapping[str, Any]) -> Recipe:
     return Recipe(**values | {"targets": tuple(sorted(values["targets"]))})
 
 
-def _at_odds(values: Mapping[str, Any], sound: Set[str]) -> list[Problem]:
-    """Keys that are right alone and wrong together."""
+def _contradictions(values: Mapping[str, Any], sound: Set[str]) -> list[Problem]:
+    """Keys that are valid alone and contradict each other."""
     wrong = []
 
-    def complain(key: str, text: str) -> None:
+    def report(key: str, text: str) -> None:
         wrong.append(Problem(key, "wrong", text))
 
     steps = values["steps"] if "steps" in sound else None
     if steps and "publish_at" in sound and values["publish_at"][-1] != steps:
         last = values["publish_at"][-1]
-        complain(
+        report(
             "publish_at",
             f"its last step is {last}, not {steps}: what training ends with is published",
         )
     if steps and "warmup_steps" in sound and values["warmup_steps"] >= steps:
-        complain("warmup_steps", f"{values['warmup_steps']} leaves nothing of {steps} steps")
+        report("warmup_steps", f"{values['warmup_steps']} leaves nothing of {steps} steps")
     if "layers" in sound and values["layers"]:
         first, last = values["layers"]
         if first > last:
-            complain("layers", f"the first, {first}, comes after the last, {last}")
+            report("layers", f"the first, {first}, comes after the last, {last}")
     if {"sample", "batch_size"} <= sound and values["sample"] is not None:
         sample, batch = values["sample"], values["batch_size"]
         if sample < batch:
-            complain("sample", f"{sample} rows do not fill a batch of {batch}")
+            report("sample", f"{sample} rows do not fill a batch of {batch}")
     return wrong

@@ -1,6 +1,4 @@
-"""How things are named: `team/name`, `team/name@v3`, `team/name@production`, `sha256:<hex>`; parse
-and print.
-"""
+"""References: `team/name`, `team/name@v3`, `team/name@production` and `sha256:<hex>`."""
 
 from __future__ import annotations
 
@@ -12,16 +10,14 @@ from registry.errors import Invalid
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
 PINNED = re.compile(r"(.+)\.v([1-9][0-9]{0,8})")
-"""`name.v3`, which to clients of the Hub that know no revisions is version 3 alone."""
+"""`name.v3`: clients of the Hub that know no revisions ask for version 3 by this name."""
 DIGEST = re.compile(r"sha256:([0-9a-f]{8,64})")
 ENVIRONMENTS = ("dev", "staging", "production")
 
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A parsed reference: a line alone, one of its versions by number, a channel, or a digest
-    (prefix of 8 up).
-    """
+    """A parsed reference: a line, one of its versions, a channel, or a digest of 8 digits up."""
 
     team: str | None = None
     name: str | None = None
@@ -46,12 +42,12 @@ class Ref:
 def _bad(text: str, why: str) -> Invalid:
     return Invalid(
         "bad-reference",
-        f"'{text[:120]}' is no reference: {why}.",
+        f"'{text[:120]}' is not a reference: {why}.",
     )
 
 
 def parse_ref(text: str) -> Ref:
-    """Read any reference; Invalid names what is wrong with it."""
+    """Read any reference; raises Invalid `bad-reference`, which says what is wrong with it."""
     if digest := DIGEST.fullmatch(text):
         return Ref(digest=digest[1])
     line, at, selector = text.partition("@")
@@ -73,35 +69,40 @@ def parse_ref(text: str) -> Ref:
 
 
 def parse_line(text: str) -> Ref:
-    """Read `team/name` and nothing more."""
+    """Read `team/name`; any other reference is Invalid `bad-reference`."""
     ref = parse_ref(text)
     if ref.team is None or ref.number or ref.channel or ref.digest:
-        raise _bad(text, "only team/name is wanted here")
+        raise _bad(text, "only team/name is allowed here")
     return ref
 
 
 def check_new_line(name: str) -> str:
-    """A new line must not be called like a version of another: engines that pull `claims.v3` would
+    """Check the name of a new line; raises Invalid `bad-line-name`.
+
+    A line must not be called like a version of another line: engines that pull `claims.v3` would
     get something else.
     """
     if PINNED.fullmatch(name):
         raise Invalid(
             "bad-line-name",
-            f"'{name}' cannot name a line: to engines it is one version of another.",
+            f"'{name}' cannot name a line: engines read it as one version of another line.",
         )
     return name
 
 
-def line_domain(present: str | None, said: object) -> str | None:
-    """The business domain of a line: said once, at its first add or when what began without one is
-    completed, and kept.
+def line_domain(present: str | None, declared: object) -> str | None:
+    """The business domain of a line, which is set once and then kept.
+
+    It is set when the line's first version is added, or when a version that began without a domain
+    is completed. At most 200 characters of `declared` count.
     """
-    return present or (said.strip()[:200] or None if isinstance(said, str) else None)
+    return present or (declared.strip()[:200] or None if isinstance(declared, str) else None)
 
 
 def check_channel(name: str) -> str:
-    """A channel's name must not look like a version or a digest, or `team/name@v7` would have two
-    meanings.
+    """Check the name of a channel; raises Invalid `bad-channel-name`.
+
+    It must not look like a version or a digest, or `team/name@v7` would have two meanings.
     """
     numbered = name.startswith("v") and name[1:].isdigit()
     if not NAME.fullmatch(name) or numbered or name.startswith(("sha256", "v0", "draft-")):
@@ -113,7 +114,7 @@ def check_channel(name: str) -> str:
 
 
 def check_environment(name: str) -> str:
-    """One of dev, staging, production."""
+    """Check the name of an environment; raises Invalid `bad-environment`."""
     if name not in ENVIRONMENTS:
         raise Invalid(
             "bad-environment",
@@ -124,8 +125,8 @@ def check_environment(name: str) -> str:
 
 
 def commit(manifest_digest: str) -> str:
-    """A version's commit id in the Hub dialect: the first 40 hex of its manifest digest.
+    """A version's commit id for clients of the Hub: the first 40 hex digits of its manifest digest.
 
-    Clients take 40 hex digits for an immutable commit, and never ask again for one they hold.
+    Clients treat 40 hex digits as an immutable commit, and never ask again for one they have.
     """
     return manifest_digest.removeprefix("sha256:")[:40]

@@ -1,4 +1,4 @@
-"""How long a version is kept, what holds or needs it, and when it may go."""
+"""How long a version is kept, what holds or needs it, and when it may be deleted."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from registry.rules.refs import NAME
 
 CountedFrom = Literal["registration", "service"]
 After = Literal["may-go", "due"]
-LONGEST_DAYS = 36500
-LONGEST_DRAFT_DAYS = 3650
+MAX_KEEP_DAYS = 36500
+MAX_DRAFT_DAYS = 3650
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a retention class says: days to keep, counted from registration or from the last time of
-    service.
+    """The terms of a retention class: days to keep, counted from registration or last service.
 
-    `after`: once that time is over a person may delete it, or it is listed as due. `draft_days`:
-    how long a draft may lie before the clock discards it.
+    `after` says what follows that time: a person may delete the version, or it is listed as due.
+    `draft_days` is how long a draft may wait before the clock discards it.
     """
 
     name: str
@@ -34,80 +33,85 @@ class Terms:
 
 
 STANDARD = "standard"
+"""The class of a version that has no other."""
 
-# There from the first start. Six months: logs, EU AI Act 19 and 26(6). Six years: 45 CFR
-# 164.316(b)(2). Ten years: technical documentation, EU AI Act 18.
 BUILT_IN = (
     Terms("short", 0, "registration", "due", 7),
     Terms(STANDARD, 184),
     Terms("medical-6y", 2192, draft_days=90),
     Terms("technical-10y", 3653, draft_days=90),
 )
+"""The classes that exist from the first start.
+
+Six months: logs, EU AI Act 19 and 26(6). Six years: 45 CFR 164.316(b)(2). Ten years: technical
+documentation, EU AI Act 18.
+"""
 
 
 def check_terms(terms: Terms) -> Terms:
-    """Terms as they may stand; Invalid `bad-retention` names what is wrong with them."""
+    """Check terms before a class is defined; Invalid `bad-retention` says what is wrong."""
     if not NAME.fullmatch(terms.name):
         raise _bad(
             f"'{terms.name[:60]}' cannot name a retention class",
             "Use lower-case letters, digits and dashes, as in medical-6y.",
         )
-    if not 0 <= terms.keep_days <= LONGEST_DAYS:
-        raise _bad(f"{terms.keep_days} days cannot be kept", f"Say 0 to {LONGEST_DAYS} days.")
-    if not 1 <= terms.draft_days <= LONGEST_DRAFT_DAYS:
+    if not 0 <= terms.keep_days <= MAX_KEEP_DAYS:
+        raise _bad(f"it cannot keep for {terms.keep_days} days", f"Use 0 to {MAX_KEEP_DAYS} days.")
+    if not 1 <= terms.draft_days <= MAX_DRAFT_DAYS:
         raise _bad(
-            f"a draft cannot lie {terms.draft_days} days", f"Say 1 to {LONGEST_DRAFT_DAYS} days."
+            f"a draft cannot wait {terms.draft_days} days", f"Use 1 to {MAX_DRAFT_DAYS} days."
         )
     if terms.counted_from not in ("registration", "service"):
         raise _bad(
-            f"nothing is counted from '{str(terms.counted_from)[:40]}'",
+            f"it cannot count from '{str(terms.counted_from)[:40]}'",
             "Use registration or service.",
         )
     if terms.after not in ("may-go", "due"):
-        raise _bad(f"'{str(terms.after)[:40]}' is no end of keeping", "Use may-go or due.")
+        raise _bad(f"'{str(terms.after)[:40]}' is not what can follow", "Use may-go or due.")
     return terms
 
 
 def _bad(what: str, fix: str) -> Invalid:
-    return Invalid("bad-retention", f"This retention class cannot be: {what}.", fix)
+    return Invalid("bad-retention", f"This retention class cannot be defined: {what}.", fix)
 
 
-def shortens(present: Terms, wanted: Terms) -> bool:
-    """Would this class keep anything for less time than the present one?"""
-    return wanted.keep_days < present.keep_days or (
-        wanted.counted_from == "registration" and present.counted_from == "service"
+def shortens(present: Terms, proposed: Terms) -> bool:
+    """Whether this class would keep anything for less time than the present one."""
+    return proposed.keep_days < present.keep_days or (
+        proposed.counted_from == "registration" and present.counted_from == "service"
     )
 
 
-def check_change(present: Terms, wanted: Terms, *, administrator: bool, subject: str) -> None:
-    """Anybody who may set a class may lengthen; only an administrator may shorten, and only for
-    what comes later.
+def check_change(present: Terms, proposed: Terms, *, administrator: bool, subject: str) -> None:
+    """Check a change of class; raises Refused `shorter-retention`.
+
+    Everybody who may assign a class may lengthen the time. Only an administrator may shorten it,
+    and only for later versions.
     """
-    if shortens(present, wanted) and not administrator:
+    if shortens(present, proposed) and not administrator:
         raise Refused(
             "shorter-retention",
-            f"{wanted.name} keeps for less time than {present.name}, under which {subject} is.",
+            f"{proposed.name} keeps for less time than {present.name}, the class of {subject}.",
             subject=subject,
         )
 
 
 def kept_until(since: datetime, served: datetime | None, terms: Sequence[Terms]) -> datetime:
-    """Until when a version is kept: the latest that any class says it was ever under. `served` is
-    its last service.
+    """Until when a version is kept: the latest date by any class that it ever had.
+
+    `since` is its registration, `served` the last moment it served, None if it never did.
     """
     ends = [
-        (max(since, served) if one.counted_from == "service" and served else since)
-        + timedelta(days=one.keep_days)
-        for one in terms
+        (max(since, served) if each.counted_from == "service" and served else since)
+        + timedelta(days=each.keep_days)
+        for each in terms
     ]
     return max(ends, default=since)
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One reason why a thing is still needed: serves, rollout, rollback, review, work or beneath;
-    and what needs it.
-    """
+    """Why a thing is still needed, as a key of `NEED_TEXTS`, and what needs it."""
 
     why: str
     what: str
@@ -125,27 +129,28 @@ class Standing:
     needs: tuple[Need, ...] = ()
 
 
-WORDS = {
+NEED_TEXTS = {
     "serves": "it serves {}",
     "rollout": "a rollout of {} names it",
     "rollback": "{} may be rolled back to it",
     "review": "review {} is open on it",
     "work": "{} is under way on it",
-    "beneath": "{} stands on it",
+    "beneath": "{} is derived from it",
 }
-MENDS = {
+NEED_FIXES = {
     "serves": "Promote another version or roll back first.",
     "rollout": "Promote or roll back that canary first.",
     "rollback": "Wait until its approval expires, or recall it.",
     "review": "Withdraw or decide that review first.",
-    "work": "Let it end, or cancel it, first.",
-    "beneath": "Delete what stands on it first.",
+    "work": "Wait until it ends, or cancel it, first.",
+    "beneath": "Delete what is derived from it first.",
 }
 
 
 def check_delete(standing: Standing, now: datetime) -> None:
-    """May this be deleted now? Refused `already-deleted`, `is-draft`, `held`, `kept` or `needed`,
-    with every reason of it.
+    """Check that this may be deleted now.
+
+    Raises Refused `already-deleted`, `is-draft`, `held`, `kept` or `needed`, with every reason.
     """
     if standing.deleted:
         raise Refused(
@@ -169,27 +174,28 @@ def check_delete(standing: Standing, now: datetime) -> None:
             kept_until=standing.kept_until.isoformat(),
         )
     if standing.needs:
-        said = "; ".join(WORDS[need.why].format(need.what) for need in standing.needs[:10])
-        more = f"; and {len(standing.needs) - 10} more" if len(standing.needs) > 10 else ""
+        needs = "; ".join(NEED_TEXTS[need.why].format(need.what) for need in standing.needs[:10])
+        others = f"; and {len(standing.needs) - 10} more" if len(standing.needs) > 10 else ""
         raise Refused(
             "needed",
-            f"{standing.ref} cannot be deleted: {said}{more}.",
-            MENDS[standing.needs[0].why],
+            f"{standing.ref} cannot be deleted: {needs}{others}.",
+            NEED_FIXES[standing.needs[0].why],
             subject=standing.ref,
             needs=[[need.why, need.what] for need in standing.needs],
         )
 
 
 def check_free(standing: Standing) -> None:
-    """No legal hold may stand over it or over anything derived from it: else Refused `held`, with
-    their numbers.
+    """Check that no legal hold covers it or anything derived from it.
+
+    Raises Refused `held` with the numbers of the holds.
     """
     if standing.holds:
-        numbers = ", ".join(str(one) for one in standing.holds)
+        numbers = ", ".join(map(str, standing.holds))
         raise Refused(
             "held",
-            f"Legal hold {numbers} stands over {standing.ref} or over what derives from it: "
-            "nothing of it is deleted.",
+            f"Legal hold {numbers} covers {standing.ref} or something derived from it: it cannot "
+            "be deleted.",
             subject=standing.ref,
             holds=list(standing.holds),
         )
@@ -198,8 +204,12 @@ def check_free(standing: Standing) -> None:
 def check_discard(
     standing: Standing, *, maker: UUID | None, maker_is_service: bool, actor: UUID | None
 ) -> None:
-    """A draft is discarded by its maker; a trainer's draft by any engineer of its team, since a
-    trainer has no hands.
+    """Check that the actor may discard this draft.
+
+    Its maker discards it. Any engineer of the team discards a trainer's draft, because a trainer
+    cannot do it itself.
+
+    Raises Refused `already-deleted`, `not-draft`, `not-yours` or `held`.
     """
     if standing.deleted:
         raise Refused(
@@ -210,7 +220,7 @@ def check_discard(
     if standing.state != "draft":
         raise Refused(
             "not-draft",
-            f"{standing.ref} is {standing.state}, no draft.",
+            f"{standing.ref} is {standing.state}, not a draft.",
             subject=standing.ref,
         )
     if actor != maker and not maker_is_service:
@@ -223,7 +233,7 @@ def check_discard(
 
 
 def check_lift(hold: int, placed_by: UUID, actor: UUID | None, *, lifted: bool) -> None:
-    """A hold is lifted once, and by another person than who placed it."""
+    """Check that a hold is lifted only once, and by another person than the one who placed it."""
     if lifted:
         raise Refused(
             "already-lifted",
@@ -239,7 +249,7 @@ def check_lift(hold: int, placed_by: UUID, actor: UUID | None, *, lifted: bool) 
 
 
 def check_case(name: str) -> str:
-    """The case's name, trimmed: 1 to 200 characters; Invalid `case-missing` otherwise."""
+    """The trimmed name of a hold's case, 1 to 200 characters; otherwise Invalid `case-missing`."""
     case = name.strip()
     if not 1 <= len(case) <= 200 or not case.isprintable():
         raise Invalid(

@@ -1,4 +1,4 @@
-"""How people decide: who may vote, what exactly a person signs, and what the votes come to."""
+"""How people decide: who may vote, what exactly they sign, and the outcome of the votes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ class Ballot:
 
 
 def commitment(salt: bytes, reason: str) -> str:
-    """What a signed decision holds of its reason, so that the text can be erased and the signature
-    stays good.
+    """The salted digest of a reason that a signed decision contains instead of the text.
+
+    The text can then be erased, and the signature remains valid.
     """
     return "sha256:" + hashlib.sha256(salt + reason.encode()).hexdigest()
 
 
 def check_verdict(verdict: str) -> str:
-    """One of the three verdicts."""
+    """Check a verdict; raises Invalid `bad-verdict` unless it is one of the three."""
     if verdict not in VERDICTS:
         raise Invalid(
             "bad-verdict",
@@ -42,7 +43,7 @@ def check_verdict(verdict: str) -> str:
 
 
 def check_reason(reason: str) -> str:
-    """A reason of at least ten characters: auditors read it."""
+    """The trimmed reason of a decision; raises Invalid `reason-missing` below ten characters."""
     text = reason.strip()
     if not 10 <= len(text) <= 4000:
         raise Invalid(
@@ -56,11 +57,15 @@ def check_reason(reason: str) -> str:
 def check_voter(
     voter: UUID, name: str, excluded: Mapping[UUID, str], ballots: Sequence[Ballot], review: int
 ) -> None:
-    """Refuse whoever made, submitted or fed the version, and whoever has voted."""
+    """Check that this person may vote.
+
+    Raises Refused `self-approval` for those who made or submitted the version or supplied its data
+    (`excluded` says what each of them did), `already-voted` for those who have voted.
+    """
     if voter in excluded:
         raise Refused(
             "self-approval",
-            f"{name} {excluded[voter]}, so {name} can't decide on it.",
+            f"{name} {excluded[voter]}, so {name} cannot decide on it.",
             subject=f"review:{review}",
         )
     if any(ballot.account == voter for ballot in ballots):
@@ -72,19 +77,24 @@ def check_voter(
 
 
 def check_decision(signed: Mapping[str, Any], expected: Mapping[str, Any], review: int) -> None:
-    """The decision signed must be about exactly this review; every field that differs is named."""
+    """Check that the signed decision is about exactly this review.
+
+    Raises Refused `decision-mismatch`, which names every field that differs.
+    """
     wrong = sorted(key for key in {*signed, *expected} if signed.get(key) != expected.get(key))
     if wrong:
         raise Refused(
             "decision-mismatch",
-            f"The decision signed differs from review {review} in {', '.join(wrong)}.",
+            f"The signed decision differs from review {review} in {', '.join(wrong)}.",
             subject=f"review:{review}",
         )
 
 
 def outcome(quorum: Quorum, ballots: Sequence[Ballot]) -> str:
-    """What the votes come to: rejected and changes_requested at the first such vote, approved at
-    the quorum, else open.
+    """The outcome of the votes.
+
+    The first such vote makes it rejected or changes_requested, the quorum makes it approved;
+    otherwise it is open.
     """
     if any(ballot.verdict == "reject" for ballot in ballots):
         return "rejected"

@@ -1,6 +1,6 @@
-"""How a version reaches traffic: the states of a rollout as one table, shares, and sticky buckets.
+"""How a version reaches traffic: the states of a rollout as one table, shares and sticky buckets.
 
-What may be done to a channel at a moment is decided in `rules/channels`.
+`rules/channels` decides what may be done to a channel at a given moment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Arm = Literal["stable", "candidate"]
 
 
 class State(StrEnum):
-    """Where a rollout stands; the last five are terminal."""
+    """The state of a rollout; the last five are terminal."""
 
     PENDING = "pending"
     SHADOWING = "shadowing"
@@ -37,11 +37,11 @@ TERMINAL = frozenset(
     {State.SUCCEEDED, State.ABORTED, State.ROLLED_BACK, State.EXPIRED, State.SUPERSEDED}
 )
 _FORWARD: dict[State, frozenset[State]] = {
-    # Shadowing is a choice, so a canary may start without it.
+    # Shadowing is optional, so a canary may start without it.
     State.PENDING: frozenset({State.SHADOWING, State.CANARY}),
     State.SHADOWING: frozenset({State.CANARY}),
-    # From one step of its ladder to the next, a canary stays a canary. Too little data at the end
-    # of a step is neither a pass nor a failure: it holds until a person decides.
+    # A canary stays a canary from one step of its ladder to the next. Too little data at the end of
+    # a step is neither a pass nor a failure: the rollout waits until a person decides.
     State.CANARY: frozenset({State.CANARY, State.PAUSED, State.INCONCLUSIVE, State.PROMOTING}),
     State.PAUSED: frozenset({State.CANARY}),
     State.INCONCLUSIVE: frozenset({State.CANARY, State.PROMOTING}),
@@ -50,14 +50,14 @@ _FORWARD: dict[State, frozenset[State]] = {
 TRANSITIONS: dict[State, frozenset[State]] = {
     **{state: after | TERMINAL - {State.SUCCEEDED} for state, after in _FORWARD.items()},
     **dict.fromkeys(TERMINAL, frozenset()),
-    # Aborting twice is the same as once, so that a person in a hurry may press again.
+    # Aborting twice has the effect of aborting once, so a person in a hurry may press again.
     State.ABORTED: frozenset({State.ABORTED}),
 }
-"""What each state may become; a trigger of PostgreSQL holds the same table."""
+"""The states that may follow each state; a trigger of PostgreSQL has the same table."""
 
 
 def advance(state: State, to: State) -> State:
-    """Return `to` if a rollout may go there; Refused `illegal-transition` lists where it may go."""
+    """Return `to` if it may follow `state`; otherwise raise Refused `illegal-transition`."""
     if to in TRANSITIONS[state]:
         return to
     legal = sorted(after.value for after in TRANSITIONS[state])
@@ -78,11 +78,11 @@ def _words(state: str) -> str:
 
 
 def bucket(salt: str, unit: str) -> int:
-    """The unit's place in 0..9999, the same on every gateway and in every audit.
+    """The unit's bucket in 0..9999, the same on every gateway and in every audit.
 
-    (uint32 of the first four bytes of SHA-256(salt || unit)) * 10000 >> 32: multiply-shift keeps
-    the bias of 10000 not dividing 2**32 below one part in 400,000. The salt is constant within a
-    rollout and new for the next.
+    It is (uint32 of the first four bytes of SHA-256(salt || unit)) * 10000 >> 32: multiply-shift
+    keeps the bias of 10000 not dividing 2**32 below one part in 400,000. The salt is constant
+    within a rollout and new for the next.
     """
     # surrogatepass: JSON may carry a lone surrogate, and a unit id must never make a request fail.
     head = hashlib.sha256((salt + unit).encode("utf-8", "surrogatepass")).digest()[:4]
@@ -90,8 +90,10 @@ def bucket(salt: str, unit: str) -> int:
 
 
 def arm(salt: str, unit: str | None, weight_bp: int) -> Arm:
-    """The arm a unit belongs to. Raising the weight only adds units; without a unit id nobody is
-    experimented upon.
+    """The arm to which a unit belongs.
+
+    A higher weight only adds units to the candidate. A request without a unit id always goes to the
+    stable version.
     """
     if unit is None:
         return "stable"
@@ -99,9 +101,7 @@ def arm(salt: str, unit: str | None, weight_bp: int) -> Arm:
 
 
 def check_share(share_bp: int) -> int:
-    """A canary's share in basis points, more than none and at most all; Invalid `bad-share`
-    otherwise.
-    """
+    """Check a canary's share in basis points; raises Invalid `bad-share` outside 1..10000."""
     if not 0 < share_bp <= FULL_BP:
         raise Invalid(
             "bad-share",
@@ -113,8 +113,9 @@ def check_share(share_bp: int) -> int:
 
 
 def check_reason(text: str) -> str:
-    """A reason with words in it, trimmed; Invalid `reason-missing` otherwise, since an auditor will
-    ask for it.
+    """The trimmed reason of an act; raises Invalid `reason-missing` when it is empty.
+
+    Auditors ask for reasons.
     """
     reason = text.strip()
     if not reason:

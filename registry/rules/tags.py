@@ -1,4 +1,4 @@
-"""Tags: what a key and a value may be, and which words never become one."""
+"""Tags: the allowed keys and values, and the words that cannot become a tag."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from registry.errors import Invalid
 
 KEY = re.compile(r"[a-z0-9][a-z0-9._/-]{0,62}")
-LONGEST_VALUE = 256
+MAX_VALUE_LENGTH = 256
+"""Characters of a value."""
 
-# Approved is a review's outcome and live a route generation: no tag may look like either.
 RESERVED = (
     "approved",
     "approval",
@@ -28,11 +28,16 @@ RESERVED = (
     "registered",
     "draft",
 )
+"""Words that are no tag.
+
+Approved is the outcome of a review and live is a route generation: no tag may look like either.
+"""
 
 
 def check_key(key: str) -> str:
-    """A key as it may stand; Invalid `bad-tag` for its characters, `reserved-tag` for words that
-    would mislead.
+    """Check a tag's key.
+
+    Raises Invalid `bad-tag` for its characters, `reserved-tag` for a word that would mislead.
     """
     if not KEY.fullmatch(key):
         raise Invalid(
@@ -49,13 +54,11 @@ def check_key(key: str) -> str:
 
 
 def check_value(value: str) -> str:
-    """A value as it may stand: 1 to 256 characters of printable text; Invalid `bad-tag`
-    otherwise.
-    """
-    if not 1 <= len(value) <= LONGEST_VALUE or not value.isprintable():
+    """Check a tag's value: 1 to 256 printable characters; raises Invalid `bad-tag`."""
+    if not 1 <= len(value) <= MAX_VALUE_LENGTH or not value.isprintable():
         raise Invalid(
             "bad-tag",
-            f"The value of a tag is 1 to {LONGEST_VALUE} printable characters.",
-            "Shorten it, and leave out line ends and control characters.",
+            f"The value of a tag is 1 to {MAX_VALUE_LENGTH} printable characters.",
+            "Shorten it, and remove line breaks and control characters.",
         )
     return value

@@ -1,8 +1,7 @@
 """The states of a version and of a data set version, what each allows, and the steps between them.
 
-Every other list of states comes from here, the constraints of the tables included. The steps are
-written once more in PostgreSQL and in the offline verifier, which import nothing; tests hold both
-equal to this table.
+Every other list of states comes from here, including the constraints of the tables. PostgreSQL and
+the offline verifier import nothing, so they repeat the steps; tests keep both equal to this table.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from registry.errors import Refused
 
 
 class State(StrEnum):
-    """Where a version stands. Approved and serving are no states: reviews and routes say those."""
+    """The state of a version. Approved and serving are not states: reviews and routes say those."""
 
     DRAFT = "draft"
     REGISTERED = "registered"
@@ -26,20 +25,20 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.DRAFT: frozenset({State.REGISTERED, State.RECALLED, State.DELETED}),
     State.REGISTERED: frozenset({State.DEPRECATED, State.RECALLED, State.DELETED}),
     State.DEPRECATED: frozenset({State.RECALLED, State.DELETED}),
-    # A recall is of content: what was deleted may turn out unfit wherever it went before.
+    # A recall is about content: a deleted version may turn out unfit wherever it went before.
     State.DELETED: frozenset({State.RECALLED}),
     State.RECALLED: frozenset(),
 }
 """The states that may follow each state. A version begins as a draft; nothing is resurrected."""
 
 STANDING = (State.DRAFT, State.REGISTERED, State.DEPRECATED)
-"""States in which the bytes are the line's own: the same bytes are found, not registered again."""
+"""States in which the bytes belong to the line: the same bytes are not registered again."""
 
 USABLE = (State.REGISTERED, State.DEPRECATED)
 """States in which a version may be built on, measured, reviewed and served."""
 
 GONE = (State.DELETED, State.RECALLED)
-"""States in which nobody gets the bytes any more."""
+"""States in which nobody receives the bytes any more."""
 
 
 def usable(state: str) -> bool:
@@ -48,15 +47,15 @@ def usable(state: str) -> bool:
 
 
 def may_start(state: str) -> bool:
-    """Whether a rollout of a version in this state may start: that needs one that is current."""
+    """Whether a rollout of a version in this state may start: only a registered one is current."""
     return state == State.REGISTERED
 
 
 def check_may_start(state: str, ref: str) -> None:
-    """Refuse a new rollout of a deprecated version (`deprecated`).
+    """Refuse a new rollout of a deprecated version: Refused `deprecated`.
 
-    What is recalled or deleted is refused before, with its own reason. A rollback is no new
-    rollout: it goes back to what served before, deprecated or not.
+    Recalled and deleted versions are refused earlier, with their own reasons. A rollback is not a
+    new rollout: it returns to what served before, deprecated or not.
     """
     if state == State.DEPRECATED:
         raise Refused(
@@ -78,7 +77,10 @@ def bars_deprecation(state: str, ref: str) -> Refused | None:
         case State.DRAFT:
             kind, detail = "is-draft", f"{ref} is a draft, which serves nowhere."
             fix = "Discard it: countersign adapter discard, or dataset discard."
-        case gone:
-            kind, detail = gone.value, f"{ref} is {gone.value}, which says more."
+        case State.DELETED:
+            kind, detail = "already-deleted", f"{ref} was deleted already."
+            fix = "Nothing more is needed."
+        case _:
+            kind, detail = "recalled", f"{ref} is recalled, which forbids more than a deprecation."
             fix = "Nothing more is needed."
     return Refused(kind, detail, fix, subject=ref)

@@ -1,3 +1,4 @@
-"""Frozen answers of commands and queries, by noun; doors use them as response models, the client as
-results.
+"""The frozen answers of commands and queries, by noun.
+
+REST uses them as response models, the client as results.
 """

@@ -9,8 +9,9 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class GrantView:
-    """One role in one team; team None is every team. A gateway's token may be bound to one
-    environment.
+    """One role in one team; a null team means every team.
+
+    The token of a gateway may be bound to one environment.
     """
 
     role: str
@@ -20,8 +21,9 @@ class GrantView:
 
 @dataclass(frozen=True, slots=True)
 class KeyView:
-    """An enrolled Ed25519 public key; `id` is the first 16 hex digits of its SHA-256, `public_key`
-    base64 of 32 bytes.
+    """An enrolled Ed25519 public key.
+
+    `id` is the first 16 hex digits of its SHA-256, `public_key` the base64 of its 32 bytes.
     """
 
     id: str
@@ -46,7 +48,7 @@ class AccountView:
 
 @dataclass(frozen=True, slots=True)
 class TokenView:
-    """A token; `token` is the secret, shown once when it is made and null ever after."""
+    """A token; `token` is the secret, shown once when it is created and null from then on."""
 
     id: str
     account: str

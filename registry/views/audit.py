@@ -35,8 +35,9 @@ class EventPage:
 
 @dataclass(frozen=True, slots=True)
 class TreeHeadView:
-    """The newest signed tree head: a C2SP checkpoint note, and the verifier key it is signed
-    under.
+    """The newest signed tree head: a C2SP checkpoint note and the verifier key that signed it.
+
+    `pending` counts the events that have no number yet.
     """
 
     size: int
@@ -50,9 +51,9 @@ class TreeHeadView:
 class LogProofView:
     """A proof of RFC 6962 against a signed tree head of `size` entries.
 
-    With `seq`: that the entry with the hash `leaf` is in the log, at that place. With `old_size`:
-    that the first `old_size` entries of the log are those that were signed then. `hashes` are
-    `sha256:<hex>`, lowest first.
+    With `seq`, it proves that the entry with the hash `leaf` is in the log at that place. With
+    `old_size`, it proves that the first `old_size` entries of the log are those that were signed
+    then. `hashes` are `sha256:<hex>`, lowest first.
     """
 
     size: int
@@ -66,7 +67,7 @@ class LogProofView:
 
 @dataclass(frozen=True, slots=True)
 class LogCheckView:
-    """The whole log recomputed: `ok` only when every leaf, root and signature agrees."""
+    """The result of recomputing the whole log; `ok` if every leaf, root and signature agrees."""
 
     ok: bool
     events: int

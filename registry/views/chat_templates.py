@@ -1,6 +1,4 @@
-"""Chat templates as answers: what a version's says, against its base's, and what both make of the
-same conversations.
-"""
+"""Chat templates, as answers: a version's compared with its base's, and what both render."""
 
 from __future__ import annotations
 
@@ -10,9 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RenderedView:
-    """What a template made of a conversation: its text, or the refusal it raises itself, or why it
-    failed.
-    """
+    """What a template rendered: the text, the message that it raised itself, or why it failed."""
 
     text: str | None
     raised: str | None
@@ -21,7 +17,7 @@ class RenderedView:
 
 @dataclass(frozen=True, slots=True)
 class GoldenView:
-    """One golden conversation under both templates; a side is null where there is no template."""
+    """One golden conversation under both templates; a side without a template is null."""
 
     title: str
     messages: list[dict[str, Any]]
@@ -31,8 +27,9 @@ class GoldenView:
 
 @dataclass(frozen=True, slots=True)
 class TemplateDiffView:
-    """One named template against the base's of that name, as lines of a unified difference; none
-    where they are equal.
+    """One named template compared with the base's of that name.
+
+    `diff` holds the lines of a unified diff; none if both are equal.
     """
 
     name: str
@@ -43,10 +40,11 @@ class TemplateDiffView:
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplateView:
-    """A version's chat template: `own` when an adapter's is not its base's; digests are over all
-    named templates.
+    """The chat template of a version, compared with its base's.
 
-    `allowed_in` names the environments whose policy in force lets an adapter bring its own.
+    `own` is true for an adapter whose template is not its base's. The digests are over all named
+    templates. `allowed_in` names the environments whose policy in force lets an adapter bring its
+    own.
     """
 
     ref: str

@@ -10,9 +10,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class DatasetVersionView:
-    """One frozen data set version; `record_root` covers every row, `splits` counts rows by
-    split.
-    """
+    """A frozen data set version; `record_root` covers every row, `splits` counts rows by split."""
 
     id: UUID
     ref: str

@@ -1,4 +1,4 @@
-"""What was deprecated, as an answer."""
+"""Deprecations, as answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class DeprecationView:
-    """A version or data set version that should not be newly used: since when, by whom and why."""
+    """A version or data set version that nothing new should use: since when, by whom and why."""
 
     ref: str
     at: datetime

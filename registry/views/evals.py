@@ -56,8 +56,9 @@ class EvalRunView:
 
 @dataclass(frozen=True, slots=True)
 class RuleView:
-    """One rule of a policy against the evidence: pass, fail or inconclusive, with the numbers it
-    rests on.
+    """The outcome of one rule of a policy on the evidence: pass, fail or inconclusive.
+
+    `numbers` are those that the outcome rests on.
     """
 
     rule: str
@@ -68,9 +69,7 @@ class RuleView:
 
 @dataclass(frozen=True, slots=True)
 class VerdictView:
-    """A gate's verdict; `outcome` is the worst of its rules (fail, then inconclusive, then
-    pass).
-    """
+    """The verdict of a gate; `outcome` is the worst of its rules: fail, inconclusive, then pass."""
 
     outcome: str
     policy: str

@@ -1,4 +1,4 @@
-"""What an import took and what it left behind, as an answer."""
+"""What an import took and what it left out, as an answer."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class ImportedView:
-    """An `AddedView` with where the files came from and what was left out: nothing is dropped in
-    silence.
+    """An `AddedView` with the source of the files and what was left out.
+
+    Everything that was left out is listed, so that nothing is dropped silently.
     """
 
     ref: str
@@ -37,7 +38,7 @@ class ImportedView:
     def of(
         cls, added: AddedView, source: str, left_out: list[LeftOut], meta: dict[str, Any]
     ) -> ImportedView:
-        """The answer of `add`, with what the import itself knows."""
+        """The answer of `add` with the facts of the import."""
         return cls(
             added.ref,
             added.digest,

@@ -19,7 +19,7 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class EdgeView:
-    """Child stands on parent; grade is claimed, observed or verified."""
+    """The child derives from the parent; the grade is claimed, observed or verified."""
 
     child: UUID
     parent: UUID

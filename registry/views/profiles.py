@@ -10,7 +10,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class ReasonView:
-    """One rule that speaks against an engine or sets a condition."""
+    """One rule that excludes an engine or sets a condition for it."""
 
     rule: str
     detail: str
@@ -19,8 +19,9 @@ class ReasonView:
 
 @dataclass(frozen=True, slots=True)
 class VerdictView:
-    """What one engine says to a version: yes, no or conditional, with every reason and the settings
-    it needs.
+    """Whether one engine can serve a version: yes, no or conditional.
+
+    `reasons` lists every rule that applies, `needs` the settings that the engine then requires.
     """
 
     engine: str
@@ -31,7 +32,7 @@ class VerdictView:
 
 @dataclass(frozen=True, slots=True)
 class ProfileView:
-    """One serving profile; `document` is what its digest is taken over."""
+    """One serving profile; its digest is over `document`."""
 
     id: UUID
     digest: str
@@ -46,7 +47,7 @@ class ProfileView:
 
 @dataclass(frozen=True, slots=True)
 class DefinedView:
-    """What defining did: `status` is defined, or found (the same document was already there)."""
+    """The result of defining a profile; `status` is defined, or found if the document existed."""
 
     id: UUID
     digest: str
@@ -56,7 +57,7 @@ class DefinedView:
 
 @dataclass(frozen=True, slots=True)
 class PromptView:
-    """The text of a profile's system prompt, and the digest that binds it."""
+    """The text of a profile's system prompt, and its digest."""
 
     profile: str
     digest: str
@@ -74,9 +75,7 @@ class DifferenceView:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonView:
-    """Two profiles part by part; `prompt` is a unified diff of their system prompts, when those
-    differ.
-    """
+    """Two profiles compared part by part; `prompt` is a unified diff of their system prompts."""
 
     before: str
     after: str

@@ -1,4 +1,4 @@
-"""What the Hub dialect needs of a repository."""
+"""Repositories and commits, as answers for the Hub dialect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from registry.views.versions import FileView
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """One version a caller may pull, as a commit."""
+    """One version that a caller may pull, as a commit."""
 
     id: UUID
     repo: str
@@ -30,7 +30,7 @@ class Pulled:
 
 @dataclass(frozen=True, slots=True)
 class Refs:
-    """Branches (channels and main) and tags (versions) with the commit each names."""
+    """Branches (channels and main) and tags (versions), each with its commit."""
 
     branches: tuple[tuple[str, str], ...]
     tags: tuple[tuple[str, str], ...]

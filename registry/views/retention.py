@@ -1,4 +1,4 @@
-"""How long things are kept, what holds them, what was deleted, and what teams use."""
+"""Retention classes, legal holds, deletions, collections and quotas, as answers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class ClassView:
-    """A retention class; days counted from registration or from the last service, and what comes
-    after.
+    """A retention class: how many days, counted from registration or from the last service.
+
+    `after` is what follows: a person may delete the version (may-go), or it is listed as due.
     """
 
     name: str
@@ -24,7 +25,10 @@ class ClassView:
 
 @dataclass(frozen=True, slots=True)
 class SettingView:
-    """Under which class what a line, a data set or a team registers from now on comes."""
+    """The retention class of whatever a line, a data set or a team registers from now on.
+
+    `shortened` is true when the new class keeps for a shorter time than the one before.
+    """
 
     name: str
     retention: str
@@ -33,11 +37,10 @@ class SettingView:
 
 @dataclass(frozen=True, slots=True)
 class HoldView:
-    """A legal hold over a version, a line, a data set or one of its versions; lifted ones stay to
-    be seen.
+    """A legal hold over a version, a line, a data set or a data set version, in force or lifted.
 
-    `withheld`: its case and its reasons are not for this reader, and null for that; otherwise null
-    was erased.
+    If `withheld`, the case and the reasons are null because this reader may not see them; otherwise
+    null means erased.
     """
 
     number: int
@@ -54,7 +57,7 @@ class HoldView:
 
 @dataclass(frozen=True, slots=True)
 class HoldPage:
-    """One page of holds, the newest first."""
+    """One page of holds, newest first."""
 
     items: list[HoldView]
     next: str | None
@@ -62,7 +65,7 @@ class HoldPage:
 
 @dataclass(frozen=True, slots=True)
 class TombstoneView:
-    """What was deleted: how (deleted, discarded, expired), when, by whom and why."""
+    """The record of a deletion: how (deleted, discarded, expired), when, by whom and why."""
 
     ref: str
     how: str
@@ -74,9 +77,7 @@ class TombstoneView:
 
 @dataclass(frozen=True, slots=True)
 class KeepingView:
-    """What keeps one version: its classes, until when, the holds over it, and what still needs
-    it.
-    """
+    """What keeps one version: its classes, until when, its holds, and what still needs it."""
 
     ref: str
     state: str
@@ -90,8 +91,9 @@ class KeepingView:
 
 @dataclass(frozen=True, slots=True)
 class DueView:
-    """A version or data set version whose every class says it is due, whose time is over, and that
-    nothing needs.
+    """A version or data set version that is due for deletion.
+
+    All its classes end with due, its time has passed, and nothing needs or holds it.
     """
 
     ref: str
@@ -100,7 +102,7 @@ class DueView:
 
 @dataclass(frozen=True, slots=True)
 class DuePage:
-    """One page of what is due for deletion, the oldest first."""
+    """One page of what is due for deletion, oldest first."""
 
     items: list[DueView]
     next: str | None
@@ -108,8 +110,10 @@ class DuePage:
 
 @dataclass(frozen=True, slots=True)
 class CollectionView:
-    """What a collection of bytes took, or would take: rows no version needs, bytes no row names,
-    and leftovers.
+    """What a collection of bytes removed, or would remove.
+
+    `unnamed` counts rows that only tombstones name, `orphans` bytes that no row ever named,
+    `leftovers` bytes that an interrupted collection left.
     """
 
     dry_run: bool
@@ -123,7 +127,7 @@ class CollectionView:
 
 @dataclass(frozen=True, slots=True)
 class QuotaView:
-    """What a team may use and uses; null is unlimited."""
+    """The quota of a team and what it uses; null means unlimited."""
 
     team: str
     max_bytes: int | None

@@ -12,7 +12,7 @@ from registry.views.evals import VerdictView
 
 @dataclass(frozen=True, slots=True)
 class SubmittedView:
-    """What `submit` opened."""
+    """The review that `submit` opened."""
 
     review: int
     evidence_root: str
@@ -21,7 +21,7 @@ class SubmittedView:
 
 @dataclass(frozen=True, slots=True)
 class VoteView:
-    """A signed vote; the signature is over the digest of the canonical decision."""
+    """A signed vote; the signature covers the digest of the canonical decision."""
 
     account: str
     account_id: UUID
@@ -36,7 +36,7 @@ class VoteView:
 
 @dataclass(frozen=True, slots=True)
 class ReviewView:
-    """A version judged for an environment under a policy version."""
+    """A version under review for an environment, under a policy version."""
 
     number: int
     version: str
@@ -70,8 +70,9 @@ class ReviewPage:
 
 @dataclass(frozen=True, slots=True)
 class DecisionDraft:
-    """What this person would sign: complete `decision` with verdict and reason_commitment,
-    canonicalise, hash, sign.
+    """The decision that a person would sign.
+
+    To vote, add `verdict` and `reason_commitment` to `decision`, canonicalise, hash and sign it.
     """
 
     review: int

@@ -11,8 +11,9 @@ from registry.views.versions import FileView
 
 @dataclass(frozen=True, slots=True)
 class RouteView:
-    """What a channel serves now; `stable` and `candidate` are refs, `weight_bp` the candidate's
-    share in basis points.
+    """What a channel serves now.
+
+    `stable` and `candidate` are refs; `weight_bp` is the candidate's share in basis points.
     """
 
     channel: str
@@ -27,7 +28,7 @@ class RouteView:
 
 @dataclass(frozen=True, slots=True)
 class RefusalView:
-    """What a command would answer now: the kind of problem, why, and a way out."""
+    """The refusal that a command would answer now: the kind of problem, why, and a way out."""
 
     kind: str
     detail: str
@@ -36,11 +37,10 @@ class RefusalView:
 
 @dataclass(frozen=True, slots=True)
 class ActView:
-    """One act that is possible now: the versions it may be given, what it does when none is named,
-    and what refuses it then.
+    """One act on a channel: the versions that it may name, and what it does without one.
 
-    A canary always names a version, so it has no `default`, and a `refusal` only where no version
-    may start.
+    `default` is the version it then uses, `refusal` what then refuses it. A canary always names a
+    version, so it has no `default`, and a `refusal` only if no version may start.
     """
 
     versions: list[str]
@@ -50,7 +50,7 @@ class ActView:
 
 @dataclass(frozen=True, slots=True)
 class ActsView:
-    """What may be done to a channel now; whether the caller's role allows it is not asked."""
+    """The acts that are possible on a channel now, whatever the roles of the caller."""
 
     canary: ActView
     promote: ActView
@@ -59,7 +59,7 @@ class ActsView:
 
 @dataclass(frozen=True, slots=True)
 class ChannelView:
-    """A channel with its present route and the acts that are possible on it."""
+    """A channel with its current route and the acts that are possible on it."""
 
     adapter: str
     channel: str
@@ -78,8 +78,9 @@ class ChannelView:
 
 @dataclass(frozen=True, slots=True)
 class GenerationView:
-    """One entry of a channel's history; `version` is what stood as stable, `to` is null while it is
-    in force.
+    """One entry of a channel's history.
+
+    `version` is the stable version; `valid_to` is null while the entry is in force.
     """
 
     generation: int
@@ -95,7 +96,7 @@ class GenerationView:
 
 @dataclass(frozen=True, slots=True)
 class AsOfView:
-    """What one channel served at a moment."""
+    """What one channel served at a moment, and who had approved it."""
 
     adapter: str
     channel: str
@@ -111,7 +112,7 @@ class AsOfView:
 
 @dataclass(frozen=True, slots=True)
 class RecallView:
-    """What a recall ended: every version that fell and every channel that moved."""
+    """The effect of a recall: every version recalled and every channel that changed."""
 
     ref: str
     reason: str
@@ -121,8 +122,9 @@ class RecallView:
 
 @dataclass(frozen=True, slots=True)
 class ArmView:
-    """One arm of a route as a gateway needs it; `digest` is the manifest digest and names the
-    engine's directory.
+    """One arm of a route, as a gateway needs it.
+
+    `digest` is the manifest digest, after which the engine's directory is named.
     """
 
     ref: str
@@ -134,11 +136,11 @@ class ArmView:
 
 @dataclass(frozen=True, slots=True)
 class RoutingEntry:
-    """One channel's route: unit u is in the candidate's arm when bucket(salt, u) < weight_bp.
+    """One channel's route: unit u is in the candidate's arm if bucket(salt, u) < weight_bp.
 
-    `urgent` is the newest generation made by a kill, a recall or a rollback (0: none): a gateway
-    still on an older one moves at once, before the new arms are loaded; else it may go on with the
-    old route until they are.
+    `urgent` is the newest generation made by a kill, a recall or a rollback, or 0. A gateway on an
+    older generation leaves its route at once, before the new arms are loaded; otherwise it may keep
+    the old route until they are.
     """
 
     model: str
@@ -156,7 +158,7 @@ class RoutingEntry:
 
 @dataclass(frozen=True, slots=True)
 class RoutingView:
-    """All routes of one environment; `etag` changes with any of them."""
+    """All routes of one environment; `etag` changes when any of them does."""
 
     environment: str
     etag: str

@@ -1,4 +1,4 @@
-"""What a search finds, as answers."""
+"""The results of a search, and tags, as answers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class VersionHit:
-    """One version found, as much of it as a list shows; `metrics` are those the search filters or
-    sorts by.
+    """One version that a search found, as a list shows it.
+
+    `metrics` are those that the search filters or sorts by.
     """
 
     ref: str
@@ -32,9 +33,7 @@ class VersionHit:
 
 @dataclass(frozen=True, slots=True)
 class FacetView:
-    """How many of the versions found have this value; `at_least` when counting stopped at the
-    cap.
-    """
+    """How many of the hits have this value; `at_least` if the count stopped at its cap."""
 
     value: str
     count: int
@@ -43,8 +42,9 @@ class FacetView:
 
 @dataclass(frozen=True, slots=True)
 class FacetsView:
-    """The values the found versions have, by facet; `total` counts up to the cap and `at_least`
-    says so.
+    """The values of the hits by facet.
+
+    `total` counts the hits up to a cap; `at_least` is true if it stopped there.
     """
 
     total: int
@@ -54,9 +54,9 @@ class FacetsView:
 
 @dataclass(frozen=True, slots=True)
 class VersionPage:
-    """One page of versions; pass `next` as cursor with the very same filters.
+    """One page of versions; pass `next` as cursor with exactly the same filters.
 
-    A page looks through a bounded number of versions: it may be short, even empty, and yet have a
+    A page examines a bounded number of versions, so it may be short or even empty and still have a
     `next`.
     """
 
@@ -67,7 +67,7 @@ class VersionPage:
 
 @dataclass(frozen=True, slots=True)
 class TagsView:
-    """The tags of a version that are in force, by key."""
+    """The current tags of a version, by key."""
 
     ref: str
     tags: dict[str, str]
@@ -75,7 +75,7 @@ class TagsView:
 
 @dataclass(frozen=True, slots=True)
 class TagView:
-    """One tag of a version, and who gave it that value when."""
+    """One tag of a version, and who set it to this value when."""
 
     key: str
     value: str

@@ -10,7 +10,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class TrainingRunView:
-    """A recipe executed: inputs, state, meters, outputs (refs of the versions it registered)."""
+    """A training run: inputs, state, meters, and outputs (refs of the versions it registered)."""
 
     id: UUID
     adapter: str
@@ -37,8 +37,9 @@ class TrainingRunView:
 class WorkView:
     """One leased piece of work; exactly one of `training` and `evaluation` is set.
 
-    The lease ends at `expires_at` unless beaten; `attempt` must come back with every report, so
-    that a worker which lost its lease cannot finish the work of the one that holds it now.
+    The lease ends at `expires_at` unless a heartbeat prolongs it. Every report must state
+    `attempt`, so that a worker that lost its lease cannot finish the work of the one that has it
+    now.
     """
 
     id: UUID
@@ -51,7 +52,7 @@ class WorkView:
 
 @dataclass(frozen=True, slots=True)
 class InputView:
-    """A version or data set version as a worker needs it: its ref, root, and files by digest."""
+    """A version or data set version, as a worker needs it: its ref, root, and files by digest."""
 
     ref: str
     kind: str
@@ -61,7 +62,7 @@ class InputView:
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """One input file: path, hex SHA-256, size in bytes."""
+    """One input file: its path, the hex SHA-256 of its bytes, its size in bytes."""
 
     path: str
     sha256: str
@@ -70,8 +71,10 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True)
 class TrainingWork:
-    """What to train; `meta` is what the requester said of the adapter (domain, purpose) and goes
-    with each version.
+    """What to train.
+
+    `meta` is what the requester stated of the adapter (domain, purpose); each version gets it.
+    `published` maps the steps that have a version already to its ref.
     """
 
     adapter: str
@@ -85,9 +88,7 @@ class TrainingWork:
 
 @dataclass(frozen=True, slots=True)
 class EvalWork:
-    """What to evaluate: the subject, the base it stands on (null when the subject is a base), and
-    the frozen suite.
-    """
+    """What to evaluate: the subject, its base (null if it is a base itself), and the suite."""
 
     suite: str
     suite_digest: str

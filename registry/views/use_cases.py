@@ -10,7 +10,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class UseCaseView:
-    """Why something serves; `suite` names the eval suite its gates read."""
+    """Why something serves; `suite` names the eval suite that its gates read."""
 
     id: UUID
     name: str

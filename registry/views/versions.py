@@ -12,7 +12,7 @@ from registry.errors import Defect
 
 @dataclass(frozen=True, slots=True)
 class FindingView:
-    """Something a person must still supply or close before the thing is complete."""
+    """Something that a person must still supply or resolve before the version is complete."""
 
     field: str
     detail: str
@@ -21,9 +21,7 @@ class FindingView:
 
 @dataclass(frozen=True, slots=True)
 class AddedView:
-    """What `add` did: `status` is draft, registered, or found (the same bytes were already
-    there).
-    """
+    """The result of `add`; `status` is draft, registered, or found if the same bytes existed."""
 
     ref: str
     digest: str
@@ -44,7 +42,7 @@ class FileView:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalView:
-    """An approval a version holds in one environment."""
+    """An approval of a version in one environment, in force or not."""
 
     review: int
     environment: str
@@ -80,7 +78,7 @@ class VersionView:
 
 @dataclass(frozen=True, slots=True)
 class LineView:
-    """A line of work: its name, kind, business domain and newest version."""
+    """A line: its name, kind, business domain, and newest version."""
 
     id: UUID
     name: str
@@ -95,15 +93,8 @@ class LineView:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """A keyset page's position: pass `next` as cursor; null on the last page."""
-
-    next: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class LinePage:
-    """One page of lines."""
+    """One page of lines; pass `next` as cursor, it is null on the last page."""
 
     items: list[LineView]
     next: str | None
@@ -111,8 +102,9 @@ class LinePage:
 
 @dataclass(frozen=True, slots=True)
 class CheckView:
-    """One thing `verify` looked at: `outcome` is ok, fault, or skipped (what it needs is at fault
-    itself).
+    """One check of `verify`.
+
+    `outcome` is ok, fault, or skipped if something that the check needs is at fault itself.
     """
 
     check: str
@@ -122,9 +114,9 @@ class CheckView:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedView:
-    """What `verify` recomputed from the bytes themselves; `ok` only when no check found a fault.
+    """What `verify` recomputed from the bytes; `ok` if no check found a fault.
 
-    `problems` are the faults in words; `checks` says everything that was looked at.
+    `problems` are the faults in words; `checks` lists everything that was checked.
     """
 
     ref: str

@@ -1,9 +1,9 @@
-"""People's door: server-rendered pages under a strict CSP, one small script of our own, no
-third-party JavaScript.
+"""The console: server-rendered pages under a strict CSP, with one small script and no third-party
+JavaScript.
 
-`install(app)` is all the composition root calls. Every page reads through queries and changes
-through one command, so the console can do nothing that REST cannot. Every form works with
-JavaScript off; only signing in the browser asks for it.
+The application calls only `install(app)`. Every page reads through queries and changes things
+through one command, so the console can do nothing that REST cannot. Every form works without
+JavaScript, except that signing a decision in the browser needs it.
 """
 
 from registry.web.install import install

@@ -1,4 +1,4 @@
-"""Signing in and out, the start page, one's own settings and keys, and the find box."""
+"""Signing in and out, the start page, a person's settings and keys, and the find box."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from registry.queries import accounts
 from registry.rules.actors import Role
 from registry.rules.refs import parse_ref
 from registry.web.pages import THEMES, Page, html, render, sent
-from registry.web.versions import path_of
+from registry.web.shelves import path_of
 from registry.web.visits import (
     Here,
     Posted,
@@ -34,7 +34,7 @@ router = APIRouter(route_class=Page, include_in_schema=False)
 
 @router.get("/")
 def start(here: Here) -> Response:
-    """Everybody starts where their work lies."""
+    """Send each person to the page where their work is."""
     if here.actor.holds(Role.REVIEWER):
         return sent("/reviews")
     return sent("/audit" if here.actor.holds(Role.AUDITOR) else "/adapters")
@@ -55,7 +55,7 @@ def _sign_in_form(
 
 @router.get("/login")
 def sign_in_form(request: Request, next: str = "/") -> Response:
-    """The form that takes a token."""
+    """The form that asks for a token."""
     return _sign_in_form(request, local_path(next), None, 200)
 
 
@@ -63,13 +63,14 @@ def sign_in_form(request: Request, next: str = "/") -> Response:
 def sign_in(
     request: Request, token: Annotated[str, Form()] = "", destination: Annotated[str, Form()] = "/"
 ) -> Response:
-    """Exchange a token for a new session; one the browser still held ends, so no old secret lives
-    on.
+    """Exchange a token for a new session.
+
+    A session that the browser already had is closed, so that its secret cannot be used again.
     """
     store = request.app.state.store
     try:
         if not token.strip():
-            raise Unauthenticated("token-missing", "No token was given.", "Paste a token.")
+            raise Unauthenticated("token-missing", "No token was given.", "Paste your token.")
         secret = callers.open_session(store, token.strip())
     except RegistryError as error:
         return _sign_in_form(request, local_path(destination), error, STATUSES[error.family])
@@ -101,7 +102,7 @@ def _settings(
 
 @router.get("/settings")
 def settings(here: Here) -> Response:
-    """Who I am here, with which keys, in which colours."""
+    """A person's account, keys, roles and colours."""
     return _settings(here)
 
 
@@ -112,14 +113,14 @@ def enroll(
     public_key: Annotated[str, Form()] = "",
     proof: Annotated[str, Form()] = "",
 ) -> Response:
-    """Enrol the key that this browser made: its public half, and a signature proving that it holds
-    the other.
+    """Enrol the key that this browser made.
+
+    The form carries its public half, and a signature that proves possession of the private half.
     """
     try:
         if not public_key or not proof:
             raise Invalid(
-                "browser-key-missing",
-                "The browser made no key: that needs JavaScript.",
+                "browser-key-missing", "The browser made no key, because that needs JavaScript."
             )
         keys.enroll(here.store, here.actor, public_key, label.strip() or "browser", proof)
     except RegistryError as error:
@@ -129,8 +130,9 @@ def enroll(
 
 @router.post("/settings/theme")
 def theme(here: Posted, theme: Annotated[str, Form()] = "") -> Response:
-    """Light, dark, or (anything else) as the system says; a cookie, so that a page never flashes in
-    the wrong one.
+    """Light, dark, or the system's setting (anything else).
+
+    A cookie keeps the choice, so that a page never appears in the wrong colours first.
     """
     answer = sent("/settings", "theme")
     if theme in THEMES:
@@ -149,18 +151,16 @@ def theme(here: Posted, theme: Annotated[str, Form()] = "") -> Response:
 
 @router.get("/find")
 def find(here: Here, q: str = "") -> Response:
-    """Go straight to what a review's number, reference or digest names; anything else is searched
-    for.
-    """
-    wanted = q.strip()
-    if wanted.isdecimal() and len(wanted) < 10:
-        return sent(f"/reviews/{wanted}")
+    """Go to the review, version or digest that the text names; search for any other text."""
+    text = q.strip()
+    if text.isdecimal() and len(text) < 10:
+        return sent(f"/reviews/{text}")
     try:
-        if "@" in wanted or parse_ref(wanted).digest:
-            return sent(path_of(here, wanted))
+        if "@" in text or parse_ref(text).digest:
+            return sent(path_of(here, text))
     except NotFound:
         pass
     except Invalid as error:
-        if error.kind != "bad-reference":  # an ambiguous digest is said to be one
+        if error.kind != "bad-reference":  # an ambiguous digest is reported, not searched for
             raise
-    return sent(f"/search?{urlencode({'q': wanted})}")
+    return sent(f"/search?{urlencode({'q': text})}")

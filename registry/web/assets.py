@@ -1,4 +1,4 @@
-"""The console's own few static files, read once, compressed once, and named by their content."""
+"""The console's static files: read once, compressed once, and named by their content."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file: `stamp` is the start of its SHA-256, so a changed file has a new address and may be
-    kept for ever.
+    """One static file.
+
+    `stamp` is the start of its SHA-256, so a changed file has a new address, and browsers may keep
+    each one for ever.
     """
 
     media_type: str
@@ -46,25 +48,24 @@ router = APIRouter(include_in_schema=False)
 
 
 def address(name: str) -> str:
-    """Where a page finds an asset."""
+    """The address of an asset, for a page to load."""
     return f"/static/{name}?v={ASSETS[name].stamp}"
 
 
 @router.get("/static/{name}")
 def asset(name: str, request: Request) -> Response:
-    """One static file; only names that exist are served, so no path can lead out of the folder.
+    """One static file. Only known names are served, so that no path can lead out of the folder.
 
-    Pages themselves are not compressed: they carry the form token beside text that others wrote
+    Pages are not compressed, because they contain the form token beside text that others wrote
     (BREACH).
     """
-    found = ASSETS.get(name)
-    if found is None:
+    if (file := ASSETS.get(name)) is None:
         return Response(status_code=404)
     headers = {"cache-control": "public, max-age=31536000, immutable", "vary": "accept-encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):
         return Response(
-            found.packed,
-            media_type=found.media_type,
+            file.packed,
+            media_type=file.media_type,
             headers=headers | {"content-encoding": "gzip"},
         )
-    return Response(found.plain, media_type=found.media_type, headers=headers)
+    return Response(file.plain, media_type=file.media_type, headers=headers)

@@ -1,4 +1,4 @@
-"""The log of everything that was done or refused, and what served at any moment."""
+"""The log of everything that was done or refused, and what served at a given moment."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fastapi.responses import Response
 
 from registry.errors import Invalid
 from registry.queries import audit, rollouts, versions
+from registry.queries.pages import PageRequest
 from registry.rules.actions import Action
 from registry.rules.refs import ENVIRONMENTS
 from registry.web import words
@@ -24,7 +25,7 @@ def log(here: Here, action: str = "", subject: str = "", cursor: str = "") -> Re
     page = audit.events(
         here.store,
         here.actor,
-        cursor=cursor or None,
+        PageRequest(cursor or None),
         action=action or None,
         subject=subject.strip() or None,
     )
@@ -42,14 +43,14 @@ def log(here: Here, action: str = "", subject: str = "", cursor: str = "") -> Re
 
 @router.get("/audit/as-of")
 def as_of(here: Here, at: str = "", environment: str = "production") -> Response:
-    """What every channel of an environment served at one moment; the present one unless asked."""
+    """What every channel of an environment served at one moment, by default now."""
     chosen = environment if environment in ENVIRONMENTS else "production"
-    error, status, asked = None, 200, datetime.now(UTC)
+    error, status, moment = None, 200, datetime.now(UTC)
     try:
-        asked = words.moment(at) if at.strip() else asked
+        moment = words.moment(at) if at.strip() else moment
     except Invalid as why:
         error, status = why, 422
-    rows = [] if error else rollouts.as_of(here.store, here.actor, asked, chosen)
+    rows = [] if error else rollouts.as_of(here.store, here.actor, moment, chosen)
     fallen = versions.fallen(
         here.store, here.actor, [ref for each in rows for ref in (each.version, each.candidate)]
     )
@@ -60,7 +61,7 @@ def as_of(here: Here, at: str = "", environment: str = "production") -> Response
         rows=rows,
         fallen=fallen,
         at=at,
-        asked=asked,
+        moment=moment,
         error=error,
         environment=chosen,
         environments=ENVIRONMENTS,

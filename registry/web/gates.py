@@ -1,4 +1,4 @@
-"""A gate's verdict in people's words: what was measured, against what, how sure, and whether it
+"""A gate's verdict as a table: what was measured, against what, how certain it is, and whether it
 passed.
 """
 
@@ -12,11 +12,12 @@ from registry.views.evals import RuleView, VerdictView
 from registry.web.words import number, percent, points
 
 ORDER = {"fail": 0, "inconclusive": 1, "pass": 2}
+"""Outcome -> its place in the table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One row of the evidence table; empty strings where a rule measures nothing of the kind."""
+    """One row of the evidence table, with an empty string for what the rule does not measure."""
 
     title: str
     detail: str
@@ -31,9 +32,9 @@ class Measure:
 
 
 def _measure(result: RuleView) -> Measure:
-    """A rule's result as a row, its columns worded; the colour follows the ends of the interval.
+    """A rule's result as a row of texts; the ends of the interval decide its colour.
 
-    A rule that is gone from the code since then still shows its name and its sentence.
+    A rule that has been removed from the code since then still shows its name and its sentence.
     """
     rule = BY_NAME.get(result.rule)
     if rule is None:
@@ -51,19 +52,17 @@ def _measure(result: RuleView) -> Measure:
     if shown.gain is None:
         return row
     gain, low, high = shown.gain
-    sure = "" if shown.confidence is None else f", {shown.confidence * 100:g}%"
+    confidence = "" if shown.confidence is None else f", {shown.confidence * 100:g}%"
     return replace(
         row,
         change=points(gain),
-        interval=f"{points(low)} to {points(high)}{sure}",
+        interval=f"{points(low)} to {points(high)}{confidence}",
         sense="good" if low > 0 else "bad" if high < 0 else "",
     )
 
 
 def measures(verdict: VerdictView) -> list[Measure]:
-    """The rules as rows, failures first: what speaks against a release must not hide below what
-    speaks for it.
-    """
+    """The rules as rows, failures first, so that no reviewer overlooks them."""
     failures_first = sorted(verdict.rules, key=lambda rule: ORDER.get(rule.outcome, 0))
     return [_measure(rule) for rule in failures_first]
 
@@ -75,7 +74,7 @@ def passed(verdict: VerdictView) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Footing:
-    """One thing that a review's evidence rests on: in words, by digest, or both."""
+    """One part of a review's evidence: in words, by digest, or both."""
 
     label: str
     text: str = ""
@@ -83,12 +82,11 @@ class Footing:
 
 
 def footing(evidence: dict[str, Any]) -> list[Footing]:
-    """What the evidence root was taken over besides the version itself: data, training, suite and
-    samples.
+    """What the evidence root covers besides the version itself: data, training, suite, samples.
 
-    What is missing is said to be missing: a reviewer must see what nobody can vouch for.
+    Missing parts are shown as missing, because a reviewer must see what nobody can vouch for.
     """
-    found = [
+    parts = [
         Footing(
             "Data set",
             f"{data['ref']}, {number(data['rows'])} rows, {data['licence']}",
@@ -97,15 +95,12 @@ def footing(evidence: dict[str, Any]) -> list[Footing]:
         for data in evidence.get("datasets") or []
     ] or [Footing("Data set", "not known")]
     training = evidence.get("training_run") or {}
-    found.append(
-        Footing(
-            "Training recipe", "" if training else "not known", training.get("recipe_digest", "")
-        )
-    )
+    recipe = training.get("recipe_digest", "")
+    parts.append(Footing("Training recipe", "" if training else "not known", recipe))
     if training.get("report_digest"):
-        found.append(Footing("Training report", digest=training["report_digest"]))
+        parts.append(Footing("Training report", digest=training["report_digest"]))
     if suite := evidence.get("suite"):
-        found.append(
+        parts.append(
             Footing(
                 "Eval suite",
                 f"{suite['ref'].removeprefix('suite:')}, {number(suite['items'])} items",
@@ -115,9 +110,6 @@ def footing(evidence: dict[str, Any]) -> list[Footing]:
     pair = evidence.get("eval") or {}
     for side, label in (("adapter", "Its answers"), ("base", "The base's answers")):
         samples = pair.get(side, {}).get("samples_sha256", "")
-        found.append(
-            Footing(
-                label, "" if samples else "not evaluated", f"sha256:{samples}" if samples else ""
-            )
-        )
-    return found
+        digest = f"sha256:{samples}" if samples else ""
+        parts.append(Footing(label, "" if samples else "not evaluated", digest))
+    return parts

@@ -1,6 +1,4 @@
-"""The headers of every answer: what a browser may do with it is decided here, once, and for all
-doors.
-"""
+"""The security headers of every answer, for the console and every other interface."""
 
 from __future__ import annotations
 
@@ -20,8 +18,8 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-# `same-origin` and not `no-referrer`: under the latter browsers send `Origin: null` with our own
-# forms too.
+# The referrer policy is `same-origin`, not `no-referrer`: with `no-referrer`, browsers send
+# `Origin: null` even with our own forms.
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
@@ -32,19 +30,17 @@ HEADERS = {
 
 
 class SecurityHeaders:
-    """Adds the headers to whatever answers, errors and other doors included, unless the answer set
-    its own.
-    """
+    """Adds the headers to every answer, including errors, unless the answer has set its own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def sealed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        await self.app(scope, receive, sealed if scope["type"] == "http" else send)
+        await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)

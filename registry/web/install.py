@@ -1,4 +1,4 @@
-"""Hanging the console into the app: its pages, its files, and the headers of every answer."""
+"""Add the console to the app: its pages, its files, and the headers of every answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from registry.web.headers import SecurityHeaders
 
 
 def install(app: FastAPI) -> None:
-    """Add the console to the app; it finds the store at `app.state.store` when a request comes."""
+    """Add the console to the app. Each request finds the store at `app.state.store`."""
     app.add_middleware(SecurityHeaders)
     for room in (
         assets,

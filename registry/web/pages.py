@@ -1,6 +1,4 @@
-"""Turning a template and what it shows into an answer, and every refusal into a page that says what
-to do.
-"""
+"""Render templates as answers, and refusals as pages that say what to do."""
 
 from __future__ import annotations
 
@@ -27,25 +25,25 @@ from registry.web.visits import Visit, check_posted, request_id, sign_in_path
 
 log = logging.getLogger(__name__)
 
-# How each family of refusals is answered; the sentences come from the error itself. What just
-# happened, by the word a redirect carries; a fixed list, so that a link cannot put words in our
-# mouth.
 DONE = {
     "signed": "Your decision is signed and in the log.",
     "canary": "The canary has started.",
-    "promoted": "Promoted. The whole channel is served by it now.",
+    "promoted": "Promoted. It now serves the whole channel.",
     "rolled-back": "Rolled back.",
-    "deprecated": "Deprecated. No new rollout of it starts; what serves stays.",
-    "recalled": "Recalled. Nothing derived from it is served any more.",
-    "held": "The hold stands. Nothing it covers is deleted until another reviewer lifts it.",
+    "deprecated": "Deprecated. No new rollout of it starts. Where it serves, it stays.",
+    "recalled": "Recalled. It no longer serves anywhere, nor does anything derived from it.",
+    "held": "The hold is placed. What it covers cannot be deleted until another reviewer lifts it.",
     "lifted": "The hold is lifted.",
-    "classed": "The class is set: it holds for what is registered from now on.",
-    "deleted": "Deleted. Its tombstone stays, and its number never comes back.",
+    "classed": "The class is assigned. It applies to what is registered from now on.",
+    "deleted": "Deleted. Its tombstone stays, and its number is never used again.",
     "enrolled": "This browser's key is enrolled. You can sign decisions here.",
     "theme": "Saved.",
     "tagged": "The tag is set.",
-    "untagged": "The tag is taken off; the log remembers it.",
+    "untagged": "The tag is removed. The log keeps that it was there.",
 }
+"""Code in a redirect -> what was just done. The list is fixed, so that a link cannot make a page
+say anything else.
+"""
 THEMES = ("light", "dark")
 
 ENVIRONMENT = Environment(
@@ -55,11 +53,12 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-MOST = 50  # rows of a list that has no pages of its own; the page says what it leaves out
+MAX_ROWS = 50
+"""Rows of a list that is not paged. The page says how many rows it leaves out."""
 ENVIRONMENT.globals |= {
     "asset": assets.address,
     "look": words.look,
-    "most": MOST,
+    "max_rows": MAX_ROWS,
     "engine_names": words.ENGINES,
 }
 FILTERS = "ago arm link measured number percent place points share short short_line size tag utc"
@@ -67,10 +66,9 @@ ENVIRONMENT.filters |= {name: getattr(words, name) for name in FILTERS.split()}
 
 
 def needs(here: Visit, action: Action, team: str | None) -> str:
-    """Why this person may not act: a sentence for the disabled button, or '' when the roles allow
-    it.
+    """Why this person's roles do not allow an act, as a sentence beside the disabled button, or ''.
 
-    The command decides again; this only keeps people from writing a reason for nothing.
+    The command decides again. This only keeps people from writing a reason in vain.
     """
     if allowed(here.actor, action, team):
         return ""
@@ -80,14 +78,15 @@ def needs(here: Visit, action: Action, team: str | None) -> str:
 def _log_size(here: Visit) -> int | None:
     try:
         head = log_queries.tree_head(here.store, here.actor)
-    except Forbidden:  # the log is not for every role; the bar then leaves it out
+    except Forbidden:  # not every role may read the log; the bar then omits its size
         return None
     return head.size if head else 0
 
 
 def html(request: Request, template: str, status: int, context: dict[str, Any]) -> HTMLResponse:
-    """Fill a template. Pages are never stored by a browser or proxy: they show one person's
-    view.
+    """Fill a template.
+
+    No browser or proxy may store a page, because it shows what one person may see.
     """
     theme = request.cookies.get("theme", "")
     filled = ENVIRONMENT.get_template(template).render(
@@ -100,7 +99,7 @@ def html(request: Request, template: str, status: int, context: dict[str, Any]) 
 
 
 def render(here: Visit, template: str, status: int = 200, **context: Any) -> HTMLResponse:
-    """A page for a signed-in person."""
+    """A page for the person who is signed in."""
     done = DONE.get(here.request.query_params.get("done", ""), "")
     return html(
         here.request,
@@ -111,14 +110,12 @@ def render(here: Visit, template: str, status: int = 200, **context: Any) -> HTM
 
 
 def sent(path: str, done: str = "") -> RedirectResponse:
-    """Where a form that did its work leads: a plain GET, so that reloading never acts twice."""
+    """A redirect after a form has acted: a plain GET, so that reloading never acts twice."""
     return RedirectResponse(f"{path}?done={done}" if done else path, status_code=303)
 
 
 def refusal(request: Request, error: RegistryError) -> Response:
-    """A page for a refusal that no form could show beside itself; nobody signed in is led to the
-    sign-in.
-    """
+    """A page for a refusal that no form shows, or the sign-in page for a person not signed in."""
     if isinstance(error, Unauthenticated) and error.kind != "fresh-sign-in":
         return RedirectResponse(sign_in_path(request), status_code=303)
     here: Visit | None = getattr(request.state, "visit", None)
@@ -136,8 +133,9 @@ def refusal(request: Request, error: RegistryError) -> Response:
 
 
 class Page(APIRoute):
-    """A route whose every way to fail is a page: refusals by their sentence, our own mistakes by
-    their request id.
+    """A route that answers every failure with a page.
+
+    A refusal shows its own text. An unexpected exception shows only the request id.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -145,9 +143,8 @@ class Page(APIRoute):
 
         async def answer(request: Request) -> Response:
             try:
-                if (
-                    "\0" in request.url.path or "%00" in request.url.query
-                ):  # PostgreSQL has no such text
+                # PostgreSQL cannot store a NUL character, so nothing has such a name.
+                if "\0" in request.url.path or "%00" in request.url.query:
                     raise NotFound("no-such-page", "There is no such page.")
                 if request.method == "POST":
                     check_posted(request)
@@ -163,8 +160,8 @@ class Page(APIRoute):
                 )
                 failure = Fault(
                     "fault",
-                    "Something of ours broke while making this page; nothing was changed by it.",
-                    "Try again; if it stays, give the request id below to whoever runs "
+                    "Countersign met an unexpected error while making this page.",
+                    "Try again. If it happens again, report the request id below to whoever runs "
                     "Countersign.",
                 )
             return await run_in_threadpool(refusal, request, failure)

@@ -1,5 +1,6 @@
-"""Where a problem document's `type` leads: what each kind of problem means and what to do, for
-people as a page and for programs as JSON.
+"""The pages that a problem's `type` links to: what each kind means and what to do.
+
+People get a page, programs get JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ router = APIRouter(route_class=Page, include_in_schema=False)
 
 @router.get("/problems")
 def problems(request: Request) -> Response:
-    """Every kind of problem by subject; nobody needs to be signed in to read why."""
+    """Every kind of problem, by subject. Nobody needs to sign in to read it."""
     return _show(request, "Problems", list(catalogue().values()))
 
 
@@ -35,6 +36,8 @@ def problem(request: Request, kind: str) -> Response:
 
 
 def _show(request: Request, title: str, entries: list[Problem]) -> Response:
-    subjects = [(name, list(group)) for name, group in groupby(entries, lambda one: one.subject)]
+    subjects = [
+        (name, list(group)) for name, group in groupby(entries, lambda entry: entry.subject)
+    ]
     context = {"here": None, "log_size": None, "done": "", "title": title, "subjects": subjects}
     return html(request, "problems.html", 200, context | {"statuses": STATUSES})

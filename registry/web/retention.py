@@ -1,6 +1,4 @@
-"""What is kept and why: holds that stand, retention classes, and what teams use; and what a person
-changes of it.
-"""
+"""Legal holds, retention classes and quotas, and the forms that change them."""
 
 from __future__ import annotations
 
@@ -15,6 +13,7 @@ from registry.commands import holds
 from registry.commands import retention as commands
 from registry.errors import RegistryError
 from registry.queries import retention as queries
+from registry.queries.pages import PageRequest
 from registry.rules.actions import Action
 from registry.rules.rollouts import check_reason
 from registry.web.pages import Page, needs, render, sent
@@ -22,8 +21,7 @@ from registry.web.visits import Here, Posted, Visit
 
 router = APIRouter(route_class=Page, include_in_schema=False)
 
-OWN_HOLD = "You placed it, so another reviewer lifts it."
-# What each of the page's forms was filled with; a refusal gives it back.
+OWN_HOLD = "You placed this hold, so another reviewer must lift it."
 EMPTY: dict[str, Any] = {
     "over": "",
     "case": "",
@@ -32,14 +30,17 @@ EMPTY: dict[str, Any] = {
     "retention": "",
     "reason": "",
 }
+"""The fields of the page's forms. A refused form keeps what was typed."""
 
 
 def _page(
     here: Visit, cursor: str = "", everything: bool = False, status: int = 200, **typed: Any
 ) -> Response:
-    page = queries.holds(here.store, here.actor, None, not everything, cursor or None)
-    asked = EMPTY | {"failed": "", "error": None} | typed
-    lifted = next((one for one in page.items if one.number == asked["lift"]), None)
+    page = queries.holds(
+        here.store, here.actor, PageRequest(cursor or None), standing=not everything
+    )
+    fields = EMPTY | {"failed": "", "error": None} | typed
+    lifted = next((hold for hold in page.items if hold.number == fields["lift"]), None)
     own = lifted is not None and lifted.placed_by == here.actor.name
     shown = {
         "holds": page,
@@ -54,14 +55,15 @@ def _page(
             "class": needs(here, Action.RETENTION_ASSIGN, None),
         },
     }
-    return render(here, "retention.html", status, **(shown | asked))
+    return render(here, "retention.html", status, **(shown | fields))
 
 
 def _act(
     here: Visit, form: str, done: str, reason: str, act: Callable[[str], object], **typed: Any
 ) -> Response:
-    """Run one command with its required reason; a refusal is shown beside the form it came from,
-    the words kept.
+    """Run one command with its required reason.
+
+    A refusal is shown beside the form it came from, which keeps what was typed.
     """
     try:
         act(check_reason(reason.replace("\r\n", "\n")))
@@ -76,9 +78,7 @@ def _act(
 def retention(
     here: Here, cursor: str = "", all: str = "", over: str = "", lift: int = 0, name: str = ""
 ) -> Response:
-    """Holds, classes and quotas on one page; `over`, `lift` and `name` each open a form that is
-    filled with it.
-    """
+    """Holds, classes and quotas; `over`, `lift` and `name` each open a form and fill it."""
     return _page(here, cursor, bool(all), over=over, lift=lift, name=name)
 
 
@@ -121,7 +121,7 @@ def assign(
     retention: Annotated[str, Form()] = "",
     reason: Annotated[str, Form()] = "",
 ) -> Response:
-    """Put a team, a line or a data set under a class."""
+    """Assign a retention class to a team, a line or a data set."""
     return _act(
         here,
         "class",

@@ -1,4 +1,4 @@
-"""The queue of reviews, one review with all it rests on, and the decision a person signs."""
+"""The queue of reviews, one review with its evidence, and the decision that a person signs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from registry.api.problems import STATUSES
 from registry.commands import reviews as commands
 from registry.errors import Invalid, NotFound, RegistryError
 from registry.queries import accounts, retention, reviews, versions
+from registry.queries.pages import PageRequest
 from registry.rules.actions import Action
 from registry.rules.reviews import check_reason
 from registry.views.reviews import ReviewView
 from registry.web.gates import footing, measures, passed
 from registry.web.pages import Page, needs, render, sent
-from registry.web.versions import version_path
+from registry.web.shelves import version_path
 from registry.web.visits import Here, Posted, Visit
 
 router = APIRouter(route_class=Page, include_in_schema=False)
 
-TABS = {"waiting": "Waiting on you", "open": "Open", "decided": "Decided", "all": "All"}
+TABS = {"waiting": "Waiting for you", "open": "Open", "decided": "Decided", "all": "All"}
 OUTCOMES = {
-    "approve": ("Approve", "It may be released here once enough people have approved it."),
-    "request_changes": ("Request changes", "Goes back to the submitter. The evidence is kept."),
-    "reject": ("Reject", "Ends this review. This version is not released here."),
+    "approve": ("Approve", "It may serve here once enough people have approved it."),
+    "request_changes": ("Request changes", "Returns it to the submitter and keeps the evidence."),
+    "reject": ("Reject", "Ends this review. This version may not serve here."),
 }
 FIELDS = ("verdict", "reason", "signature")
 CLI_VERB = {"approve": "approve", "request_changes": "request-changes", "reject": "reject"}
@@ -35,12 +36,11 @@ CLI_VERB = {"approve": "approve", "request_changes": "request-changes", "reject"
 
 @router.get("/reviews")
 def queue(here: Here, state: str = "", cursor: str = "") -> Response:
-    """The queue; the filter and the place in it are in the address, so Back finds them again."""
+    """The queue. Its filter and page are in the address, so that Back restores them."""
     own = "open" if needs(here, Action.REVIEW_VOTE, None) else "waiting"
     chosen = state if state in TABS else own
-    page = reviews.reviews(
-        here.store, here.actor, state=None if chosen == "all" else chosen, cursor=cursor or None
-    )
+    asked = None if chosen == "all" else chosen
+    page = reviews.reviews(here.store, here.actor, PageRequest(cursor or None), state=asked)
     rows = [(review, passed(review.verdict), measures(review.verdict)) for review in page.items]
     fallen = versions.fallen(here.store, here.actor, [review.version for review in page.items])
     return render(
@@ -56,24 +56,22 @@ def queue(here: Here, state: str = "", cursor: str = "") -> Response:
 
 
 def command_line(number: int, verdict: str, reason: str) -> str:
-    """What to type in a terminal to sign the same decision there; quoted, since a reason may hold
-    anything.
-    """
+    """The command that signs the same decision in a terminal, with the reason quoted."""
     verb = CLI_VERB.get(verdict, "approve")
-    return (
-        f"countersign review {verb} {number} --reason {shlex.quote(reason or 'Why, in a sentence')}"
-    )
+    quoted = shlex.quote(reason or "Why, in one sentence")
+    return f"countersign review {verb} {number} --reason {quoted}"
 
 
 def bars(here: Visit, review: ReviewView, name: str) -> str:
-    """Why this person may not decide here, or ''; the command decides again, this keeps a reason
-    from being written for nothing. Who made the version hears that first: it is what no further
-    role would fix.
+    """Why this person cannot decide on this review, or ''.
+
+    The command decides again. This only keeps people from writing a reason in vain. Having worked
+    on the version comes first, because no further role would change it.
     """
     for sentence in review.excluded:
         who, _, why = sentence.partition(": ")
         if who == name:
-            return f"You {why}, so you can't decide on it."
+            return f"You {why}, so you cannot decide on it."
     if any(vote.account_id == here.actor.account for vote in review.votes):
         return "You have voted. A vote never changes."
     if review.state != "open":
@@ -82,14 +80,10 @@ def bars(here: Visit, review: ReviewView, name: str) -> str:
 
 
 def bars_approval(outcome: str) -> str:
-    """Why nobody may approve this, or ''; the command refuses it too, this only says so before a
-    reason is written.
-    """
-    return (
-        ""
-        if outcome == "pass"
-        else f"Nobody can: its gate {'failed' if outcome == 'fail' else 'is inconclusive'}."
-    )
+    """Why nobody can approve this version, or ''. The command refuses it too."""
+    if outcome == "pass":
+        return ""
+    return f"Nobody can: its gate {'failed' if outcome == 'fail' else 'is inconclusive'}."
 
 
 def _show(here: Visit, number: int, status: int = 200, **typed: Any) -> Response:
@@ -123,21 +117,18 @@ def _show(here: Visit, number: int, status: int = 200, **typed: Any) -> Response
 
 @router.get("/reviews/{number}")
 def review(here: Here, number: int) -> Response:
-    """One review: the note first, then the evidence, and the decision beside it."""
+    """One review: the note, the evidence, and beside it the decision."""
     return _show(here, number)
 
 
 def _decision(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        decision = json.loads(text)
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise Invalid(
-            "bad-decision",
-            "The signed decision did not arrive whole.",
-        )
-    return found
+        decision = None
+    if not isinstance(decision, dict):
+        raise Invalid("bad-decision", "The signed decision did not arrive whole.")
+    return decision
 
 
 @router.post("/reviews/{number}/decision")
@@ -151,12 +142,13 @@ def decide(
     key: Annotated[str, Form()] = "",
     signature: Annotated[str, Form()] = "",
 ) -> Response:
-    """Record the decision that this browser signed. Without a signature nothing is recorded: the
-    page then shows the command that signs the very same words in a terminal.
+    """Record the decision that this browser signed.
+
+    Without a signature nothing is recorded: the page then shows the command that signs the same
+    words in a terminal.
     """
-    reason = reason.replace(
-        "\r\n", "\n"
-    )  # forms send CR LF; the browser signed what the person saw, with LF
+    # Forms send CR LF, but the browser signed the text that the person saw, with LF.
+    reason = reason.replace("\r\n", "\n")
     typed: dict[str, Any] = {
         "verdict": verdict,
         "reason": reason,
@@ -170,12 +162,17 @@ def decide(
     except Invalid as error:
         problems["reason"] = error.fix
     if not any(problems.values()) and not signature:
-        problems["signature"] = "This decision is not signed yet: the browser could not sign it."
+        problems["signature"] = (
+            "This decision is not signed yet, because the browser could not sign it."
+        )
     if any(problems.values()):
         return _show(here, number, 422, problems=problems, **typed)
     try:
         commands.vote(
-            here.store, here.actor, number, _decision(decision), reason, salt, key, signature
+            here.store,
+            here.actor,
+            number,
+            commands.SignedVote(_decision(decision), reason, salt, key, signature),
         )
     except NotFound:
         raise

@@ -1,14 +1,13 @@
-"""What serves where, and the three things a person does to it: start a canary, promote, roll
-back.
-"""
+"""What serves where, and the acts that change it: start a canary, promote, roll back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form
+from fastapi import APIRouter, Depends, Form
 from fastapi.responses import Response
 
 from registry.api.problems import STATUSES
@@ -23,21 +22,50 @@ from registry.web.pages import Page, needs, render, sent
 from registry.web.visits import Here, Posted, Visit
 
 router = APIRouter(route_class=Page, include_in_schema=False)
+DONE = {"canary": "canary", "promote": "promoted", "rollback": "rolled-back"}
+"""Form -> what its page says when the act is done (`pages.DONE`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelAddress:
+    """The address of a channel's page, as its path names it."""
+
+    environment: str
+    team: str
+    name: str
+    channel: str
+
+    @property
+    def line(self) -> str:
+        return f"{self.team}/{self.name}"
+
+    @property
+    def path(self) -> str:
+        return f"/deployments/{self.environment}/{self.line}/{self.channel}"
+
+
+def _address(environment: str, team: str, name: str, channel: str) -> ChannelAddress:
+    return ChannelAddress(environment, team, name, channel)
+
+
+At = Annotated[ChannelAddress, Depends(_address)]
 
 
 @router.get("/deployments")
 def deployments(here: Here, environment: str = "") -> Response:
-    """Every channel with its present split."""
+    """Every channel with its present split of the traffic."""
     chosen = environment if environment in ENVIRONMENTS else ""
-    found = rollouts.channels(here.store, here.actor, environment=chosen or None)
+    channels = rollouts.channels(here.store, here.actor, environment=chosen or None)
     return render(
-        here, "deployments.html", channels=found, environments=ENVIRONMENTS, chosen=chosen
+        here, "deployments.html", channels=channels, environments=ENVIRONMENTS, chosen=chosen
     )
 
 
 def _bars(here: Visit, team: str, acts: ActsView) -> dict[str, str]:
-    """By form, why it is disabled: the role, or what the command would answer; '' if it works."""
-    asked = {
+    """By form, why it is disabled: the role that is missing, or what the command would answer; ''
+    if nothing bars it.
+    """
+    actions = {
         "canary": (Action.ROLLOUT_START, acts.canary),
         "promote": (Action.ROLLOUT_PROMOTE, acts.promote),
         "rollback": (Action.CHANNEL_ROLL_BACK, acts.rollback),
@@ -45,51 +73,39 @@ def _bars(here: Visit, team: str, acts: ActsView) -> dict[str, str]:
     return {
         form: needs(here, action, team)
         or (act.refusal.detail if act.refusal and not act.versions else "")
-        for form, (action, act) in asked.items()
+        for form, (action, act) in actions.items()
     }
 
 
-def _show(
-    here: Visit,
-    environment: str,
-    team: str,
-    name: str,
-    channel: str,
-    status: int = 200,
-    **typed: Any,
-) -> Response:
-    check_environment(environment)
-    line = parse_line(f"{team}/{name}").line
-    known = versions.versions(here.store, here.actor, line)
+def _show(here: Visit, at: ChannelAddress, status: int = 200, **typed: Any) -> Response:
+    check_environment(at.environment)
+    line = parse_line(at.line).line
+    of_line = versions.versions(here.store, here.actor, line)
     try:
-        present = rollouts.channel(here.store, here.actor, environment, line, channel)
-        history = rollouts.history(here.store, here.actor, line, environment, channel)
+        present = rollouts.channel(here.store, here.actor, at.environment, line, at.channel)
+        history = rollouts.history(here.store, here.actor, line, at.environment, at.channel)
     except NotFound:
         # Nothing was ever started here: the page then offers to start the first canary.
-        if not known:
+        if not of_line:
             raise
         present, history = None, []
     acts = (
         present.acts
         if present
-        else rollouts.first_acts(here.store, here.actor, environment, line, channel)
+        else rollouts.first_acts(here.store, here.actor, at.environment, line, at.channel)
     )
+    served = [ref for each in history for ref in (each.version, each.candidate)]
     shown: dict[str, Any] = {
-        "environment": environment,
-        "team": team,
-        "name": name,
+        "environment": at.environment,
+        "name": at.name,
         "line": line,
-        "channel": channel,
+        "channel": at.channel,
         "present": present,
         "history": sorted(history, key=lambda each: each.generation, reverse=True),
-        "fallen": versions.fallen(
-            here.store,
-            here.actor,
-            [ref for each in history for ref in (each.version, each.candidate)],
-        ),
+        "fallen": versions.fallen(here.store, here.actor, served),
         "acts": acts,
-        "digests": {version.ref: version.manifest_digest for version in known},
-        "bars": _bars(here, team, acts),
+        "digests": {version.ref: version.manifest_digest for version in of_line},
+        "bars": _bars(here, at.team, acts),
         "failed": "",
         "error": None,
         "reason": "",
@@ -101,25 +117,25 @@ def _show(
 
 
 @router.get("/deployments/{environment}/{team}/{name}/{channel}")
-def deployment(here: Here, environment: str, team: str, name: str, channel: str) -> Response:
-    """One channel: what it serves, the forms that change it, and all it ever served."""
-    return _show(here, environment, team, name, channel)
+def deployment(here: Here, at: At) -> Response:
+    """One channel: what it serves, the forms that change it, and everything it ever served."""
+    return _show(here, at)
 
 
 def basis_points(text: str) -> int:
-    """A percentage as typed to basis points: '5' -> 500, '2.5' -> 250; Invalid for anything finer
-    or no number.
+    """Basis points of a typed percentage: '5' -> 500, '2.5' -> 250.
+
+    Raises Invalid (`bad-share`) for a text that is not a number, or is finer than a basis point.
     """
     try:
         points = Decimal(text.strip().rstrip("%").strip()) * 100
         whole = int(points)
     except (InvalidOperation, ValueError, OverflowError):
         raise Invalid(
-            "bad-share", f"'{text[:20]}' is no percentage.", "Write a number like 5 or 2.5."
+            "bad-share", f"'{text[:20]}' is not a percentage.", "Write a number like 5 or 2.5."
         ) from None
-    if (
-        abs(points) > 100_000
-    ):  # a number nobody means; the rule's own sentence needs one it can print
+    # The rule refuses every share above 100%, but quotes the number, which must stay printable.
+    if abs(points) > 100_000:
         raise Invalid(
             "bad-share", f"{text[:20]}% is more than all traffic.", "Write a number like 5 or 2.5."
         )
@@ -127,110 +143,75 @@ def basis_points(text: str) -> int:
         raise Invalid(
             "bad-share",
             f"{text[:20]}% is finer than one hundredth of a percent.",
-            "Write it like 2.5.",
+            "Write a number like 5 or 2.5.",
         )
     return whole
 
 
 def _act(
     here: Visit,
-    environment: str,
-    team: str,
-    name: str,
-    channel: str,
+    at: ChannelAddress,
     form: str,
-    done: str,
     reason: str,
     act: Callable[[str], object],
     **typed: Any,
 ) -> Response:
-    """Run one command with its required reason; a refusal is shown beside the form it came from,
-    the words kept.
+    """Run one command with its required reason.
+
+    A refusal is shown beside the form it came from, which keeps what was typed.
     """
     try:
         act(check_reason(reason.replace("\r\n", "\n")))
     except RegistryError as error:
-        kept = {"failed": form, "error": error, "reason": reason} | typed
-        return _show(here, environment, team, name, channel, STATUSES[error.family], **kept)
-    return sent(f"/deployments/{environment}/{team}/{name}/{channel}", done)
+        refused = {"failed": form, "error": error, "reason": reason}
+        return _show(here, at, STATUSES[error.family], **refused, **typed)
+    return sent(at.path, DONE[form])
 
 
 @router.post("/deployments/{environment}/{team}/{name}/{channel}/canary")
 def canary(
     here: Posted,
-    environment: str,
-    team: str,
-    name: str,
-    channel: str,
+    at: At,
     ref: Annotated[str, Form()] = "",
     percent: Annotated[str, Form()] = "",
     reason: Annotated[str, Form()] = "",
 ) -> Response:
-    """Let a version take a first share of the traffic."""
-    return _act(
-        here,
-        environment,
-        team,
-        name,
-        channel,
-        "canary",
-        "canary",
-        reason,
-        lambda why: commands.start(
-            here.store, here.actor, ref, environment, channel, basis_points(percent), why
-        ),
-        ref=ref,
-        percent=percent,
-    )
+    """Start a canary: give a version a first share of the traffic."""
+
+    def start(reason: str) -> None:
+        share = basis_points(percent)
+        commands.start(
+            here.store,
+            here.actor,
+            commands.Canary(ref, at.environment, at.channel, share, reason),
+        )
+
+    return _act(here, at, "canary", reason, start, ref=ref, percent=percent)
 
 
 @router.post("/deployments/{environment}/{team}/{name}/{channel}/promote")
 def promote(
     here: Posted,
-    environment: str,
-    team: str,
-    name: str,
-    channel: str,
+    at: At,
     ref: Annotated[str, Form()] = "",
     reason: Annotated[str, Form()] = "",
 ) -> Response:
-    """Let the canary take all of it, or put back a version that served here before."""
-    return _act(
-        here,
-        environment,
-        team,
-        name,
-        channel,
-        "promote",
-        "promoted",
-        reason,
-        lambda why: commands.promote(
-            here.store, here.actor, ref or f"{team}/{name}", environment, channel, why
-        ),
-        again=ref,
-    )
+    """Give the canary all traffic, or restore a version that served here before."""
+
+    def act(reason: str) -> None:
+        name = ref or at.line
+        place = commands.Place(name, at.environment, at.channel)
+        commands.promote(here.store, here.actor, place, reason)
+
+    return _act(here, at, "promote", reason, act, again=ref)
 
 
 @router.post("/deployments/{environment}/{team}/{name}/{channel}/rollback")
-def roll_back(
-    here: Posted,
-    environment: str,
-    team: str,
-    name: str,
-    channel: str,
-    reason: Annotated[str, Form()] = "",
-) -> Response:
-    """Give the traffic back to what served before."""
-    return _act(
-        here,
-        environment,
-        team,
-        name,
-        channel,
-        "rollback",
-        "rolled-back",
-        reason,
-        lambda why: commands.roll_back(
-            here.store, here.actor, f"{team}/{name}", environment, channel, why
-        ),
-    )
+def roll_back(here: Posted, at: At, reason: Annotated[str, Form()] = "") -> Response:
+    """Return the traffic to what served before."""
+
+    def act(reason: str) -> None:
+        place = commands.Place(at.line, at.environment, at.channel)
+        commands.roll_back(here.store, here.actor, place, reason)
+
+    return _act(here, at, "rollback", reason, act)

@@ -1,5 +1,5 @@
-"""Search: one plain form over every filter, each filter in force a chip to take away, counts as
-links, a page at a time.
+"""Search: one form with every filter, a removable chip for each active filter, and the counts of
+each value as links.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from registry.queries import search as queries
 from registry.rules import searches
 from registry.rules.versions import State
 from registry.web.pages import Page, render
-from registry.web.versions import version_path
+from registry.web.shelves import version_path
 from registry.web.visits import Here
 
 router = APIRouter(route_class=Page, include_in_schema=False)
 
-# Filters in the order their chips stand, with the words people read; tag and metric may stand there
-# several times.
 LABELS = {
     "q": "Name",
     "kind": "Kind",
@@ -42,9 +40,11 @@ LABELS = {
     "until": "Before",
     "digest": "Digest begins",
 }
+"""Filter -> its label, in the order of the chips. There may be several chips of tag and metric."""
 FACETS = ("kind", "state", "team", "base", "domain", "licence", "method", "variant", "risk", "tag")
 KNOWN = {*LABELS, "sort", "cursor"}
-MOST_VALUES = 8
+MAX_VALUES = 8
+"""Values shown of each facet."""
 Several = Annotated[list[str], Query()]
 
 
@@ -71,8 +71,9 @@ def search(
     sort: str = "created",
     cursor: str = "",
 ) -> Response:
-    """The versions that meet every filter, and what they have in common; a filter that means
-    nothing is said in place.
+    """The versions that meet every filter, and the values they have in common.
+
+    An unusable filter is explained on the page.
     """
     plain = {
         "q": q,
@@ -101,28 +102,27 @@ def search(
         searches.check_names(
             (name for name, value in here.request.query_params.multi_items() if value), KNOWN
         )
-        wanted = searches.parse(**plain, **several, sort=sort)  # type: ignore[arg-type]  # texts and lists, each under its own name
-        page = queries.search(here.store, here.actor, wanted, cursor or None, 50, True)
+        filters = searches.parse(searches.Filters(**plain, **several, sort=sort))  # type: ignore[arg-type]  # texts and lists, each under its own name
+        request = queries.SearchPageRequest(cursor or None)
+        page = queries.search(here.store, here.actor, filters, request, facets=True)
     except RegistryError as failure:
         if failure.family not in ("invalid", "not-found"):
             raise
         error = failure
 
-    def address(without: tuple[str, str] = ("", ""), **more: str) -> str:
-        """This search with a filter more or one less, from its first page."""
-        said = [(name, plain[name]) for name in plain] + [
-            (name, one) for name in several for one in several[name]
-        ]
-        said = [
+    def address(without: tuple[str, str] = ("", ""), **added: str) -> str:
+        """This search with filters added or one removed, from its first page."""
+        active = [*plain.items(), *((name, value) for name in several for value in several[name])]
+        parameters = [
             (name, value)
-            for name, value in said
-            if value and (name, value) != without and (name in several or name not in more)
-        ] + list(more.items())
-        kept = [
-            *dict.fromkeys(said),
-            *([("sort", sort)] if sort != "created" and "sort" not in more else []),
+            for name, value in active
+            if value and (name, value) != without and (name in several or name not in added)
         ]
-        return "/search?" + urlencode(kept) if kept else "/search"
+        parameters += added.items()
+        if sort != "created" and "sort" not in added:
+            parameters.append(("sort", sort))
+        query = urlencode([*dict.fromkeys(parameters)])
+        return f"/search?{query}" if query else "/search"
 
     chips = [
         (name, label, value)
@@ -130,14 +130,14 @@ def search(
         for value in (several[name] if name in several else [plain[name]])
         if value
     ]
-    measured = wanted.named_metrics() if page is not None else []
+    measured = filters.named_metrics() if page is not None else []
     return render(
         here,
         "search.html",
         200 if error is None else STATUSES[error.family],
         page=page,
         error=error,
-        asked=plain | several,
+        active=plain | several,
         sort=sort,
         cursor=cursor,
         address=address,
@@ -146,7 +146,7 @@ def search(
         facets=FACETS,
         kinds=searches.KINDS,
         states=tuple(State),
-        most_values=MOST_VALUES,
+        max_values=MAX_VALUES,
         measured=measured,
         path_of=version_path,
     )

@@ -1,6 +1,4 @@
-"""Who stands at the door: the session cookie, and the checks that a posted form came from our own
-page.
-"""
+"""The session of a person, and the checks that a posted form came from one of our own pages."""
 
 from __future__ import annotations
 
@@ -20,17 +18,15 @@ from registry.db.store import Store
 from registry.errors import Forbidden, TooLarge, Unauthenticated
 from registry.rules.actors import Actor
 
-FORM_LIMIT = (
-    128 * 1024
-)  # bytes; the largest form carries a reason and a signed decision, some 10 kB
-LIFETIME = (
-    12 * 3600
-)  # seconds; the server-side session ends by itself sooner when idle, this only tidies the browser
+MAX_FORM_BYTES = 128 << 10
+"""The largest real form carries a reason and a signed decision, some 10 kB."""
+COOKIE_SECONDS = 12 * 3600
+"""When the browser forgets the cookie. The session on the server ends sooner when idle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One request by a signed-in person; `secret` is the session's and never shown."""
+    """One request by a signed-in person; `secret` is the session's and is never shown."""
 
     request: Request
     store: Store
@@ -40,8 +36,8 @@ class Visit:
 
     @property
     def form_token(self) -> str:
-        """What every form of this session must carry: bound to the session's secret, so nothing
-        needs storing.
+        """What every form of this session must carry. It derives from the session's secret, so
+        that nothing needs to be stored.
         """
         digest = hmac.new(
             self.secret.encode(), b"countersign/console-form/1", hashlib.sha256
@@ -54,20 +50,22 @@ def is_https(request: Request) -> bool:
 
 
 def cookie_name(request: Request) -> str:
-    """`__Host-` makes the browser itself refuse a cookie set by a sibling host; it exists only over
-    HTTPS.
+    """The cookie's name. With `__Host-`, which exists only over HTTPS, the browser itself refuses
+    a cookie that a sibling host sets.
     """
     return "__Host-countersign" if is_https(request) else "countersign"
 
 
 def set_session(request: Request, response: Response, secret: str) -> None:
-    """Hand the session to the browser. Lax, not Strict: a review's link in a mail must open signed
-    in; posts are guarded by their own origin and token checks besides.
+    """Give the session to the browser.
+
+    The cookie is Lax, not Strict, so that a review's link in a mail opens signed in. Posts have
+    their own checks of origin and token.
     """
     response.set_cookie(
         cookie_name(request),
         secret,
-        max_age=LIFETIME,
+        max_age=COOKIE_SECONDS,
         path="/",
         secure=is_https(request),
         httponly=True,
@@ -82,19 +80,16 @@ def clear_session(request: Request, response: Response) -> None:
 
 
 def request_id(request: Request) -> str:
-    """The id the app gave this request; the same one stands in the log line and on an error
-    page.
-    """
-    found = getattr(request.state, "request_id", None)
-    if not found:
-        found = uuid4().hex
-        request.state.request_id = found
-    return str(found)
+    """The id that the app gave this request. The log line and an error page show the same id."""
+    if not getattr(request.state, "request_id", None):
+        request.state.request_id = uuid4().hex
+    return str(request.state.request_id)
 
 
 def local_path(text: str) -> str:
-    """Where to go after signing in: only a path of ours, so that a crafted link cannot send people
-    elsewhere.
+    """The path to open after signing in; '/' unless it is one of our own.
+
+    Otherwise a crafted link could send people to another site.
     """
     parts = urlsplit(text)
     plain = text.startswith("/") and not text.startswith(("//", "/\\")) and text.isprintable()
@@ -102,8 +97,8 @@ def local_path(text: str) -> str:
 
 
 def sign_in_path(request: Request) -> str:
-    """The sign-in page, remembering a page that was merely looked at; a lost form is not
-    replayed.
+    """The sign-in page, which returns to the page that was asked for. A posted form is not sent
+    again.
     """
     if request.method != "GET":
         return "/login"
@@ -112,46 +107,39 @@ def sign_in_path(request: Request) -> str:
 
 
 def check_posted(request: Request) -> None:
-    """Refuse an oversized form and one another site made: both are known from the headers, before
-    the body is read.
+    """Refuse a form that is too large or that another site made.
+
+    The headers show both, before the body is read. Raises TooLarge and Forbidden.
     """
     length = request.headers.get("content-length", "")
-    if not length.isdigit() or int(length) > FORM_LIMIT:
-        limit = FORM_LIMIT // 1024
-        raise TooLarge(
-            "form-too-large",
-            f"This form carries more than {limit} kB.",
-        )
+    if not length.isdigit() or int(length) > MAX_FORM_BYTES:
+        raise TooLarge("form-too-large", f"This form has more than {MAX_FORM_BYTES >> 10} kB.")
     origin = request.headers.get("origin")
     site = request.headers.get("sec-fetch-site", "same-origin")
     foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host", "")
     if foreign or site not in ("same-origin", "none"):
         raise Forbidden(
-            "foreign-form",
-            "This form was sent from another site, so nothing was done.",
+            "foreign-form", "This form was sent from another site, so nothing was done."
         )
 
 
 def visit(request: Request) -> Visit:
-    """The signed-in person of this request; Unauthenticated when there is none or the session
-    ended.
-    """
+    """The signed-in person of this request; Unauthenticated if nobody is signed in any more."""
     secret = request.cookies.get(cookie_name(request), "")
     if not secret:
         raise Unauthenticated("not-signed-in", "You are not signed in.")
     identity = request_id(request)
     store = request.app.state.store
-    found = Visit(request, store, callers.session_actor(store, secret, identity), secret, identity)
-    request.state.visit = found
-    return found
+    actor = callers.session_actor(store, secret, identity)
+    here = Visit(request, store, actor, secret, identity)
+    request.state.visit = here
+    return here
 
 
 def posted(
     here: Annotated[Visit, Depends(visit)], form_token: Annotated[str, Form()] = ""
 ) -> Visit:
-    """The person of a posted form, once its token proves that our page made it for this very
-    session.
-    """
+    """The person who posted a form, if its token proves that our page made it for this session."""
     if not hmac.compare_digest(here.form_token.encode(), form_token.encode()):
         raise Forbidden(
             "stale-form",

@@ -1,6 +1,4 @@
-"""How states, numbers and times are written for people: one vocabulary, the same look on every
-page.
-"""
+"""How the console writes states, numbers and times, the same on every page."""
 
 from __future__ import annotations
 
@@ -17,8 +15,8 @@ DIGITS = re.compile(r"[0-9a-f]{40,}")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a state is shown: colour class, glyph and word together, so that none of them carries it
-    alone.
+    """How a state is shown: by a colour class, a glyph and a word, so that no reader depends on
+    the colour.
     """
 
     tone: str
@@ -74,24 +72,22 @@ LOOKS: dict[str, Look] = {
 
 
 def look(state: str) -> Look:
-    """The look of a state; one we have no colour for still shows its own word, neutrally."""
+    """The look of a state. An unknown state shows its own word, in a neutral colour."""
     return LOOKS.get(state) or Look("draft", "dotted", state.replace("_", " ").capitalize())
 
 
 def number(value: Any, digits: int = 0) -> str:
-    """A count or measure with thin grouping and a true minus: 18204 -> 18,204; -0.5 (1 digit) ->
-    −0.5.
-    """
+    """A number with grouped digits and a true minus: 18204 -> 18,204; -0.5 (1 digit) -> −0.5."""
     return f"{value:,.{digits}f}".replace("-", MINUS)
 
 
 def measured(value: float) -> str:
-    """A meter's reading to four figures: 214.23 -> 214.2; whole numbers stay whole."""
+    """A measured value with four figures: 214.23 -> 214.2; integers stay as they are."""
     return number(value) if isinstance(value, int) else f"{value:,.4g}".replace("-", MINUS)
 
 
 def percent(fraction: float, digits: int = 1) -> str:
-    """A rate given as a fraction 0..1: 0.547 -> 54.7%."""
+    """A rate, given as a fraction from 0 to 1: 0.547 -> 54.7%."""
     return number(fraction * 100, digits) + "%"
 
 
@@ -107,7 +103,7 @@ def share(basis_points: int) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes for people, in decimal units as disks count them: 1234567 -> 1.2 MB."""
+    """A number of bytes in decimal units, as disks count them: 1234567 -> 1.2 MB."""
     value = float(count)
     for unit in ("B", "kB", "MB"):
         if value < 1000:
@@ -117,12 +113,12 @@ def size(count: int) -> str:
 
 
 def utc(moment: datetime) -> str:
-    """The full moment, for titles and evidence: 2026-11-22 19:31:04 UTC."""
+    """The exact moment, for titles and evidence: 2026-11-22 19:31:04 UTC."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def span(seconds: float) -> str:
-    """A duration in its largest unit: 45 s, 12 min, 3 h, 9 d."""
+    """A duration in one unit: 45 s, 12 min, 3 h, 9 d."""
     for unit, length, limit in (("s", 1, 90), ("min", 60, 5400), ("h", 3600, 172_800)):
         if seconds < limit:
             return f"{max(0, round(seconds / length))} {unit}"
@@ -138,20 +134,18 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
 
 
 def short(text: str) -> str:
-    """Long digests in a text cut for the eye, all else left as it is; the page keeps the full one
-    in the title.
-    """
-    return DIGITS.sub(lambda found: f"{found[0][:6]}…{found[0][-4:]}", text)
+    """The text with every long digest shortened; the page keeps the whole digest in a title."""
+    return DIGITS.sub(lambda match: f"{match[0][:6]}…{match[0][-4:]}", text)
 
 
 def tag(ref: str) -> str:
-    """The version part of a reference: team/name@v3 -> v3; a line stays whole."""
+    """The version in a reference: team/name@v3 -> v3; the name of a line stays whole."""
     return ref.partition("@")[2] or ref
 
 
 def arm(ref: str | None, line: str) -> str:
-    """What one arm of a channel serves: a version of the channel's own line by its number, the base
-    by its name.
+    """What one arm of a channel serves: v3 for a version of the channel's line, or the base's
+    name.
     """
     if ref is None:
         return "nothing"
@@ -159,32 +153,28 @@ def arm(ref: str | None, line: str) -> str:
 
 
 def place(where: str) -> str:
-    """A channel's name without its environment where both are the same: production/production ->
-    production.
-    """
+    """A channel's name: production/production -> production; others keep their environment."""
     environment, _, channel = where.partition("/")
     return environment if channel in ("", environment) else where
 
 
 def short_line(ref: str) -> str:
-    """The line's own name without its team: team/name@v3 -> name."""
+    """A line's name without its team: team/name@v3 -> name."""
     return ref.partition("@")[0].rpartition("/")[2]
 
 
 def link(address: str | None) -> str:
-    """An address somebody reported, if a page may link to it; '' for `javascript:` and the like."""
+    """A reported address if a page may link to it; '' for `javascript:` and the like."""
     return address if address and address.startswith(("http://", "https://")) else ""
 
 
 def moment(text: str) -> datetime:
-    """Read a moment typed into a form, as UTC unless it says otherwise; Invalid tells the shape
-    wanted.
+    """Parse a moment typed into a form, which is in UTC unless it names an offset.
+
+    Raises Invalid (`bad-moment`).
     """
     try:
         parsed = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise Invalid(
-            "bad-moment",
-            f"'{text[:60]}' is no date and time.",
-        ) from None
+        raise Invalid("bad-moment", f"'{text[:60]}' is not a date and time.") from None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -60,7 +60,9 @@ class Door:
             (team,) = {grant.team for grant in person.actor.grants}
             roles = [grant.role.value for grant in person.actor.grants]
             self.tokens[person.id] = str(
-                tokens.create(self.store, SYSTEM, person.actor.name, roles, team, 1).token
+                tokens.create(
+                    self.store, SYSTEM, tokens.TokenRequest(person.actor.name, roles, team, 1)
+                ).token
             )
         return self.tokens[person.id]
 

@@ -46,3 +46,9 @@ def test_the_hub_shows_it_and_still_gives_it(door: Door, world: World) -> None:
         assert ("deprecated" in info["tags"]) is deprecated
     named = get(door, secret, "/api/models?filter=deprecated").json()
     assert line in {one["id"] for one in named}
+
+
+def test_the_document_allows_every_reference_that_the_command_takes(door: Door) -> None:
+    models = door.client.get("/api/v1/openapi.json").json()["components"]["schemas"]
+    fields, like = (models[name]["properties"] for name in ("NewDeprecation", "NewDeletion"))
+    assert fields == like

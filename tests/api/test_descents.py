@@ -146,13 +146,13 @@ def test_a_calibrated_one_stays_a_claim_wherever_it_is_told(
         [beside],
     )
     claim = (
-        f"{world.base.ref}, claimed only: 1 things could not be worked out, such as {MODULE}.weight"
+        f"{world.base.ref}, claimed only: 1 parts could not be verified, such as {MODULE}.weight"
     )
     assert claim in run("checkpoint", "show", taken["ref"])[1]
     code, out = run("verify", taken["ref"])
     assert code == 0
     assert "claimed: " in out
-    assert "1 things cannot be worked out" in out
+    assert "1 things cannot be computed" in out
     [edge] = json.loads(run("lineage", taken["ref"], "--json")[1])["edges"]
     assert (edge["relation"], edge["grade"]) == ("quantised_from", "claimed")
 

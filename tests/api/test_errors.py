@@ -519,7 +519,11 @@ def world_policy(door: Door) -> str:
 
 def test_tokens_that_are_none(door: Door, world: World) -> None:
     good = door.token(world.engineer)
-    dead = tokens.create(door.store, SYSTEM, world.engineer.actor.name, ["engineer"], world.team, 1)
+    dead = tokens.create(
+        door.store,
+        SYSTEM,
+        tokens.TokenRequest(world.engineer.actor.name, ["engineer"], world.team, 1),
+    )
     tokens.revoke(door.store, SYSTEM, dead.id)
     other = good[:-1] + ("A" if good[-1] != "A" else "B")
     for header, kind in {

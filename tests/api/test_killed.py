@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import text
 
 from registry.blobs.store import Blobs
-from registry.client import Countersign, Progress
+from registry.client import Countersign, NewVersion, Progress
 from registry.commands import tokens
 from registry.db.store import Store
 from registry.errors import Unavailable
@@ -34,7 +34,11 @@ MB = 1 << 20
 @pytest.fixture(scope="module")
 def token(database: str, store: Store) -> str:
     person = a_person(store, "engineer", team="killed")
-    return str(tokens.create(store, SYSTEM, person.actor.name, ["engineer"], "killed", 1).token)
+    return str(
+        tokens.create(
+            store, SYSTEM, tokens.TokenRequest(person.actor.name, ["engineer"], "killed", 1)
+        ).token
+    )
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +181,7 @@ def test_a_server_killed_between_the_last_byte_and_the_row(
 
     def add() -> Any:
         with Countersign(server.url, token) as registry:
-            return registry.add("base", folder, name, meta=BASE_META)
+            return registry.add("base", folder, NewVersion(name, meta=BASE_META))
 
     def named() -> int:
         with store.read(SYSTEM) as session:

@@ -24,7 +24,7 @@ from sqlalchemy import text
 
 from registry.api import bytes as pieces
 from registry.artifacts.bundles.memory import JUDGING, MAX_JUDGING_BYTES
-from registry.client import Countersign, Progress
+from registry.client import Countersign, NewVersion, Progress
 from registry.errors import BundleRejected
 from registry.settings import Settings
 from tests.api.conftest import Door, opened
@@ -145,7 +145,7 @@ def test_names_are_refused_before_a_byte_is_sent(
         str(server.client.base_url).removesuffix("/api/v1/"), server.token
     ) as registry:
         with pytest.raises(BundleRejected) as refused:
-            registry.add("base", tmp_path, f"{world.team}/unsent")
+            registry.add("base", tmp_path, NewVersion(f"{world.team}/unsent"))
         for odd in ("model.bin", "README.md", "config.json"):
             assert not registry.has_blob(hashlib.sha256(files[odd]).hexdigest())
     assert [(one.rule, one.file) for one in refused.value.defects] == [
@@ -214,18 +214,18 @@ def test_a_crowd_of_slow_senders_holds_little(server: Server) -> None:
     """As many as are taken at once, each cut where it holds most: of 192 MB that they sent, what is
     in memory is what their number allows.
     """
-    pieces.RECEIVED.most = 0
+    pieces.RECEIVED.peak = 0
     allowed = sum(
-        2 * pieces.BATCH // max(1, count // pieces.SENDERS)
-        for count in range(1, pieces.AT_ONCE + 1)
+        2 * pieces.BATCH_BYTES // max(1, count // pieces.FULL_BATCH_SENDERS)
+        for count in range(1, pieces.MAX_BODIES + 1)
     )
     assert allowed < 64 * MB
     with ExitStack() as lines:
-        for n in range(pieces.AT_ONCE):
+        for n in range(pieces.MAX_BODIES):
             line = half_sent(server, f"PUT /api/v1/blobs/{n:064x}", 4 * MB, 3 * MB - 1)
             lines.enter_context(closing(line))
         assert server.client.get("/lines").status_code == 200
-        assert 0 < pieces.RECEIVED.now <= pieces.RECEIVED.most <= allowed
+        assert 0 < pieces.RECEIVED.now <= pieces.RECEIVED.peak <= allowed
     until(lambda: pieces.RECEIVED.now == 0, "those who went away hold nothing")
 
 
@@ -240,7 +240,7 @@ def test_a_large_file_passes_in_pieces_both_ways(server: Server, tmp_path: Path)
         def __call__(self, n: int) -> None:
             steps.append(n)
 
-    pieces.RECEIVED.most = pieces.GIVEN.most = 0
+    pieces.RECEIVED.peak = pieces.GIVEN.peak = 0
     with Countersign(
         str(server.client.base_url).removesuffix("/api/v1/"), server.token
     ) as registry:
@@ -249,8 +249,8 @@ def test_a_large_file_passes_in_pieces_both_ways(server: Server, tmp_path: Path)
     assert back.read_bytes() == path.read_bytes()
     assert (sum(steps), max(steps) <= MB) == (size, True)
     # What the network hands over at once may reach past the end of a batch.
-    assert pieces.BATCH <= pieces.RECEIVED.most <= 2 * (pieces.BATCH + MB // 4)
-    assert pieces.PIECE <= pieces.GIVEN.most <= 2 * pieces.PIECE
+    assert pieces.BATCH_BYTES <= pieces.RECEIVED.peak <= 2 * (pieces.BATCH_BYTES + MB // 4)
+    assert pieces.PIECE_BYTES <= pieces.GIVEN.peak <= 2 * pieces.PIECE_BYTES
     until(lambda: (pieces.RECEIVED.now, pieces.GIVEN.now) == (0, 0), "nothing is held")
 
 

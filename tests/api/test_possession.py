@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from registry.client import Countersign
+from registry.client import Countersign, NewVersion
 from tests.api.conftest import Door
 from tests.build import (
     BASE_META,
@@ -223,10 +223,10 @@ def test_what_is_sent_once_more_is_named_and_stored_once(
         Countersign(door.url, door.token(scene.victim.engineer)) as one,
         Countersign(door.url, door.token(engineer)) as other,
     ):
-        mine = one.add("base", folder, f"{scene.victim.team}/same", meta=BASE_META)
+        mine = one.add("base", folder, NewVersion(f"{scene.victim.team}/same", meta=BASE_META))
         digest = hashlib.sha256(weights).hexdigest()
         assert (one.has_blob(digest), other.has_blob(digest)) == (True, False)
-        yours = other.add("base", folder, f"{scene.thief.team}/same", meta=BASE_META)
+        yours = other.add("base", folder, NewVersion(f"{scene.thief.team}/same", meta=BASE_META))
         assert (yours.digest, yours.status, other.has_blob(digest)) == (
             mine.digest,
             "registered",

@@ -269,7 +269,7 @@ def test_slow_senders_hold_up_nobody(
     token = door.token(world.engineer)
     kept = os.urandom(1000)
     silent = [(f"PUT /api/v1/blobs/{sha(kept)} HTTP/1.1\r\nContent-Length: 1000", b"")] * (
-        pieces.AT_ONCE + 6
+        pieces.MAX_BODIES + 6
     )
 
     def begun(senders: list[tuple[str, bytes]]) -> list[socket.socket]:
@@ -282,13 +282,13 @@ def test_slow_senders_hold_up_nobody(
         return lines
 
     monkeypatch.setattr(
-        pieces, "WAIT", 600.0
+        pieces, "WAIT_SECONDS", 600.0
     )  # longer than anybody waits for the answer to a question
     holding = begun(silent)
     assert door.ask(world.engineer, "GET", "/me").status_code == 200
     for line in holding:
         line.close()
-    monkeypatch.setattr(pieces, "WAIT", 1.0)
+    monkeypatch.setattr(pieces, "WAIT_SECONDS", 1.0)
     lines = begun([(head(door, kept, 0, 1000), kept[:10]), *silent])
     data = os.urandom(5000)
     assert door.ask(world.trainer, "PUT", f"/blobs/{sha(data)}", content=data).status_code == 201

@@ -75,7 +75,7 @@ def test_the_command_line_shows_cuts_counts_and_says_there_is_more(
     assert "versions match" in err
     assert say("--team", world.team, "--tag", "absent") == (
         "",
-        "Nothing matches. Take a filter away, or look for fewer letters of the name.\n",
+        "Nothing matches. Remove a filter, or search for a shorter part of the name.\n",
     )
     assert "cannot be read" in say("--metric", "x", code=2)[1]
     assert "no order" in say("--sort", "best", code=2)[1]
@@ -126,7 +126,9 @@ def test_a_cursor_made_up_for_a_search_is_refused(
     door: Door, world: World, sort: str, key: list[object]
 ) -> None:
     cursor = (
-        base64.urlsafe_b64encode(json.dumps([searches.parse(sort=sort).mark(), *key]).encode())
+        base64.urlsafe_b64encode(
+            json.dumps([searches.parse(searches.Filters(sort=sort)).mark(), *key]).encode()
+        )
         .decode()
         .rstrip("=")
     )

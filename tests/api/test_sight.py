@@ -208,15 +208,17 @@ def stage(door: Door, admin: Person, auditor: Person) -> Stage:
     world = build_world(store, blobs, team)
     ref = approved(world)
     engineer = world.engineer.actor
-    rollouts.start(store, engineer, ref, "production", None, 500, "first traffic")
-    rollouts.promote(store, engineer, f"{team}/adapter", "production", None, "it went well")
+    rollouts.start(store, engineer, rollouts.Canary(ref, "production", None, 500, "first traffic"))
+    rollouts.promote(
+        store, engineer, rollouts.Place(f"{team}/adapter", "production", None), "it went well"
+    )
     tags.put(store, engineer, ref, "topic", team)
     holds.place(store, world.compliance.actor, world.versions[0], "Matter A", "asked for")
     quotas.put(store, admin.actor, team, Limits(1 << 40, 99), "half the disk")
     prompt = put(blobs, "prompt", f"You answer for {team}.".encode())
     sent(store, engineer, prompt.sha256)
     parts = {"engine": "vllm", "build": "0.32.0", "system_prompt": f"sha256:{prompt.sha256}"}
-    profile = profiles.define(store, blobs, engineer, ref, parts)
+    profile = profiles.define(store, blobs, engineer, profiles.ProfileRequest(ref, parts))
     base = asked.version(store, engineer, world.base.ref)
     files = [File(file.path, file.sha256, file.size) for file in base.files]
     meta = {"licence": "apache-2.0", "purpose": "to be tested"}

@@ -70,12 +70,9 @@ def test_a_lease_that_is_anothers(door: Door, world: World) -> None:
     run = training_runs.queue(
         door.store,
         world.engineer.actor,
-        f"{world.team}/leased",
-        world.base.ref,
-        world.dataset.ref,
-        RECIPE,
-        "legal",
-        ADAPTER_META,
+        training_runs.TrainingRequest(
+            f"{world.team}/leased", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
+        ),
     )
     other = a_person(door.store, "trainer", team=world.team)
     assert door.done(world.trainer, "POST", "/work/lease", {"worker": "w"})["id"] == str(run)

@@ -179,7 +179,11 @@ def run() -> None:
         store = Store(open_engine(url, "countersign_app"))
         install_policies(store)
         person = a_person(store, "engineer", team="bench")
-        token = str(tokens.create(store, SYSTEM, person.actor.name, ["engineer"], "bench", 1).token)
+        token = str(
+            tokens.create(
+                store, SYSTEM, tokens.TokenRequest(person.actor.name, ["engineer"], "bench", 1)
+            ).token
+        )
         store.engine.dispose()
         folder, port, other = Path(home, "registry"), _free(), _free()
         environ = {

@@ -128,7 +128,9 @@ def serving() -> Iterator[Server]:
         store = Store(open_engine(url, "countersign_app"))
         install_policies(store)
         name = a_person(store, "engineer", team="bench").actor.name
-        token = str(tokens.create(store, SYSTEM, name, ["engineer"], "bench", 1).token)
+        token = str(
+            tokens.create(store, SYSTEM, tokens.TokenRequest(name, ["engineer"], "bench", 1)).token
+        )
         store.engine.dispose()
         port = _free()
         environ = {
@@ -160,7 +162,7 @@ def _slow_senders(server: Server) -> None:
     server.forget()
     url, size = server.client.base_url, 4 << 20
     with ExitStack() as lines:
-        for number in range(pieces.AT_ONCE):
+        for number in range(pieces.MAX_BODIES):
             line = lines.enter_context(closing(socket.create_connection((url.host, url.port))))
             line.sendall(
                 f"PUT /api/v1/blobs/{number:064x} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n"
@@ -168,7 +170,7 @@ def _slow_senders(server: Server) -> None:
                 + bytes((3 << 20) - 1)
             )
         server.client.get("/lines").raise_for_status()
-        name = f"memory, {pieces.AT_ONCE} senders who stop half-way"
+        name = f"memory, {pieces.MAX_BODIES} senders who stop half-way"
         print(f"{name:<44}{server.peak():>9} MB    bound {MEGABYTES} MB")
 
 

@@ -138,7 +138,9 @@ def run() -> None:
         install_policies(store)
         engineer = a_person(store, "engineer", team="bench")
         token = str(
-            tokens.create(store, SYSTEM, engineer.actor.name, ["engineer"], "bench", 1).token
+            tokens.create(
+                store, SYSTEM, tokens.TokenRequest(engineer.actor.name, ["engineer"], "bench", 1)
+            ).token
         )
         size = large(store, blobs, engineer, "bench/large", MEGABYTES)
         store.engine.dispose()

@@ -145,7 +145,9 @@ def counted(stores: list[Store], sizes: list[int]) -> None:
     for filters in searched:
         filters |= {"base": "FIRST"} if "base" in filters else {}
         for at, store in enumerate(stores):
-            rows, pages = looked_at(store, searches.parse(**asked(store, filters)), facets=True)
+            rows, pages = looked_at(
+                store, searches.parse(searches.Filters(**asked(store, filters))), facets=True
+            )
             most[at] = (max(most[at][0], rows), max(most[at][1], pages))
     for size, (rows, pages) in zip(sizes, most, strict=True):
         kept = rows <= MOST_ROWS and pages <= MOST_PAGES
@@ -180,7 +182,9 @@ def run() -> None:
             app = create_app(settings)
             stores.append(app.state.store)
             accounts.create(app.state.store, SYSTEM, "bench", ["auditor"], None)
-            token = tokens.create(app.state.store, SYSTEM, "bench", ["auditor"], None, 1).token
+            token = tokens.create(
+                app.state.store, SYSTEM, tokens.TokenRequest("bench", ["auditor"], None, 1)
+            ).token
             served = Served(app)
             stack.callback(app.state.store.engine.dispose)
             stack.callback(served.stop)
@@ -197,7 +201,7 @@ def run() -> None:
         )
         for name, filters in FILTERS.items():
             each = [asked(store, filters) for store in stores]
-            wanted = [searches.parse(**one) for one in each]
+            wanted = [searches.parse(searches.Filters(**one)) for one in each]
             for facets in (False, True):
                 queried: list[list[float]] = [[] for _ in sizes]
                 over_rest: list[list[float]] = [[] for _ in sizes]
@@ -218,11 +222,22 @@ def run() -> None:
         for name, filters in DEEP.items():
             took: list[list[float]] = [[] for _ in sizes]
             for store, size, into in zip(stores, sizes, took, strict=True):
-                wanted_one, cursor = searches.parse(**filters), None
+                wanted_one, cursor = searches.parse(searches.Filters(**filters)), None
                 for _ in range(size * 3 // 5 // 200):
-                    cursor = queries.search(store, SYSTEM, wanted_one, cursor, 200).next
+                    cursor = queries.search(
+                        store, SYSTEM, wanted_one, queries.SearchPageRequest(cursor, 200)
+                    ).next
                 for _ in range(pages):
-                    timed(partial(queries.search, store, SYSTEM, wanted_one, cursor), into)
+                    timed(
+                        partial(
+                            queries.search,
+                            store,
+                            SYSTEM,
+                            wanted_one,
+                            queries.SearchPageRequest(cursor),
+                        ),
+                        into,
+                    )
             kept.append(row(name, took))
         counted(stores, sizes)
     print(f"search: {sum(kept)} of {len(kept)} figures within {BOUND:.0f} ms")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from registry.client import Countersign
+from registry.client import Countersign, NewVersion
 from registry.proof.keys import Context, SigningKey
 from tests.build import ADAPTER_META, MODULE, RECIPE, safetensors
 from tests.cli.conftest import Result, Run
@@ -78,13 +78,15 @@ class Trainer:
             added = self.client.add(
                 "adapter",
                 bundle,
-                work.training.adapter,
-                base=work.training.base.ref,
-                domain="legal",
-                meta=ADAPTER_META,
-                training_run=work.id,
-                attempt=work.attempt,
-                step=step,
+                NewVersion(
+                    work.training.adapter,
+                    base=work.training.base.ref,
+                    domain="legal",
+                    meta=ADAPTER_META,
+                    training_run=work.id,
+                    attempt=work.attempt,
+                    step=step,
+                ),
             )
             outputs.append({"step": step, "ref": added.ref, "manifest_digest": added.digest})
         report = {

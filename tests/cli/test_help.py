@@ -1,10 +1,11 @@
-"""Help answers at once, tells the truth, and covers the options that other programs rely on."""
+"""Help answers at once, is true, and covers the options that other programs rely on."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from inspect import cleandoc
 
 import click
@@ -120,6 +121,19 @@ print("HEAVY", sorted(heavy & set(sys.modules)))
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_the_version_is_that_of_the_installed_package(cli: Run) -> None:
+    assert cli("--version").out == f"countersign {metadata.version('countersign')}\n"
+
+
+def test_no_help_line_of_a_group_is_cut_on_a_narrow_terminal() -> None:
+    """click shortens a first sentence that does not fit one line, and ends it with dots."""
+    for name, command in ALL.items():
+        if isinstance(command, click.Group):
+            context = click.Context(command, info_name=name, terminal_width=80)
+            lines = command.get_help(context).partition("Commands:")[2].splitlines()
+            assert [line for line in lines if line.endswith("...")] == [], name
 
 
 def test_top_help_imports_no_command_at_all() -> None:

@@ -60,9 +60,9 @@ def test_what_need_not_be_sent_is_said(capsys: pytest.CaptureFixture[str]) -> No
     bar(350)
     bar.close()
     assert "100%  1.0 kB of 1.0 kB" in screen.texts[-2]
-    assert (
-        capsys.readouterr().err
-        == "Resumed: 250 B were there.\n650 B of 1.0 kB were there already.\n"
+    assert capsys.readouterr().err == (
+        "Resumed: the registry has 250 B from an earlier attempt.\n"
+        "The registry already had 650 B of 1.0 kB.\n"
     )
 
 
@@ -79,7 +79,7 @@ def test_who_stops_it_is_told_that_it_goes_on(
     with pytest.raises(KeyboardInterrupt), progress("Sending ./files", 1000, False) as step:
         step(500)
         raise KeyboardInterrupt
-    assert capsys.readouterr().err.endswith("Stopped. The same command goes on from here.\n")
+    assert capsys.readouterr().err.endswith("Stopped. Run the same command again to resume.\n")
     with progress("Sending ./files", 1000, True) as step:
         step(1000)
     assert capsys.readouterr() == ("", "")

@@ -89,7 +89,7 @@ def test_letting_go(
     assert "Matter 5512" in desk.run("alex", "hold", "ls", "--over", "legal/tried@v1").out
     assert desk.run("carla", "hold", "lift", hold["number"], "--reason", "Settled.").code == 3
     assert desk.run("ravi", "hold", "lift", hold["number"], "--reason", "Settled.").code == 0
-    assert "No hold stands." in desk.run("alex", "hold", "ls").err
+    assert "No hold is in force." in desk.run("alex", "hold", "ls").err
 
     gone = desk.run("nora", "adapter", "delete", "legal/tried@v1", "--reason", "Tidy up.")
     assert gone.code == 0

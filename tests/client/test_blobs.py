@@ -139,7 +139,7 @@ def test_other_bytes_never_lie_in_place(
 
 
 def test_chunks_bound_the_memory_of_an_upload() -> None:
-    assert blobs.CHUNK <= 1 << 22
+    assert blobs.CHUNK_BYTES <= 1 << 22
 
 
 def test_bundle_files_are_named_from_inside_and_sorted(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_bundle_files_are_named_from_inside_and_sorted(tmp_path: Path) -> None:
 
 
 def test_what_would_be_left_out_silently_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="holds no file"):
+    with pytest.raises(Invalid, match="has no file"):
         bundle_files(tmp_path)
     with pytest.raises(Invalid, match="is not a folder"):
         bundle_files(tmp_path / "nothing")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from registry.artifacts.bundles.names import Kind
-from registry.client.artifacts import parse
+from registry.client.mlflow_runs import parse
 from registry.client.sources import choose, without_code
 from registry.errors import Invalid, RegistryError, Unverified
 from tests.cli.desk import write_adapter, write_base
@@ -112,14 +112,14 @@ SNAPSHOT = {
     "flax_model.msgpack": "Flax",
     "rust_model.ot": "Rust",
     "pytorch_model.bin": "pickle",
-    "pytorch_model.bin.index.json": "list of weights",
+    "pytorch_model.bin.index.json": "index of weights",
     "model-q4_k_m.gguf": "llama.cpp",
     "model.onnx": "ONNX",
     "onnx/model.onnx": "ONNX",
     "original/consolidated.00.pth": "makers' own",
     "params.json": "makers' own",
     "tokenizer.model.v3": "numbered name",
-    "additional_chat_templates/rag.jinja": "by name",
+    "additional_chat_templates/rag.jinja": "named chat templates",
     "chat_template.json": "chat_template.jinja",
     "modeling_phi3.py": "built into transformers",
     "CODE_OF_CONDUCT.md": "for readers",
@@ -127,9 +127,9 @@ SNAPSHOT = {
     "Responsible-Use-Guide.pdf": "for readers",
     "1_Pooling/config.json": "pooling",
     "coreml/x": "Core ML",
-    "quantize_config.json": "config.json says them",
-    "quant_config.json": "config.json says them",
-    "mergekit_config.yml": "no file of a bundle",
+    "quantize_config.json": "which config.json contains too",
+    "quant_config.json": "which config.json contains too",
+    "mergekit_config.yml": "not a file of a bundle",
 }
 
 
@@ -156,7 +156,7 @@ def test_of_every_file_that_snapshots_carry_it_is_said_why_it_stays_behind(
         ("model-q4_k_m.gguf", "llama.cpp"),
         ("consolidated.safetensors", "another name"),
         ("model.onnx", "ONNX"),
-        ("model.safetensors.index.json", "none of the files that it names"),
+        ("model.safetensors.index.json", "none of the files that the index names"),
     ],
 )
 def test_weights_in_another_form_only_are_no_weights_and_the_form_is_named(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from registry.client import Countersign
+from registry.client import Countersign, NewTrainingRun, NewVersion
 from registry.errors import BundleRejected, RegistryError, Unverified
 from registry.proof import notes
 from registry.proof.keys import SigningKey
@@ -44,7 +44,7 @@ CALLS: list[tuple[str, tuple[Any, ...], str]] = [
     ("suites", (), "GET /eval-suites"),
     (
         "train",
-        ("acme/claims", "acme/tiny@v1", "acme/notices@v1", {"rank": 8}),
+        (NewTrainingRun("acme/claims", "acme/tiny@v1", "acme/notices@v1", {"rank": 8}),),
         "POST /training-runs",
     ),
     ("training_run", (RUN,), f"GET /training-runs/{RUN}"),
@@ -246,7 +246,9 @@ def test_add_sends_bytes_before_it_registers_them(
     wire.script = script
     with pytest.raises(BundleRejected):
         registry.add(
-            "adapter", tmp_path, "acme/claims", base="acme/tiny@v1", domain="claims", step=4
+            "adapter",
+            tmp_path,
+            NewVersion("acme/claims", base="acme/tiny@v1", domain="claims", step=4),
         )
     digest = hashlib.sha256(b"{}").hexdigest()
     assert [line.rpartition("/")[2] for line in wire.asked()] == [digest, digest, "adapters"]

@@ -64,7 +64,7 @@ class Registry:
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(blobs, "WHOLE", 1000)
+    monkeypatch.setattr(blobs, "MAX_WHOLE_BYTES", 1000)
     monkeypatch.setattr(blobs, "PAUSES", (0.0, 0.0, 0.0))
     path = tmp_path / "w"
     path.write_bytes(BODY)
@@ -145,7 +145,7 @@ def test_tries_that_get_no_further_end_with_what_to_do(
     with pytest.raises(Unavailable) as caught:
         registry.put_file(weights)
     assert caught.value.kind == "upload-broken"
-    assert f"stands at 500000 of {len(BODY)} bytes" in caught.value.detail
+    assert f"stopped at 500000 of {len(BODY)} bytes" in caught.value.detail
     assert "Run the same command again" in caught.value.fix
     assert patches(wire) == [0] + [500_000] * (1 + len(blobs.PAUSES))
 

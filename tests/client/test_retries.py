@@ -40,7 +40,7 @@ def test_a_failure_that_does_not_pass_is_raised_at_once() -> None:
 
 def test_the_server_decides_the_pause() -> None:
     policy = Retry(lambda _: True, patience=10.0, first=0.5, longest=4.0)
-    busy = Unavailable("busy", "It is busy.", "Wait.", retry_after=7)
+    busy = Unavailable("bodies-busy", "It is busy.", "Wait.", retry_after=7)
     assert policy.pause(1, 0.0, busy) == 7.0
     assert policy.pause(1, 4.0, busy) is None
 

@@ -41,7 +41,7 @@ def commands(world: World, channel: str) -> Iterator[tuple[str, str | None, Comm
             "canary",
             ref,
             lambda store, ref=ref: rollouts.start(
-                store, engineer, ref, "production", channel, 500, ""
+                store, engineer, rollouts.Canary(ref, "production", channel, 500, "")
             ),
         )
     for ref in (None, *world.versions):
@@ -49,13 +49,15 @@ def commands(world: World, channel: str) -> Iterator[tuple[str, str | None, Comm
             "promote",
             ref,
             lambda store, ref=ref: rollouts.promote(
-                store, engineer, ref or line, "production", channel, ""
+                store, engineer, rollouts.Place(ref or line, "production", channel), ""
             ),
         )
     yield (
         "rollback",
         None,
-        lambda store: rollouts.roll_back(store, engineer, line, "production", channel, "a test"),
+        lambda store: rollouts.roll_back(
+            store, engineer, rollouts.Place(line, "production", channel), "a test"
+        ),
     )
 
 
@@ -151,7 +153,9 @@ def test_what_is_offered_is_what_is_accepted(fresh_store: Store, blobs: Blobs) -
     assert not agree(world, "new")
     walk(world, "kept", 4, chance)
     let_the_base_serve(fresh_store, True)
-    rollouts.start(fresh_store, engineer, refs[1], "production", "lapsing", 500, "")
+    rollouts.start(
+        fresh_store, engineer, rollouts.Canary(refs[1], "production", "lapsing", 500, "")
+    )
     lapse(fresh_store, refs[1])
     for channel in ("lapsing", "kept", "free", "new"):
         walk(world, channel, 2, chance)
@@ -170,14 +174,14 @@ def test_two_promotions_offer_no_older_version_by_default(
     engineer, line = world.engineer.actor, f"{team}/adapter"
     first, second = approved(world), approved(world, seed=50)
     for ref in (first, second):
-        rollouts.start(store, engineer, ref, "production", None, 500, "")
-        rollouts.promote(store, engineer, line, "production", None, "")
+        rollouts.start(store, engineer, rollouts.Canary(ref, "production", None, 500, ""))
+        rollouts.promote(store, engineer, rollouts.Place(line, "production", None), "")
     promote = offered(world, "production").promote
     assert (promote.default, promote.versions) == (None, [first])
     assert promote.refusal is not None
     assert promote.refusal.kind == "canary-first"
     agree(world, "production")
-    rollouts.roll_back(store, engineer, line, "production", None, "a complaint")
+    rollouts.roll_back(store, engineer, rollouts.Place(line, "production", None), "a complaint")
     promote = offered(world, "production").promote
     assert (promote.default, promote.versions) == (second, [second])
     agree(world, "production")
@@ -189,14 +193,16 @@ def test_a_killed_channel_is_taken_back_once_the_base_may_serve(
     world = a_world(fresh_store, blobs, "killed")
     engineer, line = world.engineer.actor, f"{world.team}/adapter"
     ref = approved(world)
-    rollouts.start(fresh_store, engineer, ref, "production", None, 500, "")
-    rollouts.promote(fresh_store, engineer, line, "production", None, "")
+    rollouts.start(fresh_store, engineer, rollouts.Canary(ref, "production", None, 500, ""))
+    rollouts.promote(fresh_store, engineer, rollouts.Place(line, "production", None), "")
     let_the_base_serve(fresh_store, False)
     [moved] = recalls.recall(fresh_store, engineer, ref, "unfit").channels
     assert moved.stable is None
     assert offered(world, "production").rollback.default is None
     with pytest.raises(RegistryError) as refusal:
-        rollouts.roll_back(fresh_store, engineer, line, "production", None, "a test")
+        rollouts.roll_back(
+            fresh_store, engineer, rollouts.Place(line, "production", None), "a test"
+        )
     assert refusal.value.kind == "no-rollback-target"
     let_the_base_serve(fresh_store, True)
     assert offered(world, "production").rollback.default == world.base.ref

@@ -123,12 +123,16 @@ def test_what_one_policy_allows_another_still_refuses(world: World) -> None:
     store, actor = world.store, world.engineer.actor
 
     def judged(environment: str) -> dict[str, str]:
-        verdict = gates.check(store, world.blobs, actor, ref, environment, world.use_case)
+        verdict = gates.check(
+            store, world.blobs, actor, gates.Proposal(ref, environment, world.use_case)
+        )
         return {rule.rule: rule.outcome for rule in verdict.rules}
 
     assert judged("dev")["chat_template"] == "pass"
     assert judged("production")["chat_template"] == "fail"
-    opened = reviews.submit(store, world.blobs, actor, ref, "production", world.use_case, "please")
+    opened = reviews.submit(
+        store, world.blobs, actor, reviews.Submission(ref, "production", world.use_case, "please")
+    )
     assert opened.verdict == "fail"
     view = asked.review(store, actor, opened.review)
     assert view.evidence["chat_template"]["source"] == "chat_template.jinja"

@@ -109,11 +109,7 @@ ACTS: dict[str, tuple[Made, Act, set[str], str]] = {
         lambda world, ref: rollouts.start(
             world.store,
             world.engineer.actor,
-            ref,
-            "production",
-            f"c{secrets.token_hex(3)}",
-            500,
-            "",
+            rollouts.Canary(ref, "production", f"c{secrets.token_hex(3)}", 500, ""),
         ),
         {"deleted"},
         "needed",
@@ -121,7 +117,10 @@ ACTS: dict[str, tuple[Made, Act, set[str], str]] = {
     "submission": (
         an_adapter,
         lambda world, ref: reviews.submit(
-            world.store, world.blobs, world.engineer.actor, ref, "staging", world.use_case, "please"
+            world.store,
+            world.blobs,
+            world.engineer.actor,
+            reviews.Submission(ref, "staging", world.use_case, "please"),
         ),
         {"unfit-subject", "deleted"},
         "needed",
@@ -138,12 +137,14 @@ ACTS: dict[str, tuple[Made, Act, set[str], str]] = {
         lambda world, ref: training_runs.queue(
             world.store,
             world.engineer.actor,
-            f"{world.team}/t{secrets.token_hex(3)}",
-            ref,
-            world.dataset.ref,
-            RECIPE,
-            "legal",
-            ADAPTER_META,
+            training_runs.TrainingRequest(
+                f"{world.team}/t{secrets.token_hex(3)}",
+                ref,
+                world.dataset.ref,
+                RECIPE,
+                "legal",
+                ADAPTER_META,
+            ),
         ),
         {"deleted"},
         "needed",
@@ -244,14 +245,19 @@ def test_a_promotion_and_a_deletion(store: Store, blobs: Blobs) -> None:
     ref = approved(world, seed=next(SEED))
     channel = f"c{secrets.token_hex(3)}"
     name = f"{world.team}/adapter"
-    rollouts.start(world.store, world.engineer.actor, ref, "production", channel, 500, "")
+    rollouts.start(
+        world.store, world.engineer.actor, rollouts.Canary(ref, "production", channel, 500, "")
+    )
     outcomes = together(
         lambda: rollouts.promote(
-            world.store, world.engineer.actor, name, "production", channel, ""
+            world.store, world.engineer.actor, rollouts.Place(name, "production", channel), ""
         ),
         lambda: delete(world, ref),
         lambda: rollouts.roll_back(
-            world.store, world.engineer.actor, name, "production", channel, "a complaint"
+            world.store,
+            world.engineer.actor,
+            rollouts.Place(name, "production", channel),
+            "a complaint",
         ),
     )
     assert lost(outcomes[:1]) <= {"canary-first", "deleted", "not-approved", "try-again"}

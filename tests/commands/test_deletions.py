@@ -27,6 +27,7 @@ from registry.errors import Conflict, Forbidden, Invalid, NotFound, Refused
 from registry.queries import lineage, search
 from registry.queries import retention as kept
 from registry.queries import versions as asked
+from registry.queries.pages import PageRequest
 from registry.rules import searches
 from registry.rules.actors import SYSTEM
 from registry.rules.retention import Terms
@@ -129,9 +130,11 @@ def test_whoever_names_a_deleted_version_hears_of_it(
     delete(world, ref)
     engineer = world.engineer.actor
     acts = [
-        lambda: reviews.submit(store, blobs, engineer, ref, "production", world.use_case, "please"),
+        lambda: reviews.submit(
+            store, blobs, engineer, reviews.Submission(ref, "production", world.use_case, "please")
+        ),
         lambda: evals.queue(store, engineer, ref, world.suite),
-        lambda: rollouts.start(store, engineer, ref, "production", None, 500, ""),
+        lambda: rollouts.start(store, engineer, rollouts.Canary(ref, "production", None, 500, "")),
         lambda: tags.put(store, engineer, ref, "topic", "claims"),
     ]
     for act in acts:
@@ -148,10 +151,10 @@ def test_search_forgets_what_was_deleted(store: Store, world: World) -> None:
     ref = an_adapter(world, 1)
     delete(world, ref)
     name = f"{world.team}/adapter"
-    assert search.search(store, SYSTEM, searches.parse(name=name)).items == []
+    assert search.search(store, SYSTEM, searches.parse(searches.Filters(name=name))).items == []
     for wanted in (
-        searches.parse(name=name, deleted=True),
-        searches.parse(name=name, state="deleted"),
+        searches.parse(searches.Filters(name=name, deleted=True)),
+        searches.parse(searches.Filters(name=name, state="deleted")),
     ):
         [hit] = search.search(store, SYSTEM, wanted).items
         assert (hit.ref, hit.deleted, hit.state) == (ref, True, "deleted")
@@ -160,10 +163,11 @@ def test_search_forgets_what_was_deleted(store: Store, world: World) -> None:
 def test_the_newest_of_a_line_is_the_newest_that_stands(store: Store, world: World) -> None:
     first, second = an_adapter(world, 1), an_adapter(world, 2)
     delete(world, second)
-    [line] = asked.lines(store, world.engineer.actor, team=world.team, q="adapter").items
+    filters = asked.LineFilter(team=world.team, q="adapter")
+    [line] = asked.lines(store, world.engineer.actor, filters).items
     assert (line.newest, line.newest_state, line.versions) == (first, "registered", 2)
     delete(world, first)
-    [line] = asked.lines(store, world.engineer.actor, team=world.team, q="adapter").items
+    [line] = asked.lines(store, world.engineer.actor, filters).items
     assert (line.newest, line.newest_state) == (second, "deleted")
 
 
@@ -172,12 +176,16 @@ def test_what_is_still_needed_is_not_deleted(store: Store, blobs: Blobs, world: 
     first, second = approved(world), approved(world, seed=50)
     assert refusal(delete, world, world.base.ref) == "needed"
     assert refusal(delete, world, world.dataset.ref) == "needed"
-    rollouts.start(store, engineer, first, "production", None, 500, "")
+    rollouts.start(store, engineer, rollouts.Canary(first, "production", None, 500, ""))
     assert refusal(delete, world, first) == "needed"
-    rollouts.promote(store, engineer, f"{world.team}/adapter", "production", None, "")
+    rollouts.promote(
+        store, engineer, rollouts.Place(f"{world.team}/adapter", "production", None), ""
+    )
     assert refusal(delete, world, first) == "needed"
-    rollouts.start(store, engineer, second, "production", None, 500, "")
-    rollouts.promote(store, engineer, f"{world.team}/adapter", "production", None, "")
+    rollouts.start(store, engineer, rollouts.Canary(second, "production", None, 500, ""))
+    rollouts.promote(
+        store, engineer, rollouts.Place(f"{world.team}/adapter", "production", None), ""
+    )
     with pytest.raises(
         Refused, match="may be rolled back to it"
     ):  # it serves no more, but may again
@@ -327,11 +335,7 @@ def test_data_sets_are_deleted_alike(store: Store, blobs: Blobs, world: World) -
             store,
             blobs,
             world.engineer.actor,
-            f"{world.team}/other",
-            data.ref,
-            "test",
-            "exact_match",
-            {},
+            evals.SuiteRequest(f"{world.team}/other", data.ref, "test", "exact_match", {}),
         )
     assert told.value.kind == "deleted"
     again = a_dataset(store, blobs, world.data_owner, world.team, "gone", dataset_bytes(train=51))
@@ -382,10 +386,10 @@ def test_voting_on_what_was_held_back_is_not_touched(store: Store, world: World)
 def test_what_is_due_is_listed_and_nothing_else(store: Store, world: World) -> None:
     held, free, beneath = an_adapter(world, 1), an_adapter(world, 2), world.base.ref
     holds.place(store, world.compliance.actor, held, "Matter 1", "because")
-    page = kept.due(store, world.engineer.actor, limit=1)
+    page = kept.due(store, world.engineer.actor, PageRequest(limit=1))
     found = list(page.items)
     while page.next:
-        page = kept.due(store, world.engineer.actor, page.next, limit=1)
+        page = kept.due(store, world.engineer.actor, PageRequest(page.next, 1))
         found += page.items
     assert [one.ref for one in found] == [world.dataset.ref, free]
     assert kept.keeping(store, world.engineer.actor, free).due

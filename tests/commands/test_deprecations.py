@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from sqlalchemy import text
@@ -47,17 +48,21 @@ def deprecate(world: World, ref: str, reason: str = "Use the next one.") -> str:
 
 
 def start(world: World, ref: str, channel: str | None = None) -> None:
-    rollouts.start(world.store, world.engineer.actor, ref, "production", channel, 500, "")
+    rollouts.start(
+        world.store, world.engineer.actor, rollouts.Canary(ref, "production", channel, 500, "")
+    )
 
 
 def promote(world: World, name: str) -> str | None:
-    return rollouts.promote(world.store, world.engineer.actor, name, "production", None, "").stable
+    return rollouts.promote(
+        world.store, world.engineer.actor, rollouts.Place(name, "production", None), ""
+    ).stable
 
 
 def back(world: World) -> str | None:
     name = f"{world.team}/adapter"
     return rollouts.roll_back(
-        world.store, world.engineer.actor, name, "production", None, "a complaint"
+        world.store, world.engineer.actor, rollouts.Place(name, "production", None), "a complaint"
     ).stable
 
 
@@ -91,7 +96,7 @@ def test_it_is_said_with_its_reason_and_the_log_keeps_a_commitment(world: World)
 def test_it_is_found_by_its_state(world: World) -> None:
     ref = trained(world)
     deprecate(world, ref)
-    asked = searches.parse(team=world.team, state="deprecated")
+    asked = searches.parse(searches.Filters(team=world.team, state="deprecated"))
     found = searching.search(world.store, world.engineer.actor, asked)
     assert [hit.ref for hit in found.items] == [ref]
 
@@ -158,7 +163,7 @@ def test_a_canary_that_starts_and_a_deprecation_take_turns(world: World) -> None
     outcomes = together(
         *(
             lambda name=f"c{number}": rollouts.start(
-                store, engineer, ref, "production", name, 500, ""
+                store, engineer, rollouts.Canary(ref, "production", name, 500, "")
             )
             for number in range(4)
         ),
@@ -199,10 +204,9 @@ def test_no_door_names_a_line_like_a_version_of_another(world: World, blobs: Blo
     line, engineer = f"{world.team}/adapter.v3", world.engineer.actor
     draft = versions.Draft("adapter", line, adapter_files(blobs, 5), ADAPTER_META, world.base.ref)
     assert kind(register, world.store, blobs, engineer, draft) == "bad-line-name"
-    asked = (world.store, engineer, line, world.base.ref, world.dataset.ref, RECIPE, "legal", {})
-    assert kind(training.queue, *asked) == "bad-line-name"
-    assert kind(training.queue, *asked[:2], world.base.ref.partition("@")[0], *asked[3:]) == (
-        "line-kind"
-    )
-    asked = (*asked[:2], f"{world.team}/new", *asked[3:6], None, {})
-    assert kind(training.queue, *asked) == "domain-missing"
+    request = training.TrainingRequest(line, world.base.ref, world.dataset.ref, RECIPE, "legal", {})
+    queue = partial(kind, training.queue, world.store, engineer)
+    assert queue(request) == "bad-line-name"
+    assert queue(replace(request, adapter=world.base.ref.partition("@")[0])) == "line-kind"
+    new = replace(request, adapter=f"{world.team}/new", domain=None)
+    assert queue(new) == "domain-missing"

@@ -75,9 +75,11 @@ def test_a_verified_quantisation_may_stand_in_for_its_base(world: World) -> None
         world.store,
         world.blobs,
         world.engineer.actor,
-        adapter.ref,
-        {"engine": "transformers", "build": "5.23.0", "dtype": "float16"},
-        added.ref,
+        profiles.ProfileRequest(
+            adapter.ref,
+            {"engine": "transformers", "build": "5.23.0", "dtype": "float16"},
+            added.ref,
+        ),
     )
     assert made.status == "defined"
 
@@ -111,9 +113,9 @@ def test_what_cannot_be_worked_out_is_openly_claimed(world: World) -> None:
             world.store,
             world.blobs,
             world.engineer.actor,
-            adapter.ref,
-            {"engine": "transformers", "build": "5.23.0"},
-            added.ref,
+            profiles.ProfileRequest(
+                adapter.ref, {"engine": "transformers", "build": "5.23.0"}, added.ref
+            ),
         )
     assert refused.value.kind == "unfit-base"
 
@@ -156,7 +158,7 @@ def test_a_quantisation_falls_with_what_it_came_from(store: Store, blobs: Blobs,
             "an adapter",
             "select %(new)s, c.id, c.seq, p.id, p.seq, 'quantised_from', 'claimed', now() "
             "from node c, node p where c.ref = %(adapter)s and p.ref = %(base)s",
-            "no quantisation",
+            "cannot be a quantisation",
         ),
     ],
 )

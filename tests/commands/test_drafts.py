@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -211,7 +212,7 @@ def test_a_line_s_domain_is_said_once(world: World) -> None:
     assert first.status == "registered"
     (line,) = [
         one
-        for one in asked.lines(world.store, world.engineer.actor, q="once").items
+        for one in asked.lines(world.store, world.engineer.actor, asked.LineFilter(q="once")).items
         if one.team == world.team
     ]
     assert line.domain == "claims"
@@ -233,7 +234,9 @@ def domain_of(world: World, name: str = "draft") -> str | None:
 
 def in_domain(world: World, domain: str, **asked: Any) -> list[str]:
     page = search.search(
-        world.store, world.engineer.actor, searches.parse(domain=domain, team=world.team, **asked)
+        world.store,
+        world.engineer.actor,
+        searches.parse(searches.Filters(domain=domain, team=world.team, **asked)),
     )
     return [one.ref for one in page.items]
 
@@ -261,22 +264,18 @@ def test_a_line_that_began_without_a_domain_gets_it_once(world: World) -> None:
 
 def test_training_asks_for_the_domain_a_line_lacks(world: World) -> None:
     add(world, adapter_files(world.blobs), ADAPTER_META, world.base.ref)
-    wanted = (
-        world.store,
-        world.engineer.actor,
-        f"{world.team}/draft",
-        world.base.ref,
-        world.dataset.ref,
-        RECIPE,
+    request = training_runs.TrainingRequest(
+        f"{world.team}/draft", world.base.ref, world.dataset.ref, RECIPE, None, ADAPTER_META
     )
+    engineer = world.engineer.actor
     with pytest.raises(Invalid) as told:
-        training_runs.queue(*wanted, None, ADAPTER_META)
+        training_runs.queue(world.store, engineer, request)
     assert (told.value.kind, domain_of(world)) == ("domain-missing", None)
-    run = training_runs.queue(*wanted, "legal", ADAPTER_META)
+    run = training_runs.queue(world.store, engineer, replace(request, domain="legal"))
     assert domain_of(world) == "legal"
     with world.store.read(SYSTEM) as session:
         assert by_id(session, run).meta["domain"] == "legal"
-    training_runs.queue(*wanted, None, ADAPTER_META)
+    training_runs.queue(world.store, engineer, request)
 
 
 def test_two_who_say_different_domains_at_once_agree_on_the_first(world: World) -> None:

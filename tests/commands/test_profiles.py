@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -68,10 +69,15 @@ def test_defined_found_and_shown(store: Store, blobs: Blobs, team: str) -> None:
     prompt = put(blobs, "prompt", b"You answer in one word.")
     sent(store, engineer.actor, prompt.sha256)
     parts = PARTS | {"system_prompt": f"sha256:{prompt.sha256}", "decoding": {"temperature": 0}}
-    made = profiles.define(store, blobs, engineer.actor, ref, parts)
-    again = profiles.define(store, blobs, engineer.actor, ref, dict(reversed(parts.items())))
+    made = profiles.define(store, blobs, engineer.actor, profiles.ProfileRequest(ref, parts))
+    again = profiles.define(
+        store, blobs, engineer.actor, profiles.ProfileRequest(ref, dict(reversed(parts.items())))
+    )
     assert (made.status, again.status, again.id) == ("defined", "found", made.id)
-    assert profiles.define(store, blobs, engineer.actor, ref, PARTS).status == "defined"
+    assert (
+        profiles.define(store, blobs, engineer.actor, profiles.ProfileRequest(ref, PARTS)).status
+        == "defined"
+    )
     shown = asked.profile(store, engineer.actor, made.digest)
     assert shown == asked.profile(store, engineer.actor, str(made.id))
     assert shown.version == ref
@@ -88,28 +94,45 @@ def test_refusals(store: Store, blobs: Blobs, team: str) -> None:
     engineer, ref = an_adapter(store, blobs, team)
     with pytest.raises(Unverified, match="system prompt"):
         profiles.define(
-            store, blobs, engineer.actor, ref, PARTS | {"system_prompt": "sha256:" + "0" * 64}
+            store,
+            blobs,
+            engineer.actor,
+            profiles.ProfileRequest(ref, PARTS | {"system_prompt": "sha256:" + "0" * 64}),
         )
     with pytest.raises(NotFound):
         profiles.define(
-            store, blobs, a_person(store, "engineer", team="elsewhere").actor, ref, PARTS
+            store,
+            blobs,
+            a_person(store, "engineer", team="elsewhere").actor,
+            profiles.ProfileRequest(ref, PARTS),
         )
     with pytest.raises(Forbidden):
-        profiles.define(store, blobs, a_person(store, "reviewer", team=team).actor, ref, PARTS)
+        profiles.define(
+            store,
+            blobs,
+            a_person(store, "reviewer", team=team).actor,
+            profiles.ProfileRequest(ref, PARTS),
+        )
     with pytest.raises(Refused, match="verified"):
-        profiles.define(store, blobs, engineer.actor, ref, PARTS, ref)
+        profiles.define(store, blobs, engineer.actor, profiles.ProfileRequest(ref, PARTS, ref))
     with pytest.raises(Refused, match="draft"):
-        profiles.define(store, blobs, engineer.actor, a_draft(store, blobs, engineer, team), PARTS)
+        profiles.define(
+            store,
+            blobs,
+            engineer.actor,
+            profiles.ProfileRequest(a_draft(store, blobs, engineer, team), PARTS),
+        )
     assert refusals(store, ref) == 1
     recalls.recall(store, engineer.actor, ref, "unfit")
     with pytest.raises(Refused, match="recalled"):
-        profiles.define(store, blobs, engineer.actor, ref, PARTS)
+        profiles.define(store, blobs, engineer.actor, profiles.ProfileRequest(ref, PARTS))
     assert refusals(store, ref) == 2
 
 
 def test_two_at_once_give_one_row(store: Store, blobs: Blobs, team: str) -> None:
     engineer, ref = an_adapter(store, blobs, team)
-    call = lambda: profiles.define(store, blobs, engineer.actor, ref, PARTS)  # noqa: E731 - one expression, said where it is used
+    request = profiles.ProfileRequest(ref, PARTS)
+    call = partial(profiles.define, store, blobs, engineer.actor, request)
     outcomes: list[DefinedView] = together(call, call)
     assert sorted(one.status for one in outcomes) == ["defined", "found"]
     assert len(asked.profiles(store, engineer.actor, ref)) == 1
@@ -117,7 +140,7 @@ def test_two_at_once_give_one_row(store: Store, blobs: Blobs, team: str) -> None
 
 def test_postgresql_says_it_too(store: Store, blobs: Blobs, team: str) -> None:
     engineer, ref = an_adapter(store, blobs, team)
-    made = profiles.define(store, blobs, engineer.actor, ref, PARTS)
+    made = profiles.define(store, blobs, engineer.actor, profiles.ProfileRequest(ref, PARTS))
     key = ("serving_profile", made.id)
     where = {"id": made.id}
     frozen = "update serving_profile set digest = 'sha256:' || repeat('0', 64) where id = %(id)s"
@@ -186,10 +209,14 @@ def test_a_base_is_the_own_one_or_a_verified_quantisation_of_it(
     parts = {"engine": "transformers", "build": "5.23.0"}
     for wrong in (claimed, stranger):
         with pytest.raises(Refused, match="nor a verified quantisation of it") as refusal:
-            profiles.define(fresh_store, blobs, engineer.actor, ref, parts, wrong)
+            profiles.define(
+                fresh_store, blobs, engineer.actor, profiles.ProfileRequest(ref, parts, wrong)
+            )
         assert refusal.value.kind == "unfit-base"
     made = [
-        profiles.define(fresh_store, blobs, engineer.actor, ref, parts, one)
+        profiles.define(
+            fresh_store, blobs, engineer.actor, profiles.ProfileRequest(ref, parts, one)
+        )
         for one in (None, own, verified)
     ]
     assert [one.status for one in made] == ["defined", "found", "defined"]
@@ -211,7 +238,12 @@ def test_a_prompt_is_text_that_people_can_read(
     sent(store, engineer, digest)
     with pytest.raises(Invalid) as refusal:
         profiles.define(
-            store, blobs, engineer, f"{team}/any@v1", PARTS | {"system_prompt": f"sha256:{digest}"}
+            store,
+            blobs,
+            engineer,
+            profiles.ProfileRequest(
+                f"{team}/any@v1", PARTS | {"system_prompt": f"sha256:{digest}"}
+            ),
         )
     assert refusal.value.kind == "bad-prompt"
 
@@ -226,7 +258,12 @@ def test_a_prompt_is_read_again_by_who_sees_its_version(
     ]
     sent(store, engineer.actor, *(one.removeprefix("sha256:") for one in said))
     first, second, bare = (
-        profiles.define(store, blobs, engineer.actor, ref, PARTS | {"system_prompt": one}).digest
+        profiles.define(
+            store,
+            blobs,
+            engineer.actor,
+            profiles.ProfileRequest(ref, PARTS | {"system_prompt": one}),
+        ).digest
         for one in (*said, None)
     )
     assert (
@@ -247,7 +284,7 @@ def test_a_prompt_is_read_again_by_who_sees_its_version(
 
 def test_the_event_names_the_row(fresh_store: Store, blobs: Blobs, team: str) -> None:
     engineer, ref = an_adapter(fresh_store, blobs, team)
-    profiles.define(fresh_store, blobs, engineer.actor, ref, PARTS)
+    profiles.define(fresh_store, blobs, engineer.actor, profiles.ProfileRequest(ref, PARTS))
     with fresh_store.read(SYSTEM) as session:
         statement = text("select count(*) from event_row where table_name = 'serving_profile'")
         assert session.execute(statement).scalar_one() == 1

@@ -105,7 +105,9 @@ def test_no_route_names_what_is_recalled_while_canaries_start(
         ref = approved(world, seed=100 * attempt)
 
         def start(channel: str, ref: str = ref) -> Any:
-            return rollouts.start(store, engineer, ref, "production", channel, 500, "")
+            return rollouts.start(
+                store, engineer, rollouts.Canary(ref, "production", channel, 500, "")
+            )
 
         starts = [lambda name=f"c{attempt}-{number}": start(name) for number in range(5)]
         outcomes = together(*starts, lambda ref=ref: recalls.recall(store, engineer, ref, "unfit"))
@@ -216,7 +218,9 @@ def test_what_was_read_before_a_lock_is_read_again_behind_it(
     recalled, canary = in_turn(
         store,
         lambda: recalls.recall(store, world.engineer.actor, ref, "unfit"),
-        lambda: rollouts.start(store, world.engineer.actor, ref, "production", None, 500, ""),
+        lambda: rollouts.start(
+            store, world.engineer.actor, rollouts.Canary(ref, "production", None, 500, "")
+        ),
     )
     assert recalled.recalled == [ref]
     assert (type(canary), canary.kind) == (Refused, "recalled")
@@ -257,7 +261,7 @@ def test_one_of_two_canaries_starts(store: Store, ready: World) -> None:
     outcomes = together(
         *(
             lambda share=share: rollouts.start(
-                store, ready.engineer.actor, ref, "production", "two", share, ""
+                store, ready.engineer.actor, rollouts.Canary(ref, "production", "two", share, "")
             )
             for share in (100, 200, 300, 400)
         )
@@ -273,9 +277,16 @@ def test_one_of_two_canaries_starts(store: Store, ready: World) -> None:
 
 def test_one_of_many_promotions_promotes(store: Store, ready: World) -> None:
     engineer, name = ready.engineer.actor, f"{ready.team}/adapter"
-    rollouts.start(store, engineer, ready.versions[-1], "production", "promoted", 500, "")
+    rollouts.start(
+        store, engineer, rollouts.Canary(ready.versions[-1], "production", "promoted", 500, "")
+    )
     outcomes = together(
-        *[lambda: rollouts.promote(store, engineer, name, "production", "promoted", "")] * 6
+        *[
+            lambda: rollouts.promote(
+                store, engineer, rollouts.Place(name, "production", "promoted"), ""
+            )
+        ]
+        * 6
     )
     assert len(won(outcomes)) == 1
     assert lost(outcomes) == {"canary-first"}
@@ -292,21 +303,29 @@ def test_promoting_twice_never_puts_an_older_version_back(
     engineer, name = world.engineer.actor, f"{team}/adapter"
     first, second = approved(world), approved(world, seed=50)
     for ref in (first, second):
-        rollouts.start(store, engineer, ref, "production", None, 500, "")
-        rollouts.promote(store, engineer, name, "production", None, "")
+        rollouts.start(store, engineer, rollouts.Canary(ref, "production", None, 500, ""))
+        rollouts.promote(store, engineer, rollouts.Place(name, "production", None), "")
         with pytest.raises(Refused) as refusal:
-            rollouts.promote(store, engineer, name, "production", None, "")
+            rollouts.promote(store, engineer, rollouts.Place(name, "production", None), "")
         assert refusal.value.kind == "canary-first"
     assert (
-        rollouts.roll_back(store, engineer, name, "production", None, "a complaint").stable == first
+        rollouts.roll_back(
+            store, engineer, rollouts.Place(name, "production", None), "a complaint"
+        ).stable
+        == first
     )
     # Only after a rollback there is something to put back; or by its name.
     assert (
-        rollouts.promote(store, engineer, name, "production", None, "a false alarm").stable
+        rollouts.promote(
+            store, engineer, rollouts.Place(name, "production", None), "a false alarm"
+        ).stable
         == second
     )
     assert (
-        rollouts.promote(store, engineer, first, "production", None, "on purpose").stable == first
+        rollouts.promote(
+            store, engineer, rollouts.Place(first, "production", None), "on purpose"
+        ).stable
+        == first
     )
 
 
@@ -316,12 +335,14 @@ def test_two_workers_never_lease_the_same(store: Store, blobs: Blobs, team: str)
         training.queue(
             store,
             world.engineer.actor,
-            f"{team}/a{number}",
-            world.base.ref,
-            world.dataset.ref,
-            RECIPE,
-            "legal",
-            ADAPTER_META,
+            training.TrainingRequest(
+                f"{team}/a{number}",
+                world.base.ref,
+                world.dataset.ref,
+                RECIPE,
+                "legal",
+                ADAPTER_META,
+            ),
         )
         for number in range(8)
     }
@@ -409,12 +430,18 @@ def test_generations_stay_gapless_under_sixteen_hands(
                 match (number + step) % 3:
                     case 0:
                         rollouts.start(
-                            store, engineer, refs[number % 2], "production", None, 500 + number, ""
+                            store,
+                            engineer,
+                            rollouts.Canary(refs[number % 2], "production", None, 500 + number, ""),
                         )
                     case 1:
-                        rollouts.promote(store, engineer, name, "production", None, "")
+                        rollouts.promote(
+                            store, engineer, rollouts.Place(name, "production", None), ""
+                        )
                     case _:
-                        rollouts.roll_back(store, engineer, name, "production", None, "a complaint")
+                        rollouts.roll_back(
+                            store, engineer, rollouts.Place(name, "production", None), "a complaint"
+                        )
                 done += 1
             except (Refused, Conflict, NotFound):
                 continue

@@ -67,8 +67,8 @@ def test_a_channel_goes_to_the_version_before(world: World) -> None:
     engineer, name = world.engineer.actor, f"{world.team}/adapter"
     first, second = approved(world), approved(world, seed=50)
     for ref in (first, second):
-        rollouts.start(world.store, engineer, ref, "production", None, 500, "")
-        rollouts.promote(world.store, engineer, name, "production", None, "")
+        rollouts.start(world.store, engineer, rollouts.Canary(ref, "production", None, 500, ""))
+        rollouts.promote(world.store, engineer, rollouts.Place(name, "production", None), "")
     [moved] = recalls.recall(world.store, engineer, second, "unfit").channels
     assert (moved.stable, moved.candidate) == (first, None)
     [moved] = recalls.recall(world.store, engineer, first, "unfit too").channels
@@ -78,18 +78,20 @@ def test_a_channel_goes_to_the_version_before(world: World) -> None:
     ).channels
     assert moved.stable is None
     with pytest.raises(Refused) as refusal:
-        rollouts.roll_back(world.store, engineer, name, "production", None, "is there nothing?")
+        rollouts.roll_back(
+            world.store, engineer, rollouts.Place(name, "production", None), "is there nothing?"
+        )
     assert refusal.value.kind in ("no-rollback-target", "nothing-to-roll-back")
 
 
 def test_a_running_canary_ends_and_its_stable_stays(world: World) -> None:
     engineer, name = world.engineer.actor, f"{world.team}/adapter"
     ref = approved(world)
-    rollouts.start(world.store, engineer, ref, "production", None, 500, "")
+    rollouts.start(world.store, engineer, rollouts.Canary(ref, "production", None, 500, ""))
     [moved] = recalls.recall(world.store, engineer, ref, "unfit").channels
     assert (moved.stable, moved.candidate, moved.weight_bp) == (world.base.ref, None, 0)
     with pytest.raises(Refused):
-        rollouts.promote(world.store, engineer, name, "production", None, "")
+        rollouts.promote(world.store, engineer, rollouts.Place(name, "production", None), "")
     assert asked.history(world.store, engineer, name, "production", None)[-1].kind == "recall"
 
 
@@ -99,8 +101,10 @@ def test_where_the_base_may_not_serve_the_channel_answers_nothing(
     world = a_world(fresh_store, blobs, "strict")
     engineer = world.engineer.actor
     ref = approved(world)
-    rollouts.start(fresh_store, engineer, ref, "production", None, 500, "")
-    rollouts.promote(fresh_store, engineer, "strict/adapter", "production", None, "")
+    rollouts.start(fresh_store, engineer, rollouts.Canary(ref, "production", None, 500, ""))
+    rollouts.promote(
+        fresh_store, engineer, rollouts.Place("strict/adapter", "production", None), ""
+    )
     with fresh_store.read(SYSTEM) as session:
         words = session.execute(
             text("select text from policy_version where environment = 'production'")
@@ -110,7 +114,10 @@ def test_where_the_base_may_not_serve_the_channel_answers_nothing(
     )
     with pytest.raises(Refused) as refusal:
         rollouts.roll_back(
-            fresh_store, engineer, "strict/adapter", "production", None, "a complaint"
+            fresh_store,
+            engineer,
+            rollouts.Place("strict/adapter", "production", None),
+            "a complaint",
         )
     assert refusal.value.kind == "no-rollback-target"
     [moved] = recalls.recall(fresh_store, engineer, ref, "unfit").channels

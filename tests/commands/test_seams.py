@@ -158,8 +158,8 @@ def test_recalled_rows_are_refused_by_name_whether_they_were_numbered_or_a_draft
             store, world.blobs, owner, f"{world.team}/mail", file.sha256, file.size, meta
         ).ref
         recalls.recall(store, world.engineer.actor, f"dataset:{ref}", "consent withdrawn")
-        again = (store, world.blobs, owner, f"{world.team}/mail", file.sha256, file.size, DATA_META)
-        assert refused(datasets.register, *again) == "recalled"
+        again = datasets.Draft(f"{world.team}/mail", file.sha256, file.size, DATA_META)
+        assert refused(datasets.register, store, world.blobs, owner, again) == "recalled"
 
 
 def test_a_collection_without_any_grace_lets_an_upload_go_on(
@@ -183,7 +183,9 @@ def test_search_rows_made_anew_still_forget_what_was_deleted(store: Store, world
             "l.team = %s",
             [world.team],
         )
-    found = search.search(store, SYSTEM, searches.parse(name=f"{world.team}/adapter"))
+    found = search.search(
+        store, SYSTEM, searches.parse(searches.Filters(name=f"{world.team}/adapter"))
+    )
     assert [one.ref for one in found.items] == [kept]
 
 
@@ -194,12 +196,14 @@ def test_what_a_training_run_published_stays_until_the_run_has_ended(
     run = training.queue(
         store,
         world.engineer.actor,
-        f"{world.team}/adapter",
-        world.base.ref,
-        world.dataset.ref,
-        RECIPE,
-        "legal",
-        ADAPTER_META,
+        training.TrainingRequest(
+            f"{world.team}/adapter",
+            world.base.ref,
+            world.dataset.ref,
+            RECIPE,
+            "legal",
+            ADAPTER_META,
+        ),
     )
     taken = work.lease(store, world.trainer.actor, "test worker", 60)
     assert taken is not None and taken[0] == run

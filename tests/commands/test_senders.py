@@ -150,8 +150,9 @@ def everything(store: Store, blobs: Blobs, two: list[World]) -> list[Bytes]:
             store,
             blobs,
             maker,
-            adapters["registered"],
-            ENGINE | {"system_prompt": f"sha256:{prompt}"},
+            profiles.ProfileRequest(
+                adapters["registered"], ENGINE | {"system_prompt": f"sha256:{prompt}"}
+            ),
         )
         found.append(Bytes(prompt, {me}, beside={world.team}))
         with store.read(SYSTEM) as session:
@@ -288,13 +289,23 @@ def test_no_command_names_what_is_another_s(store: Store, blobs: Blobs, two: lis
                 store, blobs, trainer, draft(thief, [bundle[0]], line_of(thief, "stolen"), {})
             ),
             lambda: datasets.register(
-                store, blobs, who, line_of(thief, "rows"), file.sha256, file.size, DATA_META
+                store,
+                blobs,
+                who,
+                datasets.Draft(line_of(thief, "rows"), file.sha256, file.size, DATA_META),
             ),
             lambda: profiles.define(
-                store, blobs, who, mine, ENGINE | {"system_prompt": f"sha256:{file.sha256}"}
+                store,
+                blobs,
+                who,
+                profiles.ProfileRequest(mine, ENGINE | {"system_prompt": f"sha256:{file.sha256}"}),
             ),
             lambda: evals.finish(
-                store, blobs, trainer, run, 1, {"samples_sha256": file.sha256}, "", ""
+                store,
+                blobs,
+                trainer,
+                run,
+                evals.SignedReport(1, {"samples_sha256": file.sha256}, "", ""),
             ),
         ]
 

@@ -55,8 +55,8 @@ OF_NO_TEAM = {
     "rollouts.channel": "by the line, which is loaded already",
     "rollouts.find_channel": "the same",
     "tombstones.refusal": "words about a thing that is loaded already",
-    "versions.bear": "renames a node that is loaded already",
-    "versions.must_stand": "about a run that is loaded already",
+    "versions.name_node": "renames a node that is loaded already",
+    "versions.must_keep_outputs": "about a run that is loaded already",
     "versions.of_training_run": "the same",
 }
 
@@ -80,7 +80,9 @@ def test_a_loader_by_what_somebody_gave_takes_a_session_that_knows_who_asks() ->
 def world(store: Store, blobs: Blobs) -> World:
     made = a_world(store, blobs, "sighted")
     ref = approved(made)
-    rollouts.start(store, made.engineer.actor, ref, "production", None, 500, "first traffic")
+    rollouts.start(
+        store, made.engineer.actor, rollouts.Canary(ref, "production", None, 500, "first traffic")
+    )
     return made
 
 
@@ -108,37 +110,57 @@ def acts(world: World, actor: Actor, team: str, number: int) -> dict[str, Callab
         "register a quantisation": lambda: register(
             store, blobs, actor, draft(quantised_of=f"{team}/tiny@v1")
         ),
-        "submit": lambda: reviews.submit(store, blobs, actor, ref, "production", case, "please"),
+        "submit": lambda: reviews.submit(
+            store, blobs, actor, reviews.Submission(ref, "production", case, "please")
+        ),
         "withdraw": lambda: reviews.withdraw(store, actor, number, "a mistake"),
         "vote": lambda: reviews.vote(
-            store, actor, number, {"verdict": "approve"}, "I have read it.", "00" * 16, "k", "s"
+            store,
+            actor,
+            number,
+            reviews.SignedVote({"verdict": "approve"}, "I have read it.", "00" * 16, "k", "s"),
         ),
-        "canary": lambda: rollouts.start(store, actor, ref, "production", None, 500, "traffic"),
-        "promote": lambda: rollouts.promote(store, actor, line, "production", None, "well"),
-        "roll back": lambda: rollouts.roll_back(store, actor, line, "production", None, "bad"),
+        "canary": lambda: rollouts.start(
+            store, actor, rollouts.Canary(ref, "production", None, 500, "traffic")
+        ),
+        "promote": lambda: rollouts.promote(
+            store, actor, rollouts.Place(line, "production", None), "well"
+        ),
+        "roll back": lambda: rollouts.roll_back(
+            store, actor, rollouts.Place(line, "production", None), "bad"
+        ),
         "recall": lambda: recalls.recall(store, actor, ref, "unfit"),
         "recall rows": lambda: recalls.recall(store, actor, f"dataset:{rows}", "unfit"),
         "delete": lambda: deletions.delete(store, actor, ref, "not needed"),
         "tag": lambda: tags.put(store, actor, ref, "topic", "claims"),
         "profile": lambda: profiles.define(
-            store, blobs, actor, ref, {"engine": "vllm", "build": "0.32.0"}
+            store, blobs, actor, profiles.ProfileRequest(ref, {"engine": "vllm", "build": "0.32.0"})
         ),
         "train on a base": lambda: training_runs.queue(
-            store, actor, own, f"{team}/tiny@v1", rows, RECIPE, "legal", ADAPTER_META
+            store,
+            actor,
+            training_runs.TrainingRequest(
+                own, f"{team}/tiny@v1", rows, RECIPE, "legal", ADAPTER_META
+            ),
         ),
         "freeze rows": lambda: evals.freeze(
-            store, blobs, actor, "unsighted/suite", rows, "test", "exact_match", {}
+            store,
+            blobs,
+            actor,
+            evals.SuiteRequest("unsighted/suite", rows, "test", "exact_match", {}),
         ),
         "evaluate": lambda: evals.queue(store, actor, ref, suite),
         "use case": lambda: use_cases.register(
             store,
             actor,
-            "unsighted/case",
-            purpose="test",
-            owner="somebody",
-            risk_tier="limited",
-            suite=suite,
-            details={},
+            use_cases.UseCaseRequest(
+                "unsighted/case",
+                purpose="test",
+                owner="somebody",
+                risk_tier="limited",
+                suite=suite,
+                details={},
+            ),
         ),
     }
 
@@ -183,12 +205,9 @@ def test_another_teams_work_is_as_if_it_were_not(world: World) -> None:
     run = training_runs.queue(
         world.store,
         world.engineer.actor,
-        f"{world.team}/queued",
-        world.base.ref,
-        world.dataset.ref,
-        RECIPE,
-        "legal",
-        ADAPTER_META,
+        training_runs.TrainingRequest(
+            f"{world.team}/queued", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
+        ),
     )
     assert work.lease(world.store, actor, "theirs", 60) is None
     for known in (run, uuid4()):
@@ -213,6 +232,16 @@ def test_holds_are_seen_through_what_they_hold(world: World) -> None:
 def test_a_gate_is_not_asked_about_another_teams_use_case(world: World) -> None:
     own = a_world(world.store, world.blobs, "judging")
     actor = own.engineer.actor
-    gates.check(world.store, world.blobs, actor, own.base.ref, "production", own.use_case)
+    gates.check(
+        world.store,
+        world.blobs,
+        actor,
+        gates.Proposal(own.base.ref, "production", own.use_case),
+    )
     with pytest.raises(NotFound, match="no use case"):
-        gates.check(world.store, world.blobs, actor, own.base.ref, "production", world.use_case)
+        gates.check(
+            world.store,
+            world.blobs,
+            actor,
+            gates.Proposal(own.base.ref, "production", world.use_case),
+        )

@@ -28,12 +28,14 @@ def queued(world: World) -> UUID:
     return training.queue(
         world.store,
         world.engineer.actor,
-        f"{world.team}/adapter",
-        world.base.ref,
-        world.dataset.ref,
-        RECIPE,
-        "legal",
-        ADAPTER_META,
+        training.TrainingRequest(
+            f"{world.team}/adapter",
+            world.base.ref,
+            world.dataset.ref,
+            RECIPE,
+            "legal",
+            ADAPTER_META,
+        ),
     )
 
 
@@ -74,14 +76,17 @@ def test_a_silent_worker_loses_its_lease_once(world: World) -> None:
     work.requeue_lost(world.store)
     assert told(world, run) == ["training:queue", "work:lease", "work:reclaim"]
     with pytest.raises(Conflict) as refusal:
-        work.beat(world.store, world.trainer.actor, run, 1, {}, 60)
+        work.beat(world.store, world.trainer.actor, run, work.Heartbeat(1, {}, 60))
     assert refusal.value.kind == "lease-lost"
 
 
 def test_a_worker_that_spoke_again_keeps_it_and_nothing_is_logged(world: World) -> None:
     run = queued(world)
     work.lease(world.store, world.trainer.actor, "w", -1)
-    assert work.beat(world.store, world.trainer.actor, run, 1, {"step": 1}, 60) is False
+    assert (
+        work.beat(world.store, world.trainer.actor, run, work.Heartbeat(1, {"step": 1}, 60))
+        is False
+    )
     work.requeue_lost(world.store)
     assert state(world, run) == ("running", 1)
     assert work._requeue_lost(world.store, run) is False
@@ -129,7 +134,7 @@ def test_work_called_off_is_heard_at_the_next_beat(world: World) -> None:
     work.lease(world.store, world.trainer.actor, "w", 60)
     training.cancel(world.store, world.engineer.actor, run)
     training.cancel(world.store, world.engineer.actor, run)
-    assert work.beat(world.store, world.trainer.actor, run, 1, {}, 60) is True
+    assert work.beat(world.store, world.trainer.actor, run, work.Heartbeat(1, {}, 60)) is True
     with pytest.raises(Conflict):
         work.requeue(world.store, world.trainer.actor, run, 1, "too late")
     assert state(world, run)[0] == "cancelled"
@@ -149,12 +154,9 @@ def test_a_draft_discarded_under_its_run_ends_it_and_says_so(world: World) -> No
     run = training.queue(
         world.store,
         world.engineer.actor,
-        f"{world.team}/adapter",
-        world.base.ref,
-        world.dataset.ref,
-        RECIPE,
-        "legal",
-        {},
+        training.TrainingRequest(
+            f"{world.team}/adapter", world.base.ref, world.dataset.ref, RECIPE, "legal", {}
+        ),
     )
     trainer = world.trainer.actor
     assert work.lease(world.store, trainer, "w", 60) == (run, 1)
@@ -177,9 +179,9 @@ def test_a_draft_discarded_under_its_run_ends_it_and_says_so(world: World) -> No
                 world.store,
                 trainer,
                 run,
-                1,
-                report,
-                *world.trainer.key.sign_document(report, "training-report"),
+                training.SignedReport(
+                    1, report, *world.trainer.key.sign_document(report, "training-report")
+                ),
             )
         return refusal.value.kind
 

@@ -58,8 +58,12 @@ def rows(store: Store, blobs: Blobs) -> Rows:
     team, engineer = world.team, world.engineer.actor
     second = approved(world)
     closed = world.review
-    rollouts.start(store, engineer, second, "production", None, 500, "first traffic")
-    rollouts.promote(store, engineer, f"{team}/adapter", "production", None, "it went well")
+    rollouts.start(
+        store, engineer, rollouts.Canary(second, "production", None, 500, "first traffic")
+    )
+    rollouts.promote(
+        store, engineer, rollouts.Place(f"{team}/adapter", "production", None), "it went well"
+    )
     train(world, seed=10)
     third, fourth = world.versions[-2:]
     evaluate(world, third, 50)
@@ -78,13 +82,17 @@ def rows(store: Store, blobs: Blobs) -> Rows:
     recalls.recall(store, engineer, fallen, "half-trained")
     recalls.recall(store, engineer, fallen2, "trained too long")
     kept = approved(world, "staging", seed=40)
-    rollouts.start(store, engineer, kept, "staging", None, 1000, "a canary that runs")
+    rollouts.start(
+        store, engineer, rollouts.Canary(kept, "staging", None, 1000, "a canary that runs")
+    )
     draft = versions.Draft(
         "adapter", f"{team}/adapter", adapter_files(blobs, 50), {}, world.base.ref
     )
     drafted = register(store, blobs, engineer, draft)
     assert drafted.status == "draft"
-    token = tokens.create(store, SYSTEM, world.engineer.actor.name, ["engineer"], team, 1)
+    token = tokens.create(
+        store, SYSTEM, tokens.TokenRequest(world.engineer.actor.name, ["engineer"], team, 1)
+    )
     tokens.revoke(store, SYSTEM, token.id)
     found = Rows(
         world,

@@ -101,7 +101,7 @@ def test_makers_do_not_vote(store: Store, rows: Rows, who: str) -> None:
     vote = ballot(rows, rows.ids["opened"], rows.ids["opened_review"], person)
     assert said(store, vote) == (
         REFUSED,
-        "whoever made, submitted or fed a version may not vote on it",
+        "those who made, submitted or brought data for a version may not vote on it",
     )
 
 
@@ -119,7 +119,10 @@ def test_whoever_registered_it_does_not_vote(
     )
     added = register(store, blobs, maker.actor, draft)
     opened = reviews.submit(
-        store, blobs, world.engineer.actor, added.ref, "production", world.use_case, "please"
+        store,
+        blobs,
+        world.engineer.actor,
+        reviews.Submission(added.ref, "production", world.use_case, "please"),
     )
     own = Rows(world)
     review = own.find(
@@ -128,7 +131,7 @@ def test_whoever_registered_it_does_not_vote(
     vote = ballot(own, opened.review, review, reviewer(own, maker))
     assert said(store, vote) == (
         REFUSED,
-        "whoever made, submitted or fed a version may not vote on it",
+        "those who made, submitted or brought data for a version may not vote on it",
     )
 
 
@@ -212,7 +215,7 @@ def test_a_decision_about_something_else_is_no_vote_here(
         rows.world.compliance,
         decision=decision,
     )
-    assert said(store, vote) == (REFUSED, "the decision signed is not about this review")
+    assert said(store, vote) == (REFUSED, "the signed decision is not about this review")
 
 
 @pytest.mark.parametrize("column", ["verdict", "reason"])
@@ -225,7 +228,7 @@ def test_the_row_says_what_the_decision_says(store: Store, rows: Rows, column: s
         rows.world.compliance,
         **{column: other},
     )
-    assert said(store, vote) == (REFUSED, "the decision signed is not about this review")
+    assert said(store, vote) == (REFUSED, "the signed decision is not about this review")
 
 
 def test_a_second_vote_of_one_person_is_refused(store: Store, rows: Rows) -> None:

@@ -35,8 +35,8 @@ def world(store: Store, blobs: Blobs) -> World:
     engineer, name = made.engineer.actor, f"{made.team}/adapter"
     old = approved(made)
     for channel in (None, "beside"):
-        rollouts.start(store, engineer, old, "production", channel, 500, "")
-        rollouts.promote(store, engineer, name, "production", channel, "")
+        rollouts.start(store, engineer, rollouts.Canary(old, "production", channel, 500, ""))
+        rollouts.promote(store, engineer, rollouts.Place(name, "production", channel), "")
     deprecations.deprecate(store, engineer, old, "The next one is better.")
     return made
 
@@ -54,7 +54,7 @@ def test_a_state_needs_its_reason_and_a_reason_its_state(store: Store, world: Wo
     rows = [("version", which), ("deprecation", which)]
     assert refused(store, STATE, {"id": which}, *rows) == (
         "CS002",
-        f"{which} has no deprecation, which holds the reason",
+        f"{which} has no deprecation, which contains the reason",
     )
     assert refused(store, REASON, {"id": which}, *rows) == (
         "CS002",
@@ -82,7 +82,7 @@ def test_only_what_is_registered_is_deprecated(store: Store, blobs: Blobs, world
         which = node(store, ref)
         assert refused(store, REASON, {"id": which}, ("deprecation", which)) == (
             "CS002",
-            f"{which} cannot be deprecated as it is {state}",
+            f"{which} cannot be deprecated because it is {state}",
         )
 
 
@@ -131,7 +131,7 @@ def test_no_rollout_and_no_candidate_is_deprecated(store: Store, world: World) -
             connection.execute(follow, {**params, **stays})
             settle(connection)
         begins = {"kind": "canary", "stable": None, "candidate": which, "weight": 100}
-        with pytest.raises(Exception, match="is deprecated: it becomes no candidate"):
+        with pytest.raises(Exception, match="is deprecated: it cannot become a candidate"):
             connection.execute(follow, {**params, **begins})
 
 

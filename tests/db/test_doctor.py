@@ -127,13 +127,15 @@ def job(store: Store, blobs: Blobs) -> World:
     ref = approved(world)
     tags.put(store, engineer, ref, "origin", "first")
     tags.put(store, engineer, ref, "origin", None)
-    profiles.define(store, blobs, engineer, ref, {"engine": "vllm", "build": "0.32.0"})
+    profiles.define(
+        store, blobs, engineer, profiles.ProfileRequest(ref, {"engine": "vllm", "build": "0.32.0"})
+    )
     with pytest.raises(Refused):
         vote(world, world.engineer)
-    rollouts.start(store, engineer, ref, "production", None, 500, "")
-    rollouts.promote(store, engineer, name, "production", None, "")
-    rollouts.roll_back(store, engineer, name, "production", None, "a complaint")
-    rollouts.promote(store, engineer, name, "production", None, "a false alarm")
+    rollouts.start(store, engineer, rollouts.Canary(ref, "production", None, 500, ""))
+    rollouts.promote(store, engineer, rollouts.Place(name, "production", None), "")
+    rollouts.roll_back(store, engineer, rollouts.Place(name, "production", None), "a complaint")
+    rollouts.promote(store, engineer, rollouts.Place(name, "production", None), "a false alarm")
     recalls.recall(store, engineer, world.versions[0], "half-trained")
     deprecations.deprecate(store, engineer, ref, "a better one is trained")
     train(world, seed=50)
@@ -146,11 +148,15 @@ def job(store: Store, blobs: Blobs) -> World:
     trainer = world.trainer.actor
     for end in ("requeue", "fail", "cancel"):
         run = training.queue(
-            store, engineer, name, world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
+            store,
+            engineer,
+            training.TrainingRequest(
+                name, world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
+            ),
         )
         taken = work.lease(store, trainer, "w", 60)
         assert taken == (run, 1)
-        work.beat(store, trainer, run, 1, {"step": 1}, 60)
+        work.beat(store, trainer, run, work.Heartbeat(1, {"step": 1}, 60))
         if end == "requeue":
             work.requeue(store, trainer, run, 1, "drained")
             assert work.lease(store, trainer, "w", 60) == (run, 2)
@@ -159,14 +165,20 @@ def job(store: Store, blobs: Blobs) -> World:
             work.fail(store, trainer, run, 1, "no memory")
         else:
             training.cancel(store, engineer, run)
-            assert work.beat(store, trainer, run, 1, {}, 60) is True
+            assert work.beat(store, trainer, run, work.Heartbeat(1, {}, 60)) is True
     run = training.queue(
-        store, engineer, name, world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
+        store,
+        engineer,
+        training.TrainingRequest(
+            name, world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
+        ),
     )
     assert work.lease(store, trainer, "w", -1) == (run, 1)
     assert (work.requeue_lost(store), work.requeue_lost(store)) == (1, 0)
     training.cancel(store, engineer, run)
-    token = tokens.create(store, SYSTEM, engineer.name, ["engineer"], "whole", 1)
+    token = tokens.create(
+        store, SYSTEM, tokens.TokenRequest(engineer.name, ["engineer"], "whole", 1)
+    )
     tokens.revoke(store, SYSTEM, token.id)
     assert reviews.expire(store) == 0
     a_person(store, "auditor")
@@ -248,13 +260,13 @@ SICK = {
         "insert into role_grant values (gen_random_uuid(), (select id from account limit 1), "
         "'admin', 'whole', now())",
         "role_grant ",
-        "the table holds it, the log does not",
+        "the table has it, the log does not",
     ),
     "a missing row": (
         "eval_metric",
         "delete from eval_metric where id = (select id from eval_metric limit 1)",
         "eval_metric ",
-        "the log says it is there, the table lacks it",
+        "the log has it, the table does not",
     ),
     "a changed event": (
         "event",

@@ -434,7 +434,7 @@ INSERTS: dict[str, tuple[str, str, str, str]] = {
         "0, null, null, "
         "now(), null",
         "CS004",
-        "holds no approval",
+        "has no approval",
     ),
     "a rollout on another version's review": (
         "rollout",

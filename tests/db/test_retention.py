@@ -97,7 +97,7 @@ def test_no_tombstone_over_what_is_held_kept_or_needed(
         said = bury(store, node(store, which))
         assert said == (
             "CS021",
-            f"hold {hold.number} stands over {node(store, which)}: nothing it covers is deleted",
+            f"hold {hold.number} covers {node(store, which)}, so it cannot be deleted",
         )
     holds.lift(store, kept.risk.actor, hold.number, "done")
     # not as it stands
@@ -107,7 +107,7 @@ def test_no_tombstone_over_what_is_held_kept_or_needed(
     # a tombstone alone is not enough, and a state alone neither
     assert bury(store, node(store, ref)) == (
         "CS002",
-        f"{node(store, ref)} bears a tombstone, but still stands",
+        f"{node(store, ref)} has a tombstone, but is still registered or approved",
     )
     state = "update version set state = 'deleted' where id = %(id)s"
     which = node(store, ref)
@@ -388,9 +388,12 @@ def test_the_dates_are_those_of_the_rule(store: Store, blobs: Blobs, kept: World
     for one in classes:
         retention.define(store, admin, one, "for a test")
     served, never = kept.versions[-1], add(kept, 906, "dated")
-    rollouts.start(store, kept.engineer.actor, served, "production", None, 500, "")
+    rollouts.start(store, kept.engineer.actor, rollouts.Canary(served, "production", None, 500, ""))
     rollouts.roll_back(
-        store, kept.engineer.actor, f"{kept.team}/adapter", "production", None, "enough"
+        store,
+        kept.engineer.actor,
+        rollouts.Place(f"{kept.team}/adapter", "production", None),
+        "enough",
     )
     for one in classes:
         for name in ("adapter", "dated"):

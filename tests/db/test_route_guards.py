@@ -33,13 +33,13 @@ FOLLOW = (
 
 
 ROUTES: dict[str, tuple[dict[str, Any], str, str]] = {
-    "an unapproved stable": ({"stable": "v1"}, "CS004", "holds no approval"),
-    "an unapproved candidate": ({"candidate": "v3", "weight": 100}, "CS004", "holds no approval"),
-    "a version approved elsewhere": ({"stable": "kept"}, "CS004", "holds no approval"),
+    "an unapproved stable": ({"stable": "v1"}, "CS004", "has no approval"),
+    "an unapproved candidate": ({"candidate": "v3", "weight": 100}, "CS004", "has no approval"),
+    "a version approved elsewhere": ({"stable": "kept"}, "CS004", "has no approval"),
     "a draft": ({"stable": "draft"}, "CS004", "is draft"),
     "a recalled stable": ({"stable": "fallen"}, "CS004", "is recalled"),
     "a recalled candidate": ({"candidate": "fallen", "weight": 100}, "CS004", "is recalled"),
-    "another line's version": ({"stable": "other"}, "CS004", "not of the adapter"),
+    "another line's version": ({"stable": "other"}, "CS004", "does not belong to the line"),
     "a generation left out": ({"stable": "v2", "generation": 4}, "CS005", "does not follow"),
     "a generation again": ({"stable": "v2", "generation": 2}, "CS005", "does not follow"),
     "a candidate without weight": ({"candidate": "v2"}, "ck_route_generation_candidate_weight", ""),

@@ -13,6 +13,8 @@ import pytest
 from tests.build import repository
 from tests.demo.drive import Demo, environment, registry, rows, settle
 from tests.ports import free_port
+from trainer.demo import __main__ as main
+from trainer.demo import transcript
 
 STEPS = 15
 TRAINING, DELIVERY = {5}, {10, 11, 12, 13}
@@ -45,6 +47,8 @@ def test_the_main_job_ends_with_what_it_promises(unkilled: tuple[Path, dict[str,
     assert review[2:] == ("approved", (("carla", "approve"), ("ravi", "approve")))
     assert result["log"]["votes"] == 2
     assert set(result["seconds"]) >= {"training", "canary", "proof"}
+    assert set(result["transcript"]) == {"up", *(step.__name__ for step in main.STEPS)}
+    assert "\nnora $ countersign promote legal/tiny-router" in transcript.page(result)
 
 
 def test_a_second_run_finds_everything_there(unkilled: tuple[Path, dict[str, Any]]) -> None:

@@ -10,22 +10,28 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
 from registry.errors import Conflict, Invalid, Unauthenticated
-from registry.gateway.main import _listen, run
+from registry.gateway.main import GatewayConfig, _listen, run
 from tests.gateway.conftest import Stage
 from tests.gateway.door import TOKEN
 from tests.gateway.served import until
 from tests.ports import free_port
 
-START = (
-    "import sys; from pathlib import Path; from registry.gateway.main import run; a = sys.argv; "
-)
-START += "run(a[1], a[2], a[3], 'production', '127.0.0.1', int(a[4]), Path(a[5]))"
+START = """
+import sys
+from pathlib import Path
+
+from registry.gateway.main import GatewayConfig, run
+
+url, token, engine, port, cache = sys.argv[1:]
+run(GatewayConfig(url, token, engine, "production", Path(cache)), "127.0.0.1", int(port))
+"""
 
 
 class Process:
@@ -139,16 +145,17 @@ def test_what_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("COUNTERSIGN_URL", raising=False)
     monkeypatch.delenv("COUNTERSIGN_TOKEN", raising=False)
     url = "http://127.0.0.1:1"
+    config = GatewayConfig(url, TOKEN, url, "production", tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = int(taken.getsockname()[1])
         with pytest.raises(Conflict) as refusal:
-            run(url, TOKEN, url, "production", "127.0.0.1", port, tmp_path)
+            run(config, "127.0.0.1", port)
         assert refusal.value.kind == "port-taken"
     with pytest.raises(Invalid) as no_engine:
-        run(url, TOKEN, "localhost:8000", "production", "127.0.0.1", 0, tmp_path)
+        run(replace(config, engine="localhost:8000"), "127.0.0.1", 0)
     assert no_engine.value.kind == "no-engine"
     with pytest.raises(Unauthenticated):
-        run(url, None, url, "production", "127.0.0.1", 0, tmp_path)
+        run(replace(config, token=None), "127.0.0.1", 0)
     with pytest.raises(Invalid):
-        run(None, TOKEN, url, "production", "127.0.0.1", 0, tmp_path)
+        run(replace(config, url=None), "127.0.0.1", 0)
     assert list(tmp_path.iterdir()) == []

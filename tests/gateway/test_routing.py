@@ -282,7 +282,8 @@ def test_an_engine_with_another_base_gets_nothing_to_load(stage: Stage) -> None:
     stage.applied(1)
     assert stage.ask().json()["kind"] == "nothing-servable"
     assert (
-        "does not serve that base" in stage.http.get("/readyz").json()["failures"]["acme/claims@v1"]
+        "which the engine does not serve"
+        in stage.http.get("/readyz").json()["failures"]["acme/claims@v1"]
     )
     assert stage.engine.loads == []
 

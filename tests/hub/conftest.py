@@ -41,13 +41,15 @@ def served(door: Door) -> World:
     """
     world = a_world(door.store, door.blobs, f"t{secrets.token_hex(4)}")
     ref = approved(world)
-    rollouts.start(door.store, world.engineer.actor, ref, "production", None, 500, "first traffic")
+    rollouts.start(
+        door.store,
+        world.engineer.actor,
+        rollouts.Canary(ref, "production", None, 500, "first traffic"),
+    )
     rollouts.promote(
         door.store,
         world.engineer.actor,
-        f"{world.team}/adapter",
-        "production",
-        None,
+        rollouts.Place(f"{world.team}/adapter", "production", None),
         "it went well",
     )
     return world

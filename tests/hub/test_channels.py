@@ -13,8 +13,14 @@ from tests.hub.conftest import PEERS, Run, get
 
 def test_a_named_channel_is_a_branch(door: Door, served: World, client: Run) -> None:
     store, line = door.store, f"{served.team}/adapter"
-    rollouts.start(store, served.engineer.actor, f"{line}@v2", "production", "beta", 500, "first")
-    rollouts.promote(store, served.engineer.actor, line, "production", "beta", "it went well")
+    rollouts.start(
+        store,
+        served.engineer.actor,
+        rollouts.Canary(f"{line}@v2", "production", "beta", 500, "first"),
+    )
+    rollouts.promote(
+        store, served.engineer.actor, rollouts.Place(line, "production", "beta"), "it went well"
+    )
     script = (
         f"out = [api.model_info({line!r}, revision='production/beta').sha == "
         f"api.model_info({line!r}, revision='v2').sha, sorted(b.name for b in "
@@ -47,10 +53,12 @@ out = open(here, "rb").read().hex()
         return {client(version, token, ask) for version in PEERS}
 
     assert pulled() == {bytes_of["v2"]}
-    rollouts.start(store, engineer, f"{name}@v4", "production", None, 500, "the next")
-    rollouts.promote(store, engineer, name, "production", None, "it went well")
+    rollouts.start(
+        store, engineer, rollouts.Canary(f"{name}@v4", "production", None, 500, "the next")
+    )
+    rollouts.promote(store, engineer, rollouts.Place(name, "production", None), "it went well")
     assert pulled() == {bytes_of["v4"]}
-    rollouts.roll_back(store, engineer, name, "production", None, "it did not")
+    rollouts.roll_back(store, engineer, rollouts.Place(name, "production", None), "it did not")
     assert pulled() == {bytes_of["v2"]}
 
     # With all of it in the cache: a gateway of elsewhere, a channel that has nothing, one that was
@@ -58,7 +66,9 @@ out = open(here, "rb").read().hex()
     elsewhere = a_person(store, "gateway", team=served.team, signs=False)
     bound = str(
         tokens.create(
-            store, SYSTEM, elsewhere.actor.name, ["gateway"], served.team, 1, "staging"
+            store,
+            SYSTEM,
+            tokens.TokenRequest(elsewhere.actor.name, ["gateway"], served.team, 1, "staging"),
         ).token
     )
     refused = f"""

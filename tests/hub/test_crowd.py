@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from registry.api.bytes import FEW, GIVEN, PIECE, SMALLER
+from registry.api.bytes import FULL_PIECE_READERS, GIVEN, PIECE_BYTES, SMALL_PIECE_BYTES
 from tests.api.conftest import Door
 from tests.benches.pulls import large, many
 from tests.build import a_person
@@ -26,8 +26,8 @@ def allowed(readers: int) -> int:
     """Bytes in memory for so many readers: two pieces each, whole ones for the first of them and
     for those who come before these are counted.
     """
-    whole = min(readers, 2 * FEW)
-    return 2 * (whole * PIECE + (readers - whole) * SMALLER)
+    whole = min(readers, 2 * FULL_PIECE_READERS)
+    return 2 * (whole * PIECE_BYTES + (readers - whole) * SMALL_PIECE_BYTES)
 
 
 def test_a_crowd_is_given_pieces_and_readers_that_stop_hold_no_more(door: Door) -> None:
@@ -37,9 +37,9 @@ def test_a_crowd_is_given_pieces_and_readers_that_stop_hold_no_more(door: Door) 
     token, place = door.token(engineer), f"/{name}/resolve/v1/model.safetensors"
     port = urlsplit(door.url).port
     assert port is not None
-    GIVEN.most = 0
+    GIVEN.peak = 0
     many(port, place, token, CROWD, size)
-    assert PIECE <= GIVEN.most <= allowed(CROWD)  # whole files would be 320 MB
+    assert PIECE_BYTES <= GIVEN.peak <= allowed(CROWD)  # whole files would be 320 MB
     head = f"GET {place} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
     with ExitStack() as lines:
         for _ in range(STALLED):  # twice as many as there are threads to answer requests
@@ -54,6 +54,6 @@ def test_a_crowd_is_given_pieces_and_readers_that_stop_hold_no_more(door: Door) 
             timeout=120,
         )
         assert info.status_code == 200  # they hold their lines all the while
-        assert 0 < GIVEN.now <= GIVEN.most <= allowed(STALLED + 2)
+        assert 0 < GIVEN.now <= GIVEN.peak <= allowed(STALLED + 2)
     until(lambda: GIVEN.now == 0, "what was read for those who left is let go")
     many(port, place, token, 1, size)

@@ -33,14 +33,13 @@ def world(door: Door, served: World) -> World:
     rollouts.start(
         door.store,
         served.engineer.actor,
-        f"{served.team}/adapter@v2",
-        "production",
-        "blue",
-        500,
-        "try",
+        rollouts.Canary(f"{served.team}/adapter@v2", "production", "blue", 500, "try"),
     )
     rollouts.promote(
-        door.store, served.engineer.actor, f"{served.team}/adapter", "production", "blue", "well"
+        door.store,
+        served.engineer.actor,
+        rollouts.Place(f"{served.team}/adapter", "production", "blue"),
+        "well",
     )
     return served
 
@@ -221,7 +220,7 @@ def test_git_is_told(door: Door, served: World) -> None:
             (batch.status_code, batch.json()["message"]),
         }
     assert len(said) == 1
-    assert "speaks no git" in said.pop()[1]
+    assert "does not speak git" in said.pop()[1]
 
 
 SYSTEM = """

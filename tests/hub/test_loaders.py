@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from registry.artifacts.weights.tensors import File
-from registry.client import Countersign
+from registry.client import Countersign, NewVersion, Origin
 from registry.commands import recalls, rollouts, tokens, versions
 from registry.rules.actors import SYSTEM
 from registry.rules.refs import commit
@@ -114,9 +114,13 @@ def loader(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loa
                 files=lambda step, names=(first, second): one.made(names[step // 4], **stands),
             )
         rollouts.start(
-            door.store, engineer, f"{one.line}@v2", "production", None, 500, "first traffic"
+            door.store,
+            engineer,
+            rollouts.Canary(f"{one.line}@v2", "production", None, 500, "first traffic"),
         )
-        rollouts.promote(door.store, engineer, one.line, "production", None, "it went well")
+        rollouts.promote(
+            door.store, engineer, rollouts.Place(one.line, "production", None), "it went well"
+        )
         one.run(f"NAME, BASE = {one.line!r}, {world.team + '/llama'!r}")
         yield one
     finally:
@@ -223,7 +227,9 @@ def test_a_base_whose_tokenizer_is_a_sentencepiece_model_is_imported_and_loads_a
             (folder / "consolidated.safetensors").write_bytes(b"x")
             (folder / "original").mkdir()
             added = registry.import_bundle(
-                "base", folder, f"{loader.world.team}/pieces-{family}", meta=BASE_META
+                "base",
+                Origin(folder),
+                NewVersion(f"{loader.world.team}/pieces-{family}", meta=BASE_META),
             )
             assert added.status == "registered"
             assert {one.path for one in added.left_out} == {"consolidated.safetensors", "original"}
@@ -246,11 +252,13 @@ def test_a_channel_that_moves_is_followed_at_the_next_load(door: Door, loader: L
         return loader.run('out = next(name for name in local if local[name] == by("production"))')
 
     assert serves() == "v2"
-    rollouts.start(store, engineer, f"{line}@v4", "production", None, 500, "the next")
+    rollouts.start(
+        store, engineer, rollouts.Canary(f"{line}@v4", "production", None, 500, "the next")
+    )
     assert serves() == "v2"  # a candidate is no revision of its own
-    rollouts.promote(store, engineer, line, "production", None, "it went well")
+    rollouts.promote(store, engineer, rollouts.Place(line, "production", None), "it went well")
     assert serves() == "v4"
-    rollouts.roll_back(store, engineer, line, "production", None, "it did not")
+    rollouts.roll_back(store, engineer, rollouts.Place(line, "production", None), "it did not")
     assert serves() == "v2"
 
 
@@ -258,7 +266,11 @@ def test_withdrawn_is_withdrawn_with_a_warm_cache(door: Door, loader: Loader) ->
     store, engineer, line = door.store, loader.world.engineer.actor, loader.line
     gateway = a_person(store, "gateway", team=loader.world.team, signs=False)
     secret = str(
-        tokens.create(store, SYSTEM, gateway.actor.name, ["gateway"], loader.world.team, 1).token
+        tokens.create(
+            store,
+            SYSTEM,
+            tokens.TokenRequest(gateway.actor.name, ["gateway"], loader.world.team, 1),
+        ).token
     )
     script = """
 ways = lambda name, **more: [failure(call) for call in (

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.client import Countersign, Progress
+from registry.client import Countersign, NewVersion, Progress
 from tests import s3 as storages
 from tests.api.conftest import Door, opened
 from tests.build import MODULE, Person, a_base, a_person, install_policies, safetensors
@@ -134,7 +134,7 @@ def adapter(
     (folder / "adapter_model.safetensors").write_bytes(safetensors(tensors))
     with Countersign(door.url, door.token(engineer)) as registry:
         return registry.add(
-            "adapter", folder, "s3/adapter", base=base.ref, domain="legal"
+            "adapter", folder, NewVersion("s3/adapter", base=base.ref, domain="legal")
         ).ref, folder
 
 

@@ -41,8 +41,12 @@ def shelf(door: Door) -> Shelf:
     engineer, line = world.engineer.actor, f"{world.team}/adapter"
     for channel in (None, "blue"):
         ref = approved(world) if channel is None else world.versions[-1]
-        rollouts.start(door.store, engineer, ref, "production", channel, 500, "first traffic")
-        rollouts.promote(door.store, engineer, line, "production", channel, "it went well")
+        rollouts.start(
+            door.store, engineer, rollouts.Canary(ref, "production", channel, 500, "first traffic")
+        )
+        rollouts.promote(
+            door.store, engineer, rollouts.Place(line, "production", channel), "it went well"
+        )
     files = [*adapter_files(door.blobs, 77), put(door.blobs, "README.md", CARD)]
     draft = versions.Draft("adapter", line, files, ADAPTER_META, world.base.ref, "legal")
     assert register(door.store, door.blobs, engineer, draft).ref == f"{line}@v3"

@@ -50,8 +50,10 @@ def stage(door: Door) -> Stage:
     world = a_world(door.store, door.blobs, f"t{secrets.token_hex(4)}")
     engineer, line = world.engineer.actor, f"{world.team}/adapter"
     live = approved(world)
-    rollouts.start(door.store, engineer, live, "production", None, 500, "first traffic")
-    rollouts.promote(door.store, engineer, line, "production", None, "it went well")
+    rollouts.start(
+        door.store, engineer, rollouts.Canary(live, "production", None, 500, "first traffic")
+    )
+    rollouts.promote(door.store, engineer, rollouts.Place(line, "production", None), "it went well")
     approved(world, "staging", seed=10)
     approved(world, seed=20)
     lapsed = world.review
@@ -81,7 +83,9 @@ def stage(door: Door) -> Stage:
 def token(door: Door, role: str, team: str | None, environment: str | None = None) -> str:
     person = a_person(door.store, role, team=team, signs=False)
     return str(
-        tokens.create(door.store, SYSTEM, person.actor.name, [role], team, 1, environment).token
+        tokens.create(
+            door.store, SYSTEM, tokens.TokenRequest(person.actor.name, [role], team, 1, environment)
+        ).token
     )
 
 
@@ -162,9 +166,16 @@ def test_who_pulls_what(door: Door, stage: Stage, caller: str) -> None:
 def test_main_of_a_bound_gateway_is_its_environments(door: Door, stage: Stage) -> None:
     team, line = stage.world.team, stage.line
     rollouts.start(
-        door.store, stage.world.engineer.actor, f"{line}@v4", "staging", None, 500, "first traffic"
+        door.store,
+        stage.world.engineer.actor,
+        rollouts.Canary(f"{line}@v4", "staging", None, 500, "first traffic"),
     )
-    rollouts.promote(door.store, stage.world.engineer.actor, line, "staging", None, "it went well")
+    rollouts.promote(
+        door.store,
+        stage.world.engineer.actor,
+        rollouts.Place(line, "staging", None),
+        "it went well",
+    )
 
     def main(environment: str | None) -> httpx.Response:
         return get(

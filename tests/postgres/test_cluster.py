@@ -18,9 +18,10 @@ import psycopg
 import pytest
 
 from registry.errors import Conflict, Unavailable
-from registry.postgres.cluster import GROUPS, ROLES, Cluster, Login
+from registry.postgres.cluster import Cluster
 from registry.postgres.directories import SOCKET_NAME, SOCKET_PATH_LIMIT
 from registry.postgres.home import MARKER, Lock, claim
+from registry.postgres.roles import GROUPS, ROLES, Login
 from tests.gateway.served import until
 
 REPOSITORY = Path(__file__).parents[1]

@@ -98,8 +98,8 @@ def test_a_pack_of_another_format_says_so(judge: Judge) -> None:
         ({"size": 19}, "another size or root"),
         ({"root": about["root"][:-1] + "x"}, "another size or root"),
         ({"origin": "x"}, "The pack is of x"),
-        ({"created_at": "today"}, "misses a field"),
-        ({"more": 1}, "misses a field"),
+        ({"created_at": "today"}, "lacks a field"),
+        ({"more": 1}, "lacks a field"),
         ({"members": []}, ""),
         (
             {"members": {**about["members"], "votes.jsonl": "0" * 64}},

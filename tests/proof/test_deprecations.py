@@ -56,13 +56,15 @@ def real(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iter
     engineer = world.engineer.actor
     first, second = approved(world), approved(world, seed=50)
     for ref in (first, second):
-        rollouts.start(store, engineer, ref, "production", None, 500, "")
+        rollouts.start(store, engineer, rollouts.Canary(ref, "production", None, 500, ""))
         if ref == second:
             deprecations.deprecate(store, engineer, second, "A slip in its data.")
-        rollouts.promote(store, engineer, "acme/adapter", "production", None, "")
+        rollouts.promote(store, engineer, rollouts.Place("acme/adapter", "production", None), "")
         if ref == first:
             deprecations.deprecate(store, engineer, first, "The next one is better.")
-    rollouts.roll_back(store, engineer, "acme/adapter", "production", None, "a complaint")
+    rollouts.roll_back(
+        store, engineer, rollouts.Place("acme/adapter", "production", None), "a complaint"
+    )
     deprecations.deprecate(store, engineer, f"dataset:{world.dataset.ref}", "Gathered anew.")
     recalls.recall(store, engineer, second, "It is worse than a slip.")
     with store.read(SYSTEM) as session:

@@ -203,18 +203,18 @@ def collected(events: list[Event]) -> None:
 
 
 LIES: dict[str, tuple[Lie, str]] = {
-    "deleted while on hold": (without("hold:lift"), "while legal hold [1] stands over it"),
+    "deleted while on hold": (without("hold:lift"), "while legal hold [1] covers it"),
     "deleted before the hold was lifted": (
         moved("version:delete", 0, "hold:lift", 0),
-        "while legal hold [1] stands",
+        "while legal hold [1] covers it",
     ),
     "of a held line, added later": (
         also(moved("version:delete", 0, "hold:lift", 0), without("version:delete", 1)),
-        "while legal hold [1] stands",
+        "while legal hold [1] covers it",
     ),
     "lifted by the placer": (
         changed("hold:lift", "legal_hold", lifted_by=placer, actor=placer),
-        "by the one who placed it",
+        "by the person who placed it",
     ),
     "lifted in another's name": (
         changed("hold:lift", "legal_hold", actor=placer),
@@ -222,7 +222,7 @@ LIES: dict[str, tuple[Lie, str]] = {
     ),
     "lifted by an engineer": (
         changed("hold:lift", "legal_hold", lifted_by=an_engineer, actor=an_engineer),
-        "by one who is no reviewer",
+        "by no reviewer",
     ),
     "placed in another's name": (
         changed("hold:place", "legal_hold", actor=None),
@@ -235,11 +235,11 @@ LIES: dict[str, tuple[Lie, str]] = {
     "hold taken away": (later("legal_hold", "hold:place", op="delete"), "deletes legal_hold"),
     "deleted before its time": (
         also(without("retention:assign", 1), without("retention:assign", 1)),
-        "until when it is kept",
+        "the end of its retention",
     ),
     "no class at all": (
         also(without("retention:assign"), without("retention:assign")),
-        "until when it is kept",
+        "the end of its retention",
     ),
     "shortened by an engineer": (
         changed("retention:assign", "retention_setting", 1, set_by=an_engineer, actor=an_engineer),
@@ -282,8 +282,11 @@ LIES: dict[str, tuple[Lie, str]] = {
         "a tombstone that does not match",
     ),
     "deleted in silence": (dropped("version:delete", "tombstone"), "without its tombstone"),
-    "a tombstone over what stands": (dropped("version:delete", "version"), "lets it stand"),
-    "base deleted beneath": (moved("version:delete", 3, "version:delete", 2), "stands on it"),
+    "a tombstone over what stands": (
+        dropped("version:delete", "version"),
+        "without a change of its state",
+    ),
+    "base deleted beneath": (moved("version:delete", 3, "version:delete", 2), "derives from it"),
     "tombstone taken back": (
         later("tombstone", "version:delete", op="delete"),
         "deletes tombstone",
@@ -295,9 +298,9 @@ LIES: dict[str, tuple[Lie, str]] = {
     "revived": (later("version", "version:delete", state="registered"), "without its tombstone"),
     "a version's file taken away": (
         later("version_file", "version:register", STRICT, op="delete"),
-        "takes ",
+        "removes ",
     ),
-    "bytes of what stands": (collected, "which are held or not deleted"),
+    "bytes of what stands": (collected, "which are under a hold or not deleted"),
 }
 
 

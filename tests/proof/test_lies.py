@@ -169,7 +169,7 @@ LIES: dict[str, tuple[str, Callable[[Log, Row], None], str]] = {
     "by the submitter": (
         "submit",
         of("review", submitted_by=identity("alice")),
-        "by the one who submitted",
+        "by the person who submitted",
     ),
     "policy of another place": ("policy", of("policy_version", environment="dev"), "in policy"),
     "policy changed, digest kept": (
@@ -350,7 +350,7 @@ def test_a_second_vote_of_the_same_person_is_refused(judge: Judge) -> None:
             )
             event.update(outcome="done", rows=[row], actor=identity("alice"))
 
-    assert "a second one" in judge(zipped(members(story(again), KEY)))["problems"][0]
+    assert "a second vote" in judge(zipped(members(story(again), KEY)))["problems"][0]
 
 
 @pytest.mark.parametrize(("stable", "candidate"), [("a v1", None), ("base v1", "a v1")])

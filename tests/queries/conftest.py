@@ -28,9 +28,14 @@ def served(store: Store, blobs: Blobs) -> World:
     """
     world = a_world(store, blobs, f"t{secrets.token_hex(4)}")
     ref = approved(world)
-    rollouts.start(store, world.engineer.actor, ref, "production", None, 500, "first traffic")
+    rollouts.start(
+        store, world.engineer.actor, rollouts.Canary(ref, "production", None, 500, "first traffic")
+    )
     rollouts.promote(
-        store, world.engineer.actor, f"{world.team}/adapter", "production", None, "it went well"
+        store,
+        world.engineer.actor,
+        rollouts.Place(f"{world.team}/adapter", "production", None),
+        "it went well",
     )
     return world
 

@@ -48,7 +48,9 @@ def test_tokens_are_ones_own_and_never_tell_their_secret(
     store: Store, admin: Person, team: str
 ) -> None:
     person = a_person(store, "engineer", team=team)
-    minted = tokens.create(store, SYSTEM, person.actor.name, ["engineer"], team, 7)
+    minted = tokens.create(
+        store, SYSTEM, tokens.TokenRequest(person.actor.name, ["engineer"], team, 7)
+    )
     (own,) = accounts.tokens(store, person.actor)
     assert own.id == minted.id
     assert [(grant.role, grant.team) for grant in own.grants] == [("engineer", team)]

@@ -24,6 +24,7 @@ from registry.errors import Conflict, Forbidden, Invalid, NotFound, Unverified
 from registry.proof import merkle, notes
 from registry.proof.keys import SigningKey, verify_document
 from registry.queries import audit, folds, log_checks, log_proofs, packs
+from registry.queries.pages import PageRequest
 from registry.rules.actions import Action
 from registry.rules.actors import SYSTEM, Actor
 from registry.sequencer import Sequencer, Witness
@@ -136,18 +137,18 @@ def test_events_are_found_by_subject_and_action_newest_first(store: Store, serve
 
 
 def test_events_come_page_by_page_each_once(store: Store, served: World) -> None:
-    everything = audit.events(store, served.engineer.actor, limit=200)
+    everything = audit.events(store, served.engineer.actor, PageRequest(limit=200))
     assert everything.next is None
     found, cursor = [], None
     while True:
-        page = audit.events(store, served.engineer.actor, cursor=cursor, limit=7)
+        page = audit.events(store, served.engineer.actor, PageRequest(cursor, 7))
         found += page.items
         cursor = page.next
         if cursor is None:
             break
     assert found == everything.items
     with pytest.raises(Invalid) as refused:
-        audit.events(store, served.engineer.actor, cursor="x")
+        audit.events(store, served.engineer.actor, PageRequest("x"))
     assert refused.value.kind == "bad-cursor"
 
 
@@ -155,13 +156,23 @@ def test_only_auditors_and_administrators_read_all_of_it(
     store: Store, served: World, stranger: Actor
 ) -> None:
     assert audit.events(store, stranger).items == []
-    teams = {event.team for event in audit.events(store, served.engineer.actor, limit=200).items}
+    teams = {
+        event.team
+        for event in audit.events(store, served.engineer.actor, PageRequest(limit=200)).items
+    }
     assert teams == {served.team, None}  # his key was enrolled by himself, in no team
     enrolled = audit.events(store, served.engineer.actor, action="key:enroll").items
     assert {event.actor for event in enrolled} == {served.engineer.actor.name}
     for role in ("auditor", "admin"):
         person = a_person(store, role, team="office")
-        assert len(audit.events(store, person.actor, action="account:create", limit=200).items) > 1
+        assert (
+            len(
+                audit.events(
+                    store, person.actor, PageRequest(limit=200), action="account:create"
+                ).items
+            )
+            > 1
+        )
 
 
 def test_a_fresh_log_has_no_head_and_all_its_events_wait(log: Log) -> None:
@@ -228,29 +239,29 @@ def test_a_log_is_followed_from_head_to_head(log: Log, small_pages: None) -> Non
         (
             "leaf",
             "delete from leaf where seq = (select max(seq) from leaf)",
-            "stand neither in the log nor",
+            "are neither in the log nor",
         ),
         (
             "tree_head",
             "update tree_head set root = 'sha256:' || repeat('0', 64)",
-            "names another root",
+            "has another root",
         ),
         (
             "tree_head",
             "update tree_head set note = replace(note, 'test', 'rest')",
-            "note carries no signature",
+            "note has no signature",
         ),
         (
             "vote",
             'update vote set decision = decision || \'{"environment": "dev"}\'',
             "the signature is not over",
         ),
-        ("vote", "update vote set verdict = 'reject'", "the decision signed says another verdict"),
-        ("vote", "update vote set team = 'other'", "the decision signed says another team"),
+        ("vote", "update vote set verdict = 'reject'", "the signed decision has another verdict"),
+        ("vote", "update vote set team = 'other'", "the signed decision has another team"),
         (
             "review",
             "update review set evidence_root = 'sha256:' || repeat('0', 64)",
-            "says another evidence_root",
+            "has another evidence_root",
         ),
         (
             "signing_key",
@@ -390,9 +401,9 @@ def test_the_tables_are_the_fold_of_the_log(full: Log, small_pages: None) -> Non
             "insert into role_grant values (gen_random_uuid(), (select id from account limit 1), "
             "'admin', "
             "null, now())",
-            "the table holds it, the log does not",
+            "the table has it, the log does not",
         ),
-        ("eval_metric", "delete from eval_metric", "the log says it is there, the table lacks it"),
+        ("eval_metric", "delete from eval_metric", "the log has it, the table does not"),
         ("eval_metric", "update eval_metric set ci_low = ci_low / 2", "ci_low: log"),
     ],
 )

@@ -22,16 +22,15 @@ def test_every_gauge_counts_what_it_says(fresh_store: Store, blobs: Blobs) -> No
     assert not {
         name for name, value in asdict(quiet).items() if value and name not in ("events", "pending")
     }
-    rollouts.start(store, world.engineer.actor, ref, "production", None, 500, "first traffic")
+    rollouts.start(
+        store, world.engineer.actor, rollouts.Canary(ref, "production", None, 500, "first traffic")
+    )
     training_runs.queue(
         store,
         world.engineer.actor,
-        "gauges/other",
-        world.base.ref,
-        world.dataset.ref,
-        RECIPE,
-        "legal",
-        ADAPTER_META,
+        training_runs.TrainingRequest(
+            "gauges/other", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
+        ),
     )
     evals.queue(store, world.engineer.actor, world.versions[0], world.suite)
     queued = numbers(store)

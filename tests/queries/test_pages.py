@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from registry.db.store import Store
 from registry.errors import Invalid
 from registry.queries import audit, lineage, rollouts, versions
-from registry.queries.pages import LONGEST, containing, cursor_after, key_in, length, plain_ref
+from registry.queries.pages import (
+    MAX_PAGE_ROWS,
+    check_limit,
+    containing,
+    cursor_after,
+    key_in,
+    plain_ref,
+)
 from tests.build import World
 
 
@@ -57,10 +64,10 @@ def test_a_cursor_holds_no_text_that_postgresql_cannot_hold() -> None:
         key_in(_of(["a\0b"]), str)
 
 
-@pytest.mark.parametrize("limit", [0, -1, LONGEST + 1])
+@pytest.mark.parametrize("limit", [0, -1, MAX_PAGE_ROWS + 1])
 def test_a_page_has_a_longest_and_a_shortest_length(limit: int) -> None:
     with pytest.raises(Invalid) as refused:
-        length(limit)
+        check_limit(limit)
     assert refused.value.kind == "bad-limit"
 
 
@@ -84,8 +91,8 @@ def test_what_is_searched_for_is_taken_to_the_letter() -> None:
 def test_no_text_is_asked_for_that_postgresql_cannot_hold(store: Store, served: World) -> None:
     actor, nul = served.engineer.actor, "a\0b"
     for ask in (
-        lambda: versions.lines(store, actor, q=nul),
-        lambda: versions.lines(store, actor, team=nul),
+        lambda: versions.lines(store, actor, versions.LineFilter(q=nul)),
+        lambda: versions.lines(store, actor, versions.LineFilter(team=nul)),
         lambda: audit.events(store, actor, subject=nul),
         lambda: audit.events(store, actor, action=nul),
         lambda: rollouts.history(store, actor, f"{served.team}/adapter", "production", nul),

@@ -11,6 +11,7 @@ from registry.blobs.store import Blobs
 from registry.db.store import Store
 from registry.errors import Forbidden, Invalid, NotFound
 from registry.queries import reviews as asked
+from registry.queries.pages import PageRequest
 from registry.rules.actors import SYSTEM, Actor
 from tests.build import World, a_person, a_world, approved, evaluate, submit, train, vote
 from tests.queries.conftest import Statements
@@ -30,7 +31,7 @@ def opened(store: Store, blobs: Blobs) -> World:
 def _numbers(store: Store, actor: Actor, state: str | None) -> list[int]:
     found, cursor = [], None
     while True:
-        page = asked.reviews(store, actor, state, cursor)
+        page = asked.reviews(store, actor, PageRequest(cursor), state=state)
         found += [review.number for review in page.items]
         cursor = page.next
         if cursor is None:
@@ -97,7 +98,7 @@ def test_reviews_are_found_by_state_newest_first(
     every = _numbers(store, reviewer, None)
     assert every == sorted(set(every), reverse=True)
     with pytest.raises(Invalid) as refused:
-        asked.reviews(store, reviewer, "pending")
+        asked.reviews(store, reviewer, state="pending")
     assert refused.value.kind == "bad-state"
 
 
@@ -107,17 +108,17 @@ def test_a_page_of_reviews_costs_the_same_whatever_its_length(
     counts = []
     for limit in (1, 200):
         with statements() as sent:
-            page = asked.reviews(store, served.risk.actor, limit=limit)
+            page = asked.reviews(store, served.risk.actor, PageRequest(limit=limit))
         counts.append(len(sent))
     assert len(page.items) > 1
     assert counts[0] == counts[1]
 
 
 def test_a_page_ends_where_the_next_begins(store: Store, served: World, opened: World) -> None:
-    page = asked.reviews(store, served.risk.actor, limit=1)
+    page = asked.reviews(store, served.risk.actor, PageRequest(limit=1))
     assert page.next is not None
     assert (
-        asked.reviews(store, served.risk.actor, cursor=page.next, limit=1).items[0].number
+        asked.reviews(store, served.risk.actor, PageRequest(page.next, 1)).items[0].number
         < page.items[0].number
     )
 

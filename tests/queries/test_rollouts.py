@@ -44,7 +44,7 @@ def test_a_channel_is_followed_from_canary_to_rollback(ready: World) -> None:
         _channel(ready)
     assert unknown.value.kind == "channel-unknown"
 
-    rollouts.start(store, actor, ref, "production", None, 500, "first traffic")
+    rollouts.start(store, actor, rollouts.Canary(ref, "production", None, 500, "first traffic"))
     canary = _channel(ready)
     assert (canary.stable, canary.candidate, canary.weight_bp) == (ready.base.ref, ref, 500)
     assert (canary.generation, canary.rollout_state, canary.review) == (1, "canary", ready.review)
@@ -52,7 +52,7 @@ def test_a_channel_is_followed_from_canary_to_rollback(ready: World) -> None:
     assert canary.acts.rollback.default == ready.base.ref
     assert versions.version(store, actor, ready.base.ref).serves == ["production/production"]
 
-    rollouts.promote(store, actor, name, "production", None, "it went well")
+    rollouts.promote(store, actor, rollouts.Place(name, "production", None), "it went well")
     promoted = _channel(ready)
     assert (promoted.stable, promoted.candidate, promoted.weight_bp) == (ref, None, 0)
     assert (promoted.rollout, promoted.acts.rollback.default, promoted.review) == (
@@ -61,7 +61,7 @@ def test_a_channel_is_followed_from_canary_to_rollback(ready: World) -> None:
         ready.review,
     )
 
-    rollouts.roll_back(store, actor, name, "production", None, "complaints")
+    rollouts.roll_back(store, actor, rollouts.Place(name, "production", None), "complaints")
     back = _channel(ready)
     assert (back.stable, back.acts.rollback.default) == (ready.base.ref, None)
 
@@ -84,8 +84,8 @@ def test_the_past_is_answered_to_the_microsecond(ready: World) -> None:
         f"{ready.team}/adapter",
         ready.versions[-1],
     )
-    rollouts.start(store, actor, ref, "production", None, 500, "first traffic")
-    rollouts.promote(store, actor, name, "production", None, "it went well")
+    rollouts.start(store, actor, rollouts.Canary(ref, "production", None, 500, "first traffic"))
+    rollouts.promote(store, actor, rollouts.Place(name, "production", None), "it went well")
     first, second = asked.history(store, actor, name, "production")
     tick = timedelta(microseconds=1)
 
@@ -117,7 +117,7 @@ def test_routing_holds_all_a_gateway_needs_and_its_tag_changes_with_it(ready: Wo
     )
     empty = asked.routing(store, actor, "production")
     assert empty.entries == []
-    rollouts.start(store, actor, ref, "production", None, 500, "first traffic")
+    rollouts.start(store, actor, rollouts.Canary(ref, "production", None, 500, "first traffic"))
     canary = asked.routing(store, actor, "production")
     assert asked.routing(store, actor, "production").etag == canary.etag
     (entry,) = canary.entries
@@ -137,14 +137,16 @@ def test_routing_holds_all_a_gateway_needs_and_its_tag_changes_with_it(ready: Wo
     assert (entry.base.ref, entry.base.kind) == (ready.base.ref, "base")
     assert entry.fallback_to_base
     assert entry.salt
-    rollouts.promote(store, actor, name, "production", None, "it went well")
+    rollouts.promote(store, actor, rollouts.Place(name, "production", None), "it went well")
     promoted = asked.routing(store, actor, "production")
     assert len({empty.etag, canary.etag, promoted.etag}) == 3
 
 
 def test_a_recalled_base_kills_the_channel_and_is_no_fall_back(ready: World) -> None:
     store, actor = ready.store, ready.engineer.actor
-    rollouts.start(store, actor, ready.versions[-1], "production", None, 500, "first traffic")
+    rollouts.start(
+        store, actor, rollouts.Canary(ready.versions[-1], "production", None, 500, "first traffic")
+    )
     recalls.recall(store, actor, ready.base.ref, "the licence was withdrawn")
     (entry,) = asked.routing(store, actor, "production").entries
     assert (entry.stable, entry.candidate, entry.killed, entry.fallback_to_base) == (
@@ -160,15 +162,15 @@ def test_a_recalled_base_kills_the_channel_and_is_no_fall_back(ready: World) -> 
 def test_a_version_rolled_back_from_is_not_gone_back_to(ready: World) -> None:
     store, actor, name = ready.store, ready.engineer.actor, f"{ready.team}/adapter"
     first = ready.versions[-1]
-    rollouts.start(store, actor, first, "production", None, 500, "first")
-    rollouts.promote(store, actor, name, "production", None, "good")
+    rollouts.start(store, actor, rollouts.Canary(first, "production", None, 500, "first"))
+    rollouts.promote(store, actor, rollouts.Place(name, "production", None), "good")
     second = approved(ready, seed=9)
     assert second != first
-    rollouts.start(store, actor, second, "production", None, 500, "second")
+    rollouts.start(store, actor, rollouts.Canary(second, "production", None, 500, "second"))
     assert _channel(ready).acts.rollback.default == first
-    rollouts.promote(store, actor, name, "production", None, "better")
+    rollouts.promote(store, actor, rollouts.Place(name, "production", None), "better")
     assert _channel(ready).acts.rollback.default == first
-    rollouts.roll_back(store, actor, name, "production", None, "worse after all")
+    rollouts.roll_back(store, actor, rollouts.Place(name, "production", None), "worse after all")
     third = _channel(ready)
     assert (third.stable, third.acts.rollback.default) == (first, ready.base.ref)
 
@@ -204,7 +206,9 @@ def test_many_channels_cost_no_more_statements_than_one(
     store: Store, served: World, ready: World, statements: Statements
 ) -> None:
     rollouts.start(
-        store, ready.engineer.actor, ready.versions[-1], "production", None, 500, "first traffic"
+        store,
+        ready.engineer.actor,
+        rollouts.Canary(ready.versions[-1], "production", None, 500, "first traffic"),
     )
     for ask in (
         lambda actor: asked.channels(store, actor, "production"),

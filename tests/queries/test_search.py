@@ -19,6 +19,7 @@ from registry.errors import Forbidden, Invalid, NotFound, RegistryError
 from registry.queries import search as queries
 from registry.queries import search_steps as steps
 from registry.queries.folds import rebuild
+from registry.queries.search import SearchPageRequest
 from registry.rules import searches
 from registry.rules.actors import SYSTEM, Actor
 from tests.build import World, a_base, a_person, a_world, evaluate, train
@@ -35,12 +36,17 @@ def world(store: Store, blobs: Blobs) -> World:
 
 
 def refs(store: Store, actor: Actor, **filters: Any) -> set[str]:
-    return {one.ref for one in queries.search(store, actor, searches.parse(**filters)).items}
+    return {
+        one.ref
+        for one in queries.search(store, actor, searches.parse(searches.Filters(**filters))).items
+    }
 
 
 def test_every_filter_finds_what_it_should(store: Store, world: World) -> None:
     actor, (first, second) = world.engineer.actor, world.versions
-    digest = queries.search(store, actor, searches.parse(q="adapter")).items[0].digest
+    digest = (
+        queries.search(store, actor, searches.parse(searches.Filters(q="adapter"))).items[0].digest
+    )
     both = {first, second}
     for filters, wanted in (
         ({}, {*both, world.base.ref}),
@@ -72,30 +78,30 @@ def test_every_filter_finds_what_it_should(store: Store, world: World) -> None:
 
 def test_other_teams_are_neither_shown_nor_counted(store: Store, world: World) -> None:
     stranger = a_person(store, "engineer", team=f"x{uuid4().hex[:8]}").actor
-    page = queries.search(store, stranger, searches.parse(), facets=True)
+    page = queries.search(store, stranger, searches.parse(searches.Filters()), facets=True)
     assert page.items == []
     assert page.facets is not None
     assert page.facets.total == 0
     with pytest.raises(NotFound):
-        queries.search(store, stranger, searches.parse(base=world.base.ref))
+        queries.search(store, stranger, searches.parse(searches.Filters(base=world.base.ref)))
     with pytest.raises(NotFound):
-        queries.search(store, stranger, searches.parse(dataset=world.dataset.ref))
+        queries.search(store, stranger, searches.parse(searches.Filters(dataset=world.dataset.ref)))
 
 
 @pytest.mark.parametrize("sort", ["created", "name"])
 def test_pages_follow_each_other_and_a_cursor_is_bound_to_its_search(
     store: Store, world: World, sort: str
 ) -> None:
-    actor, wanted = world.engineer.actor, searches.parse(sort=sort)
+    actor, wanted = world.engineer.actor, searches.parse(searches.Filters(sort=sort))
     walked, cursor = [], None
     while True:
-        page = queries.search(store, actor, wanted, cursor, limit=1)
+        page = queries.search(store, actor, wanted, SearchPageRequest(cursor, 1))
         walked += [one.ref for one in page.items]
         cursor = page.next
         if cursor is None:
             break
         with pytest.raises(Invalid) as refusal:
-            queries.search(store, actor, replace(wanted, deleted=True), cursor)
+            queries.search(store, actor, replace(wanted, deleted=True), SearchPageRequest(cursor))
         assert refusal.value.kind == "bad-cursor"
     assert walked == [one.ref for one in queries.search(store, actor, wanted).items]
     assert len(walked) == 3
@@ -131,7 +137,7 @@ def test_pages_follow_each_other_and_a_cursor_is_bound_to_its_search(
 )
 def test_a_wrong_filter_is_named(filters: dict[str, Any]) -> None:
     with pytest.raises(Invalid) as refusal:
-        searches.parse(**filters)
+        searches.parse(searches.Filters(**filters))
     assert refusal.value.fix
 
 
@@ -222,6 +228,8 @@ def test_two_that_write_the_same_terms_at_once_wait_for_nobody(
     assert len(set(eras)) == 1
     with fresh_store.read(SYSTEM) as session:
         sql, params = steps.statement(
-            SYSTEM, searches.parse(kind="base", team="own"), None, "eras", 5000, 51, 51, 256
+            SYSTEM,
+            searches.parse(searches.Filters(kind="base", team="own")),
+            steps.Step("eras", None, 5000, 51, 51),
         )
         assert len(session.execute(text(sql), params).all()) == 2

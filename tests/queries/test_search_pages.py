@@ -20,6 +20,7 @@ from registry.db.store import Store, open_engine
 from registry.errors import Invalid
 from registry.queries import search as queries
 from registry.queries import search_steps as steps
+from registry.queries.search import SearchPageRequest
 from registry.queries.search_steps import REACH, Reach
 from registry.rules import searches
 from registry.rules.actors import SYSTEM, Actor, Grant, Role
@@ -133,11 +134,11 @@ def sorted_as(rows: list[Any], order: str) -> list[Any]:
 def test_pages_and_counts_are_those_of_the_plain_rows(
     seeded: Store, rows: list[Any], filters: dict[str, Any]
 ) -> None:
-    wanted = searches.parse(**filters)
+    wanted = searches.parse(searches.Filters(**filters))
     expected = [
         row.ref for row in sorted_as([row for row in rows if meets(row, wanted)], wanted.order)
     ]
-    page = queries.search(seeded, SYSTEM, wanted, limit=100, facets=True)
+    page = queries.search(seeded, SYSTEM, wanted, SearchPageRequest(limit=100), facets=True)
     assert page.facets is not None
     assert page.facets.total == min(len(expected), 1000)
     assert page.facets.at_least == (len(expected) > 1000)
@@ -151,7 +152,7 @@ def test_pages_and_counts_are_those_of_the_plain_rows(
         assert sum(one.count for one in page.facets.values["state"]) == len(expected)
     found, pages = [one.ref for one in page.items], 1
     while page.next is not None and pages < 6:
-        page = queries.search(seeded, SYSTEM, wanted, page.next, limit=100)
+        page = queries.search(seeded, SYSTEM, wanted, SearchPageRequest(page.next, 100))
         found, pages = found + [one.ref for one in page.items], pages + 1
     assert found == expected[: len(found)]
     assert len(found) == min(len(expected), 600)
@@ -168,7 +169,7 @@ def test_whoever_asks_sees_and_counts_the_own_teams_alone(
     )
     actor = Actor(uuid4(), "chance", frozenset(Grant(Role.ENGINEER, team) for team in teams))
     for filters in dice.sample(FILTERS, 8):
-        wanted = searches.parse(**filters)
+        wanted = searches.parse(searches.Filters(**filters))
         if wanted.digest is not None:
             continue
         mine = [
@@ -184,7 +185,7 @@ def test_whoever_asks_sees_and_counts_the_own_teams_alone(
         assert {one.value for one in page.facets.values["team"]} <= set(teams)
 
 
-SHORT = Reach(walk=30, few=40, far=90, eras=1, counted=25)
+SHORT = Reach(walk=30, sortable=40, later=90, eras=1, counted=25)
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +216,7 @@ def test_mixed_filters_page_by_page_are_those_of_the_plain_rows(
             *dice.sample(MIXED, dice.choice((1, 2, 2, 3))), {"sort": dice.choice(SORTS)}
         )
         filters |= {"base": first_base} if "base" in filters else {}
-        wanted = searches.parse(**filters)
+        wanted = searches.parse(searches.Filters(**filters))
         with seeded.read(actor) as session:
             plainly = queries._resolved(
                 session, replace(wanted, metrics=(), sort_metric=None), reach
@@ -227,9 +228,8 @@ def test_mixed_filters_page_by_page_are_those_of_the_plain_rows(
         cursor = None
         limit = dice.choice((7, 50, 200))
         for _ in range(60):
-            page = queries.search(
-                seeded, actor, wanted, cursor, limit, facets=cursor is None, reach=reach
-            )
+            request = SearchPageRequest(cursor, limit, reach)
+            page = queries.search(seeded, actor, wanted, request, facets=cursor is None)
             if page.facets is not None:
                 assert page.facets.at_least or page.facets.total == len(expected), filters
                 assert page.facets.total <= len(expected), filters
@@ -264,11 +264,13 @@ def test_what_a_step_touches_is_bounded_however_many_there_are(
         session.execute(text("select set_config('enable_seqscan', 'off', true)"))
         for number, filters in enumerate(pairs()):
             filters = filters | {"base": first_base} if "base" in filters else filters
-            wanted = searches.parse(**filters, sort=SORTS[number % 4])
-            wanted = queries._resolved(session, wanted, Reach(few=0))
+            wanted = searches.parse(searches.Filters(**filters, sort=SORTS[number % 4]))
+            wanted = queries._resolved(session, wanted, Reach(sortable=0))
             each = most * (1 + len(wanted.metrics) + (wanted.sort_metric is not None)) + 2 * page
             for source, rows_asked in (("walk", page), ("eras", None)):
-                asked = steps.statement(SYSTEM, wanted, None, source, most, page, rows_asked, 256)
+                asked = steps.statement(
+                    SYSTEM, wanted, steps.Step(source, None, most, page, rows_asked)
+                )
                 asked[1].update(keys=[], most_values=20)
                 assert rows_of(explained(session, *asked), tables) <= each, (
                     source,
@@ -276,7 +278,9 @@ def test_what_a_step_touches_is_bounded_however_many_there_are(
                     wanted.order,
                 )
             if wanted.order == "created" and dice.random() < 0.5:
-                sql, params = steps.statement(SYSTEM, wanted, None, "eras", most, page, page, 256)
+                sql, params = steps.statement(
+                    SYSTEM, wanted, steps.Step("eras", None, most, page, page)
+                )
                 hits = [row.seq for row in session.execute(text(sql), params) if row.id is not None]
                 if len(hits) == page:
                     terms = {*wanted.terms, *wanted.grams()}
@@ -293,11 +297,13 @@ def test_by_name_nobody_walks_through_other_teams(
     """Names begin with the team: who sees a team or two finds them at once, wherever they lie."""
     actor = Actor(uuid4(), "chance", frozenset(Grant(Role.ENGINEER, one) for one in (team, "t11")))
     for who, teams, wanted in (
-        (actor, {team, "t11"}, searches.parse(sort="name")),
-        (actor, {team}, searches.parse(sort="name", team=team)),
-        (SYSTEM, {team}, searches.parse(sort="name", team=team)),
+        (actor, {team, "t11"}, searches.parse(searches.Filters(sort="name"))),
+        (actor, {team}, searches.parse(searches.Filters(sort="name", team=team))),
+        (SYSTEM, {team}, searches.parse(searches.Filters(sort="name", team=team))),
     ):
-        page = queries.search(seeded, who, wanted, reach=Reach(walk=51, few=1, far=1))
+        page = queries.search(
+            seeded, who, wanted, SearchPageRequest(reach=Reach(walk=51, sortable=1, later=1))
+        )
         mine = sorted_as([row for row in rows if row.team in teams], "name")
         assert [one.ref for one in page.items] == [row.ref for row in mine[:50]]
         assert page.next is not None
@@ -310,21 +316,21 @@ def test_no_search_reads_a_table_whole(seeded: Store, filters: dict[str, Any]) -
     """
     with seeded.read(SYSTEM) as session:
         session.execute(text("select set_config('enable_seqscan', 'off', true)"))
-        wanted = queries._resolved(session, searches.parse(**filters), REACH)
+        wanted = queries._resolved(session, searches.parse(searches.Filters(**filters)), REACH)
         for source in ("walk", "eras") if wanted.ids is None else ("ids",):
-            sql, params = steps.statement(SYSTEM, wanted, None, source, 5000, 51, 51, 256)
+            sql, params = steps.statement(SYSTEM, wanted, steps.Step(source, None, 5000, 51, 51))
             plan = "\n".join(row[0] for row in session.execute(text(f"explain {sql}"), params))
             assert "Seq Scan" not in plan, f"{source}\n{plan}"
     asked: list[str] = []
     note = lambda *said: asked.append(said[2])  # noqa: E731 - one expression, said where it is used
     event.listen(seeded.engine, "before_cursor_execute", note)
-    queries.search(seeded, SYSTEM, searches.parse(**filters), limit=50, facets=True)
+    queries.search(seeded, SYSTEM, searches.parse(searches.Filters(**filters)), facets=True)
     event.remove(seeded.engine, "before_cursor_execute", note)
     assert len(asked) <= 11
 
 
 @pytest.mark.parametrize(
-    "reach", [REACH, Reach(walk=1, few=1, far=1, eras=1)], ids=["usual", "short"]
+    "reach", [REACH, Reach(walk=1, sortable=1, later=1, eras=1)], ids=["usual", "short"]
 )
 def test_what_is_added_meanwhile_shifts_no_page(
     fresh_store: Store, blobs: Blobs, reach: Reach
@@ -332,25 +338,26 @@ def test_what_is_added_meanwhile_shifts_no_page(
     world = a_world(fresh_store, blobs, "own")
     train(world)
     for sort in ("created", "name"):
-        wanted = searches.parse(sort=sort, kind="adapter")
+        wanted = searches.parse(searches.Filters(sort=sort, kind="adapter"))
         before = [
             one.ref for one in queries.search(fresh_store, world.engineer.actor, wanted).items
         ]
         assert len(before) > 1
-        page = queries.search(fresh_store, world.engineer.actor, wanted, limit=1, reach=reach)
+        page = queries.search(
+            fresh_store, world.engineer.actor, wanted, SearchPageRequest(limit=1, reach=reach)
+        )
         found = list(page.items)
         train(world, seed=len(sort))
         while page.next is not None:
-            page = queries.search(
-                fresh_store, world.engineer.actor, wanted, page.next, 1, reach=reach
-            )
+            request = SearchPageRequest(page.next, 1, reach)
+            page = queries.search(fresh_store, world.engineer.actor, wanted, request)
             found += page.items
         assert [one.ref for one in found if one.ref in before] == before
         assert len({one.ref for one in found}) == len(found)
 
 
 def test_bytes_held_by_too_many_are_said_so(seeded: Store) -> None:
-    page = queries.search(seeded, SYSTEM, searches.parse(digest="000000"))
+    page = queries.search(seeded, SYSTEM, searches.parse(searches.Filters(digest="000000")))
     with seeded.read(SYSTEM) as session:
         [digest, ref] = session.execute(
             text(
@@ -359,8 +366,16 @@ def test_bytes_held_by_too_many_are_said_so(seeded: Store) -> None:
             )
         ).one()
     assert [
-        one.ref for one in queries.search(seeded, SYSTEM, searches.parse(digest=digest)).items
+        one.ref
+        for one in queries.search(
+            seeded, SYSTEM, searches.parse(searches.Filters(digest=digest))
+        ).items
     ] == [ref]
-    with pytest.raises(Invalid, match="hold something"):
-        queries.search(seeded, SYSTEM, searches.parse(digest=digest), reach=Reach(holders=0))
+    with pytest.raises(Invalid, match="have a digest"):
+        queries.search(
+            seeded,
+            SYSTEM,
+            searches.parse(searches.Filters(digest=digest)),
+            SearchPageRequest(reach=Reach(digest_matches=0)),
+        )
     assert len(page.items) < 20

@@ -86,7 +86,7 @@ def test_what_is_sound_is_said_to_be_check_by_check(
     assert {one.outcome for one in found.checks} == {"ok"}
     if kind == "checkpoint":
         [descent] = [one for one in found.checks if one.check.startswith("descent from")]
-        assert descent.detail == "verified: 2 by cast; 0 things cannot be worked out"
+        assert descent.detail == "verified: 2 by cast; 0 things cannot be computed"
 
 
 def place(world: World, folder: Path, ref: str, path: str) -> Path:

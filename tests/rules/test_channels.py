@@ -88,7 +88,7 @@ SITUATIONS: dict[str, tuple[Channel, Any, Any, Any]] = {
             OPEN,
             stable=V1.ref,
             taken_off=V2.ref,
-            versions=(V3, replace(V2, left=True), V1),
+            versions=(V3, replace(V2, removed=True), V1),
         ),
         ["v3", "v2"],
         ("v2", ["v2"]),
@@ -195,7 +195,7 @@ def test_another_version_than_the_canary_is_not_promoted() -> None:
     "fault",
     [
         {"succeeded": False},
-        {"left": True},
+        {"removed": True},
         {"approved": False},
         {"expired": True},
         {"state": "recalled"},

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from registry.rules.engines import CONDITIONS, ENGINES, FORBIDS, READ_BUILDS, Verdict, judge
+from registry.rules.engines import BY_NAME, ENGINES, READ_BUILDS, Setup, Subject, Verdict, judge
 
 PLAIN = {
     "method": "lora",
@@ -31,7 +31,7 @@ def asked(
     **facts: Any,
 ) -> Verdict:
     return judge(
-        engine, kind=kind, state=state, facts=PLAIN | facts, build=build, settings=settings
+        engine, Subject(kind, state, PLAIN | facts), Setup(build=build, settings=settings or {})
     )
 
 
@@ -120,9 +120,11 @@ def test_every_method_has_its_verdicts(facts: dict[str, Any], served: dict[str, 
 
 
 def test_every_rule_says_where_it_was_read() -> None:
-    for rule in (*FORBIDS, *CONDITIONS):
-        assert re.search(r"\.py\b|trainer:", rule.source), rule
-        assert rule.engine in ENGINES
+    for engine in BY_NAME.values():
+        assert engine.forbids
+        sources = [rule.source for rule in (*engine.forbids, *engine.conditions)]
+        for source in (*sources, *(rule.source for rule in engine.setups)):
+            assert re.search(r"\.py\b|trainer:", source), source
     assert set(READ_BUILDS) == set(ENGINES)
 
 
@@ -150,16 +152,10 @@ def test_a_running_engine_with_too_low_a_rank() -> None:
 
 
 def test_the_profile_s_own_parts_count() -> None:
-    assert rules(
-        judge("vllm", kind="adapter", state="registered", facts=PLAIN, dtype="float32")
-    ) == {"float32"}
-    assert (
-        judge("vllm", kind="adapter", state="registered", facts=PLAIN, dtype="float16").verdict
-        == "yes"
-    )
-    assert "quantised-base" in rules(
-        judge("tgi", kind="adapter", state="registered", facts=PLAIN, quantisation="gptq")
-    )
+    subject = Subject("adapter", "registered", PLAIN)
+    assert rules(judge("vllm", subject, Setup(dtype="float32"))) == {"float32"}
+    assert judge("vllm", subject, Setup(dtype="float16")).verdict == "yes"
+    assert "quantised-base" in rules(judge("tgi", subject, Setup(quantisation="gptq")))
 
 
 def test_what_was_not_read_is_said_and_not_guessed() -> None:
@@ -177,7 +173,7 @@ def test_what_was_not_read_is_said_and_not_guessed() -> None:
             assert rule in rules(asked(engine, targets=["q_proj", "v_proj"], **facts))
         assert asked("transformers", **facts).verdict == "yes"
     assert asked("transformers", loads_as="AutoModel").needs == {"loads_as": "AutoModel"}
-    unread = judge("vllm", kind="adapter", state="registered", facts={})
+    unread = judge("vllm", Subject("adapter", "registered", {}))
     assert (unread.verdict, rules(unread)) == ("conditional", {"method-unknown", "rank-unknown"})
     assert "architecture-unread" in rules(
         asked("vllm", kind="base", architecture="LlamaForCausalLM")

@@ -72,7 +72,7 @@ def test_several_grants_add_up() -> None:
         refusal(both, "acme", Standing("registered", environments=frozenset({"staging"}))) is None
     )
     said = refusal(both, "acme", Standing("registered", environments=frozenset({"production"})))
-    assert said == "this version is not approved for dev or staging, or its approval is over"
+    assert said == "this version is not approved for dev or staging, or its approval has expired"
     elsewhere = Actor(
         uuid4(),
         "two",

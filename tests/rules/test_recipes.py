@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import rfc8785
 
-from registry.artifacts.methods import lora
+from registry.artifacts.methods import configs
 from registry.documents import canonical
 from registry.errors import Invalid
 from registry.rules.recipes import FIELDS, parse
@@ -125,4 +125,4 @@ def test_what_only_the_author_can_know_has_no_default(key: str) -> None:
 
 
 def test_no_recipe_makes_an_adapter_that_the_registry_refuses_for_its_rank() -> None:
-    assert parse(SHORT | {"rank": lora.MAX_RANK}).rank == lora.MAX_RANK
+    assert parse(SHORT | {"rank": configs.MAX_RANK}).rank == configs.MAX_RANK

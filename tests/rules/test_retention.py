@@ -15,9 +15,9 @@ from registry.rules import quotas
 from registry.rules.quotas import Limits, Usage
 from registry.rules.retention import (
     BUILT_IN,
-    MENDS,
+    NEED_FIXES,
+    NEED_TEXTS,
     STANDARD,
-    WORDS,
     Need,
     Standing,
     Terms,
@@ -105,8 +105,8 @@ def test_who_may_lift(lifted: bool, same: bool) -> None:
 
 
 def test_every_need_has_its_words() -> None:
-    assert set(WORDS) == set(MENDS)
-    for why in WORDS:
+    assert set(NEED_TEXTS) == set(NEED_FIXES)
+    for why in NEED_TEXTS:
         with pytest.raises(Refused, match="cannot be deleted") as refusal:
             check_delete(Standing("a/b@v1", "registered", needs=(Need(why, "it"),) * 12), NOW)
         assert "and 2 more" in refusal.value.detail

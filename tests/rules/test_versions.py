@@ -16,7 +16,7 @@ draft       .  .  is-draft
 registered  x  x  x
 deprecated  x  .  already-deprecated
 recalled    .  .  recalled
-deleted     .  .  deleted
+deleted     .  .  already-deleted
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines()]
 

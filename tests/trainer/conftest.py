@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 from registry.artifacts.datasets.rows import Item, Row, sound_rows, suite_items
 from registry.artifacts.weights.tensors import File
-from registry.client import Countersign
+from registry.client import Countersign, NewVersion
 from registry.rules.recipes import Recipe, parse
 from tests.database import Databases
 from tests.trainer.live import Live
@@ -87,7 +87,9 @@ def live(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def nora(live: Live, tiny: Path) -> Iterator[Countersign]:
     """An engineer who has registered the base and the data."""
     with Countersign(live.url, live.engineer) as registry:
-        registry.add("base", inputs.tiny_base(tiny), "acme/tiny", meta=inputs.TINY_BASE_META)
+        registry.add(
+            "base", inputs.tiny_base(tiny), NewVersion("acme/tiny", meta=inputs.TINY_BASE_META)
+        )
         registry.add_dataset(inputs.tiny_dataset(tiny), "acme/letters", inputs.TINY_DATASET_META)
         yield registry
 

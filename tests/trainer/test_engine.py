@@ -28,7 +28,7 @@ from tests.trainer.conftest import short_recipe
 from tests.trainer.live import Live
 from trainer import evaluate, loop, model, pack
 from trainer.device import Device
-from trainer.engine import WAITING, Desk, create_app
+from trainer.engine import MAX_WAITING, Desk, create_app
 from trainer.loop import Job
 from trainer.resident import Resident
 
@@ -123,7 +123,8 @@ def test_each_name_answers_with_its_own_weights(
     for name, path in paths.items():
         net = model.load_base(base, cpu)
         net = model.adapted(net, path) if path else net
-        expected[name], _ = evaluate.answer(net, tokenizer, few, DECODING, lambda *_: None, batch=1)
+        subject = evaluate.Subject(net, tokenizer)
+        expected[name], _ = evaluate.answer(subject, few, DECODING, lambda *_: None, batch=1)
         if path:
             assert load(door, name, path).status_code == 200
     assert len({tuple(answers) for answers in expected.values()}) == 3
@@ -245,7 +246,7 @@ async def _crowd(desk: Desk) -> list[object]:
     import threading
 
     held = threading.Event()
-    waiting = [asyncio.create_task(desk.ask(lambda _: held.wait(120))) for _ in range(WAITING)]
+    waiting = [asyncio.create_task(desk.ask(lambda _: held.wait(120))) for _ in range(MAX_WAITING)]
     await asyncio.sleep(0.05)
     one_more = await asyncio.gather(desk.ask(lambda _: None), return_exceptions=True)
     held.set()

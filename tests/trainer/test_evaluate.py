@@ -38,10 +38,10 @@ def quiet(done: int, of: int) -> None:
 def test_the_same_model_gives_the_same_answers_alone_or_in_a_batch(
     base: Path, cpu: Device, tokenizer: Any, items: tuple[Item, ...]
 ) -> None:
-    net = model.load_base(base, cpu)
+    subject = evaluate.Subject(model.load_base(base, cpu), tokenizer)
     few = items[:10]
-    alone, _ = evaluate.answer(net, tokenizer, few, DECODING, quiet, batch=1)
-    together, written = evaluate.answer(net, tokenizer, few, DECODING, quiet, batch=4)
+    alone, _ = evaluate.answer(subject, few, DECODING, quiet, batch=1)
+    together, written = evaluate.answer(subject, few, DECODING, quiet, batch=4)
     assert alone == together
     assert 0 < written <= 4 * len(few)
 
@@ -50,8 +50,8 @@ def test_progress_counts_to_the_end(
     base: Path, cpu: Device, tokenizer: Any, items: tuple[Item, ...]
 ) -> None:
     told: list[tuple[int, int]] = []
-    net = model.load_base(base, cpu)
-    evaluate.answer(net, tokenizer, items[:10], DECODING, lambda *one: told.append(one), batch=4)
+    subject = evaluate.Subject(model.load_base(base, cpu), tokenizer)
+    evaluate.answer(subject, items[:10], DECODING, lambda *counts: told.append(counts), batch=4)
     assert told == [(4, 10), (8, 10), (10, 10)]
 
 
@@ -86,11 +86,13 @@ def test_the_tiny_recipe_beats_the_base_beyond_doubt_and_its_bundle_is_sound(
     recipe = recipes.parse(TINY)
 
     def publish(step: int, written: Path, tokens: int) -> None:
-        readme = pack.card(
-            "a-run", "acme/letters", "acme/tiny@v1", "acme/letters@v1", recipe, step, tokens
-        )
+        origin = pack.Origin("a-run", "acme/letters", "acme/tiny@v1", "acme/letters@v1", recipe)
         pack.bundle(
-            written, tmp_path / f"step-{step}", line="acme/tiny", commit="c" * 40, readme=readme
+            written,
+            tmp_path / f"step-{step}",
+            line="acme/tiny",
+            commit="c" * 40,
+            readme=pack.card(origin, step, tokens),
         )
 
     assert loop.train(replace(make_job(tmp_path / "work", recipe), publish=publish)) is not None
@@ -98,9 +100,8 @@ def test_the_tiny_recipe_beats_the_base_beyond_doubt_and_its_bundle_is_sound(
     def score(adapter: Path | None) -> evals.Scores:
         net = model.load_base(base, cpu)
         into = tmp_path / "samples.jsonl"
-        meters = evaluate.run(
-            model.adapted(net, adapter) if adapter else net, tokenizer, items, DECODING, into, quiet
-        )
+        subject = evaluate.Subject(model.adapted(net, adapter) if adapter else net, tokenizer)
+        meters = evaluate.run(subject, items, DECODING, into, quiet)
         assert meters["items"] == len(items) >= 60
         assert [json.loads(line)["item"] for line in into.read_text().splitlines()] == [
             item.id for item in items

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.client import Countersign
+from registry.client import Countersign, NewVersion, Origin
 from registry.errors import Invalid, NotFound
 from tests.build import ADAPTER_META, BASE_META
 from tests.cli.desk import write_adapter, write_base
@@ -33,16 +33,15 @@ def test_the_artifacts_of_a_run_become_a_version(
     registry = Live(tmp_path / "home", fresh_database)
     try:
         with Countersign(registry.url, registry.engineer) as client:
-            client.add("base", tmp_path / "base", "acme/tiny", meta=BASE_META)
+            client.add("base", tmp_path / "base", NewVersion("acme/tiny", meta=BASE_META))
+            described = NewVersion(
+                "acme/claims", base="acme/tiny@v1", domain="legal", meta=ADAPTER_META
+            )
             heard: list[int] = []
             imported = client.import_bundle(
                 "adapter",
-                f"mlflow:{run}",
-                "acme/claims",
-                base="acme/tiny@v1",
-                domain="legal",
-                meta=ADAPTER_META,
-                mlflow=server,
+                Origin(f"mlflow:{run}", mlflow=server),
+                described,
                 on_chosen=lambda source: heard.append,
             )
             assert imported.status == "registered"
@@ -66,18 +65,14 @@ def test_the_artifacts_of_a_run_become_a_version(
 
             named = client.import_bundle(
                 "adapter",
-                f"mlflow:{run}/model/peft",
-                "acme/claims",
-                base="acme/tiny@v1",
-                domain="legal",
-                meta=ADAPTER_META,
-                mlflow=server,
+                Origin(f"mlflow:{run}/model/peft", mlflow=server),
+                described,
             )
             assert (named.status, named.ref) == ("found", imported.ref)
 
             log.log_artifacts(run, str(tmp_path / "adapter"), "second")
             with pytest.raises(Invalid) as several:
-                client.import_bundle("adapter", f"mlflow:{run}", "acme/claims", mlflow=server)
+                client.import_bundle("adapter", Origin(f"mlflow:{run}", mlflow=server), described)
             assert several.value.kind == "which-artifact"
             assert "model/peft, second" in several.value.detail
             for source, kind in (
@@ -85,7 +80,7 @@ def test_the_artifacts_of_a_run_become_a_version(
                 ("mlflow:" + "0" * 32, "mlflow-run-unknown"),
             ):
                 with pytest.raises(NotFound) as missing:
-                    client.import_bundle("adapter", source, "acme/claims", mlflow=server)
+                    client.import_bundle("adapter", Origin(source, mlflow=server), described)
                 assert missing.value.kind == kind
             assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["r"] == 2
     finally:

@@ -23,7 +23,7 @@ from registry.artifacts.bundles.judge import BaseFacts, Inspected, base_facts, i
 from registry.artifacts.methods import adapters
 from registry.artifacts.methods.configs import FILE
 from registry.artifacts.methods.table import METHODS
-from registry.client import Countersign
+from registry.client import Countersign, NewVersion
 from tests.artifacts.bundle_files import Files, declared, look
 from tests.trainer import peft_outputs
 from tests.trainer.live import Live
@@ -223,7 +223,13 @@ def test_what_is_brought_of_an_embedding_is_a_high_risk_or_must_be_said(
     """
     facts = look("adapter", written["lora-embedding"].files, based(llama)).facts
     assert facts["embeddings"] == ["lm_head", "model.embed_tokens"]
-    assert sum(risk.startswith("high: it brings the base's whole ") for risk in facts["risks"]) == 2
+    assert (
+        sum(
+            risk.startswith("high: it brings a copy of the base's whole ")
+            for risk in facts["risks"]
+        )
+        == 2
+    )
     config = peft.LoraConfig(r=4, task_type="CAUSAL_LM", target_modules=["q_proj"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -290,15 +296,16 @@ def test_peft_finds_the_base_by_itself_through_the_registry(
         registry.add(
             "base",
             tmp_path / "base",
-            "acme/auto-base",
-            meta={"licence": "Apache-2.0", "source": "made here"},
+            NewVersion("acme/auto-base", meta={"licence": "Apache-2.0", "source": "made here"}),
         )
         added = registry.add(
             "adapter",
             _clean(written["dora"], tmp_path / "dora"),
-            "acme/auto",
-            base="acme/auto-base@v1",
-            meta={"purpose": "sorting", "domain": "service"},
+            NewVersion(
+                "acme/auto",
+                base="acme/auto-base@v1",
+                meta={"purpose": "sorting", "domain": "service"},
+            ),
         )
         assert added.status == "registered"
     script = (

@@ -76,7 +76,8 @@ def test_a_bundle_is_never_rewritten_and_a_torn_one_never_seen(
 
 def test_the_card_states_facts_and_the_recipe_it_can_be_checked_by() -> None:
     recipe = short_recipe(layers=[0, 1])
-    text = pack.card("a-run", "acme/letters", "acme/tiny@v1", "acme/rows@v1", recipe, 4, 321)
+    origin = pack.Origin("a-run", "acme/letters", "acme/tiny@v1", "acme/rows@v1", recipe)
+    text = pack.card(origin, 4, 321)
     for fact in (
         "`acme/tiny@v1`",
         "`acme/rows@v1`",

@@ -71,7 +71,10 @@ def test_an_engine_that_would_serve_something_else_is_refused(
 
     def define(ref: str, engine: str, build: str) -> str:
         return profiles.define(
-            store, blobs, engineer.actor, ref, {"engine": engine, "build": build}
+            store,
+            blobs,
+            engineer.actor,
+            profiles.ProfileRequest(ref, {"engine": engine, "build": build}),
         ).status
 
     for ref, engine, build, rule in (

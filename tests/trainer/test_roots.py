@@ -22,7 +22,7 @@ from registry.views.training_runs import InputFile, InputView
 from tests.build import BASE_META, World, a_world, adapter_files, put, register, safetensors
 from tests.commands.test_chat_templates import allow, templated
 from tests.db.around import plain_url
-from trainer.worker import roots
+from trainer.roots import roots
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from registry.artifacts.datasets.rows import Item
-from registry.client import Countersign
+from registry.client import Countersign, NewTrainingRun, NewVersion
 from registry.commands import work as leases
 from registry.errors import Conflict
 from registry.views.training_runs import TrainingRunView
@@ -53,12 +53,14 @@ def worker(live: Live, work_dir: Path) -> Iterator[Worker]:
 
 def queue(nora: Countersign, adapter: str, recipe: dict[str, Any]) -> TrainingRunView:
     return nora.train(
-        f"acme/{adapter}",
-        "acme/tiny@v1",
-        "acme/letters@v1",
-        recipe,
-        "service",
-        {"purpose": "sorting"},
+        NewTrainingRun(
+            f"acme/{adapter}",
+            "acme/tiny@v1",
+            "acme/letters@v1",
+            recipe,
+            "service",
+            {"purpose": "sorting"},
+        )
     )
 
 
@@ -295,7 +297,9 @@ def test_an_output_discarded_meanwhile_ends_the_run_before_it_trains_again(
     """A first attempt left a draft, for its purpose was not said, and was lost; then somebody
     discarded the draft.
     """
-    run = nora.train("acme/regretted", "acme/tiny@v1", "acme/letters@v1", SHORT, "service", {})
+    run = nora.train(
+        NewTrainingRun("acme/regretted", "acme/tiny@v1", "acme/letters@v1", SHORT, "service")
+    )
     nora.pull(unbroken.outputs[0], tmp_path / "made")
     with Countersign(live.url, live.trainer) as lost:
         taken = lost.lease("a worker that is lost")
@@ -303,11 +307,13 @@ def test_an_output_discarded_meanwhile_ends_the_run_before_it_trains_again(
         added = lost.add(
             "adapter",
             tmp_path / "made",
-            "acme/regretted",
-            base="acme/tiny@v1",
-            training_run=run.id,
-            attempt=taken.attempt,
-            step=6,
+            NewVersion(
+                "acme/regretted",
+                base="acme/tiny@v1",
+                training_run=run.id,
+                attempt=taken.attempt,
+                step=6,
+            ),
         )
         assert added.status == "draft"
         nora.discard(added.ref, "not wanted")

@@ -64,7 +64,9 @@ class Console:
         """A fresh bearer token with all that the person may do."""
         (team,) = {grant.team for grant in person.actor.grants}
         roles = [grant.role.value for grant in person.actor.grants]
-        minted = tokens.create(self.store, SYSTEM, person.actor.name, roles, team, 1).token
+        minted = tokens.create(
+            self.store, SYSTEM, tokens.TokenRequest(person.actor.name, roles, team, 1)
+        ).token
         assert minted is not None
         return minted
 

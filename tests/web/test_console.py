@@ -196,7 +196,7 @@ def test_who_made_it_sees_the_form_disabled_and_why(
     watched.sign_in(console.token(world.engineer))
     expect(watched.page.get_by_role("button", name="Sign decision")).to_be_disabled()
     expect(watched.page.locator(".barred")).to_have_text(
-        "You submitted this version, so you can't decide on it."
+        "You submitted this version, so you cannot decide on it."
     )
 
 
@@ -239,11 +239,11 @@ def test_tags_are_set_and_taken_off_on_the_page(
     page.click(".tags a")
     expect(page.locator(".chips li").first).to_contain_text("topic:yes")
     page.get_by_role("link", name=f"{team}/tiny@v1").click()
-    page.get_by_role("button", name="Take off topic").click()
+    page.get_by_role("button", name="Remove tag topic").click()
     expect(page.locator(".tags")).to_have_count(0)
     with console.signed_in(a_person(console.store, "auditor")) as client:
         shown = client.get(f"/bases/{team}/tiny/v/1").text
-        assert "It has none." in shown
+        assert "It has no tags." in shown
         assert "Set tag" not in shown
         sent = client.post(f"/bases/{team}/tiny/v/1/tags", data={"key": "a", "value": "b"})
         assert sent.status_code == 403
@@ -252,7 +252,7 @@ def test_tags_are_set_and_taken_off_on_the_page(
             f"/bases/{team}/tiny/v/1/tags", data={"key": "a", "value": "b", "form_token": token}
         )
         assert sent.status_code == 403
-        assert "It has none." in client.get(f"/bases/{team}/tiny/v/1").text
+        assert "It has no tags." in client.get(f"/bases/{team}/tiny/v/1").text
 
 
 def test_a_profile_is_shown_whole_and_held_beside_another(
@@ -271,7 +271,7 @@ def test_a_profile_is_shown_whole_and_held_beside_another(
             "system_prompt": f"sha256:{prompt.sha256}",
             "decoding": {"temperature": 0},
         }
-        profiles.define(console.store, console.blobs, engineer, ref, parts)
+        profiles.define(console.store, console.blobs, engineer, profiles.ProfileRequest(ref, parts))
     watched = open_page()
     page = watched.page
     page.goto(f"/adapters/{world.team}/adapter/v/2")
@@ -279,9 +279,7 @@ def test_a_profile_is_shown_whole_and_held_beside_another(
     page.goto(f"/adapters/{world.team}/adapter/v/2")
     engines = page.locator("section[aria-labelledby=engines]")
     expect(engines.locator("tbody tr").nth(0)).to_contain_text("--max-lora-rank 8")
-    expect(engines.locator("tbody tr").nth(1)).to_contain_text(
-        "q_proj and v_proj are needed together"
-    )
+    expect(engines.locator("tbody tr").nth(1)).to_contain_text("needs q_proj and v_proj together")
     page.locator("section[aria-labelledby=profiles] a").last.click()
     expect(page.locator("h1")).to_have_text("vLLM 0.32.0")
     expect(page.locator("pre.prompt")).to_have_text("Two words.\nNever guess.")

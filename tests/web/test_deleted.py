@@ -58,10 +58,14 @@ def gone(console: Console) -> tuple[World, Person, str]:
             "system_prompt": f"sha256:{prompt}",
             "decoding": {},
         }
-        profiles.define(store, blobs, engineer, served, parts)
+        profiles.define(store, blobs, engineer, profiles.ProfileRequest(served, parts))
     tags.put(store, engineer, served, "topic", "claims")
-    rollouts.start(store, engineer, served, "production", None, 500, "first traffic")
-    rollouts.roll_back(store, engineer, f"{team}/adapter", "production", None, "enough of it")
+    rollouts.start(
+        store, engineer, rollouts.Canary(served, "production", None, 500, "first traffic")
+    )
+    rollouts.roll_back(
+        store, engineer, rollouts.Place(f"{team}/adapter", "production", None), "enough of it"
+    )
     deletions.delete(store, engineer, served, "It is not wanted any more.")
     fallen = add("fallen", 31, world.base.ref, domain="legal", **ADAPTER_META)
     recalls.recall(store, engineer, fallen, "It told a name.")

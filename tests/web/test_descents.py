@@ -24,7 +24,7 @@ def test_a_descent_is_shown_as_what_it_is(console: Console, team: str) -> None:
     with console.signed_in(world.engineer) as client:
         verified = client.get(f"/checkpoints/{team}/half/v/1").text
         claimed = client.get(f"/checkpoints/{team}/gptq/v/1").text
-    assert "every tensor is what its recipe makes of it" in verified
+    assert "every tensor is exactly what its recipe produces" in verified
     assert "2 by cast" in verified
     assert "Its maker says that it is a quantisation of" in claimed
     assert "Claimed" in claimed

@@ -176,10 +176,7 @@ def test_what_others_wrote_stays_text(console: Console, team: str, reviewer: Per
         console.store,
         console.blobs,
         world.engineer.actor,
-        world.versions[-1],
-        "production",
-        world.use_case,
-        ATTACK,
+        review_commands.Submission(world.versions[-1], "production", world.use_case, ATTACK),
     )
     with console.signed_in(reviewer) as client:
         path = f"/reviews/{opened.review}"
@@ -333,7 +330,7 @@ def test_a_moment_that_is_none_is_said_so(console: Console, reviewer: Person) ->
     with console.signed_in(reviewer) as client:
         answer = client.get("/audit/as-of", params={"at": "yesterday"})
         assert answer.status_code == 422
-        assert "is no date and time" in answer.text
+        assert "is not a date and time" in answer.text
         assert client.get("/audit?cursor=nonsense").status_code == 422
 
 

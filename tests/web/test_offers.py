@@ -63,9 +63,9 @@ def test_the_page_offers_what_the_commands_do(console: Console, team: str) -> No
         first, second = approved(world), approved(world, seed=50)
         read(client, world)
         for ref in (first, second):
-            rollouts.start(store, engineer, ref, "production", None, 500, "")
+            rollouts.start(store, engineer, rollouts.Canary(ref, "production", None, 500, ""))
             read(client, world)
-            rollouts.promote(store, engineer, line, "production", None, "")
+            rollouts.promote(store, engineer, rollouts.Place(line, "production", None), "")
             read(client, world)
         path = f"/deployments/production/{team}/adapter/production"
         fields = {"form_token": form_token(client, path), "reason": "a test"}
@@ -76,7 +76,7 @@ def test_the_page_offers_what_the_commands_do(console: Console, team: str) -> No
         assert client.post(f"{path}/promote", data=fields | {"ref": first}).status_code == 303
         assert asked.channel(store, engineer, "production", line, "production").stable == first
         read(client, world)
-        rollouts.roll_back(store, engineer, line, "production", None, "a complaint")
+        rollouts.roll_back(store, engineer, rollouts.Place(line, "production", None), "a complaint")
         read(client, world)
         recalls.recall(store, engineer, second, "unfit")
         read(client, world)

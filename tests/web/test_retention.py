@@ -88,9 +88,7 @@ def test_a_version_is_deleted_on_its_page(console: Console, loose: World, open_p
     expect(page.locator("details[open]")).to_contain_text("no page or client gets its files again")
     page.fill("#delete-reason", "Nobody wants it.")
     page.click("button:has-text('Delete v1')")
-    expect(page.locator("#trouble")).to_contain_text(
-        f"Type {ref_of(path)} to confirm what is deleted"
-    )
+    expect(page.locator("#trouble")).to_contain_text(f"Type {ref_of(path)} exactly")
     expect(page.locator("#delete-reason")).to_have_value("Nobody wants it.")
     page.fill("#delete-confirm", ref_of(path))
     page.click("button:has-text('Delete v1')")
@@ -108,7 +106,7 @@ def test_what_bars_a_deletion_is_said_before_and_refused_all_the_same(
         assert "disabled" not in button(client.get(path).text, "Delete v1")
         page = client.get(base).text
         assert "disabled" in button(page, "Delete v1")
-        assert "It is still needed: see under Kept." in page
+        assert "It is still needed." in page
         answer = post(
             client, base, f"{base}/delete", reason="tidy", confirm=f"{loose.team}/tiny@v1"
         )
@@ -144,7 +142,7 @@ def test_a_hold_is_lifted_by_another_reviewer_and_says_what_that_frees(
     at, to = f"/retention?lift={hold.number}", f"/retention/holds/{hold.number}/lift"
     with console.signed_in(loose.compliance) as client:
         page = client.get(at).text
-        assert "You placed it, so another reviewer lifts it." in page
+        assert "You placed this hold, so another reviewer must lift it." in page
         assert "disabled" in button(page, f"Lift hold {hold.number}")
         assert post(client, at, to, reason="Settled.").status_code == 409
     with console.signed_in(loose.engineer) as client:

@@ -31,7 +31,7 @@ def test_a_search_is_narrowed_and_widened_by_its_links(
     expect(page.locator(".chips li")).to_have_count(3)
     page.locator(".facets").get_by_role("link", name="topic:claims", exact=True).click()
     expect(page.locator("tbody tr")).to_have_count(1)
-    page.get_by_role("link", name="Take away Kind adapter").focus()
+    page.get_by_role("link", name="Remove filter Kind adapter").focus()
     page.keyboard.press("Enter")
     expect(page.locator(".chips li")).to_have_count(3)
     page.fill(".seek input[name=q]", "dapte")
@@ -41,11 +41,11 @@ def test_a_search_is_narrowed_and_widened_by_its_links(
     page.get_by_role("link", name="Without name absent").click()
     expect(page.locator(".count")).to_contain_text("2 versions")
     page.goto("/search?digest=xyz&kind=adapter")
-    expect(page.locator("#trouble")).to_contain_text("begins no digest")
+    expect(page.locator("#trouble")).to_contain_text("is not the beginning of a digest")
     expect(page.locator("#f-digest")).to_have_value("xyz")
     page.goto("/search?license=mit")
     expect(page.locator("#trouble")).to_contain_text("There is no filter 'license'")
     with console.signed_in(a_person(console.store, "engineer", team="elsewhere-still")) as client:
         seen = client.get("/search").text
         assert world.team not in seen
-        assert "There is nothing here yet" in seen
+        assert "There is no version here yet" in seen

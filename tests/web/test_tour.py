@@ -55,8 +55,12 @@ def tour(console: Console) -> tuple[World, Person, list[str]]:
     world = a_world(console.store, console.blobs, "tour")
     ref = approved(world)
     engineer = world.engineer.actor
-    rollouts.start(console.store, engineer, ref, "production", None, 500, "first traffic")
-    rollouts.promote(console.store, engineer, "tour/adapter", "production", None, "it went well")
+    rollouts.start(
+        console.store, engineer, rollouts.Canary(ref, "production", None, 500, "first traffic")
+    )
+    rollouts.promote(
+        console.store, engineer, rollouts.Place("tour/adapter", "production", None), "it went well"
+    )
     train(world, seed=9)
     evaluate(world, world.versions[-1], 48)
     submit(world, world.versions[-1])
@@ -102,13 +106,15 @@ def tour(console: Console) -> tuple[World, Person, list[str]]:
             console.store,
             console.blobs,
             engineer,
-            ref,
-            {
-                "engine": "vllm",
-                "build": "0.33.0",
-                "system_prompt": f"sha256:{one}",
-                "decoding": {"stop": ["\n"], "max_tokens": 9},
-            },
+            profiles.ProfileRequest(
+                ref,
+                {
+                    "engine": "vllm",
+                    "build": "0.33.0",
+                    "system_prompt": f"sha256:{one}",
+                    "decoding": {"stop": ["\n"], "max_tokens": 9},
+                },
+            ),
         ).id
         for one in prompts
     ]
@@ -204,7 +210,7 @@ def test_what_is_held_and_what_is_gone_is_told_on_its_page(
         assert "Nobody wanted it." in gone
         assert "Retention class short" in gone
         kept = client.get(f"/adapters/tour/adapter/v/{world.versions[1].rpartition('v')[2]}").text
-        assert "nothing of it is deleted" in kept
+        assert "it cannot be deleted" in kept
         assert "Retention class standard" in kept
         page = client.get("/retention").text
         assert "Matter 5513" in page

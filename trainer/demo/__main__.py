@@ -45,10 +45,11 @@ def run(stage: Stage) -> None:
             seconds = stage.await_ready()
             stage.note("ready_seconds", stage.result.get("ready_seconds", round(seconds, 1)))
             stage.say(f"  The registry answered after {seconds:.1f} s.")
-        stage.say(f"\n{number:2}/{len(STEPS)}  {(step.__doc__ or '').strip()}")
+        stage.say(f"\n{number:2}/{len(STEPS)}  {' '.join((step.__doc__ or '').split())}")
         for attempt in range(1, TRIES + 1):
             try:
-                step(stage)
+                with stage.recorded(step.__name__):
+                    step(stage)
                 break
             except (Unavailable, Refusal) as error:
                 if (isinstance(error, Refusal) and error.status != 7) or attempt == TRIES:
@@ -66,7 +67,8 @@ def main() -> int:
         began = time.monotonic()
         stage.say("Countersign: the main job, from a base model to a verified log.")
         try:
-            stage.start()
+            with stage.recorded("up"):
+                stage.start()
             run(stage)
             stage.note("last_run_seconds", round(time.monotonic() - began, 1))
             stage.note(

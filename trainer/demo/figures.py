@@ -61,23 +61,19 @@ def _machine(result: Result) -> dict[str, str]:
 def summary(result: Result) -> str:
     """What came out of the main job."""
     training, arms, log = result["training"], result["arms"], result["log"]
-    return _table(
-        (f"Main job on {result['base']}", f"measured {result['began'][:10]}"),
-        _machine(result)
-        | {
-            "Base, exactly right": _rate(result["accuracy_base"]),
-            "Adapter, exactly right": _rate(result["accuracy_adapter"]),
-            "Training": f"{training['steps']} steps in {training['seconds']:.0f} s, "
-            f"{training['tokens_per_second']:.0f} "
-            f"tokens/s, loss {training['loss_first']:.2f} to {training['loss_last']:.2f}",
-            "Trained of the weights": f"{training['trainable_parameters']:,} parameters",
-            "Peak memory of training": f"{training['peak_memory_bytes'] / 2**20:,.0f} MB",
-            "Canary at 5 "
-            "%": f"{arms['candidate']} of {arms['requests']} requests answered by the candidate",
-            "Log": f"{log['events']} events, {log['votes']} signed votes, valid offline",
-            "The whole demo": f"{result['total_seconds']:.0f} s",
-        },
-    )
+    loss = f"{training['loss_first']:.2f} to {training['loss_last']:.2f}"
+    memory = f"{training['peak_memory_bytes'] / 2**20:,.0f} MB"
+    rows = _machine(result) | {
+        "Base, exactly right": _rate(result["accuracy_base"]),
+        "Adapter, exactly right": _rate(result["accuracy_adapter"]),
+        "Training": f"{training['steps']} steps in {training['seconds']:.0f} s, loss {loss}",
+        "Peak memory of training": memory,
+        "Canary at 5 %": f"{arms['candidate']} of {arms['requests']} requests",
+        "Log": f"{log['events']} events, {log['votes']} signed votes, valid offline",
+        "The whole demo": f"{result['total_seconds']:.0f} s",
+    }
+    head = (f"Main job on {result['base']}", f"measured {result['began'][:10]}")
+    return _table(head, rows)
 
 
 def times(result: Result) -> str:
@@ -87,17 +83,12 @@ def times(result: Result) -> str:
         for step, title in TITLES.items()
         if step in result["seconds"]
     }
-    follows = {
-        f"{TITLES[step]}, until the gateway serves "
-        "it": f"{result[f'{step}_seconds_to_gateway']:.2f}"
-        for step in ("promotion", "rollback", "promotion_again")
-    }
-    rows |= {"From `up` to ready": f"{result['ready_seconds']:.1f}", **follows}
+    rows["From `up` to ready"] = f"{result['ready_seconds']:.1f}"
+    for step in ("promotion", "rollback", "promotion_again"):
+        followed = result[f"{step}_seconds_to_gateway"]
+        rows[f"{TITLES[step]}, until the gateway serves it"] = f"{followed:.2f}"
     rows["In all, start and stop included"] = f"{result['total_seconds']:.1f}"
-    rate = (
-        f"\nThe gateway answered {result['requests_per_second']:.2f} requests a second, one "
-        "after the other.\n"
-    )
+    rate = f"\nThe gateway answered {result['requests_per_second']:.2f} requests a second.\n"
     return _table((f"Step, on {result['base']}", "seconds"), rows) + rate
 
 

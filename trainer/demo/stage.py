@@ -30,9 +30,7 @@ EXTRAS = ("trainer", "mlflow", "engine", "gateway")
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who takes part: one account, one role, one token, and for those who sign a key of
-    his own.
-    """
+    """Somebody who takes part: one account, one role, one token, and a key for those who sign."""
 
     name: str
     role: str
@@ -72,6 +70,7 @@ class Stage:
     _seconds: float = 0.0
     _first_line: str = ""
     _reader: threading.Thread = field(default_factory=threading.Thread)
+    _lines: list[str] = field(default_factory=list)
 
     @property
     def ends(self) -> bool:
@@ -87,8 +86,20 @@ class Stage:
         return self.urls["url"]
 
     def say(self, text: str) -> None:
-        """One line to the reader."""
+        """One line to the reader, which the transcript of the current step keeps too."""
         print(text, file=self.out, flush=True)
+        self._lines.append(text.strip())
+
+    @contextmanager
+    def recorded(self, step: str) -> Iterator[None]:
+        """Keep the lines a step prints as its transcript in the result; a step that ended before
+        keeps the lines of that time, as `timed` keeps its seconds.
+        """
+        self._lines = []
+        yield
+        self.result.setdefault("transcript", {}).setdefault(step, self._lines)
+        self._lines = []
+        self.save()
 
     def start(self) -> None:
         """Start the registry with everything beside it, as a user would; `await_ready` says when it

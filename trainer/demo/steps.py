@@ -348,7 +348,7 @@ def self_approval(stage: Stage) -> None:
 
 
 def approval(stage: Stage) -> None:
-    """Two people of different teams read the evidence and sign, each with a key of his own."""
+    """Two people of different teams read the evidence and sign, each with a key of their own."""
     with stage.timed("approval"):
         number = stage.result["review"]
         for person, reason in (

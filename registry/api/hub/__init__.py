@@ -1,4 +1,4 @@
-"""The Hub dialect, read side: what huggingface_hub, peft and transformers ask of HF_ENDPOINT."""
+"""The Hub dialect, read-only: what huggingface_hub, peft and transformers ask of HF_ENDPOINT."""
 
 from fastapi import APIRouter
 
@@ -6,8 +6,8 @@ from registry.api.hub import files, models, others
 
 
 def router() -> APIRouter:
-    """Repositories under /api, their files at the root, and an answer to all else that clients ask
-    of a Hub.
+    """Repositories under /api, their files at the root, and an answer to everything else that
+    clients ask a Hub.
     """
     whole = APIRouter(include_in_schema=False)
     whole.include_router(models.router)

@@ -1,4 +1,4 @@
-"""How the dialect hears names and says no: raw path segments in, status and X-Error-Code out."""
+"""How the dialect reads names and refuses: raw path segments in, status and X-Error-Code out."""
 
 from __future__ import annotations
 
@@ -23,14 +23,12 @@ PULLS = Counter(
     "countersign_pulls", "Requests of the Hub dialect by outcome.", ["outcome"], registry=None
 )
 HUB_STATUSES = STATUSES | {"invalid": 400}
-"""As the Hub answers: its clients show the words of a 400."""
+"""The Hub's own statuses: its clients show the text of a 400."""
 CODES = {
     "repo-unknown": "RepoNotFound",
     "revision-unknown": "RevisionNotFound",
     "entry-unknown": "EntryNotFound",
 }
-# A repository's first segment may not be a page of the console: /adapters/acme/resolve/v/3 is an
-# adapter's page.
 RESERVED = frozenset(
     {
         "adapters",
@@ -48,13 +46,17 @@ RESERVED = frozenset(
         "api",
     }
 )
-LONGEST = 1024
+"""First segments that belong to the console or to /api, so that no repository may have them:
+/adapters/acme/resolve/v/3 is an adapter's page.
+"""
+MAX_PATH_BYTES = 4096
 T = TypeVar("T")
 
 
 def actor(request: Request) -> Actor:
-    """The caller behind his token, bare or after `hf_`: clients in JavaScript send no token that
-    begins otherwise.
+    """The caller behind a bearer token, which may have the prefix `hf_`.
+
+    Clients in JavaScript refuse to send a token without that prefix.
     """
     return actor_of(
         store_of(request), bearer(request).removeprefix("hf_"), "rest", request.state.request_id
@@ -64,14 +66,15 @@ def actor(request: Request) -> Actor:
 Caller = Annotated[Actor, Depends(actor)]
 
 
-def header(words: str) -> str:
-    """Text as a header can bear it."""
-    return "".join(char if " " <= char <= "~" else "?" for char in words)[:500]
+def header(text: str) -> str:
+    """The text as a header can carry it: printable ASCII, at most 500 characters."""
+    return "".join(char if " " <= char <= "~" else "?" for char in text)[:500]
 
 
 def refused(error: RegistryError) -> Response:
-    """The answer of an error; a RevisionNotFound is the only one that stops a client with a warm
-    cache.
+    """The answer of an error in the Hub's form.
+
+    RevisionNotFound is the only code that keeps a client from falling back to its cache.
     """
     status = HUB_STATUSES[error.family]
     headers = {"X-Error-Message": header(error.detail)}
@@ -81,9 +84,9 @@ def refused(error: RegistryError) -> Response:
         headers["WWW-Authenticate"] = 'Bearer realm="countersign"'
         if error.kind == "token-missing":
             headers["X-Error-Code"] = "RepoNotFound"
-        # clients know these very words for a bad token; without them they say that there is no such
-        # repository
         else:
+            # Clients recognise a bad token by exactly this text. Without it they report that there
+            # is no such repository.
             headers["X-Error-Message"] = "Invalid credentials in Authorization header"
     elif status == 503:
         headers["Retry-After"] = "2"
@@ -95,9 +98,7 @@ def refused(error: RegistryError) -> Response:
 
 
 class HubRoute(APIRoute):
-    """A route that answers every named error in the dialect, and leaves the console its own
-    paths.
-    """
+    """A route that answers every RegistryError in the dialect and leaves the console its paths."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         first = scope.get("path", "").split("/", 2)[1:2]
@@ -114,8 +115,8 @@ class HubRoute(APIRoute):
                 PULLS.labels("done").inc()
             except RegistryError as error:
                 answer = refused(error)
-            # What is said depends on who asks and on the hour: no cache between may keep it for
-            # another.
+            # The answer depends on the caller and changes over time, so no shared cache may keep
+            # it.
             answer.headers.setdefault("Cache-Control", "private, no-cache")
             answer.headers["Vary"] = "Authorization"
             return answer
@@ -124,48 +125,46 @@ class HubRoute(APIRoute):
 
 
 def segments(request: Request) -> list[str]:
-    """The path's segments, each unquoted by itself: a revision's %2F is no separator."""
+    """The path's segments, each unquoted by itself, so that a revision's %2F is no separator."""
     raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
     parts = raw.partition(b"?")[0].split(b"/")[1:]
     try:
-        found = [unquote_to_bytes(part).decode() for part in parts]
+        decoded = [unquote_to_bytes(part).decode() for part in parts]
     except UnicodeDecodeError:
         raise unknown("such path") from None
-    if len(raw) > LONGEST * 4 or any("\0" in part for part in found):
+    if len(raw) > MAX_PATH_BYTES or any("\0" in part for part in decoded):
         raise unknown("such path")
-    return found
+    return decoded
 
 
 def read_only() -> Forbidden:
-    """Whoever writes learns where; whether what he writes to is there, he does not."""
-    return Forbidden(
-        "read-only",
-        "Nothing can be written through the Hub's protocol.",
-    )
+    """A write is refused by its route alone; the answer does not reveal whether the repository
+    exists.
+    """
+    return Forbidden("read-only", "Nothing can be written through the Hub's protocol.")
 
 
 def no_route(request: Request) -> NotFound:
-    """A question that only the Hub answers."""
+    """A request that only the Hub itself answers."""
     return NotFound(
         "route-unknown",
         f"There is nothing at {request.url.path[:200]}.",
-        "Countersign answers the Hub's reading of models; docs/hub.md lists it.",
+        "Countersign answers only the requests that read models; docs/hub.md lists them.",
     )
 
 
 def unknown(what: str, commit: str | None = None) -> NotFound:
-    """A file or route that is not there; with the commit, clients remember the absence."""
+    """A file or route that does not exist; with the commit, clients remember that it does not."""
     facts = {"commit": commit} if commit else {}
     return NotFound("entry-unknown", f"There is no {what[:200]}.", **facts)
 
 
 def first(rest: list[str], look: Callable[[str, list[str]], T]) -> T:
-    """What `look` finds for a revision and the path after it; a full ref may come with its slashes
-    unquoted.
+    """What `look` finds for a revision and the path after it.
 
-    `refs/heads/main` then is three segments, `refs/heads/production/beta` four. No other revision
-    is guessed at: that `production/beta` is a folder of `production` and no channel is what a
-    client means that quotes.
+    The slashes of a full ref may arrive unquoted: `refs/heads/main` is then three segments, and
+    `refs/heads/production/beta` four. Nothing else is guessed: in `production/beta`, `beta` is a
+    folder of the revision `production`. A client that means the channel quotes the slash.
     """
     if rest[0] != "refs" or len(rest) < 3:
         return look(rest[0], rest[1:])

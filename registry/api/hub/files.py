@@ -1,5 +1,5 @@
-"""Bytes of a revision: `/{ns}/{name}/resolve/{rev}/{path}`, whole, in ranges, or by a presigned
-address.
+"""A revision's files: `/{ns}/{name}/resolve/{rev}/{path}`, whole, in ranges, or by a presigned
+URL.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from registry.views.pulls import Pulled
 from registry.views.versions import FileView
 
 router = APIRouter(route_class=HubRoute)
-SECONDS = 300
+PRESIGNED_SECONDS = 300
+"""How long a presigned URL works."""
 
 
 @router.api_route("/{ns}/{name}/resolve/{rest:path}", methods=["GET", "HEAD"])
@@ -29,16 +30,16 @@ def resolve(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) 
     parts = segments(request)
     if parts[:2] == ["api", "resolve-cache"]:
         parts = [*parts[3:5], "resolve", *parts[5:]]
-    found, file = _named(store, caller, parts)
-    headers = _headers(found, file)
-    # Who asks about a file, by HEAD or for its first byte alone, is answered here. An address
-    # signed for GET refuses HEAD, clients that got it so go on from it when it is long over, and
-    # hf-hub (Rust) up to 0.5 takes our token along to it.
-    asking = request.method == "HEAD" or pieces.span(request, file.size) == (0, 1)
-    if not asking and (place := blobs.presign(file.sha256, SECONDS)):
+    version, file = _named(store, caller, parts)
+    headers = _headers(version, file)
+    # A probe (HEAD, or a GET for the first byte alone) is answered here, without a redirect. A URL
+    # presigned for GET refuses HEAD, clients that got it from a probe go on using it after it has
+    # expired, and hf-hub (Rust) up to 0.5 sends our token along to it.
+    probe = request.method == "HEAD" or pieces.span(request, file.size) == (0, 1)
+    if not probe and (url := blobs.presign(file.sha256, PRESIGNED_SECONDS)):
         etag = f'"{file.sha256}"'
         headers |= {
-            "Location": place,
+            "Location": url,
             "ETag": etag,
             "X-Linked-Etag": etag,
             "X-Linked-Size": str(file.size),
@@ -49,33 +50,32 @@ def resolve(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) 
 
 @router.api_route("/{ns}/{name}/raw/{rest:path}", methods=["GET", "HEAD"])
 def raw(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) -> Response:
-    """One file as git would keep it: small text as it is, a pointer in place of what is large."""
-    found, file = _named(store, caller, segments(request))
+    """One file as git would keep it: a small text as it is, a pointer for a large file."""
+    version, file = _named(store, caller, segments(request))
+    headers = _headers(version, file)
     if not shapes.is_large(file):
-        return pieces.answer(request, blobs, file.sha256, file.size, _headers(found, file))
-    return Response(shapes.pointer(file), 200, _headers(found, file), "text/plain; charset=utf-8")
+        return pieces.answer(request, blobs, file.sha256, file.size, headers)
+    return Response(shapes.pointer(file), 200, headers, "text/plain; charset=utf-8")
 
 
 def _named(store: Store, caller: Actor, parts: list[str]) -> tuple[Pulled, FileView]:
-    if len(parts) < 5 or parts[2] not in (
-        "resolve",
-        "raw",
-    ):  # a slash that was quoted is no separator
+    # The router matched the unquoted path; a quoted slash is no separator.
+    if len(parts) < 5 or parts[2] not in ("resolve", "raw"):
         raise unknown("file without a revision and a path")
 
     def look(revision: str, inner: list[str]) -> tuple[Pulled, FileView]:
-        found, path = pulls.revision(store, caller, parts[0], parts[1], revision), "/".join(inner)
-        for file in found.files:
+        version, path = pulls.revision(store, caller, parts[0], parts[1], revision), "/".join(inner)
+        for file in version.files:
             if file.path == path:
-                return found, file
-        raise unknown(f"file '{path}' in {found.ref}", found.commit)
+                return version, file
+        raise unknown(f"file '{path}' in {version.ref}", version.commit)
 
     return first(parts[3:], look)
 
 
-def _headers(found: Pulled, file: FileView) -> dict[str, str]:
+def _headers(version: Pulled, file: FileView) -> dict[str, str]:
     name = quote(file.path.rpartition("/")[2], safe="")
     return {
-        "X-Repo-Commit": found.commit,
+        "X-Repo-Commit": version.commit,
         "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
     }

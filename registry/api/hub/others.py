@@ -1,4 +1,4 @@
-"""What the Hub has and Countersign has not: said in words its clients show, never as a page."""
+"""What only the Hub has, refused in words that its clients show, never as a page."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from registry.errors import NotFound
 
 KINDS = frozenset({"datasets", "spaces", "kernels", "buckets"})
 GIT = (
-    "Countersign speaks no git: pull with hf download, and bring new versions by countersign "
-    "adapter add.\n"
+    "Countersign does not speak git: pull with hf download, and register new versions with "
+    "countersign adapter add.\n"
 )
 
 
 class _Rest(HubRoute):
-    """Leaves `/api/v1`, Countersign's own, and MLflow's `/api/2.0` to themselves."""
+    """A route that leaves Countersign's own `/api/v1` and MLflow's `/api/2.0` alone."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope.get("path", "").startswith(("/api/v1", "/api/2.0")):
@@ -34,14 +34,14 @@ router = APIRouter(route_class=_Rest)
 def _models_only(name: str) -> NotFound:
     return NotFound(
         "repo-unknown",
-        f"There is no {name}: Countersign gives out models only.",
-        "Data sets and the rest are asked for under /api/v1.",
+        f"There is no {name}: the Hub's protocol serves only models here.",
+        "Read data sets and everything else from the REST API under /api/v1.",
     )
 
 
 @router.api_route("/api/{rest:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
 def api(request: Request, caller: Caller) -> Response:
-    """A question, or a change, of the Hub's that is none of ours."""
+    """Any other request of the Hub's API."""
     if request.method not in ("GET", "HEAD"):
         raise read_only()
     kind, *name = segments(request)[1:]
@@ -52,19 +52,20 @@ def api(request: Request, caller: Caller) -> Response:
 
 @router.api_route("/{kind}/{ns}/{name}/resolve/{rest:path}", methods=["GET", "HEAD"])
 def resolve(caller: Caller, kind: str, ns: str, name: str) -> Response:
-    """A file of what is no model."""
+    """A file of a repository that is not a model."""
     raise _models_only(f"{kind[:40]} repository '{ns[:60]}/{name[:60]}'")
 
 
 @router.api_route("/{ns}/{name}/info/{rest:path}", methods=["GET", "HEAD", "POST"])
 @router.api_route("/{ns}/{name}/git-{verb}", methods=["GET", "POST"])
 def git(request: Request) -> Response:
-    """git and git-lfs, which show their users plain text and `message`; the same for every name,
-    there or not.
+    """git and git-lfs: they show their users plain text and `message`.
+
+    The answer is the same whether the repository exists or not.
     """
-    said: dict[str, Any] = {"status_code": 403, "headers": {"X-Error-Message": GIT.strip()}}
+    refusal: dict[str, Any] = {"status_code": 403, "headers": {"X-Error-Message": GIT.strip()}}
     if "/info/lfs" in request.url.path:
         return JSONResponse(
-            {"message": GIT.strip()}, media_type="application/vnd.git-lfs+json", **said
+            {"message": GIT.strip()}, media_type="application/vnd.git-lfs+json", **refusal
         )
-    return PlainTextResponse(GIT, **said)
+    return PlainTextResponse(GIT, **refusal)

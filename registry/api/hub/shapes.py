@@ -1,8 +1,9 @@
-"""The dialect's JSON: our versions in the words of a git host."""
+"""The dialect's JSON: versions as a git host describes repositories."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -55,12 +56,12 @@ EXPANDABLE = frozenset(
         "xetEnabled",
     }
 )
-"""What clients may want expanded; what of it there is nothing to say about here is left out of the
-answer.
+"""Properties that clients may ask to have expanded. Those that have no meaning here are left out
+of the answer.
 """
-REGULAR = 1 << 20
-"""Text up to this size is an ordinary git file; all else stands as a pointer, named by its
-SHA-256.
+MAX_REGULAR_BYTES = 1 << 20
+"""Largest text that appears as an ordinary git file. Everything else appears as a pointer, named
+by its SHA-256.
 """
 
 
@@ -77,13 +78,13 @@ def pointer(file: FileView) -> bytes:
 
 
 def git_oid(data: bytes) -> str:
-    """The name git gives these bytes."""
+    """The object id that git gives these bytes."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def is_large(file: FileView) -> bool:
-    """Is this a file git would not keep itself?"""
-    return file.path.endswith(".safetensors") or file.size > REGULAR
+    """Whether git would keep only a pointer to this file."""
+    return file.path.endswith(".safetensors") or file.size > MAX_REGULAR_BYTES
 
 
 @lru_cache(maxsize=16384)
@@ -93,21 +94,22 @@ def _small(blobs: Blobs, sha256: str, size: int) -> str:
 
 def entry(blobs: Blobs, file: FileView) -> dict[str, Any]:
     """One file of a tree."""
-    found: dict[str, Any] = {"type": "file", "path": file.path, "size": file.size}
+    row: dict[str, Any] = {"type": "file", "path": file.path, "size": file.size}
     if not is_large(file):
-        return found | {"oid": _small(blobs, file.sha256, file.size)}
+        return row | {"oid": _small(blobs, file.sha256, file.size)}
     text = pointer(file)
     large = {"oid": file.sha256, "size": file.size, "pointerSize": len(text)}
-    return found | {"oid": git_oid(text), "lfs": large}
+    return row | {"oid": git_oid(text), "lfs": large}
 
 
-def tree(blobs: Blobs, found: Pulled, under: str, deep: bool) -> list[dict[str, Any]] | None:
-    """The files and folders below a path, by path; None when there is no such folder."""
-    if itself := [entry(blobs, file) for file in found.files if under and file.path == under]:
-        return itself  # as a git host does: clients that list a path do not know what it is
+def tree(blobs: Blobs, version: Pulled, under: str, deep: bool) -> list[dict[str, Any]] | None:
+    """The files and folders under a path, ordered by path; None when there is no such folder."""
+    if itself := [entry(blobs, file) for file in version.files if under and file.path == under]:
+        # A git host lists a file as itself: clients do not know whether a path is a folder.
+        return itself
     prefix = f"{under}/" if under else ""
     entries: dict[str, dict[str, Any]] = {}
-    for file in found.files:
+    for file in version.files:
         if not file.path.startswith(prefix):
             continue
         inner = file.path[len(prefix) :].split("/")
@@ -122,35 +124,35 @@ def tree(blobs: Blobs, found: Pulled, under: str, deep: bool) -> list[dict[str, 
     return [entries[path] for path in sorted(entries)]
 
 
-def info(found: Pulled, blobs: Blobs | None = None) -> dict[str, Any]:
-    """A repository at a revision; with `blobs`, sizes and names of its files too."""
+def info(version: Pulled, blobs: Blobs | None = None) -> dict[str, Any]:
+    """A repository at a revision; with `blobs`, also the sizes and object ids of its files."""
     siblings: list[dict[str, Any]] = []
-    for file in found.files:
-        one: dict[str, Any] = {"rfilename": file.path}
+    for file in version.files:
+        sibling: dict[str, Any] = {"rfilename": file.path}
         if blobs is not None:
             full = entry(blobs, file)
-            one |= {"size": file.size, "blobId": full["oid"]}
+            sibling |= {"size": file.size, "blobId": full["oid"]}
             if lfs := full.get("lfs"):
-                one["lfs"] = {
+                sibling["lfs"] = {
                     "sha256": lfs["oid"],
                     "size": lfs["size"],
                     "pointerSize": lfs["pointerSize"],
                 }
-        siblings.append(one)
-    library = "peft" if found.kind == "adapter" else "transformers"
-    tags = [found.kind, library, "safetensors", TASK]
-    if licence := found.meta.get("licence"):
+        siblings.append(sibling)
+    library = "peft" if version.kind == "adapter" else "transformers"
+    tags = [version.kind, library, "safetensors", TASK]
+    if licence := version.meta.get("licence"):
         tags.append(f"license:{licence}")
-    if found.deprecated:
+    if version.deprecated:
         tags.append("deprecated")
     card = {"library_name": library} | ({"license": licence} if licence else {})
-    at = moment(found.created_at)
+    at = moment(version.created_at)
     return {
-        "_id": str(found.id),
-        "id": found.repo,
-        "modelId": found.repo,
-        "author": found.repo.partition("/")[0],
-        "sha": found.commit,
+        "_id": str(version.id),
+        "id": version.repo,
+        "modelId": version.repo,
+        "author": version.repo.partition("/")[0],
+        "sha": version.commit,
         "private": True,
         "gated": False,
         "disabled": False,
@@ -168,63 +170,68 @@ def info(found: Pulled, blobs: Blobs | None = None) -> dict[str, Any]:
     }
 
 
-def properties(asked: QueryParams) -> set[str]:
-    """What a client wants expanded, in either spelling of a list; Invalid (`bad-expand`) for what
-    no Hub knows.
+def properties(query: QueryParams) -> set[str]:
+    """The properties that a client asks to have expanded, in either spelling of a list.
+
+    Raises Invalid (`bad-expand`) for a property that no Hub knows.
     """
-    wanted = {
-        one
+    expanded = {
+        name
         for key in ("expand", "expand[]")
-        for one in asked.getlist(key)
-        if one.lower() not in ("true", "false", "")
+        for name in query.getlist(key)
+        if name.lower() not in ("true", "false", "")
     }
-    if unknown := wanted - EXPANDABLE:
+    if unknown := expanded - EXPANDABLE:
         raise Invalid("bad-expand", f"There is no property '{min(unknown)[:40]}' to expand.")
-    return wanted
+    return expanded
 
 
-def only(answer: dict[str, Any], asked: QueryParams) -> dict[str, Any]:
-    """The properties a client asked for by `expand`, beside the name; all of them when it named
-    none.
-    """
-    wanted, answer = properties(asked), {**answer}
-    if "downloadsAllTime" in wanted:
+def only(answer: dict[str, Any], query: QueryParams) -> dict[str, Any]:
+    """The properties that `expand` names, and the name; all properties when it names none."""
+    expanded, answer = properties(query), {**answer}
+    if "downloadsAllTime" in expanded:
         answer["downloadsAllTime"] = 0
-    if asked.get("securityStatus", "").lower() in ("true", "1"):
+    if query.get("securityStatus", "").lower() in ("true", "1"):
         answer["securityRepoStatus"] = {"scansDone": False, "filesWithIssues": []}
-    return (
-        answer
-        if not wanted
-        else {key: value for key, value in answer.items() if key in wanted | {"_id", "id"}}
-    )
+    if not expanded:
+        return answer
+    return {key: value for key, value in answer.items() if key in expanded | {"_id", "id"}}
 
 
-def told(entries: list[dict[str, Any]], found: Pulled) -> list[dict[str, Any]]:
-    """Entries with the commit that last touched them: the version itself, which is whole."""
-    last = {"id": found.commit, "title": found.ref, "date": moment(found.created_at)}
-    return [{**one, "lastCommit": last} for one in entries]
+def with_last_commit(entries: list[dict[str, Any]], version: Pulled) -> list[dict[str, Any]]:
+    """Entries with the commit that last changed them: always the version itself, since a version
+    never changes.
+    """
+    last = {"id": version.commit, "title": version.ref, "date": moment(version.created_at)}
+    return [{**each, "lastCommit": last} for each in entries]
 
 
-def commit(found: Pulled, formatted: bool = False) -> dict[str, Any]:
-    """A version as a commit; formatted means HTML, and our names have no character that HTML
-    reads.
+def commit(version: Pulled, formatted: bool = False) -> dict[str, Any]:
+    """A version as a commit.
+
+    `formatted` asks for HTML; names here contain no character that HTML would interpret.
     """
     answer = {
-        "id": found.commit,
-        "title": found.ref,
+        "id": version.commit,
+        "title": version.ref,
         "message": "",
-        "date": moment(found.created_at),
-        "authors": [{"user": found.author}],
+        "date": moment(version.created_at),
+        "authors": [{"user": version.author}],
     }
-    return answer | ({"formatted": {"title": found.ref, "message": ""}} if formatted else {})
+    return answer | ({"formatted": {"title": version.ref, "message": ""}} if formatted else {})
 
 
-def refs(found: Refs) -> dict[str, Any]:
-    """Branches and tags."""
+def refs(repository: Refs) -> dict[str, Any]:
+    """A repository's branches and tags."""
     return {
-        "branches": [
-            {"name": n, "ref": f"refs/heads/{n}", "targetCommit": c} for n, c in found.branches
-        ],
-        "tags": [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": c} for n, c in found.tags],
+        "branches": _refs("heads", repository.branches),
+        "tags": _refs("tags", repository.tags),
         "converts": [],
     }
+
+
+def _refs(kind: str, commits: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [
+        {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": commit}
+        for name, commit in commits
+    ]

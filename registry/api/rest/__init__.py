@@ -1,4 +1,4 @@
-"""Our own JSON under /api/v1: one router a noun, inputs in schemas, errors in problems."""
+"""The REST API under /api/v1: one router for each noun, request bodies in `schemas`."""
 
 from fastapi import APIRouter
 
@@ -48,7 +48,7 @@ NOUNS = (
 
 
 def router() -> APIRouter:
-    """Every noun's routes under /api/v1."""
+    """The routes of every noun, under /api/v1."""
     whole = APIRouter(prefix="/api/v1")
     for noun in NOUNS:
         whole.include_router(noun.router)

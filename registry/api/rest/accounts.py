@@ -17,46 +17,48 @@ router = APIRouter(tags=["people"])
 
 @router.get("/me", responses={404: {}})
 def me(store: TheStore, caller: Caller) -> AccountView:
-    """Who am I, and what may I do?"""
+    """The caller's own account, with its roles and keys."""
     return queries.me(store, caller)
 
 
 @router.post("/accounts", status_code=201)
 def create_account(store: TheStore, caller: Caller, body: NewAccount) -> AccountView:
-    """Make an account if it is missing, and grant it roles."""
+    """Create an account unless it exists, and grant it roles."""
     commands.create(store, caller, body.name, body.roles, body.team)
-    return next(one for one in queries.accounts(store, caller) if one.name == body.name)
+    return next(each for each in queries.accounts(store, caller) if each.name == body.name)
 
 
 @router.get("/accounts")
 def accounts(store: TheStore, caller: Caller) -> list[AccountView]:
-    """Everybody, with roles and keys."""
+    """Every account, with roles and keys."""
     return queries.accounts(store, caller)
 
 
 @router.post("/tokens", status_code=201)
 def create_token(store: TheStore, caller: Caller, body: NewToken) -> TokenView:
-    """Mint a token; its secret is in this answer and nowhere else."""
+    """Create a token. Its secret is in this answer and nowhere else."""
     return tokens.create(
-        store, caller, body.account, body.roles, body.team, body.days, body.environment
+        store,
+        caller,
+        tokens.TokenRequest(body.account, body.roles, body.team, body.days, body.environment),
     )
 
 
 @router.get("/tokens")
 def list_tokens(store: TheStore, caller: Caller) -> list[TokenView]:
-    """One's own tokens; an administrator sees all. Never a secret."""
+    """The caller's tokens, or every token for an administrator; never a secret."""
     return queries.tokens(store, caller)
 
 
 @router.delete("/tokens/{token_id}", status_code=204)
 def revoke_token(store: TheStore, caller: Caller, token_id: TokenId) -> None:
-    """End a token now."""
+    """Revoke a token at once."""
     tokens.revoke(store, caller, token_id)
 
 
 @router.post("/keys", status_code=201)
 def enroll_key(store: TheStore, caller: Caller, body: NewKey) -> KeyView:
-    """Enrol one's own Ed25519 key."""
+    """Enrol an Ed25519 key of the caller."""
     return keys.enroll(store, caller, body.public_key, body.label, body.proof)
 
 

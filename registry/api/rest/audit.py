@@ -13,6 +13,7 @@ from registry.api.door import Caller, TheStore
 from registry.api.rest.forms import Cursor, Limit, Plain
 from registry.errors import NotFound
 from registry.queries import audit as queries
+from registry.queries.pages import PageRequest
 from registry.views.audit import EventPage, LogCheckView, LogProofView, TreeHeadView
 
 router = APIRouter(tags=["audit"])
@@ -30,16 +31,16 @@ def events(
     limit: Limit = 50,
 ) -> EventPage:
     """The log, newest first."""
-    return queries.events(store, caller, cursor, action, subject, limit)
+    return queries.events(store, caller, PageRequest(cursor, limit), action=action, subject=subject)
 
 
 @router.get("/audit/tree-head", responses={404: {}})
 def tree_head(store: TheStore, caller: Caller) -> TreeHeadView:
     """The newest signed tree head."""
-    found = queries.tree_head(store, caller)
-    if found is None:
-        raise NotFound("tree-head-missing", "Nothing has been signed yet.")
-    return found
+    head = queries.tree_head(store, caller)
+    if head is None:
+        raise NotFound("tree-head-missing", "The log has no signed tree head yet.")
+    return head
 
 
 @router.get("/log/proof")
@@ -59,7 +60,7 @@ def proof(
 
 @router.get("/audit/check")
 def check(store: TheStore, caller: Caller, request: Request) -> LogCheckView:
-    """Recompute the whole log from the database."""
+    """Recompute the whole log from the database, and compare it with its signed tree heads."""
     return queries.check(store, caller, request.app.state.log_key)
 
 
@@ -69,7 +70,7 @@ def check(store: TheStore, caller: Caller, request: Request) -> LogCheckView:
     responses={200: {"content": {"application/zip": {}}}, 409: {}, 422: {}},
 )
 def export(store: TheStore, caller: Caller, request: Request) -> StreamingResponse:
-    """The whole log as one file that countersign-verify checks offline."""
+    """The whole log as one pack, which countersign-verify checks offline."""
     pack = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  (closed when the answer has been sent)
     try:
         queries.export(store, caller, request.app.state.log_key, pack)

@@ -1,5 +1,6 @@
-"""Bytes by digest: streamed up whole, asked for first; streamed down, in ranges; never held whole
-in memory.
+"""Blobs by digest: check whether one is needed, stream it in whole, stream it out in ranges.
+
+No blob is ever in memory whole.
 """
 
 from __future__ import annotations
@@ -31,61 +32,67 @@ BYTES = {
 
 @dataclass(frozen=True, slots=True)
 class StoredView:
-    """Bytes that are published."""
+    """A blob that is published."""
 
     sha256: str
     size: int
 
 
 def digest_of(text: str) -> str:
-    """A digest as callers write it, with or without `sha256:`; Invalid (`bad-digest`)."""
-    found = text.removeprefix("sha256:")
-    if not HEX.fullmatch(found):
-        raise Invalid("bad-digest", f"'{text[:80]}' is no SHA-256.")
-    return found
+    """The hex digits of a digest, which callers may write with or without `sha256:`.
+
+    Raises Invalid (`bad-digest`).
+    """
+    digits = text.removeprefix("sha256:")
+    if not HEX.fullmatch(digits):
+        raise Invalid("bad-digest", f"'{text[:80]}' is not a SHA-256 digest.")
+    return digits
 
 
-def may_upload(caller: Actor) -> None:
-    """Forbidden (`role-missing`) for whoever makes no versions."""
+def check_uploader(caller: Actor) -> None:
+    """Raise Forbidden (`role-missing`) unless the caller's roles register versions."""
     if not any(caller.holds(role) for role in UPLOADERS):
         raise Forbidden(
             "role-missing",
-            f"{caller.name} may not upload: it needs the role engineer or trainer.",
-            "Ask an administrator for a token with that role.",
+            f"{caller.name} may not upload: uploading needs the role engineer or trainer.",
         )
 
 
 def declared(request: Request, before: int, limit: int) -> None:
-    """TooLarge for a body that says itself that it, after the bytes `before` it, is more than one
-    file may have.
+    """Raise TooLarge if the stated length of the body, added to the bytes `before` it, is more than
+    the `limit` of one file.
     """
     length = request.headers.get("content-length", "")
     if length.isdecimal() and before + int(length) > limit:
         raise TooLarge(
-            "body-too-large", f"One file may have at most {limit} bytes.", "Split it into shards."
+            "body-too-large", f"A file may have at most {limit} bytes.", "Split it into shards."
         )
 
 
 @router.head("/blobs/{digest}", response_class=Response)
 def has(store: TheStore, blobs: TheBlobs, caller: Caller, digest: Digest) -> Response:
-    """Need these bytes not be sent? 404 also where they are here, but belong to others: who sends
-    them may name them.
+    """Whether the caller may already use these bytes, so that they need not be sent.
+
+    The answer is also 404 for bytes that are stored but belong to others: whoever has sent the
+    bytes themselves may use them.
     """
-    found = digest_of(digest)
-    if not commands.usable(store, blobs, caller, found):
+    sha256 = digest_of(digest)
+    if not commands.usable(store, blobs, caller, sha256):
         return Response(status_code=404)
-    return Response(headers={"Content-Length": str(blobs.size(found)), "ETag": f'"{found}"'})
+    return Response(headers={"Content-Length": str(blobs.size(sha256)), "ETag": f'"{sha256}"'})
 
 
 @router.put("/blobs/{digest}", status_code=201, openapi_extra=BYTES)
 async def put(
     request: Request, store: TheStore, blobs: TheBlobs, caller: Caller, digest: Digest
 ) -> StoredView:
-    """Stream bytes in; they are hashed on the way and visible only when the digest agrees. A cut
-    leaves nothing.
+    """Upload a blob in one request.
+
+    The bytes are hashed as they arrive and become visible only when the digest agrees. An
+    interrupted upload leaves nothing.
     """
     expected = digest_of(digest)
-    may_upload(caller)
+    check_uploader(caller)
     limit: int = request.app.state.settings.max_blob_bytes
     declared(request, 0, limit)
     await pieces.in_thread(commands.sending, store, blobs, caller, expected)
@@ -108,30 +115,30 @@ async def put(
     response_class=Response,
     responses={
         200: {"content": {OCTETS: {}}},
-        206: {"content": {OCTETS: {}}, "description": "The range asked for."},
-        304: {"description": "Unchanged since the ETag given."},
-        416: {"description": "The range begins after the end; Content-Range says where that is."},
+        206: {"content": {OCTETS: {}}, "description": "The requested range."},
+        304: {"description": "Unchanged since that ETag."},
+        416: {"description": "The range begins after the end; Content-Range states the length."},
     },
 )
 def get(
     request: Request, store: TheStore, blobs: TheBlobs, caller: Caller, digest: Digest
 ) -> Response:
-    """Stream bytes out, to who may pull what they belong to; `Range: bytes=N-` resumes."""
-    found = digest_of(digest)
-    may_read(caller)
-    pulls.check_bytes(store, caller, found)
-    return pieces.answer(request, blobs, found, _size(blobs, found))
+    """Download a blob that belongs to something the caller may pull; `Range: bytes=N-` resumes."""
+    sha256 = digest_of(digest)
+    check_reader(caller)
+    pulls.check_bytes(store, caller, sha256)
+    return pieces.answer(request, blobs, sha256, _size(blobs, sha256))
 
 
 def _size(blobs: Blobs, digest: Digest) -> int:
     if not blobs.has(digest):
-        raise NotFound("blob-unknown", f"There are no bytes sha256:{digest}.", "Check the digest.")
+        raise NotFound("blob-unknown", f"There is no blob sha256:{digest}.", "Check the digest.")
     return blobs.size(digest)
 
 
-def may_read(caller: Actor) -> None:
-    """Forbidden (`role-missing`) for whoever holds no role at all."""
+def check_reader(caller: Actor) -> None:
+    """Raise Forbidden (`role-missing`) for a caller without any role."""
     if not caller.grants:
         raise Forbidden(
-            "role-missing", f"{caller.name} holds no role.", "Ask an administrator for a role."
+            "role-missing", f"{caller.name} has no role.", "Ask an administrator for a role."
         )

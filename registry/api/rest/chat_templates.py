@@ -1,4 +1,4 @@
-"""Chat templates over REST: what a version's says, against its base's."""
+"""Chat templates over REST: a version's own, compared with its base's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ router = APIRouter(tags=["versions"])
 
 @router.get("/chat-templates/{ref:path}")
 def chat_template(store: TheStore, blobs: TheBlobs, caller: Caller, ref: Ref) -> ChatTemplateView:
-    """A version's chat template: the difference from its base's, and golden conversations under
-    both.
+    """A version's chat template: the difference from its base's, and the golden conversations
+    rendered with both.
     """
     return queries.chat_template(store, blobs, caller, ref)

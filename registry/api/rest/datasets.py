@@ -21,7 +21,7 @@ def add(
 ) -> AddedView:
     """Register a data set version from an uploaded JSON Lines file."""
     added = commands.register(
-        store, blobs, caller, body.name, body.file.sha256, body.file.size, body.meta
+        store, blobs, caller, commands.Draft(body.name, body.file.sha256, body.file.size, body.meta)
     )
     response.status_code = 200 if added.status == "found" else 201
     return added
@@ -29,7 +29,7 @@ def add(
 
 @router.get("/datasets")
 def datasets(store: TheStore, caller: Caller) -> list[DatasetVersionView]:
-    """Every data set version one may see."""
+    """Every data set version that the caller may see."""
     return queries.datasets(store, caller)
 
 

@@ -21,20 +21,25 @@ router = APIRouter(tags=["evals"])
 def freeze(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewSuite) -> SuiteView:
     """Freeze a data set's split as an eval suite version."""
     suite = commands.freeze(
-        store, blobs, caller, body.name, body.dataset, body.split, body.metric, body.decoding or {}
+        store,
+        blobs,
+        caller,
+        commands.SuiteRequest(
+            body.name, body.dataset, body.split, body.metric, body.decoding or {}
+        ),
     )
-    return next(one for one in queries.suites(store, caller) if one.id == suite)
+    return next(each for each in queries.suites(store, caller) if each.id == suite)
 
 
 @router.get("/eval-suites")
 def suites(store: TheStore, caller: Caller) -> list[SuiteView]:
-    """Every eval suite version one may see."""
+    """Every eval suite version that the caller may see."""
     return queries.suites(store, caller)
 
 
 @router.post("/eval-runs", status_code=201)
 def queue(store: TheStore, caller: Caller, body: NewEvalRun) -> EvalRunView:
-    """Queue a suite on a version for the next free trainer."""
+    """Queue an eval run of a suite on a version, for the next free trainer."""
     return queries.eval_run(store, caller, commands.queue(store, caller, body.subject, body.suite))
 
 
@@ -60,4 +65,4 @@ def gate(
     use_case: Line,
 ) -> VerdictView:
     """What the gate would say now; nothing is stored."""
-    return gates.check(store, blobs, caller, ref, environment, use_case)
+    return gates.check(store, blobs, caller, gates.Proposal(ref, environment, use_case))

@@ -1,7 +1,7 @@
-"""The forms of names, numbers and texts as the OpenAPI document describes them.
+"""The types of names, numbers and texts, as the OpenAPI document describes them.
 
-The rules decide and explain. These types repeat the rules' own patterns in the document alone, so
-that what it allows is accepted as to its form, and a refusal keeps its own kind and words.
+The rules decide and explain. These types repeat the rules' patterns only in the document, so that a
+request that follows it has the right form, and a refusal keeps the kind and the text of its rule.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from registry.db.training_runs import STATES as RUN_STATES
 from registry.rules import evals, profiles, recipes, refs, searches, tags
 from registry.rules.actors import PEOPLE, SERVICE_ROLES
 from registry.rules.engines import ENGINES
-from registry.rules.retention import LONGEST_DAYS, LONGEST_DRAFT_DAYS
+from registry.rules.retention import MAX_DRAFT_DAYS, MAX_KEEP_DAYS
 from registry.rules.reviews import VERDICTS
+from registry.rules.versions import State as VersionState
 
 TEXT = r"^[^\x00]*$"
-"""Any text that PostgreSQL can keep."""
+"""Any text that PostgreSQL can store."""
 PRINTABLE = r"[^\x00-\x1f\x7f-\xa0\u2028\u2029]"
 WORDS = r"^[^\x00]*[^\s\x00][^\x00]*$"
-"""A text with something in it besides white space."""
+"""A text that is more than white space."""
 
 
 def _text(**schema: Any) -> WithJsonSchema:
@@ -33,7 +34,7 @@ def _text(**schema: Any) -> WithJsonSchema:
 
 
 def _matching(*patterns: re.Pattern[str] | str) -> WithJsonSchema:
-    either = "|".join(one if isinstance(one, str) else one.pattern for one in patterns)
+    either = "|".join(each if isinstance(each, str) else each.pattern for each in patterns)
     return _text(pattern=f"^(?:{either})$")
 
 
@@ -50,7 +51,7 @@ _PROFILE = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 Short = Annotated[str, Field(max_length=200), _text(pattern=TEXT, maxLength=200)]
 Text = Annotated[str, Field(max_length=20_000), _text(pattern=TEXT, maxLength=20_000)]
 Words = Annotated[str, Field(max_length=20_000), _text(pattern=WORDS, maxLength=20_000)]
-"""A reason or another text that must say something."""
+"""A reason, or another text that must not be empty."""
 Reasoned = Annotated[
     str, Field(max_length=20_000), _text(pattern=r"^[^\s\x00][^\x00]{8,3998}[^\s\x00]$")
 ]
@@ -65,7 +66,7 @@ Name = Annotated[str, Field(max_length=200), _matching(_NAME)]
 """The name of a team, an account or a retention class."""
 Line = Annotated[str, Field(max_length=200), _matching(_LINE)]
 NewLine = Annotated[str, Field(max_length=200), _text(pattern=f"^{_UNPINNED}{_LINE}$")]
-"""A line that need not be there yet."""
+"""A line that need not exist yet."""
 Ref = Annotated[str, Field(max_length=200), _matching(_REF)]
 """Anything that names a version."""
 Subject = Annotated[str, Field(max_length=200), _matching(f"(?:dataset:)?(?:{_REF})")]
@@ -96,36 +97,34 @@ Number = Annotated[int, WithJsonSchema({"type": "integer", "minimum": 1, "maximu
 """The number of a review or a hold."""
 Limit = Annotated[int, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 200})]
 """Rows of a page."""
-Cursor = Annotated[str, _text(description="The `next` of the page before, as it is.")]
+Cursor = Annotated[str, _text(description="The `next` of the previous page, unchanged.")]
 
 _ROLE_LISTS = [
     {"type": "array", "minItems": 1, "items": {"enum": sorted(role.value for role in roles)}}
     for roles in (PEOPLE, SERVICE_ROLES)
 ]
 Roles = Annotated[list[Short], WithJsonSchema({"anyOf": _ROLE_LISTS})]
-"""Roles of people, or of services: an account is never both."""
+"""Roles of people or of services; an account never has both."""
 Share = Annotated[
     int,
     Field(strict=True, ge=-(2**31), lt=2**31),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 10_000}),
 ]
-"""Hundredths of a percent."""
+"""A share of traffic in basis points (hundredths of a percent)."""
 Days = Annotated[
     int,
     Field(strict=True, ge=0, le=2**31 - 1),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 365}),
 ]
-
-
 KeepDays = Annotated[
     int,
     Field(strict=True, ge=0, le=2**31 - 1),
-    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": LONGEST_DAYS}),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_KEEP_DAYS}),
 ]
 DraftDays = Annotated[
     int,
     Field(strict=True, ge=0, le=2**31 - 1),
-    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": LONGEST_DRAFT_DAYS}),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_DRAFT_DAYS}),
 ]
 Plain = Annotated[str, _text(pattern=TEXT)]
 ReviewState = Annotated[str, _text(enum=["decided", "waiting", *REVIEW_STATES])]
@@ -135,13 +134,13 @@ PolicyText = Annotated[str, Field(max_length=100_000), _text(pattern=WORDS, maxL
 
 
 class Filter:
-    """What a search may be filtered by; a filter that is empty is none."""
+    """The filters of a search; an empty one is ignored."""
 
     _any = _text(pattern=TEXT, maxLength=400)
     Words = Annotated[str, _text(pattern=r"^[^\x00]*[A-Za-z0-9][^\x00]*$", maxLength=400)]
     Text = Annotated[str, _any]
     Kind = Annotated[str, _text(enum=list(searches.KINDS))]
-    State = Annotated[str, _text(enum=list(searches.STATES))]
+    State = Annotated[str, _text(enum=[state.value for state in VersionState])]
     Tag = Annotated[str, _text(pattern=rf"^{_UNRESERVED}{tags.KEY.pattern}(?::[^\x00]{{1,256}})?$")]
     Bound = Annotated[str, _text(pattern=f"^{_METRIC}$")]
     Moment = Annotated[
@@ -182,8 +181,8 @@ RecipeKeys = Annotated[
     WithJsonSchema(
         {
             "type": "object",
-            "description": "How to train; a recipe's keys contradict each other in no way.",
-            "propertyNames": {"enum": list(recipes.KEYS)},
+            "description": "How to train. Keys must not contradict each other.",
+            "propertyNames": {"enum": list(recipes.FIELDS)},
             "required": ["steps", "batch_size", "learning_rate"],
             "properties": {
                 "method": {"enum": ["lora"]},

@@ -14,5 +14,5 @@ router = APIRouter(tags=["lineage"])
 
 @router.get("/lineage/{ref:path}")
 def trace(store: TheStore, caller: Caller, ref: Node) -> LineageView:
-    """What a thing stands on, and what stands on it."""
+    """What a node derives from, and what derives from it."""
     return queries.trace(store, caller, ref)

@@ -15,7 +15,7 @@ router = APIRouter(tags=["policies"])
 
 @router.get("/policies")
 def policies(store: TheStore, caller: Caller) -> list[PolicyView]:
-    """Every policy version; `current` marks those in force."""
+    """Every policy version; `current` marks the ones in force."""
     return queries.policies(store, caller)
 
 
@@ -23,4 +23,4 @@ def policies(store: TheStore, caller: Caller) -> list[PolicyView]:
 def publish(store: TheStore, caller: Caller, body: NewPolicy) -> PolicyView:
     """Publish a policy's YAML as the next version of its environment."""
     ref = commands.publish(store, caller, body.text)
-    return next(one for one in queries.policies(store, caller) if one.ref == ref)
+    return next(each for each in queries.policies(store, caller) if each.ref == ref)

@@ -25,7 +25,9 @@ def define(
     store: TheStore, blobs: TheBlobs, caller: Caller, body: NewProfile, response: Response
 ) -> DefinedView:
     """Freeze one way to serve a version."""
-    made = commands.define(store, blobs, caller, body.ref, body.profile, body.served_base)
+    made = commands.define(
+        store, blobs, caller, commands.ProfileRequest(body.ref, body.profile, body.served_base)
+    )
     response.status_code = 200 if made.status == "found" else 201
     return made
 
@@ -46,7 +48,7 @@ def profile(store: TheStore, caller: Caller, name: ProfileName) -> ProfileView:
 def system_prompt(
     store: TheStore, blobs: TheBlobs, caller: Caller, name: ProfileName
 ) -> PromptView:
-    """The text that a profile puts before every conversation."""
+    """The system prompt of a profile."""
     return queries.system_prompt(store, blobs, caller, name)
 
 
@@ -54,7 +56,7 @@ def system_prompt(
 def compare(
     store: TheStore, blobs: TheBlobs, caller: Caller, name: ProfileName, other: ProfileName
 ) -> ComparisonView:
-    """Two profiles part by part: what must change for one to be the other."""
+    """Compare two profiles, part by part."""
     return queries.compare(store, blobs, caller, name, other)
 
 

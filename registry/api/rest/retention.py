@@ -23,6 +23,7 @@ from registry.commands import deletions, holds
 from registry.commands import quotas as quota_commands
 from registry.commands import retention as commands
 from registry.queries import retention as queries
+from registry.queries.pages import PageRequest
 from registry.rules.quotas import Limits
 from registry.rules.retention import Terms
 from registry.views.retention import (
@@ -42,20 +43,20 @@ router = APIRouter(tags=["retention"])
 
 @router.get("/retention/classes")
 def classes(store: TheStore, caller: Caller) -> list[ClassView]:
-    """Every retention class, the shortest first."""
+    """Every retention class, shortest first."""
     return queries.classes(store, caller)
 
 
 @router.post("/retention/classes", status_code=201)
 def define(store: TheStore, caller: Caller, body: NewClass) -> ClassView:
-    """Define a class; its terms never change."""
+    """Define a retention class. Its terms never change."""
     terms = Terms(body.name, body.keep_days, body.counted_from, body.after, body.draft_days)
     return commands.define(store, caller, terms, body.reason)
 
 
 @router.post("/retention/settings", status_code=201)
 def assign(store: TheStore, caller: Caller, body: NewSetting) -> SettingView:
-    """Put a line, a data set (`dataset:team/name`) or a team under a class."""
+    """Assign a retention class to a team, a line or a data set (`dataset:team/name`)."""
     return commands.assign(store, caller, body.name, body.retention, body.reason)
 
 
@@ -64,7 +65,7 @@ def due(
     store: TheStore, caller: Caller, cursor: Cursor | None = None, limit: Limit = 50
 ) -> DuePage:
     """What is due for deletion, oldest first, a page at a time."""
-    return queries.due(store, caller, cursor, limit)
+    return queries.due(store, caller, PageRequest(cursor, limit))
 
 
 @router.get("/keeping/{ref:path}")
@@ -83,7 +84,7 @@ def list_holds(
     limit: Limit = 50,
 ) -> HoldPage:
     """Legal holds, newest first, a page at a time; `over` asks for those that keep one version."""
-    return queries.holds(store, caller, over, standing, cursor, limit)
+    return queries.holds(store, caller, PageRequest(cursor, limit), over=over, standing=standing)
 
 
 @router.post("/holds", status_code=201)
@@ -94,13 +95,13 @@ def place(store: TheStore, caller: Caller, body: NewHold) -> HoldView:
 
 @router.post("/holds/{number}/lift")
 def lift(store: TheStore, caller: Caller, number: Number, body: Reason) -> HoldView:
-    """Lift a hold that another person placed."""
+    """Lift a legal hold that another person placed."""
     return holds.lift(store, caller, number, body.reason)
 
 
 @router.post("/deletions", status_code=201)
 def delete(store: TheStore, caller: Caller, body: NewDeletion) -> TombstoneView:
-    """Delete a version or data set version that nothing holds, keeps or needs."""
+    """Delete a version or data set version that no hold, class or use keeps."""
     return deletions.delete(store, caller, body.ref, body.reason)
 
 
@@ -117,7 +118,7 @@ def planned(
     caller: Caller,
     grace_hours: Annotated[int, Query(ge=0, le=8760)] = 24,
 ) -> CollectionView:
-    """What a collection of bytes would take now."""
+    """What a collection of bytes would remove now."""
     return queries.planned(store, blobs, caller, timedelta(hours=grace_hours))
 
 
@@ -125,24 +126,24 @@ def planned(
 def collect(
     store: TheStore, blobs: TheBlobs, caller: Caller, body: NewCollection
 ) -> CollectionView:
-    """Collect bytes that no row needs."""
+    """Remove bytes that no row needs."""
     return collecting.collect(store, blobs, caller, timedelta(hours=body.grace_hours))
 
 
 @router.get("/quotas")
 def quotas(store: TheStore, caller: Caller) -> list[QuotaView]:
-    """What every team you see may use, and uses."""
+    """The quota and the use of every team that the caller may see."""
     return queries.quotas(store, caller)
 
 
 @router.post("/quotas", status_code=201)
 def set_quota(store: TheStore, caller: Caller, body: NewQuota) -> QuotaView:
-    """Set a team's quota from now on."""
+    """Set a team's quota, from now on."""
     limits = Limits(body.max_bytes, body.max_versions)
     return quota_commands.put(store, caller, body.team, limits, body.reason)
 
 
 @router.get("/quotas/{team}")
 def quota(store: TheStore, caller: Caller, team: Name) -> QuotaView:
-    """What one team may use, and uses."""
+    """The quota and the use of one team."""
     return queries.quota(store, caller, team)

@@ -9,6 +9,7 @@ from registry.api.rest.forms import Cursor, Limit, Number, ReviewState
 from registry.api.rest.schemas import NewReview, NewVote, Reason
 from registry.commands import reviews as commands
 from registry.queries import reviews as queries
+from registry.queries.pages import PageRequest
 from registry.views.reviews import DecisionDraft, ReviewPage, ReviewView, SubmittedView
 
 router = APIRouter(tags=["reviews"])
@@ -16,9 +17,12 @@ router = APIRouter(tags=["reviews"])
 
 @router.post("/reviews", status_code=201)
 def submit(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewReview) -> SubmittedView:
-    """Submit a version for an environment."""
+    """Submit a version for review in an environment."""
     return commands.submit(
-        store, blobs, caller, body.ref, body.environment, body.use_case, body.note
+        store,
+        blobs,
+        caller,
+        commands.Submission(body.ref, body.environment, body.use_case, body.note),
     )
 
 
@@ -31,7 +35,7 @@ def reviews(
     limit: Limit = 50,
 ) -> ReviewPage:
     """Reviews, newest first; state is waiting, open, decided or a state's own name."""
-    return queries.reviews(store, caller, state, cursor, limit)
+    return queries.reviews(store, caller, PageRequest(cursor, limit), state=state)
 
 
 @router.get("/reviews/{number}")
@@ -42,7 +46,7 @@ def review(store: TheStore, caller: Caller, number: Number) -> ReviewView:
 
 @router.get("/reviews/{number}/decision")
 def draft(store: TheStore, caller: Caller, number: Number) -> DecisionDraft:
-    """The decision the caller would sign, but for verdict and reason."""
+    """The decision for the caller to sign, without its verdict and reason."""
     return queries.draft(store, caller, number)
 
 
@@ -50,13 +54,16 @@ def draft(store: TheStore, caller: Caller, number: Number) -> DecisionDraft:
 def vote(store: TheStore, caller: Caller, number: Number, body: NewVote) -> ReviewView:
     """Cast a signed vote."""
     commands.vote(
-        store, caller, number, body.decision, body.reason, body.salt, body.key, body.signature
+        store,
+        caller,
+        number,
+        commands.SignedVote(body.decision, body.reason, body.salt, body.key, body.signature),
     )
     return queries.review(store, caller, number)
 
 
 @router.post("/reviews/{number}/withdraw")
 def withdraw(store: TheStore, caller: Caller, number: Number, body: Reason) -> ReviewView:
-    """Take an open review back."""
+    """Withdraw an open review."""
     commands.withdraw(store, caller, number, body.reason)
     return queries.review(store, caller, number)

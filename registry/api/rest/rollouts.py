@@ -24,27 +24,33 @@ router = APIRouter(tags=["delivery"])
 
 @router.post("/canaries", status_code=201)
 def start(store: TheStore, caller: Caller, body: NewCanary) -> RouteView:
-    """Give an approved version a share of a channel."""
+    """Start a canary: give an approved version a share of a channel's traffic."""
     return commands.start(
-        store, caller, body.ref, body.environment, body.channel, body.share_bp, body.reason
+        store,
+        caller,
+        commands.Canary(body.ref, body.environment, body.channel, body.share_bp, body.reason),
     )
 
 
 @router.post("/promotions", status_code=201)
 def promote(store: TheStore, caller: Caller, body: NewPromotion) -> RouteView:
-    """Give the active canary all traffic."""
-    return commands.promote(store, caller, body.name, body.environment, body.channel, body.reason)
+    """Give the active canary all traffic, or restore a version that served here before."""
+    return commands.promote(
+        store, caller, commands.Place(body.name, body.environment, body.channel), body.reason
+    )
 
 
 @router.post("/rollbacks", status_code=201)
 def roll_back(store: TheStore, caller: Caller, body: NewRollback) -> RouteView:
-    """Go back to the last good stable version, or to the base."""
-    return commands.roll_back(store, caller, body.name, body.environment, body.channel, body.reason)
+    """Return to the last good stable version, or to the base."""
+    return commands.roll_back(
+        store, caller, commands.Place(body.name, body.environment, body.channel), body.reason
+    )
 
 
 @router.post("/recalls", status_code=201)
 def recall(store: TheStore, caller: Caller, body: NewRecall) -> RecallView:
-    """Declare a thing, and all that derives from it, unfit everywhere."""
+    """Declare a version or data set version, and all that derives from it, unfit everywhere."""
     return recalls.recall(store, caller, body.ref, body.reason)
 
 
@@ -52,7 +58,7 @@ def recall(store: TheStore, caller: Caller, body: NewRecall) -> RecallView:
 def channels(
     store: TheStore, caller: Caller, environment: Environment | None = None
 ) -> list[ChannelView]:
-    """What serves where, now."""
+    """What every channel serves now."""
     return queries.channels(store, caller, environment)
 
 
@@ -74,14 +80,14 @@ def as_of(store: TheStore, caller: Caller, at: Moment, environment: Environment)
     return queries.as_of(store, caller, at, environment)
 
 
-@router.get("/routing", responses={304: {"description": "Unchanged since the ETag given."}})
+@router.get("/routing", responses={304: {"description": "Unchanged since that ETag."}})
 def routing(
     store: TheStore, caller: Caller, environment: Environment, request: Request, response: Response
 ) -> RoutingView:
-    """All routes of an environment, for gateways; poll it with If-None-Match."""
-    found = queries.routing(store, caller, environment)
-    etag = f'"{found.etag}"'
+    """All routes of an environment, for gateways. Poll it with If-None-Match."""
+    routes = queries.routing(store, caller, environment)
+    etag = f'"{routes.etag}"'
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers={"ETag": etag})  # type: ignore[return-value]  # passed on as it is
     response.headers["ETag"] = etag
-    return found
+    return routes

@@ -1,4 +1,4 @@
-"""Inputs of the REST door; answers are views."""
+"""Request bodies of the REST API. Answers are views."""
 
 from __future__ import annotations
 
@@ -46,35 +46,36 @@ from registry.api.rest.forms import (
 )
 
 Int = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
-"""What fits PostgreSQL's integer; strict, since `true` and 1.0 are no counts."""
+"""A count that fits PostgreSQL's integer; strict, because `true` and 1.0 are not counts."""
 Size = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1)]
-"""Bytes, as far as JSON carries whole numbers."""
+"""A number of bytes, up to the largest whole number that JSON carries exactly."""
 
-DEEPEST = 32
-META_BYTES = 64 << 10
-META_DEPTH = 8
+MAX_DEPTH = 32
+"""Levels of nesting in a request."""
+MAX_META_BYTES = 64 << 10
+"""Bytes of a version's metadata, as JSON."""
+MAX_META_DEPTH = 8
+"""Levels of nesting in a version's metadata."""
 
 
 def _modest(meta: dict[str, Any]) -> dict[str, Any]:
-    """What a maker says of a version is read by people and copied into every event about it: no
-    place for bulk.
-    """
+    """Bound a version's metadata: people read it, and every event about the version copies it."""
     size = len(json.dumps(meta))
-    if size > META_BYTES:
+    if size > MAX_META_BYTES:
         raise ValueError(
-            f"it takes {size} bytes as JSON, at most {META_BYTES} are accepted; put long texts "
-            "into README.md"
+            f"it has {size} bytes as JSON, and at most {MAX_META_BYTES} are accepted; put long "
+            "texts into README.md"
         )
     level: list[Any] = [meta]
-    for _ in range(META_DEPTH):
+    for _ in range(MAX_META_DEPTH):
         level = [
-            one
+            value
             for node in level
-            for one in (node.values() if isinstance(node, dict) else node)
-            if isinstance(one, dict | list)
+            for value in (node.values() if isinstance(node, dict) else node)
+            if isinstance(value, dict | list)
         ]
     if level:
-        raise ValueError(f"it nests deeper than {META_DEPTH} levels")
+        raise ValueError(f"it nests deeper than {MAX_META_DEPTH} levels")
     return meta
 
 
@@ -82,20 +83,20 @@ Meta = Annotated[dict[str, Any], AfterValidator(_modest)]
 
 
 class Input(BaseModel):
-    """Unknown fields are refused by name: a typing error must not pass in silence."""
+    """A request body. Unknown fields are refused by name, so that a typing error is noticed."""
 
     model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
-    def storable(cls, given: Any) -> Any:
-        """Refuse what no row and no canonical document can hold, wherever it hides in the free-form
-        parts.
+    def storable(cls, body: Any) -> Any:
+        """Refuse values that no row and no canonical document can hold, anywhere in the body.
 
-        Walked level by level: a recursive walk would fall over the very depth it is to catch.
+        The walk goes level by level, because a recursive one would fail on the very depth that it
+        must detect.
         """
-        level = [given]
-        for _ in range(DEEPEST):
+        level = [body]
+        for _ in range(MAX_DEPTH):
             inner: list[Any] = []
             for value in level:
                 match value:
@@ -110,11 +111,11 @@ class Input(BaseModel):
                     case int() if abs(value) >= 2**53:
                         raise ValueError("a whole number is beyond 2**53 - 1; write it as text")
                     case float() if not isfinite(value):
-                        raise ValueError("NaN and Infinity are no JSON numbers")
+                        raise ValueError("NaN and Infinity are not JSON numbers")
             level = inner
         if any(isinstance(value, dict | list) for value in level):
-            raise ValueError(f"it nests deeper than {DEEPEST} levels")
-        return given
+            raise ValueError(f"it nests deeper than {MAX_DEPTH} levels")
+        return body
 
 
 def _whole(text: str) -> bool:
@@ -128,7 +129,7 @@ class NewAccount(Input):
 
 
 class NewToken(Input):
-    """A token; only a gateway's has an environment."""
+    """A token to create; only a gateway's has an environment."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -294,12 +295,12 @@ class NewRecall(Input):
 
 
 class NewDeprecation(Input):
-    ref: Name
-    reason: Text
+    ref: Subject
+    reason: Words
 
 
 class NewTag(Input):
-    """The value a version's tag is given."""
+    """The value of a version's tag."""
 
     value: TagValue
 
@@ -335,7 +336,7 @@ class NewCollection(Input):
 
 
 class NewQuota(Input):
-    """Null is unlimited."""
+    """A team's quota; null means no limit."""
 
     team: Name
     max_bytes: Size | None = None

@@ -15,11 +15,11 @@ router = APIRouter(tags=["versions"])
 
 @router.put("/versions/{ref:ref}/tags/{key:path}")
 def put_tag(store: TheStore, caller: Caller, ref: Ref, key: Tag, body: NewTag) -> TagsView:
-    """Give a version's key a value; a version's tags decide nothing."""
+    """Set a tag of a version. Tags decide nothing."""
     return commands.put(store, caller, ref, key, body.value)
 
 
 @router.delete("/versions/{ref:ref}/tags/{key:path}")
 def remove_tag(store: TheStore, caller: Caller, ref: Ref, key: Tag) -> TagsView:
-    """Take a tag off a version; that it was there stays in the log."""
+    """Remove a tag from a version. The log keeps that it was there."""
     return commands.put(store, caller, ref, key, None)

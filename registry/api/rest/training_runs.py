@@ -18,16 +18,13 @@ router = APIRouter(tags=["training runs"])
 
 @router.post("/training-runs", status_code=201)
 def queue(store: TheStore, caller: Caller, body: NewTrainingRun) -> TrainingRunView:
-    """Queue a recipe for the next free trainer."""
+    """Queue a training run for the next free trainer."""
     run = commands.queue(
         store,
         caller,
-        body.adapter,
-        body.base,
-        body.dataset,
-        body.recipe,
-        body.domain,
-        body.meta or {},
+        commands.TrainingRequest(
+            body.adapter, body.base, body.dataset, body.recipe, body.domain, body.meta or {}
+        ),
     )
     return queries.training_run(store, caller, run)
 
@@ -48,6 +45,6 @@ def training_run(store: TheStore, caller: Caller, run: UUID) -> TrainingRunView:
 
 @router.post("/training-runs/{run}/cancel")
 def cancel(store: TheStore, caller: Caller, run: UUID) -> TrainingRunView:
-    """Call a training run off."""
+    """Cancel a training run."""
     commands.cancel(store, caller, run)
     return queries.training_run(store, caller, run)

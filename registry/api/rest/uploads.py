@@ -1,9 +1,8 @@
-"""Uploads that survive a cut: the resumable uploads of the IETF's HTTP working group, at an address
-known beforehand.
+"""Resumable uploads, after the draft of the IETF's HTTP working group, at a predictable address.
 
-`HEAD` tells how many bytes are here, `PATCH` sends the rest from there on, and a whole digest
-publishes them (record 0021). The address is the digest, below the caller's own account, so that
-nothing has to be kept by the sender.
+`HEAD` states how many bytes have arrived, `PATCH` sends the rest from there, and the bytes are
+published once their digest is right (record 0021). The address is the digest, within the caller's
+own account, so that the sender need not remember anything.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from fastapi.responses import JSONResponse
 
 from registry.api import bytes as pieces
 from registry.api.door import Caller, TheBlobs, TheStore
-from registry.api.rest.blobs import BYTES, StoredView, declared, digest_of, may_upload
+from registry.api.rest.blobs import BYTES, StoredView, check_uploader, declared, digest_of
 from registry.api.rest.forms import Digest
 from registry.blobs.uploads import Uploads
 from registry.commands import blobs as commands
@@ -28,7 +27,7 @@ from registry.rules.actors import Actor
 
 router = APIRouter(tags=["blobs"])
 OFFSET = re.compile(r"[0-9]{1,15}")
-PIECE = [
+HEADERS = [
     {
         "name": "Upload-Offset",
         "in": "header",
@@ -39,7 +38,7 @@ PIECE = [
     {
         "name": "Upload-Complete",
         "in": "header",
-        "description": "?0 for a piece that others follow; ?1, as if left out, for the rest.",
+        "description": "?0 if more of the file follows; ?1 (the default) if this is the rest.",
         "schema": {"enum": ["?0", "?1"]},
     },
 ]
@@ -54,7 +53,7 @@ TheUploads = Annotated[Uploads, Depends(_uploads)]
 
 
 def _account(caller: Actor) -> str:
-    may_upload(caller)
+    check_uploader(caller)
     return str(caller.account)
 
 
@@ -68,7 +67,7 @@ def _headers(offset: int, *, complete: bool = False) -> dict[str, str]:
 
 @router.head("/uploads/{digest}", status_code=204, response_class=Response)
 def offset(uploads: TheUploads, caller: Caller, digest: Digest) -> Response:
-    """How many bytes of this file are here (Upload-Offset)? 404: none, begin at 0."""
+    """The number of bytes that have arrived, in Upload-Offset; 404 means none: begin at 0."""
     return Response(None, 204, _headers(uploads.offset(_account(caller), digest_of(digest))))
 
 
@@ -76,8 +75,11 @@ def offset(uploads: TheUploads, caller: Caller, digest: Digest) -> Response:
     "/uploads/{digest}",
     status_code=201,
     response_model=StoredView,
-    responses={204: {"description": "This piece is here; send the next."}},
-    openapi_extra={"requestBody": BYTES["requestBody"] | {"required": False}, "parameters": PIECE},
+    responses={204: {"description": "The piece is stored; send the next."}},
+    openapi_extra={
+        "requestBody": BYTES["requestBody"] | {"required": False},
+        "parameters": HEADERS,
+    },
 )
 async def append(
     request: Request,
@@ -87,13 +89,13 @@ async def append(
     caller: Caller,
     digest: Digest,
 ) -> Response:
-    """Send the rest of a file from Upload-Offset on. What came before a cut is kept; the whole is
-    published (201).
+    """Send the rest of a file, from Upload-Offset on; the whole file is then published (201).
 
-    With `Upload-Complete: ?0` this is a piece, and more will follow (204).
+    The bytes that arrived before an interruption are kept. With `Upload-Complete: ?0` the body is
+    only a piece, and more follows (204).
     """
     expected, account = digest_of(digest), _account(caller)
-    start, last = _asked(request)
+    start, last = _position(request)
     limit: int = request.app.state.settings.max_blob_bytes
     declared(request, start, limit)
     await pieces.in_thread(commands.sending, store, blobs, caller, expected)
@@ -120,32 +122,31 @@ async def append(
 
 @router.delete("/uploads/{digest}", status_code=204)
 def give_up(uploads: TheUploads, caller: Caller, digest: Digest) -> Response:
-    """Throw away what is here of an unfinished upload."""
+    """Discard an unfinished upload."""
     uploads.discard(_account(caller), digest_of(digest))
     return Response(None, 204)
 
 
-def _asked(request: Request) -> tuple[int, bool]:
-    """Where the body begins, and whether it is the last."""
-    said = request.headers.get("upload-offset", "")
-    if not OFFSET.fullmatch(said):
+def _position(request: Request) -> tuple[int, bool]:
+    """The offset at which the body begins, and whether it is the last piece."""
+    offset = request.headers.get("upload-offset", "")
+    if not OFFSET.fullmatch(offset):
         raise Invalid(
             "bad-offset",
-            f"Upload-Offset must be the number of bytes before this body, not '{said[:40]}'.",
-            "Ask HEAD for it; a new upload begins with Upload-Offset: 0.",
+            f"Upload-Offset must be the number of bytes before this body, not '{offset[:40]}'.",
         )
     if request.headers.get("content-range") is not None:
         raise Invalid(
             "bad-offset",
-            "Content-Range means nothing here.",
-            "Say where the body begins in Upload-Offset.",
+            "Content-Range has no meaning for an upload.",
+            "State where the body begins in Upload-Offset.",
         )
     complete = request.headers.get("upload-complete", "?1")
     if complete not in ("?0", "?1"):
         raise Invalid(
             "bad-offset",
-            f"Upload-Complete is ?1 (the rest of the file) or ?0 (a piece of it), not "
+            "Upload-Complete is ?1 (the rest of the file) or ?0 (a piece of it), not "
             f"'{complete[:40]}'.",
             "Leave it out to send the rest.",
         )
-    return int(said), complete == "?1"
+    return int(offset), complete == "?1"

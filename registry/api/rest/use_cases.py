@@ -15,21 +15,23 @@ router = APIRouter(tags=["use cases"])
 
 @router.post("/use-cases", status_code=201)
 def add(store: TheStore, caller: Caller, body: NewUseCase) -> UseCaseView:
-    """Say why something may serve."""
+    """Add a use case: why something serves, who owns it, and which suite measures it."""
     name = commands.register(
         store,
         caller,
-        body.name,
-        purpose=body.purpose,
-        owner=body.owner,
-        risk_tier=body.risk_tier,
-        suite=body.suite,
-        details=body.details,
+        commands.UseCaseRequest(
+            body.name,
+            purpose=body.purpose,
+            owner=body.owner,
+            risk_tier=body.risk_tier,
+            suite=body.suite,
+            details=body.details,
+        ),
     )
-    return next(one for one in queries.use_cases(store, caller) if one.name == name)
+    return next(each for each in queries.use_cases(store, caller) if each.name == name)
 
 
 @router.get("/use-cases")
 def use_cases(store: TheStore, caller: Caller) -> list[UseCaseView]:
-    """Every use case one may see."""
+    """Every use case that the caller may see."""
     return queries.use_cases(store, caller)

@@ -11,27 +11,23 @@ from registry.api.rest.forms import Cursor, Filter, Limit, Line, Plain, Ref
 from registry.api.rest.schemas import NewDeprecation, NewVersion
 from registry.artifacts.bundles.judge import Kind
 from registry.artifacts.weights.tensors import File
-from registry.blobs.store import Blobs
 from registry.commands import deprecations
 from registry.commands import versions as commands
-from registry.db.store import Store
 from registry.queries import verification
 from registry.queries import versions as queries
-from registry.rules.actors import Actor
+from registry.queries.pages import PageRequest
 from registry.views.deprecations import DeprecationView
 from registry.views.versions import AddedView, LinePage, VerifiedView, VersionView
 
 router = APIRouter(tags=["versions"])
-FOUND: dict[int | str, dict[str, Any]] = {
+REGISTERED: dict[int | str, dict[str, Any]] = {
     200: {"model": AddedView, "description": "These bytes are registered already."}
 }
 
 
-def _add(
-    kind: Kind, store: Store, blobs: Blobs, caller: Actor, body: NewVersion, response: Response
-) -> AddedView:
+def _draft(kind: Kind, body: NewVersion) -> commands.Draft:
     files = [File(file.path, file.sha256, file.size) for file in body.files]
-    draft = commands.Draft(
+    return commands.Draft(
         kind,
         body.name,
         files,
@@ -43,33 +39,36 @@ def _add(
         body.step,
         body.quantised_of,
     )
-    added = commands.register(store, blobs, caller, draft)
+
+
+def _answer(added: AddedView, response: Response) -> AddedView:
+    """The view, with 201 for a new version and 200 for bytes that were registered before."""
     response.status_code = 200 if added.status == "found" else 201
     return added
 
 
-@router.post("/bases", status_code=201, responses=FOUND)
+@router.post("/bases", status_code=201, responses=REGISTERED)
 def add_base(
     store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response
 ) -> AddedView:
-    """Register a base model's version from uploaded files."""
-    return _add("base", store, blobs, caller, body, response)
+    """Register a version of a base model from uploaded files."""
+    return _answer(commands.register(store, blobs, caller, _draft("base", body)), response)
 
 
-@router.post("/adapters", status_code=201, responses=FOUND)
+@router.post("/adapters", status_code=201, responses=REGISTERED)
 def add_adapter(
     store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response
 ) -> AddedView:
-    """Register an adapter's version from uploaded files."""
-    return _add("adapter", store, blobs, caller, body, response)
+    """Register a version of an adapter from uploaded files."""
+    return _answer(commands.register(store, blobs, caller, _draft("adapter", body)), response)
 
 
-@router.post("/checkpoints", status_code=201, responses=FOUND)
+@router.post("/checkpoints", status_code=201, responses=REGISTERED)
 def add_checkpoint(
     store: TheStore, blobs: TheBlobs, caller: Caller, body: NewVersion, response: Response
 ) -> AddedView:
-    """Register a checkpoint's version from uploaded files."""
-    return _add("checkpoint", store, blobs, caller, body, response)
+    """Register a version of a checkpoint from uploaded files."""
+    return _answer(commands.register(store, blobs, caller, _draft("checkpoint", body)), response)
 
 
 @router.get("/lines")
@@ -83,7 +82,8 @@ def lines(
     limit: Limit = 50,
 ) -> LinePage:
     """Base models, adapters and checkpoints, a page at a time."""
-    return queries.lines(store, caller, kind, team, q, cursor, limit)
+    filters = queries.LineFilter(kind, team, q)
+    return queries.lines(store, caller, filters, PageRequest(cursor, limit))
 
 
 @router.get("/lines/{ref:path}/versions")
@@ -94,13 +94,13 @@ def versions(store: TheStore, caller: Caller, ref: Line) -> list[VersionView]:
 
 @router.get("/versions/{ref:ref}")
 def version(store: TheStore, caller: Caller, ref: Ref) -> VersionView:
-    """One version: what it is, where it came from, where it serves."""
+    """One version: what it is, where it comes from, and where it serves."""
     return queries.version(store, caller, ref)
 
 
 @router.post("/deprecations", status_code=201)
 def deprecate(store: TheStore, caller: Caller, body: NewDeprecation) -> DeprecationView:
-    """Mark a version or data set version as not to be newly used."""
+    """Deprecate a version or data set version: no new rollout of it starts."""
     return deprecations.deprecate(store, caller, body.ref, body.reason)
 
 

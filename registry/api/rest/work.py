@@ -1,5 +1,6 @@
-"""The trainer's door: lease, heartbeat, finish. A GPU host needs a URL, a token and a key of its
-own, nothing else.
+"""Work for trainers: lease, heartbeat, finish.
+
+A GPU host needs only a URL, a token and a key of its own.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ router = APIRouter(tags=["work"])
 
 
 @router.post(
-    "/work/lease", response_model=WorkView, responses={204: {"description": "Nothing is waiting."}}
+    "/work/lease", response_model=WorkView, responses={204: {"description": "No work is waiting."}}
 )
 def lease(store: TheStore, caller: Caller, body: Worker, request: Request) -> WorkView | Response:
-    """Take the oldest waiting work."""
+    """Lease the oldest waiting work."""
     taken = commands.lease(store, caller, body.worker, request.app.state.settings.lease_seconds)
     return Response(status_code=204) if taken is None else queries.work(store, caller, taken[0])
 
@@ -31,29 +32,42 @@ def lease(store: TheStore, caller: Caller, body: Worker, request: Request) -> Wo
 def beat(
     store: TheStore, caller: Caller, run: UUID, body: Beat, request: Request
 ) -> dict[str, bool]:
-    """Prolong the lease; `cancelled` says that nobody wants the work any more."""
+    """Prolong the lease; `cancelled` is true when somebody has cancelled the work."""
     seconds = request.app.state.settings.lease_seconds
-    return {"cancelled": commands.beat(store, caller, run, body.attempt, body.progress, seconds)}
+    return {
+        "cancelled": commands.beat(
+            store, caller, run, commands.Heartbeat(body.attempt, body.progress, seconds)
+        )
+    }
 
 
 @router.post("/work/{run}/requeue", status_code=204)
 def requeue(store: TheStore, caller: Caller, run: UUID, body: GivenBack) -> None:
-    """Give work back for another worker to go on with."""
+    """Return work to the queue, for another worker to continue."""
     commands.requeue(store, caller, run, body.attempt, body.reason)
 
 
 @router.post("/work/{run}/fail", status_code=204)
 def fail(store: TheStore, caller: Caller, run: UUID, body: Failed) -> None:
-    """End work that cannot succeed."""
+    """Report that the work failed and cannot succeed."""
     commands.fail(store, caller, run, body.attempt, body.error)
 
 
 @router.post("/work/{run}/finish", status_code=204)
 def finish(store: TheStore, blobs: TheBlobs, caller: Caller, run: UUID, body: Finished) -> None:
-    """Close work with a signed report."""
+    """Finish work with a signed report."""
     if queries.is_training(store, caller, run):
         training_runs.finish(
-            store, caller, run, body.attempt, body.report, body.key, body.signature
+            store,
+            caller,
+            run,
+            training_runs.SignedReport(body.attempt, body.report, body.key, body.signature),
         )
     else:
-        evals.finish(store, blobs, caller, run, body.attempt, body.report, body.key, body.signature)
+        evals.finish(
+            store,
+            blobs,
+            caller,
+            run,
+            evals.SignedReport(body.attempt, body.report, body.key, body.signature),
+        )

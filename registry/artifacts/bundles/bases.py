@@ -65,4 +65,4 @@ class NamedBase:
                     NAME_THE_BASE,
                 )
             )
-        return defects.told()
+        return defects.listed()

@@ -28,22 +28,24 @@ from registry.artifacts.bundles.names import (
     max_bytes,
 )
 from registry.artifacts.contents import (
-    HEAD,
-    PICKLE,
-    POINTER,
-    PROTOBUF,
-    TAIL,
     check_document,
     check_outline,
     check_plain,
     check_prose,
     check_tokens,
+)
+from registry.artifacts.defects import Defects
+from registry.artifacts.methods.configs import FILE as CONFIG
+from registry.artifacts.signatures import (
+    HEAD,
+    PICKLE,
+    POINTER,
+    PROTOBUF,
+    TAIL,
     ends_as_archive,
     foreign,
     is_old_pickle,
 )
-from registry.artifacts.defects import Defects
-from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.artifacts.tokenizers.vocabularies import check_vocabulary
 from registry.artifacts.weights.headers import MAX_HEADER_BYTES, Header, parse_header
 from registry.artifacts.weights.tensors import File, Read, check_extent, fetch, repeated

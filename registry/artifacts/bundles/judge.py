@@ -17,7 +17,7 @@ from registry.artifacts.bundles.bases import NAME_THE_BASE, BaseFacts, NamedBase
 from registry.artifacts.bundles.bindings import FAST_TOKENIZER
 from registry.artifacts.bundles.files import Bundle, choose, footprint, read_bundle
 from registry.artifacts.bundles.names import ADAPTER_WEIGHTS, DOCS, Kind
-from registry.artifacts.methods import adapters, heads
+from registry.artifacts.methods import adapters, fits, heads
 from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.artifacts.tokenizers.chat_templates import Judge
 from registry.artifacts.weights.tensors import (
@@ -153,7 +153,7 @@ class Inspector:
             tensor_root=roots.tensors,
             base_root=roots.base,
             facts=facts,
-            defects=bundle.defects.told(),
+            defects=bundle.defects.listed(),
             findings=_findings(kind, base, meta),
             former_base_root=roots.former_base,
             named_base=named,
@@ -211,7 +211,7 @@ def by_name(kind: Kind, files: Sequence[File]) -> list[Defect]:
 
     bundle = Bundle(kind, unsent)
     choose(bundle, files)
-    return bundle.defects.told()
+    return bundle.defects.listed()
 
 
 def manifest_of(files: Sequence[File]) -> list[dict[str, Any]]:
@@ -272,7 +272,7 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
         base_root = inspected.base_root
     bundle = read_bundle("base", files, read, judged=True)
     if bundle.defects:
-        raise BundleRejected(bundle.defects.told())
+        raise BundleRejected(bundle.defects.listed())
     return BaseFacts(
         base_root,
         full_models.shapes_of(bundle),
@@ -331,11 +331,11 @@ def _inspect_adapter(
     bundle.defects.extend(defects)
     if config is None:
         return {}, None, named
-    facts = adapters.facts_of(config) | {"trainable_parameters": _counts(bundle)["parameters"]}
+    facts = fits.facts_of(config) | {"trainable_parameters": _counts(bundle)["parameters"]}
     if base and ADAPTER_WEIGHTS in bundle.weights:
         tensors = bundle.weights[ADAPTER_WEIGHTS].tensors
         view = heads.view(config.values, [info.name for info in tensors], base.shapes, base.config)
-        fit = adapters.fit(ADAPTER_WEIGHTS, config, tensors, view)
+        fit = fits.fit(ADAPTER_WEIGHTS, config, tensors, view)
         bundle.defects.extend(fit.defects)
         facts |= fit.facts
     return facts, config, named

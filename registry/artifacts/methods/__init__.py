@@ -1,3 +1,1 @@
-"""Tuning methods: what the configuration of an adapter may say, and which tensors follow from it on
-a base.
-"""
+"""Tuning methods: the configurations that an adapter may have, and its tensors on a base."""

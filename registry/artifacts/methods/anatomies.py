@@ -1,6 +1,4 @@
-"""A base as an adapter sees it: its tensors by name and shape, and the few numbers of its
-config.json that count.
-"""
+"""A base as an adapter sees it: its tensors by name and shape, and a few sizes of config.json."""
 
 from __future__ import annotations
 
@@ -12,34 +10,38 @@ from typing import Any
 Shape = tuple[int, ...]
 
 EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "shared")
-"""What architectures call the embedding of tokens; the first that stands there is it."""
+"""Names of the embedding of tokens in the architectures; the first one present counts."""
 
 POSITIONS = ("wpe", "position_embeddings", "token_type_embeddings", "relative_attention_bias")
-"""Other embeddings, which are adapted as such."""
+"""Names of other embeddings, which are adapted as embeddings too."""
 
 HEAD = "lm_head"
+"""The name of a language model's head."""
+
 LABELS = -1
-"""Stands in a shape for the number of labels, which no base says."""
+"""Stands for the number of labels in a shape; no base says it."""
 
 INNER = {"gpt2": "transformer", "bloom": "transformer"}
-"""Types whose published files name tensors as the inner model does; loaded for text, they stand
-under this name.
+"""Types of model whose published files name tensors as the inner model does.
+
+Loaded as a language model, their tensors are under this name.
 """
 
-TRANSPOSED = ("gpt_oss",)
-"""Types whose fused experts keep their matrices as (in, out)."""
+TRANSPOSED_EXPERTS = ("gpt_oss",)
+"""Types of model whose fused experts store their matrices as (in, out)."""
 
-TURNED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
-"""Types built of Conv1D, which keeps its matrix as (in, out)."""
+CONV1D = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
+"""Types of model made of Conv1D, which stores its matrix as (in, out)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """`shapes` are of every tensor the loaded model has; the numbers are None where config.json
-    does not say them.
+    """A base's tensors and sizes.
 
-    `key_values` is the width of one layer's keys (and of its values): heads that keep them times
-    their size. `turned` is a base of Conv1D modules, `transposed` one whose experts are.
+    `shapes` has every tensor of the loaded model. A size is None where config.json does not say it.
+    `key_values` is the width of the keys (and of the values) of one layer: the number of heads that
+    keep them times the size of a head. `conv1d`: the base is made of Conv1D modules;
+    `transposed_experts`: its fused experts store their matrices as (in, out).
     """
 
     shapes: Mapping[str, Shape]
@@ -48,43 +50,41 @@ class Anatomy:
     heads: int | None
     key_value_heads: int | None
     key_values: int | None
-    turned: bool = False
-    transposed: bool = False
+    conv1d: bool = False
+    transposed_experts: bool = False
 
     def modules(self) -> dict[str, dict[str, Shape]]:
-        """Every module that holds a tensor, itself or further down, with the tensors it holds
-        itself by their last name.
-        """
-        found: dict[str, dict[str, Shape]] = {}
+        """Every module with a tensor in it, and the module's direct tensors by their last name."""
+        modules: dict[str, dict[str, Shape]] = {}
         for name, shape in self.shapes.items():
             for module in inside(name)[:-1]:
-                found.setdefault(module, {})
+                modules.setdefault(module, {})
             module, _, last = name.rpartition(".")
             if module:
-                found[module][last] = shape
-        return found
+                modules[module][last] = shape
+        return modules
 
 
 def inside(name: str) -> list[str]:
-    """The modules around a name, from the outermost, and the name itself."""
-    return [*(name[: at - 1] for at in _parts(name)), name]
+    """The modules around a name, the outermost first, and the name itself."""
+    return [*(name[: start - 1] for start in _part_starts(name)), name]
 
 
 def ends(name: str) -> list[str]:
-    """The name in full and every end of it that begins a module's name, from the longest."""
-    return [name, *(name[at:] for at in _parts(name))]
+    """The full name and every ending of it after a dot, the longest first."""
+    return [name, *(name[start:] for start in _part_starts(name))]
 
 
-def _parts(name: str) -> Iterator[int]:
-    """Where each part but the first begins."""
+def _part_starts(name: str) -> Iterator[int]:
+    """The index at which each part except the first begins."""
     return accumulate(len(part) + 1 for part in name.split(".")[:-1])
 
 
 def anatomy(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> Anatomy:
-    """A base's shapes as a language model loads them.
+    """The anatomy of a base that is loaded as a language model.
 
-    A file of tied weights leaves the head out: it is the embedding once more, so it gets the
-    embedding's shape.
+    A file of tied weights omits the head, which is the embedding again: it gets the embedding's
+    shape.
     """
     outer = INNER.get(str(config.get("model_type")))
     if outer is not None and not any(name.startswith(f"{outer}.") for name in shapes):
@@ -92,24 +92,24 @@ def anatomy(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> Anatomy:
             name if name.startswith(HEAD) else f"{outer}.{name}": shape
             for name, shape in shapes.items()
         }
-    return bare(_with_head(shapes, _numbers(config)), config)
+    return body_anatomy(_with_head(shapes, _numbers(config)), config)
 
 
-def bare(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> Anatomy:
-    """These very shapes, and what its config.json says, as transformers names its numbers (and PEFT
-    0.21 looks for them).
+def body_anatomy(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> Anatomy:
+    """The anatomy of exactly these tensors, with the sizes that config.json says.
 
-    Models whose layers keep keys and values of different sizes have no one width of them.
+    Sizes have the names by which transformers writes them and PEFT 0.21 looks for them. Models
+    whose layers have keys and values of different sizes have no single width of them.
     """
     numbers = _numbers(config)
 
     def number(*names: str) -> int | None:
-        found = next((numbers[name] for name in names if numbers.get(name) is not None), None)
-        return found if type(found) is int and found > 0 else None
+        size = next((numbers[name] for name in names if numbers.get(name) is not None), None)
+        return size if type(size) is int and size > 0 else None
 
     width = number("hidden_size", "n_embd", "d_model", "dim")
     heads = number("num_attention_heads", "n_head", "num_heads")
-    kept = number("num_key_value_heads") or heads
+    key_value_heads = number("num_key_value_heads") or heads
     size = number("head_dim")
     uneven = (
         numbers.get("global_head_dim") is not None or numbers.get("per_layer_config") is not None
@@ -118,13 +118,13 @@ def bare(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> Anatomy:
         size = width // heads
     return Anatomy(
         shapes=shapes,
-        turned=config.get("model_type") in TURNED,
-        transposed=config.get("model_type") in TRANSPOSED,
+        conv1d=config.get("model_type") in CONV1D,
+        transposed_experts=config.get("model_type") in TRANSPOSED_EXPERTS,
         width=width,
         layers=number("num_hidden_layers", "num_layers", "n_layer"),
         heads=heads,
-        key_value_heads=kept,
-        key_values=None if uneven or not (kept and size) else kept * size,
+        key_value_heads=key_value_heads,
+        key_values=None if uneven or not (key_value_heads and size) else key_value_heads * size,
     )
 
 
@@ -141,10 +141,10 @@ def _with_head(shapes: Mapping[str, Shape], numbers: Mapping[str, Any]) -> Mappi
 
 
 def is_tokens(module: str) -> bool:
-    """Is it by its name the embedding of tokens?"""
+    """Whether a module's name is that of the embedding of tokens."""
     return module.rpartition(".")[2] in EMBEDDINGS
 
 
 def is_embedding(module: str) -> bool:
-    """Is it by its name an embedding, rather than a linear module?"""
+    """Whether a module's name is that of an embedding rather than a linear module."""
     return module.rpartition(".")[2] in EMBEDDINGS + POSITIONS

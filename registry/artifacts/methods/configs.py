@@ -1,9 +1,9 @@
-"""What may stand in adapter_config.json: a check, a default and a written form for every key.
+"""The allowed content of adapter_config.json: a check, a default and a stored form for every key.
 
 PEFT's own configuration classes accept unknown keys, any rank, names that are imported, and regular
-expressions that hang a server ((a+)+b was measured to run without end). Here every key is known, or
-the adapter is refused; and nothing of the file is run as a pattern, by us or, once it is
-re-written, by PEFT: names of letters, digits, underscores and dots only.
+expressions that hang a server ((a+)+b was measured to run without end). Here an unknown key refuses
+the adapter. Nothing of the file runs as a pattern, neither here nor, once the file is rewritten, in
+PEFT: names contain only letters, digits, underscores and dots.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ MAX_NAME = 512
 MODULE = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
 TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION")
 CLASSES = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
-"""Tasks with a head of labels, which the adapter brings whole."""
+"""Tasks with a head of labels; the adapter brings all of it."""
 LIBRARY = re.compile(r"transformers(?:\.[a-z0-9_]+)+")
 
 Values = Mapping[str, Any]
-"""A configuration read: every kept key of its method, defaults filled in, lists sorted."""
+"""A configuration after reading: every stored key of its method, with defaults and sorted lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key(Field):
-    """One key, and how it is written again.
+    """One key and its stored form.
 
-    A key that is not `kept` says how training began or with what it was saved; loading does not
-    need it. A `sparse` key is written only where it says something.
+    A key that is not `stored` says how training began or with what it was saved; loading does not
+    need it. A `sparse` key is stored only where it is not the default.
     """
 
-    kept: bool = True
+    stored: bool = True
     write: Callable[[Any], Any] = lambda value: value
     sparse: bool = False
 
@@ -51,55 +51,56 @@ def key(
     write: Callable[[Any], Any] = lambda value: value,
     sparse: bool = False,
 ) -> Key:
-    """A key that is kept; `MISSING` as its default makes it required."""
+    """A key that is stored; the default `MISSING` makes it required."""
     return Key(field.check, field.expected, default is MISSING, default, write=write, sparse=sparse)
 
 
-def unkept(field: Field) -> Key:
-    """A key that is checked and then left out."""
-    return Key(field.check, field.expected, required=False, kept=False)
+def checked_only(field: Field) -> Key:
+    """A key that is checked and not stored."""
+    return Key(field.check, field.expected, required=False, stored=False)
 
 
 def is_name(value: Any) -> bool:
-    """A module by its full name, or the end of one."""
+    """Whether a value is the full name of a module or the ending of one."""
     return isinstance(value, str) and len(value) <= MAX_NAME and MODULE.fullmatch(value) is not None
 
 
 def is_names(value: Any) -> bool:
-    """A list of names of modules."""
+    """Whether a value is a list of names of modules."""
     return isinstance(value, list) and 0 < len(value) <= MAX_TARGETS and all(map(is_name, value))
 
 
-def is_optional(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Null, an empty list, or what `of` accepts."""
-    return lambda value: value is None or value == [] or of(value)
+def is_optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """A check for null, an empty list, or what `check` accepts."""
+    return lambda value: value is None or value == [] or check(value)
 
 
 def is_components(value: Any) -> bool:
-    """A name without dots, or a list of such."""
+    """Whether a value is a name without dots, or a list of such names."""
     names = [value] if isinstance(value, str) else value
     return is_names(names) and not any("." in name for name in names)
 
 
 def is_tokens(value: Any) -> bool:
-    """Different numbers of tokens, or an object from one embedding's name to them."""
+    """Whether a value is a list of different token ids, or an object from one embedding to it."""
     if isinstance(value, dict):
         return len(value) == 1 and all(map(is_name, value)) and all(map(is_tokens, value.values()))
     return list_of(integer(0, 2**24), 1, 65536, different=True).check(value)
 
 
 def is_eva(value: Any) -> bool:
-    """How EVA began: a few settings, none of which is loaded."""
+    """Whether a value is EVA's settings: a few numbers and flags, none of which is loaded."""
     return value is None or (
         isinstance(value, dict)
         and len(value) <= 16
-        and all(type(one) in (int, float, bool, type(None)) for one in value.values())
+        and all(type(item) in (int, float, bool, type(None)) for item in value.values())
     )
 
 
 def is_import(value: Any) -> bool:
-    """A class of transformers by its name and module, as PEFT notes it where no task is set
-    (Unsloth adds a mark).
+    """Whether a value names a class of transformers and its module.
+
+    PEFT records that where no task is set; Unsloth adds a mark.
     """
     return (
         isinstance(value, dict)
@@ -112,31 +113,32 @@ def is_import(value: Any) -> bool:
 
 
 def is_layers(value: Any) -> bool:
-    """Null, the number of a layer, or a list of them."""
+    """Whether a value is null, the number of a layer, or a list of such numbers."""
     index = integer(0, MAX_LAYER).check
     return value is None or index(value) or (isinstance(value, list) and all(map(index, value)))
 
 
 ANYWHERE = ".*\\."
-"""What PEFT 0.21 itself writes before a name when it turns experts' modules into parameters; it
-matches as the name does.
+"""The prefix that PEFT 0.21 writes when it turns experts' modules into parameters.
+
+With it a name matches the same modules.
 """
 
 
-def is_pattern(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """An object from names of modules to what `of` accepts, or null."""
+def is_pattern(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """A check for null, or an object from names of modules to what `check` accepts."""
 
-    def holds(value: Any) -> bool:
+    def accepts(value: Any) -> bool:
         if not isinstance(value, dict) or len(value) > MAX_TARGETS:
             return value is None
         names = [name.removeprefix(ANYWHERE) for name in value]
         return (
             len(set(names)) == len(names)
             and all(map(is_name, names))
-            and all(map(of, value.values()))
+            and all(map(check, value.values()))
         )
 
-    return holds
+    return accepts
 
 
 def _sorted(value: Iterable[Any] | None) -> list[Any] | None:
@@ -144,12 +146,12 @@ def _sorted(value: Iterable[Any] | None) -> list[Any] | None:
 
 
 def _layers(value: Any) -> list[int] | None:
-    # PEFT takes an empty list for none at all, and one number for a list of it.
+    # PEFT reads an empty list as null, and a number as a list of that number.
     return [value] if isinstance(value, int) else _sorted(value)
 
 
 def _pattern(value: Any) -> dict[str, Any]:
-    return dict(sorted((name.removeprefix(ANYWHERE), one) for name, one in (value or {}).items()))
+    return dict(sorted((name.removeprefix(ANYWHERE), item) for name, item in (value or {}).items()))
 
 
 def _null(value: Any) -> None:
@@ -160,38 +162,39 @@ NAME = nullable(text(0, MAX_NAME))
 COMMON: dict[str, Key] = {
     "task_type": key(choice(None, *TASKS)),
     "inference_mode": key(flag(), True, write=lambda _: True),
-    # Written as what the adapter is bound to here; what stood there is only a hint of what it was
-    # trained on.
+    # Replaced by the base that the adapter is bound to here. The value in the file is only a hint
+    # of what it was trained on.
     "base_model_name_or_path": key(
         NAME.because("the binding is the base root, not this name"), write=_null
     ),
     "revision": key(NAME, write=_null),
-    "peft_version": unkept(NAME),
+    "peft_version": checked_only(NAME),
 }
 ANY_TASK = key(choice(None, *TASKS, *CLASSES))
-_LIST = "a list of module names; a text would be run as a regular expression"
+_LIST = "a list of module names; a text would run as a regular expression"
 TARGETS = key(Field(is_names, _LIST), MISSING, write=_sorted)
 EXCLUDED = key(Field(is_optional(is_names), f"null or {_LIST}"), write=_sorted, sparse=True)
 LAYERS = key(Field(is_layers, "null, a layer's number, or a list of them"), write=_layers)
 SAVED = key(
     Field(
         is_optional(lambda value: is_names(value) and len(value) <= MAX_SAVED),
-        f"null or a list of at most {MAX_SAVED} exact module names; anything else would be run as "
+        f"null or a list of at most {MAX_SAVED} exact module names; anything else would run as "
         "regular expressions",
     ),
     write=_sorted,
 )
 STARTS = (True, False, "gaussian", "orthogonal", "eva", "mica")
-"""Starts that leave the base's weights alone."""
+"""Values of init_lora_weights that do not change the base's weights."""
 CONVERTED = ("pissa", "olora", "corda", "lora_ga")
-"""Starts that move a part of the base's weights into the adapter; PEFT can write the outcome as
-plain LoRA.
+"""Values of init_lora_weights that move a part of the base's weights into the adapter.
+
+PEFT can save the result as plain LoRA.
 """
 
 RANK = integer(1, MAX_RANK)
-# PEFT writes a fraction when it converts a rank-stabilised start: alpha times the root of 2.
+# PEFT writes a fraction when it converts a rank-stabilised adapter: alpha times the root of 2.
 ALPHA = number(0.001, 65536)
-FRACTION = number(0, 1, below=True)
+FRACTION = number(0, 1, exclusive=True)
 TOKEN = integer(0, 2**24)
 LORA: dict[str, Key] = {
     **COMMON,
@@ -199,7 +202,7 @@ LORA: dict[str, Key] = {
     "r": key(RANK, MISSING),
     "lora_alpha": key(ALPHA, MISSING),
     "lora_dropout": key(FRACTION, 0.0),
-    # Empty beside target_parameters only.
+    # Empty only beside target_parameters.
     "target_modules": key(
         Field(is_optional(is_names), _LIST), MISSING, write=lambda value: _sorted(value) or []
     ),
@@ -240,7 +243,7 @@ LORA: dict[str, Key] = {
     "trainable_token_indices": key(
         Field(
             is_optional(is_tokens),
-            "null, a list of numbers of tokens, or an object from one embedding's name to them",
+            "null, a list of token ids, or an object from one embedding's name to such a list",
         ),
         write=lambda value: value or None,
         sparse=True,
@@ -251,21 +254,23 @@ LORA: dict[str, Key] = {
     "use_dora": key(flag(), False),
     "use_rslora": key(flag(), False),
     "fan_in_fan_out": key(flag(), False),
-    # Where training started from is in the trained weights; PEFT would only draw numbers and
+    # The trained weights contain the start of training; PEFT would only draw random numbers and
     # overwrite them.
     "init_lora_weights": key(choice(*STARTS), True, write=lambda _: True),
-    "eva_config": unkept(Field(is_eva, "null, or numbers and true or false under names")),
-    "runtime_config": unkept(
+    "eva_config": checked_only(Field(is_eva, "null, or an object of numbers, true and false")),
+    "runtime_config": checked_only(
         Field(
             lambda value: (
                 value is None
                 or (isinstance(value, dict) and value.keys() <= {"ephemeral_gpu_offload"})
             ),
-            "null or PEFT's own",
+            "null or an object with ephemeral_gpu_offload",
         )
     ),
-    "qalora_group_size": unkept(integer(1, 65536)),
-    "megatron_core": unkept(choice(None, "megatron.core").because("it is a module to import")),
+    "qalora_group_size": checked_only(integer(1, 65536)),
+    "megatron_core": checked_only(
+        choice(None, "megatron.core").because("PEFT imports this module")
+    ),
 }
 IMPORTS = "it makes the loader import a class by name"
 UNCHECKED = "its tensors cannot be checked yet"
@@ -275,7 +280,7 @@ LORA_EMPTY: dict[str, str] = {
     "loftq_config": "it changes the base's weights",
     "corda_config": "it names files that are unpickled",
     "lora_ga_config": "it names files that are unpickled",
-    "layer_replication": "it builds another model than the base",
+    "layer_replication": "it builds a model other than the base",
     "arrow_config": "it routes between several adapters",
     "kasa_config": UNCHECKED,
     "monteclora_config": UNCHECKED,
@@ -283,7 +288,7 @@ LORA_EMPTY: dict[str, str] = {
     "use_qalora": "its tensors have other shapes",
     "use_bdlora": "its tensors have other shapes",
     "ensure_weight_tying": "it ties weights of the base",
-    # Of PEFT before 0.3.
+    # From PEFT before 0.3.
     "enable_lora": "its tensors have other shapes",
     "merge_weights": "it was merged into the base",
 }
@@ -299,7 +304,7 @@ ADALORA: dict[str, Key] = {
     "target_modules": TARGETS,
     "use_dora": key(choice(False).because("PEFT has no such AdaLoRA"), False),
     "use_rslora": key(choice(False).because("it does nothing in AdaLoRA"), False),
-    "alpha_pattern": unkept(
+    "alpha_pattern": checked_only(
         Field(lambda value: value is None or value == {}, "nothing (it does nothing in AdaLoRA)")
     ),
     "init_r": key(RANK, MISSING),
@@ -336,17 +341,17 @@ PREFIX: dict[str, Key] = {
 }
 PROMPT: dict[str, Key] = {
     **PROMPTED,
-    # How it began: from random numbers, the vocabulary, or a text read by a tokenizer named here.
+    # How training began: from random numbers, the vocabulary, or a text and the tokenizer for it.
     # None of it is loaded.
     "prompt_tuning_init": key(
         choice("RANDOM", "SAMPLE_VOCAB", "TEXT"), "RANDOM", write=lambda _: "RANDOM"
     ),
-    "prompt_tuning_init_text": unkept(nullable(text(0, 65536))),
-    "tokenizer_name_or_path": unkept(NAME),
+    "prompt_tuning_init_text": checked_only(nullable(text(0, 65536))),
+    "tokenizer_name_or_path": checked_only(NAME),
 }
 PROMPT_EMPTY = {
     "auto_mapping": IMPORTS,
-    "modules_to_save": "PEFT saves no whole modules beside a prompt",
+    "modules_to_save": "PEFT saves no whole modules with a prompt",
     "tokenizer_kwargs": "it makes the loader run code that comes with a tokenizer",
 }
 BEFT: dict[str, Key] = {

@@ -1,6 +1,6 @@
-"""The methods of tuning that are known.
+"""The tuning methods that Countersign knows.
 
-`METHODS` is the one table of what an adapter may be: the registry registers by it, the trainer
+`METHODS` is the only table of what an adapter may be: the registry registers by it, and the trainer
 packs by it.
 """
 
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from registry.artifacts.methods import configs
 from registry.artifacts.methods.anatomies import Anatomy
 from registry.artifacts.methods.configs import Key, Values
-from registry.artifacts.methods.lora import Wanted, predict_adalora, predict_lora
+from registry.artifacts.methods.lora import predict_adalora, predict_lora
+from registry.artifacts.methods.targets import Prediction
 from registry.artifacts.methods.tunings import (
     predict_beft,
     predict_bottleneck,
@@ -24,18 +25,17 @@ from registry.artifacts.methods.tunings import (
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One kind of adapter: what its configuration holds, and which tensors follow from that on a
-    base.
+    """One kind of adapter: the keys of its configuration, and the tensors they imply on a base.
 
-    `keys` are all the keys it may have; `empty` are keys that PEFT writes and that must say
-    nothing, each with the reason. `serving` is `engines` where engines of others load it too,
-    `peft` where only PEFT does, `in-process` where only Countersign's own trainer does.
+    `keys` are all the keys it may have. `empty` are keys that PEFT writes and that must be empty,
+    each with the reason. `serving` says who loads it: `engines` of others too, only `peft`, or only
+    Countersign's own trainer (`in-process`).
     """
 
     name: str
     keys: Mapping[str, Key]
     empty: Mapping[str, str]
-    predict: Callable[[Values, Anatomy], Wanted]
+    predict: Callable[[Values, Anatomy], Prediction]
     serving: str = "peft"
 
     @property
@@ -52,7 +52,7 @@ METHODS: dict[str, Method] = {
     "PROMPT_TUNING": Method("prompt", configs.PROMPT, configs.PROMPT_EMPTY, predict_prompt),
     "LN_TUNING": Method("norm", configs.NORM, configs.NORM_EMPTY, predict_norm),
     "BEFT": Method("bias", configs.BEFT, configs.NORM_EMPTY, predict_beft),
-    # PEFT has no bottleneck adapters; the format is ours (docs/decisions/0017).
+    # PEFT has no bottleneck adapters; the format is our own (docs/decisions/0017).
     "BOTTLENECK": Method("bottleneck", configs.BOTTLENECK, {}, predict_bottleneck, "in-process"),
 }
-"""PEFT's type -> the method. Any other type is refused by name."""
+"""The method by PEFT's type. Any other type is refused by name."""

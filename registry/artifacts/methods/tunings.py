@@ -1,62 +1,66 @@
-"""Which tensors the methods that are not LoRA have on a base: prompts, prefixes, norms, biases,
-bottlenecks.
-"""
+"""The tensors of the methods other than LoRA: prompts, prefixes, norms, biases, bottlenecks."""
 
 from __future__ import annotations
 
 from registry.artifacts.methods.anatomies import Anatomy, inside
 from registry.artifacts.methods.configs import Values
-from registry.artifacts.methods.lora import PREFIX, Wanted, adapted, fans, linear, save_whole
+from registry.artifacts.methods.heads import PREFIX
+from registry.artifacts.methods.targets import Prediction, adapted, fans, linear, save_whole
 
 PROMPTS = "prompt_embeddings"
 
 
-def predict_prefix(values: Values, base: Anatomy) -> Wanted:
-    """(virtual tokens, 2 x layers x width of the keys): a key and a value in each layer for each
-    token.
+def predict_prefix(values: Values, base: Anatomy) -> Prediction:
+    """One tensor of (virtual tokens, 2 x layers x width of the keys).
 
-    A projection that trained them is not saved, only what came out of it.
+    It holds a key and a value in each layer for each token. A projection that was used in training
+    is not saved, only its result.
     """
-    wanted = Wanted()
-    _agrees(
+    prediction = Prediction()
+    _check_sizes(
         values,
-        wanted,
+        prediction,
         num_layers=base.layers,
         num_attention_heads=base.key_value_heads,
         token_dim=base.key_values,
     )
-    wanted.tensors[PROMPTS] = (
+    prediction.tensors[PROMPTS] = (
         values["num_virtual_tokens"],
         values["num_layers"] * 2 * values["token_dim"],
     )
-    return wanted
+    return prediction
 
 
-def predict_prompt(values: Values, base: Anatomy) -> Wanted:
-    """(virtual tokens, width of the base), once for each of an encoder and a decoder."""
-    wanted = Wanted()
-    _agrees(
-        values, wanted, num_layers=base.layers, num_attention_heads=base.heads, token_dim=base.width
+def predict_prompt(values: Values, base: Anatomy) -> Prediction:
+    """One tensor of (virtual tokens, width of the base); encoder and decoder have tokens each."""
+    prediction = Prediction()
+    _check_sizes(
+        values,
+        prediction,
+        num_layers=base.layers,
+        num_attention_heads=base.heads,
+        token_dim=base.width,
     )
     rows = values["num_virtual_tokens"] * values["num_transformer_submodules"]
-    wanted.tensors[PROMPTS] = (rows, values["token_dim"])
-    return wanted
+    prediction.tensors[PROMPTS] = (rows, values["token_dim"])
+    return prediction
 
 
-def _agrees(values: Values, wanted: Wanted, **of_base: int | None) -> None:
-    """A prompt's one tensor shows little of its base; the numbers PEFT noted when it was trained
-    show the rest.
+def _check_sizes(values: Values, prediction: Prediction, **base_sizes: int | None) -> None:
+    """Check the sizes that PEFT recorded in training against the base.
+
+    A prompt has only one tensor, which shows little of its base.
     """
-    for key, number in of_base.items():
+    for key, number in base_sizes.items():
         if number is None:
-            wanted.wrong(
+            prediction.wrong(
                 key,
                 "base-unread",
                 f"the base's config.json does not say what {key} must be",
-                "Bind it to a base whose config.json names its sizes.",
+                "Bind it to a base whose config.json states its sizes.",
             )
         elif values[key] != number:
-            wanted.wrong(
+            prediction.wrong(
                 key,
                 "base-differs",
                 f"{key} is {values[key]}, but the base has {number}",
@@ -64,12 +68,12 @@ def _agrees(values: Values, wanted: Wanted, **of_base: int | None) -> None:
             )
 
 
-def predict_norm(values: Values, base: Anatomy) -> Wanted:
-    """A copy of each norm's weight (and bias), which stands in for the base's own."""
-    wanted = Wanted()
+def predict_norm(values: Values, base: Anatomy) -> Prediction:
+    """A copy of each norm's weight (and bias), which replaces the base's."""
+    prediction = Prediction()
     modules = base.modules()
     nested = {around for module in modules for around in inside(module)[:-1]}
-    for module in adapted(values, modules, wanted, "norm"):
+    for module in adapted(values, modules, prediction, "norm"):
         parts = modules[module]
         if (
             len(parts.get("weight", ())) == 1
@@ -77,42 +81,42 @@ def predict_norm(values: Values, base: Anatomy) -> Wanted:
             and module not in nested
         ):
             stem = f"{PREFIX}{module}.ln_tuning_layers"
-            wanted.tensors |= {f"{stem}.{part}": shape for part, shape in parts.items()}
+            prediction.tensors |= {f"{stem}.{part}": shape for part, shape in parts.items()}
         else:
-            wanted.wrong(
+            prediction.wrong(
                 module,
                 "target-unfit",
-                f"{module} is no norm of one weight vector",
-                "Name norms only.",
+                f"{module} is not a norm with one weight vector",
+                "Name only norms.",
             )
-    save_whole(values, base, wanted)
-    return wanted
+    save_whole(values, base, prediction)
+    return prediction
 
 
-def predict_beft(values: Values, base: Anatomy) -> Wanted:
-    """A bias of (1, out), added to what a linear module gives; PEFT knows no such for a Conv1D."""
-    wanted = Wanted()
-    for module in adapted(values, linear(base), wanted, "linear"):
-        wanted.tensors[f"{PREFIX}{module}.beft_bias"] = (1, base.shapes[f"{module}.weight"][0])
-    save_whole(values, base, wanted)
-    return wanted
+def predict_beft(values: Values, base: Anatomy) -> Prediction:
+    """A bias of (1, out), added to the output of a linear module; PEFT has none for a Conv1D."""
+    prediction = Prediction()
+    for module in adapted(values, linear(base), prediction, "linear"):
+        prediction.tensors[f"{PREFIX}{module}.beft_bias"] = (1, base.shapes[f"{module}.weight"][0])
+    save_whole(values, base, prediction)
+    return prediction
 
 
-def predict_bottleneck(values: Values, base: Anatomy) -> Wanted:
-    """After a linear module of `out` numbers: down (size, out), up (out, size), and a bias each.
+def predict_bottleneck(values: Values, base: Anatomy) -> Prediction:
+    """After a linear module with `out` outputs: down (size, out), up (out, size), a bias each.
 
     The module's output x becomes x + up(activation(down(x))) (Houlsby et al., arXiv 1902.00751, the
     serial form).
     """
-    wanted = Wanted()
+    prediction = Prediction()
     size = values["bottleneck_size"]
-    for module in adapted(values, linear(base), wanted, "linear"):
+    for module in adapted(values, linear(base), prediction, "linear"):
         out, _ = fans(values, base, module)
         stem = f"{PREFIX}{module}.bottleneck"
-        wanted.tensors |= {
+        prediction.tensors |= {
             f"{stem}_down.weight": (size, out),
             f"{stem}_down.bias": (size,),
             f"{stem}_up.weight": (out, size),
             f"{stem}_up.bias": (out,),
         }
-    return wanted
+    return prediction

@@ -1,8 +1,9 @@
-"""A gate: a policy's rules against the evidence, three-valued and pure, so that a re-run gives the
-same bytes.
+"""A gate: a policy's rules against the evidence.
 
-No data is never a pass and never a failure: it holds. The verdict is the worst of its rules, fail
-before inconclusive before pass. A new rule is one file beside this one and its class in `RULES`.
+The answer has three values and is a pure function, so that a second run gives the same bytes. No
+data is never a pass and never a failure: the gate waits. The verdict is the worst of its rules:
+fail before inconclusive before pass. A new rule is one file beside this one and its class in
+`RULES`.
 """
 
 from __future__ import annotations
@@ -19,28 +20,30 @@ from registry.rules.gates.rule import SEVERITY, Outcome, Rule, RuleResult
 from registry.rules.gates.superiority import Superiority
 
 RULES: tuple[type[Rule], ...] = (Superiority, Contamination, ChatTemplate)
-"""Every rule, in the order in which they are judged and shown."""
+"""Every rule, in the order in which rules are judged and shown."""
 BY_NAME = {rule.name: rule for rule in RULES}
 NAMED = {rule.name: table(rule.fields).optional() for rule in RULES if not rule.always}
-AT_LEAST_ONE = f"a table with at least one of {', '.join(NAMED)} (without a rule all would pass)"
+AT_LEAST_ONE = (
+    f"a table with at least one of {', '.join(NAMED)} (without a rule everything would pass)"
+)
 FIELDS: dict[str, Field] = {
     "evidence": Field(
         lambda value: isinstance(value, Mapping) and bool(value), AT_LEAST_ONE, fields=NAMED
     )
 } | {key: field for rule in RULES if rule.always for key, field in rule.fields.items()}
-"""The keys of a policy that the gate judges by."""
+"""The keys of a policy that the gate uses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The worst outcome, and every rule's own."""
+    """The worst outcome, and the outcome of every rule."""
 
     outcome: Outcome
     rules: tuple[RuleResult, ...]
 
 
 def rules_of(policy: Mapping[str, Any]) -> tuple[Rule, ...]:
-    """The rules of a policy without problems, in their fixed order; its other keys are ignored."""
+    """The rules of a valid policy, in their fixed order; its other keys are ignored."""
     rules = []
     for rule in RULES:
         settings = policy if rule.always else policy["evidence"].get(rule.name)
@@ -50,16 +53,15 @@ def rules_of(policy: Mapping[str, Any]) -> tuple[Rule, ...]:
 
 
 def judge(policy: Mapping[str, Any], evidence: Mapping[str, Any]) -> Verdict:
-    """Hold the evidence against a policy as it was published (`policies.as_rules`); other keys of
-    both are ignored.
+    """Judge the evidence by a policy as it was published (`policies.as_rules`).
 
-    Raises Invalid: `bad-policy` for a rule it does not know, `bad-evidence` for counts that
-    contradict each other.
+    Other keys of both are ignored. Raises Invalid `bad-policy` for a rule that does not exist,
+    `bad-evidence` for evidence in another form or counts that contradict each other.
     """
     if wrong := problems({key: policy[key] for key in FIELDS if key in policy}, FIELDS):
         raise Invalid(
             "bad-policy",
-            described("The policy cannot be judged by", wrong),
+            described("This policy cannot judge evidence", wrong),
             "Publish it again.",
         )
     try:
@@ -67,7 +69,7 @@ def judge(policy: Mapping[str, Any], evidence: Mapping[str, Any]) -> Verdict:
     except (KeyError, TypeError, AttributeError) as error:
         raise Invalid(
             "bad-evidence",
-            f"The evidence has not the form a gate reads: {str(error)[:120]}.",
+            f"The evidence does not have the form that a gate reads: {str(error)[:120]}.",
         ) from error
     results = tuple(result for result in judged if result is not None)
     outcomes = [result.outcome for result in results]

@@ -1,4 +1,4 @@
-"""Chat template: an adapter speaks by its base's template unless a policy allows one of its own."""
+"""Chat template: an adapter uses its base's template unless a policy allows one of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from registry.rules.gates.rule import Evidence, Rule, RuleResult
 class ChatTemplate(Rule):
     """A chat template that is not the base's needs a policy with `chat_templates: allow`.
 
-    There is evidence only where an adapter brings its own; without it there is nothing to judge.
+    There is evidence only where an adapter brings its own template; otherwise there is nothing to
+    judge.
     """
 
     name: ClassVar[str] = "chat_template"

@@ -1,4 +1,4 @@
-"""Contamination: a suite measures nothing where its items were trained on."""
+"""Contamination: a suite measures nothing where training used its items."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from registry.rules.gates.rule import Columns, Evidence, Rule, RuleResult
 
 @dataclass(frozen=True, slots=True)
 class Contamination(Rule):
-    """At most `exact` items of the suite may have their prompt among the rows trained on."""
+    """At most `exact` items of the suite may have their prompt among the training rows."""
 
     name: ClassVar[str] = "contamination"
     title: ClassVar[str] = "Kept out of training"
@@ -23,12 +23,11 @@ class Contamination(Rule):
 
     def judge(self, evidence: Evidence | None) -> RuleResult:
         if evidence is None or not evidence["items"] or not evidence["train_rows"]:
-            return self.result("inconclusive", "The rows trained on, or the suite, are not known.")
+            return self.result("inconclusive", "The training rows or the suite are not known.")
         exact, items, rows = evidence["exact"], evidence["items"], evidence["train_rows"]
         return self.result(
             "fail" if exact > self.exact else "pass",
-            f"{exact} of {items} items stand among the {rows} rows trained on; "
-            f"{self.exact} are allowed.",
+            f"{exact} of {items} items are among the {rows} training rows; {self.exact} may be.",
             exact=exact,
             allowed=self.exact,
             items=items,

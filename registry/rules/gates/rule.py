@@ -1,6 +1,4 @@
-"""What every rule of the gate is: its fields in a policy, the evidence it reads, its judgement, and
-its columns in a review.
-"""
+"""A rule of the gate: its fields in a policy, its evidence, its judgement, its columns."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ Evidence = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RuleResult:
-    """One rule's outcome, in a sentence and in the numbers it rests on (rounded to 6 places)."""
+    """One rule's outcome, as a sentence and as the numbers behind it (rounded to 6 places)."""
 
     rule: str
     outcome: Outcome
@@ -28,10 +26,10 @@ class RuleResult:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What a rule measured, for a table: rates are fractions 0..1, a text stands as it is.
+    """What a rule measured, for a table: rates are fractions 0..1, a text is shown as it is.
 
-    `gain` is the difference of the two rates with the ends of its interval at `confidence`;
-    `tile` is the heading of a large display of `subject` against `base`, empty for none.
+    `gain` is the difference of the two rates with the ends of its interval at `confidence`. `tile`
+    is the heading of a large display of `subject` against `base`, empty for none.
     """
 
     subject: float | str = ""
@@ -45,9 +43,9 @@ class Columns:
 class Rule(ABC):
     """A rule with the settings of one policy: a frozen dataclass whose attributes are `fields`.
 
-    `reads` is the key of the evidence document that `judge` is given; it is gathered by
-    `db.evidence`. Most rules apply where a policy names them under `evidence`; an `always` rule
-    applies under every policy, and its fields are optional keys of the policy itself.
+    `reads` is the key of the evidence document that `judge` receives; `db.evidence` gathers it.
+    Most rules apply where a policy names them under `evidence`; an `always` rule applies under
+    every policy, and its fields are optional keys of the policy itself.
     """
 
     __slots__ = ()
@@ -59,25 +57,25 @@ class Rule(ABC):
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
-        """The rule with sound settings, defaults filled in; other keys are ignored."""
+        """The rule with valid settings and its defaults; other keys are ignored."""
         whole = filled(settings, cls.fields)
         return cls(**{key: whole[key] for key in cls.fields})
 
     @abstractmethod
     def judge(self, evidence: Evidence | None) -> RuleResult | None:
-        """Hold the evidence against the rule; None evidence is missing, None as answer means that
-        there is nothing to judge.
+        """Judge the evidence, which is None when it is missing.
 
-        KeyError, TypeError and AttributeError stand for evidence in another form than expected.
+        The result is None when there is nothing to judge. KeyError, TypeError and AttributeError
+        mean that the evidence does not have the expected form.
         """
 
     @classmethod
     def columns(cls, numbers: Mapping[str, Any]) -> Columns:
-        """The numbers of a result as columns of the review's table; none by default."""
+        """The numbers of a result as columns of the review's table; empty by default."""
         return Columns()
 
     def settings(self) -> dict[str, Any]:
-        """What a policy says of this rule, by key; `of` reads it back."""
+        """The settings of this rule in a policy, by key; `of` reads them back."""
         return {key: getattr(self, key) for key in self.fields}
 
     def result(self, outcome: Outcome, detail: str, **numbers: Any) -> RuleResult:

@@ -1,4 +1,4 @@
-"""Superiority: the adapter must beat the base it stands on, item by item on one suite."""
+"""Superiority: the adapter must beat its base, item by item on one suite."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from registry.rules.gates.rule import Columns, Evidence, Outcome, Rule, RuleResu
 
 @dataclass(frozen=True, slots=True)
 class Superiority(Rule):
-    """The low end of the interval of the adapter's gain lies above `min_gain_points`.
+    """The low end of the interval of the adapter's gain must be above `min_gain_points`.
 
-    Points are percentage points. It fails when the whole interval lies at or below that gain, and
-    is inconclusive in between or with fewer than `min_items` items.
+    Points are percentage points. The rule fails when the whole interval is at or below that gain.
+    It is inconclusive in between, or with fewer than `min_items` items.
     """
 
     name: ClassVar[str] = "superiority"
@@ -26,9 +26,9 @@ class Superiority(Rule):
     fields: ClassVar[Fields] = {
         "metric": choice(*METRICS),
         "over": choice("base"),
-        "confidence": number(0.5, 1, below=True),
+        "confidence": number(0.5, 1, exclusive=True),
         "min_items": integer(1),
-        "min_gain_points": number(0, 100, below=True).because("percentage points"),
+        "min_gain_points": number(0, 100, exclusive=True).because("percentage points"),
     }
 
     metric: str
@@ -45,13 +45,13 @@ class Superiority(Rule):
         if evidence["metric"] != self.metric:
             return self.result(
                 "inconclusive",
-                f"The suite measures {evidence['metric']}, the policy asks for {self.metric}.",
+                f"The suite measures {evidence['metric']}, the policy requires {self.metric}.",
             )
         paired = _paired(evidence)
         if paired.n < self.min_items:
             return self.result(
                 "inconclusive",
-                f"{paired.n} items are too few to tell: the policy asks for {self.min_items}.",
+                f"{paired.n} items are too few: the policy requires {self.min_items}.",
                 n=paired.n,
                 min_items=self.min_items,
             )
@@ -107,7 +107,7 @@ class Superiority(Rule):
 
 
 def _paired(evidence: Evidence) -> Paired:
-    """The paired counts, if they add up to what both runs say on their own."""
+    """The paired counts; raises Invalid `bad-evidence` unless both runs' counts agree."""
     paired = Paired(**evidence["paired"])
     counts = (paired.both, paired.only_adapter, paired.only_base, paired.neither)
     if (

@@ -1,5 +1,5 @@
-// The console's whole script: copying, and signing with a key that never leaves this browser.
-// Without it every page still works; only the signing needs it (Web Cryptography, Ed25519).
+// The console's only script: copy buttons, and signing with a key that never leaves this browser.
+// Every page works without it, except that signing needs it (Web Cryptography, Ed25519).
 "use strict";
 
 const utf8 = new TextEncoder();
@@ -7,12 +7,13 @@ const hex = (bytes) => Array.from(new Uint8Array(bytes), (byte) => byte.toString
 const base64 = (bytes) => btoa(String.fromCharCode(...new Uint8Array(bytes)));
 const sha256 = async (bytes) => hex(await crypto.subtle.digest("SHA-256", bytes));
 
-// RFC 8785 for the documents we sign: flat, of strings, whole numbers and null. JSON.stringify writes those as the
-// standard asks, and sort() orders names by UTF-16 code units as it asks; anything else is refused, not guessed.
+// RFC 8785 for the documents that are signed here: flat objects of strings, whole numbers and null. JSON.stringify
+// writes those as the standard requires, and sort() orders names by UTF-16 code units, as it also requires. Any other
+// value is refused.
 function canonical(document) {
   for (const [name, value] of Object.entries(document)) {
     if (!(value === null || typeof value === "string" || Number.isSafeInteger(value))) {
-      throw new Error(`The document holds something that cannot be signed: ${name}.`);
+      throw new Error(`A field of the document cannot be signed: ${name}.`);
     }
   }
   const names = Object.keys(document).sort();
@@ -25,7 +26,7 @@ async function signDocument(privateKey, document, context) {
   return base64(await crypto.subtle.sign("Ed25519", privateKey, message));
 }
 
-// One key an account, kept by the browser: the private half is a CryptoKey that no script can export.
+// One key for each account, kept by the browser. The private half is a CryptoKey that no script can export.
 function keyStore(mode, work) {
   return new Promise((resolve, reject) => {
     const opening = indexedDB.open("countersign", 1);
@@ -50,7 +51,7 @@ async function makeKey() {
 }
 
 const canSign = () => Boolean(globalThis.crypto?.subtle && globalThis.indexedDB);
-const NEEDS_HTTPS = "This browser signs only on a secure address: HTTPS, or 127.0.0.1. Use a terminal instead.";
+const NEEDS_HTTPS = "This browser can sign only at a secure address: HTTPS, or 127.0.0.1. Use a terminal instead.";
 const say = (form, sentence) => { form.querySelector("[data-signing]").textContent = sentence; };
 const fill = (form, values) => {
   for (const [name, value] of Object.entries(values)) form.elements[name].value = value;
@@ -91,11 +92,11 @@ async function setUpDecision(form) {
   if (!key || !keys.split(" ").includes(key.id)) {
     return say(form, "This browser holds no enrolled key of yours. Enrol one under Settings and keys, or sign in a terminal.");
   }
-  if (!form.querySelector(".signing.wrong")) say(form, `Signed here with your key ${key.id}.`);
+  if (!form.querySelector(".signing.wrong")) say(form, `Your decision will be signed with your key ${key.id}.`);
   form.addEventListener("submit", async (event) => {
     const verdict = form.elements.verdict.value;
     const reason = form.elements.reason.value.trim();
-    if (!verdict || !reason) return; // the server says what is missing, and keeps the words
+    if (!verdict || !reason) return; // the server says what is missing, and keeps what was typed
     event.preventDefault();
     try {
       const salt = crypto.getRandomValues(new Uint8Array(16));

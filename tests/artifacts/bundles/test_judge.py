@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from registry.artifacts.bundles.judge import BaseFacts, File, Kind, base_facts, inspect
 from registry.artifacts.bundles.names import ADAPTER, FULL
-from registry.artifacts.defects import MOST
+from registry.artifacts.defects import MAX_DEFECTS
 from registry.documents import canonical
 from registry.documents.canonical import digest, sha256_hex
 from registry.errors import BundleRejected, Invalid
@@ -380,7 +380,7 @@ def test_a_refusal_is_bounded_and_counts_what_it_leaves_out() -> None:
     files = base_files() | shards | {f"x{n}.py": b"" for n in range(900)}
     del files["model.safetensors"]
     found = look("base", files)
-    assert len(found.defects) == MOST + 1
+    assert len(found.defects) == MAX_DEFECTS + 1
     last = found.defects[-1]
     assert last.rule == "more-defects"
     assert last.detail == (

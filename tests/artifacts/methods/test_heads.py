@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.artifacts.methods import adapters, heads
+from registry.artifacts.methods import adapters, fits, heads
 from registry.artifacts.methods.anatomies import LABELS, Shape
 from registry.artifacts.weights.tensors import TensorInfo
 from tests.artifacts.methods.test_methods import read
@@ -99,12 +99,12 @@ def test_names_of_both_kinds_are_of_neither() -> None:
     assert {"tensor-unexpected", "tensor-missing"} <= {defect.rule for defect in found.defects}
 
 
-def fit(view: heads.View, shapes: dict[str, Shape], **changes: Any) -> adapters.Fit:
+def fit(view: heads.View, shapes: dict[str, Shape], **changes: Any) -> fits.Fit:
     config, defects = adapters.read_config(
         {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], **changes}
     )
     assert config is not None, defects
-    return adapters.fit(
+    return fits.fit(
         "x",
         config,
         [
@@ -242,6 +242,6 @@ def test_whatever_the_base_and_the_adapter_are_there_is_a_verdict(
         TensorInfo(name, "F32", shape, 0, 0)
         for name, shape in zip(named, tensors.values(), strict=True)
     ]
-    found = adapters.fit("x", config, infos, view)
+    found = fits.fit("x", config, infos, view)
     if not found.defects:
         assert {f"base_model.model.{name}" for name in view.fresh} <= set(named)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.artifacts.bundles.judge import BaseFacts
-from registry.artifacts.methods import adapters
+from registry.artifacts.methods import adapters, fits
 from registry.artifacts.methods.anatomies import anatomy
 from registry.artifacts.methods.configs import FILE
 from registry.artifacts.methods.heads import View
@@ -81,7 +81,7 @@ def test_every_default_and_every_written_value_is_one_that_may_be_read(kind: str
         == once
         == canonical.encode(json.loads(once))
     )
-    always = {key for key, entry in METHODS[kind].keys.items() if entry.kept and not entry.sparse}
+    always = {key for key, entry in METHODS[kind].keys.items() if entry.stored and not entry.sparse}
     assert set(json.loads(once)) == {"peft_type", *always}
 
 
@@ -343,8 +343,8 @@ def test_whatever_is_read_there_are_defects_or_a_form_that_reads_itself(raw: Any
     again, defects = adapters.read_config(json.loads(text))
     assert again is not None, defects
     assert adapters.written(again, None, None) == text
-    adapters.facts_of(config)
-    adapters.fit("x", config, [], View(BASE))
+    fits.facts_of(config)
+    fits.fit("x", config, [], View(BASE))
     patterns = [
         name
         for key in ("target_modules", "modules_to_save")

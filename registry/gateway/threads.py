@@ -11,12 +11,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def aside(work: Callable[[], T]) -> T:
+async def run_in_thread(work: Callable[[], T]) -> T:
     """Run blocking work in a daemon thread and wait for what it returns or raises.
 
-    Not the loop's own executor: the interpreter would wait for its threads at exit, and a client
-    that is patient with a registry that is away would hold up SIGTERM for seconds. Whatever is cut
-    here was written to be cut.
+    The loop's own executor does not serve here: the interpreter waits for its threads at exit, and
+    a client that waits patiently for an unreachable registry would delay SIGTERM by seconds. The
+    work passed to this function must be safe to interrupt at any point.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -38,5 +38,5 @@ async def aside(work: Callable[[], T]) -> T:
         with suppress(RuntimeError):  # the loop has closed: nobody waits any more
             loop.call_soon_threadsafe(finish, value, error)
 
-    Thread(target=body, daemon=True, name="gateway-aside").start()
+    Thread(target=body, daemon=True, name="gateway-work").start()
     return await done

@@ -21,11 +21,11 @@ from uuid import UUID
 
 import obstore
 
-from registry.blobs import drafts, uploads
+from registry.blobs import drafts, unfinished, uploads
 from registry.blobs import store as blobs
 
 DATA = b"a" * 300_000 + b"b" * 300_000
-PIECE = uploads.PART = 256 << 10  # so that this is several parts of an object store
+PIECE = unfinished.PART_BYTES = 256 << 10  # so that this is several parts of an object store
 DIGEST = hashlib.sha256(DATA).hexdigest()
 ACCOUNT = str(UUID(int=7))
 CUTS = (0, 70_000, 400_000, len(DATA))

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from registry.artifacts.bundles.files import ADAPTER_WEIGHTS
+from registry.artifacts.bundles.names import ADAPTER_WEIGHTS
 from registry.artifacts.methods import adapters
 from registry.artifacts.methods.anatomies import Anatomy
 from registry.artifacts.methods.configs import FILE

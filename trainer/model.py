@@ -17,7 +17,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-from registry.artifacts.bundles.files import ADAPTER_WEIGHTS
+from registry.artifacts.bundles.names import ADAPTER_WEIGHTS
 from registry.artifacts.methods import adapters, fits
 from registry.artifacts.methods.anatomies import Anatomy, anatomy
 from registry.artifacts.methods.configs import FILE

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry.artifacts.bundles.files import ADAPTER_WEIGHTS
+from registry.artifacts.bundles.names import ADAPTER_WEIGHTS
 from registry.artifacts.methods import adapters
 from registry.artifacts.methods.configs import FILE
 from registry.documents import canonical, strict_json

@@ -68,7 +68,8 @@ def roots(subject: InputView, base: InputView | None, read: Read) -> tuple[str, 
             raise _root_mismatch(base.ref, judged_base.base_root, base.root)
         facts = judge.base_facts(files, read, base_root=base.root)
     kind: judge.Kind = "adapter" if base else "base"
-    judged = judge.inspect(kind, _files(subject), read, base=facts, meta={}, judge=REGISTERED)
+    inspector = judge.Inspector(read, judge=REGISTERED)
+    judged = inspector.inspect(kind, _files(subject), base=facts, meta={})
     same = judged.tensor_root == subject.root if base else judged.is_base(subject.root)
     if judged.tensor_root is None or judged.base_root is None or not same:
         actual = judged.tensor_root if base else judged.base_root

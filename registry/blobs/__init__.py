@@ -1,1 +1,1 @@
-"""Bytes by digest: the store, drafts on their way in, uploads that can be resumed."""
+"""Bytes by digest: the store, drafts of new blobs, and uploads that can be resumed."""

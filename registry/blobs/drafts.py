@@ -1,7 +1,7 @@
-"""Bytes on their way in: a temporary file or object that becomes a published blob, or nothing.
+"""Drafts: a temporary file or object that becomes a published blob, or nothing.
 
-A draft's bytes are durable before their name is: a file system may reorder the two, and a crash at
-any step may leave an orphan, but never a digest over other bytes.
+A draft's bytes are durable before their name is. A file system may reorder the two, and a crash at
+any step may leave an orphan, but never a digest with other bytes.
 """
 
 from __future__ import annotations
@@ -25,30 +25,33 @@ from registry.errors import Conflict, Invalid, NotFound, RegistryError, Unavaila
 
 PUBLISHED, INCOMING = "sha256", "incoming"
 HEX = re.compile(r"[0-9a-f]{64}")
-PART = 8 << 20
-"""Bytes of one part of a multipart upload; at most four wait in memory."""
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+PART_BYTES = 8 << 20
+"""Bytes of one part of a multipart upload; at most four parts wait in memory."""
+FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors of the operating system that mean that no more bytes fit."""
 
 
 class Draft(Protocol):
-    """Bytes on their way in: written, then published under their digest, and in any case discarded
-    at the end.
-    """
+    """New bytes: written, then published under their digest, and in every case discarded."""
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes) -> None:
+        """Append the bytes."""
 
-    def publish(self, digest: str, *, present: bool) -> None: ...
+    def publish(self, digest: str, *, present: bool) -> None:
+        """Make the bytes visible under their digest, unless they are `present` there already."""
 
-    def discard(self) -> None: ...
+    def discard(self) -> None:
+        """Remove what was not published."""
 
 
 class FileDraft:
-    """A temporary file; one that is given its path may be closed and opened again later, by one
-    writer at a time.
+    """A temporary file.
+
+    One with a given path may be closed and opened again later, by one writer at a time.
     """
 
     def __init__(self, folder: Path, path: Path | None = None) -> None:
-        """Open the draft; Conflict (`upload-busy`) while another has the same path open."""
+        """Open the draft; raises Conflict (`upload-busy`) if another writer has the path open."""
         self._folder = folder
         self._path = path or folder / INCOMING / uuid4().hex
         with named():
@@ -62,12 +65,12 @@ class FileDraft:
     def _claim(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Somebody may have published or removed the file between our opening it and our lock on
-            # it: what we hold would then be a blob, or nothing.
-            if not _same(self._file, self._path):
+            # Another process may have published or removed the file after we opened it and before
+            # we locked it. Then we have opened a blob, or a file without a name.
+            if not _is_same(self._file, self._path):
                 raise BlockingIOError
-            self.found = os.fstat(self._file)
-            os.utime(self._path)  # the sweep spares what was used just now
+            self.opened = os.fstat(self._file)
+            os.utime(self._path)  # the sweep spares recently used files
         except BlockingIOError:
             os.close(self._file)
             raise busy() from None
@@ -79,13 +82,13 @@ class FileDraft:
         """Bytes written so far."""
         return os.fstat(self._file).st_size
 
-    def identity(self, *, found: bool = False) -> tuple[int, int, int]:
-        """Which file this is and when it was last written; as it was `found`, or as it is now."""
-        there = self.found if found else os.fstat(self._file)
-        return there.st_ino, there.st_mtime_ns, there.st_size
+    def identity(self, *, opened: bool = False) -> tuple[int, int, int]:
+        """The file's inode, modification time and size: now, or when it was `opened`."""
+        status = self.opened if opened else os.fstat(self._file)
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
     def hashed(self) -> hashlib._Hash:
-        """A SHA-256 over all bytes written so far, read again in constant memory."""
+        """A SHA-256 over all bytes written so far, read in constant memory."""
         hasher, start = hashlib.sha256(), 0
         while piece := os.pread(self._file, 1 << 20, start):
             hasher.update(piece)
@@ -93,29 +96,34 @@ class FileDraft:
         return hasher
 
     def write(self, data: bytes) -> None:
-        """Append all of it, or none: what a full disk took of it is cut off again."""
-        before, left = self.size(), memoryview(data)
+        """Append all of it or nothing: what a full disk accepted of it is removed again."""
+        before, remaining = self.size(), memoryview(data)
         try:
-            while left:
-                left = left[os.write(self._file, left) :]
+            while remaining:
+                remaining = remaining[os.write(self._file, remaining) :]
         except OSError:
             os.ftruncate(self._file, before)
             raise
 
     def publish(self, digest: str, *, present: bool) -> None:
+        """Move the file to its place under the digest, durably.
+
+        When `present`, the place already has these bytes, and they only count as used now.
+        """
         target = self._folder / place(digest)
-        above = [target.parent, target.parent.parent, target.parent.parent.parent]
+        parents = [target.parent, target.parent.parent, target.parent.parent.parent]
         if not (present and touch(target)):
             self._sync()
-            for folder in reversed(above):
+            for folder in reversed(parents):
                 make_private(folder)
             os.replace(self._path, target)  # noqa: PTH105 - the crash test counts the calls made through os
-        # Also when the bytes were there: whoever put them may not have come as far as this.
-        for folder in above:
+        # Sync the folders even if the bytes were there: the writer that put them may have crashed
+        # before this step.
+        for folder in parents:
             _sync_folder(folder)
 
     def keep(self) -> None:
-        """Close it so that it can be opened again, its bytes durable."""
+        """Close the file so that it can be opened again, with durable bytes."""
         try:
             self._sync()
         finally:
@@ -125,17 +133,17 @@ class FileDraft:
         try:
             os.fsync(self._file)
         except OSError:
-            # The next fsync would succeed, over pages that never reached the disk: these bytes are
-            # not to be trusted.
+            # The next fsync would succeed although these pages never reached the disk, so the bytes
+            # cannot be trusted.
             self._unlink()
             raise
 
     def _unlink(self) -> None:
-        if _same(self._file, self._path):
+        if _is_same(self._file, self._path):
             os.unlink(self._path)  # noqa: PTH108 - as above
 
     def discard(self) -> None:
-        """Remove the file and close it, in this order: while it is locked, its path is ours."""
+        """Remove the file and then close it: its path is ours only while it is locked."""
         try:
             self._unlink()
         finally:
@@ -143,8 +151,9 @@ class FileDraft:
 
 
 class ObjectDraft:
-    """A temporary object, copied to its place inside the store; content-addressed, so a second copy
-    changes nothing.
+    """A temporary object that the store itself copies to its place.
+
+    Places are content-addressed, so a second copy changes nothing.
     """
 
     def __init__(self, store: ObjectStore) -> None:
@@ -152,73 +161,76 @@ class ObjectDraft:
         self._path = f"{INCOMING}/{uuid4().hex}"
         with named():
             self._writer = obstore.open_writer(
-                store, self._path, buffer_size=PART, max_concurrency=4
+                store, self._path, buffer_size=PART_BYTES, max_concurrency=4
             )
 
     def write(self, data: bytes) -> None:
+        """Append the bytes."""
         self._writer.write(data)
 
     def publish(self, digest: str, *, present: bool) -> None:
+        """Copy the object to its place under the digest, unless it is `present` there."""
         self._writer.close()
         if not present:
             self._store.copy(self._path, place(digest))
 
     def discard(self) -> None:
+        """Remove the temporary object."""
         if not self._writer.closed():
             self._writer.close()
         self._store.delete(self._path)
 
 
 def check(digest: str) -> str:
-    """The digest itself, 64 lower-case hex digits; Invalid (`bad-digest`) otherwise."""
+    """The digest itself; raises Invalid (`bad-digest`) unless it is 64 lower-case hex digits."""
     if not HEX.fullmatch(digest):
         raise Invalid(
             "bad-digest",
-            f"'{digest[:80]}' is no digest.",
-            "Send 64 lower-case hex digits of a SHA-256.",
+            f"'{digest[:80]}' is not a digest.",
+            "Send the 64 lower-case hex digits of a SHA-256.",
         )
     return digest
 
 
 def place(digest: str) -> str:
-    """Where published bytes lie, below the store's root: names that senders choose never touch the
-    file system.
+    """The path of published bytes, relative to the store's root.
+
+    It is made of the digest alone, so names that clients choose never reach the file system.
     """
     check(digest)
     return f"{PUBLISHED}/{digest[:2]}/{digest[2:4]}/{digest}"
 
 
-def agreed(found: str, expect: str | None) -> str:
-    """The digest found, unless another one was named: Unverified (`digest-mismatch`)."""
-    if expect is not None and found != expect:
+def agreed(received: str, expect: str | None) -> str:
+    """The received digest; raises Unverified (`digest-mismatch`) when another one was expected."""
+    if expect is not None and received != expect:
         raise Unverified(
             "digest-mismatch",
-            f"The bytes sent have the digest {found}, not {expect}.",
-            "The file changed or was damaged on its way: hash it again and send it again.",
+            f"The bytes that were sent have the digest {received}, not {expect}.",
+            "The file changed or was damaged in transit. Hash it again and send it again.",
             expected=expect,
-            found=found,
+            found=received,
         )
-    return found
+    return received
 
 
 def missing(digest: str) -> NotFound:
+    """The error for a digest without bytes."""
     detail = f"There are no bytes with the digest {digest}."
     return NotFound("blob-unknown", detail, "Upload them first.", sha256=digest)
 
 
 def busy() -> Conflict:
-    return Conflict(
-        "upload-busy",
-        "Another request of this account is sending these very bytes.",
-    )
+    """The error for an upload that another request is sending."""
+    return Conflict("upload-busy", "Another request of this account is sending the same bytes.")
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder and what is missing above it, for its owner alone."""
-    for one in reversed((folder, *folder.parents)):
-        if not one.is_dir():
+    """Make a folder and its missing parents, accessible to their owner alone."""
+    for path in reversed((folder, *folder.parents)):
+        if not path.is_dir():
             try:
-                os.mkdir(one, 0o700)  # noqa: PTH102 - as above
+                os.mkdir(path, 0o700)  # noqa: PTH102 - as above
             except FileExistsError:
                 continue
 
@@ -231,16 +243,16 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _same(descriptor: int, path: Path) -> bool:
+def _is_same(descriptor: int, path: Path) -> bool:
     try:
-        there, held = os.stat(path), os.fstat(descriptor)  # noqa: PTH116 - as above
+        by_path, opened = os.stat(path), os.fstat(descriptor)  # noqa: PTH116 - as above
     except FileNotFoundError:
         return False
-    return (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)
+    return (by_path.st_dev, by_path.st_ino) == (opened.st_dev, opened.st_ino)
 
 
 def touch(path: Path) -> bool:
-    """Note that a file was used just now; is it there at all?"""
+    """Record that a file is used now, and return whether it exists."""
     try:
         os.utime(path)
     except FileNotFoundError:
@@ -248,14 +260,16 @@ def touch(path: Path) -> bool:
     except OSError as error:
         if error.errno != errno.EROFS:
             raise
-        return path.is_file()  # where nothing can be written nothing can be swept either
+        return path.is_file()  # nothing is swept where nothing can be written
     return True
 
 
 @contextmanager
 def named(digest: str = "") -> Iterator[None]:
-    """Give the storage's own errors our names: a blob gone in between is NotFound, all else
-    Unavailable.
+    """Turn the errors of the storage into ours.
+
+    A blob that disappeared is NotFound (`blob-unknown`); everything else is Unavailable
+    (`blobs-full`, `blobs-unreachable`).
     """
     try:
         yield
@@ -264,23 +278,14 @@ def named(digest: str = "") -> Iterator[None]:
     except FileNotFoundError as error:
         if digest:
             raise missing(digest) from error
-        raise _away(error) from error
+        raise _unavailable(error) from error
     except (BaseError, OSError) as error:
-        raise _away(error) from error
+        raise _unavailable(error) from error
 
 
-def _away(error: Exception) -> Unavailable:
-    if isinstance(error, OSError) and error.errno in FULL:
-        return Unavailable(
-            "blobs-full",
-            "The blob store is full; nothing of this became visible.",
-        )
-    reason = (
-        error.strerror
-        if isinstance(error, OSError) and error.strerror
-        else str(error).partition("\n")[0]
-    )
-    return Unavailable(
-        "blobs-unreachable",
-        f"The blob store cannot be used: {reason[:200]}.",
-    )
+def _unavailable(error: Exception) -> Unavailable:
+    if isinstance(error, OSError) and error.errno in FULL_ERRORS:
+        return Unavailable("blobs-full", "The blob store is full. Nothing was published.")
+    text = error.strerror if isinstance(error, OSError) else None
+    reason = text or str(error).partition("\n")[0]
+    return Unavailable("blobs-unreachable", f"The blob store cannot be used: {reason[:200]}.")

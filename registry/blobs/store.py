@@ -1,8 +1,9 @@
 """Content-addressed bytes in a local folder, in memory, or in S3, GCS or Azure, chosen by URL.
 
-Bytes come before rows: they are hashed while they stream into a temporary object, made durable, and
+Bytes come before rows. They are hashed while they stream into a temporary object, made durable, and
 only then published under `sha256/ab/cd/<hex>`. A crash at any step leaves at most an orphan, which
-`sweep` removes; whatever is visible under a digest is whole. Memory is constant, whatever the size.
+`sweep` removes; everything visible under a digest is complete. Memory is constant, whatever the
+size.
 """
 
 from __future__ import annotations
@@ -50,15 +51,16 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What was stored: hex SHA-256 of the bytes, and how many there are."""
+    """What was stored: the hex SHA-256 of the bytes, and their number."""
 
     sha256: str
     size: int
 
 
 class Incoming:
-    """Bytes on their way in, hashed as they come; `finish` publishes them, and whatever else ends
-    it removes them.
+    """New bytes, hashed while they arrive.
+
+    `finish` publishes them; any other end of the context removes them.
     """
 
     def __init__(self, blobs: Blobs, draft: Draft, expect: str | None, limit: int | None) -> None:
@@ -69,23 +71,23 @@ class Incoming:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The bytes are published or refused by now; a temporary object that will not go is the
-        # sweep's.
+        # The bytes are published or refused by now. The sweep removes a temporary object that
+        # cannot be removed here.
         with suppress(BaseError, OSError):
             self._draft.discard()
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes; TooLarge (`body-too-large`) past the limit."""
+        """Take the next bytes; raises TooLarge (`body-too-large`) past the limit."""
         self._size = within(self._size + len(data), self._limit)
         self._hasher.update(data)
         with named():
             self._draft.write(data)
 
     def finish(self, proven: Callable[[str], None] | None = None) -> Stored:
-        """Publish them; Unverified (`digest-mismatch`) when they are not what was expected.
+        """Publish the bytes.
 
-        `proven` hears the digest once it is known and before anything is published; what it raises
-        stops that.
+        `proven` is called with the digest before anything is published, and stops that by raising.
+        Raises Unverified (`digest-mismatch`) when the bytes are not those that were expected.
         """
         stored = Stored(agreed(self._hasher.hexdigest(), self._expect), self._size)
         if proven is not None:
@@ -95,13 +97,12 @@ class Incoming:
 
 
 class Blobs:
-    """The blob store at one URL: `file:///...` (or a plain path), `memory:///`, `s3://`, `gs://`,
-    `az://`.
-    """
+    """The blob store at a URL: `file:///...` or a path, `memory:///`, `s3://`, `gs://`, `az://`."""
 
     def __init__(self, url: str | Path) -> None:
-        """Open the store; a local folder is made, private to its owner. Invalid (`bad-blob-url`)
-        names a wrong URL.
+        """Open the store; a local folder is made, private to its owner.
+
+        Raises Invalid (`bad-blob-url`) for a URL that cannot be used.
         """
         self._folder = _local_folder(url)
         self._store: ObjectStore
@@ -115,21 +116,22 @@ class Blobs:
 
     @property
     def folder(self) -> Path | None:
-        """The folder it lies in; None where an object store holds it."""
+        """The folder of the store; None for an object store."""
         return self._folder
 
     @property
     def store(self) -> ObjectStore:
-        """The store itself, for what is on its way in."""
+        """The object store itself, which holds unfinished uploads too."""
         return self._store
 
     def put(
         self, chunks: Iterable[bytes], expect: str | None = None, limit: int | None = None
     ) -> Stored:
-        """Store the bytes and say what they are; nothing becomes visible unless all is well.
+        """Store the bytes; nothing becomes visible unless all of them are right.
 
-        `expect` is the hex digest they must have (Unverified `digest-mismatch`), `limit` the most
-        bytes taken (TooLarge `body-too-large`). Bytes already there are not written again.
+        `expect` is the hex digest they must have (else Unverified `digest-mismatch`). `limit` is
+        the maximum number of bytes (else TooLarge `body-too-large`). Bytes that are already there
+        are not written again.
         """
         with self.incoming(expect, limit) as incoming:
             for chunk in chunks:
@@ -137,8 +139,9 @@ class Blobs:
             return incoming.finish()
 
     def incoming(self, expect: str | None = None, limit: int | None = None) -> Incoming:
-        """The same, for whoever has the bytes piece by piece: a context that leaves nothing behind
-        unless finished.
+        """As `put`, for bytes that arrive piece by piece.
+
+        It is a context that leaves nothing behind unless `finish` is called.
         """
         if expect is not None:
             check(expect)
@@ -146,21 +149,23 @@ class Blobs:
         return Incoming(self, draft, expect, limit)
 
     def publish(self, draft: Draft, stored: Stored) -> None:
-        """Make a draft visible under its digest; the caller has hashed every byte of it."""
+        """Publish a draft under its digest; the caller has hashed every byte of it."""
         with named():
-            # A wrong size can only be damage done to the disk; then these bytes heal it.
+            # A wrong size can only come from damage to the disk. These bytes repair it.
             draft.publish(stored.sha256, present=self._find(stored.sha256) == stored.size)
 
     @property
     def notes_use(self) -> bool:
-        """Does `has` leave a note that bytes were asked for? A local folder does, an object store
-        does not.
+        """Whether `has` records that bytes were asked for.
+
+        A local folder records it; an object store cannot.
         """
         return self._folder is not None
 
     def has(self, digest: str) -> bool:
-        """Are these bytes here? In a local folder they count as used just now: a row may be about
-        to name them.
+        """Whether the store has these bytes.
+
+        In a local folder they count as used now, because a row may be about to name them.
         """
         with named():
             if self._folder is None:
@@ -168,26 +173,27 @@ class Blobs:
             return touch(self._folder / place(digest))
 
     def size(self, digest: str) -> int:
-        """How many bytes; NotFound (`blob-unknown`)."""
+        """The number of bytes; raises NotFound (`blob-unknown`)."""
         with named():
-            found = self._find(digest)
-        if found is None:
+            size = self._find(digest)
+        if size is None:
             raise missing(digest)
-        return found
+        return size
 
     def read(self, digest: str, start: int, length: int) -> bytes:
-        """At most `length` bytes from `start`: fewer only at the end, none past it; NotFound
-        (`blob-unknown`).
+        """At most `length` bytes from `start`: fewer only at the end, none past it.
+
+        Raises NotFound (`blob-unknown`).
         """
         return b"".join(self.stream(digest, start, start + length, max(length, CHUNK)))
 
     def stream(
         self, digest: str, start: int = 0, end: int | None = None, chunk: int = CHUNK
     ) -> Iterator[bytes]:
-        """The bytes from `start` up to `end`, in pieces of about `chunk` bytes.
+        """The bytes from `start` to `end`, in pieces of about `chunk` bytes.
 
-        NotFound (`blob-unknown`) comes from this very call, not from the first piece: a door has
-        sent no header yet.
+        Raises NotFound (`blob-unknown`) from this call itself, not at the first piece, so that a
+        caller has not sent a header yet.
         """
         size = self.size(digest)
         end = size if end is None else min(end, size)
@@ -197,8 +203,8 @@ class Blobs:
 
     def _pieces(self, digest: str, start: int, end: int, chunk: int) -> Iterator[bytes]:
         if self._folder is not None:
-            # Straight from the file: the same bytes through the object store's layers were measured
-            # at nine times the time.
+            # Read the file directly: through the layers of the object store the same bytes took
+            # nine times as long.
             with named(digest), (self._folder / place(digest)).open("rb", buffering=0) as file:
                 file.seek(start)
                 while start < end and (piece := file.read(min(chunk, end - start))):
@@ -206,15 +212,14 @@ class Blobs:
                     yield piece
             return
         with named(digest):
-            found = self._store.get(place(digest), options={"range": (start, end)})
-            for piece in found.stream(min_chunk_size=chunk):
+            response = self._store.get(place(digest), options={"range": (start, end)})
+            for piece in response.stream(min_chunk_size=chunk):
                 yield bytes(piece)
 
     def presign(self, digest: str, seconds: int) -> str | None:
-        """An address at which an object store itself gives out these bytes for a while; None where
-        there is none.
+        """A temporary URL at which an object store serves these bytes; None for other stores.
 
-        Made here from the credentials, without asking the store.
+        It is signed here with the credentials, without a request to the store.
         """
         if not isinstance(self._store, S3Store | GCSStore | AzureStore):
             return None
@@ -222,8 +227,9 @@ class Blobs:
             return obstore.sign(self._store, "GET", place(digest), timedelta(seconds=seconds))
 
     def verify(self, digest: str) -> bool:
-        """Do the stored bytes still have their digest? Reads all of them; NotFound
-        (`blob-unknown`).
+        """Whether the stored bytes still have their digest; all of them are read.
+
+        Raises NotFound (`blob-unknown`).
         """
         hasher = hashlib.sha256()
         for piece in self.stream(digest):
@@ -231,12 +237,11 @@ class Blobs:
         return hasher.hexdigest() == digest
 
     def sweep(self, referenced: Callable[[str], bool], older_than: timedelta) -> int:
-        """Remove what no row names and what crashed uploads left, if older than that; how many
-        objects went.
+        """Remove old bytes that no row names and that crashed uploads left.
 
-        `older_than` must exceed the time from an upload to the row that names it. Only a local
-        folder notes when bytes were asked for again; on an object store an old orphan may go while
-        somebody is about to reuse it.
+        Returns the number of removed objects. `older_than` must exceed the time from an upload to
+        the row that names it. Only a local folder records when bytes were asked for again. On an
+        object store, an old orphan may be removed while a client is about to use it again.
         """
         before = datetime.now(UTC) - older_than
         with named():
@@ -244,46 +249,47 @@ class Blobs:
             newest: dict[str, datetime] = {}
             for path, moment in incoming.items():
                 newest[_upload(path)] = max(moment, newest.get(_upload(path), moment))
-            # An upload goes as a whole, its last part first: cut short, the sweep leaves a shorter
-            # one without a gap.
-            gone = [
+            # An upload is removed as a whole, its last part first. A sweep that is interrupted then
+            # leaves a shorter upload without a gap.
+            unused = [
                 path for path in sorted(incoming, reverse=True) if newest[_upload(path)] < before
             ]
-            gone += [
+            unused += [
                 path
                 for path, moment in self._listed(PUBLISHED)
                 if moment < before and HEX.fullmatch(path[-64:]) and not referenced(path[-64:])
             ]
-            return sum(self._remove(path, before) for path in gone)
+            return sum(self._remove(path, before) for path in unused)
 
     def remove(self, digest: str, unless_since: datetime) -> bool:
-        """Remove published bytes unless they were put or asked for (`has`) since a moment; did they
-        go?
+        """Remove published bytes unless they were put or asked for (`has`) since a moment.
 
-        Whoever is about to name them in a row asks first, so what is in use at that moment stays.
-        On an object store, which notes no asking, only a new copy counts. Bytes that are not here
-        are no error: a second try may come.
+        Returns whether they were removed. A client that is about to name bytes in a row asks for
+        them first, so bytes in use at that moment stay. On an object store, which does not record
+        requests, only a new copy counts. Bytes that are not there are no error, because a removal
+        may be tried twice.
         """
         with named():
             return self._remove(place(digest), unless_since)
 
     def published(self) -> Iterator[tuple[str, int, datetime]]:
-        """Every digest that is here, with its size and when it was last put or, in a local folder,
-        asked for.
+        """Every digest in the store, with its size and when it was last used.
+
+        That is when it was put or, in a local folder, asked for.
         """
         with named():
             for batch in self._store.list(PUBLISHED):
-                for found in batch:
-                    if HEX.fullmatch(found["path"][-64:]):
-                        yield found["path"][-64:], found["size"], found["last_modified"]
+                for entry in batch:
+                    if HEX.fullmatch(entry["path"][-64:]):
+                        yield entry["path"][-64:], entry["size"], entry["last_modified"]
 
     def _listed(self, prefix: str) -> Iterator[tuple[str, datetime]]:
         for batch in self._store.list(prefix):
-            for found in batch:
-                yield found["path"], found["last_modified"]
+            for entry in batch:
+                yield entry["path"], entry["last_modified"]
 
     def _remove(self, path: str, before: datetime) -> bool:
-        """Remove one object, unless somebody used it since it was listed."""
+        """Remove one object, unless it was used since it was listed."""
         try:
             if self._store.head(path)["last_modified"] >= before:
                 return False
@@ -300,16 +306,16 @@ class Blobs:
 
 
 def _upload(path: str) -> str:
-    """What a path under `incoming` belongs to: the parts of one upload lie in one folder."""
+    """The upload to which a path under `incoming` belongs: its parts are in one folder."""
     return path.rpartition("/")[0] if path.count("/") > 2 else path
 
 
 def within(size: int, limit: int | None) -> int:
-    """The size itself, unless it is more than the limit: TooLarge (`body-too-large`)."""
+    """The size itself; raises TooLarge (`body-too-large`) when it is more than the limit."""
     if limit is not None and size > limit:
         raise TooLarge(
             "body-too-large",
-            f"More than the {limit} bytes allowed were sent.",
+            f"More than the allowed {limit} bytes were sent.",
             "Send a smaller file, or ask an administrator to raise the limit.",
             limit=limit,
         )
@@ -317,7 +323,7 @@ def within(size: int, limit: int | None) -> int:
 
 
 def _local_folder(url: str | Path) -> Path | None:
-    """The folder of a `file:` URL or plain path; None for an object store."""
+    """The folder of a `file:` URL or a plain path; None for an object store."""
     if isinstance(url, Path):
         return url.absolute()
     parts = urlsplit(url)
@@ -346,7 +352,4 @@ def _object_store(url: str) -> ObjectStore:
 
 def _bad_url(url: str) -> Invalid:
     shown = url.partition("://")[0]  # the rest may hold a password
-    return Invalid(
-        "bad-blob-url",
-        f"The blob store's URL ({shown[:20]}://...) cannot be used.",
-    )
+    return Invalid("bad-blob-url", f"The blob store's URL ({shown[:20]}://...) cannot be used.")

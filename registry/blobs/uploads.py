@@ -1,120 +1,104 @@
-"""Unfinished uploads: an account's bytes kept where a connection broke, until the rest of them
-comes.
+"""Unfinished uploads: an account's bytes, kept when a connection breaks, until the rest arrives.
 
-An upload is named by its account and by the digest its bytes will have, so whoever sends the same
-file again goes on by himself, and nobody can name another's. Nothing of it is visible before the
-digest over all of it agrees. In a folder it is one file that grows; on an object store, whose
-objects do not grow, it is a row of parts named by their offset, each made only where there is none,
-so that two senders can never mix their bytes.
+An upload is named by its account and by the digest that its bytes will have. A client that sends
+the same file again therefore continues its own upload, and nobody can name the upload of another
+account. Nothing is visible before the digest over all bytes agrees.
+
+In a folder an upload is one file that grows. Objects of an object store cannot grow, so there it is
+a sequence of parts named by their offset. A part is only made where there is none, so two senders
+never mix their bytes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Protocol
 
-from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import ObjectStore
+from obstore.exceptions import BaseError
 
-from registry.blobs.drafts import INCOMING, PART, FileDraft, ObjectDraft, agreed, busy, check, named
+from registry.blobs.drafts import INCOMING, busy, check, named
 from registry.blobs.store import Blobs, Stored, within
+from registry.blobs.unfinished import (
+    GrowingFile,
+    Known,
+    Parts,
+    Proven,
+    Upload,
+    contiguous_size,
+)
 from registry.errors import Conflict, Invalid, NotFound, TooLarge
 
 ACCOUNT = re.compile(r"[0-9a-f-]{36}")
-MOST = 32
-"""Unfinished uploads of one account."""
-LIFE = timedelta(days=1)
-"""How long an upload may lie untouched before it makes room for the account's next."""
-REMEMBERED = 256
-"""Hashers kept of uploads that nobody is sending at the moment, so that they need not be read
-again.
-"""
-
-Known = tuple[tuple[int, int, int], "hashlib._Hash"]
-"""A file as it was left, and the hasher over all of it."""
-Proven = Callable[[str], None] | None
-
-
-class Upload(Protocol):
-    """One upload while somebody sends: it grows, and is published, given up, or kept for later."""
-
-    size: int
-
-    def write(self, data: bytes) -> None: ...
-
-    def publish(self, blobs: Blobs, digest: str, proven: Proven) -> Stored: ...
-
-    def keep(self) -> None: ...
-
-    def drop(self) -> None: ...
+MAX_UPLOADS = 32
+"""Limit on the unfinished uploads of one account."""
+MAX_IDLE = timedelta(days=1)
+"""How long an upload may be idle before the account's next one may replace it."""
+MAX_HASHERS = 256
+"""Hashers kept for uploads that are not being sent, so that their files need not be read again."""
 
 
 class Sending:
-    """An upload open for its one sender."""
+    """An open upload, with one sender; `room` is how large it may grow."""
 
     def __init__(self, blobs: Blobs, upload: Upload, digest: str, limit: int, room: int) -> None:
-        self._blobs, self._upload, self._digest, self._limit, self._room = (
-            blobs,
-            upload,
-            digest,
-            limit,
-            room,
-        )
+        self._blobs, self._upload, self._digest = blobs, upload, digest
+        self._limit, self._room = limit, room
         self.done = False
 
     @property
     def size(self) -> int:
-        """Bytes that are here now."""
+        """The number of received bytes."""
         return self._upload.size
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes; TooLarge `body-too-large` past the limit of a file,
-        `unfinished-uploads` past the account's room.
+        """Take the next bytes.
+
+        Raises TooLarge: `body-too-large` past the limit of a file, `unfinished-uploads` past what
+        the account may leave unfinished.
         """
         size = self._upload.size + len(data)
         try:
             within(size, self._limit)
         except TooLarge:
-            self._give_up()
+            self._drop()
             raise
         if size > self._room:
             raise _crowded(
-                f"would hold {size} bytes in this upload where {self._room} are left to it"
+                f"would have {size} bytes in this upload, but only {self._room} are left for it"
             )
         with named():
             self._upload.write(data)
 
     def finish(self, proven: Proven = None) -> Stored:
-        """Publish the whole; when the digest is another (Unverified `digest-mismatch`) all of it is
-        given up, for nobody can tell which bytes are wrong. `proven` hears the digest before that;
-        should it raise, all is kept.
+        """Publish the complete upload.
+
+        `proven` is called with the digest before that; if it raises, all bytes are kept. Raises
+        Unverified (`digest-mismatch`) when the bytes have another digest. All of them are then
+        dropped, because nobody can tell which are wrong.
         """
         try:
             with named():
                 stored = self._upload.publish(self._blobs, self._digest, proven)
         except Exception as error:
             if getattr(error, "kind", "") == "digest-mismatch":
-                self._give_up()
+                self._drop()
             raise
         self.done = True
         return stored
 
-    def _give_up(self) -> None:
+    def _drop(self) -> None:
         self.done = True
         with suppress(BaseError, OSError):
             self._upload.drop()
 
     def close(self) -> None:
-        """Keep what came, unless it was finished or given up."""
+        """Keep the received bytes, unless they were published or dropped."""
         if not self.done and not self._upload.size:
-            self._give_up()
+            self._drop()
         elif not self.done:
             self.done = True
             with named():
@@ -122,8 +106,9 @@ class Sending:
 
 
 class Uploads:
-    """All unfinished uploads of one blob store; `most_bytes` is what one account may leave
-    unfinished in all.
+    """All unfinished uploads of one blob store.
+
+    `most_bytes` is what one account may leave unfinished in all.
     """
 
     def __init__(self, blobs: Blobs, most_bytes: int) -> None:
@@ -133,23 +118,19 @@ class Uploads:
         self._hashers: OrderedDict[str, Known] = OrderedDict()
 
     def offset(self, account: str, digest: str) -> int:
-        """How many bytes are here; NotFound (`upload-missing`) when none are."""
-        found = self._unfinished(account).get(check(digest))
-        if found is None:
-            raise NotFound(
-                "upload-missing",
-                f"You have no unfinished upload of sha256:{digest}.",
-            )
-        return found[0]
+        """How many bytes the upload has; raises NotFound (`upload-missing`) when there are none."""
+        unfinished = self._unfinished(account).get(check(digest))
+        if unfinished is None:
+            raise NotFound("upload-missing", f"You have no unfinished upload of sha256:{digest}.")
+        return unfinished[0]
 
     @contextmanager
     def sending(self, account: str, digest: str, offset: int, limit: int) -> Iterator[Sending]:
-        """The upload, for one sender who goes on at `offset`; what he sent is kept when he breaks
-        off.
+        """The upload, for one sender that continues at `offset`.
 
-        Raises Conflict (`upload-offset`, with the right one; `upload-busy`), and TooLarge
-        (`unfinished-uploads`) when the account has left too many. `limit` is the most bytes of one
-        file.
+        The bytes it sent are kept when it stops early. `limit` is the maximum size of one file in
+        bytes. Raises Conflict (`upload-offset` with the right one, `upload-busy`), and TooLarge
+        (`unfinished-uploads`) when the account has left too many.
         """
         path = f"{INCOMING}/{_account(account)}/{check(digest)}"
         with self._alone(path):
@@ -167,8 +148,9 @@ class Uploads:
                 self._remember(path, upload)
 
     def discard(self, account: str, digest: str) -> None:
-        """Give an upload up; NotFound (`upload-missing`), Conflict (`upload-busy`) while it is
-        being sent.
+        """Drop an upload.
+
+        Raises NotFound (`upload-missing`), and Conflict (`upload-busy`) while it is being sent.
         """
         path = f"{INCOMING}/{_account(account)}/{check(digest)}"
         with self._alone(path):
@@ -177,48 +159,47 @@ class Uploads:
                 self._opened(path).drop()
 
     def _room(self, account: str, digest: str) -> int:
-        """How large this upload may grow; the account's own forgotten ones make room first."""
+        """How large this upload may grow; idle uploads of the account make room if necessary."""
         others = {
-            name: found for name, found in self._unfinished(account).items() if name != digest
+            name: state for name, state in self._unfinished(account).items() if name != digest
         }
-        if len(others) >= MOST:
-            old = datetime.now(UTC) - LIFE
-            for name in [name for name, found in others.items() if found[1] < old]:
+        if len(others) >= MAX_UPLOADS:
+            idle_since = datetime.now(UTC) - MAX_IDLE
+            for name in [name for name, (_, last) in others.items() if last < idle_since]:
                 with suppress(Conflict, NotFound):
                     self.discard(account, name)
                     del others[name]
-        if len(others) >= MOST:
+        if len(others) >= MAX_UPLOADS:
             raise _crowded(f"left {len(others)} uploads unfinished")
         return self._most_bytes - sum(size for size, _ in others.values())
 
     def _unfinished(self, account: str) -> dict[str, tuple[int, datetime]]:
-        """The account's uploads by digest: bytes that are here, and when the last came."""
-        found: dict[str, tuple[int, datetime]] = {}
+        """The account's uploads by digest: how many bytes each has, and when the last arrived."""
+        uploads: dict[str, tuple[int, datetime]] = {}
         prefix = f"{INCOMING}/{_account(account)}"
         with named():
             if self._blobs.folder is not None:
                 folder = self._blobs.folder / prefix
                 for path in folder.iterdir() if folder.is_dir() else ():
                     with suppress(FileNotFoundError):
-                        there = path.stat()
-                        found[path.name] = (
-                            there.st_size,
-                            datetime.fromtimestamp(there.st_mtime, UTC),
+                        status = path.stat()
+                        uploads[path.name] = (
+                            status.st_size,
+                            datetime.fromtimestamp(status.st_mtime, UTC),
                         )
-                return found
+                return uploads
             parts: dict[str, list[tuple[int, int, datetime]]] = {}
             for batch in self._blobs.store.list(prefix):
-                for one in batch:
-                    name, start = one["path"].split("/")[-2:]
-                    parts.setdefault(name, []).append(
-                        (int(start), one["size"], one["last_modified"])
-                    )
-        for name, row in parts.items():
-            found[name] = (
-                _reached([(start, size) for start, size, _ in row]),
-                max(moment for *_, moment in row),
+                for entry in batch:
+                    name, start = entry["path"].split("/")[-2:]
+                    part = int(start), entry["size"], entry["last_modified"]
+                    parts.setdefault(name, []).append(part)
+        for name, listed in parts.items():
+            uploads[name] = (
+                contiguous_size([(start, size) for start, size, _ in listed]),
+                max(modified for *_, modified in listed),
             )
-        return found
+        return uploads
 
     @contextmanager
     def _alone(self, path: str) -> Iterator[None]:
@@ -235,154 +216,17 @@ class Uploads:
     def _opened(self, path: str) -> Upload:
         with named():
             if self._blobs.folder is None:
-                return _Parts(self._blobs.store, path)
+                return Parts(self._blobs.store, path)
             with self._lock:
                 known = self._hashers.pop(path, None)
-            return _File(self._blobs.folder, self._blobs.folder / path, known)
+            return GrowingFile(self._blobs.folder, self._blobs.folder / path, known)
 
     def _remember(self, path: str, upload: Upload) -> None:
-        if isinstance(upload, _File) and upload.left is not None:
+        if isinstance(upload, GrowingFile) and upload.closed_as is not None:
             with self._lock:
-                self._hashers[path] = upload.left, upload.hasher
-                while len(self._hashers) > REMEMBERED:
+                self._hashers[path] = upload.closed_as, upload.hasher
+                while len(self._hashers) > MAX_HASHERS:
                     self._hashers.popitem(last=False)
-
-
-class _File:
-    """A file that grows. Its hasher is kept while the process lives; after a restart the file is
-    read again.
-    """
-
-    def __init__(self, folder: Path, path: Path, known: Known | None) -> None:
-        self._draft = FileDraft(folder, path)
-        self.left: tuple[int, int, int] | None = None
-        try:
-            self.size = self._draft.size()
-            self.hasher = (
-                known[1]
-                if known and known[0] == self._draft.identity(found=True)
-                else self._draft.hashed()
-            )
-        except BaseException:
-            self._draft.keep()
-            raise
-
-    def write(self, data: bytes) -> None:
-        self._draft.write(data)
-        self.hasher.update(data)
-        self.size += len(data)
-
-    def publish(self, blobs: Blobs, digest: str, proven: Proven) -> Stored:
-        stored = Stored(agreed(self.hasher.hexdigest(), digest), self.size)
-        if proven is not None:
-            proven(digest)
-        blobs.publish(self._draft, stored)
-        with suppress(OSError):
-            self._draft.discard()
-        return stored
-
-    def keep(self) -> None:
-        left = self._draft.identity()
-        self._draft.keep()
-        self.left = left
-
-    def drop(self) -> None:
-        self._draft.discard()
-
-
-class _Parts:
-    """A row of objects named by their offset: each is whole or not there, and the first to make one
-    has made it.
-    """
-
-    def __init__(self, store: ObjectStore, path: str) -> None:
-        self._store, self._path = store, path
-        there = self._listed()
-        self._rows = list(_chain(there))
-        for start, _ in set(there) - set(
-            self._rows
-        ):  # behind a gap, which a sweep that was cut short may leave
-            self._store.delete(f"{path}/{start:020d}")
-        self._written = _reached(self._rows)
-        self._wait: list[bytes] = []
-        self.size = self._written
-
-    def _listed(self) -> list[tuple[int, int]]:
-        return [
-            (int(one["path"].rpartition("/")[2]), one["size"])
-            for batch in self._store.list(self._path)
-            for one in batch
-        ]
-
-    def write(self, data: bytes) -> None:
-        self._wait.append(data)
-        self.size += len(data)
-        if self.size - self._written >= PART:
-            self._flush()
-
-    def _flush(self) -> None:
-        data, self._wait = b"".join(self._wait), []
-        self.size = self._written
-        if data:
-            try:
-                self._store.put(
-                    f"{self._path}/{self._written:020d}", data, mode="create", use_multipart=False
-                )
-            except AlreadyExistsError:
-                # another registry on the same store was faster: its bytes stand, ours do not
-                raise busy() from None
-            self._rows.append((self._written, len(data)))
-            self._written += len(data)
-            self.size = self._written
-
-    def publish(self, blobs: Blobs, digest: str, proven: Proven) -> Stored:
-        """Put the parts together, hashed as they come back: what is published is what the store
-        holds.
-        """
-        self._flush()
-        hasher, draft = hashlib.sha256(), ObjectDraft(self._store)
-        try:
-            for start, _ in _chain(self._rows):
-                for piece in self._store.get(f"{self._path}/{start:020d}").stream(
-                    min_chunk_size=1 << 20
-                ):
-                    hasher.update(piece)
-                    draft.write(bytes(piece))
-            stored = Stored(agreed(hasher.hexdigest(), digest), self._written)
-            if proven is not None:
-                proven(digest)
-            blobs.publish(draft, stored)
-        finally:
-            with suppress(BaseError, OSError):
-                draft.discard()
-        with suppress(BaseError, OSError):
-            self.drop()  # what will not go is the sweep's
-        return stored
-
-    def keep(self) -> None:
-        self._flush()
-
-    def drop(self) -> None:
-        self._wait = []
-        # The last first: should this be cut short, what is left is a shorter upload and not one
-        # with a hole.
-        for start, _ in sorted(self._rows, reverse=True):
-            with suppress(FileNotFoundError):
-                self._store.delete(f"{self._path}/{start:020d}")
-
-
-def _chain(rows: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The parts that follow each other from 0 on without a gap."""
-    reached = 0
-    for start, size in sorted(rows):
-        if start != reached:
-            return
-        yield start, size
-        reached += size
-
-
-def _reached(rows: list[tuple[int, int]]) -> int:
-    return sum(size for _, size in _chain(rows))
 
 
 def _account(account: str) -> str:
@@ -391,18 +235,15 @@ def _account(account: str) -> str:
     return account
 
 
-def wrong_offset(digest: str, asked: int, right: int) -> Conflict:
+def wrong_offset(digest: str, requested: int, expected: int) -> Conflict:
+    """The error for a request that continues an upload at another offset than it has."""
     return Conflict(
         "upload-offset",
-        f"The upload of sha256:{digest} stands at {right} bytes, not at {asked}.",
-        f"Send the bytes from {right} on, with Upload-Offset: {right}.",
-        offset=right,
+        f"The upload of sha256:{digest} has {expected} bytes, not {requested}.",
+        f"Send the bytes from {expected} on, with Upload-Offset: {expected}.",
+        offset=expected,
     )
 
 
 def _crowded(what: str) -> TooLarge:
-    return TooLarge(
-        "unfinished-uploads",
-        f"Your account {what}.",
-        retry_after=3600,
-    )
+    return TooLarge("unfinished-uploads", f"Your account {what}.", retry_after=3600)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from registry.artifacts.bundles.files import ADAPTER_WEIGHTS, Kind, is_weights
+from registry.artifacts.bundles.names import ADAPTER_WEIGHTS, Kind, is_weights
 from registry.client.blobs import OnBytes
 from registry.errors import Invalid, NotFound, Unavailable
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from registry.artifacts.bundles.files import ADAPTER, FULL, INDEX, Kind, is_weights
+from registry.artifacts.bundles.names import ADAPTER, FULL, INDEX, Kind, is_weights
 from registry.artifacts.contents import REMOTE
 from registry.documents.strict_json import loads
 from registry.errors import Invalid, Unverified

@@ -114,18 +114,11 @@ def _judged(
         weigh = digests.weigh(blobs.read)
 
         def weigh_with_less(file: File, tensors: Sequence[TensorInfo]) -> Weighed:
-            room.keep(base_bytes + kept_bytes)
+            room.shrink(base_bytes + kept_bytes)
             return weigh(file, tensors)
 
-        inspected = judge.inspect(
-            draft.kind,
-            draft.files,
-            blobs.read,
-            base=facts,
-            meta=parents.meta,
-            weigh=weigh_with_less,
-            judge=Judge(sandbox.look, own_templates),
-        )
+        inspector = judge.Inspector(blobs.read, weigh_with_less, Judge(sandbox.look, own_templates))
+        inspected = inspector.inspect(draft.kind, draft.files, base=facts, meta=parents.meta)
     if original is not None and not inspected.defects:
         descent = quantisations.descend(draft.files, original.files, blobs.read)
         inspected.defects.extend(descent.defects)

@@ -1,1 +1,1 @@
-"""Documents: one strict JSON, one strict YAML, one canonical form."""
+"""Documents: one strict JSON reader, one strict YAML reader and one canonical form."""

@@ -1,6 +1,4 @@
-"""One byte string for one JSON value (RFC 8785): what every digest and signature of ours is taken
-over.
-"""
+"""The canonical bytes of a JSON value (RFC 8785), over which digests and signatures are made."""
 
 from __future__ import annotations
 
@@ -13,17 +11,18 @@ from registry.errors import Invalid
 
 SAFE_INTEGER = 2**53 - 1
 EXPONENT_FROM = 1e21
-"""ECMAScript prints doubles below this without an exponent."""
+"""ECMAScript prints doubles below this number without an exponent."""
 
 
 def encode(value: Any, *, large_floats: bool = False) -> bytes:
-    """The RFC 8785 bytes of a JSON value: sorted keys, no blanks, numbers as ECMAScript prints
-    them.
+    """The RFC 8785 bytes of a JSON value: sorted keys, no blanks, ECMAScript's numbers.
 
-    Raises Invalid (`not-canonical`) for what no two readers would read alike: NaN, infinity, half a
-    surrogate pair, keys that are not text, anything JSON does not have, and integers beyond 2**53 -
-    1. The last holds for floats that print as such an integer too, unless `large_floats`:
-    PostgreSQL or Python would read an integer back, and could not encode it again. Only what is
+    Raises Invalid (`not-canonical`) for values that two readers could read differently: NaN,
+    infinity, half of a surrogate pair, keys that are not texts, anything JSON does not have, and
+    integers beyond 2**53 - 1.
+
+    A float that prints as such an integer is refused too, unless `large_floats` is set: PostgreSQL
+    or Python would read it back as an integer, and could not encode it again. Only values that are
     hashed and never stored as JSON may set it.
     """
     try:
@@ -32,13 +31,13 @@ def encode(value: Any, *, large_floats: bool = False) -> bytes:
         raise _refused(str(error)[:160]) from error
     except RecursionError as error:
         raise _refused("it nests too deeply") from error
-    waiting = [] if large_floats else [value]
-    while waiting:
-        match waiting.pop():
+    pending = [] if large_floats else [value]
+    while pending:
+        match pending.pop():
             case dict() as table:
-                waiting.extend(table.values())
+                pending.extend(table.values())
             case list() | tuple() as items:
-                waiting.extend(items)
+                pending.extend(items)
             case float() as number if SAFE_INTEGER < abs(number) < EXPONENT_FROM:
                 raise _refused(f"{number} prints as an integer beyond 2**53 - 1")
     return written
@@ -50,12 +49,9 @@ def digest(value: Any) -> str:
 
 
 def sha256_hex(data: bytes) -> str:
-    """The bare 64 hex digits of SHA-256, as file digests are written."""
+    """The 64 hex digits of SHA-256 without a prefix, as file digests are written."""
     return hashlib.sha256(data).hexdigest()
 
 
 def _refused(reason: str) -> Invalid:
-    return Invalid(
-        "not-canonical",
-        f"This has no canonical JSON form: {reason}.",
-    )
+    return Invalid("not-canonical", f"This value has no canonical JSON form: {reason}.")

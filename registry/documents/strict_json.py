@@ -1,5 +1,7 @@
-"""JSON read strictly: UTF-8, no key twice, no number that another reader would see differently,
-bounded in all.
+"""JSON, read strictly and within limits.
+
+The text must be UTF-8, without a key that occurs twice and without numbers that another reader
+would read differently.
 """
 
 from __future__ import annotations
@@ -15,52 +17,51 @@ from registry.errors import Invalid
 
 
 def bad(detail: str) -> Invalid:
-    """The one refusal of a JSON text."""
+    """The error for a JSON text that is refused."""
     return Invalid("bad-json", detail)
 
 
 MAX_VALUES = 300_000
+"""Limit on the values of one document, as `weight` counts them."""
 MAX_ESCAPES = 2_000_000
-"""Backslashes in one document: each is a slow step for every reader."""
+"""Backslashes in one document; every reader is slow at each of them."""
 MAX_BYTES = 72 << 20
-"""Of all texts and headers of one bundle: the largest tokenizer there may be, and 8 MiB of
-others.
-"""
-NESTS = frozenset({dict, list})
-HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""Of all texts and headers of one bundle: the largest tokenizer allowed, and 8 MiB of others."""
+CONTAINERS = frozenset({dict, list})
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 MAX_DIGITS = 64
 NUMBERS = bytes.maketrans(b"123456789E+]} \t\n\r", b"000000000e0,,,,,,")
-ODD = b"0" * (MAX_DIGITS + 1), b"0e000,", b"0e0000"
-"""Too many digits, and powers of ten of three digits or more, once every digit is written as 0 and
-every end as a comma.
-"""
+"""Writes every digit as 0 and every end of a number as a comma."""
+UNUSUAL = b"0" * (MAX_DIGITS + 1), b"0e000,", b"0e0000"
+"""Too many digits, and powers of ten of three digits or more, once translated by NUMBERS."""
 
 
 def weight(data: bytes) -> int:
-    """At most how many values these bytes hold, before they are parsed; a list counts three and an
-    object eight.
+    """An upper bound on the values in these bytes, counted before they are parsed.
+
+    A list counts three and an object eight.
     """
     return data.count(b",") + 3 * data.count(b"[") + 8 * data.count(b"{")
 
 
-def odd_numbers(data: bytes) -> bool:
-    """May a number in here be too long, or too large for a double? Else numbers are read without a
-    step of ours for each.
+def has_unusual_numbers(data: bytes) -> bool:
+    """Whether a number in these bytes may be too long, or too large for a double.
 
-    To read one of 4,000 digits takes as long as to read a thousand short ones.
+    If not, numbers are read without a step of Python for each. Reading one of 4,000 digits takes as
+    long as reading a thousand short ones.
     """
     plain = data.translate(NUMBERS)
-    return any(one in plain for one in ODD) or plain.endswith(b"0e000")
+    return any(pattern in plain for pattern in UNUSUAL) or plain.endswith(b"0e000")
 
 
 class Allowance:
-    """How much may still be read: shared by the documents of one bundle, so that many cost no more
-    than one.
+    """How much may still be read.
 
-    Counted before parsing, by the commas and opening brackets that stand in the bytes (those inside
-    texts too): a megabyte of `[],[],` would be parsed into sixty. A list counts three and an object
+    The documents of one bundle share an allowance, so that many cost no more than one. Values are
+    counted before parsing, by the commas and opening brackets in the bytes, including those inside
+    of texts: a megabyte of `[],[],` would be parsed into sixty. A list counts three and an object
     eight, as they cost.
     """
 
@@ -70,44 +71,44 @@ class Allowance:
         self.bytes = MAX_BYTES
 
     def take(self, size: int) -> None:
-        """Take off so many bytes before they are read at all; Invalid (`bad-json`) when they are
-        not left.
+        """Take bytes from the allowance before they are read.
+
+        Raises Invalid (`bad-json`) when not enough are left.
         """
         self.bytes -= size
         if self.bytes < 0:
-            raise bad(f"with it, more than {MAX_BYTES} bytes of texts and headers were read")
+            raise bad(f"the texts and headers read so far exceed {MAX_BYTES} bytes")
 
     def spend(self, data: bytes, most: int | None = None) -> None:
-        """Take off what these bytes hold, which may be at most `most`; Invalid (`bad-json`) when it
-        is not left.
+        """Take the values in these bytes from the allowance; `most` limits them further.
+
+        Raises Invalid (`bad-json`) when there are more than `most`, or than are left.
         """
         count = weight(data)
         if most is not None and count > most:
-            raise bad(f"it holds more than {most} values (an object counts eight, a list three)")
+            raise bad(f"it has more than {most} values (an object counts eight, a list three)")
         self.values -= count
         self.escapes -= data.count(b"\\")
         if self.values < 0:
             raise bad(
-                f"with it, more than {self.limit} values were read (an object counts eight, a "
-                "list three)"
+                f"the JSON read so far has more than {self.limit} values (an object counts eight, "
+                "a list three)"
             )
         if self.escapes < 0:
-            raise bad(f"with it, more than {MAX_ESCAPES} backslashes were read")
+            raise bad(f"the JSON read so far has more than {MAX_ESCAPES} backslashes")
 
 
 class Strict:
-    """What both readers, the whole and the streamed one, do with every object and number on the
-    way.
-    """
+    """The checks on objects and numbers that the whole and the streamed reader share."""
 
     def __init__(self) -> None:
-        self.twice: list[str] = []
+        self.repeated_keys: list[str] = []
         self.hooks: dict[str, Any] = {
             "object_pairs_hook": self._unique,
             "parse_constant": self._constant,
         }
         self.careful = self.hooks | {"parse_int": self._int, "parse_float": self._float}
-        """The hooks for bytes that hold `odd_numbers`."""
+        """The hooks for bytes with unusual numbers."""
 
     @staticmethod
     def _int(text: str) -> int:
@@ -121,7 +122,7 @@ class Strict:
             seen: set[str] = set()
             for key, _ in pairs:
                 if key in seen:
-                    self.twice.append(key)
+                    self.repeated_keys.append(key)
                 seen.add(key)
         return table
 
@@ -139,19 +140,21 @@ class Strict:
     def check(
         self, text: str, value: Any, depth: int, outer: int = 0, halves: bool = False
     ) -> None:
-        """Raise Invalid for what was read whole, below so many `outer` levels: a key twice, too
-        deep, half a character.
+        """Check a value that was read whole, `outer` levels inside the document.
+
+        Raises Invalid (`bad-json`) for a key that occurs twice, a value that nests too deeply and,
+        unless `halves`, half of a surrogate pair.
         """
-        if self.twice:
-            named = ", ".join(repr(key[:60]) for key in self.twice[:5])
-            raise bad(f"the key {named} stands more than once in one object")
-        if _deeper(value, depth - outer):
+        if self.repeated_keys:
+            named = ", ".join(repr(key[:60]) for key in self.repeated_keys[:5])
+            raise bad(f"the key {named} occurs more than once in one object")
+        if _is_deeper(value, depth - outer):
             raise bad(f"it nests deeper than {depth} levels")
-        if not halves and "\\u" in text and HALF.search(text):
+        if not halves and "\\u" in text and SURROGATE.search(text):
             try:
                 json.dumps(value, ensure_ascii=False).encode("utf-8")
             except UnicodeEncodeError:
-                raise bad("a text holds half of a surrogate pair, which is no character") from None
+                raise bad("a text has half of a surrogate pair, which is not a character") from None
 
 
 def loads(
@@ -162,21 +165,22 @@ def loads(
     allowance: Allowance | None = None,
     halves: bool = True,
 ) -> Any:
-    """Parse JSON that has one meaning only: UTF-8, no key twice, no NaN or infinity, at most
-    `depth` levels.
+    """Parse JSON that has only one meaning.
 
-    Two readers of `{"a": 1, "a": 2}` may see different things, and a reviewer's tool and the loader
-    must not. At most so many `values`, none of them beyond the `allowance`, where these are given:
-    commas inside of texts count, too. `halves` says whether a text may hold half of a surrogate
-    pair, as some clients send; UTF-8 cannot carry it on. Raises Invalid (`bad-json`) naming the
-    first few faults.
+    It must be UTF-8, with no key twice, no NaN or infinity, and at most `depth` levels: two readers
+    of `{"a": 1, "a": 2}` may see different things, and a reviewer's tool and the loader must not.
+
+    `values` limits the number of values, and `allowance` limits them across documents; commas
+    inside of texts count too. `halves` allows half of a surrogate pair in a text, which some
+    clients send, but which UTF-8 cannot encode. Raises Invalid (`bad-json`) that names the first
+    few faults.
     """
     if values is not None or allowance is not None:
         (allowance or Allowance(values or 0)).spend(data, values)
     strict = Strict()
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, **(strict.careful if odd_numbers(data) else strict.hooks))
+        value = json.loads(text, **(strict.careful if has_unusual_numbers(data) else strict.hooks))
     except RecursionError:
         raise bad(f"it nests deeper than {depth} levels") from None
     except UnicodeDecodeError as error:
@@ -187,16 +191,17 @@ def loads(
     return value
 
 
-def _deeper(value: Any, depth: int) -> bool:
-    """Walked level by level, for a recursive walk would fall over exactly the input it is to
-    catch.
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether a value has more levels than `depth`.
+
+    It is walked level by level: a recursive walk would fail on the very input it has to catch.
     """
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(depth):
-        # The last level is the widest, and what it holds is seen without a step of ours for each.
-        if NESTS.isdisjoint(map(type, _children(level))):
+        # The last level is the widest. Look at it without a step of Python for each of its values.
+        if CONTAINERS.isdisjoint(map(type, _children(level))):
             return False
-        level = [child for child in _children(level) if type(child) in NESTS]
+        level = [child for child in _children(level) if type(child) in CONTAINERS]
     return bool(level)
 
 

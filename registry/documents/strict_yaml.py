@@ -1,8 +1,8 @@
-"""YAML read strictly: a document has one meaning, as JSON has (`rules.documents`), or is refused
-with the line.
+"""YAML, read strictly: a document has one meaning, or is refused with the line.
 
-PyYAML takes the last of two keys of one name in silence, so that a reviewer and a machine read
-different things; anchors and merge keys say one thing in two places, or a line a million times.
+PyYAML silently takes the last of two equal keys, so a reviewer and a machine read different things.
+Anchors and merge keys state one thing in two places, or repeat a line a million times.
+`strict_json` reads JSON by the same rule.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class _Strict(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]  # so in PyYAML's stubs
         if getattr(event, "anchor", None):
             raise ValueError(
-                f"line {event.start_mark.line + 1} has an anchor or an alias, &{event.anchor}: "
-                "write it out"
+                f"line {event.start_mark.line + 1} has an anchor or an alias, &{event.anchor}; "
+                "write the value out"
             )
         return super().compose_node(parent, index)
 
@@ -28,11 +28,11 @@ class _Strict(yaml.SafeLoader):
         for key, _ in node.value if node.id == "mapping" else ():  # `!!map [1]` is a list
             line = key.start_mark.line + 1
             if key.tag == "tag:yaml.org,2002:merge":
-                raise ValueError(f"line {line} has a merge key, <<: write it out")
+                raise ValueError(f"line {line} has a merge key, <<; write the keys out")
             name = _written(self.construct_object(key, deep=True))
             if name in seen:
                 raise ValueError(
-                    f"the key {name[:60]!r} on line {line} stands on line {seen[name]} already"
+                    f"the key {name[:60]!r} on line {line} is already on line {seen[name]}"
                 )
             seen[name] = line
         return super().construct_mapping(node, deep)
@@ -41,17 +41,17 @@ class _Strict(yaml.SafeLoader):
 def loads(text: str) -> Any:
     """The one document of a YAML text.
 
-    Raises ValueError naming the line for what is no YAML, a tag beside the plain ones, a key twice,
-    an anchor or a merge.
+    Raises ValueError, naming the line, for text that is not YAML, a tag other than the plain ones,
+    a key that occurs twice, an anchor or a merge key.
     """
     try:
         return yaml.load(text, Loader=_Strict)  # noqa: S506 - a SafeLoader, made stricter
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
     except RecursionError:
-        raise ValueError("it nests too deep") from None
+        raise ValueError("it nests too deeply") from None
 
 
 def _written(key: Any) -> str:
-    """A key as JSON would write it: 1 and "1" are one, and so are yes and "true"."""
+    """A key as JSON writes it: 1 and "1" are the same key, and so are yes and "true"."""
     return key if isinstance(key, str) else json.dumps(key, default=str)

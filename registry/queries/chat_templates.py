@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from registry.artifacts.bundles.files import MAX_TEXT
+from registry.artifacts.bundles.names import MAX_TEXT_BYTES
 from registry.artifacts.tokenizers import chat_templates as rules
 from registry.artifacts.tokenizers import sandbox
 from registry.artifacts.tokenizers.chat_templates import Templates
@@ -62,7 +62,7 @@ def chat_template(store: Store, blobs: Blobs, actor: Actor, ref: str) -> ChatTem
 def _documents(session: Session, blobs: Blobs, version_id: Any) -> dict[str, Any]:
     documents: dict[str, Any] = {}
     for path, sha256, size in versions.files(session, version_id):
-        if path in TEMPLATE_FILES and size <= MAX_TEXT:
+        if path in TEMPLATE_FILES and size <= MAX_TEXT_BYTES:
             data = blobs.read(sha256, 0, size)
             # `verify` explains what is wrong with damaged bytes; here they are left out.
             with suppress(RegistryError, UnicodeDecodeError):

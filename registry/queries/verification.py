@@ -9,9 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from registry.artifacts.bundles import judge as bundles
-from registry.artifacts.bundles.files import TOKENIZER, is_weights
 from registry.artifacts.bundles.judge import BaseFacts, Inspected, Kind
 from registry.artifacts.bundles.memory import JUDGING
+from registry.artifacts.bundles.names import TOKENIZER, is_weights
 from registry.artifacts.datasets import rows
 from registry.artifacts.quantised import quantisations
 from registry.artifacts.tokenizers import sandbox
@@ -115,15 +115,8 @@ def _version(store: Store, blobs: Blobs, actor: Actor, ref: str) -> VerifiedView
     base_footprint = bundles.footprint("base", base_files, blobs.read)[0]
     with JUDGING.take(base_footprint + bundles.footprint(kind, files, blobs.read)[0]):
         facts = _base(checks, blobs, base, base_files)
-        inspected = bundles.inspect(
-            kind,
-            files,
-            blobs.read,
-            base=facts,
-            meta=version.meta,
-            weigh=digests.weigh(blobs.read),
-            judge=judge,
-        )
+        inspector = bundles.Inspector(blobs.read, digests.weigh(blobs.read), judge)
+        inspected = inspector.inspect(kind, files, base=facts, meta=version.meta)
     _files(checks, blobs, kind, files, inspected)
     manifest = canonical.digest(
         [{"path": file.path, "sha256": file.sha256, "size": file.size} for file in files]

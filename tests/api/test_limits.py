@@ -23,7 +23,7 @@ import pytest
 from sqlalchemy import text
 
 from registry.api import bytes as pieces
-from registry.artifacts.bundles.memory import JUDGING, SIZE
+from registry.artifacts.bundles.memory import JUDGING, MAX_JUDGING_BYTES
 from registry.client import Countersign, NewVersion, Progress
 from registry.errors import BundleRejected
 from registry.settings import Settings
@@ -179,7 +179,7 @@ def test_many_at_once_wait_for_the_room_of_one(server: Server, world: World) -> 
     bodies = [server.body(world, WORST[name][0]()) for name in AT_A_TIME]
     small = server.body(world, sound(), "sound")
     with ThreadPoolExecutor(AT_ONCE + 1) as crowd:
-        with JUDGING.take(SIZE):
+        with JUDGING.take(MAX_JUDGING_BYTES):
             asked = [
                 crowd.submit(server.client.post, "/bases", json=bodies[n % len(bodies)])
                 for n in range(AT_ONCE)

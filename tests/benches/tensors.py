@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from registry.artifacts.weights.digests import weigh
-from registry.artifacts.weights.tensors import File, parse_header
+from registry.artifacts.weights.headers import parse_header
+from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
 from tests.benches import RUNS
 

@@ -231,7 +231,7 @@ def test_what_an_account_leaves_unfinished_is_bounded(
     send(uploads, 0, 1400, data=names[2], account=OTHER)
     assert send(uploads, 1400, 1500, data=names[0], finish=True)  # to finish one is what makes room
     send(uploads, 0, 1400, data=names[2])
-    monkeypatch.setattr(module, "MOST", 2)
+    monkeypatch.setattr(module, "MAX_UPLOADS", 2)
     with pytest.raises(TooLarge) as refusal:
         send(uploads, 0, 1, data=names[3])
     assert "left 2 uploads unfinished" in refusal.value.detail
@@ -240,7 +240,7 @@ def test_what_an_account_leaves_unfinished_is_bounded(
 def test_forgotten_uploads_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blobs = Blobs(tmp_path)
     uploads = Uploads(blobs, LIMIT)
-    monkeypatch.setattr(module, "MOST", 2)
+    monkeypatch.setattr(module, "MAX_UPLOADS", 2)
     old, young, new = (os.urandom(1500) for _ in range(3))
     for data in (old, young):
         send(uploads, 0, 10, data=data)

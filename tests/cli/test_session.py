@@ -126,12 +126,12 @@ def test_a_document_is_a_mapping_of_json_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("licence: mit\npurpose: x\nlicence: other\n", "'licence' on line 3 stands on line 1"),
-        ("a:\n  b: 1\n  c: 2\n  b: 3\n", "'b' on line 4 stands on line 2"),
-        ("a: {b: 1, b: 2}\n", "'b' on line 1 stands on line 1"),
-        ("a:\n- {x: 1}\n- {y: 1,\n   y: 2}\n", "'y' on line 4 stands on line 3"),
-        ("1: a\n'1': b\n", "'1' on line 2 stands on line 1"),
-        ("yes: a\n'true': b\n", "'true' on line 2 stands on line 1"),
+        ("licence: mit\npurpose: x\nlicence: other\n", "'licence' on line 3 is already on line 1"),
+        ("a:\n  b: 1\n  c: 2\n  b: 3\n", "'b' on line 4 is already on line 2"),
+        ("a: {b: 1, b: 2}\n", "'b' on line 1 is already on line 1"),
+        ("a:\n- {x: 1}\n- {y: 1,\n   y: 2}\n", "'y' on line 4 is already on line 3"),
+        ("1: a\n'1': b\n", "'1' on line 2 is already on line 1"),
+        ("yes: a\n'true': b\n", "'true' on line 2 is already on line 1"),
         ("a: &x 1\nb: *x\n", "line 1 has an anchor"),
         ("a: {b: 1}\n<<: {c: 2}\n", "line 2 has a merge key"),
     ],

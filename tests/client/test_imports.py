@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.artifacts.bundles.files import Kind
+from registry.artifacts.bundles.names import Kind
 from registry.client.mlflow_runs import parse
 from registry.client.sources import choose, without_code
 from registry.errors import Invalid, RegistryError, Unverified

@@ -1,3 +1,1 @@
-"""A bundle: its files, what they are by their bytes, its defects, and the judgement over all of
-them.
-"""
+"""A bundle: the names its files may have, what they are by their bytes, and the judgement on it."""

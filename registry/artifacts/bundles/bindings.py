@@ -1,9 +1,8 @@
-"""What an adapter's folder says beside its weights must be what its base says: one tokenizer, one
-chat template.
+"""What an adapter's other files say: they must hold the tokenizer and chat template of its base.
 
 PEFT and its trainers save the tokenizer next to the adapter, and some engines (vLLM) then read it
-from there instead of from the base. Equal files change nothing and are kept; others would make a
-model that nobody evaluated.
+from there instead of from the base. Equal files change nothing and are kept. Different files would
+make a model that nobody evaluated.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from registry.artifacts.bundles.files import ALONE, TOKENIZER, Bundle
+from registry.artifacts.bundles.files import Bundle
+from registry.artifacts.bundles.names import ALONE, TOKENIZER
 from registry.artifacts.tokenizers import chat_templates
 from registry.artifacts.tokenizers.chat_templates import FILE, SETTINGS, Judge, Templates
 from registry.documents import canonical
@@ -21,7 +21,7 @@ from registry.documents.canonical import SAFE_INTEGER, digest, sha256_hex
 from registry.errors import Defect, Invalid
 
 WHOLE = ALONE | {"vocab.json", "merges.txt", "vocab.txt"}
-"""Compared by their bytes: the order of lines and keys is what the tokens are numbered by."""
+"""Files compared by their bytes: tokens are numbered by the order of the lines and keys."""
 INERT = frozenset(
     {
         "chat_template",
@@ -33,15 +33,16 @@ INERT = frozenset(
         "processor_class",
     }
 )
-"""Keys of tokenizer_config.json that say where it was loaded from; the chat template is judged
-apart.
+"""Keys of tokenizer_config.json that do not change the tokenizer.
+
+The chat template among them is judged apart.
 """
-WHOLLY = "tokenizer.json"
-"""Compared key by key up to `files.MAX_HELD`, and by its bytes beyond."""
+FAST_TOKENIZER = "tokenizer.json"
+"""Compared key by key up to `files.MAX_PARSED_BYTES`, and by its bytes beyond."""
 SPECIAL = "special_tokens_map.json"
 ADDED = "added_tokens.json"
-MOST = 3
-"""Differing keys told of one file; the first is what people look for."""
+MAX_LISTED_KEYS = 3
+"""Differing keys reported for one file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +54,24 @@ class Texts:
 
     @property
     def templates(self) -> Templates | None:
+        """The base's chat templates, if it has any."""
         return chat_templates.templates_of(self.documents)
 
 
 def texts_of(bundle: Bundle) -> Texts:
-    """The part of a base that an adapter's own texts are held against."""
-    kept = TOKENIZER | {FILE}
+    """The texts of a base with which an adapter's own texts are compared."""
+    compared = TOKENIZER | {FILE}
     return Texts(
-        {path: file.sha256 for path, file in bundle.files.items() if path in kept},
-        {path: document for path, document in bundle.documents.items() if path in kept},
+        {path: file.sha256 for path, file in bundle.files.items() if path in compared},
+        {path: document for path, document in bundle.documents.items() if path in compared},
     )
 
 
 def check(bundle: Bundle, base: Texts | None, judge: Judge | None) -> dict[str, Any]:
-    """Note what is wrong with a bundle's tokenizer and chat templates; its facts about the
-    templates.
+    """Add the defects of a bundle's tokenizer and chat templates, and return the templates' facts.
 
-    An adapter's tokenizer must be its base's (`base` None: not bound yet, so not judged yet).
+    An adapter's tokenizer must be its base's. When `base` is None the adapter is not bound yet, and
+    its tokenizer is not judged.
     """
     if bundle.kind == "adapter" and base is not None:
         bundle.defects.extend(tokenizer_defects(bundle, base))
@@ -82,49 +84,49 @@ def check(bundle: Bundle, base: Texts | None, judge: Judge | None) -> dict[str, 
 
 
 def tokenizer_defects(bundle: Bundle, base: Texts) -> Iterator[Defect]:
-    """Every tokenizer file that does not say what the base's says, with the keys that differ."""
+    """A defect for each tokenizer file that differs from the base's, with the keys that differ."""
     for path in sorted(TOKENIZER & set(bundle.files)):
         if base.digests.get(path) == bundle.files[path].sha256:
             continue
         if (
             path in WHOLE
             or path not in bundle.documents
-            or (path == WHOLLY and path not in base.documents)
+            or (path == FAST_TOKENIZER and path not in base.documents)
         ):
-            why = (
-                "differs from the base's, byte for byte"
+            detail = (
+                "its bytes differ from those of the base's file"
                 if path in base.digests
-                else "is no file of the base"
+                else "the base has no such file"
             )
-            yield _mismatch(path, "", f"it {why}")
+            yield _mismatch(path, "", detail)
         else:
             try:
-                yield from _documents(path, bundle.documents[path], base)
-            except Invalid as error:  # half of a surrogate pair, which no two readers take alike
+                yield from _document_defects(path, bundle.documents[path], base)
+            except Invalid as error:  # half of a surrogate pair, which readers treat differently
                 yield Defect(path, "", error.kind, error.detail, error.fix)
 
 
-def _documents(path: str, own: Any, base: Texts) -> Iterator[Defect]:
-    known = WHOLLY not in base.digests or WHOLLY in base.documents
+def _document_defects(path: str, own: Any, base: Texts) -> Iterator[Defect]:
+    known = FAST_TOKENIZER not in base.digests or FAST_TOKENIZER in base.documents
     if added := sorted(_added(path, own) - _known(base)) if base.digests and known else []:
         yield Defect(
             path,
             added[0][:80],
             "tokens-added",
             f"it adds {len(added)} token{'s' if len(added) > 1 else ''} to the base's: "
-            f"{', '.join(repr(one[:40]) for one in added[:MOST])}",
-            "A model with more tokens is another model: merge the adapter, embeddings included, "
-            "and register it as a "
-            "checkpoint; or train without new tokens.",
+            f"{', '.join(repr(token[:40]) for token in added[:MAX_LISTED_KEYS])}",
+            "A model with more tokens is another model. Merge the adapter, embeddings included, "
+            "and register it as a checkpoint, or train without new tokens.",
         )
         return
     other = _counterpart(path, base)
     if other is None:
-        yield _mismatch(path, "", "it is no file of the base")
+        yield _mismatch(path, "", "the base has no such file")
         return
-    said = _padded(plain(path, own), plain(path, other))
-    for key, mine, theirs in islice(differences(said, plain(path, other)), MOST):
-        yield _mismatch(path, key, f"it says {_short(mine)}, the base says {_short(theirs)}")
+    expected = plain(path, other)
+    own = _without_padding(plain(path, own), expected)
+    for key, received, value in islice(differences(own, expected), MAX_LISTED_KEYS):
+        yield _mismatch(path, key, f"it has {short(received)}, the base has {short(value)}")
 
 
 def _mismatch(path: str, where: str, detail: str) -> Defect:
@@ -133,14 +135,13 @@ def _mismatch(path: str, where: str, detail: str) -> Defect:
         where,
         "tokenizer-mismatch",
         detail,
-        f"Leave {path} out (import: --leave-out {path}), and the base's is used; an adapter "
-        "trained with "
-        "another tokenizer belongs to another base.",
+        f"Leave {path} out (import --leave-out {path}), so that the base's is used. An adapter "
+        "trained with another tokenizer belongs to another base.",
     )
 
 
 def _counterpart(path: str, base: Texts) -> Any:
-    """What the base says on the same matter, in this file or, where it has none, in another."""
+    """The base's document on the same subject: this file or, if the base lacks it, another one."""
     if path in base.documents:
         return base.documents[path]
     settings = base.documents.get(SETTINGS)
@@ -150,14 +151,15 @@ def _counterpart(path: str, base: Texts) -> Any:
             for key, value in settings.items()
             if key in (*chat_templates.TOKENS, "additional_special_tokens")
         }
-    if path == ADDED and WHOLLY in base.documents:
-        return _numbered(base.documents[WHOLLY])
+    if path == ADDED and FAST_TOKENIZER in base.documents:
+        return _numbered(base.documents[FAST_TOKENIZER])
     return None
 
 
 def plain(path: str, document: Any) -> Any:
-    """A document without what does not matter: where it came from, empty keys, the long form of a
-    plain token.
+    """A document without the parts that do not change the tokenizer.
+
+    It leaves out where the tokenizer came from, empty keys, and the long form of a plain token.
     """
     if not isinstance(document, dict):
         return document
@@ -174,12 +176,12 @@ def plain(path: str, document: Any) -> Any:
     return document
 
 
-def _padded(own: Any, base: Any) -> Any:
-    """A document without a `pad_token` that is the base's end, unknown or start token, where the
-    base names none.
+def _without_padding(own: Any, base: Any) -> Any:
+    """A document without a harmless `pad_token`.
 
-    TRL and every tutorial do so to fill up batches, whose filling is masked: no text is read
-    otherwise.
+    Where the base names no padding token, the adapter may use the base's end, unknown or start
+    token. TRL and every tutorial do so to fill up batches. The filling is masked, so every text is
+    still read in the same way.
     """
     if not isinstance(own, dict) or not isinstance(base, dict) or "pad_token" in base:
         return own
@@ -190,29 +192,29 @@ def _padded(own: Any, base: Any) -> Any:
 
 
 def _content(token: Any) -> Any:
-    said = token.get("content") if isinstance(token, dict) else token
-    return said if isinstance(said, str) else None
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None
 
 
 def _numbered(document: Any) -> dict[str, Any]:
     """The added tokens of a tokenizer.json with their numbers."""
     added = document.get("added_tokens") if isinstance(document, dict) else None
     return {
-        one["content"]: one.get("id")
-        for one in added or ()
-        if isinstance(one, dict) and isinstance(one.get("content"), str)
+        token["content"]: token.get("id")
+        for token in added or ()
+        if isinstance(token, dict) and isinstance(token.get("content"), str)
     }
 
 
 def _added(path: str, document: Any) -> set[str]:
-    if path == WHOLLY:
+    if path == FAST_TOKENIZER:
         return set(_numbered(document))
     return set(document) if path == ADDED and isinstance(document, dict) else set()
 
 
 def _known(base: Texts) -> set[str]:
-    """Every token the base's files name as added, and its vocabulary."""
-    whole = base.documents.get(WHOLLY)
+    """Every token that the base's files list as added, and its vocabulary."""
+    whole = base.documents.get(FAST_TOKENIZER)
     model = whole.get("model") if isinstance(whole, dict) else None
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     words = {
@@ -220,18 +222,13 @@ def _known(base: Texts) -> set[str]:
         for word in (vocabulary if isinstance(vocabulary, dict) else ())
         if isinstance(word, str)
     }
-    also = base.documents.get(ADDED), base.documents.get("vocab.json")
-    return (
-        words
-        | set(_numbered(whole))
-        | {word for one in also if isinstance(one, dict) for word in one}
-    )
+    tables = base.documents.get(ADDED), base.documents.get("vocab.json")
+    listed = {word for table in tables if isinstance(table, dict) for word in table}
+    return words | set(_numbered(whole)) | listed
 
 
 def differences(own: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(key, own value, other value) of every place where two JSON documents differ, outermost
-    first.
-    """
+    """Each place where two JSON documents differ, outermost first: key, own value, other value."""
     if isinstance(own, dict) and isinstance(other, dict):
         for key in sorted({*own, *other}):
             yield from differences(
@@ -242,16 +239,17 @@ def differences(own: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any
 
 
 def written(value: Any) -> bytes:
-    """The canonical form, with whole numbers it cannot carry as texts: transformers writes a
-    `model_max_length` of 1e30.
+    """The canonical form, with integers beyond 2**53 - 1 written as texts.
+
+    transformers writes a `model_max_length` of 1e30. Raises Invalid (`not-canonical`).
     """
 
     def carried(value: Any) -> Any:
         match value:
             case dict():
-                return {key: carried(one) for key, one in value.items()}
+                return {key: carried(item) for key, item in value.items()}
             case list():
-                return [carried(one) for one in value]
+                return [carried(item) for item in value]
             case int() if abs(value) > SAFE_INTEGER:
                 return f"integer {value}"
             case _:
@@ -260,7 +258,8 @@ def written(value: Any) -> bytes:
     return canonical.encode(carried(value), large_floats=True)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A JSON value for a message, in at most 60 characters."""
     if value is None:
         return "nothing"
     text = written(value).decode()
@@ -268,17 +267,20 @@ def _short(value: Any) -> str:
 
 
 def tokenizer_identity(files: Mapping[str, str], documents: Mapping[str, Any]) -> str | None:
-    """What of a base's tokenizer enters its base root; `files` holds hex SHA-256 by path. None:
-    there is none.
+    """The identity of a tokenizer for the base root; None when there is no tokenizer.
 
-    tokenizer.json is whole in itself. A SentencePiece model beside it is another whole one, which
-    some engines read instead: then both are meant. Without it the vocabulary, the merges and the
-    small files make the tokenizer together, each by its bytes or, where only its meaning counts, by
-    its canonical form.
+    `files` maps paths to hex SHA-256. tokenizer.json is a complete tokenizer. A SentencePiece model
+    beside it is another one, which some engines read instead, so both count. Without
+    tokenizer.json, the vocabulary, the merges and the small files make the tokenizer together. Each
+    counts by its bytes or, where only its meaning matters, by its canonical form.
     """
-    if WHOLLY in files:
+    if FAST_TOKENIZER in files:
         alone = {path: files[path] for path in sorted(ALONE & set(files))}
-        return digest({WHOLLY: files[WHOLLY], **alone}) if alone else files[WHOLLY]
+        return (
+            digest({FAST_TOKENIZER: files[FAST_TOKENIZER], **alone})
+            if alone
+            else files[FAST_TOKENIZER]
+        )
     parts = {}
     for path in sorted(TOKENIZER & set(files)):
         meaning = plain(path, documents[path]) if path in documents and path not in WHOLE else None

@@ -1,38 +1,24 @@
-"""What a bundle is: its manifest, its roots, its facts, everything wrong with it, and what is still
-missing.
+"""What a bundle is: its manifest, roots and facts, every defect, and what is still missing.
 
-Nothing is trusted by its name, and an adapter must fit its base tensor by tensor; its configuration
-is kept as we write it, not as it came. Defects refuse a bundle; findings (missing descriptions)
-leave it a draft.
+Names prove nothing: files are recognised by their bytes, and an adapter must fit its base tensor by
+tensor. Its configuration is stored as we write it, not as it was received. Defects refuse a bundle;
+findings (missing descriptions) leave it a draft.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from registry.artifacts.bundles import bindings
-from registry.artifacts.bundles.bindings import WHOLLY, Texts
-from registry.artifacts.bundles.files import (
-    ADAPTER_WEIGHTS,
-    BASE_WEIGHTS,
-    DOCS,
-    INDEX,
-    PREPROCESSING,
-    Bundle,
-    Kind,
-    choose,
-    footprint,
-    is_weights,
-    read_bundle,
-)
-from registry.artifacts.contents import CLASS
-from registry.artifacts.defects import Defects
+from registry.artifacts.bundles import bindings, full_models
+from registry.artifacts.bundles.bases import NAME_THE_BASE, BaseFacts, NamedBase
+from registry.artifacts.bundles.bindings import FAST_TOKENIZER
+from registry.artifacts.bundles.files import Bundle, choose, footprint, read_bundle
+from registry.artifacts.bundles.names import ADAPTER_WEIGHTS, DOCS, Kind
 from registry.artifacts.methods import adapters, fits, heads
 from registry.artifacts.methods.configs import FILE as CONFIG
-from registry.artifacts.tokenizers import chat_templates
 from registry.artifacts.tokenizers.chat_templates import Judge
 from registry.artifacts.weights.tensors import (
     DTYPES,
@@ -40,11 +26,9 @@ from registry.artifacts.weights.tensors import (
     Read,
     Weigh,
     Weighed,
-    repeated,
     tensor_root,
     weigh_plain,
 )
-from registry.documents import canonical
 from registry.documents.canonical import digest, sha256_hex
 from registry.errors import BundleRejected, Defect, Invalid, Unverified
 
@@ -53,6 +37,7 @@ __all__ = [
     "File",
     "Finding",
     "Inspected",
+    "Inspector",
     "Kind",
     "NamedBase",
     "Read",
@@ -63,7 +48,6 @@ __all__ = [
     "manifest_of",
     "without_docs",
 ]
-NAME_THE_BASE = "Name the base it was trained on."
 REQUIRED_META: dict[Kind, tuple[str, ...]] = {
     "base": ("licence", "source"),
     "adapter": ("domain", "purpose"),
@@ -81,66 +65,15 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class BaseFacts:
-    """What an adapter is held against: the base's root, the shape of each of its tensors by name,
-    its config.json, its texts.
-
-    `line` and `commit` are the registered version's `team/name` and commit id, which an adapter's
-    configuration is written to name; None where a base is looked at outside of a registry.
-    """
-
-    base_root: str
-    shapes: dict[str, tuple[int, ...]]
-    config: Mapping[str, Any] = field(default_factory=dict)
-    line: str | None = None
-    commit: str | None = None
-    texts: Texts | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NamedBase:
-    """What an adapter's configuration calls its base, and the root of the base it is to be bound
-    to.
-
-    Only the registry knows which of its bases a name may mean, so whoever registers the adapter
-    asks it and then this for `defects`.
-    """
-
-    name: str
-    revision: str | None
-    bound_to: str
-
-    def defects(self, roots: Collection[str]) -> list[Defect]:
-        """What is wrong when the name means other bases; `roots` are those it may mean.
-
-        There are none where it names nothing registered, such as a folder or a model of another
-        hub: then nothing is wrong.
-        """
-        wrong = Defects()
-        if roots and self.bound_to not in roots:
-            name = self.name if self.revision is None else f"{self.name} at {self.revision}"
-            wrong.append(
-                Defect(
-                    CONFIG,
-                    "base_model_name_or_path",
-                    "base-mismatch",
-                    f"it names the registered base {name[:200]}, whose base root is "
-                    f"{', '.join(sorted(roots)[:3])}, but is to be bound to {self.bound_to}",
-                    NAME_THE_BASE,
-                )
-            )
-        return wrong.listed()
-
-
-@dataclass(frozen=True, slots=True)
 class Inspected:
-    """The outcome of an inspection; the roots are None where a defect leaves them without meaning.
+    """The outcome of an inspection; a root is None where a defect leaves it without meaning.
 
-    `files` are what is kept and what the manifest is over. `rewritten` are the bytes of an
-    adapter's configuration where they differ from those that came; `unbound_digest` is the
-    manifest's digest were the adapter bound to no base. `former_base_root` is what the base root
-    was before a tokenizer without a tokenizer.json entered it: bases registered then keep it, for
-    adapters name it. `named_base` is what an adapter's configuration calls its base.
+    `files` are the files to store, which the manifest lists. `rewritten` are the bytes of an
+    adapter's configuration if they differ from the received ones. `unbound_digest` is the digest
+    the manifest would have if the adapter were bound to no base. `former_base_root` is the base
+    root as it was before it included a tokenizer without a tokenizer.json: bases registered then
+    keep it, because adapters name it. `named_base` is what an adapter's configuration calls its
+    base.
     """
 
     files: list[File]
@@ -157,8 +90,105 @@ class Inspected:
     named_base: NamedBase | None = None
 
     def is_base(self, root: str | None) -> bool:
-        """Is this the base of that root, as it is or as it was?"""
+        """Whether this is the base with that root, present or former."""
         return root is not None and root in (self.base_root, self.former_base_root)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspector:
+    """What an inspection works with: `read` for blobs, `weigh` for weights, `judge` for templates.
+
+    Without `weigh`, `weigh_plain` is used. `judge` runs chat templates outside of this process;
+    without it they are not run.
+    """
+
+    read: Read
+    weigh: Weigh | None = None
+    judge: Judge | None = None
+
+    def inspect(
+        self,
+        kind: Kind,
+        files: Sequence[File],
+        *,
+        base: BaseFacts | None,
+        meta: Mapping[str, Any],
+    ) -> Inspected:
+        """Check a bundle against every rule: what it is, all its defects, and what is missing.
+
+        `base` is the base model an adapter is bound to; None leaves a finding. A `base_root` in
+        `meta` names the root the adapter was trained on, which must be that base's. The caller
+        includes the line's `domain` in `meta`. Weights are read whole once, in pieces, and only
+        when there is no defect so far.
+        """
+        bundle = read_bundle(kind, files, self.read)
+        facts = _counts(bundle)
+        config = named = None
+        if kind == "adapter":
+            adapter_facts, config, named = _inspect_adapter(bundle, base, meta)
+            facts |= adapter_facts
+        else:
+            facts |= full_models.inspect_full(bundle)
+        facts |= bindings.check(bundle, base.texts if base else None, self.judge)
+        roots = self._roots(bundle, base)
+        received, unbound = list(files), digest(manifest_of(files))
+        stored, rewritten = received, None
+        if config is not None and not bundle.defects:
+            original = bundle.files[CONFIG]
+            unbound_config = adapters.written(config, None, None)
+            unbound = digest(manifest_of(_with_config(files, unbound_config)))
+            facts |= {"uploaded_config": f"sha256:{original.sha256}", "unbound_manifest": unbound}
+            bound_config = adapters.written(
+                config, base.line if base else None, base.commit if base else None
+            )
+            stored = _with_config(files, bound_config)
+            rewritten = None if sha256_hex(bound_config) == original.sha256 else bound_config
+        manifest = manifest_of(stored)
+        return Inspected(
+            files=stored,
+            rewritten=rewritten,
+            manifest=manifest,
+            manifest_digest=digest(manifest),
+            unbound_digest=unbound,
+            tensor_root=roots.tensors,
+            base_root=roots.base,
+            facts=facts,
+            defects=bundle.defects.listed(),
+            findings=_findings(kind, base, meta),
+            former_base_root=roots.former_base,
+            named_base=named,
+        )
+
+    def _roots(self, bundle: Bundle, base: BaseFacts | None) -> _Roots:
+        """Weigh the weights of a bundle that has no defect so far, and compute its roots."""
+        if bundle.defects:
+            return _Roots()
+        weighed = _weigh(bundle, self.weigh or weigh_plain(self.read))
+        if bundle.defects:
+            return _Roots()
+        try:
+            root = tensor_root(
+                [(header.tensors, weighed[path]) for path, header in bundle.weights.items()]
+            )
+            if bundle.kind == "adapter":
+                return _Roots(root, base.base_root if base else None)
+            return _Roots(
+                root,
+                full_models.base_root(bundle, root),
+                None
+                if FAST_TOKENIZER in bundle.files
+                else full_models.base_root(bundle, root, former=True),
+            )
+        except Invalid as error:
+            bundle.unread(bundle.files["config.json"], error)
+            return _Roots()
+
+
+@dataclass(frozen=True, slots=True)
+class _Roots:
+    tensors: str | None = None
+    base: str | None = None
+    former_base: str | None = None
 
 
 def inspect(
@@ -168,77 +198,13 @@ def inspect(
     *,
     base: BaseFacts | None,
     meta: Mapping[str, Any],
-    weigh: Weigh | None = None,
-    judge: Judge | None = None,
 ) -> Inspected:
-    """Hold a bundle against every rule and say all that is wrong with it, what it is, and what is
-    still missing.
-
-    `base` is the base model an adapter is bound to (None leaves a finding); a `base_root` in `meta`
-    says on which root it was trained, and must be that base's. The caller lays the line's `domain`
-    into `meta`. Weights are read once whole, in pieces, and only when nothing else is wrong;
-    `weigh` reads them (the plain one unless told otherwise). `judge` looks at chat templates, which
-    is never done in this process.
-    """
-    bundle = read_bundle(kind, files, read)
-    config = named = None
-    if kind == "adapter":
-        facts, config, named = _inspect_adapter(bundle, base, meta)
-    else:
-        facts = _inspect_full(bundle)
-    facts |= bindings.check(bundle, base.texts if base else None, judge)
-    root = base_root = former = None
-    if not bundle.defects:
-        weighed = _weigh(bundle, weigh or weigh_plain(read))
-    if not bundle.defects:
-        try:
-            root = tensor_root(
-                [(header.tensors, weighed[path]) for path, header in bundle.weights.items()]
-            )
-            base_root = (
-                (base.base_root if base else None)
-                if kind == "adapter"
-                else _base_root(bundle, root)
-            )
-            former = (
-                None
-                if kind == "adapter" or WHOLLY in bundle.files
-                else _base_root(bundle, root, former=True)
-            )
-        except Invalid as error:
-            root = None
-            bundle.unread(bundle.files["config.json"], error)
-    kept, rewritten = list(files), None
-    unbound = digest(manifest_of(files))
-    if config is not None and not bundle.defects:
-        came = bundle.files[CONFIG]
-        unbound = digest(manifest_of(_with_config(files, adapters.written(config, None, None))))
-        facts |= {"uploaded_config": f"sha256:{came.sha256}", "unbound_manifest": unbound}
-        mine = adapters.written(config, base.line if base else None, base.commit if base else None)
-        kept = _with_config(files, mine)
-        rewritten = None if sha256_hex(mine) == came.sha256 else mine
-    manifest = manifest_of(kept)
-    findings = _findings(kind, base, meta)
-    return Inspected(
-        kept,
-        rewritten,
-        manifest,
-        digest(manifest),
-        unbound,
-        root,
-        base_root,
-        facts,
-        bundle.defects.listed(),
-        findings,
-        former,
-        named,
-    )
+    """Inspect a bundle with the plain weigher and without running its chat templates."""
+    return Inspector(read).inspect(kind, files, base=base, meta=meta)
 
 
 def by_name(kind: Kind, files: Sequence[File]) -> list[Defect]:
-    """What is wrong with the files' names, number and sizes: what can be said before any byte of
-    them is there.
-    """
+    """The defects of the files' names, number and sizes, before any of their bytes are there."""
 
     def unsent(sha256: str, start: int, length: int) -> bytes:
         raise KeyError(sha256)
@@ -249,8 +215,9 @@ def by_name(kind: Kind, files: Sequence[File]) -> list[Defect]:
 
 
 def manifest_of(files: Sequence[File]) -> list[dict[str, Any]]:
-    """Every file's path, SHA-256 and size, by path: what a version's digest, and so its commit id,
-    is taken of.
+    """Path, SHA-256 and size of every file, sorted by path.
+
+    A version's digest, and so its commit id, is computed over this list.
     """
     return [
         {"path": file.path, "sha256": file.sha256, "size": file.size}
@@ -259,44 +226,41 @@ def manifest_of(files: Sequence[File]) -> list[dict[str, Any]]:
 
 
 def _with_config(files: Sequence[File], config: bytes) -> list[File]:
-    made = File(CONFIG, sha256_hex(config), len(config))
-    return [made if file.path == CONFIG else file for file in files]
+    written = File(CONFIG, sha256_hex(config), len(config))
+    return [written if file.path == CONFIG else file for file in files]
 
 
 def _weigh(bundle: Bundle, weigh: Weigh) -> dict[str, Weighed]:
-    """Read every byte of the weights: they are what they are declared to be, and every number in
-    them is one.
-    """
-    weighed = {}
+    """Read every byte of the weights, and check their digests and that every number is finite."""
+    weighed_by_path = {}
     for path, header in bundle.weights.items():
         file = bundle.files[path]
         try:
-            found = weighed[path] = weigh(file, header.tensors)
+            weighed = weighed_by_path[path] = weigh(file, header.tensors)
         except Unverified as error:
             bundle.unread(file, error)
             continue
-        if found.sha256 != file.sha256:
+        if weighed.sha256 != file.sha256:
             bundle.wrong(
                 path,
                 "",
                 "bytes-changed",
-                f"the bytes are sha256:{found.sha256}, not sha256:{file.sha256}",
+                f"the bytes are sha256:{weighed.sha256}, not sha256:{file.sha256}",
                 "Upload the file again; its stored bytes are damaged.",
             )
-        for name in found.nonfinite:
+        for name in weighed.nonfinite:
             bundle.wrong(
                 path,
                 name,
                 "non-finite",
-                "it holds NaN or infinity: whatever it takes part in answers nonsense",
+                "it holds NaN or infinity, so every result computed from it is meaningless",
                 "Find the step at which training diverged, and save weights from before it.",
             )
-    return weighed
+    return weighed_by_path
 
 
 def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = None) -> BaseFacts:
-    """The facts of a base already registered; its `base_root`, where known, spares reading all
-    weights again.
+    """The facts of a registered base; a known `base_root` saves reading all weights again.
 
     Raises BundleRejected when the bytes are no longer a sound base.
     """
@@ -310,28 +274,28 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
     if bundle.defects:
         raise BundleRejected(bundle.defects.listed())
     return BaseFacts(
-        base_root, _shapes(bundle), bundle.documents["config.json"], texts=bindings.texts_of(bundle)
+        base_root,
+        full_models.shapes_of(bundle),
+        bundle.documents["config.json"],
+        texts=bindings.texts_of(bundle),
     )
 
 
 def without_docs(files: Sequence[File]) -> list[File]:
-    """The files that make a bundle answer as it does: a readme or licence from before a rule of
-    texts hinders nobody.
+    """The files that decide how a bundle answers.
+
+    A readme or licence that was accepted before the rules on texts existed must not refuse a base.
     """
     return [file for file in files if file.path not in DOCS]
 
 
-def _shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
-    return {info.name: info.shape for header in bundle.weights.values() for info in header.tensors}
-
-
 def _counts(bundle: Bundle) -> dict[str, Any]:
     """Tensors, stored parameters (tied weights count once), and parameters by type."""
-    held: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
     for header in bundle.weights.values():
-        for _, dtype, _, start, end in header.tensors:
-            held[dtype] += end - start
-    by_dtype = {dtype: size // DTYPES[dtype] for dtype, size in held.items()}
+        for info in header.tensors:
+            sizes[info.dtype] += info.end - info.start
+    by_dtype = {dtype: size // DTYPES[dtype] for dtype, size in sizes.items()}
     return {
         "tensors": sum(len(header.tensors) for header in bundle.weights.values()),
         "parameters": sum(by_dtype.values()),
@@ -339,148 +303,13 @@ def _counts(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _inspect_full(bundle: Bundle) -> dict[str, Any]:
-    """A base model or checkpoint: its configuration, its shards, and what architecture it is."""
-    facts = _counts(bundle)
-    _check_shards(bundle)
-    if "config.json" not in bundle.files:
-        bundle.wrong(
-            "config.json",
-            "",
-            "file-missing",
-            "there is no config.json",
-            "Add the model's config.json.",
-        )
-        return facts
-    config = bundle.documents.get("config.json", {})
-    model_type, architectures = config.get("model_type"), config.get("architectures")
-    if "config.json" in bundle.documents:
-        if not isinstance(model_type, str) or not CLASS.fullmatch(model_type):
-            bundle.wrong(
-                "config.json",
-                "model_type",
-                "config-value",
-                "model_type is no name",
-                "Save the model again.",
-            )
-        if (
-            not isinstance(architectures, list)
-            or not architectures
-            or not all(map(_named, architectures))
-        ):
-            bundle.wrong(
-                "config.json",
-                "architectures",
-                "config-value",
-                "architectures is no list of class names",
-                "Save the model again from its model class.",
-            )
-        else:
-            facts |= {"architecture": architectures[0], "model_type": model_type}
-    return facts
-
-
-def _named(value: Any) -> bool:
-    return isinstance(value, str) and CLASS.fullmatch(value) is not None
-
-
-def _check_shards(bundle: Bundle) -> None:
-    """Either one file, or every shard of one set with an index that says truly where each tensor
-    lies.
-    """
-    paths = [path for path in bundle.files if is_weights(bundle.kind, path)]
-    if not paths:
-        bundle.wrong(
-            "model.safetensors",
-            "",
-            "file-missing",
-            "there are no weights",
-            "Add model.safetensors, or its shards with their index.",
-        )
-        return
-    numbers = sorted(
-        tuple(map(int, match.groups(default="0")))
-        for path in paths
-        if (match := BASE_WEIGHTS.fullmatch(path))
-    )
-    if numbers != [(0, 0)]:
-        if numbers != [(n, len(paths)) for n in range(1, len(paths) + 1)]:
-            bundle.wrong(
-                paths[0],
-                "",
-                "shards-incomplete",
-                f"the {len(paths)} weight files are not one whole set",
-                "Give one model.safetensors, or all shards of one set.",
-            )
-        if INDEX not in bundle.files:
-            bundle.wrong(
-                INDEX,
-                "",
-                "file-missing",
-                "there are shards but no index",
-                "Add the index of the shards.",
-            )
-    if len(bundle.weights) != len(paths):
-        return  # a shard that could not be read has its own defects
-    lies = [(info.name, path) for path, header in bundle.weights.items() for info in header.tensors]
-    for name in repeated(name for name, _ in lies):
-        bundle.wrong(
-            paths[0],
-            name,
-            "duplicate-tensor",
-            "two shards hold a tensor of this name",
-            "Keep one of them.",
-        )
-    if INDEX in bundle.documents:
-        index = bundle.documents[INDEX]
-        if not isinstance(index, dict) or index.get("weight_map") != dict(lies):
-            bundle.wrong(
-                INDEX,
-                "weight_map",
-                "index-mismatch",
-                "it does not say truly which file holds which tensor",
-                "Write the index again from the shards.",
-            )
-
-
-def _base_root(bundle: Bundle, root: str, *, former: bool = False) -> str:
-    """One digest over all that makes a base answer as it does: tensors, configuration, tokenizer,
-    chat template.
-
-    What prepares its images and sound is named only where there is any: roots from before it was
-    accepted stay.
-    """
-    prepares = {
-        path: sha256_hex(bindings.written(bundle.documents[path]))
-        for path in sorted(PREPROCESSING & set(bundle.files))
-    }
-    template = chat_templates.named(bundle.documents)
-    return digest(
-        {
-            "tensor_root": root,
-            "config": sha256_hex(
-                canonical.encode(bundle.documents["config.json"], large_floats=True)
-            ),
-            "tokenizer": None
-            if former
-            else bindings.tokenizer_identity(
-                {path: file.sha256 for path, file in bundle.files.items()}, bundle.documents
-            ),
-            "chat_template": None
-            if template is None
-            else sha256_hex(template.encode("utf-8", "surrogatepass")),
-            **({"preprocessing": prepares} if prepares else {}),
-        }
-    )
-
-
 def _inspect_adapter(
     bundle: Bundle, base: BaseFacts | None, meta: Mapping[str, Any]
 ) -> tuple[dict[str, Any], adapters.Config | None, NamedBase | None]:
-    """An adapter: a configuration that cannot run anything, and tensors that fit the base it is
-    bound to; and what it calls that base.
+    """Check an adapter's configuration, and that its tensors fit the base it is bound to.
+
+    Returns its facts, its configuration, and what that calls the base.
     """
-    facts = _counts(bundle)
     for path in (CONFIG, ADAPTER_WEIGHTS):
         if path not in bundle.files:
             bundle.wrong(
@@ -497,32 +326,30 @@ def _inspect_adapter(
         if name := adapters.named_base(document):
             named = NamedBase(*name, base.base_root)
     if CONFIG not in bundle.documents:
-        return facts, None, named
+        return {}, None, named
     config, defects = adapters.read_config(document)
     bundle.defects.extend(defects)
     if config is None:
-        return facts, None, named
-    facts |= fits.facts_of(config) | {"trainable_parameters": facts["parameters"]}
+        return {}, None, named
+    facts = fits.facts_of(config) | {"trainable_parameters": _counts(bundle)["parameters"]}
     if base and ADAPTER_WEIGHTS in bundle.weights:
         tensors = bundle.weights[ADAPTER_WEIGHTS].tensors
-        seen = heads.view(config.values, [info.name for info in tensors], base.shapes, base.config)
-        fit = fits.fit(ADAPTER_WEIGHTS, config, tensors, seen)
+        view = heads.view(config.values, [info.name for info in tensors], base.shapes, base.config)
+        fit = fits.fit(ADAPTER_WEIGHTS, config, tensors, view)
         bundle.defects.extend(fit.defects)
         facts |= fit.facts
     return facts, config, named
 
 
 def _check_binding(bundle: Bundle, base: BaseFacts, trained_on: Any) -> None:
-    """A base of the same shapes is not the same base: the root it was trained on must be this
-    one's.
-    """
+    """Require that the adapter was trained on this base's root; equal shapes are not enough."""
     if trained_on and trained_on != base.base_root:
         bundle.wrong(
             CONFIG,
             "base",
             "base-mismatch",
-            f"the adapter was trained on base root {trained_on}, but is to be "
-            f"bound to {base.base_root}",
+            f"the adapter was trained on base root {trained_on}, but is to be bound to "
+            f"{base.base_root}",
             NAME_THE_BASE,
         )
 

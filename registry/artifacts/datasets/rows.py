@@ -1,8 +1,7 @@
-"""Data sets row by row: what is wrong with which line, the record root over every row, repeats, and
-what is missing.
+"""Data sets, read row by row: wrong lines, the record root, repeated rows, and what is missing.
 
-A data set is JSON Lines: each row an object with texts `prompt` and `completion`, an optional
-`split` (train when absent), and any other fields, which are kept and covered by the root.
+A data set is JSON Lines. Each row is an object with the texts `prompt` and `completion` and an
+optional `split` (`train` when absent). Other fields are kept, and the record root covers them.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from registry.documents.strict_json import loads
 from registry.errors import Defect, Invalid, Unverified
 from registry.proof.merkle import Frontier
 
-MAX_LINE = 1 << 20
-MAX_LISTED = 50
+MAX_LINE_BYTES = 1 << 20
+MAX_LISTED_DEFECTS = 50
 TRAIN = "train"
 SPLIT = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 PERSONAL_DATA = ("none", "pseudonymous", "personal", "special")
@@ -33,9 +32,7 @@ REQUIRED_META = ("source", "licence", "legal_basis", "personal_data", "retention
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: line number (from 1), texts, split, and canonical bytes (the leaf of the record
-    root).
-    """
+    """One row: line number (from 1), texts, split, and the canonical bytes that the root covers."""
 
     line: int
     prompt: str
@@ -46,11 +43,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class InspectedDataset:
-    """What a data set file is; `defects` lists at most 50 and a last one that counts the rest,
-    `wrong` counts all.
+    """What a data set file is.
 
-    `duplicates` counts rows whose prompt and completion stood in the same split before; `overlap`
-    counts rows outside train whose prompt stands in train; both compare normalised texts.
+    `defects` lists at most 50, and a last one that counts the rest; `wrong` counts all.
+    `duplicates` counts rows whose prompt and completion occurred before in the same split.
+    `overlap` counts rows outside of train whose prompt occurs in train. Both compare normalised
+    texts.
     """
 
     record_root: str | None
@@ -65,8 +63,9 @@ class InspectedDataset:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question of an eval suite; `id` is 16 hex digits of the SHA-256 of canonical {prompt,
-    expected}.
+    """One question of an eval suite.
+
+    `id` is the first 16 hex digits of the SHA-256 of canonical {prompt, expected}.
     """
 
     id: str
@@ -76,8 +75,9 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Contamination of a suite: items whose prompt stands among the training rows, and at most 20
-    of their ids.
+    """Contamination of a suite: how many items have a prompt that is among the training rows.
+
+    `examples` are at most 20 of their ids.
     """
 
     items: int
@@ -87,19 +87,21 @@ class Overlap:
 
 
 def normalise(text: str) -> str:
-    """The text as a reader would call it the same: NFKC, case folded, blanks collapsed.
+    """The text in the form in which readers would call two texts the same.
 
-    A copied question is often re-wrapped, re-cased or carries full-width or ligature forms; a model
-    that learned one form knows the other, so for contamination they are equal. (Folded text may
-    leave NFKC, hence twice.)
+    The form is NFKC, case-folded, with blanks collapsed. A copied question is often re-wrapped, in
+    other case, or written with full-width or ligature forms. A model that learned one form knows
+    the other, so for contamination they are equal. NFKC is applied twice because case folding may
+    leave it.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(folded.split())
 
 
 def rows(file: File, read: Read) -> Iterator[Row | Defect]:
-    """Each line as a Row, or as a Defect naming it; the file is streamed. Unverified when its bytes
-    are not there.
+    """Each line as a Row, or as a Defect that names it; the file is streamed.
+
+    Raises Unverified when its bytes are not there.
     """
     check_extent(file, read)
     for number, line in enumerate(_lines(chunks(file, read, 0, file.size)), 1):
@@ -107,39 +109,37 @@ def rows(file: File, read: Read) -> Iterator[Row | Defect]:
 
 
 def sound_rows(file: File, read: Read) -> Iterator[Row]:
-    """The rows of a registered data set; Unverified (`dataset-unsound`) if a line no longer reads
-    as one.
+    """The rows of a registered data set.
+
+    Raises Unverified (`dataset-unsound`) when a line can no longer be read as a row.
     """
     for row in rows(file, read):
         if isinstance(row, Defect):
-            raise Unverified(
-                "dataset-unsound",
-                f"{row.file} {row.where}: {row.detail}.",
-            )
+            raise Unverified("dataset-unsound", f"{row.file} {row.where}: {row.detail}.")
         yield row
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Split at newlines, holding at most a line; one that is too long comes as its first MAX_LINE +
-    1 bytes.
+    """Split bytes at newlines, with at most one line in memory.
+
+    A line that is too long is cut to its first MAX_LINE_BYTES + 1 bytes.
     """
-    held = b""
+    beginning = b""
     for piece in pieces:
         *whole, rest = piece.split(b"\n")
         for part in whole:
-            yield held + part[: MAX_LINE + 1]
-            held = b""
-        held = (held + rest)[: MAX_LINE + 1]
-    if held:
-        yield held
+            yield beginning + part[: MAX_LINE_BYTES + 1]
+            beginning = b""
+        beginning = (beginning + rest)[: MAX_LINE_BYTES + 1]
+    if beginning:
+        yield beginning
 
 
 def _row(path: str, number: int, line: bytes) -> Row | Defect:
     where = f"line {number}"
-    if len(line) > MAX_LINE:
-        return Defect(
-            path, where, "line-too-long", f"it is longer than {MAX_LINE} bytes", "Split the row."
-        )
+    if len(line) > MAX_LINE_BYTES:
+        detail = f"it is longer than {MAX_LINE_BYTES} bytes"
+        return Defect(path, where, "line-too-long", detail, "Split the row.")
     if not line.strip():
         return Defect(path, where, "line-empty", "the line is empty", "Remove it.")
     try:
@@ -148,16 +148,15 @@ def _row(path: str, number: int, line: bytes) -> Row | Defect:
     except Invalid as error:
         return Defect(path, where, error.kind, error.detail, error.fix)
     if not isinstance(record, dict):
-        return Defect(
-            path, where, "row-object", "the row is no JSON object", "Write an object a line."
-        )
+        detail = "the row is not a JSON object"
+        return Defect(path, where, "row-object", detail, "Write one object on each line.")
     for key in ("prompt", "completion"):
         if not isinstance(record.get(key), str) or not record[key].strip():
             return Defect(
                 path,
                 where,
                 "row-text",
-                f"{key} is missing, empty or no text",
+                f"{key} is missing, empty or not a text",
                 f"Give {key} as a text.",
             )
     split = record.get("split", TRAIN)
@@ -166,23 +165,22 @@ def _row(path: str, number: int, line: bytes) -> Row | Defect:
             path,
             where,
             "row-split",
-            f"split {str(split)[:40]!r} is no name of lower-case letters",
+            f"the split {str(split)[:40]!r} is not a short name of lower-case letters",
             "Use train, dev, test or another short name, or leave it out.",
         )
     return Row(number, record["prompt"], record["completion"], split, leaf)
 
 
 def _key(text: str) -> bytes:
-    """Sixteen bytes stand for a text, so that millions of rows fit in memory; 2**-64 of them
-    collide by chance.
+    """Sixteen bytes that represent a text, so that millions of rows fit in memory.
+
+    By chance, 2**-64 of them collide.
     """
     return sha256(normalise(text).encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def inspect(file: File, read: Read, meta: Mapping[str, Any]) -> InspectedDataset:
-    """Read every row once and say what the data set is, which lines are wrong, and which
-    descriptions are missing.
-    """
+    """Read every row once: what the data set is, which lines are wrong, and what is missing."""
     root, splits = Frontier(), Counter[str]()
     defects: list[Defect] = []
     wrong = duplicates = 0
@@ -193,7 +191,7 @@ def inspect(file: File, read: Read, meta: Mapping[str, Any]) -> InspectedDataset
         for row in rows(file, read):
             if isinstance(row, Defect):
                 wrong += 1
-                if wrong <= MAX_LISTED:
+                if wrong <= MAX_LISTED_DEFECTS:
                     defects.append(row)
                 continue
             root.add(row.leaf)
@@ -212,7 +210,7 @@ def inspect(file: File, read: Read, meta: Mapping[str, Any]) -> InspectedDataset
     if not wrong and not root.size:
         wrong += 1
         defects.append(
-            Defect(file.path, "", "dataset-empty", "the file holds no row", "Add at least one row.")
+            Defect(file.path, "", "dataset-empty", "the file has no row", "Add at least one row.")
         )
     if wrong > len(defects):
         defects.append(
@@ -250,7 +248,7 @@ def _findings(meta: Mapping[str, Any]) -> list[Finding]:
         findings.append(
             Finding(
                 "personal_data",
-                f"personal_data is {named[:40]!r}, which is no known class",
+                f"personal_data is {named[:40]!r}, which is not a known class",
                 f"Use one of {', '.join(PERSONAL_DATA)}.",
             )
         )
@@ -258,42 +256,43 @@ def _findings(meta: Mapping[str, Any]) -> list[Finding]:
 
 
 def item_id(prompt: str, expected: str) -> str:
-    """An item's name is its content, so that the same question has the same name in every suite."""
+    """The id of an item; the same question has the same id in every suite."""
     return sha256_hex(canonical.encode({"prompt": prompt, "expected": expected}))[:16]
 
 
-def suite_items(found: Iterable[Row], split: str) -> tuple[Item, ...]:
-    """The items of a frozen suite, in file order; a row that repeats one counts once, or it would
-    weigh double.
+def suite_items(dataset_rows: Iterable[Row], split: str) -> tuple[Item, ...]:
+    """The items of a frozen suite, in the order of the file.
 
-    Raises Invalid: `split-empty` when no row is in the split, `item-contradicts` when one prompt
-    has two answers.
+    A row that repeats another counts once, otherwise it would have double weight. Raises Invalid:
+    `split-empty` when the split has no row, `item-contradicts` when one prompt has two answers.
     """
     items: dict[str, Item] = {}
-    others: Counter[str] = Counter()
-    for row in found:
-        others[row.split] += 1
+    split_sizes: Counter[str] = Counter()
+    for row in dataset_rows:
+        split_sizes[row.split] += 1
         if row.split != split:
             continue
         item = Item(item_id(row.prompt, row.completion), row.prompt, row.completion)
-        known = items.setdefault(row.prompt, item)
-        if known.expected != item.expected:
+        first = items.setdefault(row.prompt, item)
+        if first.expected != item.expected:
             raise Invalid(
                 "item-contradicts",
-                f"Line {row.line} expects another answer to a prompt that stands there before.",
+                f"Line {row.line} and an earlier line expect different answers to one prompt.",
                 line=row.line,
             )
     if not items:
         raise Invalid(
             "split-empty",
             f"The data set has no row in the split '{split[:40]}'.",
-            f"Use one of its splits: {', '.join(sorted(others)) or 'it has none'}.",
+            f"Use one of its splits: {', '.join(sorted(split_sizes))}."
+            if split_sizes
+            else "Use a data set that has rows.",
         )
     return tuple(items.values())
 
 
 def encode_items(items: Sequence[Item]) -> bytes:
-    """The suite's items file: canonical JSON Lines of id, prompt, expected."""
+    """The items file of a suite: canonical JSON Lines of id, prompt and expected."""
     return b"".join(
         canonical.encode({"id": item.id, "prompt": item.prompt, "expected": item.expected}) + b"\n"
         for item in items
@@ -301,8 +300,10 @@ def encode_items(items: Sequence[Item]) -> bytes:
 
 
 def decode_items(data: bytes) -> tuple[Item, ...]:
-    """Read an items file back; Unverified (`items-unsound`) when an id is not its content's, or a
-    line is no item.
+    """The items of an items file.
+
+    Raises Unverified (`items-unsound`) when an id does not match its content, or a line is not an
+    item.
     """
     items = []
     for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
@@ -313,24 +314,21 @@ def decode_items(data: bytes) -> tuple[Item, ...]:
             sound = False
         if not sound:
             raise Unverified(
-                "items-unsound",
-                f"Line {number} of the suite's items is not as it was frozen.",
+                "items-unsound", f"Line {number} of the suite's items is not as it was frozen."
             )
         items.append(item)
     return tuple(items)
 
 
 def overlap(train_prompts: Iterable[str], items: Sequence[Item]) -> Overlap:
-    """Which items were trained on: exact equality of normalised prompts, the training side
-    streamed.
-    """
-    wanted = {_key(item.prompt): item.id for item in items}
-    counted = 0
-    met: set[bytes] = set()
+    """Which items were trained on, by equal normalised prompts; the training rows are streamed."""
+    keys = {_key(item.prompt) for item in items}
+    train_rows = 0
+    seen: set[bytes] = set()
     for prompt in train_prompts:
-        counted += 1
-        if (key := _key(prompt)) in wanted:
-            met.add(key)
-    # Two items may differ only in what normalising removes: count items, not distinct keys.
-    exact = [item.id for item in items if _key(item.prompt) in met]
-    return Overlap(len(items), counted, len(exact), tuple(exact[:20]))
+        train_rows += 1
+        if (key := _key(prompt)) in keys:
+            seen.add(key)
+    # Two items may differ only in what normalisation removes, so count items, not distinct keys.
+    trained_on = [item.id for item in items if _key(item.prompt) in seen]
+    return Overlap(len(items), train_rows, len(trained_on), tuple(trained_on[:20]))

@@ -1,5 +1,6 @@
-"""Samples of an eval run: what a model answered to each item of a suite, as JSON Lines of `item`
-and `output`.
+"""The samples of an eval run: what a model answered to each item of a suite.
+
+They are JSON Lines of `item` and `output`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from registry.artifacts.datasets.rows import Item
 from registry.documents.strict_json import loads
 from registry.errors import Invalid
 
-FIX = 'Write {"item": id, "output": text} a line.'
+FIX = 'Write {"item": id, "output": text} on each line.'
 
 
 def read_samples(data: bytes) -> Iterator[tuple[str, str]]:
@@ -30,7 +31,7 @@ def _sample(number: int, line: bytes) -> tuple[str, str]:
     except Invalid as error:
         raise _malformed(number, error.detail) from error
     if not isinstance(record, dict) or set(record) != {"item", "output"}:
-        raise _malformed(number, "it is no object of item and output")
+        raise _malformed(number, "it is not an object of item and output")
     item, output = record["item"], record["output"]
     if not isinstance(item, str) or not isinstance(output, str):
         raise _malformed(number, "item and output must be texts")

@@ -1,3 +1,1 @@
-"""Quantised checkpoints: which recipe each tensor would need, and whether the bytes follow from the
-base.
-"""
+"""Quantised checkpoints: the recipe of each tensor, and whether its bytes follow from the base."""

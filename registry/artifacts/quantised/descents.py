@@ -1,35 +1,38 @@
-"""How a quantised checkpoint may come from its base: which recipe each tensor would need, and what
-the verdicts make.
+"""How a quantised checkpoint may descend from its base: the recipe of each tensor, and the verdict.
 
-A recipe is recognised by the names, types and shapes its library writes. Whether the numbers are
-those the recipe gives is worked out from the bytes of both (`artifacts.quantised.quantisations`);
-what cannot be worked out stays a claim.
+A recipe is recognised by the names, types and shapes that its library writes. Whether the numbers
+are those that the recipe gives is computed from the bytes of both
+(`artifacts.quantised.quantisations`). What cannot be computed remains a claim.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
-from registry.artifacts.bundles.bindings import differences, texts_of, tokenizer_defects
+from registry.artifacts.bundles.bindings import differences, short, texts_of, tokenizer_defects
 from registry.artifacts.bundles.files import Bundle
 from registry.artifacts.tokenizers.chat_templates import templates_of
 from registry.artifacts.weights.tensors import File, TensorInfo
-from registry.documents import canonical
 from registry.errors import Defect
 
 Outcome = Literal["verified", "unchecked", "false"]
+Grade = Literal["verified", "claimed"]
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 STATE = re.compile(r"quant_state\.bitsandbytes__(nf4|fp4)")
 CALIBRATED = ("qweight", "qzeros", "scales", "g_idx")
-"""Parts of GPTQ and AWQ: their numbers depend on data and on the order of the work, so they are not
-worked out again.
+"""Parts of a GPTQ or AWQ tensor.
+
+Their numbers depend on data and on the order of the work, so they cannot be computed again.
 """
-FEWEST_BITS, MOST_BITS = 2, 10
-"""Of one value in a qweight: GPTQ and AWQ have 2, 3, 4 or 8, and some kernels fill up the rows."""
+MIN_BITS = 2
+"""Bits of one value in a qweight, at least: GPTQ and AWQ use 2, 3, 4 or 8."""
+MAX_BITS = 10
+"""Bits of one value in a qweight, at most: some kernels pad the rows."""
 CONFIG_FREE = frozenset(
     {
         "quantization_config",
@@ -41,12 +44,13 @@ CONFIG_FREE = frozenset(
     }
 )
 """Keys of config.json that a quantisation may change without making another model."""
-MOST = 20
+MAX_LISTED = 20
+"""Unchecked tensors and texts that the facts list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """One tensor and the file it lies in."""
+    """One tensor and the file that holds it."""
 
     file: File
     info: TensorInfo
@@ -54,8 +58,9 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How one tensor of the base became what the checkpoint holds: a recipe, and the checkpoint's
-    tensors by their part.
+    """How one tensor of the base became what the checkpoint holds.
+
+    `parts` are the checkpoint's tensors by their role in the recipe.
     """
 
     name: str
@@ -65,7 +70,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class TensorVerdict:
-    """What the bytes say of one step; `detail` says where it is not verified and why."""
+    """What the bytes show for one step; `detail` says why it is not verified."""
 
     name: str
     recipe: str
@@ -75,7 +80,7 @@ class TensorVerdict:
 
 @dataclass(slots=True)
 class Plan:
-    """Every step the bytes must show, and what is known without reading any weight."""
+    """Every step to verify from the bytes, and the verdicts that need no weights."""
 
     steps: list[Step] = field(default_factory=list)
     verdicts: list[TensorVerdict] = field(default_factory=list)
@@ -83,23 +88,24 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """The whole verdict: `verified` only when every tensor and text is; a contradiction is a
-    defect, never a grade.
+    """The whole verdict: `verified` only when every tensor and text is.
+
+    A contradiction is a defect, never a grade.
     """
 
-    grade: Literal["verified", "claimed"]
+    grade: Grade
     recipes: dict[str, int]
     unchecked: tuple[str, ...]
     defects: tuple[Defect, ...]
 
     def facts(self, of: str, base_root: str | None) -> dict[str, Any]:
-        """What is kept of it with the version."""
+        """The facts to store with the version."""
         return {
             "of": of,
             "base_root": base_root,
             "grade": self.grade,
             "recipes": self.recipes,
-            "unchecked": list(self.unchecked[:MOST]),
+            "unchecked": list(self.unchecked[:MAX_LISTED]),
             "unchecked_count": len(self.unchecked),
         }
 
@@ -114,68 +120,62 @@ def placed(bundle: Bundle) -> dict[str, Placed]:
 
 
 def plan(base: Mapping[str, Placed], child: Mapping[str, Placed]) -> Plan:
-    """Give each tensor of the checkpoint its recipe; what no recipe explains is a verdict
-    already.
+    """Assign a recipe to each tensor of the checkpoint.
+
+    A tensor that no recipe explains gets its verdict at once.
     """
-    made = Plan()
+    result = Plan()
     used: set[str] = set()
     for name, original in sorted(base.items()):
         step = _step(name, original.info, child)
         if step is None:
-            if any(f"{name.removesuffix('.weight')}.{part}" in child for part in CALIBRATED):
-                parts = {f"{name.removesuffix('.weight')}.{part}" for part in CALIBRATED} & set(
-                    child
-                )
-                used |= parts
-                made.verdicts.append(
-                    _calibrated(
-                        name, original.info, child.get(f"{name.removesuffix('.weight')}.qweight")
-                    )
-                )
-            else:
-                made.verdicts.append(
-                    TensorVerdict(name, "missing", "unchecked", "the checkpoint does not hold it")
-                )
+            stem = name.removesuffix(".weight")
+            parts = {f"{stem}.{part}" for part in CALIBRATED} & set(child)
+            used |= parts
+            result.verdicts.append(
+                _calibrated(name, original.info, child.get(f"{stem}.qweight"))
+                if parts
+                else TensorVerdict(name, "missing", "unchecked", "the checkpoint does not hold it")
+            )
             continue
         used |= {part.info.name for part in step.parts.values()}
         if step.recipe == "other":
-            found = step.parts["weight"].info
-            made.verdicts.append(
+            received = step.parts["weight"].info
+            result.verdicts.append(
                 TensorVerdict(
                     name,
                     "other",
                     "false",
-                    f"{found.dtype} of shape {list(found.shape)} is no form of the base's "
+                    f"{received.dtype} of shape {list(received.shape)} is not a form of the base's "
                     f"{original.info.dtype} of shape {list(original.info.shape)}",
                 )
             )
         else:
-            made.steps.append(step)
+            result.steps.append(step)
     for name in sorted(set(child) - used):
-        known = name.endswith(("input_scale", "output_scale", "k_scale", "v_scale"))
-        made.verdicts.append(
+        is_scale = name.endswith(("input_scale", "output_scale", "k_scale", "v_scale"))
+        result.verdicts.append(
             TensorVerdict(
                 name,
                 "activation-scale",
                 "unchecked",
                 "a scale of activations comes from data, not from weights",
             )
-            if known
+            if is_scale
             else TensorVerdict(name, "other", "false", "no tensor of the base explains it")
         )
-    return made
+    return result
 
 
 def _calibrated(name: str, original: TensorInfo, packed: Placed | None) -> TensorVerdict:
-    """GPTQ's or AWQ's form of a tensor: only whether so many values can be in it is known without
-    the data.
+    """The verdict on a GPTQ or AWQ form of a tensor.
+
+    Without the calibration data, only the number of values that fit into it can be checked.
     """
     if packed is None or packed.info.dtype != "I32":
-        return TensorVerdict(
-            name, "calibrated", "false", "there is no qweight of I32 beside its scales"
-        )
+        return TensorVerdict(name, "calibrated", "false", "its scales have no qweight of type I32")
     bits = packed.info.elements * 32 / max(original.elements, 1)
-    if not FEWEST_BITS <= bits <= MOST_BITS:
+    if not MIN_BITS <= bits <= MAX_BITS:
         return TensorVerdict(
             name,
             "calibrated",
@@ -196,12 +196,10 @@ def _step(name: str, original: TensorInfo, child: Mapping[str, Placed]) -> Step 
             "scale": child.get(f"{stem}.weight_scale"),
             "shape": child.get(f"{stem}.weight_shape"),
         }
-        held = {part: one for part, one in parts.items() if one is not None}
-        return (
-            Step(name, "packed-int4", held)
-            if len(held) == 3 and f"{stem}.weight_zero_point" not in child
-            else None
-        )
+        present = {part: tensor for part, tensor in parts.items() if tensor is not None}
+        if len(present) == 3 and f"{stem}.weight_zero_point" not in child:
+            return Step(name, "packed-int4", present)
+        return None
     weight = child[name]
     dtype, shape = weight.info.dtype, weight.info.shape
     if (dtype, shape) == (original.dtype, original.shape):
@@ -209,21 +207,23 @@ def _step(name: str, original: TensorInfo, child: Mapping[str, Placed]) -> Step 
     if dtype in FLOATS and original.dtype in FLOATS and shape == original.shape:
         return Step(name, "cast", {"weight": weight})
     if dtype == "U8":
-        held = {
-            key[len(name) + 1 :]: one for key, one in child.items() if key.startswith(f"{name}.")
+        extra = {
+            key[len(name) + 1 :]: tensor
+            for key, tensor in child.items()
+            if key.startswith(f"{name}.")
         }
-        states = [found for key in held if (found := STATE.fullmatch(key))]
-        if len(states) == 1 and {"absmax", "quant_map"} <= set(held):
+        states = [match for key in extra if (match := STATE.fullmatch(key))]
+        if len(states) == 1 and {"absmax", "quant_map"} <= set(extra):
             return Step(
                 name,
                 f"bitsandbytes-{states[0][1]}",
-                {"weight": weight, "state": held.pop(states[0][0]), **held},
+                {"weight": weight, "state": extra.pop(states[0][0]), **extra},
             )
     if dtype == "I8" and shape == original.shape and f"{stem}.SCB" in child:
-        held = {"weight": weight, "scale": child[f"{stem}.SCB"]}
+        rows = {"weight": weight, "scale": child[f"{stem}.SCB"]}
         if f"{stem}.weight_format" in child:
-            held["format"] = child[f"{stem}.weight_format"]
-        return Step(name, "bitsandbytes-int8", held)
+            rows["format"] = child[f"{stem}.weight_format"]
+        return Step(name, "bitsandbytes-int8", rows)
     for scale in ("weight_scale", "weight_scale_inv"):
         if dtype in ("F8_E4M3", "I8") and shape == original.shape and f"{stem}.{scale}" in child:
             recipe = "fp8" if dtype == "F8_E4M3" else "int8"
@@ -232,67 +232,59 @@ def _step(name: str, original: TensorInfo, child: Mapping[str, Placed]) -> Step 
 
 
 def text_verdicts(base: Bundle, child: Bundle) -> list[TensorVerdict]:
-    """Configuration, tokenizer and chat template: what both say must agree; what only one says
-    cannot be compared.
+    """The verdicts on configuration, tokenizer and chat template.
+
+    Where both have a value, the values must agree; what only one has cannot be compared.
     """
-    verdicts = []
-    ours, theirs = (one.documents.get("config.json", {}) for one in (child, base))
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in sorted({*ours, *theirs} - CONFIG_FREE):
-            if key in ours and key in theirs:
-                found = next(differences(ours[key], theirs[key], key), None)
-                if found is not None:
-                    verdicts.append(
-                        TensorVerdict(
-                            f"config.json {found[0]}",
-                            "config",
-                            "false",
-                            f"it says {_short(found[1])}, the base says {_short(found[2])}",
-                        )
-                    )
-            elif (ours.get(key), theirs.get(key)) != (None, None):
-                whose = "the checkpoint" if key in ours else "the base"
-                verdicts.append(
-                    TensorVerdict(
-                        f"config.json {key}", "config", "unchecked", f"only {whose} says it"
-                    )
-                )
+    verdicts: list[TensorVerdict] = []
+    own_config = child.documents.get("config.json", {})
+    base_config = base.documents.get("config.json", {})
+    if isinstance(own_config, dict) and isinstance(base_config, dict):
+        verdicts += _config_verdicts(own_config, base_config)
     texts = texts_of(base)
-    for one in tokenizer_defects(child, texts):
-        # A file the base has not cannot be held against anything; one it has, and says otherwise,
-        # contradicts it.
-        outcome: Outcome = "false" if one.where or one.file in texts.digests else "unchecked"
-        verdicts.append(
-            TensorVerdict(f"{one.file} {one.where}".strip(), "tokenizer", outcome, one.detail)
-        )
+    for defect in tokenizer_defects(child, texts):
+        # A file that the base lacks cannot be compared; a file that differs contradicts the base.
+        outcome: Outcome = "false" if defect.where or defect.file in texts.digests else "unchecked"
+        name = f"{defect.file} {defect.where}".strip()
+        verdicts.append(TensorVerdict(name, "tokenizer", outcome, defect.detail))
     own, other = templates_of(child.documents), templates_of(base.documents)
     if own is not None and (other is None or own.texts != other.texts):
         verdicts.append(TensorVerdict("chat template", "template", "false", "it is not the base's"))
     return verdicts
 
 
-def _short(value: Any) -> str:
-    text = canonical.encode(value, large_floats=True).decode() if value is not None else "nothing"
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _config_verdicts(own: dict[str, Any], base: dict[str, Any]) -> Iterator[TensorVerdict]:
+    for key in sorted({*own, *base} - CONFIG_FREE):
+        if key in own and key in base:
+            for path, received, expected in islice(differences(own[key], base[key], key), 1):
+                detail = f"it has {short(received)}, the base has {short(expected)}"
+                yield TensorVerdict(f"config.json {path}", "config", "false", detail)
+        elif (own.get(key), base.get(key)) != (None, None):
+            owner = "the checkpoint" if key in own else "the base"
+            detail = f"only {owner} has it"
+            yield TensorVerdict(f"config.json {key}", "config", "unchecked", detail)
 
 
 def conclude(verdicts: Sequence[TensorVerdict], file: str = "model.safetensors") -> Descent:
-    """The grade, and a defect for each thing the bytes contradict."""
-    defects = tuple(
-        Defect(
-            one.name.partition(" ")[0]
-            if one.name.partition(" ")[0].endswith((".json", ".txt", ".model"))
-            else file,
-            one.name,
-            "descent-false",
-            f"it is not the base's by the recipe {one.recipe}: {one.detail}",
-            "Name the model it was really made from, or register it without --quantised-of.",
-        )
-        for one in verdicts
-        if one.outcome == "false"
+    """The grade, and a defect for each contradiction; `file` is where the tensors' defects go."""
+    defects = tuple(_defect(verdict, file) for verdict in verdicts if verdict.outcome == "false")
+    unchecked = tuple(
+        f"{verdict.name}: {verdict.detail}"
+        for verdict in verdicts
+        if verdict.outcome == "unchecked"
     )
-    unchecked = tuple(f"{one.name}: {one.detail}" for one in verdicts if one.outcome == "unchecked")
-    recipes = Counter(one.recipe for one in verdicts if one.outcome == "verified")
-    return Descent(
-        "claimed" if unchecked else "verified", dict(sorted(recipes.items())), unchecked, defects
+    recipes = Counter(verdict.recipe for verdict in verdicts if verdict.outcome == "verified")
+    grade: Grade = "claimed" if unchecked else "verified"
+    return Descent(grade, dict(sorted(recipes.items())), unchecked, defects)
+
+
+def _defect(verdict: TensorVerdict, weights: str) -> Defect:
+    text_file = verdict.name.partition(" ")[0]
+    is_text = text_file.endswith((".json", ".txt", ".model"))
+    return Defect(
+        text_file if is_text else weights,
+        verdict.name,
+        "descent-false",
+        f"it is not the base's by the recipe {verdict.recipe}: {verdict.detail}",
+        "Name the model it was made from, or register it without --quantised-of.",
     )

@@ -1,1 +1,1 @@
-"""Tensors: their headers, digests and roots, and how quantised ones descend from their base."""
+"""Tensors: their headers, bytes, digests and root."""

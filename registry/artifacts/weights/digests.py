@@ -1,9 +1,8 @@
-"""Weights weighed in one pass: the file's digest, each tensor's, and a search for NaN and infinity,
-side by side.
+"""The fast weigher: one pass for the file's digest, each tensor's digest, NaN and infinity.
 
-Two hashes of the same bytes cost two cores about the time of one, since hashlib and numpy let go of
-the interpreter while they work. `tensors.weigh_plain` says the same, slower; a test holds the
-two together.
+Two hashes of the same bytes, on two cores, take about the time of one, because hashlib and numpy
+release the interpreter while they work. `tensors.weigh_plain` gives the same results more slowly; a
+test compares the two.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from registry.artifacts.weights import tensors as rules
+from registry.artifacts.weights import tensors as reference
 from registry.artifacts.weights.tensors import (
     EXPONENTS,
     File,
@@ -29,23 +28,22 @@ from registry.artifacts.weights.tensors import (
 
 CHUNK = 4 << 20
 """Bytes read at once; a multiple of every element's size."""
-AHEAD = 3
-"""Pieces that may wait for a hash: what is held in memory is this many pieces, whatever the size of
-the file.
-"""
+MAX_WAITING_PIECES = 3
+"""Pieces that may wait for a hash; they bound the memory in use, whatever the size of the file."""
 BLOCK = 128 << 10
-"""Bytes looked through at once: they, and what is computed of them, stay in a core's own cache."""
+"""Bytes searched at once: they, and what is computed from them, fit in a core's own cache."""
 
 
 def weigh(read: Read) -> Weigh:
-    """The fast weigher over a blob store's `read`; it raises what `read` raises, and leaves no
-    thread behind.
+    """The fast weigher over a blob store's `read`.
+
+    It raises what `read` raises, and leaves no thread behind.
     """
 
-    def one(file: File, tensors: Sequence[TensorInfo]) -> Weighed:
+    def weigh_file(file: File, tensors: Sequence[TensorInfo]) -> Weighed:
         return _weigh(file, sorted(tensors, key=lambda info: info.start), read)
 
-    return one
+    return weigh_file
 
 
 def _weigh(file: File, ordered: list[TensorInfo], read: Read) -> Weighed:
@@ -53,12 +51,12 @@ def _weigh(file: File, ordered: list[TensorInfo], read: Read) -> Weighed:
     leaves = {info.name: hashlib.sha256() for info in ordered}
     nonfinite: dict[str, None] = {}
 
-    def look(info: TensorInfo, piece: bytes) -> None:
+    def inspect(info: TensorInfo, piece: bytes) -> None:
         leaves[info.name].update(piece)
         if info.name not in nonfinite and holds_nonfinite(info.dtype, piece):
             nonfinite[info.name] = None
 
-    with _Behind(whole.update) as into_whole, _Behind(look) as into_leaf:
+    with _Worker(whole.update) as into_whole, _Worker(inspect) as into_leaf:
         for piece in _pieces(file, read, 0, ordered[0].start if ordered else file.size):
             into_whole(piece)
         for info in ordered:
@@ -73,61 +71,59 @@ def _weigh(file: File, ordered: list[TensorInfo], read: Read) -> Weighed:
 
 
 def _pieces(file: File, read: Read, start: int, end: int) -> Iterator[bytes]:
-    for at in range(start, end, CHUNK):
-        yield fetch(file, read, at, min(CHUNK, end - at))
+    for offset in range(start, end, CHUNK):
+        yield fetch(file, read, offset, min(CHUNK, end - offset))
 
 
-class _Behind:
-    """Work done in a thread of its own, in order, at most AHEAD pieces behind; done when the `with`
-    ends.
+class _Worker:
+    """Work done in order on a thread of its own, at most MAX_WAITING_PIECES pieces behind.
+
+    The work is complete when the `with` block ends.
     """
 
     def __init__(self, work: Callable[..., object]) -> None:
         self._work = work
-        self._given: queue.Queue[tuple[object, ...] | None] = queue.Queue(AHEAD)
+        self._queue: queue.Queue[tuple[object, ...] | None] = queue.Queue(MAX_WAITING_PIECES)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._error: Exception | None = None
 
     def _run(self) -> None:
-        while (given := self._given.get()) is not None:
-            if (
-                self._error is None
-            ):  # after a failure only the queue is emptied, for its giver must not wait forever
+        while (arguments := self._queue.get()) is not None:
+            # After a failure the queue is only emptied, so that its sender does not wait forever.
+            if self._error is None:
                 try:
-                    self._work(*given)
+                    self._work(*arguments)
                 except Exception as error:
                     self._error = error
 
     def __enter__(self) -> Callable[..., None]:
         self._thread.start()
-        return lambda *given: self._given.put(given)
+        return lambda *arguments: self._queue.put(arguments)
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:  # what waits is of no use any more
+        if kind is not None:  # the waiting pieces are no longer needed
             with suppress(queue.Empty):
                 while True:
-                    self._given.get_nowait()
-        self._given.put(None)
+                    self._queue.get_nowait()
+        self._queue.put(None)
         self._thread.join()
         if self._error is not None and kind is None:
             raise self._error
 
 
 def holds_nonfinite(dtype: str, data: bytes) -> bool:
-    """Is an element of these whole little-endian elements NaN or infinite? As
-    `rules.tensors.holds_nonfinite`.
-    """
+    """As `tensors.holds_nonfinite`, faster."""
     if dtype not in EXPONENTS:
-        return rules.holds_nonfinite(dtype, data)
+        return reference.holds_nonfinite(dtype, data)
     size, top = EXPONENTS[dtype]
     elements = np.frombuffer(data, np.dtype(f"<u{size}"))
     mask = elements.dtype.type(top << 8 * (size - 2))
     step = BLOCK // size
     bits = np.empty(min(step, len(elements)), elements.dtype)
-    for at in range(0, len(elements), step):
-        block = elements[at : at + step]
-        # All exponent bits set is the largest value they can have: one AND and one maximum, no
-        # table of answers.
+    for offset in range(0, len(elements), step):
+        block = elements[offset : offset + step]
+        # The largest value an exponent can have is all bits set, so one AND and one maximum
+        # suffice.
         if np.bitwise_and(block, mask, out=bits[: len(block)]).max() == mask:
             return True
     return False

@@ -1,4 +1,4 @@
-"""Blobs that lie in this machine's files, as the judge reads them."""
+"""Blobs in local files, as the judge reads them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from registry.artifacts.weights.tensors import Read
 
 
 def read_files(path_of: Callable[[str], Path]) -> Read:
-    """A `Read` over local files; `path_of` names the file of a digest.
+    """A `Read` over local files; `path_of` returns the file of a digest.
 
-    Reading raises whatever `path_of` does for a digest that it does not know (KeyError, say), and
-    FileNotFoundError where the file is gone.
+    Reading raises what `path_of` raises for an unknown digest (such as KeyError), and
+    FileNotFoundError when the file no longer exists.
     """
 
     def read(sha256: str, start: int, length: int) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from registry.artifacts.bundles.files import ADAPTER, FULL
+from registry.artifacts.bundles.names import ADAPTER, FULL
 from tests.artifacts.bundle_files import look
 from tests.assets.cases import WEIGHTS
 from tests.assets.make import CASES, DIGESTS, digests

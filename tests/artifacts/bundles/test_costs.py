@@ -66,7 +66,7 @@ def test_every_byte_is_read_once_and_no_large_file_whole(name: str) -> None:
 def test_the_room_a_bundle_takes_is_counted_before_its_texts_are_read() -> None:
     """At worst a text is read to 24 times its size; only what is read by pieces takes less."""
     small = footprint("base", *declared(sound()))[0]
-    text = b'{"a":"' + b"x" * (reading.MAX_HELD[0] - 8) + b'"}'
+    text = b'{"a":"' + b"x" * (reading.MAX_PARSED_BYTES - 8) + b'"}'
     whole = footprint("base", *declared(sound() | {"tokenizer.json": text}))[0]
     assert whole - small >= 20 * len(text)
     streamed = footprint("base", *declared(sound() | {"tokenizer.json": like_gemma()}))[0]

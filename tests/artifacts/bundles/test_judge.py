@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from registry.artifacts.bundles.files import ADAPTER, FULL
 from registry.artifacts.bundles.judge import BaseFacts, File, Kind, base_facts, inspect
+from registry.artifacts.bundles.names import ADAPTER, FULL
 from registry.artifacts.defects import MAX_DEFECTS
 from registry.documents import canonical
 from registry.documents.canonical import digest, sha256_hex
@@ -171,6 +171,17 @@ def test_what_must_be_in_a_base(path: str) -> None:
     files = base_files()
     del files[path]
     assert broken(look("base", files)) == [(path, "file-missing")]
+
+
+@pytest.mark.parametrize("content", [b'"x"', b"[]", b"1", b"null"])
+@pytest.mark.parametrize(
+    ("kind", "path"), [("base", "config.json"), ("adapter", "adapter_config.json")]
+)
+def test_a_configuration_that_is_not_an_object_is_one_defect(
+    kind: Kind, path: str, content: bytes
+) -> None:
+    files = base_files() if kind == "base" else adapter_files()
+    assert broken(look(kind, files | {path: content})) == [(path, "json-object")]
 
 
 def test_declared_files_are_checked_against_the_store() -> None:

@@ -42,15 +42,15 @@ def test_a_large_one_is_not_passed_by_the_small_ones_after_it() -> None:
 
 def test_who_keeps_less_makes_room() -> None:
     room = Room(10, patience=0)
-    with room.take(10) as held:
+    with room.take(10) as reservation:
         with pytest.raises(Unavailable) as refused, room.take(1):
             pass
         assert (refused.value.kind, refused.value.facts) == (
             "judging-busy",
             {"retry_after": 2, "sent": False},
         )
-        held.keep(9)
-        held.keep(10)  # never more than it has
+        reservation.shrink(9)
+        reservation.shrink(10)  # never more than it has
         with room.take(1):
             pass
     with room.take(10):
@@ -61,9 +61,9 @@ def test_a_line_too_long_is_told_at_once() -> None:
     room = Room(1, line=1)
     with ThreadPoolExecutor() as crowd:
         with room.take(1):
-            waits = crowd.submit(lambda: room.take(1).__enter__().keep(0))
+            waits = crowd.submit(lambda: room.take(1).__enter__().shrink(0))
             until(lambda: room.waiting == 1, "one waits", 30)
-            with pytest.raises(Unavailable, match="wait for their turn"), room.take(1):
+            with pytest.raises(Unavailable, match="already waiting to be judged"), room.take(1):
                 pass
         waits.result()
 

@@ -111,10 +111,10 @@ def test_pieces_may_be_cut_anywhere(chunk: int, monkeypatch: pytest.MonkeyPatch)
     whole = look(content)
     monkeypatch.setattr("registry.artifacts.weights.tensors.CHUNK", chunk)
     assert look(content) == whole
-    monkeypatch.setattr(datasets, "MAX_LINE", 30)
+    monkeypatch.setattr(datasets, "MAX_LINE_BYTES", 30)
     long = lines(row("x" * 100), row("b", "c"), row("y" * 31))
     assert [d.where for d in look(long).defects] == ["line 1", "line 2", "line 3"]
-    monkeypatch.setattr(datasets, "MAX_LINE", 40)
+    monkeypatch.setattr(datasets, "MAX_LINE_BYTES", 40)
     assert [d.where for d in look(long).defects] == ["line 1", "line 3"]
 
 

@@ -14,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from registry.artifacts.quantised import quantisations
 from registry.artifacts.quantised.descents import Descent, Placed, Step
-from registry.artifacts.quantised.quantisations import E4M3, cast, descend, dynamic_map, judge
-from registry.artifacts.weights.tensors import File, parse_header
+from registry.artifacts.quantised.number_types import E4M3, cast, dynamic_map
+from registry.artifacts.quantised.pairs import PIECE
+from registry.artifacts.quantised.quantisations import descend, judge
+from registry.artifacts.weights.headers import parse_header
+from registry.artifacts.weights.tensors import File
 from registry.errors import Invalid
 from tests.artifacts.bundle_files import CONFIG, Files, declared
 
@@ -153,7 +155,7 @@ def test_texts_must_agree_too() -> None:
     more = verdict(bundle(quantised("fp8")) | {"tokenizer_config.json": b'{"eos_token":"a"}'}, base)
     assert (more.grade, more.unchecked) == (
         "claimed",
-        ("tokenizer_config.json: it is no file of the base",),
+        ("tokenizer_config.json: the base has no such file",),
     )
     told = verdict(
         bundle(quantised("fp8")) | {"tokenizer.json": b"{}", "chat_template.jinja": b"b"}, base
@@ -228,7 +230,7 @@ def test_a_tensor_is_read_once_and_in_pieces(tmp_path: Path) -> None:
 
     found = judge(Step("m.weight", "cast", {"weight": placed["b"]}), placed["a"], read)
     assert found.outcome == "verified"
-    assert (sum(asked), max(asked)) == (values.size * (4 + 2), 4 * quantisations.PIECE)
+    assert (sum(asked), max(asked)) == (values.size * (4 + 2), 4 * PIECE)
 
 
 @pytest.mark.parametrize(

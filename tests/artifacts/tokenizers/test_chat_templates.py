@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.artifacts.bundles.judge import BaseFacts, inspect
+from registry.artifacts.bundles.judge import BaseFacts, Inspector
 from registry.artifacts.tokenizers import sandbox
 from registry.artifacts.tokenizers.chat_templates import (
     MAX_TEMPLATE,
@@ -47,7 +47,8 @@ def seen(
     allowed: tuple[str, ...] = ("dev",),
 ):
     listed, read = declared(files)
-    return inspect(kind, listed, read, base=base, meta={}, judge=Judge(sandbox.look, allowed))
+    inspector = Inspector(read, judge=Judge(sandbox.look, allowed))
+    return inspector.inspect(kind, listed, base=base, meta={})
 
 
 def rules(found) -> list[tuple[str, str, str]]:

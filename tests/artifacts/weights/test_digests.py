@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from registry.artifacts.weights import digests
 from registry.artifacts.weights import tensors as rules
+from registry.artifacts.weights.headers import parse_header
 from registry.artifacts.weights.tensors import (
     DTYPES,
     EXPONENTS,
     File,
     TensorInfo,
-    parse_header,
     weigh_plain,
 )
 from registry.errors import Unverified

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from registry.artifacts.weights.tensors import MAX_HEADER
+from registry.artifacts.weights.headers import MAX_HEADER_BYTES
 from tests.artifacts.bundle_files import CONFIG, Files, look
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -99,4 +99,4 @@ def test_shards_names_order_and_metadata_leave_the_root_and_one_bit_does_not(
     reshaped = {**whole, name: whole[name].reshape(1, -1)}
     if reshaped[name].shape != whole[name].shape:
         assert look("checkpoint", files_of([reshaped], {}, None)).tensor_root != single.tensor_root
-    assert len(files_of([whole], {}, None)["model.safetensors"]) < MAX_HEADER
+    assert len(files_of([whole], {}, None)["model.safetensors"]) < MAX_HEADER_BYTES

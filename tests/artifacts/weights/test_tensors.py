@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import load, save
 
-from registry.artifacts.weights import tensors
-from registry.artifacts.weights.tensors import File, parse_header, tensor_root, weigh_plain
+from registry.artifacts.weights import headers, tensors
+from registry.artifacts.weights.headers import parse_header
+from registry.artifacts.weights.tensors import File, tensor_root, weigh_plain
 from registry.errors import Invalid, Unverified
 
 
@@ -79,7 +80,7 @@ def examined(content: bytes) -> tuple[tuple[tensors.TensorInfo, ...], list[str]]
     """
     length = int.from_bytes(content[:8], "little")
     rules: list[str] = []
-    infos = tensors._examined(
+    infos = headers._read_thoroughly(
         content[8 : 8 + length], len(content), lambda where, rule, *_: rules.append(rule)
     )
     return infos, rules
@@ -173,7 +174,7 @@ def test_what_the_library_writes_takes_the_quick_way() -> None:
         metadata={"format": "pt"},
     )
     length = int.from_bytes(content[:8], "little")
-    found = tensors._sound(content[8 : 8 + length], len(content))
+    found = headers._read_quickly(content[8 : 8 + length], len(content))
     assert found is not None
     assert len(found) == 50
 
@@ -241,5 +242,5 @@ def test_tensor_root_sees_every_change(change: str) -> None:
 
 def test_a_tensor_in_two_shards_has_no_root() -> None:
     one = save({"a": np.ones(2, np.float32)})
-    with pytest.raises(Invalid, match="more than one place"):
+    with pytest.raises(Invalid, match="occurs more than once"):
         root_of(one, save({"a": np.zeros(2, np.float32)}))

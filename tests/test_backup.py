@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.app import doctor, open_blobs, open_sequencer, open_store
+from registry.app import open_blobs, open_sequencer, open_store
+from registry.cli.operations import doctor
 from registry.errors import Unverified
 from registry.settings import Settings
 from tests.build import a_world, approved, repository

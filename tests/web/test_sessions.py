@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, text
 
-from registry.callers import IDLE, LONGEST
+from registry.callers import MAX_IDLE_TIME, MAX_SESSION_TIME
 from tests.build import (
     Person,
 )
@@ -100,7 +100,9 @@ def test_signing_out_ends_the_session_on_the_server(console: Console, reviewer: 
     assert httpx.get(console.url + "/reviews", cookies=kept).status_code == 303
 
 
-@pytest.mark.parametrize(("column", "age"), [("seen_at", IDLE), ("created_at", LONGEST)])
+@pytest.mark.parametrize(
+    ("column", "age"), [("seen_at", MAX_IDLE_TIME), ("created_at", MAX_SESSION_TIME)]
+)
 def test_a_session_ends_when_idle_and_at_last_in_any_case(
     console: Console, reviewer: Person, column: str, age: timedelta
 ) -> None:

@@ -78,7 +78,7 @@ def test_a_version_is_deleted_on_its_page(console: Console, loose: World, open_p
     page.click("summary:has-text('Delete v1')")
     expect(page.get_by_role("button", name="Delete v1")).to_be_disabled()
     expect(page.locator(".barred").last).to_contain_text(
-        f"Legal hold {hold.number} stands over it".replace("it", ref_of(path))
+        f"Legal hold {hold.number} covers {ref_of(path)}"
     )
     expect(page.locator("main")).not_to_contain_text("Matter 1")
     holds.lift(console.store, loose.risk.actor, hold.number, "Settled.")
@@ -110,14 +110,14 @@ def test_what_bars_a_deletion_is_said_before_and_refused_all_the_same(
         answer = post(
             client, base, f"{base}/delete", reason="tidy", confirm=f"{loose.team}/tiny@v1"
         )
-        assert (answer.status_code, "stands on it" in answer.text) == (409, True)
+        assert (answer.status_code, "is derived from it" in answer.text) == (409, True)
         hold = holds.place(
             console.store, loose.compliance.actor, ref_of(path), "Matter 2", "An order."
         )
         for shown in (path, base):
-            assert f"Legal hold {hold.number} stands over" in client.get(shown).text
+            assert f"Legal hold {hold.number} covers" in client.get(shown).text
         answer = post(client, path, f"{path}/delete", reason="tidy", confirm=ref_of(path))
-        assert (answer.status_code, f"Legal hold {hold.number} stands over" in answer.text) == (
+        assert (answer.status_code, f"Legal hold {hold.number} covers" in answer.text) == (
             409,
             True,
         )

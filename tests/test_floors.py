@@ -27,6 +27,7 @@ NAMELESS = {
     "misc",
     "core",
 }
+VAGUE = {"one", "found", "wanted", "said", "held", "told", "mine", "aside", "below", "came"}
 
 # Rooms where a library or a streamed body asks for async; everything else is synchronous.
 ASYNC = (
@@ -54,6 +55,19 @@ def test_every_file_has_a_name_that_says_something() -> None:
     assert [
         name_of(path) for path in FILES if path.stem in NAMELESS or path.parent.name in NAMELESS
     ] == []
+
+
+def test_every_name_says_what_it_is() -> None:
+    """docs/style.md: a name that fits anything tells a reader nothing."""
+    bound = []
+    for path in OURS:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(node, "arg", None) if isinstance(node, ast.arg) else None
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                name = node.id
+            if name in VAGUE:
+                bound.append(f"{name_of(path)}:{node.lineno}: {name}")
+    assert bound == []
 
 
 def test_async_lives_where_it_pays() -> None:

@@ -128,7 +128,7 @@ def run(
                 update={"mlflow_url": f"http://127.0.0.1:{ports['mlflow']}"}
             )
         token = prepare(settings).admin_token
-        python = [sys.executable, "-m", "registry"]
+        python = [sys.executable, "-P", "-m", "registry"]
         api = supervisor.add(Child("api", [*python, "api"], lambda: _environ(settings)))
         supervisor.add(
             Child("clock", [*python, "clock"], lambda: _environ(settings, sequencer=True))
@@ -264,7 +264,7 @@ def _extra(name: str, settings: Settings, ports: dict[str, int], cluster: Cluste
         )
         return local | {PREFIX + "URL": _url(settings), PREFIX + "TOKEN": token}
 
-    folder, python = str(settings.private / name), [sys.executable, "-m"]
+    folder, python = str(settings.private / name), [sys.executable, "-P", "-m"]
     if name == "trainer":
         return Extra(name, [*python, "trainer", "worker", "--work-dir", folder], caller, None)
     if name == "engine":

@@ -132,6 +132,7 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     "/promotions": {"name": "{team}/none", "environment": "dev", "channel": "x", "reason": "x"},
     "/rollbacks": {"name": "{team}/none", "environment": "dev", "channel": "x", "reason": "x"},
+    "/deprecations": {"ref": "{team}/none", "reason": "x"},
     "/recalls": {"ref": "{team}/none", "reason": "x"},
     "/profiles": {
         "ref": "{team}/none",

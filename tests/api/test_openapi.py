@@ -26,6 +26,7 @@ MEANINGS = {
     "bad-cursor",
     "bad-key",
     "bad-policy",
+    "bad-proof-range",
     "bad-recipe",
     "bad-retention",
     "domain-missing",

@@ -93,7 +93,7 @@ QUESTIONS: dict[str, list[str]] = {
         f"{A}/versions?tag=topic:{{team}}",
         f"{A}/versions?metric=exact_match>=0.1",
     ],
-    f"{A}/versions/{{ref:path}}": [
+    f"{A}/versions/{{ref:ref}}": [
         f"{A}/versions/{{version}}",
         f"{A}/versions/{{team}}/adapter",
         f"{A}/versions/{{team}}/adapter@production",
@@ -145,6 +145,7 @@ QUESTIONS: dict[str, list[str]] = {
 OPEN = {
     f"{A}/audit/check",
     f"{A}/audit/tree-head",
+    f"{A}/log/proof",
     f"{A}/me",
     f"{A}/openapi.json",
     f"{A}/policies",
@@ -155,6 +156,8 @@ OPEN = {
     "/healthz",
     "/login",
     "/metrics",
+    "/problems",
+    "/problems/{kind}",
     "/readyz",
     "/static/{name}",
     "/{kind}/{ns}/{name}/resolve/{rest:path}",

@@ -121,7 +121,7 @@ class Stage:
         self.say(f"  $ countersign {shlex.join(_short(tuple(command), self.home))}")
         log = (self.home / "registry.log").open("a")
         self.server = subprocess.Popen(
-            [sys.executable, "-m", "registry", *command],
+            [sys.executable, "-P", "-m", "registry", *command],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -212,7 +212,7 @@ class Stage:
             self.folder(person) if person else self.home / "people" / "admin"
         )
         done = subprocess.run(
-            [sys.executable, "-m", "registry", *words, "--json"],
+            [sys.executable, "-P", "-m", "registry", *words, "--json"],
             env=environ,
             text=True,
             capture_output=True,

@@ -253,8 +253,8 @@ def _no_head(detail: str) -> Defect:
         "task_type",
         "head-unknown",
         detail,
-        "Load the model as in training, save it with its head (save_pretrained), register that as "
-        "the base, and bind the adapter to it.",
+        "Register the model it was trained on with its head as the base (load it as in training, "
+        "then save_pretrained), and bind the adapter to it.",
     )
 
 

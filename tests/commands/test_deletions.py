@@ -258,7 +258,7 @@ def test_a_hold_blocks_every_deletion_and_says_so(store: Store, world: World) ->
     draft = a_draft(world, 2)
     compliance = world.compliance.actor
     on_version = holds.place(store, compliance, ref, "Matter 5512", "court order")
-    # What the held version stands on is held with it: without it nobody could make the version
+    # What the held version derives from is held with it: without it nobody could make the version
     # again.
     for held in (ref, world.base.ref, f"dataset:{world.dataset.ref}"):
         with pytest.raises(Refused, match=f"Legal hold {on_version.number} covers") as told:

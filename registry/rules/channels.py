@@ -106,7 +106,8 @@ def check_approved(channel: Channel, version: Version) -> None:
         raise Refused(
             "not-approved",
             f"{version.ref} holds no approval in force for {channel.environment}.",
-            f"Submit it for review: countersign submit {version.ref} --env {channel.environment}.",
+            f"Have it approved: countersign submit {version.ref} --env {channel.environment} "
+            "--usecase U --note T.",
             subject=version.ref,
         )
     if version.expired:

@@ -120,7 +120,7 @@ def _original(session: Sighted, draft: Draft) -> Parent | None:
     if draft.kind != "checkpoint":
         raise Invalid(
             "not-quantised",
-            f"A {draft.kind} cannot be a quantisation; only a checkpoint can.",
+            f"Only a checkpoint can be a quantisation; this is of kind {draft.kind}.",
         )
     version, line, node = versions.by_ref(session, draft.quantised_of)
     must_be_fit_original(line, version, node, draft.name)

@@ -23,6 +23,14 @@ class _Strict(yaml.SafeLoader):
             )
         return super().compose_node(parent, index)
 
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        if any("\ud800" <= character <= "\udfff" for character in str(value)):
+            raise ValueError(
+                f"line {node.start_mark.line + 1} has half of a surrogate pair, not a character"
+            )
+        return value
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, int] = {}
         for key, _ in node.value if node.id == "mapping" else ():  # `!!map [1]` is a list
@@ -48,6 +56,9 @@ def loads(text: str) -> Any:
         return yaml.load(text, Loader=_Strict)  # noqa: S506 - a SafeLoader, made stricter
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
+    except (LookupError, AttributeError, TypeError):
+        # PyYAML's constructors fail so on a text that does not fit the tag before it.
+        raise ValueError("a value does not fit the type that its tag names") from None
     except RecursionError:
         raise ValueError("it nests too deeply") from None
 

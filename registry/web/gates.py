@@ -106,7 +106,7 @@ def footing(evidence: dict[str, Any]) -> list[Footing]:
             )
         )
     pair = evidence.get("eval") or {}
-    for side, label in (("adapter", "Its answers"), ("base", "The base's answers")):
+    for side, label in (("adapter", "The version's answers"), ("base", "The base's answers")):
         samples = pair.get(side, {}).get("samples_sha256", "")
         digest = f"sha256:{samples}" if samples else ""
         parts.append(Footing(label, "" if samples else "not evaluated", digest))

@@ -37,7 +37,9 @@ def flops_per_token(model: nn.Module, first_layer: int) -> int:
     for name, weight in model.named_parameters():
         if weight.dim() != 2:
             continue
-        looked_up = "embed_tokens" in name and not model.config.tie_word_embeddings  # type: ignore[union-attr]  # torch types attributes as tensors
+        # torch types attributes as tensors.
+        tied = model.config.tie_word_embeddings  # type: ignore[union-attr]
+        looked_up = "embed_tokens" in name and not tied
         if looked_up:
             continue
         forward += weight.numel()

@@ -107,7 +107,8 @@ def check_fit(folder: Path, body: Anatomy) -> adapters.Config:
     config, defects = adapters.read_config(strict_json.loads((folder / FILE).read_bytes()))
     if config is not None:
         with safe_open(folder / ADAPTER_WEIGHTS, "pt") as weights:
-            slices = [(name, weights.get_slice(name)) for name in weights.keys()]  # noqa: SIM118 (not a dict)
+            names = weights.keys()  # `weights` is no dict and cannot be iterated over
+            slices = [(name, weights.get_slice(name)) for name in names]
             tensors = [
                 TensorInfo(name, tensor.get_dtype(), tuple(tensor.get_shape()), 0, 0)
                 for name, tensor in slices

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class Outputs:
         """
         for step, ref in self.work.published.items():
             try:
-                version = self.lease.patiently(lambda ref=ref: self.registry.version(ref))  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
+                version = self.lease.patiently(partial(self.registry.version, ref))
             except NotFound as error:
                 raise Refused(
                     "output-discarded",
@@ -72,7 +73,8 @@ class Outputs:
             digest = bundle_digest(self.packed(step), self.base)
             # The registry adds what the requester wrote (purpose, domain) from the training run.
             added = self.lease.patiently(
-                lambda step=step: self.registry.add(  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
+                # Mypy cannot infer a lambda with defaults.
+                lambda step=step: self.registry.add(  # type: ignore[misc]
                     "adapter",
                     self.packed(step),
                     NewVersion(

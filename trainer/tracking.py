@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -158,7 +159,7 @@ class MLflow:
                 for name, value in entry.metrics.items()
             ]
             if metrics:
-                self._patiently(lambda batch=metrics: client.log_batch(run_id, metrics=batch))  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
+                self._patiently(partial(client.log_batch, run_id, metrics=metrics))
             for entry in entries:
                 if isinstance(entry, _End):
                     if entry.artifacts is not None and _size(entry.artifacts) <= MAX_COPIED_BYTES:

@@ -62,7 +62,8 @@ class Requests:
             if status:
                 raise  # part of an answer is sent already: only the connection can be closed
             answer = problems.answer if isinstance(error, RegistryError) else problems.unexpected
-            await answer(request, error)(scope, receive, send_with_id)  # type: ignore[arg-type]  # each takes its kind of error
+            # Each takes its kind of error.
+            await answer(request, error)(scope, receive, send_with_id)  # type: ignore[arg-type]
         finally:
             self._seconds.labels(request.method, str(status)).observe(time.perf_counter() - started)
 

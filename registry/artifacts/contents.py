@@ -37,17 +37,22 @@ HIDDEN_CHARACTERS = frozenset(
 CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f]")
 MARKUP = re.compile(r"\s*(?:<!doctype|<html|<svg|<\?xml|<\?php|<script|<%|\{\\rtf)", re.IGNORECASE)
 CODE = re.compile(
-    r"(?:from\s+[\w.]+\s+import\s.*|import\s+[\w.]+(?:\s+as\s+\w+)?(?:\s*,\s*[\w.]+)*|import\s.*\sfrom\s+['\"].*"
-    r"|(?:async\s+)?def\s+\w+\s*\(.*|class\s+\w+\s*(?:\(.*\))?\s*:.*|@\w[\w.]*(?:\(.*\))?|__import__\s*\(.*"
-    r"|(?:exec|eval|print|require|system)\s*\(.*|#include\s*[<\"].*|package\s+[\w.]+;?|using\s+[\w.]+;"
-    r"|(?:export\s+)?(?:async\s+)?function\s+\w*\s*\(.*|(?:const|let|var)\s+\w+\s*=.*|fn\s+\w+\s*\(.*|use\s+[\w:]+;)"
+    r"(?:from\s+[\w.]+\s+import\s.*|import\s+[\w.]+(?:\s+as\s+\w+)?(?:\s*,\s*[\w.]+)*"
+    r"|import\s.*\sfrom\s+['\"].*"
+    r"|(?:async\s+)?def\s+\w+\s*\(.*|class\s+\w+\s*(?:\(.*\))?\s*:.*"
+    r"|@\w[\w.]*(?:\(.*\))?|__import__\s*\(.*"
+    r"|(?:exec|eval|print|require|system)\s*\(.*|#include\s*[<\"].*"
+    r"|package\s+[\w.]+;?|using\s+[\w.]+;"
+    r"|(?:export\s+)?(?:async\s+)?function\s+\w*\s*\(.*"
+    r"|(?:const|let|var)\s+\w+\s*=.*|fn\s+\w+\s*\(.*|use\s+[\w:]+;)"
 )
 FENCED = re.compile(
     r"^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1|\Z)|(?<!`)(`{1,8})(?!`)[^`\n]{1,300}\2(?!`)",
     re.MULTILINE | re.DOTALL,
 )
 ACTIVE = re.compile(
-    r"<\s{0,3}(?:script|iframe|style|svg|applet)\b|<\s{0,3}(?:object|embed|base|form|meta|link)\s{1,9}[\w-]{1,30}\s{0,9}="
+    r"<\s{0,3}(?:script|iframe|style|svg|applet)\b"
+    r"|<\s{0,3}(?:object|embed|base|form|meta|link)\s{1,9}[\w-]{1,30}\s{0,9}="
     r"|<[a-z][^<>\n]{0,500}\son[a-z]{3,20}\s{0,9}="
     r"|(?:\]\(|(?:href|src)\s{0,9}=\s{0,9}[\"']?|<)\s{0,9}(?:javascript|vbscript)\s{0,9}:"
     r"|\bdata:(?:text/html|image/svg|application/)",

@@ -116,7 +116,8 @@ class FileDraft:
             self._sync()
             for folder in reversed(parents):
                 make_private(folder)
-            os.replace(self._path, target)  # noqa: PTH105 - the crash test counts the calls made through os
+            # The crash test counts the calls made through os.
+            os.replace(self._path, target)  # noqa: PTH105
         # Sync the folders even if the bytes were there: the writer that put them may have crashed
         # before this step.
         for folder in parents:

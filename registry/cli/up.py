@@ -286,7 +286,8 @@ def _extra(name: str, settings: Settings, ports: dict[str, int], cluster: Cluste
 
 def _url(settings: Settings) -> str:
     """The address for programs on this machine; they cannot call one that means all interfaces."""
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host  # noqa: S104 - compared, not bound
+    # Compared, not bound.
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host  # noqa: S104
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 

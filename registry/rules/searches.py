@@ -22,7 +22,8 @@ SORTS = ("created", "name")
 SORT = re.compile(r"metric:([A-Za-z0-9][A-Za-z0-9_.@/-]{0,80})(:lowest)?")
 WORD = re.compile(r"[a-z0-9]+")
 METRIC = re.compile(
-    r"([A-Za-z0-9][A-Za-z0-9_.@/-]{0,80}?)\s*(>=|<=|=|>|<)\s*(-?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)"
+    r"([A-Za-z0-9][A-Za-z0-9_.@/-]{0,80}?)\s*(>=|<=|=|>|<)"
+    r"\s*(-?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)"
 )
 HEX = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
 MAX_FILTERS = 20

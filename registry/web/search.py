@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query
@@ -100,7 +100,9 @@ def search(
         searches.check_names(
             (name for name, value in here.request.query_params.multi_items() if value), KNOWN
         )
-        filters = searches.parse(searches.Filters(**plain, **several, sort=sort))  # type: ignore[arg-type]  # texts and lists, each under its own name
+        # Texts and lists, each under its own name.
+        given: dict[str, Any] = {**plain, **several}
+        filters = searches.parse(searches.Filters(**given, sort=sort))
         request = queries.SearchPageRequest(cursor or None)
         page = queries.search(here.store, here.actor, filters, request, facets=True)
     except RegistryError as failure:

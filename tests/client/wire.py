@@ -85,7 +85,8 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.cut is not None:
             self.close_connection = True
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = handle_one  # noqa: N815 - the names http.server calls
+    # The names http.server calls.
+    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = handle_one  # noqa: N815
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: the tests read `seen`."""

@@ -405,7 +405,8 @@ def test_whatever_happens_no_version_misses_a_byte(alone: World, seed: int) -> N
                 try:
                     delete(alone, ref)
                 except RegistryError as refusal:
-                    assert refusal.kind == "held"  # noqa: PT017 - most of the time nothing is refused
+                    # Most of the time nothing is refused.
+                    assert refusal.kind == "held"  # noqa: PT017
                     assert holding
                 else:
                     standing.remove(ref)

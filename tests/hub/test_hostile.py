@@ -385,7 +385,8 @@ def test_methods_that_are_none(door: Door, served: World) -> None:
 
 def test_many_paths_are_refused_before_they_are_read(door: Door, served: World) -> None:
     token, place = door.token(served.engineer), f"/api/models/{served.team}/adapter/paths-info/v1"
-    ask = lambda **body: get(door, token, place, method="POST", **body)  # noqa: E731 - one expression, said where it is used
+    # One expression, said where it is used.
+    ask = lambda **body: get(door, token, place, method="POST", **body)  # noqa: E731
     assert len(ask(data={"paths": ["adapter_config.json"] * 1000}).json()) == 1
     assert ask(data={"paths": ["x"] * 1200}).status_code == 400
     assert ask(json={"paths": ["x"] * 1001}).json()["kind"] == "bad-paths"

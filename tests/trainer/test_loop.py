@@ -193,7 +193,8 @@ def test_only_the_layers_asked_for_are_adapted(
         make_job(tmp_path, short_recipe(layers=[1, 1], targets=["q_proj"], steps=1, publish_at=[1]))
     )
     with safe_open(tmp_path / "save-points" / "step-1" / WEIGHTS, "pt") as weights:
-        assert {name.split(".lora_")[0] for name in weights.keys()} == {  # noqa: SIM118 - it is no dict
+        # It is no dict.
+        assert {name.split(".lora_")[0] for name in weights.keys()} == {  # noqa: SIM118
             "base_model.model.model.layers.1.self_attn.q_proj"
         }
 

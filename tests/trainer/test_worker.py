@@ -178,7 +178,12 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(
     ):  # it may be done before it is hit: a worker killed before its report is what matters here
         run = queue(nora, "stormy", SHORT)
         first = process(live, work_dir)
-        until(lambda: bool(nora.training_run(run.id).outputs) or first.poll() is not None)  # noqa: B023 - waited for here
+        # `until` calls it here, in the same turn of the loop.
+        until(
+            lambda run=run, first=first: (
+                nora.training_run(run.id).outputs or first.poll() is not None
+            )
+        )
         first.kill()
         first.wait()
         until(

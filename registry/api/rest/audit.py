@@ -71,7 +71,8 @@ def check(store: TheStore, caller: Caller, request: Request) -> LogCheckView:
 )
 def export(store: TheStore, caller: Caller, request: Request) -> StreamingResponse:
     """The whole log as one pack, which countersign-verify checks offline."""
-    pack = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  (closed when the answer has been sent)
+    # Closed when the answer has been sent.
+    pack = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
     try:
         queries.export(store, caller, request.app.state.log_key, pack)
     except BaseException:

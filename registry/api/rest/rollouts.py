@@ -88,6 +88,7 @@ def routing(
     routes = queries.routing(store, caller, environment)
     etag = f'"{routes.etag}"'
     if request.headers.get("if-none-match") == etag:
-        return Response(status_code=304, headers={"ETag": etag})  # type: ignore[return-value]  # passed on as it is
+        # Passed on as it is.
+        return Response(status_code=304, headers={"ETag": etag})  # type: ignore[return-value]
     response.headers["ETag"] = etag
     return routes

@@ -279,7 +279,8 @@ def unsaved(fresh: Collection[str], brought: Collection[str]) -> list[Defect]:
 
 
 _EXPERT = re.compile(
-    r"(.+)\.(?:mlp|block_sparse_moe)\.experts\.([0-9]{1,4})\.(gate_proj|up_proj|down_proj|w1|w2|w3)\.weight"
+    r"(.+)\.(?:mlp|block_sparse_moe)\.experts\.([0-9]{1,4})"
+    r"\.(gate_proj|up_proj|down_proj|w1|w2|w3)\.weight"
 )
 _DOWN = ("down_proj", "w2")
 FUSED = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")

@@ -176,6 +176,24 @@ CASES: dict[str, Callable[[], Case]] = {
         ),
     ),
     "beft": lambda: Case(llama, peft.BeftConfig(task_type="CAUSAL_LM", target_modules=["v_proj"])),
+    "ia3": lambda: Case(
+        llama,
+        peft.IA3Config(
+            task_type="CAUSAL_LM",
+            target_modules=["k_proj", "v_proj", "down_proj"],
+            feedforward_modules=["down_proj"],
+        ),
+    ),
+    "ia3-defaults": lambda: Case(llama, peft.IA3Config(task_type="CAUSAL_LM")),
+    "ia3-conv1d": lambda: Case(
+        gpt2,
+        peft.IA3Config(
+            task_type="CAUSAL_LM",
+            target_modules=["c_attn", "mlp.c_proj"],
+            feedforward_modules=["mlp.c_proj"],
+            fan_in_fan_out=True,
+        ),
+    ),
     "norm": lambda: Case(
         llama,
         peft.LNTuningConfig(

@@ -38,13 +38,23 @@ OTHER_BASE = (
 )
 
 
+MAX_KEY_NAME = 120
+MAX_DROPPED_KEYS = 64
+"""How many unknown keys without a value a configuration may have; PEFT 0.21 has 42 keys in all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A valid configuration: its PEFT type, its method and every stored value."""
+    """A valid configuration: its PEFT type, its method and every stored value.
+
+    `dropped` are the names of unknown keys that hold no value (null, false or empty). A later
+    release of PEFT writes such keys for options that are not used, so they change nothing.
+    """
 
     peft_type: str
     method: Method
     values: Values
+    dropped: tuple[str, ...] = ()
 
 
 def read_config(raw: Any) -> tuple[Config | None, list[Defect]]:
@@ -85,11 +95,21 @@ def read_config(raw: Any) -> tuple[Config | None, list[Defect]]:
             )
         ]
     keys = {key: value for key, value in raw.items() if key != "peft_type"}
+    dropped = tuple(
+        sorted(
+            key[:MAX_KEY_NAME]
+            for key, value in keys.items()
+            if _is_empty(value) and key not in method.keys and key not in method.empty
+        )
+    )
     defects = [
         defect
         for problem in problems(keys, method.keys)
         if (defect := _defect(method, problem, keys)) is not None
     ]
+    if len(dropped) > MAX_DROPPED_KEYS:
+        detail = f"it has {len(dropped)} unknown keys, and {MAX_DROPPED_KEYS} are allowed"
+        defects.append(Defect(FILE, "", "config-unknown", detail, "Save it again with PEFT."))
     if not defects:
         defects = _contradictions(raw, kind)
     if defects:
@@ -104,6 +124,7 @@ def read_config(raw: Any) -> tuple[Config | None, list[Defect]]:
             for name, value in values.items()
             if not stored[name].sparse or value != stored[name].default
         },
+        dropped,
     ), []
 
 
@@ -117,8 +138,22 @@ def _defect(method: Method, problem: Problem, keys: Mapping[str, Any]) -> Defect
         return _wrong(key, keys[key], f"Use {method.keys[key].expected}.")
     if key in method.empty:
         return _forbidden(key, keys[key], method.empty[key])
-    detail = f"the key {key[:80]!r} is unknown"
-    return Defect(FILE, key[:120], "config-unknown", detail, "Remove it.")
+    if _is_empty(keys[key]):
+        return None
+    detail = (
+        f"the key {key[:80]!r} is unknown, and its value {str(keys[key])[:80]!r} may change how the "
+        "adapter answers"
+    )
+    fix = (
+        "If it is an option of a newer PEFT, train without it. If another tool wrote it, remove it "
+        f"from {FILE}; what PEFT does not know, it does not use."
+    )
+    return Defect(FILE, key[:MAX_KEY_NAME], "config-unknown", detail, fix)
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a value says nothing: null, false, or an empty text, list or object."""
+    return value is None or value is False or value in ({}, [], "")
 
 
 def _wrong(key: str, value: Any, fix: str) -> Defect:
@@ -156,8 +191,7 @@ def _wrong(key: str, value: Any, fix: str) -> Defect:
 
 def _forbidden(key: str, value: Any, why: str) -> Defect | None:
     """The defect of a key that must be empty; None when it is."""
-    empty = value is None or value is False or value in ({}, [], "")
-    if empty or (key == "auto_mapping" and is_import(value)):
+    if _is_empty(value) or (key == "auto_mapping" and is_import(value)):
         return None
     fix = EMPTY_FIXES.get(key, f"Train without {key}.")
     return Defect(FILE, key, "config-forbidden", f"{key} is set, and {why}", fix)
@@ -182,6 +216,8 @@ def _contradictions(raw: Mapping[str, Any], kind: str) -> list[Defect]:
     """Defects of keys that are valid alone and contradict each other."""
     if kind == "LORA":
         return _lora_contradictions(raw)
+    if kind == "IA3":
+        return _ia3_contradictions(raw)
     if kind != "ADALORA":
         return []
     start, end, total = raw.get("tinit", 0), raw.get("tfinal", 0), raw["total_step"]
@@ -221,6 +257,21 @@ def _contradictions(raw: Mapping[str, Any], kind: str) -> list[Defect]:
                 )
             )
     return wrong
+
+
+def _ia3_contradictions(raw: Mapping[str, Any]) -> list[Defect]:
+    """Defects of feedforward modules that are not targets; PEFT does not load such a file."""
+    return [
+        Defect(
+            FILE,
+            "feedforward_modules",
+            "config-at-odds",
+            f"feedforward_modules names {name!r}, which target_modules does not",
+            "Save the adapter again with PEFT, or name it in both.",
+        )
+        for name in raw["feedforward_modules"] or ()
+        if name not in raw["target_modules"]
+    ]
 
 
 def _lora_contradictions(raw: Mapping[str, Any]) -> list[Defect]:

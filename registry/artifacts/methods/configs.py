@@ -361,6 +361,21 @@ BEFT: dict[str, Key] = {
     "modules_to_save": SAVED,
     "init_weights": key(flag(), True, write=lambda _: True),
 }
+IA3: dict[str, Key] = {
+    **COMMON,
+    "task_type": ANY_TASK,
+    "target_modules": TARGETS,
+    # PEFT fills it in by the type of the model before it saves, so a saved file always has it.
+    "feedforward_modules": key(
+        Field(lambda value: value == [] or is_names(value), f"{_LIST}; it may be empty"),
+        MISSING,
+        write=lambda value: _sorted(value) or [],
+    ),
+    "exclude_modules": EXCLUDED,
+    "modules_to_save": SAVED,
+    "fan_in_fan_out": key(flag(), False),
+    "init_ia3_weights": key(flag(), True, write=lambda _: True),
+}
 NORM: dict[str, Key] = {
     **COMMON,
     "task_type": ANY_TASK,

@@ -172,9 +172,12 @@ def facts_of(config: Config) -> dict[str, Any]:
         ("bottleneck_size", "bottleneck_size"),
         ("modules_to_save", "modules_to_save"),
         ("target_parameters", "target_parameters"),
+        ("feedforward_modules", "feedforward_modules"),
     ):
         if values.get(key) is not None:
             facts[fact] = values[key]
+    if config.dropped:
+        facts["dropped_keys"] = list(config.dropped)
     if config.method.serving == "in-process":
         facts["serving"] = "in-process"
     facts["risks"] = [

@@ -136,6 +136,20 @@ CASES: dict[str, Callable[[], Case]] = {
     "lora-on-biases": lambda: Case(llama, _lora("q_proj", lora_bias=True)),
     "lora-tokens": lambda: Case(llama, _lora("q_proj", trainable_token_indices=[5, 1])),
     "lora-embedding": lambda: Case(llama, _lora("embed_tokens", "lm_head", "q_proj")),
+    "tied": lambda: Case(llama, _lora("q_proj", ensure_weight_tying=True)),
+    "tied-embedding": lambda: Case(
+        llama, _lora("embed_tokens", "q_proj", ensure_weight_tying=True)
+    ),
+    "tied-head": lambda: Case(llama, _lora("lm_head", "q_proj", ensure_weight_tying=True)),
+    "tied-saved": lambda: Case(
+        llama, _lora("q_proj", modules_to_save=["embed_tokens"], ensure_weight_tying=True)
+    ),
+    "tied-saved-head": lambda: Case(
+        llama, _lora("q_proj", modules_to_save=["lm_head"], ensure_weight_tying=True)
+    ),
+    "tied-tokens": lambda: Case(
+        llama, _lora("q_proj", trainable_token_indices=[5, 1], ensure_weight_tying=True)
+    ),
     "alora": lambda: Case(llama, _lora("q_proj", alora_invocation_tokens=[4, 1])),
     "mica": lambda: Case(llama, _lora("q_proj", init_lora_weights="mica")),
     # PEFT makes parameters of the names that transformers 4 had, and a pattern of its own.

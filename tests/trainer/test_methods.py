@@ -138,7 +138,11 @@ def test_it_is_accepted_and_means_the_same_rewritten(
         as_it_came, as_kept = (
             logits(model.adapted(one.make(), folder)) for folder in (one.folder, tmp_path)
         )
-    assert torch.equal(as_it_came, as_kept)
+    if name in ("tied-embedding", "tied-head"):
+        # PEFT computes a tied head from the embedding's adapter, in another order.
+        assert torch.allclose(as_it_came, as_kept, atol=1e-5)
+    else:
+        assert torch.equal(as_it_came, as_kept)
     # What was converted or pruned sums in another order once it is loaded.
     assert torch.allclose(as_kept, one.logits, atol=1e-5)
     assert not torch.allclose(logits(one.make()), as_kept, atol=1e-4)

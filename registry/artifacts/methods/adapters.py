@@ -8,9 +8,10 @@ and no text carries anything else along.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from registry.artifacts.methods.anatomies import HEAD, is_tokens
 from registry.artifacts.methods.configs import CONVERTED, FILE, Values, is_import
 from registry.artifacts.methods.table import METHODS, Method
 from registry.documents import canonical
@@ -204,7 +205,6 @@ MERGE = (
 EMPTY_FIXES = {
     "auto_mapping": "Set it to null, and task_type to what the model was trained for.",
     "layer_replication": MERGE,
-    "ensure_weight_tying": MERGE,
     "loftq_config": OTHER_BASE,
     "merge_weights": "Set it to false if the base's own weights were not changed; otherwise "
     "register them as a checkpoint.",
@@ -316,6 +316,25 @@ def _lora_contradictions(raw: Mapping[str, Any]) -> list[Defect]:
         if raw.get(key)
     ]
     return wrong
+
+
+def untied(config: Config, raw: Mapping[str, Any], tied: bool) -> Config:
+    """The configuration that gives the same answers without `ensure_weight_tying`.
+
+    On a base whose head is its embedding (`tied`), PEFT 0.21 then adapts or saves both as one, and
+    writes both into the file, but names only the embedding (measured on Llama). With both named in
+    the list, every loader reads the same tensors and needs no such key. On any other base the key
+    does nothing.
+    """
+    if not raw.get("ensure_weight_tying") or not tied:
+        return config
+    both = {
+        key: sorted({*names, HEAD})
+        for key in ("target_modules", "modules_to_save")
+        if (names := config.values.get(key))
+        and any(is_tokens(name) or name == HEAD for name in names)
+    }
+    return replace(config, values={**config.values, **both})
 
 
 def named_base(raw: Any) -> tuple[str, str | None] | None:

@@ -267,6 +267,8 @@ LORA: dict[str, Key] = {
             "null or an object with ephemeral_gpu_offload",
         )
     ),
+    # PEFT repeats the adapter of a tied embedding under the head; `untied` names the head instead.
+    "ensure_weight_tying": checked_only(flag()),
     "qalora_group_size": checked_only(integer(1, 65536)),
     "megatron_core": checked_only(
         choice(None, "megatron.core").because("PEFT imports this module")
@@ -287,7 +289,6 @@ LORA_EMPTY: dict[str, str] = {
     "velora_config": UNCHECKED,
     "use_qalora": "its tensors have other shapes",
     "use_bdlora": "its tensors have other shapes",
-    "ensure_weight_tying": "it ties weights of the base",
     # From PEFT before 0.3.
     "enable_lora": "its tensors have other shapes",
     "merge_weights": "it was merged into the base",

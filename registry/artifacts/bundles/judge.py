@@ -325,7 +325,7 @@ def _inspect_adapter(
         _check_binding(bundle, base, meta.get("base_root"))
         if name := adapters.named_base(document):
             named = NamedBase(*name, base.base_root)
-    if CONFIG not in bundle.documents:
+    if document is None:
         return {}, None, named
     config, defects = adapters.read_config(document)
     bundle.defects.extend(defects)

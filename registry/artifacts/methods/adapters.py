@@ -142,8 +142,8 @@ def _defect(method: Method, problem: Problem, keys: Mapping[str, Any]) -> Defect
     if _is_empty(keys[key]):
         return None
     detail = (
-        f"the key {key[:80]!r} is unknown, and its value {str(keys[key])[:80]!r} may change how the "
-        "adapter answers"
+        f"the key {key[:80]!r} is unknown, and its value {str(keys[key])[:80]!r} may change how "
+        "the adapter answers"
     )
     fix = (
         "If it is an option of a newer PEFT, train without it. If another tool wrote it, remove it "

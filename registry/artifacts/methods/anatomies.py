@@ -144,7 +144,7 @@ def _with_head(shapes: Mapping[str, Shape], numbers: Mapping[str, Any]) -> Mappi
 
 
 def is_tied(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> bool:
-    """Whether the head of a language model is its embedding: config.json says so, or it is absent."""
+    """Whether a language model's head is its embedding: by config.json, or as it has no head."""
     return _numbers(config).get("tie_word_embeddings") is True or f"{HEAD}.weight" not in shapes
 
 

@@ -12,7 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from registry.artifacts.methods.anatomies import HEAD, is_tokens
-from registry.artifacts.methods.configs import CONVERTED, FILE, Values, is_import
+from registry.artifacts.methods.configs import (
+    ANYWHERE,
+    CONVERTED,
+    FILE,
+    Values,
+    is_import,
+    is_name,
+)
 from registry.artifacts.methods.table import METHODS, Method
 from registry.documents import canonical
 from registry.errors import Defect
@@ -22,10 +29,21 @@ RESOLVE = (
     'Name what it matched, in its folder: python -c "import json,safetensors as s;'
     "f='adapter_config.json';c=json.load(open(f));"
     "c.update(target_modules=[*{k[17:].split('.lora_')[0]for k in "
-    "s.safe_open('adapter_model.safetensors','np').keys()}],exclude_modules=[]);"
+    "s.safe_open('adapter_model.safetensors','np').keys()if'.lora_'in k}],exclude_modules=[]);"
     "json.dump(c,open(f,'w'))\""
 )
-"""Replaces a pattern by the names of the trained modules; as long as a defect's fix may be."""
+"""Replaces a pattern by the names of the trained modules."""
+RESOLVE_KEYS = (
+    'Name what they matched, in its folder: python -c "import json,re,safetensors as s;'
+    "f='adapter_config.json';c=json.load(open(f));"
+    "c['{key}']={{m:v for m in{{k[17:].split('.lora_')[0]for k in "
+    "s.safe_open('adapter_model.safetensors','np').keys()if'.lora_'in k}}for k,v in "
+    "[*c['{key}'].items()][::-1]if re.match(r'(.*\\.)?('+k+')$',m)}};json.dump(c,open(f,'w'))\""
+)
+"""Replaces the patterns of an object by the names of the trained modules that PEFT matches.
+
+Of several that match one module PEFT takes the first, so they are read from the last to the first.
+"""
 PATTERN_FIXES = {
     "target_modules": RESOLVE,
     "exclude_modules": RESOLVE,
@@ -187,6 +205,11 @@ def _wrong(key: str, value: Any, fix: str) -> Defect:
             f"{key} is the text {value[:80]!r}, which would run as a regular expression",
             PATTERN_FIXES[key],
         )
+    if key in ("rank_pattern", "alpha_pattern") and isinstance(value, dict):
+        pattern = next((name for name in value if not is_name(name.removeprefix(ANYWHERE))), None)
+        if pattern is not None:
+            detail = f"{key} has the key {pattern[:80]!r}, which would run as a regular expression"
+            return Defect(FILE, key, "config-value", detail, RESOLVE_KEYS.format(key=key))
     return Defect(FILE, key, "config-value", f"{key} is {str(value)[:80]!r}", fix)
 
 

@@ -74,11 +74,11 @@ def wrapped(file: str, names: Collection[str], expected: Collection[str]) -> Def
 
     Loaders match names as they are, and drop the others with no more than a warning.
     """
-    plain, found = list(names), []
+    plain, wrappers = list(names), []
     for wrapper in WRAPPERS:
         if any(map(wrapper.marks.search, plain)):
             plain = [wrapper.strip(name) for name in plain]
-            found.append(wrapper)
+            wrappers.append(wrapper)
     lacking = [name for name in plain if not name.startswith(PREFIX)]
     if lacking and len(lacking) == len(plain):
         plain = [PREFIX + name for name in plain]
@@ -87,10 +87,10 @@ def wrapped(file: str, names: Collection[str], expected: Collection[str]) -> Def
     changed = sum(new != old for new, old in zip(plain, names, strict=True))
     if not changed or not set(plain) & set(expected):
         return None
-    name = "k" + "".join(wrapper.removal for wrapper in found)
+    name = "k" + "".join(wrapper.removal for wrapper in wrappers)
     if lacking:
         name = f"'{PREFIX}'+{name}"
-    details = [wrapper.detail for wrapper in found]
+    details = [wrapper.detail for wrapper in wrappers]
     details += [f"lack the prefix {PREFIX} of PEFT's files"] if lacking else []
     return Defect(
         file,

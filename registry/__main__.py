@@ -21,9 +21,14 @@ It is above the 1 MiB batches of uploads, because mapping each of those halved t
 """
 
 
-def serve_api() -> int:
-    """Serve HTTP until a signal stops the process; the exit status."""
+def serve_api(listener: int | None = None) -> int:
+    """Serve HTTP until a signal stops the process; the exit status.
+
+    `listener` is the number of a listening socket that the supervisor holds; without it, the host
+    and port of the settings are bound.
+    """
     import gc
+    import socket
 
     import uvicorn
 
@@ -40,7 +45,7 @@ def serve_api() -> int:
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
     _return_large_buffers()
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -49,7 +54,10 @@ def serve_api() -> int:
         timeout_graceful_shutdown=5,
         server_header=False,
     )
-    return 0
+    sockets = None if listener is None else [socket.socket(fileno=listener)]
+    server = uvicorn.Server(config)
+    server.run(sockets=sockets)
+    return 0 if server.started else 3
 
 
 def _return_large_buffers() -> None:
@@ -85,7 +93,7 @@ def main() -> None:
     try:
         match sys.argv[1:2]:
             case ["api"]:
-                sys.exit(serve_api())
+                sys.exit(serve_api(int(sys.argv[2]) if len(sys.argv) > 2 else None))
             case ["clock"]:
                 sys.exit(run_clock())
     except RegistryError as error:

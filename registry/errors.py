@@ -170,6 +170,13 @@ class BundleRejected(RegistryError):
         )
         self.defects = defects
 
+    def groups(self) -> list[list[Defect]]:
+        """The defects by file, rule and fix, in their order: what people read, once each."""
+        groups: dict[tuple[str, str, str], list[Defect]] = {}
+        for defect in self.defects:
+            groups.setdefault((defect.file, defect.rule, defect.fix), []).append(defect)
+        return list(groups.values())
+
     def document(self) -> dict[str, Any]:
         """The document of every error, with the list of defects."""
         return {**super().document(), "defects": [asdict(defect) for defect in self.defects]}

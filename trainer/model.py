@@ -104,8 +104,10 @@ def check_fit(folder: Path, body: Anatomy) -> adapters.Config:
     adapter of another width silently. The base would then answer in the adapter's name. Raises
     BundleRejected.
     """
-    config, defects = adapters.read_config(strict_json.loads((folder / FILE).read_bytes()))
+    raw = strict_json.loads((folder / FILE).read_bytes())
+    config, defects = adapters.read_config(raw)
     if config is not None:
+        config = adapters.untied(config, raw, body.tied)
         with safe_open(folder / ADAPTER_WEIGHTS, "pt") as weights:
             names = weights.keys()  # `weights` is no dict and cannot be iterated over
             slices = [(name, weights.get_slice(name)) for name in names]

@@ -1,21 +1,52 @@
-"""The dependencies of every route: the caller, the store and the blobs."""
+"""What every route shares: the reading of its body, the caller, the store and the blobs."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request, Response, Security
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from registry.blobs.store import Blobs
 from registry.callers import actor_of
 from registry.db.store import Store
+from registry.documents import strict_json
 from registry.errors import Unauthenticated
 from registry.rules.actors import Actor
 
 BEARER = HTTPBearer(auto_error=False, description="A token made by countersign token create.")
 """Only for the OpenAPI document; `bearer` reads the token, so that a refusal explains itself."""
+
+
+MAX_BODY_DEPTH = 200
+"""Levels of a JSON body; what is stored has its own, lower limits."""
+
+
+class StrictRequest(Request):
+    """A request whose JSON body has only one meaning."""
+
+    async def json(self) -> Any:
+        """The body. Raises Invalid `bad-json`, for example for a key that occurs twice."""
+        return strict_json.loads(await self.body(), depth=MAX_BODY_DEPTH)
+
+
+class RestRoute(APIRoute):
+    """A route that reads its body as `StrictRequest` does.
+
+    Two readers of `{"share": 1, "share": 100}` see different things, and a proxy or an auditor's
+    tool may be the other one.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(StrictRequest(request.scope, request.receive))
+
+        return handle
 
 
 class RefConvertor(StringConvertor):

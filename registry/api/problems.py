@@ -95,7 +95,11 @@ def install(app: FastAPI) -> None:
                 nothing = f"There is nothing at {request.url.path[:200]}."
                 return answer(request, NotFound("route-unknown", nothing))
             case 400:
-                return answer(request, Invalid("bad-body"))
+                # FastAPI reports whatever stopped the reading of a body in this form.
+                cause = error.__cause__
+                return answer(
+                    request, cause if isinstance(cause, RegistryError) else Invalid("bad-body")
+                )
             case 413:
                 return answer(request, TooLarge("body-too-large"))
         refused = Invalid("bad-method", f"{request.method} is not possible here.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from registry.errors import BundleRejected, RegistryError
+from registry.errors import BundleRejected, Defect, RegistryError
 
 INTERRUPTED = 130
 
@@ -46,12 +46,26 @@ def report(error: RegistryError, as_json: bool) -> None:
     if error.fix:
         click.echo(f"  {error.fix}", err=True)
     if isinstance(error, BundleRejected):
-        for defect in error.defects:
-            where = f" {defect.where}" if defect.where else ""
-            click.echo(
-                f"  - {defect.file}{where}: {defect.detail} ({defect.rule})\n    {defect.fix}",
-                err=True,
-            )
+        for group in error.groups():
+            click.echo("\n".join(f"  {line}" for line in _group(group)), err=True)
+
+
+SHOWN_PLACES = 3
+"""How many places of the same defect are named; --json lists them all."""
+
+
+def _group(defects: list[Defect]) -> list[str]:
+    """The lines of defects of one file, rule and fix: the first in full, and the others counted."""
+    first = defects[0]
+    where = f" {first.where}" if first.where else ""
+    lines = [f"- {first.file}{where}: {first.detail} ({first.rule})"]
+    places = [defect.where for defect in defects[1:] if defect.where]
+    if len(defects) > 1:
+        named = ", ".join(places[:SHOWN_PLACES])
+        rest = len(defects) - 1 - len(places[:SHOWN_PLACES])
+        others = f"{len(defects) - 1} more like it" + (f": {named}" if named else "")
+        lines.append(f"  {others}{f' and {rest} others' if named and rest else ''}")
+    return [*lines, f"  {first.fix}"]
 
 
 def _detail(error: RegistryError) -> list[str]:

@@ -28,7 +28,7 @@ MAX_CELL_CHARACTERS = 40
 @click.option("--domain", help="Of this business domain.")
 @click.option(
     "--method",
-    help="Tuned with this method: lora, adalora, prefix, prompt, bottleneck, bias or norm.",
+    help="Tuned with this method: lora, adalora, ia3, prefix, prompt, bottleneck, bias or norm.",
 )
 @click.option("--variant", help="Tuned with this variant: plain, dora or rslora.")
 @click.option("--risk", metavar="LEVEL", help="With a risk of this level, such as high.")

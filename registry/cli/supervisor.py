@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -40,12 +41,14 @@ logger = logging.getLogger("registry.up")
 class Child:
     """One program to keep running.
 
-    `environ` is called at every start, so that the child gets a valid token.
+    `environ` is called at every start, so that the child gets a valid token. `listener` is a socket
+    that the child inherits under its number.
     """
 
     name: str
     argv: list[str]
     environ: Callable[[], dict[str, str]]
+    listener: socket.socket | None = None
     deaths: int = 0
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _started: float = 0.0
@@ -68,6 +71,7 @@ class Child:
                 stderr=output,
                 env=self.environ() | {MARK: str(home)},
                 start_new_session=True,
+                pass_fds=[] if self.listener is None else [self.listener.fileno()],
                 preexec_fn=die_with_parent(signal.SIGTERM),
             )
         self._started = time.monotonic()

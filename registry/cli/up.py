@@ -6,6 +6,7 @@ take only as long as the longer one.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import importlib.util
 import json
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -33,6 +34,8 @@ from registry.proof.private_files import write_private
 from registry.settings import PREFIX, Settings, load
 
 READY_SECONDS = 120.0
+BACKLOG = 2048
+"""Connections that wait while the API starts; uvicorn's own default."""
 EXTRAS = {"mlflow": 1, "gateway": 2, "engine": 3, "trainer": 0}
 """Programs beside the registry -> distance of their port from ours; 0 for one without a port."""
 
@@ -103,9 +106,10 @@ def run(
     started = time.monotonic()
     cluster = None if settings.database_url else Cluster(settings.home)
     supervisor = Supervisor(settings.home, cluster)
+    resources = ExitStack()
     try:
         sweep(settings.home, 10.0)
-        _require_port(settings)
+        listener = resources.enter_context(_listen(settings))
         imports = threading.Thread(target=_import, name="imports", daemon=True)
         with undisturbed():  # a thread inherits the signal mask: the main thread handles signals
             imports.start()
@@ -129,7 +133,14 @@ def run(
             )
         token = prepare(settings).admin_token
         python = [sys.executable, "-P", "-m", "registry"]
-        api = supervisor.add(Child("api", [*python, "api"], lambda: _environ(settings)))
+        api = supervisor.add(
+            Child(
+                "api",
+                [*python, "api", str(listener.fileno())],
+                lambda: _environ(settings),
+                listener,
+            )
+        )
         supervisor.add(
             Child("clock", [*python, "clock"], lambda: _environ(settings, sequencer=True))
         )
@@ -147,6 +158,7 @@ def run(
             signal.signal(number, signal.SIG_IGN)  # nothing may interrupt the stopping
         (settings.private / "url").unlink(missing_ok=True)
         supervisor.stop()
+        resources.close()
 
 
 @contextmanager
@@ -190,34 +202,50 @@ def _require(extras: tuple[str, ...]) -> None:
             raise Invalid("missing-extra", f"--with {name} needs the Python package {missing[0]}.")
 
 
-def _is_free(host: str, port: int) -> bool:
-    """Whether the port is free, tested in the way that uvicorn binds it."""
+def _listen(settings: Settings) -> socket.socket:
+    """Listen on the address, and keep listening while the API is started, once or again.
+
+    Two registries that start on one port at the same time cannot both listen, so the one that lost
+    ends here; it never announces the other's address with a token of its own.
+    """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM
         )[0]
     except socket.gaierror as error:
-        raise Invalid("bad-host", f"'{host}' is not an address: {error.strerror}.") from error
-    with socket.socket(family, kind, protocol) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-        except PermissionError as error:
+        raise Invalid(
+            "bad-host", f"'{settings.host}' is not an address: {error.strerror}."
+        ) from error
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if isinstance(error, PermissionError):
             raise Conflict(
                 "port-taken",
-                f"Port {port} is reserved for the system.",
+                f"Port {settings.port} is reserved for the system.",
                 "Choose a --port above 1023.",
             ) from error
-        except OSError:
-            return False
-    return True
-
-
-def _require_port(settings: Settings) -> None:
-    if not _is_free(settings.host, settings.port):
+        if error.errno != errno.EADDRINUSE:
+            raise Invalid(
+                "bad-host", f"'{settings.host}' is not an address here: {error.strerror}."
+            ) from error
         raise Conflict(
             "port-taken", f"Another program uses port {settings.port} on {settings.host}."
-        )
+        ) from error
+    return listener
+
+
+def _is_free(port: int) -> bool:
+    """Whether nothing listens on a port of this machine."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _ports(settings: Settings, extras: tuple[str, ...]) -> dict[str, int]:
@@ -226,7 +254,7 @@ def _ports(settings: Settings, extras: tuple[str, ...]) -> dict[str, int]:
     for name in extras:
         if EXTRAS[name]:
             port = settings.port + EXTRAS[name]
-            if port > 65535 or not _is_free("127.0.0.1", port):
+            if port > 65535 or not _is_free(port):
                 with socket.create_server(("127.0.0.1", 0)) as free:
                     port = free.getsockname()[1]
             ports[name] = port

@@ -186,6 +186,7 @@ def _show_version(version: VersionView) -> None:
             ("Recalled because", version.recall_reason),
             ("Deprecated because", version.deprecation_reason),
             *(("Risk", risk) for risk in version.facts.get("risks") or ()),
+            ("Keys left out", ", ".join(version.facts.get("dropped_keys") or ()) or None),
             ("Chat template", _template(version)),
             ("Quantised from", _descent(version)),
             *((f"meta {name}", value) for name, value in version.meta.items()),

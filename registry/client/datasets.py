@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from registry.client.blobs import Blobs, OnBytes, Progress
 from registry.client.transport import SLOW, ref_path
+from registry.errors import BundleRejected
 from registry.views.datasets import DatasetVersionView
 from registry.views.versions import AddedView
 
@@ -32,7 +34,12 @@ class Datasets(Blobs):
             "file": {"sha256": sent.sha256, "size": sent.size},
             "meta": dict(meta or {}),
         }
-        return self._post("/datasets", AddedView, body, timeout=SLOW)
+        try:
+            return self._post("/datasets", AddedView, body, timeout=SLOW)
+        except BundleRejected as refused:
+            # The registry sees only bytes; the person knows the file by its own name.
+            named = [replace(defect, file=Path(file).name) for defect in refused.defects]
+            raise BundleRejected(named, **refused.facts) from None
 
     def datasets(self) -> list[DatasetVersionView]:
         """Return every data set version."""

@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from registry.artifacts.bundles.names import ADAPTER, FULL, INDEX, Kind, is_weights
+from registry.artifacts.bundles.names import (
+    ADAPTER,
+    ADAPTER_WEIGHTS,
+    FULL,
+    INDEX,
+    Kind,
+    is_weights,
+)
 from registry.artifacts.contents import REMOTE
 from registry.documents.strict_json import loads
 from registry.errors import Invalid, Unverified
@@ -23,6 +30,7 @@ from registry.views.imports import LeftOut
 
 SNAPSHOT = re.compile(r"models--(.+?)--(.+)/snapshots/([0-9a-f]{40})")
 STORED = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+MLX_WEIGHTS = "adapters.safetensors"
 PICKLED = "a pickle, which runs code when it is loaded"
 OTHER_WEIGHTS = {
     "weights for TensorFlow": (".h5", ".tflite"),
@@ -254,16 +262,26 @@ def damaged(path: Path, expected: str, actual: str) -> Unverified:
 def _check_weights(kind: Kind, root: Path, source: Source) -> None:
     if any(is_weights(kind, inside) for _, inside in source.files):
         return
-    pickled = [entry.path for entry in source.left_out if entry.why == PICKLED]
-    if pickled:
-        raise Invalid(
-            "weights-pickled",
-            f"{root} has its weights only as {pickled[0]}, a pickle. Pickles are never opened.",
-        )
-    if other := next((entry for entry in source.left_out if entry.why in OTHER_WEIGHTS), None):
+    what = "an adapter" if kind == "adapter" else f"a {kind}"
+    missing = f"{root} has no weights of {what}."
+    if folders := _folders_with_weights(kind, root):
         raise Invalid(
             "no-weights",
-            f"{root} has its weights only as {other.path}: {other.why}.",
+            f"{missing} These folders in it have: {', '.join(folders)}.",
+            f"Name the folder to import: countersign {kind} import {root / folders[-1]}",
+        )
+    left_out = {entry.path: entry.why for entry in source.left_out}
+    if other := _other_kind(kind, left_out):
+        raise Invalid("no-weights", f"{missing} {other[0]}", other[1])
+    if pickled := next((path for path, why in left_out.items() if why == PICKLED), None):
+        raise Invalid(
+            "weights-pickled",
+            f"{root} has its weights only as {pickled}, a pickle. Pickles are never opened.",
+        )
+    if path := next((path for path, why in left_out.items() if why in OTHER_WEIGHTS), None):
+        raise Invalid(
+            "no-weights",
+            f"{root} has its weights only as {path}: {left_out[path]}.",
             "Load them with transformers, save them with save_pretrained (safetensors), and "
             "import that folder.",
         )
@@ -273,17 +291,41 @@ def _check_weights(kind: Kind, root: Path, source: Source) -> None:
             f"{root} has the index of its weights, but none of the files that the index names.",
             "Download the snapshot again: its download did not finish.",
         )
-    inner = sorted(path.parent.name for path in root.glob("*/*.safetensors"))
-    hint = (
-        f"Name the folder with the weights: {', '.join(dict.fromkeys(inner))}."
-        if inner
-        else "Name another folder."
-    )
-    raise Invalid(
-        "no-weights",
-        f"{root} has no weights of {'an adapter' if kind == 'adapter' else f'a {kind}'}.",
-        hint,
-    )
+    raise Invalid("no-weights", missing, "Name another folder.")
+
+
+def _folders_with_weights(kind: Kind, root: Path) -> list[str]:
+    """The folders inside that have weights of this kind; of a trainer's save points the last last.
+
+    Trainers write checkpoint-2390 beside the folder's own settings.
+    """
+    names = {
+        path.parent.name for path in root.glob("*/*.safetensors") if is_weights(kind, path.name)
+    }
+
+    def order(name: str) -> tuple[int, str]:
+        number = name.rpartition("-")[2]
+        return (int(number) if number.isascii() and number.isdecimal() else 0, name)
+
+    return sorted(names, key=order)
+
+
+def _other_kind(kind: Kind, left_out: Collection[str]) -> tuple[str, str] | None:
+    """What the folder holds in place of weights of this kind, and what to do; None if unknown."""
+    if kind != "adapter" and ADAPTER_WEIGHTS in left_out:
+        return "It has those of an adapter.", "Use countersign adapter import."
+    if kind == "adapter" and any(is_weights("checkpoint", name) for name in left_out):
+        return (
+            "It has the weights of a full model.",
+            "Use countersign checkpoint import, or name the folder that save_pretrained of the "
+            "PEFT model wrote.",
+        )
+    if kind == "adapter" and MLX_WEIGHTS in left_out:
+        return (
+            f"It has {MLX_WEIGHTS}, which MLX writes in a form of its own.",
+            "Merge it with mlx_lm.fuse --dequantize, and use countersign checkpoint import.",
+        )
+    return None
 
 
 def _describe(kind: Kind, root: Path, source: Source) -> None:

@@ -1,9 +1,14 @@
-"""Refusals as RFC 9457 problem documents: the gateway's one table from families to statuses."""
+"""Refusals as RFC 9457 problem documents with OpenAI's `error` beside the members of a problem.
+
+OpenAI's clients show only what stands under `error`; other callers read the problem. This is the
+gateway's one table from families to statuses and to OpenAI's types of errors.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
@@ -23,6 +28,17 @@ STATUSES = {
     "fault": 500,
 }
 
+TYPES = {
+    "unauthenticated": "authentication_error",
+    "forbidden": "permission_error",
+    "unavailable": "server_error",
+    "fault": "server_error",
+}
+"""OpenAI's type of error by family; any other family is an `invalid_request_error`."""
+
+UNKNOWN_MODEL = ("unknown-model",)
+"""Kinds of refusal that concern the `model` of the request."""
+
 
 def status_of(error: RegistryError) -> int:
     """The HTTP status of a refusal."""
@@ -38,7 +54,21 @@ def problem(
     if error.family == "unavailable":
         headers["Retry-After"] = str(int(error.facts.get("retry_after", 5)))
     document = error.document() | {"status": status, "request_id": request_id}
+    document["error"] = openai_error(error)
     return Response(json.dumps(document, default=str), status, headers, "application/problem+json")
+
+
+def openai_error(error: RegistryError) -> dict[str, Any]:
+    """A refusal as OpenAI's clients read it; the message includes the fix.
+
+    Source: the error object of OpenAI's API reference, as openai 3.57 (Python) reads it.
+    """
+    return {
+        "message": " ".join(part for part in (error.detail, error.fix) if part),
+        "type": TYPES.get(error.family, "invalid_request_error"),
+        "param": "model" if error.kind in UNKNOWN_MODEL else None,
+        "code": error.kind,
+    }
 
 
 def description(kind: str) -> Response:

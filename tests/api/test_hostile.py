@@ -12,6 +12,8 @@ from uuid import uuid4
 
 import pytest
 
+from registry.api.door import RestRoute
+from registry.api.rest import NOUNS
 from tests.api.conftest import Door
 from tests.api.test_errors import filled, rows
 from tests.build import ADAPTER_META, BASE_META, DATA_META, RECIPE, Person, World
@@ -295,8 +297,25 @@ def test_free_form_parts_hold_nothing_that_no_row_can(
             content=content,
             headers={"content-type": "application/json"},
         )
-        assert (answer.status_code, answer.json()["kind"]) == (422, "invalid-request"), answer.text
+        assert (answer.status_code, answer.json()["kind"]) == (422, "bad-json"), answer.text
+    twice = json.dumps({**body, field: "HERE"}).replace('"HERE"', '{"a": {"b": 1, "b": 2}}')
+    answer = door.ask(
+        getattr(world, person),
+        "POST",
+        route(path, world),
+        content=twice,
+        headers={"content-type": "application/json"},
+    )
+    assert (answer.status_code, answer.json()["kind"]) == (422, "bad-json"), answer.text
+    assert "'b' occurs more than once" in answer.json()["detail"]
     assert rows(door) == before
+
+
+def test_every_rest_route_reads_its_body_strictly() -> None:
+    """A router of another class would take a key twice, and the last one would win."""
+    routes = [route for noun in NOUNS for route in noun.router.routes]
+    assert len(routes) > 50
+    assert [route for route in routes if not isinstance(route, RestRoute)] == []
 
 
 def test_no_path_and_no_query_is_a_fault(door: Door, world: World, admin: Person) -> None:

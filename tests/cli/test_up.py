@@ -210,6 +210,23 @@ def test_a_taken_port_is_refused(up: Up, tmp_path: Path) -> None:
     assert not (tmp_path / "home" / "postgres").exists()
 
 
+def test_two_that_start_on_one_port_never_both_announce_ready(tmp_path: Path) -> None:
+    """The one that lost must not print the other's address with a token of its own."""
+    port = free_port()
+    both = [start(tmp_path / name, "--json", port=port) for name in ("first", "second")]
+    until(lambda: any(process.poll() is not None for process in both), "one of them ends", 90)
+    [lost] = [process for process in both if process.poll() is not None]
+    [won] = [process for process in both if process is not lost]
+    out, err = lost.communicate(timeout=30)
+    assert (lost.returncode, out) == (6, "")
+    assert json.loads(err.splitlines()[-1])["kind"] == "port-taken"
+    assert won.stdout is not None
+    announced = json.loads(won.stdout.readline())
+    assert answer(f"{announced['url']}/api/v1/me", announced["admin_token"])[0] == 200
+    won.send_signal(signal.SIGTERM)
+    assert won.wait(30) == 0
+
+
 def test_a_killed_postgresql_is_back(up: Up) -> None:
     """`make bench` prints in how many seconds."""
     cluster = Cluster(up.home)

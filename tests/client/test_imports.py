@@ -311,3 +311,49 @@ def test_a_run_and_its_path(tmp_path: Path) -> None:
     assert parse("mlflow:4f1d9c") == ("4f1d9c", None)
     assert parse("mlflow:4f1d9c/adapter/peft") == ("4f1d9c", "adapter/peft")
     assert parse(str(tmp_path)) is None
+
+
+def _only(tmp_path: Path, *names: str) -> Path:
+    root = tmp_path / "out"
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"{}")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "why", "fix"),
+    [
+        (
+            "adapter",
+            ["model.safetensors", "config.json", "checkpoint-900/adapter_model.safetensors"]
+            + ["checkpoint-2390/adapter_model.safetensors"],
+            "checkpoint-900, checkpoint-2390",
+            "countersign adapter import {root}/checkpoint-2390",
+        ),
+        (
+            "checkpoint",
+            ["adapter_model.safetensors", "merged/model.safetensors"],
+            "merged",
+            "countersign checkpoint import {root}/merged",
+        ),
+        (
+            "adapter",
+            ["pytorch_model.bin", "train/adapter_model.safetensors"],
+            "train",
+            "countersign adapter import {root}/train",
+        ),
+        ("adapter", ["model.safetensors"], "of a full model", "countersign checkpoint import"),
+        ("base", ["adapter_model.safetensors"], "of an adapter", "countersign adapter import"),
+        ("adapter", ["adapters.safetensors"], "MLX", "mlx_lm.fuse"),
+    ],
+)
+def test_weights_that_are_elsewhere_or_of_another_kind_are_named(
+    kind: Kind, names: list[str], why: str, fix: str, tmp_path: Path
+) -> None:
+    root = _only(tmp_path, *names)
+    with pytest.raises(Invalid) as refused:
+        choose(kind, root)
+    assert refused.value.kind == "no-weights"
+    assert why in refused.value.detail
+    assert fix.format(root=root) in refused.value.fix

@@ -8,6 +8,7 @@ import json
 import threading
 
 import httpx
+import openai
 import pytest
 
 from registry.rules.rollouts import arm
@@ -295,3 +296,31 @@ def test_more_than_it_can_hold_is_turned_away_and_let_in_again(
     stage.engine.slow = 0.0
     first.join()
     assert stage.says() == "one"
+
+
+def test_openai_clients_see_why_and_what_to_do(stage: Stage) -> None:
+    """openai shows the member `error` of a body; the problem's own members stay for others."""
+    stage.door.route(stage.door.version("acme/claims@v1"))
+    stage.start()
+    stage.ready()
+    client = openai.OpenAI(
+        base_url=f"{str(stage.http.base_url).rstrip('/')}/v1", api_key="none", max_retries=0
+    )
+    with pytest.raises(openai.NotFoundError) as unknown:
+        client.completions.create(model="acme/nothing", prompt="a")
+    assert (unknown.value.code, unknown.value.param) == ("unknown-model", "model")
+    assert "acme/nothing" in unknown.value.message
+    assert unknown.value.type == "invalid_request_error"
+    with pytest.raises(openai.BadRequestError) as nameless:
+        client.completions.create(model=" " * 8, prompt="a", extra_body={"user": 7})
+    assert nameless.value.code == "bad-unit"
+    stage.door.route(None, killed=True)
+    stage.applied(2)
+    with pytest.raises(openai.InternalServerError) as killed:
+        client.chat.completions.create(
+            model="acme/claims", messages=[{"role": "user", "content": "a"}]
+        )
+    assert killed.value.type == "server_error"
+    problem = killed.value.response.json()
+    assert problem["error"]["code"] == problem["kind"]
+    assert problem["detail"] in problem["error"]["message"]

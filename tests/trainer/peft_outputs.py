@@ -136,6 +136,20 @@ CASES: dict[str, Callable[[], Case]] = {
     "lora-on-biases": lambda: Case(llama, _lora("q_proj", lora_bias=True)),
     "lora-tokens": lambda: Case(llama, _lora("q_proj", trainable_token_indices=[5, 1])),
     "lora-embedding": lambda: Case(llama, _lora("embed_tokens", "lm_head", "q_proj")),
+    "tied": lambda: Case(llama, _lora("q_proj", ensure_weight_tying=True)),
+    "tied-embedding": lambda: Case(
+        llama, _lora("embed_tokens", "q_proj", ensure_weight_tying=True)
+    ),
+    "tied-head": lambda: Case(llama, _lora("lm_head", "q_proj", ensure_weight_tying=True)),
+    "tied-saved": lambda: Case(
+        llama, _lora("q_proj", modules_to_save=["embed_tokens"], ensure_weight_tying=True)
+    ),
+    "tied-saved-head": lambda: Case(
+        llama, _lora("q_proj", modules_to_save=["lm_head"], ensure_weight_tying=True)
+    ),
+    "tied-tokens": lambda: Case(
+        llama, _lora("q_proj", trainable_token_indices=[5, 1], ensure_weight_tying=True)
+    ),
     "alora": lambda: Case(llama, _lora("q_proj", alora_invocation_tokens=[4, 1])),
     "mica": lambda: Case(llama, _lora("q_proj", init_lora_weights="mica")),
     # PEFT makes parameters of the names that transformers 4 had, and a pattern of its own.
@@ -176,6 +190,24 @@ CASES: dict[str, Callable[[], Case]] = {
         ),
     ),
     "beft": lambda: Case(llama, peft.BeftConfig(task_type="CAUSAL_LM", target_modules=["v_proj"])),
+    "ia3": lambda: Case(
+        llama,
+        peft.IA3Config(
+            task_type="CAUSAL_LM",
+            target_modules=["k_proj", "v_proj", "down_proj"],
+            feedforward_modules=["down_proj"],
+        ),
+    ),
+    "ia3-defaults": lambda: Case(llama, peft.IA3Config(task_type="CAUSAL_LM")),
+    "ia3-conv1d": lambda: Case(
+        gpt2,
+        peft.IA3Config(
+            task_type="CAUSAL_LM",
+            target_modules=["c_attn", "mlp.c_proj"],
+            feedforward_modules=["mlp.c_proj"],
+            fan_in_fan_out=True,
+        ),
+    ),
     "norm": lambda: Case(
         llama,
         peft.LNTuningConfig(

@@ -138,7 +138,11 @@ def test_it_is_accepted_and_means_the_same_rewritten(
         as_it_came, as_kept = (
             logits(model.adapted(one.make(), folder)) for folder in (one.folder, tmp_path)
         )
-    assert torch.equal(as_it_came, as_kept)
+    if name in ("tied-embedding", "tied-head"):
+        # PEFT computes a tied head from the embedding's adapter, in another order.
+        assert torch.allclose(as_it_came, as_kept, atol=1e-5)
+    else:
+        assert torch.equal(as_it_came, as_kept)
     # What was converted or pruned sums in another order once it is loaded.
     assert torch.allclose(as_kept, one.logits, atol=1e-5)
     assert not torch.allclose(logits(one.make()), as_kept, atol=1e-4)
@@ -173,9 +177,10 @@ def test_each_tensor_is_where_it_must_be_and_as_large(
     assert rules(
         look("adapter", one.files | {WEIGHTS: save({**tensors, stranger: tensors[first]})}, facts)
     ) == {(stranger, "tensor-unexpected")}
-    assert rules(look("adapter", one.files | {WEIGHTS: save(wider)}, facts)) == {
-        (first, "tensor-shape")
-    }
+    # A whole embedding or head with more rows is the vocabulary of another base.
+    whole = first in ("base_model.model.lm_head.weight", "base_model.model.embed_tokens.weight")
+    larger = ("lm_head", "vocabulary-resized") if whole else (first, "tensor-shape")
+    assert rules(look("adapter", one.files | {WEIGHTS: save(wider)}, facts)) == {larger}
 
 
 def test_an_unconverted_start_is_refused_with_the_call_that_mends_it(

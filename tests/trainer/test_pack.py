@@ -51,7 +51,7 @@ def test_only_what_the_weights_are_is_kept(written: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "change", [{"a_key_of_tomorrow": 1}, {"peft_type": "IA3"}, {"init_lora_weights": "pissa"}]
+    "change", [{"a_key_of_tomorrow": 1}, {"peft_type": "LOHA"}, {"init_lora_weights": "pissa"}]
 )
 def test_what_the_registry_would_refuse_is_not_packed(
     written: Path, tmp_path: Path, change: dict[str, object]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from registry.api.door import Caller, TheStore
+from registry.api.door import Caller, RestRoute, TheStore
 from registry.api.rest.forms import TokenId
 from registry.api.rest.schemas import NewAccount, NewKey, NewToken
 from registry.commands import accounts as commands
@@ -12,7 +12,7 @@ from registry.commands import keys, tokens
 from registry.queries import accounts as queries
 from registry.views.accounts import AccountView, KeyView, TokenView
 
-router = APIRouter(tags=["people"])
+router = APIRouter(route_class=RestRoute, tags=["people"])
 
 
 @router.get("/me", responses={404: {}})

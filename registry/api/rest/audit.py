@@ -9,14 +9,14 @@ from typing import Annotated, BinaryIO, cast
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
-from registry.api.door import Caller, TheStore
+from registry.api.door import Caller, RestRoute, TheStore
 from registry.api.rest.forms import Cursor, Limit, Plain
 from registry.errors import NotFound
 from registry.queries import audit as queries
 from registry.queries.pages import PageRequest
 from registry.views.audit import EventPage, LogCheckView, LogProofView, TreeHeadView
 
-router = APIRouter(tags=["audit"])
+router = APIRouter(route_class=RestRoute, tags=["audit"])
 
 Number = Annotated[int | None, Query(ge=0, lt=1 << 63)]
 

@@ -11,7 +11,7 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from registry.api import bytes as pieces
-from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.door import Caller, RestRoute, TheBlobs, TheStore
 from registry.api.rest.forms import Digest
 from registry.blobs.drafts import HEX
 from registry.blobs.store import Blobs
@@ -20,7 +20,7 @@ from registry.errors import Forbidden, Invalid, NotFound, RegistryError, TooLarg
 from registry.queries import pulls
 from registry.rules.actors import UPLOADERS, Actor
 
-router = APIRouter(tags=["blobs"])
+router = APIRouter(route_class=RestRoute, tags=["blobs"])
 OCTETS = "application/octet-stream"
 BYTES = {
     "requestBody": {

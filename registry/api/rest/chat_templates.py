@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.door import Caller, RestRoute, TheBlobs, TheStore
 from registry.api.rest.forms import Ref
 from registry.queries import chat_templates as queries
 from registry.views.chat_templates import ChatTemplateView
 
-router = APIRouter(tags=["versions"])
+router = APIRouter(route_class=RestRoute, tags=["versions"])
 
 
 @router.get("/chat-templates/{ref:path}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.door import Caller, RestRoute, TheBlobs, TheStore
 from registry.api.rest.forms import Ref
 from registry.api.rest.schemas import NewDataset
 from registry.commands import datasets as commands
@@ -12,7 +12,7 @@ from registry.queries import datasets as queries
 from registry.views.datasets import DatasetVersionView
 from registry.views.versions import AddedView
 
-router = APIRouter(tags=["data sets"])
+router = APIRouter(route_class=RestRoute, tags=["data sets"])
 
 
 @router.post("/datasets", status_code=201, responses={200: {"model": AddedView}})

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter
 
-from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.door import Caller, RestRoute, TheBlobs, TheStore
 from registry.api.rest.forms import Environment, Line, Ref
 from registry.api.rest.schemas import NewEvalRun, NewSuite
 from registry.commands import evals as commands
@@ -14,7 +14,7 @@ from registry.queries import evals as queries
 from registry.queries import gates
 from registry.views.evals import EvalRunView, SuiteView, VerdictView
 
-router = APIRouter(tags=["evals"])
+router = APIRouter(route_class=RestRoute, tags=["evals"])
 
 
 @router.post("/eval-suites", status_code=201)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from registry.api.door import Caller, TheStore
+from registry.api.door import Caller, RestRoute, TheStore
 from registry.api.rest.forms import Node
 from registry.queries import lineage as queries
 from registry.views.lineage import LineageView
 
-router = APIRouter(tags=["lineage"])
+router = APIRouter(route_class=RestRoute, tags=["lineage"])
 
 
 @router.get("/lineage/{ref:path}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from registry.api.door import Caller, TheStore
+from registry.api.door import Caller, RestRoute, TheStore
 from registry.api.rest.schemas import NewPolicy
 from registry.commands import policies as commands
 from registry.queries import policies as queries
 from registry.views.policies import PolicyView
 
-router = APIRouter(tags=["policies"])
+router = APIRouter(route_class=RestRoute, tags=["policies"])
 
 
 @router.get("/policies")

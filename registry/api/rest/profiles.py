@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.door import Caller, RestRoute, TheBlobs, TheStore
 from registry.api.rest.forms import ProfileName, Ref
 from registry.api.rest.schemas import NewProfile
 from registry.commands import profiles as commands
@@ -17,7 +17,7 @@ from registry.views.profiles import (
     VerdictView,
 )
 
-router = APIRouter(tags=["serving profiles"])
+router = APIRouter(route_class=RestRoute, tags=["serving profiles"])
 
 
 @router.post("/profiles", status_code=201, responses={200: {"model": DefinedView}})

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.door import Caller, RestRoute, TheBlobs, TheStore
 from registry.api.rest.forms import Cursor, Limit, Name, Number, Subject
 from registry.api.rest.schemas import (
     NewClass,
@@ -38,7 +38,7 @@ from registry.views.retention import (
     TombstoneView,
 )
 
-router = APIRouter(tags=["retention"])
+router = APIRouter(route_class=RestRoute, tags=["retention"])
 
 
 @router.get("/retention/classes")

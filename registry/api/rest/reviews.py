@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.door import Caller, RestRoute, TheBlobs, TheStore
 from registry.api.rest.forms import Cursor, Limit, Number, ReviewState
 from registry.api.rest.schemas import NewReview, NewVote, Reason
 from registry.commands import reviews as commands
@@ -12,7 +12,7 @@ from registry.queries import reviews as queries
 from registry.queries.pages import PageRequest
 from registry.views.reviews import DecisionDraft, ReviewPage, ReviewView, SubmittedView
 
-router = APIRouter(tags=["reviews"])
+router = APIRouter(route_class=RestRoute, tags=["reviews"])
 
 
 @router.post("/reviews", status_code=201)

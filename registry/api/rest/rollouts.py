@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from registry.api.door import Caller, TheStore
+from registry.api.door import Caller, RestRoute, TheStore
 from registry.api.rest.forms import Channel, Environment, Line, Moment
 from registry.api.rest.schemas import NewCanary, NewPromotion, NewRecall, NewRollback
 from registry.commands import recalls
@@ -19,7 +19,7 @@ from registry.views.rollouts import (
     RoutingView,
 )
 
-router = APIRouter(tags=["delivery"])
+router = APIRouter(route_class=RestRoute, tags=["delivery"])
 
 
 @router.post("/canaries", status_code=201)

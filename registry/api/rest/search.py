@@ -6,13 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from registry.api.door import Caller, TheStore
+from registry.api.door import Caller, RestRoute, TheStore
 from registry.api.rest.forms import Cursor, Filter, Limit, Name, Ref
 from registry.queries import search as queries
 from registry.rules import searches
 from registry.views.search import VersionPage
 
-router = APIRouter(tags=["versions"])
+router = APIRouter(route_class=RestRoute, tags=["versions"])
 KNOWN = searches.FILTERS | {"cursor", "limit", "facets"}
 
 

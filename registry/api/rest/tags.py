@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from registry.api.door import Caller, TheStore
+from registry.api.door import Caller, RestRoute, TheStore
 from registry.api.rest.forms import Ref, Tag
 from registry.api.rest.schemas import NewTag
 from registry.commands import tags as commands
 from registry.views.search import TagsView
 
-router = APIRouter(tags=["versions"])
+router = APIRouter(route_class=RestRoute, tags=["versions"])
 
 
 @router.put("/versions/{ref:ref}/tags/{key:path}")

@@ -6,14 +6,14 @@ from uuid import UUID
 
 from fastapi import APIRouter
 
-from registry.api.door import Caller, TheStore
+from registry.api.door import Caller, RestRoute, TheStore
 from registry.api.rest.forms import Line, RunState
 from registry.api.rest.schemas import NewTrainingRun
 from registry.commands import training_runs as commands
 from registry.queries import training_runs as queries
 from registry.views.training_runs import TrainingRunView
 
-router = APIRouter(tags=["training runs"])
+router = APIRouter(route_class=RestRoute, tags=["training runs"])
 
 
 @router.post("/training-runs", status_code=201)

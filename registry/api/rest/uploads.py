@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from registry.api import bytes as pieces
-from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.door import Caller, RestRoute, TheBlobs, TheStore
 from registry.api.rest.blobs import BYTES, StoredView, check_uploader, declared, digest_of
 from registry.api.rest.forms import Digest
 from registry.blobs.uploads import Uploads
@@ -25,7 +25,7 @@ from registry.commands import blobs as commands
 from registry.errors import Invalid, RegistryError
 from registry.rules.actors import Actor
 
-router = APIRouter(tags=["blobs"])
+router = APIRouter(route_class=RestRoute, tags=["blobs"])
 OFFSET = re.compile(r"[0-9]{1,15}")
 HEADERS = [
     {

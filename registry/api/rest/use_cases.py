@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from registry.api.door import Caller, TheStore
+from registry.api.door import Caller, RestRoute, TheStore
 from registry.api.rest.schemas import NewUseCase
 from registry.commands import use_cases as commands
 from registry.queries import use_cases as queries
 from registry.views.use_cases import UseCaseView
 
-router = APIRouter(tags=["use cases"])
+router = APIRouter(route_class=RestRoute, tags=["use cases"])
 
 
 @router.post("/use-cases", status_code=201)

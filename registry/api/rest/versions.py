@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.door import Caller, RestRoute, TheBlobs, TheStore
 from registry.api.rest.forms import Cursor, Filter, Limit, Line, Plain, Ref
 from registry.api.rest.schemas import NewDeprecation, NewVersion
 from registry.artifacts.bundles.judge import Kind
@@ -19,7 +19,7 @@ from registry.queries.pages import PageRequest
 from registry.views.deprecations import DeprecationView
 from registry.views.versions import AddedView, LinePage, VerifiedView, VersionView
 
-router = APIRouter(tags=["versions"])
+router = APIRouter(route_class=RestRoute, tags=["versions"])
 REGISTERED: dict[int | str, dict[str, Any]] = {
     200: {"model": AddedView, "description": "These bytes are registered already."}
 }

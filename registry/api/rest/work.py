@@ -9,14 +9,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
-from registry.api.door import Caller, TheBlobs, TheStore
+from registry.api.door import Caller, RestRoute, TheBlobs, TheStore
 from registry.api.rest.schemas import Beat, Failed, Finished, GivenBack, Worker
 from registry.commands import evals, training_runs
 from registry.commands import work as commands
 from registry.queries import work as queries
 from registry.views.training_runs import WorkView
 
-router = APIRouter(tags=["work"])
+router = APIRouter(route_class=RestRoute, tags=["work"])
 
 
 @router.post(

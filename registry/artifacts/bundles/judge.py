@@ -17,7 +17,7 @@ from registry.artifacts.bundles.bases import NAME_THE_BASE, BaseFacts, NamedBase
 from registry.artifacts.bundles.bindings import FAST_TOKENIZER
 from registry.artifacts.bundles.files import Bundle, choose, footprint, read_bundle
 from registry.artifacts.bundles.names import ADAPTER_WEIGHTS, DOCS, Kind
-from registry.artifacts.methods import adapters, fits, heads
+from registry.artifacts.methods import adapters, anatomies, fits, heads
 from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.artifacts.tokenizers.chat_templates import Judge
 from registry.artifacts.weights.tensors import (
@@ -325,12 +325,15 @@ def _inspect_adapter(
         _check_binding(bundle, base, meta.get("base_root"))
         if name := adapters.named_base(document):
             named = NamedBase(*name, base.base_root)
-    if CONFIG not in bundle.documents:
+    if document is None:
         return {}, None, named
     config, defects = adapters.read_config(document)
     bundle.defects.extend(defects)
     if config is None:
         return {}, None, named
+    config = adapters.untied(
+        config, document, base is not None and anatomies.is_tied(base.shapes, base.config)
+    )
     facts = fits.facts_of(config) | {"trainable_parameters": _counts(bundle)["parameters"]}
     if base and ADAPTER_WEIGHTS in bundle.weights:
         tensors = bundle.weights[ADAPTER_WEIGHTS].tensors

@@ -8,10 +8,18 @@ and no text carries anything else along.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from registry.artifacts.methods.configs import CONVERTED, FILE, Values, is_import
+from registry.artifacts.methods.anatomies import HEAD, is_tokens
+from registry.artifacts.methods.configs import (
+    ANYWHERE,
+    CONVERTED,
+    FILE,
+    Values,
+    is_import,
+    is_name,
+)
 from registry.artifacts.methods.table import METHODS, Method
 from registry.documents import canonical
 from registry.errors import Defect
@@ -21,10 +29,21 @@ RESOLVE = (
     'Name what it matched, in its folder: python -c "import json,safetensors as s;'
     "f='adapter_config.json';c=json.load(open(f));"
     "c.update(target_modules=[*{k[17:].split('.lora_')[0]for k in "
-    "s.safe_open('adapter_model.safetensors','np').keys()}],exclude_modules=[]);"
+    "s.safe_open('adapter_model.safetensors','np').keys()if'.lora_'in k}],exclude_modules=[]);"
     "json.dump(c,open(f,'w'))\""
 )
-"""Replaces a pattern by the names of the trained modules; as long as a defect's fix may be."""
+"""Replaces a pattern by the names of the trained modules."""
+RESOLVE_KEYS = (
+    'Name what they matched, in its folder: python -c "import json,re,safetensors as s;'
+    "f='adapter_config.json';c=json.load(open(f));"
+    "c['{key}']={{m:v for m in{{k[17:].split('.lora_')[0]for k in "
+    "s.safe_open('adapter_model.safetensors','np').keys()if'.lora_'in k}}for k,v in "
+    "[*c['{key}'].items()][::-1]if re.match(r'(.*\\.)?('+k+')$',m)}};json.dump(c,open(f,'w'))\""
+)
+"""Replaces the patterns of an object by the names of the trained modules that PEFT matches.
+
+Of several that match one module PEFT takes the first, so they are read from the last to the first.
+"""
 PATTERN_FIXES = {
     "target_modules": RESOLVE,
     "exclude_modules": RESOLVE,
@@ -38,13 +57,23 @@ OTHER_BASE = (
 )
 
 
+MAX_KEY_NAME = 120
+MAX_DROPPED_KEYS = 64
+"""How many unknown keys without a value a configuration may have; PEFT 0.21 has 42 keys in all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A valid configuration: its PEFT type, its method and every stored value."""
+    """A valid configuration: its PEFT type, its method and every stored value.
+
+    `dropped` are the names of unknown keys that hold no value (null, false or empty). A later
+    release of PEFT writes such keys for options that are not used, so they change nothing.
+    """
 
     peft_type: str
     method: Method
     values: Values
+    dropped: tuple[str, ...] = ()
 
 
 def read_config(raw: Any) -> tuple[Config | None, list[Defect]]:
@@ -85,11 +114,21 @@ def read_config(raw: Any) -> tuple[Config | None, list[Defect]]:
             )
         ]
     keys = {key: value for key, value in raw.items() if key != "peft_type"}
+    dropped = tuple(
+        sorted(
+            key[:MAX_KEY_NAME]
+            for key, value in keys.items()
+            if _is_empty(value) and key not in method.keys and key not in method.empty
+        )
+    )
     defects = [
         defect
         for problem in problems(keys, method.keys)
         if (defect := _defect(method, problem, keys)) is not None
     ]
+    if len(dropped) > MAX_DROPPED_KEYS:
+        detail = f"it has {len(dropped)} unknown keys, and {MAX_DROPPED_KEYS} are allowed"
+        defects.append(Defect(FILE, "", "config-unknown", detail, "Save it again with PEFT."))
     if not defects:
         defects = _contradictions(raw, kind)
     if defects:
@@ -104,6 +143,7 @@ def read_config(raw: Any) -> tuple[Config | None, list[Defect]]:
             for name, value in values.items()
             if not stored[name].sparse or value != stored[name].default
         },
+        dropped,
     ), []
 
 
@@ -117,8 +157,22 @@ def _defect(method: Method, problem: Problem, keys: Mapping[str, Any]) -> Defect
         return _wrong(key, keys[key], f"Use {method.keys[key].expected}.")
     if key in method.empty:
         return _forbidden(key, keys[key], method.empty[key])
-    detail = f"the key {key[:80]!r} is unknown"
-    return Defect(FILE, key[:120], "config-unknown", detail, "Remove it.")
+    if _is_empty(keys[key]):
+        return None
+    detail = (
+        f"the key {key[:80]!r} is unknown, and its value {str(keys[key])[:80]!r} may change how "
+        "the adapter answers"
+    )
+    fix = (
+        "If it is an option of a newer PEFT, train without it. If another tool wrote it, remove it "
+        f"from {FILE}; what PEFT does not know, it does not use."
+    )
+    return Defect(FILE, key[:MAX_KEY_NAME], "config-unknown", detail, fix)
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a value says nothing: null, false, or an empty text, list or object."""
+    return value is None or value is False or value in ({}, [], "")
 
 
 def _wrong(key: str, value: Any, fix: str) -> Defect:
@@ -151,13 +205,17 @@ def _wrong(key: str, value: Any, fix: str) -> Defect:
             f"{key} is the text {value[:80]!r}, which would run as a regular expression",
             PATTERN_FIXES[key],
         )
+    if key in ("rank_pattern", "alpha_pattern") and isinstance(value, dict):
+        pattern = next((name for name in value if not is_name(name.removeprefix(ANYWHERE))), None)
+        if pattern is not None:
+            detail = f"{key} has the key {pattern[:80]!r}, which would run as a regular expression"
+            return Defect(FILE, key, "config-value", detail, RESOLVE_KEYS.format(key=key))
     return Defect(FILE, key, "config-value", f"{key} is {str(value)[:80]!r}", fix)
 
 
 def _forbidden(key: str, value: Any, why: str) -> Defect | None:
     """The defect of a key that must be empty; None when it is."""
-    empty = value is None or value is False or value in ({}, [], "")
-    if empty or (key == "auto_mapping" and is_import(value)):
+    if _is_empty(value) or (key == "auto_mapping" and is_import(value)):
         return None
     fix = EMPTY_FIXES.get(key, f"Train without {key}.")
     return Defect(FILE, key, "config-forbidden", f"{key} is set, and {why}", fix)
@@ -170,7 +228,6 @@ MERGE = (
 EMPTY_FIXES = {
     "auto_mapping": "Set it to null, and task_type to what the model was trained for.",
     "layer_replication": MERGE,
-    "ensure_weight_tying": MERGE,
     "loftq_config": OTHER_BASE,
     "merge_weights": "Set it to false if the base's own weights were not changed; otherwise "
     "register them as a checkpoint.",
@@ -182,6 +239,8 @@ def _contradictions(raw: Mapping[str, Any], kind: str) -> list[Defect]:
     """Defects of keys that are valid alone and contradict each other."""
     if kind == "LORA":
         return _lora_contradictions(raw)
+    if kind == "IA3":
+        return _ia3_contradictions(raw)
     if kind != "ADALORA":
         return []
     start, end, total = raw.get("tinit", 0), raw.get("tfinal", 0), raw["total_step"]
@@ -221,6 +280,21 @@ def _contradictions(raw: Mapping[str, Any], kind: str) -> list[Defect]:
                 )
             )
     return wrong
+
+
+def _ia3_contradictions(raw: Mapping[str, Any]) -> list[Defect]:
+    """Defects of feedforward modules that are not targets; PEFT does not load such a file."""
+    return [
+        Defect(
+            FILE,
+            "feedforward_modules",
+            "config-at-odds",
+            f"feedforward_modules names {name!r}, which target_modules does not",
+            "Save the adapter again with PEFT, or name it in both.",
+        )
+        for name in raw["feedforward_modules"] or ()
+        if name not in raw["target_modules"]
+    ]
 
 
 def _lora_contradictions(raw: Mapping[str, Any]) -> list[Defect]:
@@ -265,6 +339,25 @@ def _lora_contradictions(raw: Mapping[str, Any]) -> list[Defect]:
         if raw.get(key)
     ]
     return wrong
+
+
+def untied(config: Config, raw: Mapping[str, Any], tied: bool) -> Config:
+    """The configuration that gives the same answers without `ensure_weight_tying`.
+
+    On a base whose head is its embedding (`tied`), PEFT 0.21 then adapts or saves both as one, and
+    writes both into the file, but names only the embedding (measured on Llama). With both named in
+    the list, every loader reads the same tensors and needs no such key. On any other base the key
+    does nothing.
+    """
+    if not raw.get("ensure_weight_tying") or not tied:
+        return config
+    both = {
+        key: sorted({*names, HEAD})
+        for key in ("target_modules", "modules_to_save")
+        if (names := config.values.get(key))
+        and any(is_tokens(name) or name == HEAD for name in names)
+    }
+    return replace(config, values={**config.values, **both})
 
 
 def named_base(raw: Any) -> tuple[str, str | None] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -41,7 +41,8 @@ class Anatomy:
     `shapes` has every tensor of the loaded model. A size is None where config.json does not say it.
     `key_values` is the width of the keys (and of the values) of one layer: the number of heads that
     keep them times the size of a head. `conv1d`: the base is made of Conv1D modules;
-    `transposed_experts`: its fused experts store their matrices as (in, out).
+    `transposed_experts`: its fused experts store their matrices as (in, out). `tied`: its head is
+    its embedding.
     """
 
     shapes: Mapping[str, Shape]
@@ -52,6 +53,7 @@ class Anatomy:
     key_values: int | None
     conv1d: bool = False
     transposed_experts: bool = False
+    tied: bool = False
 
     def modules(self) -> dict[str, dict[str, Shape]]:
         """Every module with a tensor in it, and the module's direct tensors by their last name."""
@@ -92,7 +94,8 @@ def anatomy(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> Anatomy:
             name if name.startswith(HEAD) else f"{outer}.{name}": shape
             for name, shape in shapes.items()
         }
-    return body_anatomy(_with_head(shapes, _numbers(config)), config)
+    body = body_anatomy(_with_head(shapes, _numbers(config)), config)
+    return replace(body, tied=is_tied(shapes, config))
 
 
 def body_anatomy(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> Anatomy:
@@ -138,6 +141,11 @@ def _with_head(shapes: Mapping[str, Shape], numbers: Mapping[str, Any]) -> Mappi
         return shapes
     tied = next((shapes[name] for name in shapes if is_tokens(name.removesuffix(".weight"))), None)
     return {**shapes, f"{HEAD}.weight": tied} if tied is not None else shapes
+
+
+def is_tied(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> bool:
+    """Whether a language model's head is its embedding: by config.json, or as it has no head."""
+    return _numbers(config).get("tie_word_embeddings") is True or f"{HEAD}.weight" not in shapes
 
 
 def is_tokens(module: str) -> bool:

@@ -267,6 +267,8 @@ LORA: dict[str, Key] = {
             "null or an object with ephemeral_gpu_offload",
         )
     ),
+    # PEFT repeats the adapter of a tied embedding under the head; `untied` names the head instead.
+    "ensure_weight_tying": checked_only(flag()),
     "qalora_group_size": checked_only(integer(1, 65536)),
     "megatron_core": checked_only(
         choice(None, "megatron.core").because("PEFT imports this module")
@@ -287,7 +289,6 @@ LORA_EMPTY: dict[str, str] = {
     "velora_config": UNCHECKED,
     "use_qalora": "its tensors have other shapes",
     "use_bdlora": "its tensors have other shapes",
-    "ensure_weight_tying": "it ties weights of the base",
     # From PEFT before 0.3.
     "enable_lora": "its tensors have other shapes",
     "merge_weights": "it was merged into the base",
@@ -360,6 +361,21 @@ BEFT: dict[str, Key] = {
     "target_modules": TARGETS,
     "modules_to_save": SAVED,
     "init_weights": key(flag(), True, write=lambda _: True),
+}
+IA3: dict[str, Key] = {
+    **COMMON,
+    "task_type": ANY_TASK,
+    "target_modules": TARGETS,
+    # PEFT fills it in by the type of the model before it saves, so a saved file always has it.
+    "feedforward_modules": key(
+        Field(lambda value: value == [] or is_names(value), f"{_LIST}; it may be empty"),
+        MISSING,
+        write=lambda value: _sorted(value) or [],
+    ),
+    "exclude_modules": EXCLUDED,
+    "modules_to_save": SAVED,
+    "fan_in_fan_out": key(flag(), False),
+    "init_ia3_weights": key(flag(), True, write=lambda _: True),
 }
 NORM: dict[str, Key] = {
     **COMMON,

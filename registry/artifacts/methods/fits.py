@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from registry.artifacts.methods import heads
 from registry.artifacts.methods.adapters import Config
-from registry.artifacts.methods.anatomies import LABELS, Shape
+from registry.artifacts.methods.anatomies import LABELS, Anatomy, Shape
 from registry.artifacts.methods.configs import FILE
 from registry.artifacts.methods.heads import PREFIX, View
+from registry.artifacts.methods.misnamed import resized, wrapped
 from registry.artifacts.weights.tensors import TensorInfo
 from registry.errors import Defect
 
+T = TypeVar("T")
 TENSOR_DTYPES = frozenset({"F32", "F16", "BF16"})
 MAX_LABELS = 65536
 BIND = "Bind the adapter to the base it was trained on, or train it again."
-RESIZED = (
-    "Tokens were added before training: save the resized model, register it as the base, and bind "
-    "the adapter to it."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,14 @@ def fit(file: str, config: Config, tensors: Sequence[TensorInfo], seen: View) ->
     present = {info.name: info for info in tensors}
     copies = {name: shape for name, shape in prediction.copies.items() if name in present}
     expected = copies | prediction.tensors
-    defects = prediction.defects + heads.unsaved(seen.fresh, expected)
+    if (misnamed := wrapped(file, present, expected)) is not None:
+        return Fit([*prediction.defects, misnamed], {})
+    shapes = {name: info.shape for name, info in present.items()}
+    resizes, resized_modules = resized(file, shapes, seen.body)
+    if resized_modules:
+        expected = _without(expected, resized_modules)
+        present = _without(present, resized_modules)
+    defects = prediction.defects + resizes + heads.unsaved(seen.fresh, expected)
 
     def wrong(name: str, rule: str, detail: str, fix: str) -> None:
         defects.append(Defect(file, name, rule, detail, fix))
@@ -60,7 +65,7 @@ def fit(file: str, config: Config, tensors: Sequence[TensorInfo], seen: View) ->
             name,
             "tensor-unexpected",
             f"not expected on this base; its shape is {list(present[name].shape)}",
-            _fix_unexpected(name.removeprefix(PREFIX), present[name].shape, seen),
+            _fix_unexpected(name.removeprefix(PREFIX), present[name].shape, seen.body),
         )
     labels: set[int] = set()
     for name in sorted(expected.keys() & present.keys()):
@@ -89,16 +94,19 @@ def fit(file: str, config: Config, tensors: Sequence[TensorInfo], seen: View) ->
     return Fit(defects, _facts_of_fit(config, seen, copies, labels))
 
 
-def _fix_unexpected(name: str, shape: Shape, seen: View) -> str:
-    """The fix for an unexpected tensor.
+def _without(tensors: Mapping[str, T], modules: Collection[str]) -> dict[str, T]:
+    """The tensors that are in none of these modules."""
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not any(name.startswith(f"{PREFIX}{module}.") for module in modules)
+    }
 
-    PEFT saves a tensor of the base when it is asked to, or when tokens were added.
-    """
-    base = seen.body.shapes.get(name)
-    if base is None or len(base) != 2 or shape[1:] != base[1:]:
+
+def _fix_unexpected(name: str, shape: Shape, base: Anatomy) -> str:
+    """The fix for an unexpected tensor; PEFT saves one of the base when it is asked to."""
+    if base.shapes.get(name) != shape or len(shape) != 2:
         return BIND
-    if shape != base:
-        return RESIZED
     return (
         f"If it was trained, name {name.removesuffix('.weight')} in modules_to_save of {FILE}; if "
         "not, save the adapter with save_embedding_layers=False."
@@ -172,9 +180,12 @@ def facts_of(config: Config) -> dict[str, Any]:
         ("bottleneck_size", "bottleneck_size"),
         ("modules_to_save", "modules_to_save"),
         ("target_parameters", "target_parameters"),
+        ("feedforward_modules", "feedforward_modules"),
     ):
         if values.get(key) is not None:
             facts[fact] = values[key]
+    if config.dropped:
+        facts["dropped_keys"] = list(config.dropped)
     if config.method.serving == "in-process":
         facts["serving"] = "in-process"
     facts["risks"] = [

@@ -17,6 +17,7 @@ from registry.artifacts.methods.targets import Prediction
 from registry.artifacts.methods.tunings import (
     predict_beft,
     predict_bottleneck,
+    predict_ia3,
     predict_norm,
     predict_prefix,
     predict_prompt,
@@ -52,6 +53,7 @@ METHODS: dict[str, Method] = {
     "PROMPT_TUNING": Method("prompt", configs.PROMPT, configs.PROMPT_EMPTY, predict_prompt),
     "LN_TUNING": Method("norm", configs.NORM, configs.NORM_EMPTY, predict_norm),
     "BEFT": Method("bias", configs.BEFT, configs.NORM_EMPTY, predict_beft),
+    "IA3": Method("ia3", configs.IA3, configs.NORM_EMPTY, predict_ia3),
     # PEFT has no bottleneck adapters; the format is our own (docs/decisions/0017).
     "BOTTLENECK": Method("bottleneck", configs.BOTTLENECK, {}, predict_bottleneck, "in-process"),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.artifacts.methods.anatomies import Anatomy, inside
+from registry.artifacts.methods.anatomies import Anatomy, inside, is_embedding
 from registry.artifacts.methods.configs import Values
 from registry.artifacts.methods.heads import PREFIX
 from registry.artifacts.methods.targets import Prediction, adapted, fans, linear, save_whole
@@ -98,6 +98,24 @@ def predict_beft(values: Values, base: Anatomy) -> Prediction:
     prediction = Prediction()
     for module in adapted(values, linear(base), prediction, "linear"):
         prediction.tensors[f"{PREFIX}{module}.beft_bias"] = (1, base.shapes[f"{module}.weight"][0])
+    save_whole(values, base, prediction)
+    return prediction
+
+
+def predict_ia3(values: Values, base: Anatomy) -> Prediction:
+    """A vector for each module: it scales the outputs (out, 1), or a feedforward's inputs (1, in).
+
+    (IA)^3, Liu et al., arXiv 2205.05638. PEFT takes a module for a feedforward one when its name
+    ends with one of feedforward_modules, even in the middle of a word. It scales linear modules,
+    not embeddings.
+    """
+    prediction = Prediction()
+    feedforward = tuple(values["feedforward_modules"])
+    modules = [module for module in linear(base) if not is_embedding(module)]
+    for module in adapted(values, modules, prediction, "linear"):
+        out, into = fans(values, base, module)
+        shape = (1, into) if module.endswith(feedforward) else (out, 1)
+        prediction.tensors[f"{PREFIX}{module}.ia3_l"] = shape
     save_whole(values, base, prediction)
     return prediction
 

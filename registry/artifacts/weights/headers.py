@@ -272,6 +272,16 @@ def _tensor(name: str, entry: Any, origin: int, wrong: Wrong) -> TensorInfo | No
     known = isinstance(dtype, str) and dtype in DTYPES
     shaped = _ints(shape, 1, MAX_DIMENSION) and len(shape) <= MAX_RANK
     placed = _ints(offsets, 0, 2**63) and len(offsets) == 2 and offsets[0] < offsets[1]
+    if known and _ints(shape, 0, MAX_DIMENSION) and 0 in shape:
+        wrong(
+            where,
+            "tensor-empty",
+            f"it has the shape {str(shape)[:80]}, so it holds no number. DeepSpeed ZeRO-3 saves "
+            "such tensors when the parts of a parameter are not gathered",
+            "Save it again with stage3_gather_16bit_weights_on_model_save set to true, or gather "
+            "the checkpoint with its zero_to_fp32.py.",
+        )
+        return None
     if not known:
         wrong(
             where,

@@ -43,13 +43,13 @@ CONFIG_CHANGES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"trust_remote_code": True}, "remote-code"),
     ({"tokenizer_kwargs": {"trust_remote_code": True}}, "config-unknown"),
-    ({"some_new_key": None}, "config-unknown"),
+    ({"some_new_key": 1}, "config-unknown"),
     *(({"target_modules": value}, "config-value") for value in PATTERNS),
     *(({"r": value}, "config-value") for value in (0, -1, 513, 10**9, "4", 4.0, True, None)),
     *(({"lora_alpha": value}, "config-value") for value in (0, "8", None)),
     *(
         ({"peft_type": value}, "method-unsupported")
-        for value in ("IA3", "XLORA", "lora", None, 1, ["LORA"])
+        for value in ("LOHA", "XLORA", "lora", None, 1, ["LORA"])
     ),
     *(({"bias": value}, "config-value") for value in ("some", True, None)),
     *(

@@ -41,6 +41,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "PROMPT_TUNING": PROMPT,
     "LN_TUNING": {"target_modules": ["input_layernorm"]},
     "BEFT": TARGETS,
+    "IA3": {**TARGETS, "feedforward_modules": []},
     "BOTTLENECK": {"bottleneck_size": 3, **TARGETS},
 }
 SHAPES = {name: array.shape for name, array in base_arrays().items()}
@@ -91,6 +92,44 @@ def test_what_must_stay_empty_is_refused_with_its_reason(kind: str) -> None:
         config, [defect] = adapters.read_config({"peft_type": kind, **LEAST[kind], key: {"a": 1}})
         assert (config, defect.where, defect.rule) == (None, key, "config-forbidden")
         assert reason in defect.detail
+
+
+@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("value", [None, False, "", [], {}])
+def test_unknown_keys_without_a_value_are_dropped_and_listed(kind: str, value: Any) -> None:
+    raw = {"peft_type": kind, **LEAST[kind], "an_option_of_tomorrow": value}
+    config, defects = adapters.read_config(raw)
+    assert (config is not None, defects) == (True, [])
+    assert config.dropped == ("an_option_of_tomorrow",)
+    assert fits.facts_of(config)["dropped_keys"] == ["an_option_of_tomorrow"]
+    assert adapters.written(config, "a/b", None) == adapters.written(read(kind), "a/b", None)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, True, "no", [None], {"a": None}])
+def test_unknown_keys_with_a_value_are_refused(value: Any) -> None:
+    _, [defect] = adapters.read_config({**LORA, "an_option_of_tomorrow": value})
+    assert (defect.where, defect.rule) == ("an_option_of_tomorrow", "config-unknown")
+
+
+def test_the_number_of_unknown_keys_is_limited() -> None:
+    many = {f"option_{number}": None for number in range(adapters.MAX_DROPPED_KEYS)}
+    config, defects = adapters.read_config({**LORA, **many})
+    assert (config is not None, defects) == (True, [])
+    _, [defect] = adapters.read_config({**LORA, **many, "option_more": None})
+    assert defect.rule == "config-unknown"
+
+
+def test_ia3_reads_feedforward_modules_as_peft_does() -> None:
+    values = {"target_modules": ["q_proj", "v_proj"], "feedforward_modules": ["v_proj"]}
+    prediction = METHODS["IA3"].predict(read("IA3", **values).values, BASE)
+    assert prediction.defects == []
+    assert set(prediction.tensors.values()) == {(8, 1), (1, 8)}
+    assert all(("v_proj" in name) == (size[0] == 1) for name, size in prediction.tensors.items())
+    for wrong, rule in ((["up_proj"], "config-at-odds"), (".*proj", "config-value")):
+        _, [defect] = adapters.read_config(
+            {"peft_type": "IA3", **values, "feedforward_modules": wrong}
+        )
+        assert (defect.where, defect.rule) == ("feedforward_modules", rule)
 
 
 def test_all_that_is_wrong_is_said_at_once_and_by_name() -> None:

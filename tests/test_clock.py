@@ -40,6 +40,7 @@ def test_a_lease_that_runs_out_goes_back_by_itself(
     world = a_world(fresh_store, blobs, "timed")
     run = training.queue(
         fresh_store,
+        world.blobs,
         world.engineer.actor,
         training.TrainingRequest(
             "timed/adapter", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META

@@ -27,9 +27,7 @@ def unstated(names: Sequence[str], meta: Mapping[str, Any], then: str) -> Iterat
         value = meta.get(name)
         option = "--domain, or domain" if name == "domain" else name
         if value is None or value == "" or (isinstance(value, str) and not value.strip()):
-            yield Finding(
-                name, f"{name} is missing", f"Give {option} in the meta file and {then}."
-            )
+            yield Finding(name, f"{name} is missing", f"Give {option} in the meta file and {then}.")
         elif not isinstance(value, str):
             number = isinstance(value, bool | int | float)
             shown = json.dumps(value)[:60] if number else f"a {type(value).__name__}"

@@ -32,7 +32,7 @@ MAX_DIGITS = 4300
 
 
 class _Strict(yaml.SafeLoader):
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own form
+    yaml_implicit_resolvers = {
         # PyYAML looks the forms up by the first character of a scalar.
         first: [(f"{TAG}{name}", re.compile(f"(?:{form.pattern})\\Z")) for name, form in SCHEMA]
         for first in ["", *"~nNtTfF+-.0123456789"]

@@ -334,6 +334,7 @@ def test_two_workers_never_lease_the_same(store: Store, blobs: Blobs, team: str)
     queued = {
         training.queue(
             store,
+            world.blobs,
             world.engineer.actor,
             training.TrainingRequest(
                 f"{team}/a{number}",

@@ -195,6 +195,7 @@ def test_what_a_training_run_published_stays_until_the_run_has_ended(
     """Its next attempt, on another machine, goes on from what is registered already."""
     run = training.queue(
         store,
+        world.blobs,
         world.engineer.actor,
         training.TrainingRequest(
             f"{world.team}/adapter",

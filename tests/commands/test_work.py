@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from registry.artifacts.bundles import judge
 from registry.blobs.store import Blobs
 from registry.commands import deletions, recalls, versions, work
 from registry.commands import training_runs as training
@@ -27,6 +28,7 @@ def world(store: Store, blobs: Blobs, team: str) -> World:
 def queued(world: World) -> UUID:
     return training.queue(
         world.store,
+        world.blobs,
         world.engineer.actor,
         training.TrainingRequest(
             f"{world.team}/adapter",
@@ -149,15 +151,13 @@ def test_only_trainers_lease_and_only_their_teams_work(world: World) -> None:
     assert work.lease(world.store, world.trainer.actor, "w", 60) is not None
 
 
-def test_a_draft_discarded_under_its_run_ends_it_and_says_so(world: World) -> None:
+def test_a_draft_discarded_under_its_run_ends_it_and_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither the attempt that goes on nor the next one is told to use a version that is gone."""
-    run = training.queue(
-        world.store,
-        world.engineer.actor,
-        training.TrainingRequest(
-            f"{world.team}/adapter", world.base.ref, world.dataset.ref, RECIPE, "legal", {}
-        ),
-    )
+    run = queued(world)
+    # More is required than when the training was queued.
+    monkeypatch.setitem(judge.REQUIRED_META, "adapter", ("domain", "purpose", "ticket"))
     trainer = world.trainer.actor
     assert work.lease(world.store, trainer, "w", 60) == (run, 1)
     made = replace(outputs(world, run, 1), meta={})

@@ -149,6 +149,7 @@ def job(store: Store, blobs: Blobs) -> World:
     for end in ("requeue", "fail", "cancel"):
         run = training.queue(
             store,
+            world.blobs,
             engineer,
             training.TrainingRequest(
                 name, world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
@@ -168,6 +169,7 @@ def job(store: Store, blobs: Blobs) -> World:
             assert work.beat(store, trainer, run, work.Heartbeat(1, {}, 60)) is True
     run = training.queue(
         store,
+        world.blobs,
         engineer,
         training.TrainingRequest(
             name, world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META

@@ -35,6 +35,7 @@ def test_a_running_one_tells_how_far_it_is(store: Store, blobs: Blobs, team: str
     world = a_world(store, blobs, team)
     run = training_runs.queue(
         store,
+        world.blobs,
         world.engineer.actor,
         training_runs.TrainingRequest(
             f"{team}/slow", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META

@@ -27,8 +27,9 @@ MAX_LINE_BYTES = 1 << 20
 MAX_LISTED_DEFECTS = 50
 TRAIN = "train"
 UNREAD = frozenset(
-    "audio audios conversation conversations chosen documents functions history image images input "
-    "instruction messages rejected tools video videos".split()
+    {"audio", "audios", "conversation", "conversations", "chosen", "documents", "functions"}
+    | {"history", "image", "images", "input", "instruction", "messages", "rejected", "tools"}
+    | {"video", "videos"}
 )
 """Columns of other formats that would change what a row means, and that nothing here reads."""
 SPLIT = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -112,7 +113,7 @@ def rows(file: File, read: Read) -> Iterator[Row | Defect]:
     """
     check_extent(file, read)
     for number, line in enumerate(_lines(chunks(file, read, 0, file.size)), 1):
-        yield _row(file.path, number, line)
+        yield read_row(file.path, number, line)
 
 
 def sound_rows(file: File, read: Read) -> Iterator[Row]:
@@ -142,7 +143,7 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield beginning
 
 
-def _row(path: str, number: int, line: bytes) -> Row | Defect:
+def read_row(path: str, number: int, line: bytes) -> Row | Defect:
     where = f"line {number}"
     if len(line) > MAX_LINE_BYTES:
         detail = f"it is longer than {MAX_LINE_BYTES} bytes"

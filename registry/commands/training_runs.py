@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,14 +13,14 @@ from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
 from registry.db import datasets, training_runs, versions, work
 from registry.db.datasets import DatasetVersion
-from registry.db.lines import open_line
+from registry.db.lines import expected_domain, open_line
 from registry.db.sight import Sighted
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease, TrainingRun
 from registry.db.training_runs import SignedReport as SignedReport
 from registry.db.versions import Blob, Line, Node, Version
 from registry.documents import canonical
-from registry.errors import Invalid, NotFound, Refused
+from registry.errors import Invalid, Refused
 from registry.fields import by_path, described
 from registry.rules import recipes
 from registry.rules.actions import Action
@@ -59,10 +58,12 @@ def queue(store: Store, blobs: Blobs, actor: Actor, request: TrainingRequest) ->
     recipe = recipes.parse(request.recipe)
     with store.judging(actor, Action.TRAINING_QUEUE, ref.team), store.read(actor) as session:
         require(actor, Action.TRAINING_QUEUE, ref.team, work.clock(session))
+        domain = expected_domain(session, ref, "adapter", request.domain)
+        if domain is None:
+            raise _no_domain(ref)
         base, rows = _inputs(session, request)
-        meta = {**request.meta, "domain": _domain(session, ref, request)}
     with store.judging(actor, Action.TRAINING_QUEUE, ref.team):
-        _must_fit(recipe, base, rows, meta, blobs)
+        _must_fit(recipe, base, rows, {**request.meta, "domain": domain}, blobs)
     with store.write(actor, Action.TRAINING_QUEUE, ref.team) as tx:
         tx.within(ref.team)
         return _entered(tx, ref, request, recipe.as_dict())
@@ -108,16 +109,6 @@ def _fit_data(session: Sighted, request: TrainingRequest, *, share: bool = False
             subject=request.adapter,
         )
     return data
-
-
-def _domain(session: Sighted, ref: Ref, request: TrainingRequest) -> str:
-    """The business domain of the versions: that of the line, else what the request names."""
-    domain = request.domain
-    with suppress(NotFound):  # the run makes the first version of its line
-        domain = versions.line(session, ref).domain or domain
-    if not domain:
-        raise _no_domain(ref)
-    return domain
 
 
 def _no_domain(ref: Ref) -> Invalid:

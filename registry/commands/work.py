@@ -13,8 +13,10 @@ from uuid import UUID
 
 from registry.db import training_runs
 from registry.db import work as table
-from registry.db.store import Store
+from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease
+from registry.db.work import Run
+from registry.db.work import Worker as Worker
 from registry.errors import Conflict
 from registry.rules.actions import Action
 from registry.rules.actors import SYSTEM, Actor
@@ -23,18 +25,24 @@ MAX_ATTEMPTS = 5
 """Attempts at one run before a lost worker makes it fail."""
 
 
-def lease(store: Store, actor: Actor, worker: str, seconds: int) -> tuple[UUID, int] | None:
+def lease(store: Store, actor: Actor, worker: Worker, seconds: int) -> tuple[UUID, int] | None:
     """Lease the oldest queued work of the caller's teams; None when there is none.
 
-    Returns the run's id and the number of the attempt. Two workers never get the same work.
+    A worker that started again first gets what its dead process had, as a new attempt: it has the
+    save points, and nobody has to wait for the lease to end. Returns the run's id and the number of
+    the attempt. Two workers never get the same work.
     """
     # An empty queue is the common answer and leaves no trace in the log. The role is checked first.
     store.check(actor, Action.WORK_LEASE, None)
     with store.read(actor) as session:
-        if not table.any_queued(session):
+        own = table.left_behind(session, worker)
+        if not own and not table.any_queued(session):
             return None
+    for run_id in own:
+        _end_if_hopeless(store, actor, run_id, worker)
     with store.write(actor, Action.WORK_LEASE) as tx:
-        queued = table.take_queued(tx.session)
+        taken = (table.take_back(tx.session, run_id, actor.account, worker) for run_id in own)
+        queued = next((run for run in taken if run), None) or table.take_queued(tx.session)
         if queued is None:
             raise Conflict(
                 "queue-empty",
@@ -47,7 +55,8 @@ def lease(store: Store, actor: Actor, worker: str, seconds: int) -> tuple[UUID, 
         assert actor.account is not None
         expires = tx.now + timedelta(seconds=seconds)
         lease = tx.session.get(Lease, run.id) or Lease(id=run.id, progress={})
-        lease.worker, lease.account_id = worker[:120], actor.account
+        lease.worker, lease.account_id = worker.name[:120], actor.account
+        lease.identity, lease.progress = worker.identity, {}
         lease.attempt, lease.expires_at = run.attempt, expires
         tx.session.add(lease)
         # The job is only an alarm: it reads from the row whether the lease really ran out.
@@ -112,13 +121,29 @@ def _requeue_lost(store: Store, run_id: UUID) -> bool:
         tx.team = team
         tx.audit(table.subject(run), attempt=run.attempt)
         if run.attempt >= MAX_ATTEMPTS:
-            run.state, run.finished_at = "failed", tx.now
-            run.error = f"The worker was lost {MAX_ATTEMPTS} times."
+            _end(tx, run)
         else:
             run.state = "queued"
         tx.session.delete(lease)
         return True
     return False
+
+
+def _end_if_hopeless(store: Store, actor: Actor, run_id: UUID, worker: Worker) -> None:
+    """End a run whose worker died MAX_ATTEMPTS times, though it comes back each time."""
+    with suppress(Conflict), store.write(SYSTEM, Action.WORK_RECLAIM) as tx:
+        taken = table.take_back(tx.session, run_id, actor.account, worker)
+        if taken is None or taken[0].attempt < MAX_ATTEMPTS:
+            raise Conflict("not-lost", f"The work {run_id} is not lost for good.")
+        run, tx.team = taken
+        tx.audit(table.subject(run), attempt=run.attempt)
+        _end(tx, run)
+        tx.session.delete(tx.get(Lease, run.id))
+
+
+def _end(tx: Tx, run: Run) -> None:
+    run.state, run.finished_at = "failed", tx.now
+    run.error = f"The worker was lost {MAX_ATTEMPTS} times."
 
 
 def fail(store: Store, actor: Actor, run_id: UUID, attempt: int, error: str) -> None:

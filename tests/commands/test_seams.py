@@ -206,7 +206,7 @@ def test_what_a_training_run_published_stays_until_the_run_has_ended(
             ADAPTER_META,
         ),
     )
-    taken = work.lease(store, world.trainer.actor, "test worker", 60)
+    taken = work.lease(store, world.trainer.actor, work.Worker("test worker"), 60)
     assert taken is not None and taken[0] == run
     draft = versions.Draft(
         "adapter",

@@ -203,7 +203,7 @@ def test_another_teams_things_are_as_if_they_were_not(world: World, name: str) -
 
 def test_another_teams_work_is_as_if_it_were_not(world: World) -> None:
     actor = stranger(world.store)
-    assert work.lease(world.store, actor, "theirs", 60) is None
+    assert work.lease(world.store, actor, work.Worker("theirs"), 60) is None
     run = training_runs.queue(
         world.store,
         world.blobs,
@@ -212,7 +212,7 @@ def test_another_teams_work_is_as_if_it_were_not(world: World) -> None:
             f"{world.team}/queued", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
         ),
     )
-    assert work.lease(world.store, actor, "theirs", 60) is None
+    assert work.lease(world.store, actor, work.Worker("theirs"), 60) is None
     for known in (run, uuid4()):
         with pytest.raises(NotFound, match="no training run"):
             training_runs.cancel(world.store, actor, known)

@@ -26,15 +26,20 @@ MAX_KEPT = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Extremes:
-    """The first row of a split, and its longest rows as (line, words), the longest first.
+class Length:
+    """One long row: its line, the words of its prompt and completion, whether it has a `system`."""
 
-    `whole`: all of the file was looked at.
-    """
+    line: int
+    words: int
+    system: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Extremes:
+    """The first row of a split, and its longest rows in the beginning of the file."""
 
     first: Row | None
-    longest: tuple[tuple[int, int], ...]
-    whole: bool
+    longest: tuple[Length, ...]
 
 
 _KEPT: OrderedDict[tuple[str, str], Extremes] = OrderedDict()
@@ -71,13 +76,12 @@ def _extremes(file: File, read: Read, split: str) -> Extremes:
         first = first or _first(file, number + 1, beginning, split)
         _push(heap, number + 1, beginning)
     rows = [read_row(file.path, number, line) for _, number, line in heap]
-    counted = [
-        (row.line, words(row.prompt) + words(row.completion))
+    longest = [
+        Length(row.line, words(row.prompt) + words(row.completion), row.system is not None)
         for row in rows
         if isinstance(row, Row) and row.split == split
     ]
-    counted.sort(key=lambda entry: (-entry[1], entry[0]))
-    return Extremes(first, tuple(counted), size == file.size)
+    return Extremes(first, tuple(longest))
 
 
 def _first(file: File, number: int, line: bytes, split: str) -> Row | None:

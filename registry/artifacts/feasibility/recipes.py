@@ -13,7 +13,7 @@ from typing import Any
 from registry.artifacts.bundles import judge
 from registry.artifacts.bundles.memory import JUDGING
 from registry.artifacts.datasets.rows import TRAIN
-from registry.artifacts.feasibility.extremes import extremes
+from registry.artifacts.feasibility.extremes import Extremes, extremes
 from registry.artifacts.feasibility.texts import documents_of, tokenizer_head
 from registry.artifacts.methods import plans
 from registry.artifacts.methods.anatomies import anatomy
@@ -96,18 +96,37 @@ def _unreadable(reading: Reading, base: Base, rows: Rows, read: Read) -> Iterato
             "in tokenizer_config.json and register the base again",
         )
     seen = extremes(rows.file, read, TRAIN)
+    added_words = 0
     if reading.template == "chat":
         first = seen.first
         asked = Question(first.prompt, first.completion, first.system) if first else SAMPLE
-        if (reason := prompts.unfit(documents, asked)) is not None:
+        trial = prompts.tried(documents, asked)
+        if trial.unfit is not None:
             where = f" (line {first.line} of {rows.ref})" if first else ""
-            yield "template", f"{reason}{where}. Write template: plain, or take another base"
+            yield "template", f"{trial.unfit}{where}. Write template: plain, or take another base"
+        added_words = trial.added_words
     if seen.longest and lengths.splits_at_blanks(tokenizer_head(base.files, read)):
+        yield from _too_long(reading.max_length, added_words, seen, rows.ref)
+
+
+def _too_long(
+    max_length: int, added_words: int, seen: Extremes, ref: str
+) -> Iterator[tuple[str, str]]:
+    """The rows that surely have too many tokens.
+
+    `added_words` are those of the template around the first row; they count for rows of its form.
+    """
+    like_first = seen.first is not None and seen.first.system is not None
+    counts = [
         # One more: the end-of-text token is learned too.
-        counts = [(line, words + 1) for line, words in seen.longest if words >= reading.max_length]
-        for line, count in counts[:1]:
-            yield (
-                "max_length",
-                f"line {line} of {rows.ref} has {count} tokens or more, and {len(counts)} rows or "
-                f"more are longer than {reading.max_length}. Raise max_length, or shorten the rows",
-            )
+        (row.line, row.words + 1 + (added_words if row.system == like_first else 0))
+        for row in seen.longest
+    ]
+    long = [(line, count) for line, count in counts if count > max_length]
+    if long:
+        line, count = max(long, key=lambda entry: entry[1])
+        yield (
+            "max_length",
+            f"line {line} of {ref} has {count} tokens or more, and {len(long)} rows or more are "
+            f"longer than {max_length}. Raise max_length, or shorten the rows",
+        )

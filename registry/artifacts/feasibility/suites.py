@@ -27,7 +27,7 @@ def problem(
         )
     if decoding["template"] != "chat":
         return None
-    reason = prompts.unfit(documents, Question(prompt, None, decoding["system"]))
+    reason = prompts.tried(documents, Question(prompt, None, decoding["system"])).unfit
     if reason is None:
         return None
     way_out = "with --template plain" + (

@@ -13,6 +13,7 @@ from typing import Any
 
 from registry.artifacts.tokenizers import chat_templates, sandbox
 from registry.artifacts.tokenizers.chat_templates import SETTINGS, Templates
+from registry.artifacts.tokenizers.lengths import words
 from registry.documents import canonical
 from registry.views.chat_templates import RenderedView
 
@@ -47,17 +48,25 @@ def lacks_end(documents: Mapping[str, Any]) -> bool:
     )
 
 
-def unfit(documents: Mapping[str, Any], question: Question) -> str | None:
-    """Why the chat template in these files cannot ask this question; None when it can.
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a template made of a question: why it is unfit, or None and the words it adds."""
+
+    unfit: str | None
+    added_words: int = 0
+
+
+def tried(documents: Mapping[str, Any], question: Question) -> Trial:
+    """Try the chat template in these files on one question.
 
     Raises Unavailable when no sandbox can be started.
     """
     templates = chat_templates.templates_of(documents)
     if templates is None:
-        return "the base has no chat template"
+        return Trial("the base has no chat template")
     if "default" not in templates.texts:
         names = ", ".join(sorted(templates.texts))[:120]
-        return f"the base has several chat templates ({names}), and none of them is the default"
+        return Trial(f"the base has several chat templates ({names}), and none is the default")
     return _judged(_Key(templates, chat_templates.tokens_of(documents), question.cut()))
 
 
@@ -77,26 +86,27 @@ class _Key:
 
 
 @lru_cache(maxsize=256)
-def _judged(key: _Key) -> str | None:
+def _judged(key: _Key) -> Trial:
     question = key.question
     opening = [] if question.system is None else [{"role": "system", "content": question.system}]
     asked = [*opening, {"role": "user", "content": question.prompt}]
     rendered = _render(key, asked, True)
     if refusal := rendered.raised or rendered.failed:
         what = "a system prompt" if opening and _takes_no_system(key) else "the first row"
-        return f"the base's chat template refuses {what}: {refusal}"
+        return Trial(f"the base's chat template refuses {what}: {refusal}")
     text = rendered.text or ""
     for role, content in ((turn["role"], turn["content"]) for turn in asked):
         if not _keeps(text, content):
-            return f"the base's chat template leaves out what the {role} says"
+            return Trial(f"the base's chat template leaves out what the {role} says")
+    added = words(text) - sum(words(turn["content"]) for turn in asked)
     if question.answer is None:
-        return None
+        return Trial(None, max(added, 0))
     # Reasoning before </think> is removed from earlier turns by many templates, and rightly so.
     answer = question.answer.rpartition("</think>")[2]
     whole = _render(key, [*asked, {"role": "assistant", "content": question.answer}], False)
     if whole.text is not None and not _keeps(whole.text, answer):
-        return "the base's chat template leaves out what the assistant answers"
-    return None
+        return Trial("the base's chat template leaves out what the assistant answers")
+    return Trial(None, max(added, 0))
 
 
 def _takes_no_system(key: _Key) -> bool:

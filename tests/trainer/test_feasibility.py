@@ -254,6 +254,13 @@ def test_rows_too_long_are_named_by_line_and_never_where_they_fit(
         for example in data.tokenise(bench.rows, model.load_tokenizer(bench.folder), "plain", 99)
     )
     assert bench.registry(recipe(max_length=exact, template="plain")) == {}
+    tokenizer = model.load_tokenizer(bench.folder)
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": long["prompt"]}], tokenize=True, add_generation_prompt=True
+    )
+    exact = len(asked["input_ids"]) + 2  # the answer of a word, and the end
+    assert bench.registry(recipe(max_length=exact)) == {}
+    assert set(bench.registry(recipe(max_length=exact // 2))) == {"max_length"}
 
 
 def test_suites_are_tried_on_their_first_item(

@@ -37,7 +37,9 @@ def train(
     following: bool,
     as_json: bool,
 ) -> None:
-    """Queue a training run. What could only fail later is refused at once.
+    """Queue a training run.
+
+    What could only fail later is refused at once: modules, layers, rows, template, missing meta.
 
     \b
     Example:

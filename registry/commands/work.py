@@ -13,9 +13,8 @@ from uuid import UUID
 
 from registry.db import training_runs
 from registry.db import work as table
-from registry.db.store import Store, Tx
+from registry.db.store import Store
 from registry.db.training_runs import Lease
-from registry.db.work import Run
 from registry.db.work import Worker as Worker
 from registry.errors import Conflict
 from registry.rules.actions import Action
@@ -35,11 +34,10 @@ def lease(store: Store, actor: Actor, worker: Worker, seconds: int) -> tuple[UUI
     # An empty queue is the common answer and leaves no trace in the log. The role is checked first.
     store.check(actor, Action.WORK_LEASE, None)
     with store.read(actor) as session:
-        own = table.left_behind(session, worker)
+        # The last attempt is not taken back: its lease ends, and the run with it.
+        own = table.left_behind(session, worker, MAX_ATTEMPTS)
         if not own and not table.any_queued(session):
             return None
-    for run_id in own:
-        _end_if_hopeless(store, actor, run_id, worker)
     with store.write(actor, Action.WORK_LEASE) as tx:
         taken = (table.take_back(tx.session, run_id, actor.account, worker) for run_id in own)
         queued = next((run for run in taken if run), None) or table.take_queued(tx.session)
@@ -121,29 +119,13 @@ def _requeue_lost(store: Store, run_id: UUID) -> bool:
         tx.team = team
         tx.audit(table.subject(run), attempt=run.attempt)
         if run.attempt >= MAX_ATTEMPTS:
-            _end(tx, run)
+            run.state, run.finished_at = "failed", tx.now
+            run.error = f"The worker was lost {MAX_ATTEMPTS} times."
         else:
             run.state = "queued"
         tx.session.delete(lease)
         return True
     return False
-
-
-def _end_if_hopeless(store: Store, actor: Actor, run_id: UUID, worker: Worker) -> None:
-    """End a run whose worker died MAX_ATTEMPTS times, though it comes back each time."""
-    with suppress(Conflict), store.write(SYSTEM, Action.WORK_RECLAIM) as tx:
-        taken = table.take_back(tx.session, run_id, actor.account, worker)
-        if taken is None or taken[0].attempt < MAX_ATTEMPTS:
-            raise Conflict("not-lost", f"The work {run_id} is not lost for good.")
-        run, tx.team = taken
-        tx.audit(table.subject(run), attempt=run.attempt)
-        _end(tx, run)
-        tx.session.delete(tx.get(Lease, run.id))
-
-
-def _end(tx: Tx, run: Run) -> None:
-    run.state, run.finished_at = "failed", tx.now
-    run.error = f"The worker was lost {MAX_ATTEMPTS} times."
 
 
 def fail(store: Store, actor: Actor, run_id: UUID, attempt: int, error: str) -> None:

@@ -65,12 +65,17 @@ def take_queued(session: Sighted) -> tuple[Run, str] | None:
     return min(oldest, key=lambda pair: pair[0].created_at) if oldest else None
 
 
-def left_behind(session: Sighted, worker: Worker) -> list[UUID]:
-    """The running work that a worker's own earlier process has leased, oldest first."""
+def left_behind(session: Sighted, worker: Worker, attempts: int) -> list[UUID]:
+    """The running work that a worker's own earlier process has leased, oldest first.
+
+    Work that had so many attempts already is not among it.
+    """
     if worker.identity is None:
         return []
     owned = select(Lease.id).where(
-        Lease.account_id == session.actor.account, Lease.identity == worker.identity
+        Lease.account_id == session.actor.account,
+        Lease.identity == worker.identity,
+        Lease.attempt < attempts,
     )
     trainings = select(TrainingRun).where(TrainingRun.state == "running", TrainingRun.id.in_(owned))
     evaluations = select(EvalRun).where(EvalRun.state == "running", EvalRun.id.in_(owned))

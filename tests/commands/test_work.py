@@ -231,11 +231,10 @@ def test_work_without_an_identity_is_never_taken_back(world: World) -> None:
 def test_a_worker_that_dies_of_its_work_again_and_again_ends_it(world: World) -> None:
     run, trainer = queued(world), world.trainer.actor
     for attempt in range(1, work.MAX_ATTEMPTS + 1):
-        assert work.lease(world.store, trainer, SELF, 600) == (run, attempt)
-    with pytest.raises(Conflict):
-        work.lease(world.store, trainer, SELF, 600)
-    assert state(world, run) == ("failed", work.MAX_ATTEMPTS)
+        assert work.lease(world.store, trainer, SELF, -1) == (run, attempt)
     assert work.lease(world.store, trainer, SELF, 600) is None
+    assert work.requeue_lost(world.store) == 1
+    assert state(world, run) == ("failed", work.MAX_ATTEMPTS)
 
 
 def test_cancelled_work_is_not_taken_back(world: World) -> None:

@@ -172,7 +172,7 @@ def queue(store: Store, blobs: Blobs, actor: Actor, subject: str, suite: str) ->
         version, line, version_node = _fit_subject(session, subject)
         require(actor, Action.EVAL_QUEUE, line.team, now)
         suite_version, _ = table.suite_version(session, suite)
-        asked = _asked(session, version)
+        asked = _asked(session, version, line)
     with store.judging(actor, Action.EVAL_QUEUE, line.team):
         _must_answer(blobs, asked, suite_version, version_node.ref)
     with store.write(actor, Action.EVAL_QUEUE) as tx:
@@ -240,9 +240,10 @@ def _fit_subject(
     return version, line, node
 
 
-def _asked(session: Sighted, version: Version) -> list[File]:
-    """The files of the model whose tokenizer and chat template the trainer uses."""
-    model = version.base_version_id or version.id
+def _asked(session: Sighted, version: Version, line: Line) -> list[File]:
+    """The files of the model whose tokenizer and chat template count: an adapter has its base's."""
+    base = version.base_version_id if line.kind == "adapter" else None
+    model = version.id if base is None else base
     return [File(*row) for row in versions.files(session, model)]
 
 

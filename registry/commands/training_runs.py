@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from registry.artifacts.feasibility import recipes as feasibility
-from registry.artifacts.feasibility.recipes import Base, Reading, Rows
+from registry.artifacts.feasibility.recipes import Base, Reading, Rows, Training
 from registry.artifacts.methods.plans import Plan
 from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
@@ -120,14 +120,14 @@ def _no_domain(ref: Ref) -> Invalid:
 
 def _must_fit(recipe: Recipe, base: Base, rows: Rows, meta: dict[str, Any], blobs: Blobs) -> None:
     """Raise Invalid `unfit-recipe`, which lists everything that would fail later."""
-    wrong = feasibility.problems(
+    training = Training(
         Plan(recipe.targets, recipe.layers, recipe.rank, recipe.alpha),
         Reading(recipe.template, recipe.max_length),
         base,
         rows,
         meta,
-        blobs.read,
     )
+    wrong = feasibility.problems(training, blobs.read)
     if wrong:
         raise Invalid(
             "unfit-recipe",

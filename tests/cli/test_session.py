@@ -144,3 +144,17 @@ def test_yaml_with_two_meanings_is_refused_with_the_line(
     with pytest.raises(Invalid, match=re.escape(said)) as refused:
         document(path)
     assert refused.value.kind == "bad-yaml"
+
+
+def test_a_recipe_says_numbers_and_texts_as_people_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("learning_rate: 1e-4\nretention: yes\nsource: 2026-11-30\ncommit: '12e4567'\n")
+    assert document(path) == {
+        "learning_rate": 1e-4,
+        "retention": "yes",
+        "source": "2026-11-30",
+        "commit": "12e4567",
+    }
+    path.write_text("commit: 12e4567\n")
+    with pytest.raises(Invalid, match="quotes around it"):
+        document(path)

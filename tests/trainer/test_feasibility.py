@@ -17,7 +17,7 @@ import pytest
 from registry.artifacts.datasets.rows import sound_rows
 from registry.artifacts.feasibility import recipes as feasibility
 from registry.artifacts.feasibility import suites
-from registry.artifacts.feasibility.recipes import Base, Reading, Rows
+from registry.artifacts.feasibility.recipes import Base, Reading, Rows, Training
 from registry.artifacts.methods.plans import Plan
 from registry.artifacts.weights.local_files import read_files
 from registry.artifacts.weights.tensors import File
@@ -53,14 +53,14 @@ class Bench:
         splits: dict[str, int] = {}
         for row in self.rows:
             splits[row.split] = splits.get(row.split, 0) + 1
-        wrong = feasibility.problems(
+        training = Training(
             Plan(recipe.targets, recipe.layers, recipe.rank, recipe.alpha),
             Reading(recipe.template, recipe.max_length),
             Base("acme/tiny@v1", "sha256:" + "0" * 64, self.files),
             Rows("acme/rows@v1", self.data, splits),
             META,
-            self.read,
         )
+        wrong = feasibility.problems(training, self.read)
         return {problem.path: problem.text for problem in wrong}
 
     def trainer(self, recipe: Recipe, cpu: Device) -> str | None:

@@ -53,9 +53,18 @@ class Reading:
     max_length: int
 
 
-def problems(
-    plan: Plan, reading: Reading, base: Base, rows: Rows, meta: Mapping[str, Any], read: Read
-) -> list[Problem]:
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A training run that somebody asks for; `meta` goes to the versions that it makes."""
+
+    plan: Plan
+    reading: Reading
+    base: Base
+    rows: Rows
+    meta: Mapping[str, Any]
+
+
+def problems(training: Training, read: Read) -> list[Problem]:
     """Everything that keeps a recipe from being trained and its versions from being registered.
 
     Raises Unavailable when the machine has no room to judge now, BundleRejected or Unverified when
@@ -63,12 +72,10 @@ def problems(
     """
     wrong = [
         Problem(f"meta.{finding.field}", "missing", f"{finding.detail}. {finding.fix}".rstrip("."))
-        for finding in judge.unstated("adapter", meta, "queue the training again")
+        for finding in judge.unstated("adapter", training.meta, "queue the training again")
     ]
-    wrong += [Problem(key, "wrong", text) for key, text in _misfits(plan, base, read)]
-    return wrong + [
-        Problem(key, "wrong", text) for key, text in _unreadable(reading, base, rows, read)
-    ]
+    misfits = [*_misfits(training.plan, training.base, read), *_unreadable(training, read)]
+    return wrong + [Problem(key, "wrong", text) for key, text in misfits]
 
 
 def _misfits(plan: Plan, base: Base, read: Read) -> list[tuple[str, str]]:
@@ -79,7 +86,8 @@ def _misfits(plan: Plan, base: Base, read: Read) -> list[tuple[str, str]]:
         return plans.unfit(plan, anatomy(facts.shapes, facts.config))
 
 
-def _unreadable(reading: Reading, base: Base, rows: Rows, read: Read) -> Iterator[tuple[str, str]]:
+def _unreadable(training: Training, read: Read) -> Iterator[tuple[str, str]]:
+    reading, base, rows = training.reading, training.base, training.rows
     if not rows.splits.get(TRAIN):
         others = ", ".join(sorted(rows.splits)) or "none"
         yield (

@@ -900,6 +900,7 @@ grant select, insert, update on training_run to countersign_app;
 create table lease (
     id uuid not null,
     worker text not null,
+    identity text,
     account_id uuid not null,
     attempt integer not null,
     expires_at timestamptz not null,

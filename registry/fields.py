@@ -91,7 +91,7 @@ def _problems(raw: Mapping[Any, Any], fields: Fields, prefix: str) -> Iterator[P
                 yield Problem(path, "missing", f"is missing; expected {field.expected}")
         elif not field.check(raw[key]):
             text = f"must be {field.expected}, not {_shown(raw[key])}"
-            yield Problem(path, "wrong", text)
+            yield Problem(path, "wrong", text + _quotes(raw[key], field))
         elif field.fields is not None:
             yield from _problems(raw[key], field.fields, f"{path}.")
     # All of them share one text: a hostile document has hundreds of thousands of unknown keys.
@@ -99,6 +99,13 @@ def _problems(raw: Mapping[Any, Any], fields: Fields, prefix: str) -> Iterator[P
     for key in raw:
         if key not in fields:
             yield Problem(f"{prefix}{key}", "unknown", unknown)
+
+
+def _quotes(value: Any, field: Field) -> str:
+    """The way out where a text was written so that YAML reads a number or a truth value."""
+    if isinstance(value, bool | int | float) and field.check(_shown(value)):
+        return "; write it in quotes"
+    return ""
 
 
 def filled(raw: Mapping[str, Any], fields: Fields) -> dict[str, Any]:

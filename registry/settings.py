@@ -67,7 +67,10 @@ class Settings(BaseSettings):
         description="The key that signs the audit log.",
     )
     mlflow_url: str | None = Field(
-        default=None, description="The MLflow server that training runs link to."
+        default=None,
+        repr=False,
+        description="The MLflow server that training runs link to. Workers without a setting of "
+        "their own get it with their work, without a user name or password in it.",
     )
     public_url: str | None = Field(
         default=None,

@@ -341,13 +341,14 @@ def train(
     """
     run = training.queue(
         world.store,
+        world.blobs,
         world.engineer.actor,
         training.TrainingRequest(
             f"{world.team}/{name}", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
         ),
     )
     trainer = world.trainer
-    taken = work.lease(world.store, trainer.actor, "test worker", 60)
+    taken = work.lease(world.store, trainer.actor, work.Worker("test worker"), 60)
     assert taken is not None
     assert taken[0] == run
     attempt = taken[1]
@@ -391,9 +392,9 @@ def train(
 
 def evaluate(world: World, ref: str, right: int) -> UUID:
     """A finished eval run of a version with so many items right."""
-    run = evals.queue(world.store, world.engineer.actor, ref, world.suite)
+    run = evals.queue(world.store, world.blobs, world.engineer.actor, ref, world.suite)
     trainer = world.trainer
-    taken = work.lease(world.store, trainer.actor, "test worker", 60)
+    taken = work.lease(world.store, trainer.actor, work.Worker("test worker"), 60)
     assert taken == (run, 1)
     view = leased.work(world.store, trainer.actor, run)
     assert view.evaluation is not None

@@ -20,9 +20,13 @@ from typing import Any
 import registry
 import trainer
 from registry.api.problems import STATUSES
+from registry.artifacts.bundles.judge import REQUIRED_META
+from registry.artifacts.datasets.rows import UNREAD
+from registry.artifacts.feasibility.extremes import MAX_SCANNED_BYTES
 from registry.cli.errors import EXITS
 from registry.errors import BundleRejected, RegistryError, catalogue
 from registry.gateway.problems import STATUSES as GATEWAY_STATUSES
+from registry.rules.recipes import FIELDS
 from registry.settings import PREFIX, Settings
 from trainer.demo import figures, transcript
 
@@ -62,7 +66,10 @@ OTHER_VARIABLES = {
         "The base to load, when `--base` is not given; else the base of the first route in "
         "production.",
     ),
-    "COUNTERSIGN_MLFLOW_URL": ("trainers too", "The MLflow server to log training runs to."),
+    "COUNTERSIGN_MLFLOW_URL": (
+        "trainers too",
+        "The MLflow server to log training runs to; without it, a trainer takes the registry's.",
+    ),
     "COUNTERSIGN_HOME": (
         "trainers, engines and `countersign-verify` too",
         "Where a worker keeps its files; where the verifier looks for the pinned `log.pub`.",
@@ -238,9 +245,113 @@ def _table(sentences: dict[str, str]) -> str:
     return "\n".join(["| Place | What it is for |", "|---|---|", *rows]) + "\n"
 
 
+RECIPE_KEYS = {
+    "method": "How weights are tuned.",
+    "rank": "The rank of each LoRA matrix.",
+    "alpha": "The scale: what LoRA adds is multiplied by alpha / rank.",
+    "dropout": "The share of LoRA's inputs that training drops.",
+    "targets": "The modules to adapt, by the last part of their name, as PEFT matches them.",
+    "layers": "The first and the last layer to adapt, counted from 0; null for all.",
+    "steps": "Optimiser steps.",
+    "batch_size": "Rows of each step.",
+    "learning_rate": "The highest learning rate; it then falls in a line to zero.",
+    "warmup_steps": "Steps in which the learning rate rises.",
+    "max_length": "The most tokens of a row: prompt, completion and end token. No row is cut.",
+    "seed": "Decides the first weights, the order of the rows and the dropout.",
+    "template": "`chat` asks by the base's chat template, `plain` takes the prompt as it is.",
+    "dtype": "The numbers that the base is loaded in; LoRA's own are float32.",
+    "publish_at": "The steps whose weights become versions; the last is the end of training.",
+    "save_every": "Steps between two save points, from which an interrupted run goes on.",
+    "sample": "The most rows to use, drawn by the seed; null for all.",
+}
+"""What each key of a recipe means. What it may be stands in the rules."""
+
+RECIPE_DEFAULTS = {
+    "alpha": "twice the rank",
+    "publish_at": "the last step",
+    "save_every": "a tenth of the steps",
+}
+"""Defaults that follow from other keys."""
+
+
+def recipe_page() -> str:
+    """docs/recipes.md, from the fields of recipes, rows and required facts."""
+    return "\n".join(_recipe_page())
+
+
+def _recipe_page() -> Iterator[str]:
+    assert RECIPE_KEYS.keys() == FIELDS.keys()
+    yield "# Recipes\n"
+    yield _paragraph(
+        "A recipe says how `countersign train --recipe FILE` trains. It is YAML or JSON; its "
+        "defaults are filled in, and then it is frozen with the run, hashed and signed into the "
+        "training report. `make docs` writes this page from the rules that check it."
+    )
+    yield "## Keys\n"
+    yield "| Key | Must be | Default | Meaning |"
+    yield "|---|---|---|---|"
+    for key, field in FIELDS.items():
+        default = RECIPE_DEFAULTS.get(key) or (
+            "required" if field.required else _value(field.default)
+        )
+        yield f"| `{key}` | {field.expected} | {default} | {RECIPE_KEYS[key]} |"
+    yield ""
+    yield _paragraph(
+        "A plain scalar in YAML means what the core schema of YAML 1.2 says: `1e-4` and `5e-3` are "
+        "numbers; `yes`, `1:30` and `2026-11-30` are texts. Write a text that looks like a number "
+        "in quotes: a name `'1e4'`, a commit `'12e4567'`."
+    )
+    yield "## Rows\n"
+    yield _paragraph(
+        "A data set is JSON Lines. A row has the texts `prompt` and `completion`, and may have a "
+        "text `system` and a `split` (`train` when absent). Other columns are kept, unless people "
+        "expect a model to read them: "
+        f"{', '.join(f'`{column}`' for column in sorted(UNREAD))} are refused when they are not "
+        "empty."
+    )
+    yield "## Meta\n"
+    yield _paragraph(
+        "`--meta FILE` says of the new versions what no file says. A version that lacks "
+        f"{' or '.join(f'`{name}`' for name in REQUIRED_META['adapter'])} would stay a draft, so "
+        "the training is not queued without them; `--domain`, or the domain of the line, counts. "
+        "`datasets` names the data sets of an adapter that was trained elsewhere."
+    )
+    yield "## What is checked when\n"
+    yield "| When | What |"
+    yield "|---|---|"
+    yield "| queued | every key of the recipe, by the table above |"
+    yield "| queued | the base is a registered base or checkpoint, the data set is registered |"
+    yield "| queued | `targets` and `layers`: the base has them, by the headers of its weights |"
+    yield "| queued | the split `train` has rows; the base names an end-of-text token |"
+    yield (
+        "| queued | `template`: the base's chat template is run on the first row in a sandbox; it "
+        "must take it and keep its words |"
+    )
+    yield (
+        "| queued | `max_length`: the longest rows of the first "
+        f"{MAX_SCANNED_BYTES >> 20} MiB, by a lower bound: as many tokens as words, where the "
+        "tokenizer splits at blanks |"
+    )
+    yield "| queued | `meta` has what registering a version requires |"
+    yield "| by the trainer | the exact tokens of every row, memory, a loss that is a number |"
+    yield "| at each `publish_at` | the version itself, by the rules of registering |\n"
+    yield _paragraph(
+        "The registry runs no tokenizer, so a row between the bound and the exact count is found "
+        "only by the trainer, before its first step. An eval run is checked in the same way: the "
+        "suite's first item is asked by the template of the base, with the suite's system prompt."
+    )
+
+
+def _value(default: Any) -> str:
+    if isinstance(default, list):
+        return ", ".join(f"`{item}`" for item in default)
+    return f"`{json.dumps(default)}`".replace('"', "")
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "demo.md": demo,
     "problems.md": problems,
+    "recipes.md": recipe_page,
     "settings.md": settings,
 }
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {

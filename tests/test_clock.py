@@ -40,6 +40,7 @@ def test_a_lease_that_runs_out_goes_back_by_itself(
     world = a_world(fresh_store, blobs, "timed")
     run = training.queue(
         fresh_store,
+        world.blobs,
         world.engineer.actor,
         training.TrainingRequest(
             "timed/adapter", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
@@ -50,7 +51,7 @@ def test_a_lease_that_runs_out_goes_back_by_itself(
         with fresh_store.read(SYSTEM) as session:
             return session.execute(text(statement), {"run": run}).scalar_one()
 
-    assert work.lease(fresh_store, world.trainer.actor, "w", 1) == (run, 1)
+    assert work.lease(fresh_store, world.trainer.actor, work.Worker("w"), 1) == (run, 1)
     assert (
         ask(
             "select count(*) from procrastinate.procrastinate_jobs where task_name = 'requeue_lost'"

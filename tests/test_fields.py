@@ -159,3 +159,10 @@ def test_every_default_is_a_value_the_field_accepts(fields: Fields) -> None:
     for field in walked(fields):
         assert field.default is MISSING or field.check(field.default), field.expected
         assert field.default is MISSING or not field.required
+
+
+def test_a_text_that_yaml_read_as_a_number_belongs_in_quotes() -> None:
+    [problem] = problems({"name": 1e4}, {"name": text()})
+    assert problem.text == "must be a text of 1 to 512 characters, not 10000.0; write it in quotes"
+    [problem] = problems({"name": "x"}, {"name": integer(0)})
+    assert "quotes" not in problem.text

@@ -1,8 +1,8 @@
 """`python -m trainer worker` and `python -m trainer engine`: the trainer's two programs.
 
 COUNTERSIGN_URL and COUNTERSIGN_TOKEN name the registry and the token. The worker also reads
-COUNTERSIGN_MLFLOW_URL, if there is an MLflow server. Both keep their files in COUNTERSIGN_HOME
-unless an option names another folder.
+COUNTERSIGN_MLFLOW_URL; without it, it reports to the MLflow server of the registry, if any. Both
+keep their files in COUNTERSIGN_HOME unless an option names another folder.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from trainer.lease import Gone, Lease
 from trainer.tracking import Tracker
 
 LOG = logging.getLogger("trainer.child")
-SECRETS = ("COUNTERSIGN_TOKEN",)
+SECRETS = ("COUNTERSIGN_TOKEN", "COUNTERSIGN_MLFLOW_URL")
 """Environment variables that the child does not get."""
 LOOK_SECONDS = 0.2
 """The time between two looks at the child."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from registry.client.retries import Retry
+from registry.rules.trackers import without_credentials
 
 T = TypeVar("T")
 LOG = logging.getLogger("trainer.tracking")
@@ -34,6 +35,10 @@ MAX_BATCH = 100
 CONTEXT = "mlflow.data.context"
 ATTEMPT = "countersign.attempt"
 RUN = "countersign.training_run"
+ENDED_BY = "countersign.ended_by"
+"""The tag of an attempt that could not report its own end: the attempt that took over."""
+MAX_DEAD = 20
+"""Dead attempts that are closed at once; a run has at most five attempts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +138,13 @@ class MLflow:
             self._send()
         except Exception as error:
             if not self._given_up.is_set():
-                why = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+                # MLflow's own message may name the address, with a password in it.
+                text = str(error).replace(self._url, without_credentials(self._url))
+                why = f"{type(error).__name__}: {text.partition(chr(10))[0][:200]}"
                 LOG.warning(
                     "no longer reporting %s to MLflow at %s: %s",
                     self._topic.training_run,
-                    self._url,
+                    without_credentials(self._url),
                     why,
                 )
             self._given_up.set()
@@ -147,7 +154,9 @@ class MLflow:
         from mlflow.entities import Metric
 
         experiment, run_id = self._patiently(lambda: self._open(client))
-        self._link = Link(run_id, f"{self._url}/#/experiments/{experiment}/runs/{run_id}")
+        page = f"{without_credentials(self._url)}/#/experiments/{experiment}/runs/{run_id}"
+        self._link = Link(run_id, page)
+        self._patiently(partial(self._close_dead, client, experiment))
         while True:
             entries = [self._queue.get()]
             while len(entries) < MAX_BATCH and not self._queue.empty():
@@ -213,6 +222,15 @@ class MLflow:
             ],
         )
         return experiment, run_id
+
+    def _close_dead(self, client: Any, experiment: str) -> None:
+        """End what earlier attempts left running in MLflow: their workers died or were cut off."""
+        query = f"tags.`{RUN}` = '{self._topic.training_run}' and attributes.status = 'RUNNING'"
+        for run in client.search_runs([experiment], query, max_results=MAX_DEAD):
+            attempt = run.data.tags.get(ATTEMPT, "")
+            if attempt.isdecimal() and int(attempt) < self._topic.attempt:
+                client.set_tag(run.info.run_id, ENDED_BY, f"attempt {self._topic.attempt}")
+                client.set_terminated(run.info.run_id, "KILLED")
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
         """Try again while the server starts, until the training run is over."""

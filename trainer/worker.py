@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
+from uuid import UUID, uuid4
 
 from registry.artifacts.datasets.rows import decode_items
 from registry.artifacts.datasets.samples import expected_answers, read_samples
@@ -52,6 +53,7 @@ class Worker:
         except OSError:
             self._lock.close()
             raise Conflict("work-dir-taken", f"Another worker works in {work_dir}.") from None
+        self._identity = _identity(work_dir)
         self._cache = Cache(registry, work_dir / "cache")
         self._read = read_files((work_dir / "cache" / "blobs").joinpath)
         self._key = self._enrolled_key(work_dir / "signing-key.pem")
@@ -86,7 +88,7 @@ class Worker:
         """
         while not self.stopping.is_set():
             try:
-                work = self._registry.lease(self._name)
+                work = self._registry.lease(self._name, self._identity)
             except (Unavailable, Fault, Conflict) as error:
                 # The registry is unreachable, or another worker was faster: no reason to end.
                 LOG.warning("no work was leased: %s", error)
@@ -176,7 +178,8 @@ class Worker:
                 "root": work.dataset.root,
             },
         }
-        tracker = tracking.track(self._mlflow, _topic(lease, work, recipe))
+        mlflow = self._mlflow or lease.work.mlflow_url
+        tracker = tracking.track(mlflow, _topic(lease, work, recipe))
         status = "FAILED"
         outputs = Outputs(self._registry, lease, work, recipe, facts, folder / "published")
         try:
@@ -252,6 +255,21 @@ class Worker:
             )
         )
         LOG.info("%s is finished", lease.work.id)
+
+
+def _identity(work_dir: Path) -> str:
+    """What makes the next process in this work folder the successor of this one.
+
+    The caller holds the folder's lock, so no two live processes share it. The machine and the place
+    are part of it: a copy of the folder is another worker.
+    """
+    path = work_dir / "worker.id"
+    try:
+        number = UUID(path.read_text("ascii").strip())
+    except (FileNotFoundError, ValueError):
+        number = uuid4()
+        path.write_text(f"{number}\n", "ascii")
+    return canonical.digest([str(number), socket.gethostname(), str(work_dir.resolve())])
 
 
 def _topic(lease: Lease, work: TrainingWork, recipe: recipes.Recipe) -> tracking.Topic:

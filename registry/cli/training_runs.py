@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "--recipe", required=True, type=FILE, help="YAML that says how to train; frozen with the run."
 )
 @click.option("--domain", help="The business domain of the line.")
-@click.option("--meta", type=FILE, help="YAML with the purpose and the like of the new versions.")
+@click.option("--meta", type=FILE, help="YAML with the purpose of the new versions; required.")
 @FOLLOW
 @json_option
 def train(
@@ -39,9 +39,12 @@ def train(
 ) -> None:
     """Queue a training run.
 
+    What could only fail later is refused at once: modules, layers, rows, template, missing meta.
+
     \b
     Example:
-      countersign train --adapter acme/claims --base acme/tiny@v1 --data acme/rows@v1 --recipe a.yml
+      countersign train --adapter acme/claims --base acme/tiny@v1 --data acme/rows@v1 \\
+        --recipe a.yml --meta meta.yml
     """
     from registry.client import NewTrainingRun
 

@@ -283,7 +283,8 @@ def _extra(name: str, settings: Settings, ports: dict[str, int], cluster: Cluste
         PREFIX + "HOME": str(settings.home),
         PREFIX + "LOG_LEVEL": settings.log_level,
     }
-    if settings.mlflow_url:
+    # The address may hold a password, and of these only the trainer reports to MLflow.
+    if settings.mlflow_url and name == "trainer":
         local[PREFIX + "MLFLOW_URL"] = settings.mlflow_url
 
     def caller() -> dict[str, str]:

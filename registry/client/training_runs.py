@@ -46,9 +46,14 @@ class TrainingRuns(Transport):
         """Cancel a queued or running training run; its trainer learns of it at the next beat."""
         return self._post(f"/training-runs/{run_id}/cancel", TrainingRunView, {})
 
-    def lease(self, worker: str) -> WorkView | None:
-        """Lease the oldest piece of waiting work; None when nothing waits."""
-        return self._post_or_none("/work/lease", WorkView, {"worker": worker})
+    def lease(self, worker: str, identity: str | None = None) -> WorkView | None:
+        """Lease the oldest piece of waiting work; None when nothing waits.
+
+        A process that takes over from a dead one gives the same `identity`, and gets its work back
+        at once. No two processes that live at the same time may give the same.
+        """
+        body = {"worker": worker, "identity": identity}
+        return self._post_or_none("/work/lease", WorkView, body)
 
     def beat(self, work_id: UUID | str, attempt: int, progress: Mapping[str, Any]) -> bool:
         """Prolong the lease and report progress. True means that the work was cancelled: stop.

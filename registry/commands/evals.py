@@ -11,21 +11,23 @@ from uuid import UUID, uuid4
 
 from registry.artifacts.datasets import rows
 from registry.artifacts.datasets.samples import expected_answers, read_samples
+from registry.artifacts.feasibility import suites
 from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
-from registry.db import datasets, senders, training_runs, versions
+from registry.db import datasets, senders, training_runs, versions, work
 from registry.db import evals as table
 from registry.db.evals import EvalMetric, EvalRun, EvalSuite, EvalSuiteVersion
 from registry.db.lineage import LineageEdge
+from registry.db.sight import Sighted
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease
 from registry.db.training_runs import SignedReport as SignedReport
-from registry.db.versions import Node, Version
+from registry.db.versions import Line, Node, Version
 from registry.documents import canonical
 from registry.errors import Invalid, Refused, TooLarge, Unverified
 from registry.rules import evals
 from registry.rules.actions import Action
-from registry.rules.actors import Actor
+from registry.rules.actors import Actor, require
 from registry.rules.refs import parse_line
 from registry.rules.versions import usable
 
@@ -157,24 +159,26 @@ def freeze(store: Store, blobs: Blobs, actor: Actor, request: SuiteRequest) -> U
         return node.id
 
 
-def queue(store: Store, actor: Actor, subject: str, suite: str) -> UUID:
+def queue(store: Store, blobs: Blobs, actor: Actor, subject: str, suite: str) -> UUID:
     """Queue an eval run of a suite on a version, and return its id.
 
     A queued or running eval run of that suite on that version is returned instead. Raises Refused
-    when the version is not registered or cannot be evaluated.
+    when the version is not registered or cannot be evaluated, and when its chat template cannot ask
+    the suite: that is tried on the suite's first item, without a session.
     """
+    with store.judging(actor, Action.EVAL_QUEUE, None), store.read(actor) as session:
+        now = work.clock(session)
+        require(actor, Action.EVAL_QUEUE, None, now)
+        version, line, version_node = _fit_subject(session, subject)
+        require(actor, Action.EVAL_QUEUE, line.team, now)
+        suite_version, _ = table.suite_version(session, suite)
+        asked = _asked(session, version, line)
+    with store.judging(actor, Action.EVAL_QUEUE, line.team):
+        _must_answer(blobs, asked, suite_version, version_node.ref)
     with store.write(actor, Action.EVAL_QUEUE) as tx:
-        version, line, version_node = versions.by_ref(tx.session, subject, share=True)
+        version, line, version_node = _fit_subject(tx.session, subject, share=True)
         tx.within(line.team)
         suite_version, suite_node = table.suite_version(tx.session, suite)
-        if not usable(version.state):
-            raise Refused(
-                "unfit-subject",
-                f"{subject} is {version.state}.",
-                "Evaluate a registered version.",
-                subject=subject,
-            )
-        evals.check_subject(version_node.ref, version.facts.get("loads_as"))
         active = table.active(tx.session, version.id, suite_version.id)
         if active is not None:
             tx.audit(f"eval-run:{active.id}", found=True)
@@ -209,6 +213,46 @@ def queue(store: Store, actor: Actor, subject: str, suite: str) -> UUID:
             )
         tx.audit(node.ref, subject=version_node.ref, suite=suite_node.ref)
         return identity
+
+
+def _fit_subject(
+    session: Sighted, subject: str, *, share: bool = False
+) -> tuple[Version, Line, Node]:
+    """The version to evaluate, with its line and node; it and its base must be usable."""
+    version, line, node = versions.by_ref(session, subject, share=share)
+    if not usable(version.state):
+        raise Refused(
+            "unfit-subject",
+            f"{subject} is {version.state}.",
+            "Evaluate a registered version.",
+            subject=subject,
+        )
+    if version.base_version_id is not None:
+        base, _, base_node = versions.by_id(session, version.base_version_id, share=share)
+        if not usable(base.state):
+            raise Refused(
+                "unfit-base",
+                f"{base_node.ref}, the base of {node.ref}, is {base.state}: no trainer gets it.",
+                "Evaluate a version on a registered base.",
+                subject=subject,
+            )
+    evals.check_subject(node.ref, version.facts.get("loads_as"))
+    return version, line, node
+
+
+def _asked(session: Sighted, version: Version, line: Line) -> list[File]:
+    """The files of the model whose tokenizer and chat template count: an adapter has its base's."""
+    base = version.base_version_id if line.kind == "adapter" else None
+    model = version.id if base is None else base
+    return [File(*row) for row in versions.files(session, model)]
+
+
+def _must_answer(blobs: Blobs, files: list[File], suite: EvalSuiteVersion, subject: str) -> None:
+    """Raise Refused `unfit-suite` when the first item of a suite cannot be asked."""
+    head = blobs.read(suite.blob_id, 0, min(blobs.size(suite.blob_id), 2 * rows.MAX_LINE_BYTES))
+    first = rows.decode_items(head.partition(b"\n")[0])[0]
+    if (problem := suites.problem(files, suite.decoding, first.prompt, blobs.read)) is not None:
+        raise Refused("unfit-suite", problem, subject=subject)
 
 
 def finish(store: Store, blobs: Blobs, actor: Actor, run_id: UUID, signed: SignedReport) -> None:

@@ -6,18 +6,27 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-from registry.db import datasets, training_runs, versions
-from registry.db.lines import open_line
+from registry.artifacts.feasibility import recipes as feasibility
+from registry.artifacts.feasibility.recipes import Base, Reading, Rows, Training
+from registry.artifacts.methods.plans import Plan
+from registry.artifacts.weights.tensors import File
+from registry.blobs.store import Blobs
+from registry.db import datasets, training_runs, versions, work
+from registry.db.datasets import DatasetVersion
+from registry.db.lines import expected_domain, open_line
+from registry.db.sight import Sighted
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease, TrainingRun
 from registry.db.training_runs import SignedReport as SignedReport
-from registry.db.versions import Line
+from registry.db.versions import Blob, Line, Node, Version
 from registry.documents import canonical
 from registry.errors import Invalid, Refused
+from registry.fields import by_path, described
 from registry.rules import recipes
 from registry.rules.actions import Action
-from registry.rules.actors import Actor
-from registry.rules.refs import parse_line
+from registry.rules.actors import Actor, require
+from registry.rules.recipes import Recipe
+from registry.rules.refs import Ref, parse_line
 from registry.rules.versions import usable
 
 
@@ -36,62 +45,127 @@ class TrainingRequest:
     meta: dict[str, Any]
 
 
-def queue(store: Store, actor: Actor, request: TrainingRequest) -> UUID:
+def queue(store: Store, blobs: Blobs, actor: Actor, request: TrainingRequest) -> UUID:
     """Queue a recipe on a registered base and data set; a new adapter gets its line here.
 
-    Raises Invalid for a bad recipe, name or missing domain, Refused when the base or the data set
-    is not registered.
+    Whatever is known to fail is refused now and not when a trainer is free: the recipe is judged
+    by the base's and the data set's files, without a session, and entered in one transaction.
+    Raises Invalid for a bad recipe or name, a missing domain, and a recipe that does not fit;
+    Refused when the base or the data set is not registered.
     """
-    adapter, base, dataset = request.adapter, request.base, request.dataset
-    ref = parse_line(adapter)
+    ref = parse_line(request.adapter)
     assert ref.team is not None
-    recipe = recipes.parse(request.recipe).as_dict()
+    recipe = recipes.parse(request.recipe)
+    with store.judging(actor, Action.TRAINING_QUEUE, ref.team), store.read(actor) as session:
+        require(actor, Action.TRAINING_QUEUE, ref.team, work.clock(session))
+        domain = expected_domain(session, ref, "adapter", request.domain)
+        if domain is None:
+            raise _no_domain(ref)
+        base, rows = _inputs(session, request)
+    with store.judging(actor, Action.TRAINING_QUEUE, ref.team):
+        _must_fit(recipe, base, rows, {**request.meta, "domain": domain}, blobs)
     with store.write(actor, Action.TRAINING_QUEUE, ref.team) as tx:
         tx.within(ref.team)
-        line = open_line(tx, ref, "adapter", request.domain)
-        if line.domain is None:
-            raise Invalid(
-                "domain-missing",
-                f"{ref.line} has no business domain yet, and the request names none.",
-            )
-        base_version, base_line, _ = versions.by_ref(tx.session, base, share=True)
-        data, _ = datasets.by_ref(tx.session, dataset, share=True)
-        if base_line.kind == "adapter" or not usable(base_version.state):
-            raise Refused(
-                "unfit-base",
-                f"{base} is not a registered base model or checkpoint.",
-                "Name a registered base model or checkpoint.",
-                subject=adapter,
-            )
-        if not usable(data.state):
-            raise Refused(
-                "unfit-parent",
-                f"{dataset} is {data.state}.",
-                subject=adapter,
-            )
-        run = tx.add(
-            TrainingRun(
-                id=uuid4(),
-                line_id=line.id,
-                base_version_id=base_version.id,
-                dataset_version_id=data.id,
-                recipe=recipe,
-                recipe_digest=canonical.digest(recipe),
-                meta={**request.meta, **({"domain": line.domain} if line.domain else {})},
-                state="queued",
-                attempt=0,
-                requested_by=actor.account,
-                created_at=tx.now,
-            )
+        return _entered(tx, ref, request, recipe.as_dict())
+
+
+def _inputs(session: Sighted, request: TrainingRequest) -> tuple[Base, Rows]:
+    version, node = _fit_base(session, request)
+    data = _fit_data(session, request)
+    return (
+        Base(
+            node.ref,
+            version.base_root or "",
+            [File(*row) for row in versions.files(session, version.id)],
+        ),
+        Rows(
+            request.dataset,
+            File("rows.jsonl", data.blob_id, session.get_one(Blob, data.blob_id).size),
+            data.splits,
+        ),
+    )
+
+
+def _fit_base(
+    session: Sighted, request: TrainingRequest, *, share: bool = False
+) -> tuple[Version, Node]:
+    version, line, node = versions.by_ref(session, request.base, share=share)
+    if line.kind == "adapter" or not usable(version.state):
+        raise Refused(
+            "unfit-base",
+            f"{node.ref} is {'an adapter' if line.kind == 'adapter' else version.state}.",
+            "Name a registered base model or checkpoint.",
+            subject=request.adapter,
         )
-        tx.audit(
-            f"training-run:{run.id}",
-            adapter=adapter,
-            base=base,
-            dataset=dataset,
-            recipe=run.recipe_digest,
+    return version, node
+
+
+def _fit_data(session: Sighted, request: TrainingRequest, *, share: bool = False) -> DatasetVersion:
+    data, _ = datasets.by_ref(session, request.dataset, share=share)
+    if not usable(data.state):
+        raise Refused(
+            "unfit-parent",
+            f"{request.dataset} is {data.state}.",
+            subject=request.adapter,
         )
-        return run.id
+    return data
+
+
+def _no_domain(ref: Ref) -> Invalid:
+    return Invalid(
+        "domain-missing",
+        f"{ref.line} has no business domain yet, and the request names none.",
+    )
+
+
+def _must_fit(recipe: Recipe, base: Base, rows: Rows, meta: dict[str, Any], blobs: Blobs) -> None:
+    """Raise Invalid `unfit-recipe`, which lists everything that would fail later."""
+    training = Training(
+        Plan(recipe.targets, recipe.layers, recipe.rank, recipe.alpha),
+        Reading(recipe.template, recipe.max_length),
+        base,
+        rows,
+        meta,
+    )
+    wrong = feasibility.problems(training, blobs.read)
+    if wrong:
+        raise Invalid(
+            "unfit-recipe",
+            described(f"This cannot be trained on {base.ref} with {rows.ref}", wrong),
+            problems=by_path(wrong),
+        )
+
+
+def _entered(tx: Tx, ref: Ref, request: TrainingRequest, recipe: dict[str, Any]) -> UUID:
+    """Write the run; what it reads is locked, and must still be fit."""
+    line = open_line(tx, ref, "adapter", request.domain)
+    if line.domain is None:
+        raise _no_domain(ref)
+    base, _ = _fit_base(tx.session, request, share=True)
+    data = _fit_data(tx.session, request, share=True)
+    run = tx.add(
+        TrainingRun(
+            id=uuid4(),
+            line_id=line.id,
+            base_version_id=base.id,
+            dataset_version_id=data.id,
+            recipe=recipe,
+            recipe_digest=canonical.digest(recipe),
+            meta={**request.meta, "domain": line.domain},
+            state="queued",
+            attempt=0,
+            requested_by=tx.actor.account,
+            created_at=tx.now,
+        )
+    )
+    tx.audit(
+        f"training-run:{run.id}",
+        adapter=request.adapter,
+        base=request.base,
+        dataset=request.dataset,
+        recipe=run.recipe_digest,
+    )
+    return run.id
 
 
 def finish(store: Store, actor: Actor, run_id: UUID, signed: SignedReport) -> None:

@@ -15,6 +15,7 @@ from registry.db import training_runs
 from registry.db import work as table
 from registry.db.store import Store
 from registry.db.training_runs import Lease
+from registry.db.work import Worker as Worker
 from registry.errors import Conflict
 from registry.rules.actions import Action
 from registry.rules.actors import SYSTEM, Actor
@@ -23,18 +24,23 @@ MAX_ATTEMPTS = 5
 """Attempts at one run before a lost worker makes it fail."""
 
 
-def lease(store: Store, actor: Actor, worker: str, seconds: int) -> tuple[UUID, int] | None:
+def lease(store: Store, actor: Actor, worker: Worker, seconds: int) -> tuple[UUID, int] | None:
     """Lease the oldest queued work of the caller's teams; None when there is none.
 
-    Returns the run's id and the number of the attempt. Two workers never get the same work.
+    A worker that started again first gets what its dead process had, as a new attempt: it has the
+    save points, and nobody has to wait for the lease to end. Returns the run's id and the number of
+    the attempt. Two workers never get the same work.
     """
     # An empty queue is the common answer and leaves no trace in the log. The role is checked first.
     store.check(actor, Action.WORK_LEASE, None)
     with store.read(actor) as session:
-        if not table.any_queued(session):
+        # The last attempt is not taken back: its lease ends, and the run with it.
+        own = table.left_behind(session, worker, MAX_ATTEMPTS)
+        if not own and not table.any_queued(session):
             return None
     with store.write(actor, Action.WORK_LEASE) as tx:
-        queued = table.take_queued(tx.session)
+        taken = (table.take_back(tx.session, run_id, actor.account, worker) for run_id in own)
+        queued = next((run for run in taken if run), None) or table.take_queued(tx.session)
         if queued is None:
             raise Conflict(
                 "queue-empty",
@@ -47,7 +53,8 @@ def lease(store: Store, actor: Actor, worker: str, seconds: int) -> tuple[UUID, 
         assert actor.account is not None
         expires = tx.now + timedelta(seconds=seconds)
         lease = tx.session.get(Lease, run.id) or Lease(id=run.id, progress={})
-        lease.worker, lease.account_id = worker[:120], actor.account
+        lease.worker, lease.account_id = worker.name[:120], actor.account
+        lease.identity, lease.progress = worker.identity, {}
         lease.attempt, lease.expires_at = run.attempt, expires
         tx.session.add(lease)
         # The job is only an alarm: it reads from the row whether the lease really ran out.

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from sqlalchemy import text
 
+from registry.db.sight import Sighted
 from registry.db.store import Tx
 from registry.db.versions import Line, line
 from registry.errors import Conflict, NotFound
@@ -34,10 +35,26 @@ def open_line(tx: Tx, ref: Ref, kind: str, domain: object) -> Line:
                 created_at=tx.now,
             )
         )
-    if present.kind != kind:
-        raise Conflict("line-kind", f"{ref.line} is of kind {present.kind}, not {kind}.")
+    _must_be(present, kind, ref)
     present.domain = line_domain(present.domain, domain)
     return present
+
+
+def expected_domain(session: Sighted, ref: Ref, kind: str, domain: str | None) -> str | None:
+    """The domain that `open_line` would leave the line with; raises what it would raise."""
+    assert ref.name is not None
+    try:
+        present = line(session, ref)
+    except NotFound:
+        check_new_line(ref.name)
+        return line_domain(None, domain)
+    _must_be(present, kind, ref)
+    return line_domain(present.domain, domain)
+
+
+def _must_be(present: Line, kind: str, ref: Ref) -> None:
+    if present.kind != kind:
+        raise Conflict("line-kind", f"{ref.line} is of kind {present.kind}, not {kind}.")
 
 
 def _present(tx: Tx, ref: Ref) -> Line | None:

@@ -61,13 +61,15 @@ class TrainingRun(Table):
 class Lease(Table):
     """The worker of a run, until when, and its progress.
 
-    Heartbeats renew it, so it is upkeep and not governed.
+    Heartbeats renew it, so it is upkeep and not governed. A worker that gives its `identity` may
+    take the lease of its own dead process back before it ends.
     """
 
     __tablename__ = "lease"
     governed = False
     id: Mapped[Id]
     worker: Mapped[str]
+    identity: Mapped[str | None]
     account_id: Mapped[UUID] = mapped_column(ForeignKey("account.id"))
     attempt: Mapped[int]
     expires_at: Mapped[Moment]

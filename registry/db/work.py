@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -19,6 +20,18 @@ from registry.db.versions import Line, Node, Version
 from registry.errors import NotFound
 
 Run = TrainingRun | EvalRun
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker as it presents itself: the name that people see, and its identity.
+
+    The identity is the same for a process that takes over the work folder of a dead one, and for no
+    other process. Only what holds the lock of that folder may state it.
+    """
+
+    name: str
+    identity: str | None = None
 
 
 def clock(session: Session) -> datetime:
@@ -50,6 +63,35 @@ def take_queued(session: Sighted) -> tuple[Run, str] | None:
         if row is not None:
             oldest.append((row[0], row[1]))
     return min(oldest, key=lambda pair: pair[0].created_at) if oldest else None
+
+
+def left_behind(session: Sighted, worker: Worker, attempts: int) -> list[UUID]:
+    """The running work that a worker's own earlier process has leased, oldest first.
+
+    Work that had so many attempts already is not among it.
+    """
+    if worker.identity is None:
+        return []
+    owned = select(Lease.id).where(
+        Lease.account_id == session.actor.account,
+        Lease.identity == worker.identity,
+        Lease.attempt < attempts,
+    )
+    trainings = select(TrainingRun).where(TrainingRun.state == "running", TrainingRun.id.in_(owned))
+    evaluations = select(EvalRun).where(EvalRun.state == "running", EvalRun.id.in_(owned))
+    runs: list[Run] = [*session.scalars(trainings), *session.scalars(evaluations)]
+    return [run.id for run in sorted(runs, key=lambda run: run.created_at)]
+
+
+def take_back(
+    session: Sighted, run_id: UUID, account: UUID | None, worker: Worker
+) -> tuple[Run, str] | None:
+    """Lock a run that a worker's own earlier process leased; None if it lost it meanwhile."""
+    run, team = by_id(session, run_id, lock=True)
+    lease = session.get(Lease, run_id, with_for_update=True)
+    owner = (account, worker.identity)
+    owned = lease is not None and (lease.account_id, lease.identity) == owner
+    return (run, team) if owned and run.state == "running" else None
 
 
 def _queued(session: Sighted) -> Iterator[Select[Any, str]]:

@@ -39,7 +39,7 @@ class WorkView:
 
     The lease ends at `expires_at` unless a heartbeat prolongs it. Every report must state
     `attempt`, so that a worker that lost its lease cannot finish the work of the one that has it
-    now.
+    now. `mlflow_url` is the registry's MLflow server, for workers without a setting of their own.
     """
 
     id: UUID
@@ -48,6 +48,7 @@ class WorkView:
     expires_at: datetime
     training: TrainingWork | None
     evaluation: EvalWork | None
+    mlflow_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from registry.db.store import Store
 from registry.settings import load
 from tests.api.conftest import Door
 from tests.api.test_errors import rows
-from tests.build import Person, World, a_person
+from tests.build import ADAPTER_META, RECIPE, Person, World, a_person
 from tests.db.around import held
 
 
@@ -64,8 +64,9 @@ def test_a_command_cut_off_is_503_and_leaves_nothing(
                 "adapter": f"{team}/{name}",
                 "base": world.base.ref,
                 "dataset": world.dataset.ref,
-                "recipe": {"steps": 1, "batch_size": 1, "learning_rate": 0.1},
+                "recipe": RECIPE,
                 "domain": "x",
+                "meta": ADAPTER_META,
             },
         ),
         (admin, "/accounts", {"name": name, "roles": ["auditor"]}),

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from registry.api import rest
 from tests.api.conftest import Door
-from tests.build import World
+from tests.build import ADAPTER_META, RECIPE, World
 from tests.database import Databases
 
 
@@ -88,7 +88,8 @@ def test_metrics_count_what_is_there(door: Door, world: World) -> None:
             "base": world.base.ref,
             "dataset": world.dataset.ref,
             "domain": "legal",
-            "recipe": {"steps": 1, "batch_size": 1, "learning_rate": 0.1},
+            "recipe": RECIPE,
+            "meta": ADAPTER_META,
         },
     )
     after = numbers()

@@ -56,6 +56,7 @@ def test_the_routes_beside_the_main_job(door: Door, admin: Person, team: str) ->
         "dataset": dataset["ref"],
         "recipe": RECIPE,
         "domain": "legal",
+        "meta": ADAPTER_META,
     }
     runs = [door.done(engineer, "POST", "/training-runs", order)["id"] for _ in range(2)]
     first = door.done(trainer, "POST", "/work/lease", {"worker": "w"})["id"]

@@ -69,6 +69,7 @@ def test_signatures_that_are_none(door: Door, world: World) -> None:
 def test_a_lease_that_is_anothers(door: Door, world: World) -> None:
     run = training_runs.queue(
         door.store,
+        world.blobs,
         world.engineer.actor,
         training_runs.TrainingRequest(
             f"{world.team}/leased", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
@@ -125,7 +126,7 @@ def test_a_lease_that_is_anothers(door: Door, world: World) -> None:
 
 
 def test_an_eval_report_that_says_what_the_samples_do_not(door: Door, world: World) -> None:
-    run = evals.queue(door.store, world.engineer.actor, world.versions[0], world.suite)
+    run = evals.queue(door.store, world.blobs, world.engineer.actor, world.versions[0], world.suite)
     given = door.done(world.trainer, "POST", "/work/lease", {"worker": "w"})["evaluation"]
     about = door.done(world.engineer, "GET", f"/versions/{world.versions[0]}")
     samples = door.upload(world.trainer, b"")["sha256"]

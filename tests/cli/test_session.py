@@ -111,7 +111,8 @@ def test_a_document_is_a_mapping_of_json_values(tmp_path: Path) -> None:
         "a: .nan",
         'a: "\\ud800"',
         "a: &a {b: *a}",
-        "a: 2026-99-99",
+        "a: !!timestamp 2026-99-99",
+        "a: 12e4567",
         "[" * 3000,
         "!!map [1, 2]",
         "a: !!map [1]",
@@ -131,7 +132,7 @@ def test_a_document_is_a_mapping_of_json_values(tmp_path: Path) -> None:
         ("a: {b: 1, b: 2}\n", "'b' on line 1 is already on line 1"),
         ("a:\n- {x: 1}\n- {y: 1,\n   y: 2}\n", "'y' on line 4 is already on line 3"),
         ("1: a\n'1': b\n", "'1' on line 2 is already on line 1"),
-        ("yes: a\n'true': b\n", "'true' on line 2 is already on line 1"),
+        ("True: a\n'true': b\n", "'true' on line 2 is already on line 1"),
         ("a: &x 1\nb: *x\n", "line 1 has an anchor"),
         ("a: {b: 1}\n<<: {c: 2}\n", "line 2 has a merge key"),
     ],
@@ -144,3 +145,17 @@ def test_yaml_with_two_meanings_is_refused_with_the_line(
     with pytest.raises(Invalid, match=re.escape(said)) as refused:
         document(path)
     assert refused.value.kind == "bad-yaml"
+
+
+def test_a_recipe_says_numbers_and_texts_as_people_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("learning_rate: 1e-4\nretention: yes\nsource: 2026-11-30\ncommit: '12e4567'\n")
+    assert document(path) == {
+        "learning_rate": 1e-4,
+        "retention": "yes",
+        "source": "2026-11-30",
+        "commit": "12e4567",
+    }
+    path.write_text("commit: 12e4567\n")
+    with pytest.raises(Invalid, match="quotes around it"):
+        document(path)

@@ -127,7 +127,9 @@ ACTS: dict[str, tuple[Made, Act, set[str], str]] = {
     ),
     "eval run": (
         an_adapter,
-        lambda world, ref: evals.queue(world.store, world.engineer.actor, ref, world.suite),
+        lambda world, ref: evals.queue(
+            world.store, world.blobs, world.engineer.actor, ref, world.suite
+        ),
         {"deleted"},
         "needed",
     ),
@@ -136,6 +138,7 @@ ACTS: dict[str, tuple[Made, Act, set[str], str]] = {
         new_base,
         lambda world, ref: training_runs.queue(
             world.store,
+            world.blobs,
             world.engineer.actor,
             training_runs.TrainingRequest(
                 f"{world.team}/t{secrets.token_hex(3)}",

@@ -133,7 +133,7 @@ def test_whoever_names_a_deleted_version_hears_of_it(
         lambda: reviews.submit(
             store, blobs, engineer, reviews.Submission(ref, "production", world.use_case, "please")
         ),
-        lambda: evals.queue(store, engineer, ref, world.suite),
+        lambda: evals.queue(store, world.blobs, engineer, ref, world.suite),
         lambda: rollouts.start(store, engineer, rollouts.Canary(ref, "production", None, 500, "")),
         lambda: tags.put(store, engineer, ref, "topic", "claims"),
     ]
@@ -199,7 +199,7 @@ def test_what_is_still_needed_is_not_deleted(store: Store, blobs: Blobs, world: 
     with pytest.raises(Refused, match=f"review {number} is open on it"):
         delete(world, half)
     reviews.withdraw(store, engineer, number, "it goes")
-    run = evals.queue(store, engineer, half, world.suite)
+    run = evals.queue(store, world.blobs, engineer, half, world.suite)
     with pytest.raises(Refused, match=f"eval-run:{run} is under way"):
         delete(world, half)
 

@@ -205,7 +205,7 @@ def test_no_door_names_a_line_like_a_version_of_another(world: World, blobs: Blo
     draft = versions.Draft("adapter", line, adapter_files(blobs, 5), ADAPTER_META, world.base.ref)
     assert kind(register, world.store, blobs, engineer, draft) == "bad-line-name"
     request = training.TrainingRequest(line, world.base.ref, world.dataset.ref, RECIPE, "legal", {})
-    queue = partial(kind, training.queue, world.store, engineer)
+    queue = partial(kind, training.queue, world.store, blobs, engineer)
     assert queue(request) == "bad-line-name"
     assert queue(replace(request, adapter=world.base.ref.partition("@")[0])) == "line-kind"
     new = replace(request, adapter=f"{world.team}/new", domain=None)

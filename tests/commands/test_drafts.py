@@ -269,13 +269,13 @@ def test_training_asks_for_the_domain_a_line_lacks(world: World) -> None:
     )
     engineer = world.engineer.actor
     with pytest.raises(Invalid) as told:
-        training_runs.queue(world.store, engineer, request)
+        training_runs.queue(world.store, world.blobs, engineer, request)
     assert (told.value.kind, domain_of(world)) == ("domain-missing", None)
-    run = training_runs.queue(world.store, engineer, replace(request, domain="legal"))
+    run = training_runs.queue(world.store, world.blobs, engineer, replace(request, domain="legal"))
     assert domain_of(world) == "legal"
     with world.store.read(SYSTEM) as session:
         assert by_id(session, run).meta["domain"] == "legal"
-    training_runs.queue(world.store, engineer, request)
+    training_runs.queue(world.store, world.blobs, engineer, request)
 
 
 def test_two_who_say_different_domains_at_once_agree_on_the_first(world: World) -> None:

@@ -147,7 +147,7 @@ def test_what_was_trained_through_the_body_alone_says_so_and_writes_no_text(
     added = add(world, files, normed)
     assert (added.status, seen(world, added.ref).facts["loads_as"]) == ("registered", "AutoModel")
     with pytest.raises(Refused) as refusal:
-        evals.queue(world.store, world.engineer.actor, added.ref, world.suite)
+        evals.queue(world.store, world.blobs, world.engineer.actor, added.ref, world.suite)
     assert refusal.value.kind == "writes-no-text"
 
 

@@ -334,6 +334,7 @@ def test_two_workers_never_lease_the_same(store: Store, blobs: Blobs, team: str)
     queued = {
         training.queue(
             store,
+            world.blobs,
             world.engineer.actor,
             training.TrainingRequest(
                 f"{team}/a{number}",
@@ -349,14 +350,16 @@ def test_two_workers_never_lease_the_same(store: Store, blobs: Blobs, team: str)
     workers = [a_person(store, "trainer", team=team).actor for _ in range(8)]
     outcomes = together(
         *(
-            lambda actor=actor: again(lambda: work.lease(store, actor, "w", 60), "queue-empty")
+            lambda actor=actor: again(
+                lambda: work.lease(store, actor, work.Worker("w"), 60), "queue-empty"
+            )
             for actor in workers
         )
     )
     assert lost(outcomes) == set()
     assert {run for run, _ in outcomes} == queued
     assert {attempt for _, attempt in outcomes} == {1}
-    assert work.lease(store, workers[0], "w", 60) is None
+    assert work.lease(store, workers[0], work.Worker("w"), 60) is None
 
 
 def test_versions_of_one_line_are_numbered_without_gap_or_double(

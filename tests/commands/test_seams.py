@@ -195,6 +195,7 @@ def test_what_a_training_run_published_stays_until_the_run_has_ended(
     """Its next attempt, on another machine, goes on from what is registered already."""
     run = training.queue(
         store,
+        world.blobs,
         world.engineer.actor,
         training.TrainingRequest(
             f"{world.team}/adapter",
@@ -205,7 +206,7 @@ def test_what_a_training_run_published_stays_until_the_run_has_ended(
             ADAPTER_META,
         ),
     )
-    taken = work.lease(store, world.trainer.actor, "test worker", 60)
+    taken = work.lease(store, world.trainer.actor, work.Worker("test worker"), 60)
     assert taken is not None and taken[0] == run
     draft = versions.Draft(
         "adapter",

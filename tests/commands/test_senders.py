@@ -264,7 +264,7 @@ def test_no_command_names_what_is_another_s(store: Store, blobs: Blobs, two: lis
     mine = register(
         store, blobs, thief.engineer.actor, draft(thief, own, line_of(thief, "own"))
     ).ref
-    run = evals.queue(store, thief.engineer.actor, mine, thief.suite)
+    run = evals.queue(store, thief.blobs, thief.engineer.actor, mine, thief.suite)
     who, trainer = thief.engineer.actor, thief.trainer.actor
 
     def ways(file: File) -> list[Callable[[], Any]]:

@@ -139,6 +139,7 @@ def acts(world: World, actor: Actor, team: str, number: int) -> dict[str, Callab
         ),
         "train on a base": lambda: training_runs.queue(
             store,
+            world.blobs,
             actor,
             training_runs.TrainingRequest(
                 own, f"{team}/tiny@v1", rows, RECIPE, "legal", ADAPTER_META
@@ -150,7 +151,7 @@ def acts(world: World, actor: Actor, team: str, number: int) -> dict[str, Callab
             actor,
             evals.SuiteRequest("unsighted/suite", rows, "test", "exact_match", {}),
         ),
-        "evaluate": lambda: evals.queue(store, actor, ref, suite),
+        "evaluate": lambda: evals.queue(store, world.blobs, actor, ref, suite),
         "use case": lambda: use_cases.register(
             store,
             actor,
@@ -202,15 +203,16 @@ def test_another_teams_things_are_as_if_they_were_not(world: World, name: str) -
 
 def test_another_teams_work_is_as_if_it_were_not(world: World) -> None:
     actor = stranger(world.store)
-    assert work.lease(world.store, actor, "theirs", 60) is None
+    assert work.lease(world.store, actor, work.Worker("theirs"), 60) is None
     run = training_runs.queue(
         world.store,
+        world.blobs,
         world.engineer.actor,
         training_runs.TrainingRequest(
             f"{world.team}/queued", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
         ),
     )
-    assert work.lease(world.store, actor, "theirs", 60) is None
+    assert work.lease(world.store, actor, work.Worker("theirs"), 60) is None
     for known in (run, uuid4()):
         with pytest.raises(NotFound, match="no training run"):
             training_runs.cancel(world.store, actor, known)

@@ -149,17 +149,18 @@ def job(store: Store, blobs: Blobs) -> World:
     for end in ("requeue", "fail", "cancel"):
         run = training.queue(
             store,
+            world.blobs,
             engineer,
             training.TrainingRequest(
                 name, world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
             ),
         )
-        taken = work.lease(store, trainer, "w", 60)
+        taken = work.lease(store, trainer, work.Worker("w"), 60)
         assert taken == (run, 1)
         work.beat(store, trainer, run, work.Heartbeat(1, {"step": 1}, 60))
         if end == "requeue":
             work.requeue(store, trainer, run, 1, "drained")
-            assert work.lease(store, trainer, "w", 60) == (run, 2)
+            assert work.lease(store, trainer, work.Worker("w"), 60) == (run, 2)
             work.fail(store, trainer, run, 2, "no memory")
         elif end == "fail":
             work.fail(store, trainer, run, 1, "no memory")
@@ -168,12 +169,13 @@ def job(store: Store, blobs: Blobs) -> World:
             assert work.beat(store, trainer, run, work.Heartbeat(1, {}, 60)) is True
     run = training.queue(
         store,
+        world.blobs,
         engineer,
         training.TrainingRequest(
             name, world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
         ),
     )
-    assert work.lease(store, trainer, "w", -1) == (run, 1)
+    assert work.lease(store, trainer, work.Worker("w"), -1) == (run, 1)
     assert (work.requeue_lost(store), work.requeue_lost(store)) == (1, 0)
     training.cancel(store, engineer, run)
     token = tokens.create(

@@ -1,6 +1,11 @@
-"""YAML has one meaning, or is refused with a ValueError that says why."""
+"""YAML has one meaning, that of the core schema of YAML 1.2, or is refused with a ValueError that
+says why.
+"""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import pytest
 
@@ -11,16 +16,22 @@ from registry.documents import strict_yaml
     "text",
     [
         "x: !!bool abc",
+        "x: !!bool yes",
         "x: !!timestamp abc",
         'x: !!int ""',
+        "x: !!int 1:30",
+        "x: !!int 1_000",
         'x: !!float ""',
+        "x: !!float 1:30.5",
         "x: !!map [1]",
         'environment: "\\ud800"',
         '"\\udc00": 1',
         "x: 1\nx: 2",
+        "1: x\n'1': y",
         "x: &a 1\ny: *a",
         "x: {<<: {y: 1}}",
         "x: !!python/object:os.system 1",
+        "x: " + "9" * 5000,
     ],
 )
 def test_whatever_is_wrong_is_a_value_error(text: str) -> None:
@@ -34,3 +45,55 @@ def test_plain_documents_are_read() -> None:
         "b": ["x", True, 1.5],
         "c": "\u00e4\U0001f600",
     }
+
+
+CORE: dict[str, Any] = {
+    # The examples of YAML 1.2.2, section 10.3.2, and the spellings that people use.
+    "null": None, "Null": None, "NULL": None, "~": None, "": None, "nULL": "nULL",
+    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
+    "tRUE": "tRUE", "yes": "yes", "no": "no", "on": "on", "Off": "Off", "y": "y", "N": "N",
+    "0": 0, "-19": -19, "+12": 12, "3": 3, "0o7": 7, "0o17": 15, "0x3A": 58, "0x1F": 31,
+    "0.": 0.0, "-0.0": -0.0, ".5": 0.5, "+12e03": 12000.0, "-2E+05": -200000.0, "12.3": 12.3,
+    "1e-4": 1e-4, "5e-3": 5e-3, "1E-4": 1e-4, "1.e-4": 1e-4, "+1e3": 1e3, "1e4": 1e4,
+    "1.5e-05": 1.5e-5, "-.5E2": -50.0, "00.5": 0.5,
+    ".inf": math.inf, "-.Inf": -math.inf, "+.INF": math.inf,
+    "1:30": "1:30", "190:20:30.15": "190:20:30.15", "1_000": "1_000", "0b101": "0b101",
+    "-0x1F": "-0x1F", "0o8": "0o8", "0xG": "0xG", "1e": "1e", "e4": "e4", "1e-": "1e-",
+    ".": ".", "+": "+", "1.2.3": "1.2.3", "1e4x": "1e4x", "inf": "inf", "nan": "nan",
+    "2026-11-30": "2026-11-30", "2026-11-30T10:00:00Z": "2026-11-30T10:00:00Z",
+    "'1e-4'": "1e-4", '"017"': "017", "=": "=", "<": "<",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spelling", list(CORE))
+def test_a_plain_scalar_means_what_the_core_schema_says(spelling: str) -> None:
+    value = strict_yaml.loads(f"x: {spelling}")["x"]
+    assert (type(value), value) == (type(CORE[spelling]), CORE[spelling])
+
+
+@pytest.mark.parametrize("spelling", [".nan", ".NaN", ".NAN"])
+def test_not_a_number(spelling: str) -> None:
+    assert math.isnan(strict_yaml.loads(f"[{spelling}]")[0])
+
+
+@pytest.mark.parametrize(
+    ("spelling", "why"),
+    [
+        ("017", "write 17, or quotes"),
+        ("-007", "write -7, or quotes"),
+        ("0089", "write 89, or quotes"),
+        ("12e4567", "quotes around it"),
+        ("-1e999", "too large"),
+    ],
+)
+def test_a_number_that_readers_take_for_different_things_is_refused(
+    spelling: str, why: str
+) -> None:
+    with pytest.raises(ValueError, match=f"line 2 .*{why}"):
+        strict_yaml.loads(f"a: 1\nx: {spelling}")
+    assert strict_yaml.loads(f"x: '{spelling}'")["x"] == spelling
+
+
+def test_block_texts_stay_texts() -> None:
+    assert strict_yaml.loads("x: |\n  1e-4\ny: >\n  17")["x"] == "1e-4\n"
+    assert strict_yaml.loads("x: !!str 1e-4")["x"] == "1e-4"

@@ -27,15 +27,16 @@ def test_every_gauge_counts_what_it_says(fresh_store: Store, blobs: Blobs) -> No
     )
     training_runs.queue(
         store,
+        world.blobs,
         world.engineer.actor,
         training_runs.TrainingRequest(
             "gauges/other", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
         ),
     )
-    evals.queue(store, world.engineer.actor, world.versions[0], world.suite)
+    evals.queue(store, world.blobs, world.engineer.actor, world.versions[0], world.suite)
     queued = numbers(store)
     assert (queued.active_rollouts, queued.training_queued, queued.eval_queued) == (1, 1, 1)
-    assert work.lease(store, world.trainer.actor, "test worker", 60) is not None
+    assert work.lease(store, world.trainer.actor, work.Worker("test worker"), 60) is not None
     running = numbers(store)
     assert (
         running.training_queued + running.eval_queued,

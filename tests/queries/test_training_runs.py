@@ -35,6 +35,7 @@ def test_a_running_one_tells_how_far_it_is(store: Store, blobs: Blobs, team: str
     world = a_world(store, blobs, team)
     run = training_runs.queue(
         store,
+        world.blobs,
         world.engineer.actor,
         training_runs.TrainingRequest(
             f"{team}/slow", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
@@ -42,7 +43,7 @@ def test_a_running_one_tells_how_far_it_is(store: Store, blobs: Blobs, team: str
     )
     (queued,) = asked.training_runs(store, world.engineer.actor, state="queued")
     assert (queued.id, queued.progress, queued.trainer) == (run, {}, None)
-    assert work.lease(store, world.trainer.actor, "test worker", 60) == (run, 1)
+    assert work.lease(store, world.trainer.actor, work.Worker("test worker"), 60) == (run, 1)
     work.beat(store, world.trainer.actor, run, work.Heartbeat(1, {"step": 3, "loss": 0.5}, 60))
     view = asked.training_run(store, world.engineer.actor, run)
     assert (view.state, view.progress) == ("running", {"step": 3, "loss": 0.5})

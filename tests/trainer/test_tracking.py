@@ -170,3 +170,44 @@ def test_the_worker_never_loads_torch_nor_mlflow() -> None:
         "set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_next_attempt_ends_what_a_dead_one_left_running(server: str) -> None:
+    from mlflow import MlflowClient
+
+    told = topic()
+    dead = track(server, told)
+    assert isinstance(dead, tracking.MLflow)
+    until(lambda: dead._link is not None, "the first attempt is in MLflow", 120)
+    other = track(server, topic(experiment=told.experiment))
+    assert isinstance(other, tracking.MLflow)
+    until(lambda: other._link is not None, "another training run is in MLflow", 120)
+    following = topic(experiment=told.experiment, training_run=told.training_run, attempt=2)
+    link = track(server, following).close("FINISHED", wait=120)
+    client = MlflowClient(server)
+    assert dead._link is not None
+    assert other._link is not None
+    assert link is not None
+    ended = client.get_run(dead._link.run_id)
+    assert ended.info.status == "KILLED"
+    assert ended.data.tags[tracking.ENDED_BY] == "attempt 2"
+    assert client.get_run(other._link.run_id).info.status == "RUNNING"
+    assert client.get_run(link.run_id).info.status == "FINISHED"
+    dead.close("KILLED", wait=120)
+    other.close("KILLED", wait=120)
+
+
+def test_no_password_of_the_server_is_shown(
+    server: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = server.replace("://", "://ann:secret@")
+    link = track(secret, topic()).close("FINISHED", wait=120)
+    assert link is not None
+    assert link.url.startswith(f"{server}/#/")
+    monkeypatch.setattr(tracking, "PATIENCE", 0.5)
+    with socket.socket() as nobody, caplog.at_level(logging.WARNING, "trainer.tracking"):
+        nobody.bind(("127.0.0.1", 0))
+        address = f"http://ann:secret@127.0.0.1:{nobody.getsockname()[1]}"
+        assert track(address, topic()).close("FINISHED", wait=300) is None
+        until(lambda: bool(caplog.records), "the warning", 120)
+    assert "secret" not in caplog.text

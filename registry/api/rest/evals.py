@@ -38,9 +38,10 @@ def suites(store: TheStore, caller: Caller) -> list[SuiteView]:
 
 
 @router.post("/eval-runs", status_code=201)
-def queue(store: TheStore, caller: Caller, body: NewEvalRun) -> EvalRunView:
+def queue(store: TheStore, blobs: TheBlobs, caller: Caller, body: NewEvalRun) -> EvalRunView:
     """Queue an eval run of a suite on a version, for the next free trainer."""
-    return queries.eval_run(store, caller, commands.queue(store, caller, body.subject, body.suite))
+    run = commands.queue(store, blobs, caller, body.subject, body.suite)
+    return queries.eval_run(store, caller, run)
 
 
 @router.get("/eval-runs")

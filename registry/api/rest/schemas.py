@@ -220,6 +220,7 @@ class NewEvalRun(Input):
 
 class Worker(Input):
     worker: Short
+    identity: Short | None = None
 
 
 class Beat(Input):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter
 
-from registry.api.door import Caller, RestRoute, TheStore
+from registry.api.door import Caller, RestRoute, TheBlobs, TheStore
 from registry.api.rest.forms import Line, RunState
 from registry.api.rest.schemas import NewTrainingRun
 from registry.commands import training_runs as commands
@@ -17,10 +17,13 @@ router = APIRouter(route_class=RestRoute, tags=["training runs"])
 
 
 @router.post("/training-runs", status_code=201)
-def queue(store: TheStore, caller: Caller, body: NewTrainingRun) -> TrainingRunView:
+def queue(
+    store: TheStore, blobs: TheBlobs, caller: Caller, body: NewTrainingRun
+) -> TrainingRunView:
     """Queue a training run for the next free trainer."""
     run = commands.queue(
         store,
+        blobs,
         caller,
         commands.TrainingRequest(
             body.adapter, body.base, body.dataset, body.recipe, body.domain, body.meta or {}

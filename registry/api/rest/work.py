@@ -5,6 +5,7 @@ A GPU host needs only a URL, a token and a key of its own.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
@@ -14,6 +15,7 @@ from registry.api.rest.schemas import Beat, Failed, Finished, GivenBack, Worker
 from registry.commands import evals, training_runs
 from registry.commands import work as commands
 from registry.queries import work as queries
+from registry.rules.trackers import handed_out
 from registry.views.training_runs import WorkView
 
 router = APIRouter(route_class=RestRoute, tags=["work"])
@@ -23,9 +25,14 @@ router = APIRouter(route_class=RestRoute, tags=["work"])
     "/work/lease", response_model=WorkView, responses={204: {"description": "No work is waiting."}}
 )
 def lease(store: TheStore, caller: Caller, body: Worker, request: Request) -> WorkView | Response:
-    """Lease the oldest waiting work."""
-    taken = commands.lease(store, caller, body.worker, request.app.state.settings.lease_seconds)
-    return Response(status_code=204) if taken is None else queries.work(store, caller, taken[0])
+    """Lease the oldest waiting work; a worker that started again first gets its own back."""
+    settings = request.app.state.settings
+    worker = commands.Worker(body.worker, body.identity)
+    taken = commands.lease(store, caller, worker, settings.lease_seconds)
+    if taken is None:
+        return Response(status_code=204)
+    mlflow = handed_out(settings.mlflow_url, request.client.host if request.client else None)
+    return replace(queries.work(store, caller, taken[0]), mlflow_url=mlflow)
 
 
 @router.post("/work/{run}/beat")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from registry.artifacts import statements
 from registry.artifacts.bundles import bindings, full_models
 from registry.artifacts.bundles.bases import NAME_THE_BASE, BaseFacts, NamedBase
 from registry.artifacts.bundles.bindings import FAST_TOKENIZER
@@ -19,6 +20,7 @@ from registry.artifacts.bundles.files import Bundle, choose, footprint, read_bun
 from registry.artifacts.bundles.names import ADAPTER_WEIGHTS, DOCS, Kind
 from registry.artifacts.methods import adapters, anatomies, fits, heads
 from registry.artifacts.methods.configs import FILE as CONFIG
+from registry.artifacts.statements import Finding
 from registry.artifacts.tokenizers.chat_templates import Judge
 from registry.artifacts.weights.tensors import (
     DTYPES,
@@ -46,6 +48,7 @@ __all__ = [
     "footprint",
     "inspect",
     "manifest_of",
+    "unstated",
     "without_docs",
 ]
 REQUIRED_META: dict[Kind, tuple[str, ...]] = {
@@ -53,15 +56,6 @@ REQUIRED_META: dict[Kind, tuple[str, ...]] = {
     "adapter": ("domain", "purpose"),
     "checkpoint": ("licence", "purpose"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something a person must still supply; the bundle stays a draft until then."""
-
-    field: str
-    detail: str
-    fix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,17 +351,15 @@ def _check_binding(bundle: Bundle, base: BaseFacts, trained_on: Any) -> None:
         )
 
 
+def unstated(
+    kind: Kind, meta: Mapping[str, Any], then: str = "add the same files again"
+) -> list[Finding]:
+    """What `meta` must still say before a version of this kind leaves the draft state."""
+    return list(statements.unstated(REQUIRED_META[kind], meta, then))
+
+
 def _findings(kind: Kind, base: BaseFacts | None, meta: Mapping[str, Any]) -> list[Finding]:
-    findings = [
-        Finding(
-            name,
-            f"{name} is missing",
-            f"Give {'--domain, or domain' if name == 'domain' else name} in the meta file and add "
-            "the same files again.",
-        )
-        for name in REQUIRED_META[kind]
-        if not str(meta.get(name) or "").strip()
-    ]
+    findings = unstated(kind, meta)
     if kind == "adapter" and base is None:
         findings.insert(
             0,

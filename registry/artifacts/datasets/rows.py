@@ -1,7 +1,8 @@
 """Data sets, read row by row: wrong lines, the record root, repeated rows, and what is missing.
 
-A data set is JSON Lines. Each row is an object with the texts `prompt` and `completion` and an
-optional `split` (`train` when absent). Other fields are kept, and the record root covers them.
+A data set is JSON Lines. Each row is an object with the texts `prompt` and `completion`, an
+optional text `system`, and an optional `split` (`train` when absent). Other fields are kept, and
+the record root covers them; those that people expect a model to read are refused.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from registry.artifacts.bundles.judge import Finding
+from registry.artifacts.statements import Finding, unstated
 from registry.artifacts.weights.tensors import File, Read, check_extent, chunks
 from registry.documents import canonical
 from registry.documents.canonical import sha256_hex
@@ -25,6 +26,12 @@ from registry.proof.merkle import Frontier
 MAX_LINE_BYTES = 1 << 20
 MAX_LISTED_DEFECTS = 50
 TRAIN = "train"
+UNREAD = frozenset(
+    {"audio", "audios", "conversation", "conversations", "chosen", "documents", "functions"}
+    | {"history", "image", "images", "input", "instruction", "messages", "rejected", "tools"}
+    | {"video", "videos"}
+)
+"""Columns of other formats that would change what a row means, and that nothing here reads."""
 SPLIT = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 PERSONAL_DATA = ("none", "pseudonymous", "personal", "special")
 REQUIRED_META = ("source", "licence", "legal_basis", "personal_data", "retention")
@@ -39,6 +46,7 @@ class Row:
     completion: str
     split: str
     leaf: bytes
+    system: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,7 @@ def rows(file: File, read: Read) -> Iterator[Row | Defect]:
     """
     check_extent(file, read)
     for number, line in enumerate(_lines(chunks(file, read, 0, file.size)), 1):
-        yield _row(file.path, number, line)
+        yield read_row(file.path, number, line)
 
 
 def sound_rows(file: File, read: Read) -> Iterator[Row]:
@@ -135,7 +143,7 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield beginning
 
 
-def _row(path: str, number: int, line: bytes) -> Row | Defect:
+def read_row(path: str, number: int, line: bytes) -> Row | Defect:
     where = f"line {number}"
     if len(line) > MAX_LINE_BYTES:
         detail = f"it is longer than {MAX_LINE_BYTES} bytes"
@@ -168,7 +176,20 @@ def _row(path: str, number: int, line: bytes) -> Row | Defect:
             f"the split {str(split)[:40]!r} is not a short name of lower-case letters",
             "Use train, dev, test or another short name, or leave it out.",
         )
-    return Row(number, record["prompt"], record["completion"], split, leaf)
+    system = record.get("system")
+    if system is not None and not isinstance(system, str):
+        return Defect(path, where, "row-text", "system is not a text", "Give system as a text.")
+    if ignored := sorted(key for key in UNREAD & record.keys() if record[key]):
+        return Defect(
+            path,
+            where,
+            "row-column",
+            f"the column {ignored[0]!r} would be ignored: a row is its prompt, completion, system "
+            "and split",
+            "Write what the model must read into prompt or system, and remove or rename the "
+            "column.",
+        )
+    return Row(number, record["prompt"], record["completion"], split, leaf, system)
 
 
 def _key(text: str) -> bytes:
@@ -236,15 +257,9 @@ def inspect(file: File, read: Read, meta: Mapping[str, Any]) -> InspectedDataset
 
 
 def _findings(meta: Mapping[str, Any]) -> list[Finding]:
-    findings = [
-        Finding(
-            name, f"{name} is missing", f"Give {name} in the meta file and add the same file again."
-        )
-        for name in REQUIRED_META
-        if not str(meta.get(name) or "").strip()
-    ]
-    named = str(meta.get("personal_data") or "").strip()
-    if named and named not in PERSONAL_DATA:
+    findings = list(unstated(REQUIRED_META, meta, "add the same file again"))
+    named = meta.get("personal_data")
+    if isinstance(named, str) and named.strip() and named.strip() not in PERSONAL_DATA:
         findings.append(
             Finding(
                 "personal_data",

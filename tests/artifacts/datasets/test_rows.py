@@ -188,6 +188,13 @@ def test_missing_descriptions_are_findings(field: str) -> None:
     assert found.record_root
 
 
+@pytest.mark.parametrize(("value", "shown"), [(1e4, "10000.0"), (False, "false"), (12, "12")])
+def test_a_number_where_a_text_belongs_is_a_finding(value: Any, shown: str) -> None:
+    (finding,) = look(lines(row("a")), META | {"source": value}).findings
+    assert finding.detail == f"source is {shown}, not a text"
+    assert "in quotes" in finding.fix
+
+
 def test_a_class_of_personal_data_that_does_not_exist_is_a_finding() -> None:
     (finding,) = look(lines(row("a")), META | {"personal_data": "some"}).findings
     assert finding.field == "personal_data"
@@ -245,3 +252,36 @@ def test_overlap_counts_items_that_were_trained_on() -> None:
     assert datasets.overlap([], items) == datasets.Overlap(5, 0, 0, ())
     many = [Item(str(number), str(number), "x") for number in range(30)]
     assert len(datasets.overlap((item.prompt for item in many), many).examples) == 20
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        {"instruction": "Answer in Latin."},
+        {"messages": [{"role": "user", "content": "p"}]},
+        {"conversations": [{"from": "human", "value": "p"}]},
+        {"history": [["a", "b"]]},
+        {"input": "a letter"},
+        {"tools": [{"name": "search"}]},
+        {"images": ["a.png"]},
+        {"rejected": "c"},
+    ],
+)
+def test_a_column_that_nobody_would_read_is_named(column: dict[str, Any]) -> None:
+    [defect] = look(lines(row("p", **column))).defects
+    assert (defect.rule, defect.where) == ("row-column", "line 1")
+    assert repr(next(iter(column))) in defect.detail
+
+
+def test_columns_that_mean_nothing_here_or_hold_nothing_are_kept() -> None:
+    plain = row("p", id=7, topic="loans", history=[], input="")
+    assert not look(lines(plain, {**plain, "tools": None})).defects
+
+
+def test_a_system_prompt_is_a_text_and_known() -> None:
+    assert [each.system for each in rows_of(row("p", system="Be brief."), row("q"))] == [
+        "Be brief.",
+        None,
+    ]
+    [defect] = look(lines(row("p", system=["Be brief."]))).defects
+    assert (defect.rule, defect.detail) == ("row-text", "system is not a text")

@@ -326,8 +326,12 @@ def _only(tmp_path: Path, *names: str) -> Path:
     [
         (
             "adapter",
-            ["model.safetensors", "config.json", "checkpoint-900/adapter_model.safetensors"]
-            + ["checkpoint-2390/adapter_model.safetensors"],
+            [
+                "model.safetensors",
+                "config.json",
+                "checkpoint-900/adapter_model.safetensors",
+                "checkpoint-2390/adapter_model.safetensors",
+            ],
             "checkpoint-900, checkpoint-2390",
             "countersign adapter import {root}/checkpoint-2390",
         ),

@@ -209,11 +209,10 @@ def resolve(session: Session, actor: Actor, repo: Repo, revision: str) -> Pulled
     """The version that a revision names, without its files; NotFound `revision-unknown`."""
     matches = _named(session, actor, repo, revision)
     if repo.pinned is not None and {pulled.number for pulled, _ in matches} != {repo.pinned}:
-        why = f"{repo.id} has version {repo.pinned} alone"
-        if repo.kind != "adapter":
-            # transformers gives the revision of an adapter to the base as well.
-            why += "; if you load an adapter, give adapter_kwargs={'revision': ...} instead"
-        raise no_revision(revision, why)
+        # transformers gives the revision of an adapter to its base as well.
+        hint = "; if you load an adapter, give adapter_kwargs={'revision': ...} instead"
+        alone = f"{repo.id} has version {repo.pinned} alone"
+        raise no_revision(revision, alone + (hint if repo.kind != "adapter" else ""))
     if not matches:
         raise no_revision(revision, "there is no such version")
     if len(matches) > 1:

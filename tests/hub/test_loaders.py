@@ -422,9 +422,15 @@ ways = lambda name, **more: [failure(call) for call in (
     recalls.recall(store, engineer, loader.world.base.ref, "its licence ended")
     withdrawn = loader.run("""out = [failure(call) for call in (
         lambda: AutoModelForCausalLM.from_pretrained(BASE, revision="v1"),
-        lambda: AutoTokenizer.from_pretrained(BASE),
-        lambda: AutoModelForCausalLM.from_pretrained(BASE),
+        lambda: AutoTokenizer.from_pretrained(BASE + ".v1"),
+        lambda: AutoModelForCausalLM.from_pretrained(BASE + ".v1"),
+        lambda: AutoModelForCausalLM.from_pretrained(NAME + ".v4"),
+        lambda: AutoPeftModelForCausalLM.from_pretrained(NAME, revision="v4"),
         lambda: AutoConfig.from_pretrained(BASE, revision="v1"),
         lambda: PeftModel.from_pretrained(plain, NAME, revision="v4"))]""")
     for said in withdrawn:
         assert "its licence ended" in said
+    # The newer base, and what stands on it, are as they were.
+    assert loader.run(f"""
+newer = AutoModelForCausalLM.from_pretrained(NAME, adapter_kwargs={{"revision": "v5"}})
+out = logits(newer.eval()) == local["v5"]""")

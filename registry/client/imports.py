@@ -30,8 +30,8 @@ class Origin:
 
     `source` is a folder, `mlflow:RUN[/path]`, or an address of MLflow's own: `runs:/RUN/path`,
     `models:/m-ID`, `models:/NAME/VERSION`, `models:/NAME@ALIAS`. `leave_out` names files not to
-    take although they belong to a bundle. `without_code` removes the settings that name code. `mlflow` is the address
-    of the MLflow server; None reads MLFLOW_TRACKING_URI.
+    take although they belong to a bundle. `without_code` removes the settings that name code.
+    `mlflow` is the address of the MLflow server; None reads MLFLOW_TRACKING_URI.
     """
 
     source: str | Path

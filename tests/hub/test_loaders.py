@@ -431,6 +431,6 @@ ways = lambda name, **more: [failure(call) for call in (
     for said in withdrawn:
         assert "its licence ended" in said
     # The newer base, and what stands on it, are as they were.
-    assert loader.run(f"""
-newer = AutoModelForCausalLM.from_pretrained(NAME, adapter_kwargs={{"revision": "v5"}})
+    assert loader.run("""
+newer = AutoModelForCausalLM.from_pretrained(NAME, adapter_kwargs={"revision": "v5"})
 out = logits(newer.eval()) == local["v5"]""")

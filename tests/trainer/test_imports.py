@@ -75,7 +75,7 @@ def test_the_artifacts_of_a_run_become_a_version(
             with pytest.raises(Invalid) as several:
                 client.import_bundle("adapter", Origin(f"mlflow:{run}", mlflow=server), described)
             assert several.value.kind == "which-artifact"
-            assert "model/peft, second" in several.value.detail
+            assert f"mlflow:{run}/model/peft, mlflow:{run}/second." in several.value.detail
             for source, kind in (
                 (f"mlflow:{run}/notes", "no-bundle"),
                 ("mlflow:" + "0" * 32, "mlflow-run-unknown"),
@@ -155,7 +155,7 @@ def test_what_log_model_logged_becomes_a_version(
     try:
         with Countersign(registry.url, registry.engineer) as client:
             (tmp_path / "rows.jsonl").write_bytes(dataset_bytes())
-            client.add_dataset("acme/letters", tmp_path / "rows.jsonl", DATA_META)
+            client.add_dataset(tmp_path / "rows.jsonl", "acme/letters", DATA_META)
             client.add("base", made["base"], NewVersion("acme/tiny", meta=BASE_META))
             version = NewVersion(
                 "acme/claims", base="acme/tiny@v1", domain="legal", meta=ADAPTER_META

@@ -55,11 +55,14 @@ out = {{
     "served": served(base),
 }}""",
     )
-    assert out == {
-        "one version": True,
-        "the line": True,
-        "by the line of the base": False,  # another version of the base might be loaded
-        "named": base,
-        "commit": served.base.digest.removeprefix("sha256:")[:40],
-        "served": served.base.digest.removeprefix("sha256:")[:40],
-    }
+    assert (
+        out
+        == {
+            "one version": True,
+            "the line": True,
+            "by the line of the base": False,  # another version of the base might be loaded
+            "named": base,
+            "commit": served.base.digest.removeprefix("sha256:")[:40],
+            "served": served.base.digest.removeprefix("sha256:")[:40],
+        }
+    )

@@ -145,6 +145,7 @@ def logged(server: str, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # log_model warns about the type hints of its own functions
 def test_what_log_model_logged_becomes_a_version(
     server: str, fresh_database: str, tmp_path: Path
 ) -> None:
@@ -207,7 +208,7 @@ def test_what_log_model_logged_becomes_a_version(
             assert several.value.kind == "which-artifact"
             for each in made["both"]:
                 assert f"models:/{each}/peft" in several.value.detail
-                assert bring(f"models:/{each}/peft").status == "found"
+                assert bring(f"models:/{each}/peft").source == f"models:/{each}/peft"
             for source, kind in (
                 ("models:/nobody/1", "mlflow-run-unknown"),
                 ("models:/claims/9", "mlflow-run-unknown"),

@@ -672,7 +672,12 @@ create table line (
     constraint pk_line primary key (id),
     constraint uq_line_team_name unique (team, name),
     constraint ck_line_kind check (kind in ('base', 'adapter', 'checkpoint')),
-    constraint ck_line_name check (name !~ '^(.+)\.v([1-9][0-9]{0,8})$')
+    constraint ck_line_name check (name !~ '^(.+)\.v([1-9][0-9]{0,8})$'),
+    constraint ck_line_pullable check (name !~ '--|\.\.|\.git$' and team !~ '--|\.\.|\.git$' and
+        team not in ('adapters', 'api', 'audit', 'bases', 'buckets', 'checkpoints', 'datasets',
+        'deployments', 'find', 'healthz', 'kernels', 'login', 'logout', 'metrics', 'models',
+        'ofrep', 'problems', 'profiles', 'readyz', 'records', 'retention', 'reviews', 'search',
+        'settings', 'spaces', 'static', 'v1'))
 );
 
 create function search_follow_line() returns trigger language plpgsql

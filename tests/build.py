@@ -214,7 +214,7 @@ def adapter_files(
     if base is not None:
         read, _ = adapters.read_config(config)
         assert read is not None
-        kept = adapters.written(read, base.ref.partition("@")[0], refs.commit(base.digest))
+        kept = adapters.written(read, refs.repository(base.ref), refs.commit(base.digest))
     tensors = {
         f"base_model.model.{MODULE}.lora_A.weight": (rank, 8),
         f"base_model.model.{MODULE}.lora_B.weight": (8, rank),

@@ -100,7 +100,7 @@ def _train(folder: Path, job: dict[str, Any], write: Write) -> dict[str, Any] | 
         pack.bundle(
             written,
             folder / "published" / f"step-{step}",
-            line=base["line"],
+            repository=base["repository"],
             commit=base["commit"],
             readme=pack.card(origin, step, tokens),
         )

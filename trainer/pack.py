@@ -18,6 +18,7 @@ from registry.artifacts.methods import adapters
 from registry.artifacts.methods.configs import FILE
 from registry.documents import canonical, strict_json
 from registry.errors import BundleRejected
+from registry.rules import refs
 from registry.rules.recipes import Recipe
 
 
@@ -32,15 +33,15 @@ class Origin:
     recipe: Recipe
 
 
-def clean_config(written: bytes, line: str, commit: str) -> bytes:
-    """PEFT's adapter_config.json as it is registered on a base's line at a commit.
+def clean_config(written: bytes, repository: str, commit: str) -> bytes:
+    """PEFT's adapter_config.json as it is registered, bound to a base's one-version repository.
 
     Raises BundleRejected for a key that no supported method has.
     """
     config, defects = adapters.read_config(strict_json.loads(written))
     if config is None:
         raise BundleRejected(defects)
-    return adapters.written(config, line, commit)
+    return adapters.written(config, repository, commit)
 
 
 def card(origin: Origin, step: int, tokens: int) -> str:
@@ -70,16 +71,17 @@ def card(origin: Origin, step: int, tokens: int) -> str:
         ("Recipe", f"`{canonical.digest(recipe.as_dict())}`"),
         ("Training run", f"`{origin.training_run}`"),
     )
-    front_matter = f"---\nbase_model: {origin.base}\nlibrary_name: peft\ntags:\n- lora\n---\n\n"
+    base = refs.repository(origin.base)  # the Hub's readers of cards expect a repository
+    front_matter = f"---\nbase_model: {base}\nlibrary_name: peft\ntags:\n- lora\n---\n\n"
     table = "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in facts)
     return f"{front_matter}# {origin.adapter}\n\n{table}"
 
 
-def bundle(written: Path, into: Path, *, line: str, commit: str, readme: str) -> Path:
+def bundle(written: Path, into: Path, *, repository: str, commit: str, readme: str) -> Path:
     """Make the bundle folder from the folder that PEFT saved to.
 
-    It appears complete or not at all, and is never rewritten. `line` and `commit` are those that
-    the base is registered under.
+    It appears complete or not at all, and is never rewritten. `repository` and `commit` name
+    the registered base.
     """
     if into.is_dir():
         return into
@@ -87,6 +89,6 @@ def bundle(written: Path, into: Path, *, line: str, commit: str, readme: str) ->
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     shutil.copyfile(written / ADAPTER_WEIGHTS, part / ADAPTER_WEIGHTS)
-    (part / FILE).write_bytes(clean_config((written / FILE).read_bytes(), line, commit))
+    (part / FILE).write_bytes(clean_config((written / FILE).read_bytes(), repository, commit))
     (part / "README.md").write_text(readme, encoding="utf-8")
     return part.rename(into)

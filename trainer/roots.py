@@ -29,12 +29,12 @@ No root depends on it.
 def base_facts(base: InputView, read: Read) -> judge.BaseFacts:
     """The facts of a leased base that an adapter on it is judged by.
 
-    They include its line and commit, because an adapter's configuration names its base by those.
+    They include its repository and commit, by which an adapter's configuration names its base.
     """
     files = [File(file.path, file.sha256, file.size) for file in base.files]
     commit = refs.commit(canonical.digest(judge.manifest_of(files)))
     facts = judge.base_facts(files, read, base_root=base.root)
-    return replace(facts, line=refs.parse_ref(base.ref).line, commit=commit)
+    return replace(facts, repository=refs.repository(base.ref), commit=commit)
 
 
 def bundle_digest(folder: Path, base: judge.BaseFacts) -> str:

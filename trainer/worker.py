@@ -168,7 +168,7 @@ class Worker:
             "base": {
                 "ref": work.base.ref,
                 "folder": str(base),
-                "line": facts.line,
+                "repository": facts.repository,
                 "commit": facts.commit,
             },
             "dataset": {

@@ -40,7 +40,18 @@ create table line (
     constraint uq_line_team_name unique (team, name),
     constraint ck_line_kind check (kind in ('base', 'adapter', 'checkpoint')),
     -- `name.v3` means version 3 of `name` to clients without revisions.
-    constraint ck_line_name check (name !~ '^(.+)\.v([1-9][0-9]{0,8})$')
+    constraint ck_line_name check (name !~ '^(.+)\.v([1-9][0-9]{0,8})$'),
+    -- No client of the Hub can ask for other names (RESERVED_TEAMS in registry/rules/refs.py), and
+    -- a line cannot be renamed.
+    constraint ck_line_pullable check (
+        name !~ '--|\.\.|\.git$' and team !~ '--|\.\.|\.git$'
+        and team not in (
+            'adapters', 'api', 'audit', 'bases', 'buckets', 'checkpoints', 'datasets',
+            'deployments', 'find', 'healthz', 'kernels', 'login', 'logout', 'metrics', 'models',
+            'ofrep', 'problems', 'profiles', 'readyz', 'records', 'retention', 'reviews',
+            'search', 'settings', 'spaces', 'static', 'v1'
+        )
+    )
 );
 
 create function search_follow_line() returns trigger language plpgsql

@@ -37,13 +37,14 @@ def attach(group: click.Group, kind: Kind, example: str) -> None:
         "import",
         help="Register what another tool wrote.\n\n"
         "The source is an output folder of PEFT or transformers, a snapshot in a Hugging Face "
-        "cache, or the artifacts of an MLflow run. Files that do not belong in a bundle are left "
-        "out and listed.\n\n"
+        "cache, an MLflow run, or a model that MLflow logged or registered. Files that do not "
+        "belong in a bundle are left out and listed.\n\n"
         f"\b\nExample:\n  countersign {kind} import ./output --name {example}"
         f"\n  countersign {kind} import mlflow:4f1d9c --name {example} --mlflow "
-        "http://127.0.0.1:5000",
+        "http://127.0.0.1:5000"
+        f"\n  countersign {kind} import models:/claims/3 --name {example}",
     )
-    @click.argument("source", metavar="DIR|mlflow:RUN[/PATH]")
+    @click.argument("source", metavar="DIR|mlflow:RUN[/PATH]|models:/...")
     @click.option("--name", required=True, metavar="team/name", help="The line of the new version.")
     @click.option("--base", "base_ref", metavar="REF", help="The base model version it is for.")
     @click.option("--domain", help="The business domain of the line.")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
-from registry.client import mlflow_runs, sources
+from registry.client import mlflow_addresses, sources
 from registry.client.blobs import OnBytes, Progress
-from registry.client.mlflow_runs import MlflowServer, RunPath
+from registry.client.mlflow_bundles import Located, locate
+from registry.client.mlflow_server import MlflowServer
 from registry.client.sources import Source, choose, damaged
-from registry.client.transport import SLOW
+from registry.client.transport import SLOW, ref_path
 from registry.client.versions import NOUNS, Kind, NewVersion, Versions
+from registry.errors import NotFound
+from registry.views.datasets import DatasetVersionView
 from registry.views.imports import ImportedView
 from registry.views.versions import AddedView
 
@@ -26,9 +28,10 @@ OnChosen = Callable[[Source], OnBytes | Progress | None]
 class Origin:
     """Where a bundle comes from, and what of it to leave behind.
 
-    `source` is a folder or `mlflow:RUN[/path]`. `leave_out` names files not to take although they
-    belong to a bundle. `without_code` removes the settings that name code. `mlflow` is the address
-    of the MLflow server; None reads MLFLOW_TRACKING_URI.
+    `source` is a folder, `mlflow:RUN[/path]`, or an address of MLflow's own: `runs:/RUN/path`,
+    `models:/m-ID`, `models:/NAME/VERSION`, `models:/NAME@ALIAS`. `leave_out` names files not to
+    take although they belong to a bundle. `without_code` removes the settings that name code.
+    `mlflow` is the address of the MLflow server; None reads MLFLOW_TRACKING_URI.
     """
 
     source: str | Path
@@ -38,7 +41,7 @@ class Origin:
 
 
 class Imports(Versions):
-    """Bundles from PEFT output folders, Hugging Face caches and MLflow runs."""
+    """Bundles from PEFT output folders, Hugging Face caches and MLflow."""
 
     def import_bundle(
         self,
@@ -49,33 +52,43 @@ class Imports(Versions):
         on_chosen: OnChosen | None = None,
         on_fetch: OnFetch | None = None,
     ) -> ImportedView:
-        """Register the bundle inside a folder or an MLflow run; list what was left out.
+        """Register the bundle inside a folder or among MLflow's artifacts; list what was left out.
 
         The `meta` of `version` takes precedence over what the source says of itself. `on_fetch`
         receives the number of bytes that MLflow will send, `on_chosen` the chosen files before
         anything is sent; each may return a counter of bytes.
 
         Raises what `add` raises, Unverified when a file is not what its cache says, and the errors
-        of `sources.choose` and `mlflow_runs.MlflowServer`.
+        of `sources.choose` and `mlflow_bundles.locate`.
         """
-        run = mlflow_runs.parse(str(origin.source))
+        address = mlflow_addresses.parse(str(origin.source))
         with ExitStack() as stack:
             folder, settings = (
                 Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="countersign-import-")))
                 for _ in range(2)
             )
-            if run is None:
+            if address is None:
                 chosen = choose(kind, Path(origin.source), origin.leave_out)
             else:
                 server = stack.enter_context(closing(MlflowServer(origin.mlflow)))
-                info = server.run(run.run)["info"]
-                inside = _fetch(server, kind, run, folder, on_fetch)
+                located = locate(server, kind, address)
+                _fetch(server, located, folder, on_fetch)
                 chosen = choose(kind, folder, origin.leave_out)
-                _name_run(chosen, run, inside, info)
+                _describe(chosen, located)
+                if refs := [ref for ref in located.datasets if self._is_dataset(ref)]:
+                    chosen.meta["datasets"] = refs
             if origin.without_code:
                 sources.without_code(chosen, settings)
             version = replace(version, meta={**chosen.meta, **version.meta})
             return self._imported(kind, chosen, version, on_chosen)
+
+    def _is_dataset(self, ref: str) -> bool:
+        """Whether this registry has the data set version that MLflow calls an input."""
+        try:
+            self._get(f"/datasets/{ref_path(ref)}", DatasetVersionView)
+        except NotFound:
+            return False
+        return True
 
     def _imported(
         self, kind: Kind, chosen: Source, version: NewVersion, on_chosen: OnChosen | None
@@ -91,24 +104,18 @@ class Imports(Versions):
         return ImportedView.of(added, chosen.name, chosen.left_out, dict(version.meta))
 
 
-def _fetch(
-    server: MlflowServer, kind: Kind, run: RunPath, folder: Path, on_fetch: OnFetch | None
-) -> str:
-    """Download the run's bundle into `folder`; return its path among the run's artifacts."""
-    files = server.bundle(kind, *run)
-    size = sum(file.size for file in files)
+def _fetch(server: MlflowServer, located: Located, folder: Path, on_fetch: OnFetch | None) -> None:
+    """Download the bundle that MLflow keeps into `folder`."""
+    size = sum(file.size for file in located.files)
     with on_fetch(size) if on_fetch is not None else nullcontext() as step:
-        for file in files:
-            server.fetch(run.run, file, folder, step)
-    return str(PurePosixPath(files[0].path).parent)
+        for file in located.files:
+            server.fetch(located.folder, file, folder, step)
 
 
-def _name_run(chosen: Source, run: RunPath, inside: str, info: Mapping[str, Any]) -> None:
-    """Describe files from our own temporary folder as what they are: artifacts of an MLflow run."""
-    chosen.name = f"mlflow:{run.run}/{inside}" if inside != "." else f"mlflow:{run.run}"
-    chosen.meta["source"] = chosen.name
-    chosen.meta["mlflow"] = {
-        "run": run.run,
-        "experiment": str(info.get("experiment_id", "")),
-        "artifact": inside,
-    }
+def _describe(chosen: Source, located: Located) -> None:
+    """Describe files from our own temporary folder as what they are: artifacts in MLflow.
+
+    What MLflow says of their origin is kept as a claim.
+    """
+    chosen.name = chosen.meta["source"] = str(located.folder)
+    chosen.meta["mlflow"] = located.claims

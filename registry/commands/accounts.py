@@ -10,7 +10,7 @@ from registry.db.store import Store
 from registry.errors import Conflict, Invalid
 from registry.rules.actions import Action
 from registry.rules.actors import SERVICE_ROLES, Actor, parse_roles
-from registry.rules.refs import NAME
+from registry.rules.refs import NAME, check_team
 
 
 def create(store: Store, actor: Actor, name: str, roles: list[str], team: str | None) -> UUID:
@@ -25,11 +25,8 @@ def create(store: Store, actor: Actor, name: str, roles: list[str], team: str | 
             "bad-account-name",
             f"'{name[:60]}' cannot name an account.",
         )
-    if team is not None and not NAME.fullmatch(team):
-        raise Invalid(
-            "bad-team",
-            f"'{team[:60]}' cannot name a team.",
-        )
+    if team is not None:
+        check_team(team)
     kind = "service" if parsed[0] in SERVICE_ROLES else "person"
     with store.write(actor, Action.ACCOUNT_CREATE) as tx:
         account = accounts.find(tx.session, name)

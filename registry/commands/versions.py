@@ -110,7 +110,7 @@ def _judged(
         facts = None
         if base is not None:
             facts = judge.base_facts(base.files, blobs.read, base_root=base.base_root)
-            facts = replace(facts, line=base.line, commit=base.commit)
+            facts = replace(facts, repository=base.repository, commit=base.commit)
         weigh = digests.weigh(blobs.read)
 
         def weigh_with_less(file: File, tensors: Sequence[TensorInfo]) -> Weighed:

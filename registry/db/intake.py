@@ -46,7 +46,7 @@ class Parent:
 
     id: UUID
     ref: str
-    line: str
+    repository: str
     commit: str
     base_root: str | None
     files: list[File]
@@ -142,7 +142,7 @@ def _parent(session: Sighted, version: Version, line: Line, node: Node) -> Paren
     return Parent(
         version.id,
         node.ref,
-        line.ref,
+        refs.repository(node.ref),
         refs.commit(version.manifest_digest),
         version.base_root,
         [File(*row) for row in versions.files(session, version.id)],

@@ -18,8 +18,8 @@ def open_line(tx: Tx, ref: Ref, kind: str, domain: object) -> Line:
     """The line of that name and kind, locked; a new line is created with this business domain.
 
     The first request that names a domain sets it; later ones change nothing. Raises Invalid
-    `bad-line-name` for a new name that reads as a version of another line, Conflict `line-kind`
-    when the line is of another kind.
+    `bad-line-name` or `bad-team` for a new name that no client of the Hub can pull, or that reads
+    as a version of another line; Conflict `line-kind` when the line is of another kind.
     """
     present = _present(tx, ref)
     if present is None:
@@ -29,7 +29,7 @@ def open_line(tx: Tx, ref: Ref, kind: str, domain: object) -> Line:
                 id=uuid4(),
                 kind=kind,
                 team=ref.team,
-                name=check_new_line(ref.name),
+                name=check_new_line(ref),
                 domain=line_domain(None, domain),
                 created_by=tx.actor.account,
                 created_at=tx.now,

@@ -28,7 +28,15 @@ from registry.db import tombstones
 from registry.db.sight import Sighted
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
 from registry.errors import Invalid, NotFound, Refused, Unverified
-from registry.rules.refs import NAME, PINNED, Ref, commit, parse_ref
+from registry.rules.refs import (
+    PINNED,
+    RESERVED_TEAMS,
+    UNPULLABLE,
+    Ref,
+    commit,
+    parse_ref,
+    read_repository,
+)
 from registry.rules.versions import STANDING, State, usable
 
 KINDS = ("base", "adapter", "checkpoint")
@@ -57,6 +65,12 @@ class Node(Table):
     )
 
 
+PULLABLE = (
+    f"name !~ '{UNPULLABLE.pattern}' and team !~ '{UNPULLABLE.pattern}' "
+    f"and team not in ({', '.join(repr(team) for team in sorted(RESERVED_TEAMS))})"
+)
+
+
 class Line(Table):
     """A name `team/name` with numbered versions: a base model, an adapter or a checkpoint."""
 
@@ -72,6 +86,7 @@ class Line(Table):
         UniqueConstraint("team", "name"),
         CheckConstraint(one_of("kind", *KINDS), name="kind"),
         CheckConstraint(f"name !~ '^{PINNED.pattern}$'", name="name"),
+        CheckConstraint(PULLABLE, name="pullable"),
     )
 
     @property
@@ -404,18 +419,18 @@ def roots_named(session: Sighted, name: str, revision: str | None) -> list[str]:
     enough to recognise another base. The list is empty for a name that is not a base or checkpoint
     here, or belongs to a team that the actor does not see.
     """
-    line, at, selector = name.partition("@")
-    team, _, line_name = line.partition("/")
-    if not NAME.fullmatch(team) or not NAME.fullmatch(line_name):
+    repository, _, selector = name.partition("@")
+    team, _, repository_name = repository.partition("/")
+    ref = read_repository(team, repository_name)
+    if ref is None:
         return []
-    pinned = PINNED.fullmatch(line_name)
-    rows = _roots(session, team, line_name)
-    if not rows and pinned is not None:
-        rows, selector, at = _roots(session, team, pinned[1]), f"v{pinned[2]}", "@"
+    if ref.number is not None:
+        selector = f"v{ref.number}"
+    rows = _roots(session, team, str(ref.name))
     meant = [
         root
         for number, manifest, root in rows
-        if (selector if at else revision) in (f"v{number}", manifest, commit(manifest))
+        if (selector or revision) in (f"v{number}", manifest, commit(manifest))
     ]
     return sorted(set(meant or [root for _, _, root in rows]))
 

@@ -131,16 +131,15 @@ def no_repo(name: str) -> NotFound:
 
 
 def _repo(session: Session, actor: Actor, team: str, name: str) -> Repo:
-    if not refs.NAME.fullmatch(team) or not refs.NAME.fullmatch(name):
+    ref = refs.read_repository(team, name)
+    if ref is None:
         raise no_repo(f"{team}/{name}")
-    virtual = refs.PINNED.fullmatch(name)  # no line has such a name: ck_line_name
-    line_name, pinned = (virtual[1], int(virtual[2])) if virtual else (name, None)
     line = session.scalars(
-        select(Line).where(Line.team == team, Line.name == line_name)
+        select(Line).where(Line.team == team, Line.name == ref.name)
     ).one_or_none()
     if line is None or not pulls.roles_in(actor, line.team):
         raise no_repo(f"{team}/{name}")
-    return Repo(line.id, team, line_name, line.kind, pinned)
+    return Repo(line.id, team, line.name, line.kind, ref.number)
 
 
 def check_bytes(store: Store, actor: Actor, digest: str) -> None:
@@ -209,13 +208,16 @@ def _judged(
 def resolve(session: Session, actor: Actor, repo: Repo, revision: str) -> Pulled:
     """The version that a revision names, without its files; NotFound `revision-unknown`."""
     matches = _named(session, actor, repo, revision)
+    if repo.pinned is not None and {pulled.number for pulled, _ in matches} != {repo.pinned}:
+        # transformers gives the revision of an adapter to its base as well.
+        hint = "; if you load an adapter, give adapter_kwargs={'revision': ...} instead"
+        alone = f"{repo.id} has version {repo.pinned} alone"
+        raise no_revision(revision, alone + (hint if repo.kind != "adapter" else ""))
     if not matches:
         raise no_revision(revision, "there is no such version")
     if len(matches) > 1:
         raise no_revision(revision, f"{len(matches)} versions begin with it")
     pulled, why = matches[0]
-    if repo.pinned is not None and pulled.number != repo.pinned:
-        raise no_revision(revision, f"this repository has version {repo.pinned} alone")
     if why is not None:
         raise no_revision(revision, why)
     return pulled

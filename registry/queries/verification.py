@@ -148,7 +148,7 @@ def _base(
     """What an adapter's checks need of its base: headers and texts, not every weight."""
     if base is None:
         return None
-    version, line, node = base
+    version, _, node = base
     ref = node.ref
     try:
         facts = bundles.base_facts(files, blobs.read, base_root=version.base_root)
@@ -161,7 +161,8 @@ def _base(
         [],
         f"its headers and texts are sound; countersign verify {ref} reads all of it",
     )
-    return replace(facts, line=line.ref, commit=refs.commit(version.manifest_digest))
+    commit = refs.commit(version.manifest_digest)
+    return replace(facts, repository=refs.repository(ref), commit=commit)
 
 
 def _files(

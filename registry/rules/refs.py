@@ -11,6 +11,44 @@ NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
 PINNED = re.compile(r"(.+)\.v([1-9][0-9]{0,8})")
 """`name.v3`: clients of the Hub that know no revisions ask for version 3 by this name."""
+UNPULLABLE = re.compile(r"--|\.\.|\.git$")
+"""What no client of the Hub can ask for: huggingface_hub refuses such a name before any request."""
+RESERVED_TEAMS = frozenset(
+    {
+        "adapters",
+        "api",
+        "audit",
+        "bases",
+        "buckets",
+        "checkpoints",
+        "datasets",
+        "deployments",
+        "find",
+        "healthz",
+        "kernels",
+        "login",
+        "logout",
+        "metrics",
+        "models",
+        "ofrep",
+        "problems",
+        "profiles",
+        "readyz",
+        "records",
+        "retention",
+        "reviews",
+        "search",
+        "settings",
+        "spaces",
+        "static",
+        "v1",
+    }
+)
+"""First segments of the paths that Countersign, its gateway and clients of the Hub use otherwise.
+
+A client asks for the files of a repository at /team/name/resolve/..., and /adapters/x/resolve/...
+is an adapter's page. A test compares them with the routes.
+"""
 DIGEST = re.compile(r"sha256:([0-9a-f]{8,64})")
 ENVIRONMENTS = ("dev", "staging", "production")
 
@@ -76,18 +114,41 @@ def parse_line(text: str) -> Ref:
     return ref
 
 
-def check_new_line(name: str) -> str:
-    """Check the name of a new line; raises Invalid `bad-line-name`.
+def check_team(name: str) -> str:
+    """Check the name of a team, before anything has it; raises Invalid `bad-team`."""
+    if not NAME.fullmatch(name):
+        why = "a name has at most 64 lower-case letters, digits, dots, dashes and underscores, and "
+        why += "begins and ends with a letter or a digit"
+    elif UNPULLABLE.search(name):
+        why = "clients of the Hub refuse a name with '--' or '..', or with '.git' at its end"
+    elif name in RESERVED_TEAMS:
+        why = f"paths that begin with /{name} are Countersign's own, so nothing of it can be pulled"
+    else:
+        return name
+    raise Invalid("bad-team", f"'{name[:60]}' cannot name a team: {why}.")
 
-    A line must not be called like a version of another line: engines that pull `claims.v3` would
-    get something else.
+
+def check_new_line(ref: Ref) -> str:
+    """Check the name of a new line and return it; raises Invalid `bad-line-name` or `bad-team`.
+
+    A line cannot be renamed, so a name that no client of the Hub can ask for is refused before
+    there is anything to pull. Nor may a line be called like a version of another line: who pulls
+    `claims.v3` would get something else.
     """
-    if PINNED.fullmatch(name):
+    assert ref.team is not None and ref.name is not None
+    check_team(ref.team)
+    if PINNED.fullmatch(ref.name):
         raise Invalid(
             "bad-line-name",
-            f"'{name}' cannot name a line: engines read it as one version of another line.",
+            f"'{ref.name}' cannot name a line: it is read as one version of another line.",
         )
-    return name
+    if UNPULLABLE.search(ref.name):
+        raise Invalid(
+            "bad-line-name",
+            f"'{ref.name}' cannot name a line: clients of the Hub refuse a name with '--' or '..', "
+            "or with '.git' at its end, so nobody could pull it.",
+        )
+    return ref.name
 
 
 def line_domain(present: str | None, declared: object) -> str | None:
@@ -97,6 +158,29 @@ def line_domain(present: str | None, declared: object) -> str | None:
     is completed. At most 200 characters of `declared` count.
     """
     return present or (declared.strip()[:200] or None if isinstance(declared, str) else None)
+
+
+def repository(ref: str) -> str:
+    """The one-version repository of a version: `team/name.v3` for `team/name@v3`.
+
+    Clients without revisions, and those that ignore them, can name a version in no other way.
+    """
+    version = parse_ref(ref)
+    assert version.number is not None, ref
+    return f"{version.line}.v{version.number}"
+
+
+def read_repository(team: str, name: str) -> Ref | None:
+    """The line, or its one version, that a repository of the Hub's protocol names.
+
+    None for what names neither. No line is called `name.v3` (see `check_new_line`), so a
+    repository has one meaning.
+    """
+    virtual = PINNED.fullmatch(name)
+    line, number = (virtual[1], int(virtual[2])) if virtual else (name, None)
+    if not NAME.fullmatch(team) or not NAME.fullmatch(line):
+        return None
+    return Ref(team, line, number=number)
 
 
 def check_channel(name: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from registry.artifacts.bundles.names import Kind
-from registry.client.mlflow_runs import parse
+from registry.client.mlflow_addresses import Registered, Stored, parse
 from registry.client.sources import choose, without_code
 from registry.errors import Invalid, RegistryError, Unverified
 from tests.cli.desk import write_adapter, write_base
@@ -299,7 +299,23 @@ def test_a_file_left_out_must_be_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["mlflow:", "mlflow:a b", "mlflow:run/../x", "mlflow:run//x", "mlflow:run/./x"]
+    "text",
+    [
+        "mlflow:",
+        "mlflow:a b",
+        "mlflow:run/../x",
+        "mlflow:run//x",
+        "mlflow:run/./x",
+        "models:/claims",
+        "models:/claims/latest",
+        "models:/claims/0",
+        "models:/",
+        "runs:/",
+        "models:/claims/Production",
+        "models:/m-1/../x",
+        "models:/claims@",
+        "models:/a/1/../x",
+    ],
 )
 def test_what_names_no_mlflow_run_is_refused(text: str) -> None:
     with pytest.raises(RegistryError) as refused:
@@ -308,8 +324,13 @@ def test_what_names_no_mlflow_run_is_refused(text: str) -> None:
 
 
 def test_a_run_and_its_path(tmp_path: Path) -> None:
-    assert parse("mlflow:4f1d9c") == ("4f1d9c", None)
-    assert parse("mlflow:4f1d9c/adapter/peft") == ("4f1d9c", "adapter/peft")
+    assert parse("mlflow:4f1d9c") == Stored("run", "4f1d9c")
+    assert parse("mlflow:4f1d9c/adapter/peft") == Stored("run", "4f1d9c", "adapter/peft")
+    assert parse("runs:/4f1d9c/model") == Stored("run", "4f1d9c", "model")
+    assert parse("mlflow:m-4f1d9c") == parse("models:/m-4f1d9c") == Stored("model", "m-4f1d9c")
+    assert parse("models:/m-4f1d9c/peft") == Stored("model", "m-4f1d9c", "peft")
+    assert parse("models:/claims/3") == Registered("claims", "3", None)
+    assert parse("models:/legal claims@champion") == Registered("legal claims", None, "champion")
     assert parse(str(tmp_path)) is None
 
 

@@ -20,7 +20,7 @@ from registry.errors import BundleRejected, Refused
 from registry.queries import pulls
 from registry.queries import versions as asked
 from registry.queries.verification import verify
-from registry.rules.refs import commit
+from registry.rules.refs import commit, repository
 from registry.views.versions import AddedView, VersionView
 from tests.artifacts.methods.test_methods import LEAST, read
 from tests.build import (
@@ -117,7 +117,7 @@ def test_each_method_is_registered_rewritten_and_found_again(
     assert added.status == "registered"
     made = seen(world, added.ref)
     kept = config_of(world, made)
-    assert kept["base_model_name_or_path"] == f"{world.team}/normed"
+    assert kept["base_model_name_or_path"] == f"{world.team}/normed.v1"
     assert kept["revision"] == commit(view.manifest_digest)
     assert (kept["inference_mode"], "peft_version" in kept) == (True, False)
     assert made.facts["method"] == config.method.name
@@ -161,10 +161,13 @@ def test_a_pull_serves_what_was_written(world: World) -> None:
         world.store,
         world.engineer.actor,
         world.team,
-        line_of(world).partition("/")[2],
+        kept["base_model_name_or_path"].partition("/")[2],
         kept["revision"],
     )
-    assert (base.ref, kept["base_model_name_or_path"]) == (world.base.ref, line_of(world))
+    assert (base.ref, kept["base_model_name_or_path"]) == (
+        world.base.ref,
+        repository(world.base.ref),
+    )
     assert one.commit == commit(added.digest)
 
 
@@ -180,7 +183,8 @@ def test_a_draft_gets_its_base_into_its_configuration_when_it_has_one(world: Wor
         assert added.status == "registered"
         made = seen(world, added.ref)
         assert made.id == view.id
-        assert config_of(world, made)["base_model_name_or_path"] == line_of(world)
+        kept = config_of(world, made)
+        assert kept["base_model_name_or_path"] == repository(world.base.ref)
         assert made.manifest_digest == added.digest != drafted.digest
         assert add(world, files, world.base.ref).ref == added.ref
         assert verify(world.store, world.blobs, world.engineer.actor, added.ref).ok
@@ -198,7 +202,7 @@ def test_a_draft_stays_one_draft_whichever_base_it_is_said_to_have(world: World)
     view = seen(world, drafts[0].ref)
     assert (view.base, config_of(world, view)["base_model_name_or_path"]) == (
         other.ref,
-        f"{world.team}/second",
+        f"{world.team}/second.v1",
     )
     assert add(world, files, world.base.ref).status == "registered"
 
@@ -226,6 +230,7 @@ def test_another_base_of_ours_is_not_the_base(world: World) -> None:
         assert name in refusal.value.defects[0].detail
     for harmless in (
         line_of(world),
+        repository(world.base.ref),
         "/srv/base",
         "meta-llama/Llama-3.2-1B",
         f"{world.team}/nonesuch",

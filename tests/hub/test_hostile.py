@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from registry.api.hub.door import RESERVED
 from registry.commands import recalls
+from registry.errors import Invalid
+from registry.rules.refs import RESERVED_TEAMS
 from tests.api.conftest import Door
 from tests.build import World, a_base, a_person, train
 from tests.gateway.served import until
@@ -414,15 +415,17 @@ def test_a_hostile_reason_is_only_words(door: Door, served: World) -> None:
 
 
 def test_teams_named_like_pages(door: Door) -> None:
-    """No repository of such a team half works; and any other first segment is a team's."""
-    for team in ("adapters", "static", "find", "healthz", "ofrep", "models"):
+    """There is no such team; and any other first segment is a team's."""
+    for team in RESERVED_TEAMS:
+        with pytest.raises(Invalid) as refusal:
+            a_person(door.store, "engineer", team=team, signs=False)
+        assert refusal.value.kind == "bad-team"
+    for team in ("adapter", "docs", "resolve"):
         engineer = a_person(door.store, "engineer", team=team, signs=False)
         a_base(door.store, door.blobs, engineer, team, name=f"n{secrets.token_hex(4)}")
         token = door.token(engineer)
-        names = [one["id"] for one in get(door, token, f"/api/models?author={team}").json()]
-        assert bool(names) is (team not in RESERVED)
-        for name in names:
-            assert get(door, token, f"/api/models/{quote(name)}").status_code == 200
-            assert get(door, token, f"/{name}/resolve/v1/config.json").status_code == 200
+        [name] = [one["id"] for one in get(door, token, f"/api/models?author={team}").json()]
+        assert get(door, token, f"/api/models/{quote(name)}").status_code == 200
+        assert get(door, token, f"/{name}/resolve/v1/config.json").status_code == 200
     info = get(door, token, "/api/models/adapters/anything")
     assert (info.status_code, info.headers["x-error-code"]) == (404, "RepoNotFound")

@@ -17,15 +17,16 @@ import pytest
 from registry.artifacts.weights.tensors import File
 from registry.client import Countersign, NewVersion, Origin
 from registry.commands import recalls, rollouts, tokens, versions
+from registry.errors import BundleRejected
 from registry.rules.actors import SYSTEM
-from registry.rules.refs import commit
+from registry.rules.refs import commit, repository
 from tests.api.conftest import Door
 from tests.assets.pieces import trained
-from tests.build import BASE_META, World, a_person, a_world, approved, put, register
+from tests.build import ADAPTER_META, BASE_META, World, a_person, a_world, approved, put, register
 from tests.hub.conftest import Session, get
 
 MAKE = """
-import os, torch
+import json, os, torch
 from pathlib import Path
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -39,8 +40,20 @@ def logits(model):
     with torch.no_grad():
         return [round(one, 4) for one in model(ids).logits[0, -1].tolist()]
 
+# The second version of the base: the same shapes, other weights.
+second = AutoModelForCausalLM.from_pretrained(base)
+for value in second.parameters():
+    torch.nn.init.normal_(value, std=0.05)
+second.save_pretrained("made/second")
+AutoTokenizer.from_pretrained(base).save_pretrained("made/second")
+bases = {"v1": base, "v2": Path("made/second")}
+
+def on(number, name):
+    model = AutoModelForCausalLM.from_pretrained(bases[number])
+    return logits(PeftModel.from_pretrained(model, f"made/{name}").eval())
+
 local = {"base": logits(AutoModelForCausalLM.from_pretrained(base))}
-for name in ("v1", "v2", "v3", "v4"):
+for name in ("v1", "v2", "v3", "v4", "v5"):
     config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     for key, value in model.named_parameters():
@@ -48,7 +61,9 @@ for name in ("v1", "v2", "v3", "v4"):
             torch.nn.init.normal_(value, std=1.0)
     local[name] = logits(model.eval())
     model.save_pretrained(f"made/{name}")
-assert len({str(one) for one in local.values()}) == 5
+local["v5"] = on("v2", "v5")  # it stands on the second base
+wrong = [on("v2", name) for name in ("v1", "v2", "v3", "v4")] + [on("v1", "v5")]
+assert len({str(one) for one in (*local.values(), *wrong)}) == 11
 
 def failure(call):
     try:
@@ -96,7 +111,7 @@ class Loader:
 @pytest.fixture(scope="module")
 def loader(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loader]:
     """v2 is stable in production, v4 approved for it; v1 and v3 are merely registered. All stand on
-    team/llama@v1.
+    team/llama@v1. team/llama has a second version of the same shapes, on which v5 stands.
     """
     one = Loader(door, tmp_path_factory.mktemp("loader"))
     try:
@@ -105,7 +120,7 @@ def loader(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loa
         draft = versions.Draft("base", f"{world.team}/llama", one.made("tiny-llama"), BASE_META)
         world.base = register(door.store, door.blobs, engineer, draft)
         stands = {
-            "base_model_name_or_path": f"{world.team}/llama",
+            "base_model_name_or_path": repository(world.base.ref),
             "revision": commit(world.base.digest),
         }
         for first, second in (("v1", "v2"), ("v3", "v4")):
@@ -113,6 +128,11 @@ def loader(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loa
                 world,
                 files=lambda step, names=(first, second): one.made(names[step // 4], **stands),
             )
+        draft = versions.Draft("base", f"{world.team}/llama", one.made("second"), BASE_META)
+        newer = register(door.store, door.blobs, engineer, draft)
+        assert newer.ref == f"{world.team}/llama@v2"
+        draft = versions.Draft("adapter", one.line, one.made("v5"), ADAPTER_META, newer.ref)
+        assert register(door.store, door.blobs, engineer, draft).ref == f"{one.line}@v5"
         rollouts.start(
             door.store,
             engineer,
@@ -132,30 +152,139 @@ def test_loaded_by_name_is_loaded_from_a_folder(door: Door, loader: Loader) -> N
         door, door.token(loader.world.engineer), f"/api/models/{loader.line}/revision/v2"
     ).json()["sha"]
     loader.run(f"""
-plain = AutoModelForCausalLM.from_pretrained(BASE)
+plain = AutoModelForCausalLM.from_pretrained(BASE, revision="v1")
 assert logits(plain) == local["base"]
 assert AutoConfig.from_pretrained(BASE, revision="v1").hidden_size == plain.config.hidden_size
 words = "please route this letter to the answer"
 assert AutoTokenizer.from_pretrained(BASE)(words) == AutoTokenizer.from_pretrained(base)(words)
 def by(revision):
-    model = AutoModelForCausalLM.from_pretrained(BASE)
+    model = AutoModelForCausalLM.from_pretrained(BASE, revision="v1")
     return logits(PeftModel.from_pretrained(model, NAME, revision=revision).eval())
 for revision, name in (("v1", "v1"), ("production", "v2"), ("v2", "v2"), ({sha!r}, "v2"),
                        (None, "v2"), ("v3", "v3")):
     assert by(revision) == local[name], revision
-# The base comes from our server too: the adapter's configuration names it, and its commit.
-assert logits(AutoPeftModelForCausalLM.from_pretrained(NAME, revision="v1").eval()) == local["v1"]
-second = AutoModelForCausalLM.from_pretrained(NAME, adapter_kwargs={{"revision": "v2"}})
-assert logits(second.eval()) == local["v2"]
-assert logits(AutoModelForCausalLM.from_pretrained(NAME + ".v3").eval()) == local["v3"]
 """)
-    # transformers gives `revision` to the base's repository: it says so, and loads nothing else
-    # instead.
-    said = loader.run(
-        'out = failure(lambda: AutoModelForCausalLM.from_pretrained(NAME, revision="production"))'
-    )
-    assert "production" in said
-    assert "loaded" not in said
+
+
+WAYS = """
+from transformers import pipeline
+
+def added(revision):
+    model = AutoModelForCausalLM.from_pretrained(BASE + ".v1")
+    model.load_adapter(NAME, adapter_kwargs={"revision": revision})
+    return model
+
+AUTO, AUTO_PEFT = AutoModelForCausalLM.from_pretrained, AutoPeftModelForCausalLM.from_pretrained
+revised = lambda revision: {"adapter_kwargs": {"revision": revision}}
+ways = {
+    "auto": lambda: AUTO(NAME),
+    "auto adapter_kwargs v1": lambda: AUTO(NAME, **revised("v1")),
+    "auto adapter_kwargs v5": lambda: AUTO(NAME, **revised("v5")),
+    "auto adapter_kwargs production": lambda: AUTO(NAME, **revised("production")),
+    "auto revision v1": lambda: AUTO(NAME, revision="v1"),
+    "auto revision v2": lambda: AUTO(NAME, revision="v2"),
+    "auto revision v5": lambda: AUTO(NAME, revision="v5"),
+    "auto revision production": lambda: AUTO(NAME, revision="production"),
+    "auto one-version v3": lambda: AUTO(NAME + ".v3"),
+    "auto one-version v5": lambda: AUTO(NAME + ".v5"),
+    "auto-peft": lambda: AUTO_PEFT(NAME),
+    "auto-peft v1": lambda: AUTO_PEFT(NAME, revision="v1"),
+    "auto-peft v5": lambda: AUTO_PEFT(NAME, revision="v5"),
+    "auto-peft production": lambda: AUTO_PEFT(NAME, revision="production"),
+    "auto-peft one-version v3": lambda: AUTO_PEFT(NAME + ".v3"),
+    "auto-peft one-version v5": lambda: AUTO_PEFT(NAME + ".v5"),
+    "load_adapter v3": lambda: added("v3"),
+    "load_adapter production": lambda: added("production"),
+    "pipeline": lambda: pipeline("text-generation", model=NAME).model,
+    "pipeline revision v1": lambda: pipeline("text-generation", model=NAME, revision="v1").model,
+    "pipeline revision v2": lambda: pipeline("text-generation", model=NAME, revision="v2").model,
+    "pipeline revision v5": lambda: pipeline("text-generation", model=NAME, revision="v5").model,
+    "pipeline revision production":
+        lambda: pipeline("text-generation", model=NAME, revision="production").model,
+    "pipeline one-version v3": lambda: pipeline("text-generation", model=NAME + ".v3").model,
+    "pipeline one-version v5": lambda: pipeline("text-generation", model=NAME + ".v5").model,
+}
+
+def which(way):
+    try:
+        model = ways[way]()
+    except Exception as error:
+        return "refused: " + failure(lambda: (_ for _ in ()).throw(error))
+    answered = logits(model.eval())
+    return next((name for name, right in local.items() if right == answered), "WRONG")
+out = {way: which(way) for way in ways}
+"""
+
+
+RIGHT = {
+    "auto": "v2",  # stable in production
+    "auto adapter_kwargs v1": "v1",
+    "auto adapter_kwargs v5": "v5",
+    "auto adapter_kwargs production": "v2",
+    "auto revision v1": "v1",  # the base happens to have the same number
+    "auto one-version v3": "v3",
+    "auto one-version v5": "v5",
+    "auto-peft": "v2",
+    "auto-peft v1": "v1",
+    "auto-peft v5": "v5",
+    "auto-peft production": "v2",
+    "auto-peft one-version v3": "v3",
+    "auto-peft one-version v5": "v5",
+    "load_adapter v3": "v3",
+    "load_adapter production": "v2",
+    "pipeline": "v2",
+    "pipeline revision v1": "v1",
+    "pipeline one-version v3": "v3",
+    "pipeline one-version v5": "v5",
+}
+REFUSED = [
+    f"{call} revision {name}"
+    for call in ("auto", "pipeline")
+    for name in ("v2", "v5", "production")
+]
+
+
+def test_every_call_puts_an_adapter_on_the_base_it_is_bound_to(loader: Loader) -> None:
+    """By logits, with two versions of the base and adapters on each: right, or refused in words."""
+    loaded = loader.run(WAYS)
+    assert set(loaded) == {*RIGHT, *REFUSED}
+    assert {way: loaded[way] for way in RIGHT} == RIGHT
+    for way in REFUSED:
+        # transformers gives `revision` to the repository of the base, which has one version.
+        assert loaded[way].startswith("refused: "), (way, loaded[way])
+        assert "alone; if you load an adapter, give adapter_kwargs=" in loaded[way], way
+
+
+def test_an_adapter_that_was_pulled_and_trained_on_comes_back(door: Door, loader: Loader) -> None:
+    """What PEFT then writes names the one version that it stands on."""
+    config = loader.run("""
+tuned = AutoPeftModelForCausalLM.from_pretrained(NAME, revision="v1", is_trainable=True)
+for key, value in tuned.named_parameters():
+    if "lora_B" in key:
+        torch.nn.init.normal_(value, std=2.0)
+tuned.save_pretrained("made/tuned")
+out = json.loads(Path("made/tuned/adapter_config.json").read_text())""")
+    world = loader.world
+    assert config["base_model_name_or_path"] == f"{world.team}/llama.v1"
+    meta = {**ADAPTER_META, "domain": "legal"}
+    for number, registered in ((2, False), (1, True)):
+        draft = versions.Draft(
+            "adapter",
+            f"{world.team}/tuned",
+            loader.made("tuned"),
+            meta,
+            f"{world.team}/llama@v{number}",
+        )
+        if registered:
+            assert register(door.store, door.blobs, world.engineer.actor, draft).ref
+            continue
+        with pytest.raises(BundleRejected) as refusal:
+            register(door.store, door.blobs, world.engineer.actor, draft)
+        assert [defect.rule for defect in refusal.value.defects] == ["base-mismatch"]
+        assert f"{world.team}/llama.v1" in refusal.value.defects[0].detail
+    assert loader.run(f"""
+there = AutoModelForCausalLM.from_pretrained({world.team + "/tuned"!r})
+out = logits(there.eval()) == logits(tuned.eval())""")
 
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -293,9 +422,15 @@ ways = lambda name, **more: [failure(call) for call in (
     recalls.recall(store, engineer, loader.world.base.ref, "its licence ended")
     withdrawn = loader.run("""out = [failure(call) for call in (
         lambda: AutoModelForCausalLM.from_pretrained(BASE, revision="v1"),
-        lambda: AutoTokenizer.from_pretrained(BASE),
-        lambda: AutoModelForCausalLM.from_pretrained(BASE),
+        lambda: AutoTokenizer.from_pretrained(BASE + ".v1"),
+        lambda: AutoModelForCausalLM.from_pretrained(BASE + ".v1"),
+        lambda: AutoModelForCausalLM.from_pretrained(NAME + ".v4"),
+        lambda: AutoPeftModelForCausalLM.from_pretrained(NAME, revision="v4"),
         lambda: AutoConfig.from_pretrained(BASE, revision="v1"),
         lambda: PeftModel.from_pretrained(plain, NAME, revision="v4"))]""")
     for said in withdrawn:
         assert "its licence ended" in said
+    # The newer base, and what stands on it, are as they were.
+    assert loader.run("""
+newer = AutoModelForCausalLM.from_pretrained(NAME, adapter_kwargs={"revision": "v5"})
+out = logits(newer.eval()) == local["v5"]""")

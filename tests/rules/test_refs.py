@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from registry.errors import Invalid
 from registry.rules.refs import (
     ENVIRONMENTS,
     NAME,
+    PINNED,
+    RESERVED_TEAMS,
     Ref,
     check_channel,
     check_environment,
     check_new_line,
     parse_line,
     parse_ref,
+    read_repository,
+    repository,
 )
 
 HEX = "0123456789abcdef" * 4
@@ -190,10 +196,42 @@ def test_a_new_line_is_not_called_like_a_version_of_another(name: str) -> None:
     """
     assert parse_line(f"acme/{name}").name == name
     with pytest.raises(Invalid) as caught:
-        check_new_line(name)
+        check_new_line(Ref("acme", name))
     assert caught.value.kind == "bad-line-name"
 
 
 @pytest.mark.parametrize("name", ["claims-v3", "claims.v0", "v3", "claims.v3b", "llama-3.1"])
 def test_other_names_with_numbers_are_fine(name: str) -> None:
-    assert check_new_line(name) == name
+    assert check_new_line(Ref("acme", name)) == name
+
+
+@pytest.mark.parametrize("name", ["a--b", "a..b", "x.git", "a---b", "x.git.git", "a.--b", "1..2"])
+def test_what_no_client_of_the_hub_can_ask_for_names_no_line_and_no_team(name: str) -> None:
+    assert parse_line(f"acme/{name}").name == name  # it can be asked about, and is not found
+    for ref, kind in ((Ref("acme", name), "bad-line-name"), (Ref(name, "x"), "bad-team")):
+        with pytest.raises(Invalid) as caught:
+            check_new_line(ref)
+        assert caught.value.kind == kind
+        assert "clients of the Hub" in caught.value.detail
+
+
+@given(names, names)
+@example("a", "x.git.v1")
+@example("z" * 64, "y" * 64)
+@example("a", "b.gitx")
+def test_the_client_of_the_hub_takes_every_line_and_its_versions(team: str, name: str) -> None:
+    """And refuses the rest, where it is not ours for another reason."""
+    try:
+        check_new_line(Ref(team, name))
+    except Invalid:
+        if team in RESERVED_TEAMS or PINNED.fullmatch(name) or team.endswith(".git"):
+            return
+        with pytest.raises(HFValidationError):
+            validate_repo_id(f"{team}/{name}")
+        return
+    validate_repo_id(f"{team}/{name}")
+    for number in (1, 999_999_999):
+        pulled = repository(f"{team}/{name}@v{number}")
+        validate_repo_id(pulled)
+        assert read_repository(*pulled.split("/")) == Ref(team, name, number=number)
+    assert read_repository(team, name) == Ref(team, name)

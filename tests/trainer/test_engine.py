@@ -64,7 +64,7 @@ def adapter(place: Path, tmp_path: Path, make_job: Callable[..., Job]) -> Callab
             pack.bundle(
                 tmp_path / str(seed) / "save-points" / "step-6",
                 final,
-                line="acme/tiny",
+                repository="acme/tiny.v1",
                 commit="c" * 40,
                 readme="",
             )

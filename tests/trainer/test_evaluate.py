@@ -90,7 +90,7 @@ def test_the_tiny_recipe_beats_the_base_beyond_doubt_and_its_bundle_is_sound(
         pack.bundle(
             written,
             tmp_path / f"step-{step}",
-            line="acme/tiny",
+            repository="acme/tiny.v1",
             commit="c" * 40,
             readme=pack.card(origin, step, tokens),
         )
@@ -142,7 +142,7 @@ def test_the_tiny_recipe_beats_the_base_beyond_doubt_and_its_bundle_is_sound(
     assert inspected.defects == []
     assert inspected.findings == []
     config = json.loads((tmp_path / "step-48" / "adapter_config.json").read_text())
-    assert (config["base_model_name_or_path"], config["revision"]) == ("acme/tiny", "c" * 40)
+    assert (config["base_model_name_or_path"], config["revision"]) == ("acme/tiny.v1", "c" * 40)
     assert config["target_modules"] == sorted(config["target_modules"])
     assert str(tmp_path) not in (tmp_path / "step-48" / "adapter_config.json").read_text()
 
@@ -159,7 +159,9 @@ def test_an_adapter_of_another_base_is_refused_before_it_answers(
 
     loop.train(make_job(tmp_path, short_recipe(steps=1, publish_at=[1])))
     written = tmp_path / "save-points" / "step-1"
-    packed = pack.bundle(written, tmp_path / "packed", line="acme/tiny", commit="c" * 40, readme="")
+    packed = pack.bundle(
+        written, tmp_path / "packed", repository="acme/tiny.v1", commit="c" * 40, readme=""
+    )
     body = model.anatomy_of(model.load_base(base, cpu))
     narrow = {
         name: (*shape[:1], 128) if len(shape) == 2 else shape for name, shape in body.shapes.items()

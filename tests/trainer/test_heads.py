@@ -115,7 +115,7 @@ def saved(way: Way, folder: Path, **changes: Any) -> BaseFacts:
         folder
     )
     return replace(
-        base_facts(*declared(files_of(folder))), line="acme/tiny", commit="0123456789" * 4
+        base_facts(*declared(files_of(folder))), repository="acme/tiny.v1", commit="0123456789" * 4
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from registry.client import Countersign, NewVersion, Origin
 from registry.errors import Invalid, NotFound
-from tests.build import ADAPTER_META, BASE_META
+from tests.build import ADAPTER_META, BASE_META, DATA_META, dataset_bytes
 from tests.cli.desk import write_adapter, write_base
 from tests.trainer.live import Live
 from tests.trainer.test_tracking import server
@@ -74,7 +75,7 @@ def test_the_artifacts_of_a_run_become_a_version(
             with pytest.raises(Invalid) as several:
                 client.import_bundle("adapter", Origin(f"mlflow:{run}", mlflow=server), described)
             assert several.value.kind == "which-artifact"
-            assert "model/peft, second" in several.value.detail
+            assert f"mlflow:{run}/model/peft, mlflow:{run}/second." in several.value.detail
             for source, kind in (
                 (f"mlflow:{run}/notes", "no-bundle"),
                 ("mlflow:" + "0" * 32, "mlflow-run-unknown"),
@@ -83,6 +84,142 @@ def test_the_artifacts_of_a_run_become_a_version(
                     client.import_bundle("adapter", Origin(source, mlflow=server), described)
                 assert missing.value.kind == kind
             assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["r"] == 2
+    finally:
+        registry.down()
+        registry.store.engine.dispose()
+
+
+def logged(server: str, folder: Path) -> dict[str, Any]:
+    """A run whose outputs `mlflow.transformers.log_model` made: an adapter and its base."""
+    import mlflow
+    import peft
+    import torch
+    from mlflow.entities import Dataset, DatasetInput
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from trainer.demo.inputs import tiny_base
+
+    base = tiny_base(folder)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(base),
+        AutoTokenizer.from_pretrained(base),
+    )
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    adapted = peft.get_peft_model(model, config)
+    for name, value in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value)
+    mlflow.set_tracking_uri(server)
+    mlflow.set_experiment("logged")
+
+    def log(name: str, what: Any, **more: Any) -> Any:
+        return mlflow.transformers.log_model(
+            transformers_model={"model": what, "tokenizer": tokenizer},
+            name=name,
+            task="text-generation",
+            pip_requirements=["torch"],
+            **more,
+        )
+
+    datasets = [
+        Dataset("acme/letters@v1", "0", "countersign", '{"ref": "acme/letters@v1"}'),
+        Dataset("acme/gone@v7", "0", "countersign", '{"ref": "acme/gone@v7"}'),
+        Dataset("rows.csv", "0", "local", '{"uri": "/srv/rows.csv"}'),
+    ]
+    with mlflow.start_run() as run:
+        made = log("claims", adapted, registered_model_name="claims")
+        full = log("whole", AutoModelForCausalLM.from_pretrained(base))
+        client = mlflow.MlflowClient()
+        client.log_inputs(run.info.run_id, datasets=[DatasetInput(each, []) for each in datasets])
+        client.set_registered_model_alias("claims", "champion", "1")
+    with mlflow.start_run() as twice:
+        first, second = log("a", adapted), log("b", adapted)
+    return {
+        "base": base,
+        "run": run.info.run_id,
+        "model": made.model_id,
+        "full": full.model_id,
+        "twice": twice.info.run_id,
+        "both": {first.model_id, second.model_id},
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # log_model warns about the type hints of its own functions
+def test_what_log_model_logged_becomes_a_version(
+    server: str, fresh_database: str, tmp_path: Path
+) -> None:
+    """By each address that MLflow gives it, with what MLflow knows of it as a claim."""
+    made = logged(server, tmp_path)
+    run, model = made["run"], made["model"]
+    registry = Live(tmp_path / "home", fresh_database)
+    try:
+        with Countersign(registry.url, registry.engineer) as client:
+            (tmp_path / "rows.jsonl").write_bytes(dataset_bytes())
+            client.add_dataset(tmp_path / "rows.jsonl", "acme/letters", DATA_META)
+            client.add("base", made["base"], NewVersion("acme/tiny", meta=BASE_META))
+            version = NewVersion(
+                "acme/claims", base="acme/tiny@v1", domain="legal", meta=ADAPTER_META
+            )
+
+            def bring(source: str, kind: Any = "adapter", new: NewVersion = version) -> Any:
+                return client.import_bundle(kind, Origin(source, mlflow=server), new)
+
+            imported = bring(f"mlflow:{run}")
+            assert (imported.status, imported.source) == ("registered", f"models:/{model}/peft")
+            assert imported.meta["datasets"] == ["acme/letters@v1"]
+            claimed = imported.meta["mlflow"]
+            assert (claimed["run"], claimed["model"]) == (run, model)
+            assert [each["name"] for each in claimed["datasets"]] == [
+                "acme/letters@v1",
+                "acme/gone@v7",
+                "rows.csv",
+            ]
+            assert imported.meta["claimed"]["base_model_name_or_path"] == str(made["base"])
+            edges = client.lineage(imported.ref).edges
+            assert [edge.grade for edge in edges if edge.relation == "tuned_on"] == ["claimed"]
+            files = {file.path for file in client.version(imported.ref).files}
+            assert {"adapter_model.safetensors", "tokenizer.json"} <= files
+
+            for source in (
+                f"models:/{model}",
+                f"models:/{model}/peft",
+                f"mlflow:{model}",
+                f"mlflow:{run}/claims",
+                f"runs:/{run}/claims",
+                f"runs:/{run}/claims/peft",
+                "models:/claims/1",
+                "models:/claims@champion",
+            ):
+                again = bring(source)
+                assert (again.status, again.ref) == ("found", imported.ref), source
+            assert bring("models:/claims/1").meta["mlflow"]["registered"] == "claims/1"
+
+            whole = bring(
+                f"mlflow:{run}",
+                "checkpoint",
+                NewVersion("acme/whole", meta={**BASE_META, **ADAPTER_META}),
+            )
+            assert (whole.status, whole.source) == ("registered", f"models:/{made['full']}/model")
+            assert client.version(whole.ref).base_root == client.version("acme/tiny@v1").base_root
+
+            with pytest.raises(Invalid) as several:
+                bring(f"mlflow:{made['twice']}")
+            assert several.value.kind == "which-artifact"
+            for each in made["both"]:
+                assert f"models:/{each}/peft" in several.value.detail
+                assert bring(f"models:/{each}/peft").source == f"models:/{each}/peft"
+            for source, kind in (
+                ("models:/nobody/1", "mlflow-run-unknown"),
+                ("models:/claims/9", "mlflow-run-unknown"),
+                ("models:/claims@nobody", "mlflow-run-unknown"),
+                ("models:/m-" + "0" * 32, "mlflow-run-unknown"),
+                (f"models:/{made['full']}", "no-bundle"),
+                (f"mlflow:{run}/nothing", "no-bundle"),
+            ):
+                with pytest.raises(NotFound) as missing:
+                    bring(source)
+                assert missing.value.kind == kind, source
     finally:
         registry.down()
         registry.store.engine.dispose()

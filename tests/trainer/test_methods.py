@@ -100,7 +100,7 @@ def based(tmp_path_factory: pytest.TempPathFactory) -> Based:
             folder = tmp_path_factory.mktemp("base")
             make(**changes).save_pretrained(folder)
             listed, read = declared(_folder(folder))
-            known[key] = replace(base_facts(listed, read), line="acme/tiny", commit=COMMIT)
+            known[key] = replace(base_facts(listed, read), repository="acme/tiny.v1", commit=COMMIT)
         return known[key]
 
     return facts
@@ -128,7 +128,7 @@ def test_it_is_accepted_and_means_the_same_rewritten(
     assert found.facts["parameters"] == found.facts["trainable_parameters"] > 0
     assert found.rewritten is not None
     config = json.loads(found.rewritten)
-    assert (config["base_model_name_or_path"], config["revision"]) == ("acme/tiny", COMMIT)
+    assert (config["base_model_name_or_path"], config["revision"]) == ("acme/tiny.v1", COMMIT)
     again = look("adapter", one.files | {FILE: found.rewritten}, based(one.make))
     assert (again.rewritten, again.manifest_digest) == (None, found.manifest_digest)
     for path, data in (one.files | {FILE: found.rewritten}).items():

@@ -20,7 +20,7 @@ WRITTEN = {
     "revision": "main",
     "base_model_name_or_path": "/srv/cache/folders/ab12",
 }
-BASE = {"line": "acme/tiny", "commit": "c" * 40}
+BASE = {"repository": "acme/tiny.v1", "commit": "c" * 40}
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_only_what_the_weights_are_is_kept(written: Path, tmp_path: Path) -> Non
     text = (made / "adapter_config.json").read_bytes()
     config = json.loads(text)
     assert config["target_modules"] == ["k_proj", "q_proj", "v_proj"]
-    assert (config["base_model_name_or_path"], config["revision"]) == ("acme/tiny", "c" * 40)
+    assert (config["base_model_name_or_path"], config["revision"]) == ("acme/tiny.v1", "c" * 40)
     assert config["inference_mode"] is True
     assert set(config) < set(WRITTEN)
     assert b"/srv/" not in text
@@ -88,4 +88,4 @@ def test_the_card_states_facts_and_the_recipe_it_can_be_checked_by() -> None:
         canonical.digest(recipe.as_dict()),
     ):
         assert fact in text
-    assert text.startswith("---\nbase_model: acme/tiny@v1\n")
+    assert text.startswith("---\nbase_model: acme/tiny.v1\n")

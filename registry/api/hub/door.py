@@ -18,6 +18,7 @@ from registry.api.problems import STATUSES
 from registry.callers import actor_of
 from registry.errors import Forbidden, NotFound, RegistryError
 from registry.rules.actors import Actor
+from registry.rules.refs import RESERVED_TEAMS
 
 PULLS = Counter(
     "countersign_pulls", "Requests of the Hub dialect by outcome.", ["outcome"], registry=None
@@ -29,26 +30,6 @@ CODES = {
     "revision-unknown": "RevisionNotFound",
     "entry-unknown": "EntryNotFound",
 }
-RESERVED = frozenset(
-    {
-        "adapters",
-        "bases",
-        "checkpoints",
-        "deployments",
-        "reviews",
-        "audit",
-        "settings",
-        "static",
-        "login",
-        "logout",
-        "find",
-        "problems",
-        "api",
-    }
-)
-"""First segments that belong to the console or to /api, so that no repository may have them:
-/adapters/acme/resolve/v/3 is an adapter's page.
-"""
 MAX_PATH_BYTES = 4096
 T = TypeVar("T")
 
@@ -102,7 +83,7 @@ class HubRoute(APIRoute):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         first = scope.get("path", "").split("/", 2)[1:2]
-        if self.path.startswith("/{") and first and first[0] in RESERVED:
+        if self.path.startswith("/{") and first and first[0] in RESERVED_TEAMS:
             return Match.NONE, {}
         return super().matches(scope)
 

@@ -16,7 +16,6 @@ from starlette.concurrency import run_in_threadpool
 from registry.api.door import TheBlobs, TheStore
 from registry.api.hub import shapes
 from registry.api.hub.door import (
-    RESERVED,
     Caller,
     HubRoute,
     first,
@@ -31,6 +30,7 @@ from registry.errors import Invalid
 from registry.queries import pulls, repo_lists
 from registry.queries.pages import PageRequest
 from registry.rules.actors import Actor
+from registry.rules.refs import RESERVED_TEAMS
 from registry.views.pulls import Pulled
 
 router = APIRouter(prefix="/api", route_class=HubRoute)
@@ -116,7 +116,7 @@ def models(
     page, after = repo_lists.repos(
         store, caller, filters, PageRequest(cursor, size), with_files=full
     )
-    rows = [shapes.info(each) for each in page if each.repo.partition("/")[0] not in RESERVED]
+    rows = [shapes.info(each) for each in page if each.repo.partition("/")[0] not in RESERVED_TEAMS]
     if _true(query.get("gated", "")) or query.get("pipeline_tag", shapes.TASK) != shapes.TASK:
         rows = []
     card = full or _true(query.get("cardData", "")) or "cardData" in shapes.properties(query)
@@ -129,7 +129,7 @@ def models(
 def model(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) -> Response:
     """Every request about one repository; the verb follows its name in the path."""
     parts = segments(request)[2:]
-    if len(parts) < 2 or parts[0] in RESERVED:
+    if len(parts) < 2 or parts[0] in RESERVED_TEAMS:
         raise pulls.no_repo("/".join(parts))
     team, name, *verb = parts
     repository = Repository(store, caller, team, name)
@@ -167,7 +167,7 @@ async def paths(request: Request, store: TheStore, blobs: TheBlobs, caller: Call
     parts = segments(request)[2:]
     if len(parts) < 4 or parts[2] != "paths-info":
         raise read_only()
-    if parts[0] in RESERVED:
+    if parts[0] in RESERVED_TEAMS:
         raise pulls.no_repo("/".join(parts[:2]))
     kind = request.headers.get("content-type", "")
     fields: Any = None

@@ -44,6 +44,7 @@ _REF = (
     f"{refs.DIGEST.pattern}|{_LINE}(?:@(?:{refs.VERSION.pattern}|{refs.DIGEST.pattern}|{_NAME}))?"
 )
 _UNPINNED = r"(?!.*\.v[1-9][0-9]{0,8}$)"
+_PULLABLE = rf"(?!.*(?:--|\.\.|\.git(?:/|$)))(?!(?:{'|'.join(sorted(refs.RESERVED_TEAMS))})/)"
 _UNRESERVED = f"(?!(?:{'|'.join(tags.RESERVED)})(?::|$))"
 _METRIC = r"[A-Za-z0-9][A-Za-z0-9_.@/-]{0,80}(?:>=|<=|=|>|<)-?[0-9]{1,15}(?:\.[0-9]{1,15})?"
 _PROFILE = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -65,7 +66,7 @@ TagValue = Annotated[
 Name = Annotated[str, Field(max_length=200), _matching(_NAME)]
 """The name of a team, an account or a retention class."""
 Line = Annotated[str, Field(max_length=200), _matching(_LINE)]
-NewLine = Annotated[str, Field(max_length=200), _text(pattern=f"^{_UNPINNED}{_LINE}$")]
+NewLine = Annotated[str, Field(max_length=200), _text(pattern=f"^{_UNPINNED}{_PULLABLE}{_LINE}$")]
 """A line that need not exist yet."""
 Ref = Annotated[str, Field(max_length=200), _matching(_REF)]
 """Anything that names a version."""

@@ -21,15 +21,15 @@ class BaseFacts:
     These are the base's root, the shape of each of its tensors by name, its config.json and its
     texts.
 
-    `line` and `commit` are the `team/name` and the commit id of the registered version. The
-    adapter's configuration is rewritten to name them. They are None when the base is inspected
-    outside of a registry.
+    `repository` and `commit` are the one-version repository `team/name.v1` and the commit id of the
+    registered version. The adapter's configuration is rewritten to name them. They are None when
+    the base is inspected outside of a registry.
     """
 
     base_root: str
     shapes: dict[str, tuple[int, ...]]
     config: Mapping[str, Any] = field(default_factory=dict)
-    line: str | None = None
+    repository: str | None = None
     commit: str | None = None
     texts: Texts | None = None
 

@@ -133,7 +133,7 @@ class Inspector:
             unbound = digest(manifest_of(_with_config(files, unbound_config)))
             facts |= {"uploaded_config": f"sha256:{original.sha256}", "unbound_manifest": unbound}
             bound_config = adapters.written(
-                config, base.line if base else None, base.commit if base else None
+                config, base.repository if base else None, base.commit if base else None
             )
             stored = _with_config(files, bound_config)
             rewritten = None if sha256_hex(bound_config) == original.sha256 else bound_config

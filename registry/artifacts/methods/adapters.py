@@ -1,8 +1,8 @@
 """An adapter's configuration: read by the table of methods, and written in one form.
 
 The stored configuration is never the uploaded one. It contains only the known keys, in one order,
-and names the registered base and its commit. Two uploads of one adapter are therefore one version,
-and no text carries anything else along.
+and names the registered base: its one-version repository and its commit. Two uploads of one adapter
+are therefore one version, and no text carries anything else along.
 """
 
 from __future__ import annotations
@@ -370,11 +370,17 @@ def named_base(raw: Any) -> tuple[str, str | None] | None:
     return name, revision if isinstance(revision, str) else None
 
 
-def written(config: Config, base: str | None, commit: str | None) -> bytes:
-    """The stored configuration: canonical JSON, bound to the base `team/name` at a commit.
+def written(config: Config, repository: str | None, commit: str | None) -> bytes:
+    """The stored configuration: canonical JSON, bound to the base `team/name.v1` at a commit.
 
-    `base` and `commit` are None while it has no base. Every form of a configuration gives the same
-    bytes, including the stored form itself.
+    The name alone must mean one version: transformers ignores the revision in this file, asks the
+    repository for `main`, and would load the newest base under an adapter of an older one.
+    `repository` and `commit` are None while it has no base. Every form of a configuration gives the
+    same bytes, including the stored form itself.
     """
-    bound = {"peft_type": config.peft_type, "base_model_name_or_path": base, "revision": commit}
+    bound = {
+        "peft_type": config.peft_type,
+        "base_model_name_or_path": repository,
+        "revision": commit,
+    }
     return canonical.encode({**config.values, **bound}, large_floats=True)

@@ -1,28 +1,27 @@
-"""Find and fetch the bundle among the artifacts of an MLflow run, over MLflow's own REST.
+"""One MLflow server over MLflow's own REST: what it knows, and the artifacts that it keeps.
 
-The registry never imports mlflow; an import needs only three of its routes. What an MLflow run says
-of itself is a claim: its artifacts can be overwritten at any time. Only the digests that the
-registry records are binding.
+The registry never imports mlflow; an import needs only a few of its routes. What MLflow says is a
+claim: its artifacts can be overwritten at any time. Only the digests that the registry records are
+binding.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
-from registry.artifacts.bundles.names import ADAPTER_WEIGHTS, Kind, is_weights
 from registry.client.blobs import OnBytes
+from registry.client.mlflow_addresses import Registered, Stored
 from registry.errors import Invalid, NotFound, Unavailable
 
-RUN = re.compile(r"mlflow:([A-Za-z0-9_-]{1,64})(?:/(.+))?")
+API = "/api/2.0/mlflow"
 MAX_FOLDERS = 200
 MAX_FILES = 2048
 CHUNK_BYTES = 1 << 20
@@ -30,27 +29,10 @@ CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One file of a run: its path under the run's artifacts, and its size in bytes."""
+    """One file of a run or a logged model: its path under their artifacts, and its bytes."""
 
     path: str
     size: int
-
-
-class RunPath(NamedTuple):
-    """An MLflow run, and a path under its artifacts or None for all of them."""
-
-    run: str
-    path: str | None
-
-
-def parse(source: str) -> RunPath | None:
-    """Read `mlflow:RUN[/path]`; None when the source does not begin with `mlflow:`."""
-    if not source.startswith("mlflow:"):
-        return None
-    match = RUN.fullmatch(source)
-    if match is None or (match[2] and any(part in ("", ".", "..") for part in match[2].split("/"))):
-        raise Invalid("bad-mlflow-run", f"'{source[:120]}' names no MLflow run.")
-    return RunPath(match[1], match[2])
 
 
 class MlflowServer:
@@ -86,46 +68,43 @@ class MlflowServer:
 
     def run(self, run: str) -> dict[str, Any]:
         """Return what MLflow says of a run. Raises NotFound for an unknown one."""
-        info: dict[str, Any] = self._get("/api/2.0/mlflow/runs/get", run_id=run)["run"]
+        known: dict[str, Any] = self._get(f"{API}/runs/get", run_id=run)["run"]
+        return known
+
+    def model(self, model: str) -> dict[str, Any]:
+        """Return what MLflow says of a logged model. Raises NotFound for an unknown one."""
+        info: dict[str, Any] = self._get(f"{API}/logged-models/{model}")["model"]["info"]
         return info
 
-    def bundle(self, kind: Kind, run: str, path: str | None) -> list[Artifact]:
-        """Return the files of the one folder of a run that holds a bundle of this kind.
+    def version(self, address: Registered) -> dict[str, Any]:
+        """Return what MLflow says of a registered model's version; NotFound for an unknown one."""
+        if address.alias is not None:
+            answer = self._get(
+                f"{API}/registered-models/alias", name=address.name, alias=address.alias
+            )
+        else:
+            answer = self._get(
+                f"{API}/model-versions/get", name=address.name, version=address.version
+            )
+        version: dict[str, Any] = answer["model_version"]
+        return version
 
-        Raises NotFound when no folder does, and Invalid (`which-artifact`), naming them all, when
-        several do.
+    def files(self, stored: Stored) -> Iterator[Artifact]:
+        """All files below the address, breadth unbounded to `MAX_FOLDERS` and `MAX_FILES`.
+
+        Raises Invalid `bad-artifact` for a path that leads out, `too-many-artifacts` beyond that.
         """
-        folders: dict[str, list[Artifact]] = {}
-        for file in self._files(run, path or ""):
-            folders.setdefault(str(PurePosixPath(file.path).parent), []).append(file)
-        bundles = {folder: files for folder, files in folders.items() if _is_bundle(kind, files)}
-        if path is not None and path in bundles:
-            # The named folder itself, whatever other bundles its subfolders contain.
-            return bundles[path]
-        if not bundles:
-            raise NotFound(
-                "no-bundle", f"The MLflow run {run} has no folder with {_required_files(kind)}."
-            )
-        if len(bundles) > 1:
-            raise Invalid(
-                "which-artifact",
-                f"The run has several bundles: {', '.join(sorted(bundles))[:400]}.",
-                f"Name one of them: mlflow:{run}/{sorted(bundles)[-1]}.",
-            )
-        return next(iter(bundles.values()))
-
-    def _files(self, run: str, path: str) -> Iterator[Artifact]:
-        waiting, folder_count, file_count = [path], 0, 0
+        waiting, folder_count, file_count = [stored.path or ""], 0, 0
         while waiting:
             folder = waiting.pop()
             folder_count += 1
-            for entry in self._entries(run, folder):
+            for entry in self._entries(stored, folder):
                 inside = str(entry.get("path", ""))
                 parts = PurePosixPath(inside).parts
                 if not parts or inside.startswith("/") or ".." in parts or "\\" in inside:
                     raise Invalid(
                         "bad-artifact",
-                        f"The MLflow run {run} names an artifact '{inside[:120]}'.",
+                        f"MLflow lists an artifact '{inside[:120]}' under {stored}.",
                     )
                 if entry.get("is_dir"):
                     waiting.append(inside)
@@ -135,33 +114,46 @@ class MlflowServer:
             if folder_count > MAX_FOLDERS or file_count > MAX_FILES:
                 raise Invalid(
                     "too-many-artifacts",
-                    f"The MLflow run {run} has more than {MAX_FOLDERS} folders or "
-                    f"{MAX_FILES} files.",
+                    f"{stored} has more than {MAX_FOLDERS} folders or {MAX_FILES} files.",
                 )
 
-    def _entries(self, run: str, folder: str) -> Iterator[dict[str, Any]]:
+    def _entries(self, stored: Stored, folder: str) -> Iterator[dict[str, Any]]:
         token: str | None = None
         while True:
-            answer = self._get(
-                "/api/2.0/mlflow/artifacts/list", run_id=run, path=folder or None, page_token=token
-            )
+            if stored.kind == "run":
+                answer = self._get(
+                    f"{API}/artifacts/list",
+                    run_id=stored.id,
+                    path=folder or None,
+                    page_token=token,
+                )
+            else:
+                answer = self._get(
+                    f"{API}/logged-models/{stored.id}/artifacts/directories",
+                    artifact_directory_path=folder or None,
+                    page_token=token,
+                )
             yield from answer.get("files", [])
             token = answer.get("next_page_token")
             if not token:
                 return
 
-    def fetch(self, run: str, file: Artifact, into: Path, on_bytes: OnBytes | None = None) -> Path:
+    def fetch(
+        self, stored: Stored, file: Artifact, into: Path, on_bytes: OnBytes | None = None
+    ) -> Path:
         """Download one file into a folder, under its own name.
 
         Raises Unavailable when the number of bytes differs from the listed one.
         """
         target = into / PurePosixPath(file.path).name
         received = 0
+        route, params = "/get-artifact", {"run_id": stored.id, "path": file.path}
+        if stored.kind == "model":  # only the routes of MLflow's own pages send these bytes
+            route = f"/ajax-api/2.0/mlflow/logged-models/{stored.id}/artifacts/files"
+            params = {"artifact_file_path": file.path}
         with (
             self._translated_errors(),
-            self._http.stream(
-                "GET", "/get-artifact", params={"run_id": run, "path": file.path}
-            ) as answer,
+            self._http.stream("GET", route, params=params) as answer,
         ):
             self._check(answer)
             with target.open("wb") as out:
@@ -201,7 +193,8 @@ class MlflowServer:
             message = ""
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise NotFound(
-                "mlflow-run-unknown", f"MLflow knows no such run or artifact. {message}".strip()
+                "mlflow-run-unknown",
+                f"MLflow knows no such run, model or artifact. {message}".strip(),
             )
         if answer.status_code in (401, 403):
             raise Invalid("mlflow-refused", f"MLflow refuses to answer ({answer.status_code}).")
@@ -226,14 +219,3 @@ class MlflowServer:
                 "mlflow-unreachable",
                 f"MLflow at {self._shown} does not answer: {type(error).__name__}.",
             ) from error
-
-
-def _is_bundle(kind: Kind, files: list[Artifact]) -> bool:
-    names = {PurePosixPath(file.path).name for file in files}
-    if kind == "adapter":
-        return ADAPTER_WEIGHTS in names
-    return "config.json" in names and any(is_weights(kind, name) for name in names)
-
-
-def _required_files(kind: Kind) -> str:
-    return ADAPTER_WEIGHTS if kind == "adapter" else "config.json and safetensors weights"

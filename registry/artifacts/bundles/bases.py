@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry.artifacts.bundles.bindings import Texts
+from registry.artifacts.bundles.texts import Texts
 from registry.artifacts.defects import Defects
 from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.errors import Defect

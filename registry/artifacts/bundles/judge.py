@@ -14,9 +14,9 @@ from typing import Any
 
 from registry.artifacts.bundles import bindings, full_models
 from registry.artifacts.bundles.bases import NAME_THE_BASE, BaseFacts, NamedBase
-from registry.artifacts.bundles.bindings import FAST_TOKENIZER
 from registry.artifacts.bundles.files import Bundle, choose, footprint, read_bundle
 from registry.artifacts.bundles.names import ADAPTER_WEIGHTS, DOCS, Kind
+from registry.artifacts.bundles.texts import FAST_TOKENIZER, texts_of
 from registry.artifacts.methods import adapters, fits, heads
 from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.artifacts.tokenizers.chat_templates import Judge
@@ -277,7 +277,7 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
         base_root,
         full_models.shapes_of(bundle),
         bundle.documents["config.json"],
-        texts=bindings.texts_of(bundle),
+        texts=texts_of(bundle),
     )
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.artifacts.bundles.bindings import differences, written
 from registry.artifacts.bundles.judge import BaseFacts, base_facts
+from registry.documents.differences import differences, written
 from tests.artifacts.bundle_files import Files, adapter_files, base_files, broken, declared, look
 from tests.assets.pieces import trained
 

@@ -75,14 +75,23 @@ class Comparison:
         return file.loaded(self._base_settings)
 
     @cached_property
+    def _readings(self) -> list[Meaning]:
+        """What the base's files mean: as releases before 5 load them, and as later ones do."""
+        if self._base_file is None:
+            return [self._base_loaded]
+        return [self._base_file.loaded(self._base_settings, rebuilt=False), self._base_loaded]
+
+    @cached_property
     def _differs(self) -> list[Difference]:
-        """Where the adapter's tokenizer.json differs from the base's, as written or as loaded."""
+        """Where the adapter's tokenizer.json differs from what the base's files mean."""
         own, base = self._own_file, self._base_file
         if own is None or base is None or own is base:
             return []
-        as_written = list(self._compare(own, base))
-        as_loaded = list(self._compare(own, self._base_loaded)) if as_written else []
-        return min(as_written, as_loaded, key=len)
+        return self._least(own, [base, *self._readings])
+
+    def _least(self, own: Meaning, readings: list[Meaning]) -> list[Difference]:
+        """The differences from the reading of the base that is nearest, the first among equals."""
+        return min((list(self._compare(own, reading)) for reading in readings), key=len)
 
     def defects(self, path: str) -> Iterator[Defect]:
         """The defects of a file whose bytes are not the base's. Raises Unreadable."""
@@ -138,7 +147,7 @@ class Comparison:
         if new := [text for text in own.added if self._base_loaded.id_of(text) is None]:
             yield _added(SETTINGS, new)
             return
-        for where, detail in self._compare(own, self._base_loaded):
+        for where, detail in self._least(own, self._readings):
             key = where.replace("added_tokens", "added_tokens_decoder", 1)
             key = "add_bos_token, add_eos_token" if where.startswith("post_processor") else key
             yield _mismatch(SETTINGS, key, detail)

@@ -46,12 +46,13 @@ class Meaning:
         number = self.vocabulary.numbers.get(token) if listed is None else listed["id"]
         return number if type(number) is int else None
 
-    def loaded(self, settings: Any) -> Meaning:
+    def loaded(self, settings: Any, *, rebuilt: bool = True) -> Meaning:
         """What transformers makes of it with a tokenizer_config.json.
 
         `added_tokens_decoder` takes precedence over the flags in tokenizer.json. A stated
         `add_bos_token` or `add_eos_token` decides what stands around a text. A word of the
-        vocabulary that is named as a special token becomes one.
+        vocabulary that is named as a special token becomes one. Unless `rebuilt`, a class that
+        builds its steps itself takes those of the file, as releases before 5 do.
         """
         if not isinstance(settings, dict):
             return self
@@ -66,7 +67,7 @@ class Meaning:
             if text not in added and (number := self.id_of(text)) is not None:
                 added[text] = _flags({"special": True}) | {"id": number}
         steps = self.steps
-        if steps and is_rebuilt(settings.get("tokenizer_class")):
+        if rebuilt and steps and is_rebuilt(settings.get("tokenizer_class")):
             steps = {**steps, **pipelines.llama(settings)}
         return replace(self, added=added, steps=self._with_edges(steps, settings))
 

@@ -136,11 +136,10 @@ def differences(
     if usual is None:
         yield "tokenizer_class", own.get("tokenizer_class"), base.get("tokenizer_class")
         usual = {}
+    of_own = {} if _family(own.get("tokenizer_class")) in GENERIC else usual
     for name in NAMED:
-        stated, expected = (
-            content(settings, name) if name in settings else usual.get(name)
-            for settings in (own, base)
-        )
+        stated = content(own, name) if name in own else of_own.get(name)
+        expected = content(base, name) if name in base else usual.get(name)
         if stated != expected or (stated is None and own.get(name) is not None):
             yield name, own.get(name), base.get(name)
     yield from _extra(own, base, meaning)

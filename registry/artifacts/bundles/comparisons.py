@@ -111,7 +111,7 @@ class Comparison:
     def _whole(self) -> Iterator[Defect]:
         own, base = self._own_file, self._base_file
         if own is None or base is None:
-            yield _incomparable(FAST_TOKENIZER, sorted(self.base.files))
+            yield _incomparable(FAST_TOKENIZER, sorted(TOKENIZER & self.base.files.keys()))
             return
         known = self._base_loaded
         if new := [text for text in own.added if known.id_of(text) is None]:
@@ -128,9 +128,13 @@ class Comparison:
         if not self.base.files:
             yield _mismatch(path, "", "the base has no tokenizer")
             return
+        known, named = self._base_loaded, named_texts(base)
+        new = [text for text in named_texts(own) if known.id_of(text) is None]
+        if known.steps and (new := [text for text in new if text not in named]):
+            yield _added(path, new)
+            return
         if path == SPECIAL:
             own = {"tokenizer_class": self._own_settings.get("tokenizer_class"), **base, **own}
-        known = self._base_loaded
         compared = list(settings.differences(own, base, known, self.base.kind))
         if compared and not base:
             yield _mismatch(path, "", NO_COUNTERPART)
@@ -139,8 +143,9 @@ class Comparison:
             detail = f"it has {short(received)}, the base has {short(expected)}"
             yield _mismatch(path, key, detail)
         yield from self._padding(path, own)
-        if path == SETTINGS and self._own_file is not None and not self._differs:
-            yield from self._loaded(self._own_file.loaded(self._own_settings))
+        file = self._own_file if path == SETTINGS and self._base_file else None
+        if file is not None and not self._differs:
+            yield from self._loaded(file.loaded(self._own_settings))
 
     def _loaded(self, own: Meaning) -> Iterator[Defect]:
         """What tokenizer_config.json makes of a tokenizer.json that agrees by itself."""
@@ -163,9 +168,6 @@ class Comparison:
         if text is None:
             yield _mismatch(path, "pad_token", f"it has {short(value)}, which is not a text")
         elif text not in known.added and text not in named_texts(self._base_settings):
-            if known.steps and known.id_of(text) is None:
-                yield _added(path, [text])
-                return
             yield _mismatch(
                 path,
                 "pad_token",

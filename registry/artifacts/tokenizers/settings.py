@@ -161,8 +161,9 @@ def _usual(own: Any, base: Any, kind: str | None) -> Mapping[str, str] | None:
         (row for kinds, row in CLASSES.items() if kind in kinds.split()), ("", {})
     )
     usual = next((tokens for known, tokens in CLASSES.values() if expected in known.split()), {})
-    if expected is None and (stated is None or stated in (*GENERIC, *names.split())):
-        return of_type
+    if expected in (None, *GENERIC) and stated in (None, *GENERIC, *names.split()):
+        # transformers 5 takes the class of the model's type here, and names it when it saves.
+        return of_type if expected is None else {}
     return usual if stated in (None, expected, *GENERIC) else None
 
 

@@ -130,7 +130,8 @@ class Comparison:
             return
         known, named = self._base_loaded, named_texts(base)
         new = [text for text in named_texts(own) if known.id_of(text) is None]
-        if known.steps and (new := [text for text in new if text not in named]):
+        new = [text for text in new if text not in named] if known.steps and base else []
+        if new:
             yield _added(path, new)
             return
         if path == SPECIAL:

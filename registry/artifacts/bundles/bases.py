@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from registry.artifacts.bundles.texts import Texts
+from registry.artifacts.defects import Defects
 from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.errors import Defect
 
@@ -94,4 +95,6 @@ class NamedBase:
                 f"Bind it to what it was trained on (--base {trained_on.ref}), or train it on the "
                 "original or on a quantisation that was verified, such as NF4 of bitsandbytes."
             )
-        return [Defect(CONFIG, "base_model_name_or_path", "base-mismatch", detail, fix)]
+        defects = Defects()
+        defects.append(Defect(CONFIG, "base_model_name_or_path", "base-mismatch", detail, fix))
+        return defects.listed()

@@ -16,10 +16,10 @@ from registry.artifacts.bundles import bindings, full_models
 from registry.artifacts.bundles.bases import NAME_THE_BASE, BaseFacts, NamedBase
 from registry.artifacts.bundles.files import Bundle, choose, footprint, read_bundle
 from registry.artifacts.bundles.names import ADAPTER_WEIGHTS, DOCS, Kind
+from registry.artifacts.bundles.packed import logical_shapes, quantisation_of
 from registry.artifacts.bundles.texts import FAST_TOKENIZER, texts_of
 from registry.artifacts.methods import adapters, fits, heads
 from registry.artifacts.methods.configs import FILE as CONFIG
-from registry.artifacts.quantised.shapes import logical_shapes, quantisation_of
 from registry.artifacts.tokenizers.chat_templates import Judge
 from registry.artifacts.weights.tensors import (
     DTYPES,

@@ -202,7 +202,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "a blank first": ("add_prefix_space", {"add_prefix_space": True}),
     "another program": ("backend", {"backend": "sentencepiece"}),
     "an unknown key": ("fix_mistral_regex", {"fix_mistral_regex": True}),
-    "another file": ("tokenizer_file", {"tokenizer_file": "/tmp/tokenizer.json"}),
+    "another file": ("tokenizer_file", {"tokenizer_file": "elsewhere/tokenizer.json"}),
     "cleaned texts": ("clean_up_tokenization_spaces", {"clean_up_tokenization_spaces": True}),
     "a flag of an added token": (
         "added_tokens_decoder.<|im_end|>",

@@ -25,6 +25,8 @@ MAX_LISTED_KEYS = 3
 """Differences reported for each file."""
 NO_COUNTERPART = "the base has no such file"
 TABLES = {"vocab.json": "vocab", "vocab.txt": "vocab", "merges.txt": "merges"}
+ODD_FORMS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+"""What a part of another kind than expected leads to: a list where an object belongs."""
 Difference = tuple[str, str]
 """Where two tokenizers differ, and what each of them has."""
 
@@ -41,6 +43,8 @@ def tokenizer_defects(bundle: Bundle, base: Texts) -> Iterator[Defect]:
             yield from islice(comparison.defects(path), MAX_LISTED_KEYS)
         except Unreadable as error:
             yield _mismatch(path, "", f"it cannot be compared: {error}")
+        except ODD_FORMS:  # whoever wrote the file, no reader knows what it means
+            yield _mismatch(path, "", "it cannot be compared: a part has an unexpected form")
         except Invalid as error:  # half of a surrogate pair, which readers treat differently
             yield Defect(path, "", error.kind, error.detail, error.fix)
 

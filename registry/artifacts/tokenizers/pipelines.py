@@ -188,7 +188,7 @@ def _template(kind: str, written: Mapping[str, Any]) -> Any:
             case "TemplateProcessing":
                 tokens = written.get("special_tokens") or {}
                 return {key: [_piece(piece, tokens) for piece in written[key]] for key in PLAIN}
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         pass
     return dict(written)
 

@@ -58,8 +58,10 @@ class Table:
         """
         if isinstance(entries, dict):
             self._add_numbered(entries)
-        elif entries:
+        elif isinstance(entries, list):
             self._feed(map(_listed, entries), len(entries))
+        else:
+            raise Unreadable("its vocabulary or its merges are neither an object nor a list")
 
     def add_lines(self, lines: Iterable[str]) -> None:
         """Add the lines of a vocab.txt: each is the token of the line's number."""

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from registry.artifacts.bundles import files
 from registry.artifacts.bundles.judge import BaseFacts, base_facts
+from registry.errors import BundleRejected
 from tests.artifacts.bundle_files import (
     CONFIG,
     Files,
@@ -244,3 +247,40 @@ def test_what_cannot_be_compared_says_so_with_a_way_out(folders: Folders) -> Non
     assert (file, "cannot be compared" in detail) == ("tokenizer.json", True)
     left = {path: data for path, data in tokenizer_of(new).items() if path != "tokenizer.json"}
     assert refused(left, base) == []
+
+
+ODD = st.sampled_from(
+    [None, True, 5, -1, 1.5, 10**40, "", "x y", "</s>", [], {}, [[]], [5], {"type": "Sequence"}]
+)
+
+
+@st.composite
+def bent(draw: st.DrawFn, document: Any) -> Any:
+    """The document with some value, anywhere in it, exchanged for another."""
+    if isinstance(document, dict) and document and draw(st.integers(0, 5)):
+        key = draw(st.sampled_from(sorted(document)))
+        return document | {key: draw(bent(document[key]))}
+    if isinstance(document, list) and document and draw(st.integers(0, 5)):
+        at = draw(st.integers(0, len(document) - 1))
+        return [*document[:at], draw(bent(document[at])), *document[at + 1 :]]
+    return draw(ODD)
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_whatever_the_files_say_the_answer_is_a_defect_or_nothing(
+    folders: Folders, data: st.DataObject
+) -> None:
+    family = data.draw(st.sampled_from(["llama3", "t5", "bert"]))
+    old, new = folders(family)
+    path = data.draw(st.sampled_from(["tokenizer.json", "tokenizer_config.json"]))
+    own, theirs = tokenizer_of(new), tokenizer_of(old)
+    for files_of in (own, theirs):
+        if data.draw(st.booleans()):
+            made = data.draw(bent(json.loads(files_of[path])))
+            files_of[path] = json.dumps(made if isinstance(made, dict) else {"x": made}).encode()
+    try:
+        base = a_base(theirs, family)
+    except BundleRejected:
+        return
+    refused(own, base)

@@ -110,7 +110,12 @@ def _judged(
         facts = None
         if base is not None:
             facts = judge.base_facts(base.files, blobs.read, base_root=base.base_root)
-            facts = replace(facts, repository=base.repository, commit=base.commit)
+            facts = replace(
+                facts,
+                repository=base.repository,
+                commit=base.commit,
+                quantisations=base.quantisations,
+            )
         weigh = digests.weigh(blobs.read)
 
         def weigh_with_less(file: File, tensors: Sequence[TensorInfo]) -> Weighed:
@@ -130,9 +135,15 @@ def _entered(tx: Tx, blobs: Blobs, judged: Judged) -> AddedView:
     """Write the version, with its number if nothing is missing; or return the one that is there."""
     draft, parents, inspected = judged.draft, judged.parents, judged.inspected
     ref = parse_line(draft.name)
+    trained_on = parents.trained_on
     if named := inspected.named_base:
         roots = versions.roots_named(tx.session, named.name, named.revision)
         inspected.defects.extend(named.defects(roots))
+        trained_on = trained_on or named.trained_on(roots)
+    if parents.base and trained_on is None:
+        trained_on = parents.base.quantisations.get(str(parents.meta.get("base_root")))
+    if trained_on is not None:
+        inspected.facts["trained_on"] = {"ref": trained_on.ref, "grade": "claimed"}
     if inspected.defects:
         # Bytes that a collection took meanwhile must be sent again; they are no defect.
         strange = senders.strange(tx.session, tx.actor, [file.sha256 for file in draft.files])
@@ -148,6 +159,8 @@ def _entered(tx: Tx, blobs: Blobs, judged: Judged) -> AddedView:
         rewritten = canonical.sha256_hex(inspected.rewritten)
         senders.note(tx.session, tx.actor, rewritten, whole=True)
     edges = provenance.edges(tx, line, version, draft, parents)
+    if trained_on is not None:
+        edges.append(Edge(trained_on.id, "derived_from", "claimed"))
     if not inspected.findings:
         _number(tx, line, version, node, edges)
     tx.audit(node.ref, kind=draft.kind, manifest=version.manifest_digest, state=version.state)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from registry.artifacts.bundles.bases import Quantisation
 from registry.artifacts.bundles.judge import Kind
 from registry.artifacts.weights.tensors import File
-from registry.db import policies, senders, training_runs, versions
+from registry.db import policies, quantisations, senders, training_runs, versions
 from registry.db.senders import Named
 from registry.db.sight import Sighted
 from registry.db.versions import Line, Node, Version
@@ -50,15 +51,21 @@ class Parent:
     commit: str
     base_root: str | None
     files: list[File]
+    quantisations: dict[str, Quantisation] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Parents:
-    """The base, the version that the draft is a quantisation of, and all metadata of the draft."""
+    """The base, the version that the draft is a quantisation of, and all metadata of the draft.
+
+    `trained_on`: the verified quantisation that the request names as the base of an adapter, which
+    is then bound to the original.
+    """
 
     base: Parent | None
     original: Parent | None
     meta: dict[str, Any]
+    trained_on: Quantisation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +98,21 @@ def load(session: Sighted, draft: Draft) -> Intake:
     strange = senders.strange(session, session.actor, [digest for _, digest, _ in files])
     parents: Parents | RegistryError
     try:
-        parents = Parents(_base(session, draft), _original(session, draft), _meta(session, draft))
+        base, trained_on = _base(session, draft)
+        parents = Parents(base, _original(session, draft), _meta(session, draft), trained_on)
     except RegistryError as unfit:
         parents = unfit
     return Intake(frozenset(strange), policies.allowing_chat_templates(session), parents)
 
 
-def _base(session: Sighted, draft: Draft) -> Parent | None:
+def _base(session: Sighted, draft: Draft) -> tuple[Parent | None, Quantisation | None]:
+    """The base of a draft, and the quantisation of it that was named in its place.
+
+    An adapter of a verified quantisation belongs to the original. A training run names the base
+    that it was asked to train on.
+    """
     if draft.base is None:
-        return None
+        return None, None
     version, line, node = versions.by_ref(session, draft.base)
     if line.kind == "adapter" or not usable(version.state):
         raise Refused(
@@ -107,7 +120,19 @@ def _base(session: Sighted, draft: Draft) -> Parent | None:
             f"{draft.base} is {'an adapter' if line.kind == 'adapter' else version.state}.",
             subject=draft.name,
         )
-    return _parent(session, version, line, node)
+    original = None
+    if draft.kind == "adapter" and draft.training_run is None:
+        original = quantisations.original_of(session, version.id)
+    if original is None:
+        base = _parent(session, version, line, node)
+        known = quantisations.of_base(session, version.id)
+        return replace(base, quantisations=known), None
+    known = quantisations.of_base(session, original)
+    original_version, original_line, original_node = versions.by_id(session, original)
+    must_be_fit_original(original_line, original_version, original_node, draft.name)
+    base = _parent(session, original_version, original_line, original_node)
+    trained_on = next((each for each in known.values() if each.id == version.id), None)
+    return replace(base, quantisations=known), trained_on
 
 
 def _original(session: Sighted, draft: Draft) -> Parent | None:

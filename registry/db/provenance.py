@@ -106,7 +106,7 @@ def _fit_dataset(tx: Tx, ref: str) -> UUID:
 
 
 def hold(tx: Tx, line: Line, version: Version, edges: list[Edge]) -> None:
-    """Lock the base and the original FOR SHARE, and check again that they are fit.
+    """Lock the base, the original and what it was trained on FOR SHARE; check again their fitness.
 
     The lock keeps a recall from coming between this check and the commit.
     """
@@ -117,7 +117,7 @@ def hold(tx: Tx, line: Line, version: Version, edges: list[Edge]) -> None:
                 "unfit-base", f"The base is {base.state}.", "Name another base.", subject=line.ref
             )
     for edge in edges:
-        if edge.relation == "quantised_from":
+        if edge.relation in ("quantised_from", "derived_from"):
             original, original_line, node = versions.by_id(tx.session, edge.parent, share=True)
             must_be_fit_original(original_line, original, node, line.ref)
 

@@ -34,6 +34,12 @@ MAX_SINGLE_ELEMENTS = 150_000
 BLANK = re.compile(r"[ \t\n\r]*")
 ENDS = ("},", "],", ",")
 KINDS = {dict: "object", list: "list", str: "text", bool: "boolean", int: "number", float: "number"}
+Take = Callable[[tuple[str | int, ...], Any], None]
+"""Receives what was read: the path of a list or object, and some of its elements in their order.
+
+Each list and object comes once without elements first. An element too large to be read at once has
+a path of its own.
+"""
 
 
 def kinds(document: Any) -> dict[str, str]:
@@ -46,13 +52,15 @@ def kinds(document: Any) -> dict[str, str]:
     return {key: KINDS.get(type(value), "null") for key, value in document.items()}
 
 
-def outline(pieces: Iterator[bytes], allowance: Allowance, *, depth: int = 16) -> dict[str, str]:
+def outline(
+    pieces: Iterator[bytes], allowance: Allowance, *, depth: int = 16, take: Take | None = None
+) -> dict[str, str]:
     """Read a JSON object to its end, and return the kind of value of each of its keys.
 
-    `pieces` are its bytes in order, at most PIECE each. It is as strict as `strict_json.loads` and
-    raises the same Invalid.
+    `pieces` are its bytes in order, at most PIECE each. `take` receives the values. It is as strict
+    as `strict_json.loads` and raises the same Invalid.
     """
-    reader = _Reader(pieces, allowance, depth)
+    reader = _Reader(pieces, allowance, depth, take)
     try:
         return reader.whole()
     except UnicodeDecodeError:
@@ -64,13 +72,16 @@ def outline(pieces: Iterator[bytes], allowance: Allowance, *, depth: int = 16) -
 
 
 class _Reader:
-    def __init__(self, pieces: Iterator[bytes], allowance: Allowance, depth: int) -> None:
+    def __init__(
+        self, pieces: Iterator[bytes], allowance: Allowance, depth: int, take: Take | None
+    ) -> None:
         self._pieces, self._allowance, self._depth = pieces, allowance, depth
+        self._give = take or (lambda path, elements: None)
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
         self._strict = Strict()
-        # The values of numbers are not needed. Their length shows that they are numbers, and takes
-        # no time.
-        self._scan = self._scanner(self._strict.hooks | {"parse_int": len})
+        # Unless somebody takes them, the values of numbers are not needed. Their length shows that
+        # they are numbers, and takes no time.
+        self._scan = self._scanner(self._strict.hooks | ({} if take else {"parse_int": len}))
         self._careful, self._before = False, b""
         self._unusual_left = MAX_UNUSUAL_NUMBERS
         self._text, self._at, self._ended = "", 0, False
@@ -99,7 +110,7 @@ class _Reader:
         if self._next() != "{":
             raise bad("it is not a JSON object")
         kinds: dict[str, str] = {}
-        self._walk(1, kinds)
+        self._walk(1, (), kinds)
         if self._next():
             raise bad("something follows its end")
         return kinds
@@ -137,7 +148,9 @@ class _Reader:
             raise bad(f"it is not JSON: {expected!r} was expected, not {self._next()!r}")
         self._at += 1
 
-    def _walk(self, level: int, kinds: dict[str, str] | None = None) -> str:
+    def _walk(
+        self, level: int, path: tuple[str | int, ...], kinds: dict[str, str] | None = None
+    ) -> str:
         """Read a list or object to its end, many elements at a time, and return its kind."""
         if level > self._depth:
             raise bad(f"it nests deeper than {self._depth} levels")
@@ -145,7 +158,8 @@ class _Reader:
         closing = "}" if table else "]"
         self._at += 1
         keys: set[str] = set()
-        size = MIN_TAKE
+        size, count = MIN_TAKE, 0
+        self._give(path, {} if table else [])
         if self._next() == closing:
             self._at += 1
             return KINDS[dict if table else list]
@@ -154,7 +168,8 @@ class _Reader:
                 self._read_more()
             elements = self._take_several(size, table, level)
             if elements is not None:
-                size = min(2 * size, PIECE)
+                size, count = min(2 * size, PIECE), count + len(elements)
+                self._give(path, elements)
                 if table:
                     self._add_keys(keys, elements)
                     if kinds is not None:
@@ -165,7 +180,10 @@ class _Reader:
             if size > MIN_TAKE:
                 size = max(size // 4, MIN_TAKE)
                 continue
-            self._take_single(table, keys, level, kinds)
+            key: str | int = self._take_key(keys, level) if table else count
+            kind, count = self._element(level, path, key), count + 1
+            if kinds is not None:
+                kinds[str(key)] = kind
             if self._next() == closing:
                 self._at += 1
                 return KINDS[dict if table else list]
@@ -203,35 +221,32 @@ class _Reader:
         if len(keys) > MAX_KEYS:
             raise bad(f"one object has more than {MAX_KEYS} keys")
 
-    def _take_single(
-        self, table: bool, keys: set[str], level: int, kinds: dict[str, str] | None
-    ) -> None:
+    def _take_key(self, keys: set[str], level: int) -> str:
+        if self._next() != '"':
+            raise bad(f"it is not JSON: a key was expected, not {self._next()!r}")
+        key: str = self._scalar(level)
+        self._take(":")
+        self._add_keys(keys, {key: None})
+        return key
+
+    def _element(self, level: int, path: tuple[str | int, ...], key: str | int) -> str:
+        """Read one element, which stands under `key` in the list or object at `path`."""
         self._singles_left -= 1
         if self._singles_left < 0:
             raise bad("it has too many large elements to be read by pieces")
-        key = ""
-        if table:
-            if self._next() != '"':
-                raise bad(f"it is not JSON: a key was expected, not {self._next()!r}")
-            key = self._scalar(level)
-            self._take(":")
-            self._add_keys(keys, {key: None})
-        kind = self._element(level)
-        if kinds is not None:
-            kinds[key] = kind
-
-    def _element(self, level: int) -> str:
         if self._next() not in ("{", "["):
-            return KINDS.get(type(self._scalar(level)), "null")
-        text = self._text[self._at : self._at + SMALL_TAKE]
-        try:
-            value, read = self._scan(text, 0)
-        except (StopIteration, ValueError, RecursionError):
-            self._strict.repeated_keys.clear()
-            return self._walk(level + 1)
-        self._strict.check(text[:read], value, self._depth, level)
-        self._at += read
-        return KINDS[type(value)]
+            value = self._scalar(level)
+        else:
+            text = self._text[self._at : self._at + SMALL_TAKE]
+            try:
+                value, read = self._scan(text, 0)
+            except (StopIteration, ValueError, RecursionError):
+                self._strict.repeated_keys.clear()
+                return self._walk(level + 1, (*path, key))
+            self._strict.check(text[:read], value, self._depth, level)
+            self._at += read
+        self._give(path, {key: value} if isinstance(key, str) else [value])
+        return KINDS.get(type(value), "null")
 
     def _scalar(self, level: int) -> Any:
         while True:

@@ -20,6 +20,7 @@ from registry.artifacts.weights import digests
 from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
 from registry.db import datasets as dataset_table
+from registry.db import quantisations as quantisation_edges
 from registry.db import versions
 from registry.db.store import Store
 from registry.db.versions import Blob, Line, Node, Version
@@ -107,6 +108,7 @@ def _version(store: Store, blobs: Blobs, actor: Actor, ref: str) -> VerifiedView
         files = [File(*row) for row in versions.files(session, version.id)]
         base = versions.by_id(session, version.base_version_id) if version.base_version_id else None
         base_files = [File(*row) for row in versions.files(session, base[0].id)] if base else []
+        known = quantisation_edges.of_base(session, base[0].id) if base else {}
         original = _original(session, version)
     kind: Kind = line.kind  # type: ignore[assignment]  # the column's CHECK allows no other
     checks = _Checks()
@@ -115,6 +117,7 @@ def _version(store: Store, blobs: Blobs, actor: Actor, ref: str) -> VerifiedView
     base_footprint = bundles.footprint("base", base_files, blobs.read)[0]
     with JUDGING.take(base_footprint + bundles.footprint(kind, files, blobs.read)[0]):
         facts = _base(checks, blobs, base, base_files)
+        facts = replace(facts, quantisations=known) if facts else None
         inspector = bundles.Inspector(blobs.read, digests.weigh(blobs.read), judge)
         inspected = inspector.inspect(kind, files, base=facts, meta=version.meta)
     _files(checks, blobs, kind, files, inspected)

@@ -12,6 +12,7 @@ from registry.artifacts.tokenizers import chat_templates
 from registry.artifacts.weights.tensors import repeated
 from registry.documents import canonical
 from registry.documents.canonical import digest, sha256_hex
+from registry.documents.differences import written
 
 
 def shapes_of(bundle: Bundle) -> dict[str, tuple[int, ...]]:
@@ -133,7 +134,7 @@ def base_root(bundle: Bundle, tensor_root: str, *, former: bool = False) -> str:
     Raises Invalid (`not-canonical`) when the configuration has no canonical form.
     """
     preprocessing = {
-        path: sha256_hex(bindings.written(bundle.documents[path]))
+        path: sha256_hex(written(bundle.documents[path]))
         for path in sorted(PREPROCESSING & set(bundle.files))
     }
     template = chat_templates.named(bundle.documents)

@@ -15,9 +15,10 @@ from typing import Any
 from registry.artifacts import statements
 from registry.artifacts.bundles import bindings, full_models
 from registry.artifacts.bundles.bases import NAME_THE_BASE, BaseFacts, NamedBase
-from registry.artifacts.bundles.bindings import FAST_TOKENIZER
 from registry.artifacts.bundles.files import Bundle, choose, footprint, read_bundle
 from registry.artifacts.bundles.names import ADAPTER_WEIGHTS, DOCS, Kind
+from registry.artifacts.bundles.packed import logical_shapes, quantisation_of
+from registry.artifacts.bundles.texts import FAST_TOKENIZER, texts_of
 from registry.artifacts.methods import adapters, anatomies, fits, heads
 from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.artifacts.statements import Finding
@@ -56,6 +57,9 @@ REQUIRED_META: dict[Kind, tuple[str, ...]] = {
     "adapter": ("domain", "purpose"),
     "checkpoint": ("licence", "purpose"),
 }
+
+QUANTISED_ONLY = "quantised_only"
+"""The key of the metadata that says that a base was published only in quantised form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,7 @@ class Inspector:
             base_root=roots.base,
             facts=facts,
             defects=bundle.defects.listed(),
-            findings=_findings(kind, base, meta),
+            findings=_findings(bundle, base, meta),
             former_base_root=roots.former_base,
             named_base=named,
         )
@@ -269,9 +273,9 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
         raise BundleRejected(bundle.defects.listed())
     return BaseFacts(
         base_root,
-        full_models.shapes_of(bundle),
+        logical_shapes(bundle),
         bundle.documents["config.json"],
-        texts=bindings.texts_of(bundle),
+        texts=texts_of(bundle),
     )
 
 
@@ -318,7 +322,7 @@ def _inspect_adapter(
     if base:
         _check_binding(bundle, base, meta.get("base_root"))
         if name := adapters.named_base(document):
-            named = NamedBase(*name, base.base_root)
+            named = NamedBase(*name, base)
     if document is None:
         return {}, None, named
     config, defects = adapters.read_config(document)
@@ -334,13 +338,25 @@ def _inspect_adapter(
         view = heads.view(config.values, [info.name for info in tensors], base.shapes, base.config)
         fit = fits.fit(ADAPTER_WEIGHTS, config, tensors, view)
         bundle.defects.extend(fit.defects)
+        if fit.defects and (method := quantisation_of(base.config)):
+            bundle.wrong(
+                CONFIG,
+                "base",
+                "base-mismatch",
+                f"the base's weights are quantised ({method}), and not every packing is known here",
+                "Register the original as the base, and bind the adapter to it.",
+            )
         facts |= fit.facts
     return facts, config, named
 
 
 def _check_binding(bundle: Bundle, base: BaseFacts, trained_on: Any) -> None:
-    """Require that the adapter was trained on this base's root; equal shapes are not enough."""
-    if trained_on and trained_on != base.base_root:
+    """Require that the adapter was trained on this base's root, or on a verified quantisation.
+
+    Equal shapes are not enough.
+    """
+    verified = [root for root, known in base.quantisations.items() if known.verified]
+    if trained_on and trained_on not in (base.base_root, *verified):
         bundle.wrong(
             CONFIG,
             "base",
@@ -358,8 +374,21 @@ def unstated(
     return list(statements.unstated(REQUIRED_META[kind], meta, then))
 
 
-def _findings(kind: Kind, base: BaseFacts | None, meta: Mapping[str, Any]) -> list[Finding]:
+def _findings(bundle: Bundle, base: BaseFacts | None, meta: Mapping[str, Any]) -> list[Finding]:
+    kind = bundle.kind
     findings = unstated(kind, meta)
+    method = quantisation_of(bundle.documents.get("config.json") or {})
+    if kind == "base" and method and meta.get(QUANTISED_ONLY) is not True:
+        findings.append(
+            Finding(
+                QUANTISED_ONLY,
+                f"its weights are quantised ({method}): adapters belong to the original, which can "
+                "also be served at full precision",
+                "Register the original as the base, and these files with: countersign checkpoint "
+                f"add DIR --quantised-of ORIGINAL. If there is no original, say {QUANTISED_ONLY}: "
+                "true in the meta file and add the same files again.",
+            )
+        )
     if kind == "adapter" and base is None:
         findings.insert(
             0,

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-from registry.artifacts.bundles.bindings import differences, short, texts_of, tokenizer_defects
+from registry.artifacts.bundles.comparisons import tokenizer_defects
 from registry.artifacts.bundles.files import Bundle
+from registry.artifacts.bundles.texts import texts_of
 from registry.artifacts.tokenizers.chat_templates import templates_of
 from registry.artifacts.weights.tensors import File, TensorInfo
+from registry.documents.differences import differences, short
 from registry.errors import Defect
 
 Outcome = Literal["verified", "unchecked", "false"]
@@ -244,7 +246,7 @@ def text_verdicts(base: Bundle, child: Bundle) -> list[TensorVerdict]:
     texts = texts_of(base)
     for defect in tokenizer_defects(child, texts):
         # A file that the base lacks cannot be compared; a file that differs contradicts the base.
-        outcome: Outcome = "false" if defect.where or defect.file in texts.digests else "unchecked"
+        outcome: Outcome = "false" if defect.where or defect.file in texts.files else "unchecked"
         name = f"{defect.file} {defect.where}".strip()
         verdicts.append(TensorVerdict(name, "tokenizer", outcome, defect.detail))
     own, other = templates_of(child.documents), templates_of(base.documents)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.artifacts.bundles.bindings import differences, written
 from registry.artifacts.bundles.judge import BaseFacts, base_facts
+from registry.documents.differences import differences, written
 from tests.artifacts.bundle_files import Files, adapter_files, base_files, broken, declared, look
 from tests.assets.pieces import trained
 
@@ -77,6 +77,12 @@ SAME: dict[str, Files] = {
         "special_tokens_map.json": b'{"eos_token":{"content":"<end>","lstrip":false}}'
     },
     "added tokens": {"added_tokens.json": b'{"<end>":2}'},
+    "a shorter context": {"tokenizer_config.json": encoded(SETTINGS, model_max_length=2048)},
+    "cut and filled": {
+        "tokenizer.json": encoded(
+            TOKENIZER, truncation={"max_length": 8}, padding={"pad_id": 2, "pad_token": "<end>"}
+        )
+    },
     "padded with its end": {"tokenizer_config.json": encoded(SETTINGS, pad_token="<end>")},
     "padded with its end, apart": {
         "special_tokens_map.json": b'{"eos_token":"<end>","pad_token":{"content":"<end>"}}'
@@ -95,8 +101,12 @@ OTHER: dict[str, tuple[Files, tuple[str, str, str]]] = {
         ("tokenizer_config.json", "eos_token", "tokenizer-mismatch"),
     ),
     "a key more": (
-        {"tokenizer_config.json": encoded(SETTINGS, add_bos_token=True)},
-        ("tokenizer_config.json", "add_bos_token", "tokenizer-mismatch"),
+        {"tokenizer_config.json": encoded(SETTINGS, fix_mistral_regex=True)},
+        ("tokenizer_config.json", "fix_mistral_regex", "tokenizer-mismatch"),
+    ),
+    "an id after each text": (
+        {"tokenizer_config.json": encoded(SETTINGS, add_eos_token=True)},
+        ("tokenizer_config.json", "add_bos_token, add_eos_token", "tokenizer-mismatch"),
     ),
     "padded with a word": (
         {"tokenizer_config.json": encoded(SETTINGS, pad_token="a")},
@@ -106,21 +116,13 @@ OTHER: dict[str, tuple[Files, tuple[str, str, str]]] = {
         {"tokenizer_config.json": encoded(SETTINGS, pad_token=["<end>"])},
         ("tokenizer_config.json", "pad_token", "tokenizer-mismatch"),
     ),
-    "a large number": (
-        {"tokenizer_config.json": encoded(SETTINGS, model_max_length=10**30 + 1)},
-        ("tokenizer_config.json", "model_max_length", "tokenizer-mismatch"),
-    ),
     "two tokens swapped": (
         {
             "tokenizer.json": encoded(
                 TOKENIZER, model={**TOKENIZER["model"], "vocab": {"a": 1, "b": 0}}
             )
         },
-        ("tokenizer.json", "model.vocab.a", "tokenizer-mismatch"),
-    ),
-    "cut prompts": (
-        {"tokenizer.json": encoded(TOKENIZER, truncation={"max_length": 8})},
-        ("tokenizer.json", "truncation", "tokenizer-mismatch"),
+        ("tokenizer.json", "model.vocab", "tokenizer-mismatch"),
     ),
     "a token more": (
         {

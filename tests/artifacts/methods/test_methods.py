@@ -326,7 +326,7 @@ def test_a_configuration_says_which_base_it_means_and_other_bases_are_a_defect(
         "adapter", adapter_files(base_model_name_or_path="acme/other", revision="v2"), base
     ).named_base
     assert named is not None
-    assert (named.name, named.revision, named.bound_to) == ("acme/other", "v2", base.base_root)
+    assert (named.name, named.revision, named.bound_to) == ("acme/other", "v2", base)
     assert [defect.rule for defect in named.defects(other)] == ["base-mismatch"]
     assert named.defects([*other, base.base_root]) == named.defects([]) == []
     assert look("adapter", adapter_files(base_model_name_or_path=None), base).named_base is None

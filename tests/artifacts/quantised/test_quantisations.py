@@ -160,7 +160,7 @@ def test_texts_must_agree_too() -> None:
     told = verdict(
         bundle(quantised("fp8")) | {"tokenizer.json": b"{}", "chat_template.jinja": b"b"}, base
     )
-    assert sorted(one.where for one in told.defects) == ["chat template", "tokenizer.json model"]
+    assert sorted(one.where for one in told.defects) == ["chat template", "tokenizer.json"]
 
 
 def test_what_cannot_be_worked_out_stays_a_claim() -> None:

@@ -42,11 +42,10 @@ def open_line(tx: Tx, ref: Ref, kind: str, domain: object) -> Line:
 
 def expected_domain(session: Sighted, ref: Ref, kind: str, domain: str | None) -> str | None:
     """The domain that `open_line` would leave the line with; raises what it would raise."""
-    assert ref.name is not None
     try:
         present = line(session, ref)
     except NotFound:
-        check_new_line(ref.name)
+        check_new_line(ref)
         return line_domain(None, domain)
     _must_be(present, kind, ref)
     return line_domain(present.domain, domain)

@@ -185,6 +185,11 @@ def view(
     return _language_model(body, config) if headless else View(whole)
 
 
+def trained_view(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> View:
+    """The view of a base that the trainer has: the language model, as its class loads it."""
+    return view({"task_type": "CAUSAL_LM"}, (), shapes, config)
+
+
 def _names_body(firsts: set[str], body: Body) -> bool:
     """Whether the adapter names the body's modules without the body's own name.
 

@@ -215,7 +215,9 @@ def text(content: dict[str, Any]) -> str:
     parts = []
     for key, value in content.items():
         if isinstance(value, dict):
-            rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in value.items())
+            rows = ",\n".join(
+                f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in value.items()
+            )
             parts.append(f" {json.dumps(key)}: {{\n{rows}\n }}")
         else:
             parts.append(f" {json.dumps(key)}: {json.dumps(value)}")

@@ -10,7 +10,8 @@ from registry.artifacts.methods import heads
 from registry.artifacts.methods.adapters import Config
 from registry.artifacts.methods.anatomies import LABELS, Shape
 from registry.artifacts.methods.configs import FILE
-from registry.artifacts.methods.heads import PREFIX, View
+from registry.artifacts.methods.heads import View
+from registry.artifacts.methods.loaded_names import PREFIX
 from registry.artifacts.weights.tensors import TensorInfo
 from registry.errors import Defect
 
@@ -41,6 +42,9 @@ def fit(file: str, config: Config, tensors: Sequence[TensorInfo], seen: View) ->
         return Fit(list(seen.defects), {})
     prediction = config.method.predict(config.values, seen.body)
     present = {info.name: info for info in tensors}
+    for name, loaded in seen.renamed.items():
+        if name in present and loaded not in present:
+            present[loaded] = present.pop(name)
     copies = {name: shape for name, shape in prediction.copies.items() if name in present}
     expected = copies | prediction.tensors
     defects = prediction.defects + heads.unsaved(seen.fresh, expected)

@@ -78,3 +78,15 @@ def text_modules(base: Anatomy) -> list[str]:
     embedding = next((module for module in modules if is_tokens(module)), "")
     around = embedding.rpartition(".")[0]
     return [module for module in modules if not around or module.startswith(f"{around}.")]
+
+
+def targets_in_full(
+    base: Anatomy, targets: Sequence[str], layers: Sequence[int] | None
+) -> list[str] | None:
+    """The full names of a recipe's modules; None where the short names mean no other module."""
+    text = frozenset(text_modules(base))
+    others = [module for module in base.modules() if module not in text]
+    if not any(matched(targets, None, others).values()):
+        return None
+    named = matched(targets, layers, sorted(text)).values()
+    return sorted({module for modules in named for module in modules})

@@ -90,21 +90,15 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 2,
 }
 MROPE = [1, 1, 2]
+ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": MROPE}
 CHANGES: dict[str, dict[str, Any]] = {
     "chameleon": {"vocabulary_map": {"<image>": 5}},
     "emu3": {"vocabulary_map": {"<image>": 5}},
-    **dict.fromkeys(
-        ("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni_thinker"),
-        {
-            "text_config": {
-                "rope_parameters": {
-                    "rope_type": "default",
-                    "rope_theta": 10000.0,
-                    "mrope_section": MROPE,
-                }
-            }
-        },
-    ),
+    "qwen2_vl": {"text_config": {"rope_parameters": ROPE}},
+    "qwen2_5_vl": {"text_config": {"rope_parameters": ROPE}},
+    "paddleocr_vl": {"text_config": {"rope_parameters": ROPE}},
+    "glm4v_moe": {"text_config": {"rope_parameters": ROPE}},
+    "deepseek_v2": {"topk_method": "greedy"},
 }
 """Changes of single types, over the sizes above."""
 

@@ -251,7 +251,7 @@ def _candidates(
 ) -> Iterator[tuple[str | None, LoadedClass]]:
     """The classes that can load a base, with the automatic class that leads to each.
 
-    The class it was saved as comes first, and needs no name where the trainer would take it too.
+    The class it was saved as comes first, and needs no name.
     """
     classes, saved = classes_of(config), saved_class(config)
     if task in CLASSES:
@@ -264,7 +264,7 @@ def _candidates(
     order += [row for auto, row in classes.items() if auto not in AUTO.values()]
     for row in dict.fromkeys(order):
         auto = autos.get(row.name)
-        yield (None if row == saved and usual in (saved, None) else auto), row
+        yield (None if row == saved else auto), row
 
 
 def _names_body(firsts: set[str], body: Body) -> bool:

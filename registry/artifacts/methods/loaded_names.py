@@ -21,14 +21,11 @@ from registry.artifacts.methods.anatomies import Shape
 PREFIX = "base_model.model."
 """What PEFT puts before the name of each tensor."""
 
-GENERATORS = (
-    "AutoModelForCausalLM",
-    "AutoModelForImageTextToText",
-    "AutoModelForMultimodalLM",
-    "AutoModelForSeq2SeqLM",
-    "AutoModelForSpeechSeq2Seq",
-)
-"""The automatic classes whose models answer with text; the trainer uses the first that fits."""
+WRITERS = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
+"""The automatic classes whose models go on with a text; the trainer loads a base through them."""
+
+GENERATORS = (*WRITERS, "AutoModelForSeq2SeqLM", "AutoModelForSpeechSeq2Seq")
+"""All automatic classes whose models answer with text."""
 
 _LAST_NUMBER = re.compile(r".*\.([0-9]+)\.")
 
@@ -317,7 +314,12 @@ def classes_of(config: Mapping[str, Any]) -> dict[str, LoadedClass]:
 
 
 def trained_class(config: Mapping[str, Any]) -> tuple[str, LoadedClass | None]:
-    """The automatic class through which the trainer loads a base, and what that is."""
+    """The automatic class through which the trainer loads a base, and what that is.
+
+    It is the one that leads to the class as which the base was saved, which engines serve.
+    """
     classes = classes_of(config)
-    auto = next((auto for auto in GENERATORS if auto in classes), GENERATORS[0])
+    autos = [auto for auto in WRITERS if auto in classes]
+    saved = saved_class(config)
+    auto = next((auto for auto in autos if classes[auto] == saved), (*autos, WRITERS[0])[0])
     return auto, classes.get(auto)

@@ -4,7 +4,10 @@ do to the logits.
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -12,13 +15,22 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.core_model_loading import revert_weight_conversion
 
 from registry.artifacts.bundles.judge import BaseFacts, base_facts
 from registry.artifacts.methods import loaded_names
+from registry.artifacts.methods.configs import FILE
 from registry.artifacts.methods.loaded_names import GENERATORS, PREFIX
+from registry.artifacts.methods.recipe_fits import recipe_defects
+from registry.client import Countersign, NewTrainingRun, NewVersion
 from tests.artifacts.bundle_files import Files, declared, look
 from tests.sampling import sampled
+from tests.trainer import loaded_names as written
 from tests.trainer import tiny_models as tiny
+from tests.trainer.live import Live
+from trainer import device, model
+from trainer.demo import inputs
+from trainer.worker import Worker
 
 WEIGHTS = "adapter_model.safetensors"
 TOWERS = ("vision", "visual", "audio", "image", "lm_head", "encoder")
@@ -63,12 +75,12 @@ class Trained:
         saved_as = next(name for name in ("AutoModelForImageTextToText", auto) if name in row)
         tiny.saved(kind, saved_as, self.base)
         self.facts: BaseFacts = base_facts(*declared(files_of(self.base)))
-        model = tiny.loaded(auto, self.base)
-        self.loaded = loaded_names.loaded_class(type(model).__name__)
-        self.plain = tiny.logits(model)
+        base = tiny.loaded(auto, self.base)
+        self.loaded = loaded_names.loaded_class(type(base).__name__)
+        self.plain = tiny.logits(base)
         linear = [
             name
-            for name, module in model.named_modules()
+            for name, module in base.named_modules()
             if isinstance(module, torch.nn.Linear) and not any(part in name for part in TOWERS)
         ]
         lasts = {name.rpartition(".")[2] for name in linear}
@@ -80,7 +92,7 @@ class Trained:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            wrapped = peft.get_peft_model(model, config)
+            wrapped = peft.get_peft_model(base, config)
             with torch.no_grad():
                 for name, weight in wrapped.named_parameters():
                     if "lora_B" in name:
@@ -91,8 +103,8 @@ class Trained:
         """The largest change of any logit by the adapter."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = tiny.loaded(auto or self.auto, self.base)
-            adapted = peft.PeftModel.from_pretrained(model, folder or self.adapter).eval()
+            base = tiny.loaded(auto or self.auto, self.base)
+            adapted = peft.PeftModel.from_pretrained(base, folder or self.adapter).eval()
             return float((tiny.logits(adapted) - self.plain).abs().max())
 
     def renamed(self, folder: Path) -> bool:
@@ -134,3 +146,133 @@ def test_what_moves_the_logits_is_accepted_and_what_does_not_is_refused(
     assert bool(older.defects) == (trained.effect(folder=tmp_path / "older") == 0)
     if not older.defects:
         assert older.facts["names"] == "older"
+
+
+def test_older_names_are_said_once_with_a_way_out_that_works(tmp_path: Path) -> None:
+    trained = Trained("qwen2_vl", "AutoModelForImageTextToText", tmp_path)
+    assert trained.renamed(tmp_path / "older")
+    [defect] = look("adapter", files_of(tmp_path / "older"), trained.facts).defects
+    assert (defect.rule, defect.file) == ("names-older", WEIGHTS)
+    assert "Qwen2VLForConditionalGeneration" in defect.detail
+    command = defect.fix.partition("python -c ")[2]
+    subprocess.run(f"{sys.executable} -c {command}", shell=True, cwd=tmp_path / "older", check=True)
+    inspected = look("adapter", files_of(tmp_path / "older"), trained.facts)
+    assert inspected.defects == []
+    assert trained.effect(folder=tmp_path / "older") == trained.effect()
+
+
+def test_the_language_model_alone_and_the_whole_model_are_two_classes(tmp_path: Path) -> None:
+    """An adapter of one is silent on the other, and says which it needs."""
+    trained = Trained("qwen3_5", "AutoModelForCausalLM", tmp_path)
+    facts = look("adapter", files_of(trained.adapter), trained.facts).facts
+    assert (facts["loads_as"], facts["model_class"]) == (
+        "AutoModelForCausalLM",
+        "Qwen3_5ForCausalLM",
+    )
+    config = json.loads((trained.adapter / FILE).read_text())
+    config["target_modules"] = ["q_proj", "v_proj"]
+    (trained.adapter / FILE).write_text(json.dumps(config))
+    assert trained.effect("AutoModelForImageTextToText") == 0
+
+
+@pytest.mark.parametrize("kind", ["qwen2_vl", "gemma3", "llava", "qwen3_5"])
+def test_a_recipes_fit_is_known_from_the_files(kind: str, tmp_path: Path) -> None:
+    tiny.saved(kind, "AutoModelForImageTextToText", tmp_path)
+    facts = base_facts(*declared(files_of(tmp_path)))
+
+    def rules(targets: list[str], layers: tuple[int, int] | None = None) -> list[str]:
+        return [
+            defect.rule for defect in recipe_defects(facts.shapes, facts.config, targets, layers)
+        ]
+
+    assert rules(["q_proj", "v_proj"], (0, 1)) == []
+    assert rules(["q_proj"], (1, 2)) == ["layers-beyond-base"]
+    assert rules(["c_attn"]) == ["targets-missing"]
+    assert rules(["patch_embedding"]) == ["targets-missing"]
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "qwen2_vl"])
+def test_the_trainers_own_run_on_a_model_that_sees_ends_registered_and_evaluated(
+    kind: str, live: Live, nora: Countersign, base: Path, tmp_path: Path
+) -> None:
+    words = len(json.loads((base / "tokenizer.json").read_text())["model"]["vocab"])
+    assert words <= tiny.VOCABULARY
+    tiny.saved(kind, "AutoModelForImageTextToText", tmp_path / "base")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if (base / name).exists():
+            shutil.copyfile(base / name, tmp_path / "base" / name)
+    (tmp_path / "base" / "generation_config.json").unlink(missing_ok=True)
+    line = f"acme/sees-{kind.replace('_', '-')}"
+    registered = nora.add("base", tmp_path / "base", NewVersion(line, meta=inputs.TINY_BASE_META))
+    recipe = {
+        "steps": 2,
+        "batch_size": 2,
+        "learning_rate": 1e-2,
+        "max_length": 48,
+        "rank": 4,
+        "targets": ["q_proj", "v_proj"],
+        "layers": [0, 1],
+    }
+    run = nora.train(
+        NewTrainingRun(
+            f"{line}-letters",
+            registered.ref,
+            "acme/letters@v1",
+            recipe,
+            "service",
+            {"purpose": "sorting"},
+        )
+    )
+    with Countersign(live.url, live.trainer) as registry, Worker(registry, tmp_path / "w") as made:
+        made.run(0.1, once=True)
+    ended = nora.training_run(run.id)
+    assert (ended.error, ended.state) == (None, "succeeded")
+    version = nora.version(ended.outputs[-1])
+    assert version.facts.get("loads_as") is None
+    nora.pull(version.ref, tmp_path / "pulled")
+    cpu = device.choose("float32")
+    pulled = tmp_path / "pulled"
+    adapted = model.adapted(model.load_base(tmp_path / "base", cpu, pulled), pulled)
+    changed = (tiny.logits(adapted) - tiny.logits(model.load_base(tmp_path / "base", cpu))).abs()
+    assert float(changed.max()) > 0
+
+
+@pytest.mark.slow
+def test_the_table_is_what_the_installed_transformers_says() -> None:
+    assert written.FILE.read_text(encoding="utf-8") == written.text(written.table())
+
+
+def test_the_table_is_of_this_release_and_its_rows_of_the_sample_are_fresh() -> None:
+    kinds = ("qwen2_vl", "gemma3", "llava", "qwen3_5", "gpt_neox", "mixtral")
+    content, fresh = loaded_names.table(), written.table(lambda kind: kind in kinds)
+    assert content["transformers"] == fresh["transformers"]
+    for part in ("rules", "classes", "types"):
+        assert fresh[part].items() <= content[part].items()
+
+
+@pytest.mark.parametrize(("kind", "auto"), sampled(listed(), FAMILIES))
+def test_names_and_shapes_are_those_of_the_loaded_model(kind: str, auto: str) -> None:
+    """Of every listed class in its full size, without its memory: its file by transformers'
+    own reversal of the mapping, and what it loads.
+    """
+    name = loaded_names.table()["types"][kind][auto]
+    if name in loaded_names.table()["unbuilt"] or kind in NOT_COMPARED:
+        assert name in loaded_names.table()["unbuilt"] or NOT_COMPARED[kind]
+        return
+    built = written.built(kind, name)
+    tied = set(getattr(built, "all_tied_weights_keys", None) or ())
+    tensors = {name: weight for name, weight in built.state_dict().items() if name not in tied}
+    file = revert_weight_conversion(built, dict(tensors))
+    loaded = loaded_names.loaded_class(name)
+    assert loaded is not None
+    assert loaded.loaded(
+        {name: tuple(weight.shape) for name, weight in file.items()},
+        whole=True,
+        single_experts=False,
+    ) == {name: tuple(weight.shape) for name, weight in tensors.items()}
+
+
+NOT_COMPARED = {
+    "ernie4_5_vl_moe": "its experts of text and of images are split by sizes of config.json",
+    "molmo2": "its queries, keys and values are split by sizes of config.json",
+}

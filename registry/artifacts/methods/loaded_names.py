@@ -239,7 +239,7 @@ def _operated(stacks: Sequence[Sequence[Shape]], rule: Rule) -> list[Shape] | No
             if any(max(sizes) >= len(shape) for shape in shapes):
                 return None
             shapes = [_swapped(shape, *sizes) for shape in shapes]
-        elif operation not in ("Interleave", "PermuteForRope"):
+        elif operation not in ("Interleave", "PermuteForRope", "TransposeToFit"):
             return None
     return shapes if set(counts) == {1} else None
 

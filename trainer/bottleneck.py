@@ -20,7 +20,7 @@ from registry.artifacts.bundles.names import ADAPTER_WEIGHTS
 from registry.artifacts.methods import adapters
 from registry.artifacts.methods.anatomies import Anatomy
 from registry.artifacts.methods.configs import FILE
-from registry.artifacts.methods.heads import PREFIX
+from registry.artifacts.methods.loaded_names import PREFIX
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": functional.relu,

@@ -125,9 +125,10 @@ def _evaluate(folder: Path, job: dict[str, Any], write: Write) -> dict[str, Any]
     where = device.choose(None)
     device.be_deterministic()
     tokenizer = model.load_tokenizer(Path(job["base"]))
-    net = model.load_base(Path(job["base"]), where)
-    if job["adapter"]:
-        net = model.adapted(net, Path(job["adapter"]))
+    adapter = Path(job["adapter"]) if job["adapter"] else None
+    net = model.load_base(Path(job["base"]), where, adapter)
+    if adapter:
+        net = model.adapted(net, adapter)
     subject = evaluate.Subject(net, tokenizer)
     stopped = _stop_signal()
 

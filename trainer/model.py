@@ -13,15 +13,18 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoTokenizer, set_seed
 
 from registry.artifacts.bundles.names import ADAPTER_WEIGHTS
-from registry.artifacts.methods import adapters, fits
+from registry.artifacts.methods import adapters, fits, heads, loaded_names
 from registry.artifacts.methods.anatomies import Anatomy, anatomy
 from registry.artifacts.methods.configs import FILE
 from registry.artifacts.methods.heads import View
+from registry.artifacts.methods.loaded_names import LoadedClass
+from registry.artifacts.methods.recipe_fits import fit_defects, targets_in_full
 from registry.artifacts.weights.tensors import TensorInfo
 from registry.documents import strict_json
 from registry.errors import BundleRejected, Invalid
@@ -42,12 +45,17 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_base(folder: Path, device: Device) -> Any:
+def load_base(folder: Path, device: Device, adapter: Path | None = None) -> Any:
     """The base model on the device, frozen and in evaluation mode.
 
-    Only safetensors are read, and no code of the model's own runs.
+    It is loaded through the class that the registry takes for training, or through that by whose
+    names the adapter was trained. Only safetensors are read, and no code of the model's own runs.
     """
-    model = AutoModelForCausalLM.from_pretrained(
+    config = _config_of(folder)
+    through = loaded_names.trained_class(config)[0]
+    if adapter is not None:
+        through = _loads_as(folder, adapter, config) or through
+    model = getattr(transformers, through).from_pretrained(
         folder,
         dtype=device.dtype,
         local_files_only=True,
@@ -58,31 +66,54 @@ def load_base(folder: Path, device: Device) -> Any:
     return model.to(device.name).eval()
 
 
+def _config_of(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    config = strict_json.loads(path.read_bytes()) if path.is_file() else {}
+    return config if isinstance(config, dict) else {}
+
+
+def _loads_as(folder: Path, adapter: Path, config: dict[str, Any]) -> str | None:
+    """The automatic class by whose names an adapter was trained, where the registry names one."""
+    read, _ = adapters.read_config(strict_json.loads((adapter / FILE).read_bytes()))
+    if read is None:
+        return None
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in folder.glob("*.safetensors"):
+        shapes |= {info.name: info.shape for info in _tensors_of(path)}
+    names = [info.name for info in _tensors_of(adapter / ADAPTER_WEIGHTS)]
+    return heads.view(read.values, names, shapes, config).loads_as
+
+
+def _tensors_of(path: Path) -> list[TensorInfo]:
+    with safe_open(path, "pt") as weights:
+        names = weights.keys()  # `weights` is no dict and cannot be iterated over
+        slices = [(name, weights.get_slice(name)) for name in names]
+        return [
+            TensorInfo(name, tensor.get_dtype(), tuple(tensor.get_shape()), 0, 0)
+            for name, tensor in slices
+        ]
+
+
 def wrap(base: Any, recipe: Recipe) -> Any:
     """Put fresh LoRA weights on the base.
 
     The seed is set here and not earlier, because any random number drawn in between would change
     the weights. Raises Invalid `layers-beyond-base` or `targets-missing` when the base lacks the
-    recipe's layers or targets.
+    recipe's layers or targets; the registry asks the same when the training is queued.
     """
-    depth = base.config.num_hidden_layers
-    first, last = recipe.layers or (0, depth - 1)
-    if last >= depth:
-        raise Invalid(
-            "layers-beyond-base",
-            f"The recipe adapts layers {first} to {last}; the base has 0 to {depth - 1}.",
-        )
-    names = {name.rpartition(".")[2] for name, _ in base.named_modules()}
-    if missing := [target for target in recipe.targets if target not in names]:
-        raise Invalid("targets-missing", f"The base has no modules named {', '.join(missing)}.")
+    body = anatomy_of(base)
+    for defect in fit_defects(body, recipe.targets, recipe.layers):
+        raise Invalid(defect.rule, defect.detail, defect.fix)
+    layers = list(range(recipe.layers[0], recipe.layers[1] + 1)) if recipe.layers else None
+    targets = targets_in_full(body, recipe.targets, layers)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=recipe.rank,
         lora_alpha=recipe.alpha,
         lora_dropout=recipe.dropout,
-        target_modules=list(recipe.targets),
+        target_modules=targets or list(recipe.targets),
         bias="none",
-        layers_to_transform=list(range(first, last + 1)) if recipe.layers else None,
+        layers_to_transform=None if targets else layers,
     )
     set_seed(recipe.seed)
     return get_peft_model(base, config)
@@ -97,25 +128,26 @@ def anatomy_of(base: Any) -> Anatomy:
     return anatomy(shapes, base.config.to_dict())
 
 
-def check_fit(folder: Path, body: Anatomy) -> adapters.Config:
+def class_of(base: Any) -> LoadedClass | None:
+    """What the registry knows of the names of a loaded model's class."""
+    return loaded_names.loaded_class(type(base).__name__)
+
+
+def check_fit(folder: Path, body: Anatomy, loaded: LoadedClass | None = None) -> adapters.Config:
     """Check an adapter's files against a base by the registry's rules, before it is loaded.
 
-    PEFT drops a tensor that fits nowhere with only a warning, and vLLM 0.32 was seen to load an
-    adapter of another width silently. The base would then answer in the adapter's name. Raises
-    BundleRejected.
+    `loaded` is the base's class, by whose names PEFT may rename the adapter. PEFT drops a tensor
+    that fits nowhere with only a warning, and vLLM 0.32 was seen to load an adapter of another
+    width silently. The base would then answer in the adapter's name. Raises BundleRejected.
     """
     raw = strict_json.loads((folder / FILE).read_bytes())
     config, defects = adapters.read_config(raw)
     if config is not None:
         config = adapters.untied(config, raw, body.tied)
-        with safe_open(folder / ADAPTER_WEIGHTS, "pt") as weights:
-            names = weights.keys()  # `weights` is no dict and cannot be iterated over
-            slices = [(name, weights.get_slice(name)) for name in names]
-            tensors = [
-                TensorInfo(name, tensor.get_dtype(), tuple(tensor.get_shape()), 0, 0)
-                for name, tensor in slices
-            ]
-        defects = fits.fit(ADAPTER_WEIGHTS, config, tensors, View(body)).defects
+        tensors = _tensors_of(folder / ADAPTER_WEIGHTS)
+        renamed = loaded.by_peft([info.name for info in tensors]) if loaded else {}
+        view = View(body, renamed=renamed)
+        defects = fits.fit(ADAPTER_WEIGHTS, config, tensors, view).defects
     if config is None or defects:
         raise BundleRejected(defects)
     return config
@@ -124,7 +156,7 @@ def check_fit(folder: Path, body: Anatomy) -> adapters.Config:
 def adapted(base: Any, folder: Path) -> Any:
     """The base with a trained adapter on it, ready to answer. Raises BundleRejected."""
     body = anatomy_of(base)
-    config = check_fit(folder, body)
+    config = check_fit(folder, body, class_of(base))
     if config.method.serving == "in-process":
         return bottleneck.load(base, folder, config, body)
     return PeftModel.from_pretrained(base, folder, local_files_only=True).eval()

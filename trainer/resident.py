@@ -51,8 +51,11 @@ class Resident:
         self._tokenizer = model.load_tokenizer(folder)
         self._net = model.load_base(folder, device)
         self._body = model.anatomy_of(self._net)
+        self._class = model.class_of(self._net)
         self._slots = count()
-        self.window = int(getattr(self._net.config, "max_position_embeddings", 1 << 20))
+        self.window = int(
+            getattr(self._net.config.get_text_config(), "max_position_embeddings", 1 << 20)
+        )
 
     def load(self, name: str, path: str, *, in_place: bool = False) -> None:
         """Load the adapter in a folder under a name; `in_place` replaces a loaded one.
@@ -67,7 +70,7 @@ class Resident:
         if not folder.is_dir():
             raise NotFound("path-missing", f"There is no folder {path}.")
         try:
-            config = model.check_fit(folder, self._body)
+            config = model.check_fit(folder, self._body, self._class)
         except BundleRejected as error:
             raise Invalid(
                 "bad-adapter",

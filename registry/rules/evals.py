@@ -20,12 +20,16 @@ def exact_match(output: str, expected: str) -> bool:
     return output.strip() == expected.strip()
 
 
+WRITERS = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
+"""The automatic classes whose models write text."""
+
+
 def check_subject(ref: str, loads_as: object) -> None:
     """Check that the version writes text, which a suite compares.
 
     Raises Refused `writes-no-text` where it is loaded through a class that writes none.
     """
-    if loads_as not in (None, "AutoModelForCausalLM"):
+    if loads_as not in (None, *WRITERS):
         raise Refused(
             "writes-no-text",
             f"{ref} is loaded through {loads_as}, which answers with vectors or labels; a suite "

@@ -1,17 +1,18 @@
 """How an adapter names its base's modules: the class of transformers it was trained through.
 
 A model with a head has its body under a name of its own (transformers 5.23, base_model_prefix); a
-body alone has its modules without that name. A file of either can be loaded as the other, so one
-base has two sets of names, and the names in an adapter say on which of them it was trained. A head
+body alone has its modules without that name. A file of either can be loaded as the other, and the
+file of a model that also sees or hears as its language model alone. One base thus has several sets
+of names, and the names in an adapter say on which of them it was trained. They are always the names
+of a loaded model (`loaded_names`), which those of the file need not be. A head
 that the base does not contain is random each time it is loaded: what was trained beside it works
 only with that head, so the adapter must bring all of it, or is refused.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from registry.artifacts.methods.anatomies import (
@@ -21,12 +22,18 @@ from registry.artifacts.methods.anatomies import (
     Shape,
     anatomy,
     body_anatomy,
+    inside,
 )
 from registry.artifacts.methods.configs import CLASSES, FILE, Values
+from registry.artifacts.methods.loaded_names import (
+    PREFIX,
+    LoadedClass,
+    classes_of,
+    saved_class,
+    table,
+    trained_class,
+)
 from registry.errors import Defect
-
-PREFIX = "base_model.model."
-"""What PEFT puts before the name of each tensor."""
 
 _DECODERS = {
     "model": "apertus arcee cohere cohere2 gemma gemma2 gemma3_text glm glm4 gpt_oss granite "
@@ -111,12 +118,16 @@ class View:
 
     `fresh` are the tensors of a head that the base does not contain. `loads_as` is the class of
     transformers through which it must be loaded, None for the class with which it was saved.
+    `renamed` has the adapter's tensors that PEFT renames when it loads them, each with its new
+    name. `model_class` is the class it was trained as, where the base may be loaded as several.
     """
 
     body: Anatomy
     loads_as: str | None = None
     fresh: frozenset[str] = frozenset()
     defects: tuple[Defect, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    model_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +143,8 @@ class Body:
 
     def named(self) -> dict[str, Shape]:
         """The tensors by their names in models with a head."""
-        return {f"{self.name}.{tensor}": shape for tensor, shape in self.tensors.items()}
+        before = f"{self.name}." if self.name else ""
+        return {f"{before}{tensor}": shape for tensor, shape in self.tensors.items()}
 
 
 def view(
@@ -143,18 +155,18 @@ def view(
     `names` are those of the adapter's tensors. `shapes` and `config` come from the base's files.
     """
     kind = str(config.get("model_type"))
-    if values.get("target_parameters"):
-        shapes = fused(shapes, kind)
     task, under = values.get("task_type"), BODIES.get(kind)
-    if kind == "gpt_neox" and not any(name.startswith(f"{PREFIX}embed_out.") for name in names):
-        # transformers 5 loads the head under a name other than the one it saves.
-        shapes = {name.replace("embed_out.", f"{HEAD}."): shape for name, shape in shapes.items()}
+    if under is None and (task in CLASSES or classes_of(config)):
+        return _by_class(values, names, shapes, config)
+    if (loaded := trained_class(config)[1] or saved_class(config)) is not None:
+        # The name of the body stays as the file has it; the rest of this function reads it.
+        shapes = replace(loaded, roots=None).loaded(
+            shapes, whole=True, single_experts=_single_experts(values, loaded)
+        )
     firsts = {
         name.removeprefix(PREFIX).partition(".")[0] for name in names if name.startswith(PREFIX)
     }
     whole = anatomy(shapes, config)
-    if under is None and task in CLASSES:
-        return _classifier(task, Body(kind, "", {}), shapes, config)
     if under is None or not firsts:
         return View(whole)
     headless = not any(name.startswith(f"{under}.") for name in shapes)
@@ -183,6 +195,76 @@ def view(
     if task in CLASSES:
         return _classifier(task, body, shapes, config)
     return _language_model(body, config) if headless else View(whole)
+
+
+def trained_view(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> View:
+    """The view of a base that the trainer has: the language model, as its class loads it."""
+    loaded = trained_class(config)[1]
+    if loaded is None:
+        return View(anatomy(shapes, config))
+    tensors = loaded.loaded(shapes, whole=loaded == saved_class(config), single_experts=False)
+    return View(anatomy(tensors, config), model_class=loaded.name)
+
+
+def _single_experts(values: Values, loaded: LoadedClass) -> bool:
+    """Whether an adapter may name experts one by one, as they were before transformers 5.
+
+    PEFT turns such an adapter into one of the parameters that hold all experts.
+    """
+    return not values.get("target_parameters") and loaded.kind in table()["experts_by_peft"]
+
+
+def _by_class(
+    values: Values, names: Collection[str], shapes: Mapping[str, Shape], config: Mapping[str, Any]
+) -> View:
+    """The view through the class whose names the adapter has, of all that can load the base."""
+    task, kind = values.get("task_type"), str(config.get("model_type"))
+    views: list[tuple[int, View]] = []
+    for loads_as, loaded in _candidates(task, config):
+        own = loads_as is None
+        tensors = loaded.loaded(shapes, whole=own, single_experts=_single_experts(values, loaded))
+        renamed = loaded.by_peft(names) if values.get("peft_type", "LORA") == "LORA" else {}
+        if task in CLASSES:
+            seen = _classifier(task, Body(kind, "", tensors), tensors, config)
+        elif loads_as == "AutoModel":
+            seen = View(body_anatomy(tensors, config), loads_as)
+        else:
+            seen = View(anatomy(tensors, config), loads_as)
+        seen = replace(seen, renamed=renamed, model_class=loaded.name)
+        modules = {name.rpartition(".")[0] for name in tensors}
+        fitting = sum(
+            not modules.isdisjoint(inside(renamed.get(name, name).removeprefix(PREFIX)))
+            for name in names
+        )
+        views.append((fitting, seen))
+        if fitting == len(names):
+            break
+    if not views:
+        if task in CLASSES:
+            return _classifier(task, Body(kind, "", {}), shapes, config)
+        return View(anatomy(shapes, config))
+    return max(views, key=lambda view: view[0])[1]
+
+
+def _candidates(
+    task: str | None, config: Mapping[str, Any]
+) -> Iterator[tuple[str | None, LoadedClass]]:
+    """The classes that can load a base, with the automatic class that leads to each.
+
+    The class it was saved as comes first, and needs no name.
+    """
+    classes, saved = classes_of(config), saved_class(config)
+    if task in CLASSES:
+        if AUTO[task] in classes:
+            yield AUTO[task], classes[AUTO[task]]
+        return
+    usual = trained_class(config)[1]
+    autos = {row.name: auto for auto, row in reversed(classes.items())}
+    order = [*filter(None, (saved, usual))]
+    order += [row for auto, row in classes.items() if auto not in AUTO.values()]
+    for row in dict.fromkeys(order):
+        auto = autos.get(row.name)
+        yield (None if row == saved else auto), row
 
 
 def _names_body(firsts: set[str], body: Body) -> bool:
@@ -276,43 +358,3 @@ def unsaved(fresh: Collection[str], brought: Collection[str]) -> list[Defect]:
         for name in sorted(fresh)
         if PREFIX + name not in brought
     ]
-
-
-_EXPERT = re.compile(
-    r"(.+)\.(?:mlp|block_sparse_moe)\.experts\.([0-9]{1,4})"
-    r"\.(gate_proj|up_proj|down_proj|w1|w2|w3)\.weight"
-)
-_DOWN = ("down_proj", "w2")
-FUSED = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
-"""Types whose experts transformers 5 saves one by one, and loads into two parameters a layer."""
-
-
-def fused(shapes: Mapping[str, Shape], kind: str) -> Mapping[str, Shape]:
-    """A base's tensors as transformers 5 loads them: (experts, out, in), gates and ups together.
-
-    Experts that are incomplete or of different shapes are not changed.
-    """
-    if kind not in FUSED:
-        return shapes
-    loaded: dict[str, Shape] = {}
-    parts: dict[str, dict[tuple[int, str], Shape]] = {}
-    for name, shape in shapes.items():
-        if (match := _EXPERT.fullmatch(name)) is not None:
-            layer, index, part = match.groups()
-            parameter = "down_proj" if part in _DOWN else "gate_up_proj"
-            parts.setdefault(f"{layer}.mlp.experts.{parameter}", {})[int(index), part] = shape
-        else:
-            loaded[name.replace(".block_sparse_moe.", ".mlp.")] = shape
-    for name, experts_parts in parts.items():
-        experts, kinds = {index for index, _ in experts_parts}, {part for _, part in experts_parts}
-        shape = next(iter(experts_parts.values()))
-        complete = len(experts_parts) == len(experts) * len(kinds)
-        if (
-            complete
-            and experts == set(range(len(experts)))
-            and len(shape) == 2
-            and set(experts_parts.values()) == {shape}
-            and len(kinds) == (2 if name.endswith("up_proj") else 1)
-        ):
-            loaded[name] = (len(experts), len(kinds) * shape[0], shape[1])
-    return loaded

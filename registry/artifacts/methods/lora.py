@@ -10,7 +10,7 @@ from typing import Any
 
 from registry.artifacts.methods.anatomies import HEAD, Anatomy, ends, is_embedding, is_tokens
 from registry.artifacts.methods.configs import Values
-from registry.artifacts.methods.heads import PREFIX
+from registry.artifacts.methods.loaded_names import PREFIX
 from registry.artifacts.methods.targets import (
     Prediction,
     adapted,

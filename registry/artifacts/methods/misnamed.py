@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from registry.artifacts.methods.anatomies import HEAD, Anatomy, Shape, is_tokens
-from registry.artifacts.methods.heads import PREFIX
+from registry.artifacts.methods.loaded_names import PREFIX
 from registry.errors import Defect
 
 RENAME = (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from registry.artifacts.methods.anatomies import HEAD, Anatomy, Shape, ends, inside
 from registry.artifacts.methods.configs import CLASSES, FILE, Values
-from registry.artifacts.methods.heads import PREFIX
+from registry.artifacts.methods.loaded_names import PREFIX
 from registry.errors import Defect
 
 OTHER_BASE = "Name modules of this base, or bind the adapter to the base it was trained on."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from registry.artifacts.methods.anatomies import Anatomy, inside, is_embedding
 from registry.artifacts.methods.configs import Values
-from registry.artifacts.methods.heads import PREFIX
+from registry.artifacts.methods.loaded_names import PREFIX
 from registry.artifacts.methods.targets import Prediction, adapted, fans, linear, save_whole
 
 PROMPTS = "prompt_embeddings"

@@ -160,6 +160,15 @@ def _conditions(engine: Engine, facts: Facts, setup: Setup) -> Iterator[Reason]:
 def _unread(engine: str, facts: Facts) -> Iterator[Reason]:
     """What an adapter may be that was read in no engine's source; at worst the base answers."""
     unread = {}
+    if facts.get("names") == "older":
+        unread["names"] = (
+            "its tensors have names of an older transformers, which PEFT renames when it loads them"
+        )
+    if facts.get("loads_as") == "AutoModelForCausalLM" and facts.get("model_class"):
+        unread["loads-as"] = (
+            f"its tensors are named as {facts['model_class']} names them, the language model "
+            "alone, which is not the class in the base's config.json"
+        )
     if facts.get("loads_as") == "AutoModel":
         unread["loads-as"] = (
             "its tensors are named as AutoModel names them, without the name of a model with a head"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from registry.artifacts.methods import adapters, fits, heads
 from registry.artifacts.methods.anatomies import LABELS, Shape
+from registry.artifacts.methods.loaded_names import loaded_class
 from registry.artifacts.weights.tensors import TensorInfo
 from tests.artifacts.methods.test_methods import read
 
@@ -143,12 +144,19 @@ def test_experts_are_fused_as_transformers_loads_them() -> None:
     for expert in range(3):
         shapes |= {f"{stem}.experts.{expert}.{name}.weight": (6, 8) for name in ("w1", "w3")}
         shapes[f"{stem}.experts.{expert}.w2.weight"] = (8, 6)
-    assert heads.fused(shapes, "mixtral") == {
+    mixtral = loaded_class("MixtralForCausalLM")
+    assert mixtral is not None
+    assert mixtral.loaded(shapes, whole=True, single_experts=False) == {
         "model.layers.0.mlp.gate.weight": (3, 8),
         "model.layers.0.mlp.experts.gate_up_proj": (3, 12, 8),
         "model.layers.0.mlp.experts.down_proj": (3, 8, 6),
     }
-    assert heads.fused(shapes, "llama") == shapes
+    llama = loaded_class("LlamaForCausalLM")
+    assert llama is not None
+    assert llama.loaded(shapes, whole=True, single_experts=False) == shapes
+    rest = {name: shape for name, shape in shapes.items() if ".experts.1.w1." not in name}
+    kept = mixtral.loaded(rest, whole=True, single_experts=False)
+    assert "model.layers.0.mlp.experts.0.w1.weight" in kept
 
 
 def test_gpt_neox_calls_its_head_otherwise_once_it_is_loaded() -> None:
@@ -161,7 +169,7 @@ def test_gpt_neox_calls_its_head_otherwise_once_it_is_loaded() -> None:
             model_type="gpt_neox",
             tie_word_embeddings=False,
         )
-        assert view.body.shapes.keys() == {"gpt_neox.embed_in.weight", f"{name}.weight"}
+        assert view.body.shapes.keys() == {"gpt_neox.embed_in.weight", "lm_head.weight"}
 
 
 NAMES = st.sampled_from(
@@ -206,7 +214,9 @@ CHANGES = st.fixed_dictionaries(
     shapes=st.dictionaries(NAMES, SIZES),
     tensors=st.dictionaries(NAMES, SIZES, max_size=6),
     changes=CHANGES,
-    kind=st.sampled_from([*heads.BODIES, "t5", "gpt_oss"]),
+    kind=st.sampled_from(
+        [*heads.BODIES, "t5", "gpt_oss", "qwen2_vl", "qwen3_5", "gemma3", "nemo_speechlm"]
+    ),
     tied=st.booleans(),
     architecture=st.sampled_from(
         ["LlamaModel", "LlamaForCausalLM", "BertForSequenceClassification"]

@@ -152,8 +152,6 @@ def _difference(old: str, new: str) -> tuple[str, str]:
     return ".".join(before[: kept[0] + number]) + ".", ".".join(after[: kept[1] + number]) + "."
 
 
-
-
 def _fix_unexpected(name: str, shape: Shape, base: Anatomy) -> str:
     """The fix for an unexpected tensor; PEFT saves one of the base when it is asked to."""
     if base.shapes.get(name) != shape or len(shape) != 2:

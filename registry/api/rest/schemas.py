@@ -291,7 +291,7 @@ class NewRollback(Input):
 
 class NewRecall(Input):
     ref: Subject
-    reason: Words
+    reason: Reasoned
 
 
 class NewDeprecation(Input):

@@ -23,7 +23,7 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
     """Declare a version or data set version, and all that derives from it, unfit for good.
 
     Nothing keeps serving it: its channels go to their last good stable version, else to the base,
-    else they answer 503. Open reviews and approvals of what is recalled are void. Raises NotFound, Refused
+    else they answer 503. Its open reviews and approvals become void. Raises NotFound, Refused
     `already-recalled`, Invalid without a reason of ten characters.
     """
     text = check_recall_reason(reason)

@@ -8,12 +8,17 @@ from registry.web import (
     accounts,
     assets,
     audit,
+    datasets,
+    policies,
     problems,
     profiles,
+    refusals,
     retention,
     reviews,
     rollouts,
+    runs,
     search,
+    suites,
     versions,
 )
 from registry.web.headers import SecurityHeaders
@@ -32,6 +37,11 @@ def install(app: FastAPI) -> None:
         rollouts,
         retention,
         audit,
+        datasets,
+        suites,
+        runs,
+        policies,
         problems,
     ):
         app.include_router(room.router)
+    refusals.install(app)

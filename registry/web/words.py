@@ -136,6 +136,11 @@ def short(text: str) -> str:
     return DIGITS.sub(lambda match: f"{match[0][:6]}…{match[0][-4:]}", text)
 
 
+def address(ref: str) -> str:
+    """A version in the path of its page: team/name@v3 -> team/name/v/3; a draft has its own."""
+    return ref.replace("@v", "/v/").replace("@draft-", "/draft/")
+
+
 def tag(ref: str) -> str:
     """The version in a reference: team/name@v3 -> v3; the name of a line stays whole."""
     return ref.partition("@")[2] or ref

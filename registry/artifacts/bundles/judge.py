@@ -154,7 +154,7 @@ class Inspector:
             base_root=roots.base,
             facts=facts,
             defects=bundle.defects.listed(),
-            findings=_findings(kind, base, meta),
+            findings=missing_facts(kind, base is not None, meta),
             former_base_root=roots.former_base,
             named_base=named,
         )
@@ -354,7 +354,8 @@ def _check_binding(bundle: Bundle, base: BaseFacts, trained_on: Any) -> None:
         )
 
 
-def _findings(kind: Kind, base: BaseFacts | None, meta: Mapping[str, Any]) -> list[Finding]:
+def missing_facts(kind: Kind, has_base: bool, meta: Mapping[str, Any]) -> list[Finding]:
+    """What a version still lacks before it gets a number; the same for the same facts."""
     findings = [
         Finding(
             name,
@@ -365,7 +366,7 @@ def _findings(kind: Kind, base: BaseFacts | None, meta: Mapping[str, Any]) -> li
         for name in REQUIRED_META[kind]
         if not str(meta.get(name) or "").strip()
     ]
-    if kind == "adapter" and base is None:
+    if kind == "adapter" and not has_base:
         findings.insert(
             0,
             Finding(

@@ -231,11 +231,12 @@ def inspect(file: File, read: Read, meta: Mapping[str, Any]) -> InspectedDataset
         overlap,
         defects,
         wrong,
-        _findings(meta),
+        missing_facts(meta),
     )
 
 
-def _findings(meta: Mapping[str, Any]) -> list[Finding]:
+def missing_facts(meta: Mapping[str, Any]) -> list[Finding]:
+    """What a data set version still lacks before it gets a number."""
     findings = [
         Finding(
             name, f"{name} is missing", f"Give {name} in the meta file and add the same file again."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from registry.artifacts.bundles import judge
 from registry.artifacts.datasets import rows
 from registry.db.store import Store
@@ -34,5 +36,7 @@ def of_version(store: Store, actor: Actor, version: VersionView) -> list[Finding
         meta = {"domain": domain.scalar(), **version.meta}
     return [
         FindingView(finding.field, finding.detail, finding.fix)
-        for finding in judge.missing_facts(version.kind, version.base is not None, meta)
+        for finding in judge.missing_facts(
+            cast(judge.Kind, version.kind), version.base is not None, meta
+        )
     ]

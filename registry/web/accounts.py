@@ -1,10 +1,9 @@
-"""Signing in and out, the start page, a person's settings and keys, and the find box."""
+"""Signing in and out, the start page, a person's settings and keys."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Annotated
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import Response
@@ -13,12 +12,10 @@ from starlette.concurrency import run_in_threadpool
 from registry import callers
 from registry.api.problems import STATUSES
 from registry.commands import keys
-from registry.errors import Invalid, NotFound, RegistryError, Unauthenticated
+from registry.errors import Invalid, RegistryError, Unauthenticated
 from registry.queries import accounts
 from registry.rules.actors import Role
-from registry.rules.refs import parse_ref
 from registry.web.pages import THEMES, Page, SignIn, render, sent, sign_in_form
-from registry.web.shelves import path_of
 from registry.web.visits import (
     Here,
     Posted,
@@ -159,20 +156,3 @@ def theme(here: Posted, theme: Annotated[str, Form()] = "") -> Response:
     else:
         answer.delete_cookie("theme")
     return answer
-
-
-@router.get("/find")
-def find(here: Here, q: str = "") -> Response:
-    """Go to the review, version or digest that the text names; search for any other text."""
-    text = q.strip()
-    if text.isdecimal() and len(text) < 10:
-        return sent(f"/reviews/{text}")
-    try:
-        if "@" in text or parse_ref(text).digest:
-            return sent(path_of(here, text))
-    except NotFound:
-        pass
-    except Invalid as error:
-        if error.kind != "bad-reference":  # an ambiguous digest is reported, not searched for
-            raise
-    return sent(f"/search?{urlencode({'q': text})}")

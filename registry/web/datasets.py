@@ -7,11 +7,10 @@ from fastapi.responses import Response
 
 from registry.errors import NotFound
 from registry.queries import datasets, findings, lineage
-from registry.rules.actions import Action
 from registry.views.datasets import DatasetVersionView
 from registry.web.grounds import statements
 from registry.web.lineage import edges
-from registry.web.pages import Page, needs, render
+from registry.web.pages import Page, render
 from registry.web.visits import Here, Visit
 
 router = APIRouter(route_class=Page, include_in_schema=False)
@@ -28,8 +27,6 @@ def list_page(here: Here, q: str = "") -> Response:
         "datasets.html",
         datasets=listed,
         q=q,
-        statements=statements,
-        may_add=not needs(here, Action.DATASET_REGISTER, None),
     )
 
 

@@ -66,7 +66,6 @@ def queue(here: Here, state: str = "", cursor: str = "") -> Response:
         chosen=chosen,
         cursor=cursor,
         changes=standings.changes(here.store, here.actor, numbers),
-        may_submit=not needs(here, Action.REVIEW_SUBMIT, None),
     )
 
 

@@ -8,12 +8,11 @@ from uuid import UUID
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from registry.errors import Invalid
+from registry.errors import Invalid, NotFound
 from registry.queries import evals, training_runs
-from registry.rules.actions import Action
 from registry.views.training_runs import TrainingRunView
 from registry.web.charts import Curve, curve
-from registry.web.pages import Page, needs, render
+from registry.web.pages import Page, render
 from registry.web.shelves import path_of
 from registry.web.visits import Here, Visit
 
@@ -35,7 +34,6 @@ def list_page(here: Here, state: str = "") -> Response:
         ],
         states=STATES,
         chosen=chosen,
-        may_queue=not needs(here, Action.TRAINING_QUEUE, None),
     )
 
 
@@ -48,7 +46,11 @@ def training_page(here: Here, run_id: UUID) -> Response:
 @router.get("/runs/training/{run_id}/progress")
 def training_progress(here: Here, run_id: UUID) -> Response:
     """The part of a training run's page that changes while it runs, for the page's own script."""
-    return render(here, "_training_progress.html", **_training(here, run_id))
+    shown = _training(here, run_id)
+    answer = render(here, "_training_progress.html", **shown)
+    if not shown["live"]:
+        answer.headers["x-ended"] = "1"
+    return answer
 
 
 @router.get("/runs/eval/{run_id}")
@@ -75,7 +77,7 @@ def _path(here: Visit, ref: str) -> str:
     """The page of a version, or '' where this person sees none."""
     try:
         return path_of(here, ref)
-    except Invalid:
+    except (Invalid, NotFound):
         return ""
 
 

@@ -129,6 +129,21 @@ function addCopyButton(element) {
   element.append(button);
 }
 
+// A part of a page that changes while work goes on: fetched again until it says that it has ended.
+const LIVE_MILLISECONDS = 5000;
+function keepLive(element) {
+  const timer = setInterval(async () => {
+    if (document.hidden) return;
+    try {
+      const answer = await fetch(element.dataset.live, { headers: { accept: "text/html" }, redirect: "error" });
+      if (!answer.ok) return;
+      element.innerHTML = await answer.text();
+      if (answer.headers.get("x-ended")) clearInterval(timer);
+    } catch { /* the next look may succeed */ }
+  }, LIVE_MILLISECONDS);
+}
+
+document.querySelectorAll("[data-live]").forEach(keepLive);
 if (navigator.clipboard) document.querySelectorAll(".command[data-copy]").forEach(addCopyButton);
 document.querySelectorAll("form[data-enrol]").forEach(setUpEnrolment);
 document.querySelectorAll("form[data-sign]").forEach(setUpDecision);

@@ -47,7 +47,7 @@ def _digest(here: Visit, text: str) -> str:
     matches = digests.by_digest(here.store, here.actor, start, end)
     if len(matches) > 1:
         raise Invalid(
-            "ambiguous-digest",
+            "ambiguous-reference",
             f"Several things have a digest like {text[:80]}: "
             f"{', '.join(match.ref for match in matches)}.",
             "Name one of them, or give more digits.",

@@ -36,7 +36,9 @@ CHANGES = text(
             and c.name = r.environment
         join route_generation g on g.channel_id = c.id and g.valid_to is null
         join node stable on stable.id = g.stable_version_id
-        left join eval_suite_version s on s.digest = r.evidence -> 'suite' ->> 'digest'
+        left join node named on named.ref = 'suite:' || (r.evidence -> 'suite' ->> 'ref')
+        left join eval_suite_version s on s.id = named.id
+            and s.digest = r.evidence -> 'suite' ->> 'digest'
         left join lateral (
             select m.value from eval_run e join eval_metric m on m.eval_run_id = e.id
             where e.subject_id = r.version_id and e.suite_version_id = s.id
@@ -104,10 +106,16 @@ def standings(store: Store, blobs: Blobs, actor: Actor, number: int) -> list[Sta
         if review is None:
             return []
         judged, version = review
-        digest = (judged.evidence.get("suite") or {}).get("digest")
+        pinned = judged.evidence.get("suite") or {}
+        # Suites of two teams may be equal, so the digest alone does not name one.
         suite = session.scalars(
-            select(EvalSuiteVersion).where(EvalSuiteVersion.digest == digest)
-        ).first()
+            select(EvalSuiteVersion)
+            .join(Node, Node.id == EvalSuiteVersion.id)
+            .where(
+                Node.ref == f"suite:{pinned.get('ref')}",
+                EvalSuiteVersion.digest == pinned.get("digest"),
+            )
+        ).one_or_none()
         served = session.execute(
             select(Channel, Node)
             .join(

@@ -23,12 +23,13 @@ from registry.web import (
     versions,
 )
 from registry.web.headers import SecurityHeaders
+from registry.web.pages import Page
 
 
 def install(app: FastAPI) -> None:
     """Add the console to the app. Each request finds the store at `app.state.store`."""
     app.add_middleware(SecurityHeaders)
-    for room in (
+    rooms = (
         assets,
         accounts,
         reviews,
@@ -44,6 +45,10 @@ def install(app: FastAPI) -> None:
         runs,
         policies,
         problems,
-    ):
+    )
+    for room in rooms:
         app.include_router(room.router)
+    app.state.pages = [
+        route for room in rooms for route in room.router.routes if isinstance(route, Page)
+    ]
     refusals.install(app)

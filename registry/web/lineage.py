@@ -57,6 +57,8 @@ def edges(graph: LineageView) -> list[Edge]:
 def _path(node: NodeView) -> str | None:
     if node.kind in BY_KIND:
         return version_path(node.kind, node.ref)
+    if node.kind == "eval_run":
+        return f"/runs/eval/{node.ref}"
     shelf = {"dataset": "datasets", "suite": "suites", "eval_suite": "suites"}.get(node.kind)
     return ref_path(shelf, node.ref) if shelf else None
 

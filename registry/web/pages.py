@@ -203,10 +203,7 @@ def page_of(request: Request) -> str:
     path = request.url.path
     while path not in ("", "/"):
         scope = {**request.scope, "method": "GET", "path": path}
-        if any(
-            isinstance(route, Page) and route.matches(scope)[0] is Match.FULL
-            for route in request.app.routes
-        ):
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.state.pages):
             return path
         path = path.rpartition("/")[0]
     return "/"

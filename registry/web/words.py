@@ -47,7 +47,7 @@ LOOKS: dict[str, Look] = {
     "aborted": Look("rejected", "cross", "Aborted"),
     "rolled_back": Look("rejected", "back", "Rolled back"),
     "superseded": Look("draft", "dash", "Superseded"),
-    "production": Look("production", "square", "Serving"),
+    "production": Look("production", "square", "Ordered to serve"),
     "idle": Look("draft", "dotted", "Nothing served"),
     "queued": Look("draft", "dotted", "Queued"),
     "running": Look("candidate", "half", "Running"),

@@ -90,7 +90,7 @@ async function setUpDecision(form) {
   if (!canSign()) return say(form, NEEDS_HTTPS);
   const key = await storedKey(account);
   if (!key || !keys.split(" ").includes(key.id)) {
-    return say(form, "This browser holds no enrolled key of yours. Enrol one under Settings and keys, or sign in a terminal.");
+    return say(form, "This browser holds no enrolled key of yours. Enrol one under Settings and keys first, or sign in a terminal.");
   }
   if (!form.querySelector(".signing.wrong")) say(form, `Your decision will be signed with your key ${key.id}.`);
   form.addEventListener("submit", async (event) => {

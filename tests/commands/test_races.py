@@ -110,7 +110,9 @@ def test_no_route_names_what_is_recalled_while_canaries_start(
             )
 
         starts = [lambda name=f"c{attempt}-{number}": start(name) for number in range(5)]
-        outcomes = together(*starts, lambda ref=ref: recalls.recall(store, engineer, ref, "unfit for use"))
+        outcomes = together(
+            *starts, lambda ref=ref: recalls.recall(store, engineer, ref, "unfit for use")
+        )
         assert not isinstance(outcomes[-1], RegistryError), outcomes[-1]
         assert lost(outcomes) <= {"recalled", "not-servable", "not-approved", "try-again"}
         begun += len(won(outcomes[:-1]))

@@ -163,7 +163,9 @@ def test_a_recall_names_one_thing(world: World, blobs: Blobs) -> None:
     ).recalled == [f"dataset:{name}"]
     adapter = seen.version(world.store, world.engineer.actor, name)
     assert adapter.state == "registered"
-    recalled = recalls.recall(world.store, world.engineer.actor, adapter.manifest_digest, "unfit for use")
+    recalled = recalls.recall(
+        world.store, world.engineer.actor, adapter.manifest_digest, "unfit for use"
+    )
     assert recalled.recalled == [name]
 
 

@@ -36,20 +36,16 @@ def version_page(here: Here, team: str, name: str, number: int) -> Response:
     return _page(here, datasets.dataset(here.store, here.actor, f"{team}/{name}@v{number}"))
 
 
-@router.get("/datasets/{team}/{name}/draft/{code}")
-def draft_page(here: Here, team: str, name: str, code: str) -> Response:
-    """One draft, with what it still lacks before it gets a number."""
-    ref = f"{team}/{name}@draft-{code}"
+@router.get("/datasets/{team}/{name}")
+def line_page(here: Here, team: str, name: str, draft: str = "") -> Response:
+    """The newest numbered version of a data set, or the draft of that code."""
+    if not draft:
+        return _page(here, datasets.dataset(here.store, here.actor, f"{team}/{name}"))
+    ref = f"{team}/{name}@draft-{draft}"
     for each in datasets.datasets(here.store, here.actor):
         if each.ref == ref:
             return _page(here, each)
     raise NotFound("no-such-page", f"There is no draft {ref[:200]}.")
-
-
-@router.get("/datasets/{team}/{name}")
-def line_page(here: Here, team: str, name: str) -> Response:
-    """The newest numbered version of a data set."""
-    return _page(here, datasets.dataset(here.store, here.actor, f"{team}/{name}"))
 
 
 def _page(here: Visit, data: DatasetVersionView) -> Response:

@@ -138,7 +138,7 @@ def short(text: str) -> str:
 
 def address(ref: str) -> str:
     """A version in the path of its page: team/name@v3 -> team/name/v/3; a draft has its own."""
-    return ref.replace("@v", "/v/").replace("@draft-", "/draft/")
+    return ref.replace("@v", "/v/").replace("@draft-", "?draft=")
 
 
 def tag(ref: str) -> str:

@@ -35,7 +35,7 @@ from tests.build import a_world as build_world
 A = "/api/v1"
 QUESTIONS: dict[str, list[str]] = {
     f"{A}/accounts": [f"{A}/accounts"],
-    f"{A}/as-of": [f"{A}/as-of?environment=production&at={now}"],
+    f"{A}/as-of": [f"{A}/as-of?environment=production&at={{now}}"],
     f"{A}/audit/events": [f"{A}/audit/events?limit=200", f"{A}/audit/events?subject={{version}}"],
     f"{A}/audit/export": [f"{A}/audit/export"],
     f"{A}/blobs/{{digest}}": [f"{A}/blobs/{{{name}}}" for name in ("file", "rows", "items")],
@@ -186,7 +186,8 @@ OPEN = {
 """Routes that answer nothing of any team: the asker, the rules for all, and plain refusals."""
 
 VARYING = re.compile(
-    r'"(request_id|issued_at)":\s*"[^"]*"|form_token" value="[^"]*"|nonce-\S+|Made [-0-9]+ [:0-9]+ UTC|\b[0-9a-f]{32}\b'
+    r'"(request_id|issued_at)":\s*"[^"]*"|form_token" value="[^"]*"|nonce-\S+|'
+    r"Made [-0-9]+ [:0-9]+ UTC|\b[0-9a-f]{32}\b"
 )
 
 

@@ -34,7 +34,7 @@ insert into transition values
         ('eval_run', 'running', 'succeeded'),
     ('review', '', 'open'), ('review', 'approved', 'expired'), ('review', 'approved', 'voided'),
         ('review', 'open', 'approved'), ('review', 'open', 'changes_requested'),
-        ('review', 'open', 'expired'), ('review', 'open', 'rejected'),
+        ('review', 'open', 'expired'), ('review', 'open', 'rejected'), ('review', 'open', 'voided'),
         ('review', 'open', 'withdrawn'),
     ('rollout', '', 'pending'), ('rollout', 'canary', 'aborted'), ('rollout', 'canary', 'expired'),
         ('rollout', 'canary', 'inconclusive'), ('rollout', 'canary', 'paused'),
@@ -210,7 +210,7 @@ end $$;
 
 create function recall_is_complete() returns trigger language plpgsql as $$
 -- At COMMIT: nothing that was recalled, nor anything derived from it, is still registered,
--- approved, serving or being rolled out.
+-- under review, approved, serving or being rolled out.
 declare standing uuid;
 begin
     with recursive fallen(id) as (
@@ -224,7 +224,8 @@ begin
         or exists (select 1 from route_generation g where g.valid_to is null
                    and (g.stable_version_id = f.id or g.candidate_version_id = f.id))
         or exists (select 1 from rollout r where r.version_id = f.id and r.ended_at is null)
-        or exists (select 1 from review r where r.version_id = f.id and r.state = 'approved')
+        or exists (select 1 from review r where r.version_id = f.id
+                   and r.state in ('open', 'approved'))
     limit 1;
     if standing is not null then
         raise exception '% was recalled, but % is still in use', new.id, standing
@@ -1747,9 +1748,20 @@ create table recall (
     constraint fk_recall_node_id foreign key (node_id) references node(id)
 );
 
+create function recall_guard() returns trigger language plpgsql as $$
+-- A recall is for good, so its reason has at least ten characters.
+begin
+    if not exists (select from personal p where p.commitment = new.reason_commitment
+                   and length(btrim(p.value, E' \t\r\n')) >= 10) then
+        raise exception 'a recall needs a reason of at least ten characters' using errcode = 'CS027';
+    end if;
+    return new;
+end $$;
+
 create constraint trigger audited after insert or delete or update on recall
     deferrable initially deferred for each row execute function require_event();
 create trigger frozen before update on recall for each row execute function only_these_change();
+create trigger guarded before insert on recall for each row execute function recall_guard();
 create trigger kept before delete on recall for each row execute function never_deleted();
 grant select on recall to countersign_reader;
 grant select, insert, update on recall to countersign_app;

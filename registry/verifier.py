@@ -535,7 +535,7 @@ def check_decision(state: State, name: str, vote: Row, review: Row) -> None:
 # 8. Reviews and their policies --------------------------------------------------------------------
 
 TRANSITIONS = {
-    "open": ("approved", "rejected", "changes_requested", "withdrawn", "expired"),
+    "open": ("approved", "rejected", "changes_requested", "withdrawn", "expired", "voided"),
     "approved": ("voided", "expired"),
 }
 """State of a review -> the states that may follow it."""

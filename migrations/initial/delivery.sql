@@ -235,9 +235,20 @@ create table recall (
     constraint fk_recall_node_id foreign key (node_id) references node(id)
 );
 
+create function recall_guard() returns trigger language plpgsql as $$
+-- A recall is for good, so its reason has at least ten characters.
+begin
+    if not exists (select from personal p where p.commitment = new.reason_commitment
+                   and length(btrim(p.value, E' \t\r\n')) >= 10) then
+        raise exception 'a recall needs a reason of at least ten characters' using errcode = 'CS027';
+    end if;
+    return new;
+end $$;
+
 create constraint trigger audited after insert or delete or update on recall
     deferrable initially deferred for each row execute function require_event();
 create trigger frozen before update on recall for each row execute function only_these_change();
+create trigger guarded before insert on recall for each row execute function recall_guard();
 create trigger kept before delete on recall for each row execute function never_deleted();
 grant select on recall to countersign_reader;
 grant select, insert, update on recall to countersign_app;

@@ -36,7 +36,7 @@ insert into transition values
     ('review', '', 'open'), ('review', 'approved', 'expired'), ('review', 'approved', 'voided'),
         ('review', 'open', 'approved'), ('review', 'open', 'changes_requested'),
         ('review', 'open', 'expired'), ('review', 'open', 'rejected'),
-        ('review', 'open', 'withdrawn'),
+        ('review', 'open', 'voided'), ('review', 'open', 'withdrawn'),
     ('rollout', '', 'pending'), ('rollout', 'canary', 'aborted'), ('rollout', 'canary', 'expired'),
         ('rollout', 'canary', 'inconclusive'), ('rollout', 'canary', 'paused'),
         ('rollout', 'canary', 'promoting'), ('rollout', 'canary', 'rolled_back'),
@@ -201,7 +201,7 @@ end $$;
 
 create function recall_is_complete() returns trigger language plpgsql as $$
 -- At COMMIT: nothing that was recalled, nor anything derived from it, is still registered,
--- approved, serving or being rolled out.
+-- under review, approved, serving or being rolled out.
 declare standing uuid;
 begin
     with recursive fallen(id) as (
@@ -215,7 +215,8 @@ begin
         or exists (select 1 from route_generation g where g.valid_to is null
                    and (g.stable_version_id = f.id or g.candidate_version_id = f.id))
         or exists (select 1 from rollout r where r.version_id = f.id and r.ended_at is null)
-        or exists (select 1 from review r where r.version_id = f.id and r.state = 'approved')
+        or exists (select 1 from review r where r.version_id = f.id
+                   and r.state in ('open', 'approved'))
     limit 1;
     if standing is not null then
         raise exception '% was recalled, but % is still in use', new.id, standing

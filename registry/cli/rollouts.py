@@ -138,6 +138,8 @@ def rollback(name: str, environment: str, reason: str, channel: str | None, as_j
 def recall(ref: str, reason: str, as_json: bool) -> None:
     """Take a thing and all that derives from it out of service for good.
 
+    The reason has at least ten characters.
+
     \b
     Example:
       countersign recall acme/claims@v1 --reason "Trained on withdrawn data"

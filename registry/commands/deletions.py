@@ -107,8 +107,7 @@ def _close(tx: Tx, subject: Subject, how: str, reason: str) -> TombstoneView:
             reason_commitment=accounts.seal(tx.session, "reason", reason),
         )
     )
-    for review in reviews.approved_of(tx.session, [row.id]):
-        review.state = "voided"
+    reviews.void(tx.session, [row.id], tx.now)
     # A recalled version keeps that state: it says more than "deleted".
     if row.state != "recalled":
         row.state = "deleted"

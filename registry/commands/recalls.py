@@ -15,7 +15,7 @@ from registry.db.versions import Line, Node, Version
 from registry.errors import Refused
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
-from registry.rules.rollouts import State, check_reason
+from registry.rules.rollouts import State, check_recall_reason
 from registry.views.rollouts import RecallView, RouteView
 
 
@@ -23,10 +23,10 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
     """Declare a version or data set version, and all that derives from it, unfit for good.
 
     Nothing keeps serving it: its channels go to their last good stable version, else to the base,
-    else they answer 503. Approvals of what is recalled are void. Raises NotFound, Refused
-    `already-recalled`, Invalid without a reason.
+    else they answer 503. Its open reviews and approvals become void. Raises NotFound, Refused
+    `already-recalled`, Invalid without a reason of ten characters.
     """
-    text = check_reason(reason)
+    text = check_recall_reason(reason)
     with store.write(actor, Action.RECALL) as tx:
         node = subjects.by_ref(tx.session, ref, gone=True).node
         tx.within(node.team)
@@ -42,8 +42,7 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
             affected += late
             recalled += _mark_recalled(tx, late)
         ids = [row.id for row in recalled]
-        for review in reviews.approved_of(tx.session, ids):
-            review.state = "voided"
+        reviews.void(tx.session, ids, tx.now)
         served = rollouts.naming(tx.session, affected, lock=True)
         if node.id not in ids:
             raise Refused(

@@ -145,17 +145,17 @@ def vote(store: Store, actor: Actor, number: int, signed: SignedVote) -> str:
         )
         review = reviews.by_number(tx.session, number, lock=True)
         tx.within(line.team)
-        if review.state != "open":
-            raise Refused(
-                "review-closed",
-                f"Review {number} is {review.state}.",
-                subject=f"review:{number}",
-            )
         if version.state == "recalled":
             raise Refused(
                 "recalled",
-                f"{node.ref} is recalled and may serve nowhere.",
-                "Withdraw the review.",
+                f"{node.ref} is recalled and may serve nowhere, so nobody votes on it.",
+                "Submit another version.",
+                subject=f"review:{number}",
+            )
+        if review.state != "open":
+            raise Refused(
+                "review-closed",
+                f"Review {number} is {rules.in_words(review.state)}.",
                 subject=f"review:{number}",
             )
         ballots = [
@@ -267,7 +267,7 @@ def withdraw(store: Store, actor: Actor, number: int, reason: str) -> None:
         if review.state != "open":
             raise Refused(
                 "review-closed",
-                f"Review {number} is {review.state}.",
+                f"Review {number} is {rules.in_words(review.state)}.",
                 "Only an open review can be withdrawn.",
                 subject=f"review:{number}",
             )

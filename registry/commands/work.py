@@ -17,6 +17,7 @@ from registry.db.store import Store
 from registry.db.training_runs import Lease
 from registry.db.work import Worker as Worker
 from registry.errors import Conflict
+from registry.rules import curves
 from registry.rules.actions import Action
 from registry.rules.actors import SYSTEM, Actor
 
@@ -84,7 +85,7 @@ def beat(store: Store, actor: Actor, run_id: UUID, heartbeat: Heartbeat) -> bool
                 "lease-lost", "This work is no longer leased to you.", "Stop this attempt."
             )
         lease.expires_at = table.clock(session) + timedelta(seconds=heartbeat.seconds)
-        lease.progress = heartbeat.progress
+        lease.progress = curves.extended(lease.progress, heartbeat.progress)
         return table.state_of(session, lease) == "cancelled"
 
 

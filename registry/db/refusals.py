@@ -86,6 +86,7 @@ SQLSTATES = {
     "CS024": "quota-exceeded",
     "CS025": "blob-missing",
     "CS026": "shorter-retention",
+    "CS027": "reason-missing",
 }
 """SQLSTATE that one of our triggers raises -> the kind of problem."""
 

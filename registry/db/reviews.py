@@ -127,10 +127,17 @@ def live(
     ).one_or_none()
 
 
-def approved_of(session: Session, versions: list[UUID]) -> list[Review]:
-    """The approved reviews of these versions, locked in the order of their numbers."""
-    statement = select(Review).where(Review.version_id.in_(versions), Review.state == "approved")
-    return list(session.scalars(statement.order_by(Review.number).with_for_update()))
+def void(session: Session, versions: list[UUID], now: datetime) -> None:
+    """End the open and approved reviews of these versions, locked in the order of their numbers.
+
+    What may serve nowhere waits for nobody's vote.
+    """
+    statement = select(Review).where(
+        Review.version_id.in_(versions), Review.state.in_(("open", "approved"))
+    )
+    for review in session.scalars(statement.order_by(Review.number).with_for_update()):
+        review.decided_at = review.decided_at or now
+        review.state = "voided"
 
 
 BARS = (

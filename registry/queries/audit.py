@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select, true
 
-from registry.db.accounts import names
+from registry.db.accounts import names, personal_texts
 from registry.db.audit import Event, EventPending, Leaf, TreeHead
 from registry.db.store import Store
 from registry.queries.folds import rebuild as rebuild
@@ -25,6 +25,9 @@ from registry.queries.pages import (
 )
 from registry.rules.actors import Actor, Matter, Role, may_read
 from registry.views.audit import EventPage, EventView, TreeHeadView
+
+SUBJECTS = ("", "dataset:", "suite:", "use-case:")
+"""Beginnings of the subjects that people name without them."""
 
 
 def events(
@@ -53,14 +56,22 @@ def events(
     if action is not None:
         statement = statement.where(Event.action == storable(action))
     if subject is not None:
-        statement = statement.where(Event.subject == storable(subject))
+        name = storable(subject)
+        statement = statement.where(Event.subject.in_([f"{kind}{name}" for kind in SUBJECTS]))
     with store.read(actor) as session:
         results: list[Any] = list(session.execute(statement))
         rows = results[: page.limit]
         names_by_id = names(session, {row[0].actor_id for row in rows})
+        entries = {event.id: json.loads(event.entry) for event, _, _ in rows}
+        sealed = {
+            id: commitment
+            for id, entry in entries.items()
+            if (commitment := _sealed_reason(actor, entry)) is not None
+        }
+        texts = personal_texts(session, set(sealed.values()))
         views = []
         for event, seq, leaf in rows:
-            entry = json.loads(event.entry)
+            entry = entries[event.id]
             views.append(
                 EventView(
                     id=event.id,
@@ -74,10 +85,31 @@ def events(
                     team=event.team,
                     outcome=event.outcome,
                     facts=entry["facts"],
+                    reason=texts.get(sealed[event.id], "(erased)") if event.id in sealed else None,
                 )
             )
         has_next = len(results) > page.limit
         return EventPage(views, cursor_after([rows[-1][0].place]) if has_next else None)
+
+
+REASONS = ("lift_reason_commitment", "reason_commitment", "note_commitment")
+"""Columns that keep the commitment of a reason; the first that a row has is that of its event."""
+
+
+def _sealed_reason(actor: Actor, entry: dict[str, Any]) -> str | None:
+    """The commitment of the reason that an event was given, from its facts or its rows.
+
+    None where there is none, or where the reason is that of a legal hold and the actor may not read
+    the case.
+    """
+    if entry["action"].startswith("hold:") and not may_read(actor, Matter.CASE):
+        return None
+    images = [written["row"] or {} for written in entry["rows"]]
+    given = [image[name] for name in REASONS for image in images if image.get(name)]
+    stated = entry["facts"].get("reason")
+    if isinstance(stated, str) and stated.startswith("sha256:"):
+        given.insert(0, stated)
+    return given[0] if given else None
 
 
 def _readable(actor: Actor) -> ColumnElement[bool]:

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, select, true
 from sqlalchemy.orm import Session, aliased
 
-from registry.db.evals import EvalMetric, EvalRun, EvalSuite, EvalSuiteVersion
+from registry.db.evals import EvalMetric, EvalRun, EvalSuite, EvalSuiteVersion, suite_version
 from registry.db.store import Store
 from registry.db.training_runs import Lease
 from registry.db.versions import Node, by_ref
@@ -58,13 +58,23 @@ def eval_run(store: Store, actor: Actor, run_id: UUID) -> EvalRunView:
 
 
 def eval_runs(
-    store: Store, actor: Actor, subject: str | None = None, *, limit: int = MAX_PAGE_ROWS
+    store: Store,
+    actor: Actor,
+    subject: str | None = None,
+    *,
+    suite: str | None = None,
+    limit: int = MAX_PAGE_ROWS,
 ) -> list[EvalRunView]:
-    """The newest eval runs of the teams the caller sees, or of one version, newest first."""
+    """The newest eval runs of the teams the caller sees, newest first.
+
+    With `subject` or `suite`, only those of one version or on one suite version.
+    """
     with store.read(actor) as session:
         which: ColumnElement[bool] = true()
         if subject is not None:
             which = EvalRun.subject_id == by_ref(session, subject, gone=True)[0].id
+        if suite is not None:
+            which &= EvalRun.suite_version_id == suite_version(session, suite)[0].id
         return _views(session, actor, which, check_limit(limit))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from uuid import UUID
 
@@ -11,11 +12,12 @@ from sqlalchemy.orm import Session
 
 from registry.db import reviews as table
 from registry.db.accounts import names, personal_texts
+from registry.db.audit import Event
 from registry.db.policies import PolicyVersion
 from registry.db.reviews import BARS, STATES, Review, Vote
 from registry.db.store import Store
 from registry.db.use_cases import UseCase
-from registry.db.versions import Node
+from registry.db.versions import Node, Version
 from registry.errors import Forbidden, Invalid, NotFound
 from registry.queries.pages import (
     FIRST_PAGE,
@@ -144,6 +146,13 @@ def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
         {review.note_commitment for review, *_ in rows}
         | {vote.reason_commitment for cast_ in votes.values() for vote in cast_},
     )
+    withdrawals = _withdrawals(
+        session, [review.number for review, *_ in rows if review.state == "withdrawn"]
+    )
+    versions = select(Version.id, Version.state).where(
+        Version.id.in_({review.version_id for review, *_ in rows})
+    )
+    states = {row.id: row.state for row in session.execute(versions)}
     return [
         ReviewView(
             number=review.number,
@@ -151,6 +160,8 @@ def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
             version_id=review.version_id,
             environment=review.environment,
             use_case=use_case.ref,
+            purpose=use_case.purpose,
+            risk_tier=use_case.risk_tier,
             policy=policy.ref,
             policy_digest=policy.digest,
             state=review.state,
@@ -159,6 +170,8 @@ def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
             opened_at=review.opened_at,
             decided_at=review.decided_at,
             expires_at=review.expires_at,
+            withdrawn_because=withdrawals.get(review.number),
+            version_state=states[review.version_id],
             evidence=review.evidence,
             evidence_root=review.evidence_root,
             verdict=_verdict(review.verdict, policy),
@@ -172,6 +185,25 @@ def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
         )
         for review, ref, use_case, policy in rows
     ]
+
+
+def _withdrawals(session: Session, numbers: list[int]) -> dict[int, str]:
+    """Why each of these reviews was withdrawn; the log entry holds the commitment of the reason."""
+    subjects = {f"review:{number}": number for number in numbers}
+    if not subjects:
+        return {}
+    entries = session.execute(
+        select(Event.subject, Event.entry).where(
+            Event.subject.in_(subjects),
+            Event.action == Action.REVIEW_WITHDRAW,
+            Event.outcome == "done",
+        )
+    ).all()
+    sealed = {
+        subjects[row.subject]: str(json.loads(row.entry)["facts"].get("reason")) for row in entries
+    }
+    texts = personal_texts(session, set(sealed.values()))
+    return {number: texts.get(commitment, ERASED) for number, commitment in sealed.items()}
 
 
 def _verdict(verdict: dict[str, Any], policy: PolicyVersion) -> VerdictView:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +37,9 @@ from registry.views.rollouts import (
     RoutingEntry,
     RoutingView,
 )
+
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far a caller's clock may be ahead of the registry's."""
 
 Stable = aliased(Node)
 Candidate = aliased(Node)
@@ -219,14 +222,22 @@ def _act(act: Act) -> ActView:
 
 
 def as_of(store: Store, actor: Actor, at: datetime, environment: str) -> list[AsOfView]:
-    """What every channel of an environment served at a moment, and who had approved it by then.
+    """What every channel was ordered to serve at a moment, and who had approved it by then.
 
-    Raises Invalid `bad-time` for a moment without a time zone.
+    Raises Invalid `bad-time` for a moment without a time zone, or one in the future.
     """
     if at.tzinfo is None:
         raise Invalid("bad-time", f"'{at.isoformat()}' has no time zone.")
     check_environment(environment)
     with store.read(actor) as session:
+        # A clock that runs a little ahead is no question about the future.
+        if at > session.execute(select(func.clock_timestamp())).scalar_one() + CLOCK_SKEW:
+            raise Invalid(
+                "bad-time",
+                f"{at.isoformat(timespec='seconds')} is in the future, and nobody knows what will "
+                "serve then.",
+                "Ask about a moment up to now.",
+            )
         rows = session.execute(
             select(Channel, Line, RouteGeneration, Stable.ref, Candidate.ref)
             .join(Line, Line.id == Channel.line_id)
@@ -258,6 +269,7 @@ def as_of(store: Store, actor: Actor, at: datetime, environment: str) -> list[As
                     since=then.valid_from,
                     review=review.number if review else None,
                     approved_by=signed[review.id] if review else [],
+                    by_policy=then.stable_version_id == place.base_version_id,
                 )
             )
         return views

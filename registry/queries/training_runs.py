@@ -13,6 +13,7 @@ from registry.db.training_runs import STATES, Lease, TrainingRun
 from registry.db.versions import Line, Node, Version
 from registry.errors import Invalid, NotFound
 from registry.queries.pages import MAX_PAGE_ROWS, check_limit, plain_ref, seen
+from registry.rules import curves
 from registry.rules.actors import Actor
 from registry.rules.refs import parse_line
 from registry.views.training_runs import TrainingRunView
@@ -100,7 +101,8 @@ def _views(
                 recipe_digest=run.recipe_digest,
                 state=run.state,
                 attempt=run.attempt,
-                progress=progress or {},
+                progress={k: v for k, v in (progress or {}).items() if k != "curve"},
+                curve=curves.of(progress or {}),
                 outputs=outputs[run.id],
                 meters=report.get("meters") or {},
                 environment=report.get("environment") or {},

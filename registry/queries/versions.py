@@ -47,6 +47,8 @@ class LineFilter:
 
 
 ALL_LINES = LineFilter()
+DECIDED_ONCE = ("approved", "voided", "expired")
+"""States of the reviews that a version's approvals list, if they were ever approved."""
 
 
 def lines(
@@ -209,7 +211,7 @@ def _views(
         session, {version.base_version_id for version, _, _ in rows if version.base_version_id}
     )
     files = files_of(session, ids)
-    approvals = _approvals(session, ids)
+    reviews = _reviews(session, ids)
     serves = _serves(session, actor, Version.id.in_(ids), Version.id)
     reasons = recall_reasons(
         session, [version.id for version, _, _ in rows if version.state == "recalled"]
@@ -234,8 +236,13 @@ def _views(
             training_run=version.training_run_id,
             created_by=names_by_id[version.created_by],
             created_at=version.created_at,
-            approvals=approvals.get(version.id, []),
+            approvals=[
+                review
+                for review in reviews.get(version.id, [])
+                if review.state in DECIDED_ONCE and review.expires_at is not None
+            ],
             serves=serves.get(version.id, []),
+            reviews=reviews.get(version.id, []),
             recall_reason=reasons.get(version.id),
             deprecation_reason=deprecated.get(version.id),
         )
@@ -264,8 +271,8 @@ def files_of(session: Session, ids: list[UUID]) -> dict[UUID, list[FileView]]:
     return files
 
 
-def _approvals(session: Session, ids: list[UUID]) -> dict[UUID, list[ApprovalView]]:
-    """Approvals in force, voided and expired, by version.
+def _reviews(session: Session, ids: list[UUID]) -> dict[UUID, list[ApprovalView]]:
+    """Every review in any state, by version, oldest first.
 
     One past its date is shown as expired even before the clock has expired it.
     """
@@ -279,15 +286,15 @@ def _approvals(session: Session, ids: list[UUID]) -> dict[UUID, list[ApprovalVie
             Review.expires_at,
             has_expired,
         )
-        .where(Review.version_id.in_(ids), Review.state.in_(("approved", "voided", "expired")))
+        .where(Review.version_id.in_(ids))
         .order_by(Review.number)
     )
-    approvals: dict[UUID, list[ApprovalView]] = {}
+    reviews: dict[UUID, list[ApprovalView]] = {}
     for version_id, number, environment, state, expires_at, expired in session.execute(statement):
-        approvals.setdefault(version_id, []).append(
+        reviews.setdefault(version_id, []).append(
             ApprovalView(number, environment, "expired" if expired else state, expires_at)
         )
-    return approvals
+    return reviews
 
 
 # Each version's own recall, else the newest recall of something it derives from.

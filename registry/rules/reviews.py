@@ -14,6 +14,14 @@ from registry.rules.policies import Quorum
 VERDICTS = ("approve", "reject", "request_changes")
 
 
+STATES_IN_WORDS = {"changes_requested": "closed: its reviewers asked for changes"}
+
+
+def in_words(state: str) -> str:
+    """The state of a review after "Review 3 is"."""
+    return STATES_IN_WORDS.get(state, state)
+
+
 @dataclass(frozen=True, slots=True)
 class Ballot:
     """One vote, as far as counting needs it."""

@@ -10,7 +10,11 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class EventView:
-    """One entry of the log; `seq` and `leaf` are null until the sequencer has numbered it."""
+    """One entry of the log; `seq` and `leaf` are null until the sequencer has numbered it.
+
+    `reason` is the text that the entry commits to, "(erased)" once it is erased, and null where the
+    act had none or the caller may not read it.
+    """
 
     id: UUID
     seq: int | None
@@ -23,6 +27,7 @@ class EventView:
     team: str | None
     outcome: str
     facts: dict[str, Any]
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

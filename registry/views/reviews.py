@@ -43,6 +43,8 @@ class ReviewView:
     version_id: UUID
     environment: str
     use_case: str
+    purpose: str
+    risk_tier: str
     policy: str
     policy_digest: str
     state: str
@@ -51,6 +53,8 @@ class ReviewView:
     opened_at: datetime
     decided_at: datetime | None
     expires_at: datetime | None
+    withdrawn_because: str | None
+    version_state: str
     evidence: dict[str, Any]
     evidence_root: str
     verdict: VerdictView

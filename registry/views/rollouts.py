@@ -96,7 +96,10 @@ class GenerationView:
 
 @dataclass(frozen=True, slots=True)
 class AsOfView:
-    """What one channel served at a moment, and who had approved it."""
+    """What one channel was ordered to serve at a moment, and who had approved it.
+
+    `by_policy`: the base was to serve, which needs no review where the policy allows it.
+    """
 
     adapter: str
     channel: str
@@ -108,6 +111,7 @@ class AsOfView:
     since: datetime
     review: int | None
     approved_by: list[str]
+    by_policy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,10 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class TrainingRunView:
-    """A training run: inputs, state, meters, and outputs (refs of the versions it registered)."""
+    """A training run: inputs, state, meters, and outputs (refs of the versions it registered).
+
+    `curve` is the loss by step while it runs, as [step, loss] of at most 200 steps.
+    """
 
     id: UUID
     adapter: str
@@ -31,6 +34,7 @@ class TrainingRunView:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    curve: list[tuple[int, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class FileView:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalView:
-    """An approval of a version in one environment, in force or not."""
+    """A review of a version in one environment, or its approval, in force or not."""
 
     review: int
     environment: str
@@ -72,6 +72,7 @@ class VersionView:
     created_at: datetime
     approvals: list[ApprovalView]
     serves: list[str]
+    reviews: list[ApprovalView] = field(default_factory=list)
     recall_reason: str | None = None
     deprecation_reason: str | None = None
 

@@ -1,22 +1,21 @@
-"""Signing in and out, the start page, a person's settings and keys, and the find box."""
+"""Signing in and out, the start page, a person's settings and keys."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
 
 from registry import callers
 from registry.api.problems import STATUSES
 from registry.commands import keys
-from registry.errors import Invalid, NotFound, RegistryError, Unauthenticated
+from registry.errors import Invalid, RegistryError, Unauthenticated
 from registry.queries import accounts
 from registry.rules.actors import Role
-from registry.rules.refs import parse_ref
-from registry.web.pages import THEMES, Page, html, render, sent
-from registry.web.shelves import path_of
+from registry.web.pages import THEMES, Page, SignIn, render, sent, sign_in_form
 from registry.web.visits import (
     Here,
     Posted,
@@ -40,44 +39,54 @@ def start(here: Here) -> Response:
     return sent("/audit" if here.actor.holds(Role.AUDITOR) else "/adapters")
 
 
-def _sign_in_form(
-    request: Request, destination: str, error: RegistryError | None, status: int
-) -> Response:
-    context = {
-        "here": None,
-        "log_size": None,
-        "done": "",
-        "destination": destination,
-        "error": error,
-    }
-    return html(request, "login.html", status, context | {"request_id": request_id(request)})
-
-
 @router.get("/login")
-def sign_in_form(request: Request, next: str = "/") -> Response:
+def ask_for_token(request: Request, next: str = "/") -> Response:
     """The form that asks for a token."""
-    return _sign_in_form(request, local_path(next), None, 200)
+    return sign_in_form(request, SignIn(local_path(next)))
+
+
+TYPED = "typed:"
+"""Begins the name of a field that carries what was typed before the session ended."""
 
 
 @router.post("/login")
-def sign_in(
-    request: Request, token: Annotated[str, Form()] = "", destination: Annotated[str, Form()] = "/"
+async def sign_in(
+    request: Request,
+    token: Annotated[str, Form()] = "",
+    destination: Annotated[str, Form()] = "/",
+    form: Annotated[str, Form()] = "",
 ) -> Response:
     """Exchange a token for a new session.
 
-    A session that the browser already had is closed, so that its secret cannot be used again.
+    A session that the browser already had is closed, so that its secret cannot be used again. What
+    was typed into a form that met the end of a session is shown again, to send or to leave.
     """
+    fields = (await request.form()).multi_items()
+    typed = {
+        name.removeprefix(TYPED): value
+        for name, value in fields
+        if name.startswith(TYPED) and isinstance(value, str)
+    }
+    asked = SignIn(local_path(destination), typed, local_path(form) if form else "")
+    return await run_in_threadpool(_signed_in, request, token.strip(), asked)
+
+
+def _signed_in(request: Request, token: str, asked: SignIn) -> Response:
     store = request.app.state.store
     try:
-        if not token.strip():
+        if not token:
             raise Unauthenticated("token-missing", "No token was given.", "Paste your token.")
-        secret = callers.open_session(store, token.strip())
+        secret = callers.open_session(store, token)
+        actor = callers.session_actor(store, secret, request_id(request))
     except RegistryError as error:
-        return _sign_in_form(request, local_path(destination), error, STATUSES[error.family])
+        return sign_in_form(request, replace(asked, error=error))
     former = request.cookies.get(cookie_name(request))
     if former:
         callers.close_session(store, former)
-    answer = sent(local_path(destination))
+    answer: Response = sent(asked.destination)
+    if asked.typed and asked.form:
+        here = Visit(request, store, actor, secret, request_id(request))
+        answer = render(here, "typed.html", asked=asked)
     set_session(request, answer, secret)
     return answer
 
@@ -147,20 +156,3 @@ def theme(here: Posted, theme: Annotated[str, Form()] = "") -> Response:
     else:
         answer.delete_cookie("theme")
     return answer
-
-
-@router.get("/find")
-def find(here: Here, q: str = "") -> Response:
-    """Go to the review, version or digest that the text names; search for any other text."""
-    text = q.strip()
-    if text.isdecimal() and len(text) < 10:
-        return sent(f"/reviews/{text}")
-    try:
-        if "@" in text or parse_ref(text).digest:
-            return sent(path_of(here, text))
-    except NotFound:
-        pass
-    except Invalid as error:
-        if error.kind != "bad-reference":  # an ambiguous digest is reported, not searched for
-            raise
-    return sent(f"/search?{urlencode({'q': text})}")

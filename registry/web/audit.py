@@ -11,6 +11,7 @@ from registry.errors import Invalid
 from registry.queries import audit, rollouts, versions
 from registry.queries.pages import PageRequest
 from registry.rules.actions import Action
+from registry.rules.actors import Role
 from registry.rules.refs import ENVIRONMENTS
 from registry.web import words
 from registry.web.pages import Page, render
@@ -38,19 +39,24 @@ def log(here: Here, action: str = "", subject: str = "", cursor: str = "") -> Re
         action=action,
         subject=subject,
         cursor=cursor,
+        sees_all=here.actor.holds(Role.AUDITOR) or here.actor.holds(Role.ADMIN),
     )
 
 
 @router.get("/audit/as-of")
 def as_of(here: Here, at: str = "", environment: str = "production") -> Response:
-    """What every channel of an environment served at one moment, by default now."""
+    """What every channel was ordered to serve at one moment, by default now."""
     chosen = environment if environment in ENVIRONMENTS else "production"
     error, status, moment = None, 200, datetime.now(UTC)
     try:
         moment = words.moment(at) if at.strip() else moment
     except Invalid as why:
         error, status = why, 422
-    rows = [] if error else rollouts.as_of(here.store, here.actor, moment, chosen)
+    rows = []
+    try:
+        rows = [] if error else rollouts.as_of(here.store, here.actor, moment, chosen)
+    except Invalid as why:
+        error, status = why, 422
     fallen = versions.fallen(
         here.store, here.actor, [ref for each in rows for ref in (each.version, each.candidate)]
     )

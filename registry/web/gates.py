@@ -7,6 +7,7 @@ from typing import Any
 
 from registry.rules.gates import BY_NAME
 from registry.views.evals import RuleView, VerdictView
+from registry.web.shelves import ref_path
 from registry.web.words import number, percent, points
 
 ORDER = {"fail": 0, "inconclusive": 1, "pass": 2}
@@ -77,6 +78,7 @@ class Footing:
     label: str
     text: str = ""
     digest: str = ""
+    path: str = ""
 
 
 def footing(evidence: dict[str, Any]) -> list[Footing]:
@@ -89,12 +91,14 @@ def footing(evidence: dict[str, Any]) -> list[Footing]:
             "Data set",
             f"{data['ref']}, {number(data['rows'])} rows, {data['licence']}",
             data["record_root"],
+            ref_path("datasets", data["ref"]),
         )
         for data in evidence.get("datasets") or []
     ] or [Footing("Data set", "not known")]
     training = evidence.get("training_run") or {}
     recipe = training.get("recipe_digest", "")
-    parts.append(Footing("Training recipe", "" if training else "not known", recipe))
+    run = f"/runs/training/{training['id']}" if training.get("id") else ""
+    parts.append(Footing("Training recipe", "" if training else "not known", recipe, run))
     if training.get("report_digest"):
         parts.append(Footing("Training report", digest=training["report_digest"]))
     if suite := evidence.get("suite"):
@@ -103,6 +107,7 @@ def footing(evidence: dict[str, Any]) -> list[Footing]:
                 "Eval suite",
                 f"{suite['ref'].removeprefix('suite:')}, {number(suite['items'])} items",
                 suite["digest"],
+                ref_path("suites", suite["ref"].removeprefix("suite:")),
             )
         )
     pair = evidence.get("eval") or {}

@@ -8,21 +8,28 @@ from registry.web import (
     accounts,
     assets,
     audit,
+    datasets,
+    find,
+    policies,
     problems,
     profiles,
+    refusals,
     retention,
     reviews,
     rollouts,
+    runs,
     search,
+    suites,
     versions,
 )
 from registry.web.headers import SecurityHeaders
+from registry.web.pages import Page
 
 
 def install(app: FastAPI) -> None:
     """Add the console to the app. Each request finds the store at `app.state.store`."""
     app.add_middleware(SecurityHeaders)
-    for room in (
+    rooms = (
         assets,
         accounts,
         reviews,
@@ -32,6 +39,16 @@ def install(app: FastAPI) -> None:
         rollouts,
         retention,
         audit,
+        datasets,
+        find,
+        suites,
+        runs,
+        policies,
         problems,
-    ):
+    )
+    for room in rooms:
         app.include_router(room.router)
+    app.state.pages = [
+        route for room in rooms for route in room.router.routes if isinstance(route, Page)
+    ]
+    refusals.install(app)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from registry.rules.versions import GONE
 from registry.views.lineage import LineageView, NodeView
-from registry.web.shelves import BY_KIND, version_path
+from registry.web.shelves import BY_KIND, ref_path, version_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,19 @@ def edges(graph: LineageView) -> list[Edge]:
     return sorted(rows, key=lambda row: (row.depth, row.child.ref, row.parent.ref))
 
 
+def _path(node: NodeView) -> str | None:
+    if node.kind in BY_KIND:
+        return version_path(node.kind, node.ref)
+    if node.kind == "eval_run":
+        return f"/runs/eval/{node.ref}"
+    shelf = {"dataset": "datasets", "suite": "suites", "eval_suite": "suites"}.get(node.kind)
+    return ref_path(shelf, node.ref) if shelf else None
+
+
 def _node(node: NodeView, graph: LineageView) -> Node:
-    has_page = node.kind in BY_KIND and node.id != graph.focus
     return Node(
         node.ref,
         "data set" if node.kind == "dataset" else node.kind.replace("_", " "),
-        version_path(node.kind, node.ref) if has_page else None,
+        None if node.id == graph.focus else _path(node),
         node.state if node.state in GONE else "",
     )

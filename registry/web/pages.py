@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
+from starlette.routing import Match
 
 from registry.api.problems import STATUSES
 from registry.errors import Fault, Forbidden, NotFound, RegistryError, Unauthenticated
@@ -30,6 +32,7 @@ DONE = {
     "canary": "The canary has started.",
     "promoted": "Promoted. It now serves the whole channel.",
     "rolled-back": "Rolled back.",
+    "signed-in": "You are signed in again.",
     "deprecated": "Deprecated. No new rollout of it starts. Where it serves, it stays.",
     "recalled": "Recalled. It no longer serves anywhere, nor does anything derived from it.",
     "held": "The hold is placed. What it covers cannot be deleted until another reviewer lifts it.",
@@ -61,7 +64,9 @@ ENVIRONMENT.globals |= {
     "max_rows": MAX_ROWS,
     "engine_names": words.ENGINES,
 }
-FILTERS = "ago arm link measured number percent place points share short short_line size tag utc"
+FILTERS = (
+    "address ago arm link measured number percent place points share short short_line size tag utc"
+)
 ENVIRONMENT.filters |= {name: getattr(words, name) for name in FILTERS.split()}
 
 
@@ -73,6 +78,17 @@ def needs(here: Visit, action: Action, team: str | None) -> str:
     if allowed(here.actor, action, team):
         return ""
     return f"Needs the role {' or '.join(sorted(role.value for role in PERMISSIONS[action]))}."
+
+
+def others(here: Visit, action: str, team: str | None = None) -> str:
+    """Who can do what this person cannot, as a sentence; '' if they can themselves."""
+    if allowed(here.actor, Action(action), team):
+        return ""
+    roles = " or ".join(sorted(role.value for role in PERMISSIONS[Action(action)]))
+    return f"{'An' if roles[0] in 'ae' else 'A'} {roles} can do this."
+
+
+ENVIRONMENT.globals["others"] = others
 
 
 def _log_size(here: Visit) -> int | None:
@@ -92,6 +108,8 @@ def html(request: Request, template: str, status: int, context: dict[str, Any]) 
     filled = ENVIRONMENT.get_template(template).render(
         context,
         path=request.url.path,
+        back=page_of(request),
+        url=request.url,
         theme=theme if theme in THEMES else "",
         now=datetime.now(UTC),
     )
@@ -114,22 +132,81 @@ def sent(path: str, done: str = "") -> RedirectResponse:
     return RedirectResponse(f"{path}?done={done}" if done else path, status_code=303)
 
 
-def refusal(request: Request, error: RegistryError) -> Response:
+def refusal(request: Request, error: RegistryError, status: int | None = None) -> Response:
     """A page for a refusal that no form shows, or the sign-in page for a person not signed in."""
     if isinstance(error, Unauthenticated) and error.kind != "fresh-sign-in":
+        if request.method == "POST":
+            return sign_in_form(request, SignIn(page_of(request), typed_by(request)))
         return RedirectResponse(sign_in_path(request), status_code=303)
     here: Visit | None = getattr(request.state, "visit", None)
+    status = status or STATUSES[error.family]
     context = {
         "here": here,
         "log_size": None,
         "done": "",
+        "status": status,
         "error": error,
         "request_id": request_id(request),
     }
-    answer = html(request, "error.html", STATUSES[error.family], context)
+    answer = html(request, "error.html", status, context)
     if error.family == "unavailable":
         answer.headers["retry-after"] = "2"
     return answer
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """What the sign-in form carries on: where to go, and what was typed into a lost form."""
+
+    destination: str
+    typed: dict[str, str] = field(default_factory=dict)
+    form: str = ""
+    error: RegistryError | None = None
+
+
+def sign_in_form(request: Request, asked: SignIn) -> Response:
+    """The form that asks for a token, with what was typed before the session ended."""
+    lost = bool(asked.typed)
+    status = 401 if lost else 200
+    context = {
+        "here": None,
+        "log_size": None,
+        "done": "",
+        "asked": asked,
+        "form": asked.form or (request.url.path if lost else ""),
+        "error": asked.error,
+        "request_id": request_id(request),
+    }
+    return html(
+        request, "login.html", STATUSES[asked.error.family] if asked.error else status, context
+    )
+
+
+SECRETS = frozenset({"form_token", "token", "decision", "salt", "key", "signature", "proof"})
+"""Fields of a form that end with their session, or that only the browser can make again."""
+
+
+def typed_by(request: Request) -> dict[str, str]:
+    """What a person typed into the posted form, as far as it can be sent again."""
+    form = getattr(request, "_form", None)
+    if form is None:
+        return {}
+    return {
+        name: value
+        for name, value in form.multi_items()
+        if isinstance(value, str) and value and name not in SECRETS
+    }
+
+
+def page_of(request: Request) -> str:
+    """The page of this address: itself, or for the address of a form, the page the form is on."""
+    path = request.url.path
+    while path not in ("", "/"):
+        scope = {**request.scope, "method": "GET", "path": path}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.state.pages):
+            return path
+        path = path.rpartition("/")[0]
+    return "/"
 
 
 class Page(APIRoute):

@@ -12,12 +12,14 @@ from fastapi.responses import Response
 from registry.api.problems import STATUSES
 from registry.commands import reviews as commands
 from registry.errors import Invalid, NotFound, RegistryError
-from registry.queries import accounts, retention, reviews, versions
+from registry.queries import accounts, policies, retention, reviews, standings, versions
 from registry.queries.pages import PageRequest
 from registry.rules.actions import Action
 from registry.rules.reviews import check_reason
+from registry.views.policies import PolicyView
 from registry.views.reviews import ReviewView
 from registry.web.gates import footing, measures, passed
+from registry.web.grounds import grounds
 from registry.web.pages import Page, needs, render, sent
 from registry.web.shelves import version_path
 from registry.web.visits import Here, Posted, Visit
@@ -27,9 +29,21 @@ router = APIRouter(route_class=Page, include_in_schema=False)
 TABS = {"waiting": "Waiting for you", "open": "Open", "decided": "Decided", "all": "All"}
 OUTCOMES = {
     "approve": ("Approve", "It may serve here once enough people have approved it."),
-    "request_changes": ("Request changes", "Returns it to the submitter and keeps the evidence."),
+    "request_changes": (
+        "Request changes",
+        "Ends this review. The submitter can submit it again.",
+    ),
     "reject": ("Reject", "Ends this review. This version may not serve here."),
 }
+CLOSED = {
+    "changes_requested": "A reviewer has asked for changes, so this review takes no more votes.",
+    "approved": "This review is approved and takes no more votes.",
+    "rejected": "This review is rejected and takes no more votes.",
+    "withdrawn": "The submitter has withdrawn this review.",
+    "voided": "What this review rests on no longer stands, so it takes no more votes.",
+    "expired": "The approval of this review has expired.",
+}
+"""State of a review -> why nobody votes in it any more."""
 FIELDS = ("verdict", "reason", "signature")
 CLI_VERB = {"approve": "approve", "request_changes": "request-changes", "reject": "reject"}
 
@@ -42,7 +56,7 @@ def queue(here: Here, state: str = "", cursor: str = "") -> Response:
     asked = None if chosen == "all" else chosen
     page = reviews.reviews(here.store, here.actor, PageRequest(cursor or None), state=asked)
     rows = [(review, passed(review.verdict), measures(review.verdict)) for review in page.items]
-    fallen = versions.fallen(here.store, here.actor, [review.version for review in page.items])
+    numbers = [review.number for review in page.items]
     return render(
         here,
         "reviews.html",
@@ -51,7 +65,7 @@ def queue(here: Here, state: str = "", cursor: str = "") -> Response:
         tabs=TABS,
         chosen=chosen,
         cursor=cursor,
-        fallen=fallen,
+        changes=standings.changes(here.store, here.actor, numbers),
     )
 
 
@@ -74,8 +88,10 @@ def bars(here: Visit, review: ReviewView, name: str) -> str:
             return f"You {why}, so you cannot decide on it."
     if any(vote.account_id == here.actor.account for vote in review.votes):
         return "You have voted. A vote never changes."
+    if review.version_state == "recalled":
+        return f"{review.version} is recalled, so nobody votes on it."
     if review.state != "open":
-        return f"This review is {review.state.replace('_', ' ')}."
+        return CLOSED.get(review.state, f"This review is {review.state}.")
     return needs(here, Action.REVIEW_VOTE, None)
 
 
@@ -83,7 +99,11 @@ def bars_approval(outcome: str) -> str:
     """Why nobody can approve this version, or ''. The command refuses it too."""
     if outcome == "pass":
         return ""
-    return f"Nobody can: its gate {'failed' if outcome == 'fail' else 'is inconclusive'}."
+    state = "failed" if outcome == "fail" else "is inconclusive"
+    return (
+        f"Nobody can: its gate {state}. Ask an engineer to supply what the gate "
+        "lacks and to submit it again."
+    )
 
 
 def _show(here: Visit, number: int, status: int = 200, **typed: Any) -> Response:
@@ -99,6 +119,12 @@ def _show(here: Visit, number: int, status: int = 200, **typed: Any) -> Response
         "passed": passed(review.verdict),
         "version_path": version_path(version.kind, version.ref),
         "footing": footing(review.evidence),
+        "standings": standings.standings(
+            here.store, here.request.app.state.blobs, here.actor, number
+        ),
+        "grounds": grounds(here, review.evidence),
+        "policy": _policy(here, review.policy),
+        "base_path": version_path("base", version.base) if version.base else "",
         "stone": retention.tombstone(here.store, here.actor, version.id),
         "outcomes": OUTCOMES,
         "barred": barred,
@@ -110,9 +136,20 @@ def _show(here: Visit, number: int, status: int = 200, **typed: Any) -> Response
         "reason": "",
         "problems": dict.fromkeys(FIELDS, ""),
         "error": None,
-        "cli": command_line(number, "approve", ""),
+        "cli": command_line(number, _first_verdict(review.verdict.outcome), ""),
     }
     return render(here, "review.html", status, **(shown | typed))
+
+
+def _first_verdict(outcome: str) -> str:
+    """The verdict of the command that the page suggests: never one that the gate forbids."""
+    return "approve" if outcome == "pass" else "request_changes"
+
+
+def _policy(here: Visit, ref: str) -> PolicyView | None:
+    return next(
+        (each for each in policies.policies(here.store, here.actor) if each.ref == ref), None
+    )
 
 
 @router.get("/reviews/{number}")

@@ -18,6 +18,7 @@ from registry.rules.actions import Action
 from registry.rules.refs import ENVIRONMENTS, check_environment, parse_line
 from registry.rules.rollouts import check_reason
 from registry.views.rollouts import ActsView
+from registry.web import words
 from registry.web.pages import Page, needs, render, sent
 from registry.web.visits import Here, Posted, Visit
 
@@ -92,6 +93,13 @@ def _show(here: Visit, at: ChannelAddress, status: int = 200, **typed: Any) -> R
         if present
         else rollouts.first_acts(here.store, here.actor, at.environment, line, at.channel)
     )
+    done = {}
+    if present and here.request.query_params.get("done") == DONE["rollback"]:
+        serving = words.arm(present.stable, line)
+        done["done"] = (
+            f"Rolled back. {serving[:1].upper()}{serving[1:]} was ordered to serve the whole "
+            f"channel at {words.utc(present.since)}."
+        )
     served = [ref for each in history for ref in (each.version, each.candidate)]
     shown: dict[str, Any] = {
         "environment": at.environment,
@@ -111,7 +119,7 @@ def _show(here: Visit, at: ChannelAddress, status: int = 200, **typed: Any) -> R
         "ref": here.request.query_params.get("ref", ""),
         "percent": "5",
     }
-    return render(here, "deployment.html", status, **(shown | typed))
+    return render(here, "deployment.html", status, **(shown | done | typed))
 
 
 @router.get("/deployments/{environment}/{team}/{name}/{channel}")

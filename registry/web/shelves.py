@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from registry.queries import versions
 from registry.rules.refs import parse_ref
+from registry.web import words
 from registry.web.visits import Visit
 
 
@@ -72,6 +73,11 @@ def version_path(kind: str, ref: str) -> str:
     parsed = parse_ref(ref)
     line = f"/{BY_KIND[kind].path}/{parsed.line}"
     return f"{line}/v/{parsed.number}" if parsed.number else line
+
+
+def ref_path(shelf: str, ref: str) -> str:
+    """The page of a version of a data set or a suite: team/name@v3 -> /datasets/team/name/v/3."""
+    return f"/{shelf}/{words.address(ref)}"
 
 
 def path_of(here: Visit, ref: str) -> str:

@@ -26,6 +26,7 @@ from registry.errors import (
 from registry.queries import (
     chat_templates,
     evals,
+    findings,
     lineage,
     profiles,
     retention,
@@ -45,7 +46,7 @@ from registry.views.training_runs import TrainingRunView
 from registry.views.versions import VersionView
 from registry.web import words
 from registry.web.lineage import edges
-from registry.web.pages import Page, needs, render, sent
+from registry.web.pages import MAX_ROWS, Page, needs, render, sent
 from registry.web.shelves import SHELVES, Shelf, VersionAddress
 from registry.web.visits import Here, Posted, Visit
 
@@ -88,7 +89,18 @@ def _line(here: Visit, shelf: Shelf, team: str, name: str) -> Response:
         of_line, key=lambda version: version.number or 1_000_000_000, reverse=True
     )
     return render(
-        here, "line.html", shelf=shelf, team=team, name=name, line=line, versions=newest_first
+        here,
+        "line.html",
+        shelf=shelf,
+        team=team,
+        name=name,
+        line=line,
+        versions=newest_first,
+        missing={
+            version.id: findings.of_version(here.store, here.actor, version)
+            for version in newest_first[:MAX_ROWS]
+            if version.state == "draft"
+        },
     )
 
 

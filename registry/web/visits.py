@@ -100,9 +100,7 @@ def local_path(text: str) -> str:
 
 
 def sign_in_path(request: Request) -> str:
-    """The sign-in page, which then returns to this page; a posted form is not sent again."""
-    if request.method != "GET":
-        return "/login"
+    """The sign-in page, which then returns to this page."""
     target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return "/login" if target == "/" else f"/login?next={quote(target, safe='')}"
 

@@ -47,7 +47,7 @@ LOOKS: dict[str, Look] = {
     "aborted": Look("rejected", "cross", "Aborted"),
     "rolled_back": Look("rejected", "back", "Rolled back"),
     "superseded": Look("draft", "dash", "Superseded"),
-    "production": Look("production", "square", "Serving"),
+    "production": Look("production", "square", "Ordered to serve"),
     "idle": Look("draft", "dotted", "Nothing served"),
     "queued": Look("draft", "dotted", "Queued"),
     "running": Look("candidate", "half", "Running"),
@@ -134,6 +134,11 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
 def short(text: str) -> str:
     """The text with every long digest shortened; the page keeps the whole digest in a title."""
     return DIGITS.sub(lambda match: f"{match[0][:6]}…{match[0][-4:]}", text)
+
+
+def address(ref: str) -> str:
+    """A version in the path of its page: team/name@v3 -> team/name/v/3; a draft has its own."""
+    return ref.replace("@v", "/v/").replace("@draft-", "?draft=")
 
 
 def tag(ref: str) -> str:

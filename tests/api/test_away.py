@@ -56,7 +56,7 @@ def test_a_command_cut_off_is_503_and_leaves_nothing(
                 "channel": name,
             },
         ),
-        (world.engineer, "/recalls", {"ref": world.versions[0], "reason": "unfit"}),
+        (world.engineer, "/recalls", {"ref": world.versions[0], "reason": "unfit for use"}),
         (
             world.engineer,
             "/training-runs",

@@ -44,7 +44,7 @@ def test_by_role_team_and_standing(door: Door) -> None:
     ] == [200] * 5
     assert status(door, gateway, half) == 404  # nobody approved it
     assert [status(door, stranger, one) for one in (good, half)] == [404, 404]
-    recalls.recall(door.store, world.engineer.actor, ref, "poisoned")
+    recalls.recall(door.store, world.engineer.actor, ref, "poisoned for use")
     told = door.ask(world.engineer, "GET", f"/blobs/{good}").json()
     assert (told["kind"], "poisoned" in told["detail"]) == ("blob-unknown", True)
     assert [status(door, one, good) for one in (world.trainer, auditor, gateway)] == [404] * 3

@@ -127,7 +127,7 @@ NOT_THERE = {
     "what to recall": (
         "POST",
         "/recalls",
-        {"ref": "{team}/none", "reason": "x"},
+        {"ref": "{team}/none", "reason": "unfit for use"},
         "dataset-unknown",
     ),
 }
@@ -188,7 +188,7 @@ def test_another_teams_things_answer_as_if_they_were_not_there(door: Door, world
             "/rollbacks",
             {"name": f"{team}/adapter", "environment": "production", "reason": "x"},
         ),
-        ("POST", "/recalls", {"ref": ref, "reason": "x"}),
+        ("POST", "/recalls", {"ref": ref, "reason": "unfit for use"}),
         (
             "POST",
             "/use-cases",

@@ -135,7 +135,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/promotions": {"name": "{team}/none", "environment": "dev", "channel": "x", "reason": "x"},
     "/rollbacks": {"name": "{team}/none", "environment": "dev", "channel": "x", "reason": "x"},
     "/deprecations": {"ref": "{team}/none", "reason": "x"},
-    "/recalls": {"ref": "{team}/none", "reason": "x"},
+    "/recalls": {"ref": "{team}/none", "reason": "unfit for use"},
     "/profiles": {
         "ref": "{team}/none",
         "profile": {"engine": "vllm", "build": "0.32.0"},

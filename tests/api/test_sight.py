@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from difflib import unified_diff
 from typing import Any
 from urllib.parse import unquote
@@ -34,7 +35,7 @@ from tests.build import a_world as build_world
 A = "/api/v1"
 QUESTIONS: dict[str, list[str]] = {
     f"{A}/accounts": [f"{A}/accounts"],
-    f"{A}/as-of": [f"{A}/as-of?environment=production&at=2100-01-01T00:00:00Z"],
+    f"{A}/as-of": [f"{A}/as-of?environment=production&at={{now}}"],
     f"{A}/audit/events": [f"{A}/audit/events?limit=200", f"{A}/audit/events?subject={{version}}"],
     f"{A}/audit/export": [f"{A}/audit/export"],
     f"{A}/blobs/{{digest}}": [f"{A}/blobs/{{{name}}}" for name in ("file", "rows", "items")],
@@ -121,24 +122,41 @@ QUESTIONS: dict[str, list[str]] = {
     "/adapters/{team}/{name}": ["/adapters/{team}/adapter"],
     "/adapters/{team}/{name}/v/{number}": ["/adapters/{team}/adapter/v/2"],
     "/audit": ["/audit"],
-    "/audit/as-of": ["/audit/as-of?environment=production&at=2100-01-01T00:00"],
+    "/audit/as-of": ["/audit/as-of?environment=production&at={now}"],
     "/bases": ["/bases"],
     "/bases/{team}/{name}": ["/bases/{team}/tiny"],
     "/bases/{team}/{name}/v/{number}": ["/bases/{team}/tiny/v/1"],
     "/checkpoints": ["/checkpoints"],
     "/checkpoints/{team}/{name}": ["/checkpoints/{team}/full"],
     "/checkpoints/{team}/{name}/v/{number}": ["/checkpoints/{team}/full/v/1"],
+    "/datasets": ["/datasets", "/datasets?q={team}"],
+    "/datasets/{team}/{name}": ["/datasets/{team}/rows"],
+    "/datasets/{team}/{name}/v/{number}": ["/datasets/{team}/rows/v/1"],
     "/deployments": ["/deployments", "/deployments?environment=production"],
     "/deployments/{environment}/{team}/{name}/{channel}": [
         "/deployments/production/{team}/adapter/production"
     ],
-    "/find": ["/find?q={version}", "/find?q={manifest}"],
+    "/find": [
+        "/find?q={version}",
+        "/find?q={manifest}",
+        "/find?q={training_run}",
+        "/find?q={team}/rows",
+        "/find?q={team}/suite",
+        "/find?q={team}/case",
+    ],
     "/profiles/{name}": ["/profiles/{profile}"],
     "/retention": ["/retention"],
     "/reviews": ["/reviews", "/reviews?state=decided"],
     "/reviews/{number}": ["/reviews/{review}"],
+    "/runs": ["/runs", "/runs?state=succeeded"],
+    "/runs/eval/{run_id}": ["/runs/eval/{eval_run}"],
+    "/runs/training/{run_id}": ["/runs/training/{training_run}"],
+    "/runs/training/{run_id}/progress": ["/runs/training/{training_run}/progress"],
     "/search": ["/search", "/search?state=registered"],
     "/settings": ["/settings"],
+    "/suites": ["/suites", "/suites?q={team}"],
+    "/suites/{team}/{name}": ["/suites/{team}/suite"],
+    "/suites/{team}/{name}/v/{number}": ["/suites/{team}/suite/v/1"],
 }
 """What is asked on each route; `{words}` are things of the first team."""
 
@@ -156,6 +174,7 @@ OPEN = {
     "/healthz",
     "/login",
     "/metrics",
+    "/policies",
     "/problems",
     "/problems/{kind}",
     "/readyz",
@@ -167,7 +186,8 @@ OPEN = {
 """Routes that answer nothing of any team: the asker, the rules for all, and plain refusals."""
 
 VARYING = re.compile(
-    r'"(request_id|issued_at)":\s*"[^"]*"|form_token" value="[^"]*"|nonce-\S+|\b[0-9a-f]{32}\b'
+    r'"(request_id|issued_at)":\s*"[^"]*"|form_token" value="[^"]*"|nonce-\S+|'
+    r"Made [-0-9]+ [:0-9]+ UTC|\b[0-9a-f]{32}\b"
 )
 
 
@@ -296,6 +316,11 @@ def chosen(path: str, pair: Clients) -> httpx.Client:
     return pair[0] if path.startswith("/api/") or "{ns}" in path else pair[1]
 
 
+def now() -> str:
+    """The present moment, as an address holds it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def told(answer: httpx.Response, things: dict[str, str]) -> tuple[str, ...]:
     """Status, where it leads and each line, without what each answer has anew and what was asked
     for.
@@ -317,9 +342,9 @@ def test_a_stranger_gets_what_is_answered_about_nothing(
     with clients(door, [stranger]) as (pair,):
         for path, questions in QUESTIONS.items():
             for question in questions:
-                answer = chosen(path, pair).get(question.format(**stage.things))
+                answer = chosen(path, pair).get(question.format(now=now(), **stage.things))
                 if "{" in question:
-                    same = chosen(path, pair).get(question.format(**stage.nothing))
+                    same = chosen(path, pair).get(question.format(now=now(), **stage.nothing))
                     lines = [*told(answer, stage.things)], [*told(same, stage.nothing)]
                     assert not list(unified_diff(*lines, n=0)), question
                 assert answer.status_code < 500, question
@@ -335,7 +360,7 @@ def test_whoever_may_see_it_sees_it(door: Door, stage: Stage) -> None:
     with clients(door, [stranger]) as (lost,), clients(door, stage.insiders) as insiders:
         for path, questions in QUESTIONS.items():
             for question in questions:
-                url = question.format(**stage.things)
+                url = question.format(now=now(), **stage.things)
                 missed = told(chosen(path, lost).get(url), stage.things)
                 answers = (chosen(path, pair).get(url) for pair in insiders)
                 assert any(

@@ -177,7 +177,7 @@ def test_a_change_is_never_sent_twice(wire: Wire, registry: Countersign, answer:
     """A 503 or a cut may come after the COMMIT: only the caller can know whether to ask again."""
     wire.script = lambda _: answer
     with pytest.raises(Unavailable):
-        registry.recall("acme/claims@v1", "unfit")
+        registry.recall("acme/claims@v1", "unfit for use")
     assert len(wire.seen) == 1
 
 

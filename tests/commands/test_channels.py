@@ -159,7 +159,7 @@ def test_what_is_offered_is_what_is_accepted(fresh_store: Store, blobs: Blobs) -
     lapse(fresh_store, refs[1])
     for channel in ("lapsing", "kept", "free", "new"):
         walk(world, channel, 2, chance)
-    recalls.recall(fresh_store, engineer, refs[2], "unfit")
+    recalls.recall(fresh_store, engineer, refs[2], "unfit for use")
     for channel in ("lapsing", "kept", "free", "new"):
         walk(world, channel, 2, chance)
     recalls.recall(fresh_store, engineer, world.base.ref, "its licence was withdrawn")
@@ -196,7 +196,7 @@ def test_a_killed_channel_is_taken_back_once_the_base_may_serve(
     rollouts.start(fresh_store, engineer, rollouts.Canary(ref, "production", None, 500, ""))
     rollouts.promote(fresh_store, engineer, rollouts.Place(line, "production", None), "")
     let_the_base_serve(fresh_store, False)
-    [moved] = recalls.recall(fresh_store, engineer, ref, "unfit").channels
+    [moved] = recalls.recall(fresh_store, engineer, ref, "unfit for use").channels
     assert moved.stable is None
     assert offered(world, "production").rollback.default is None
     with pytest.raises(RegistryError) as refusal:

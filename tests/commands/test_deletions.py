@@ -190,7 +190,7 @@ def test_what_is_still_needed_is_not_deleted(store: Store, blobs: Blobs, world: 
         Refused, match="may be rolled back to it"
     ):  # it serves no more, but may again
         delete(world, first)
-    recalls.recall(store, engineer, first, "unfit")
+    recalls.recall(store, engineer, first, "unfit for use")
     assert delete(world, first).was == "recalled"
     assert asked.version(store, engineer, first).state == "recalled"
     half = world.versions[0]
@@ -283,7 +283,7 @@ def test_a_hold_blocks_every_deletion_and_says_so(store: Store, world: World) ->
     # A recall is no deletion: it may order what is held unfit.
     again = holds.place(store, compliance, ref, "Matter 5514", "the bytes, while they are there")
     assert again.over == ref
-    assert recalls.recall(store, world.engineer.actor, ref, "unfit").recalled == [ref]
+    assert recalls.recall(store, world.engineer.actor, ref, "unfit for use").recalled == [ref]
 
 
 def test_who_may_place_and_lift(store: Store, world: World) -> None:
@@ -318,7 +318,7 @@ def test_a_draft_is_discarded_by_its_maker(store: Store, world: World) -> None:
 
 def test_recalled_bytes_never_come_back(store: Store, blobs: Blobs, world: World) -> None:
     ref = an_adapter(world, 1)
-    recalls.recall(store, world.engineer.actor, ref, "unfit")
+    recalls.recall(store, world.engineer.actor, ref, "unfit for use")
     delete(world, ref)
     assert refusal(an_adapter, world, 1) == "recalled"
     gone = an_adapter(world, 2)

@@ -148,7 +148,7 @@ def test_refusals(world: World, store: Store, blobs: Blobs) -> None:
         deprecations.deprecate(store, stale, ref, "no")
     deprecate(world, ref)
     assert kind(deprecate, world, ref) == "already-deprecated"
-    recalls.recall(store, world.engineer.actor, ref, "unfit")
+    recalls.recall(store, world.engineer.actor, ref, "unfit for use")
     assert kind(deprecate, world, ref) == "recalled"
     assert seen.version(store, world.engineer.actor, ref).deprecation_reason
     draft = versions.Draft("adapter", f"{world.team}/d", adapter_files(blobs, 9), {}, None)
@@ -193,7 +193,7 @@ def test_a_recall_beside_a_deprecation_always_stands(world: World) -> None:
         ref = trained(world, seed=100 * attempt)
         outcomes = together(
             lambda ref=ref: deprecate(world, ref),
-            lambda ref=ref: recalls.recall(world.store, world.engineer.actor, ref, "unfit"),
+            lambda ref=ref: recalls.recall(world.store, world.engineer.actor, ref, "unfit for use"),
         )
         assert lost(outcomes) <= {"recalled"}
         assert seen.version(world.store, world.engineer.actor, ref).state == "recalled"

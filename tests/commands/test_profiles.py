@@ -123,7 +123,7 @@ def test_refusals(store: Store, blobs: Blobs, team: str) -> None:
             profiles.ProfileRequest(a_draft(store, blobs, engineer, team), PARTS),
         )
     assert refusals(store, ref) == 1
-    recalls.recall(store, engineer.actor, ref, "unfit")
+    recalls.recall(store, engineer.actor, ref, "unfit for use")
     with pytest.raises(Refused, match="recalled"):
         profiles.define(store, blobs, engineer.actor, profiles.ProfileRequest(ref, PARTS))
     assert refusals(store, ref) == 2
@@ -173,7 +173,7 @@ def test_postgresql_says_it_too(store: Store, blobs: Blobs, team: str) -> None:
         refused(store, insert, row, ("serving_profile", row["id"]))[0]
         == "ck_serving_profile_document"
     )
-    recalls.recall(store, engineer.actor, ref, "unfit")
+    recalls.recall(store, engineer.actor, ref, "unfit for use")
     row |= {"document": json.dumps({"engine": "vllm"})}
     assert refused(store, insert, row, ("serving_profile", row["id"]))[0] == "CS004"
 

@@ -110,7 +110,9 @@ def test_no_route_names_what_is_recalled_while_canaries_start(
             )
 
         starts = [lambda name=f"c{attempt}-{number}": start(name) for number in range(5)]
-        outcomes = together(*starts, lambda ref=ref: recalls.recall(store, engineer, ref, "unfit"))
+        outcomes = together(
+            *starts, lambda ref=ref: recalls.recall(store, engineer, ref, "unfit for use")
+        )
         assert not isinstance(outcomes[-1], RegistryError), outcomes[-1]
         assert lost(outcomes) <= {"recalled", "not-servable", "not-approved", "try-again"}
         begun += len(won(outcomes[:-1]))
@@ -217,7 +219,7 @@ def test_what_was_read_before_a_lock_is_read_again_behind_it(
     ref = approved(world)
     recalled, canary = in_turn(
         store,
-        lambda: recalls.recall(store, world.engineer.actor, ref, "unfit"),
+        lambda: recalls.recall(store, world.engineer.actor, ref, "unfit for use"),
         lambda: rollouts.start(
             store, world.engineer.actor, rollouts.Canary(ref, "production", None, 500, "")
         ),
@@ -240,7 +242,7 @@ def test_an_approval_and_a_recall_at_once_leave_no_approval(
         vote(world, world.compliance)
         outcomes = together(
             lambda: vote(world, world.risk),
-            lambda ref=ref: recalls.recall(store, world.engineer.actor, ref, "unfit"),
+            lambda ref=ref: recalls.recall(store, world.engineer.actor, ref, "unfit for use"),
         )
         assert not isinstance(outcomes[1], RegistryError), outcomes[1]
         assert lost(outcomes) <= {"recalled"}

@@ -55,11 +55,28 @@ def test_an_open_review_of_what_fell_takes_no_vote(world: World) -> None:
     evaluate(world, world.base.ref, 5)
     evaluate(world, ref, 50)
     submit(world, ref)
-    recalls.recall(world.store, world.engineer.actor, ref, "unfit")
+    recalls.recall(world.store, world.engineer.actor, ref, "unfit for use")
     for verdict in ("approve", "reject"):
         with pytest.raises(Refused) as refusal:
             vote(world, world.compliance, verdict)
         assert refusal.value.kind == "recalled"
+    assert reviews(world, ref) == ["voided"]
+
+
+def test_postgresql_refuses_a_recall_without_a_reason_and_one_that_leaves_a_review_open(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(world)
+    ref = world.versions[-1]
+    submit(world, ref)
+    monkeypatch.setattr(recalls, "check_recall_reason", str)
+    with pytest.raises(Invalid) as short:
+        recalls.recall(world.store, world.engineer.actor, ref, "bad")
+    assert short.value.kind == "reason-missing"
+    monkeypatch.setattr(recalls.reviews, "void", lambda *_: None)
+    with pytest.raises(Refused) as standing:
+        recalls.recall(world.store, world.engineer.actor, ref, "unfit for use")
+    assert standing.value.kind == "not-servable"
     assert reviews(world, ref) == ["open"]
 
 
@@ -69,9 +86,9 @@ def test_a_channel_goes_to_the_version_before(world: World) -> None:
     for ref in (first, second):
         rollouts.start(world.store, engineer, rollouts.Canary(ref, "production", None, 500, ""))
         rollouts.promote(world.store, engineer, rollouts.Place(name, "production", None), "")
-    [moved] = recalls.recall(world.store, engineer, second, "unfit").channels
+    [moved] = recalls.recall(world.store, engineer, second, "unfit for use").channels
     assert (moved.stable, moved.candidate) == (first, None)
-    [moved] = recalls.recall(world.store, engineer, first, "unfit too").channels
+    [moved] = recalls.recall(world.store, engineer, first, "unfit as well").channels
     assert moved.stable == world.base.ref
     [moved] = recalls.recall(
         world.store, engineer, world.base.ref, "the licence was withdrawn"
@@ -88,7 +105,7 @@ def test_a_running_canary_ends_and_its_stable_stays(world: World) -> None:
     engineer, name = world.engineer.actor, f"{world.team}/adapter"
     ref = approved(world)
     rollouts.start(world.store, engineer, rollouts.Canary(ref, "production", None, 500, ""))
-    [moved] = recalls.recall(world.store, engineer, ref, "unfit").channels
+    [moved] = recalls.recall(world.store, engineer, ref, "unfit for use").channels
     assert (moved.stable, moved.candidate, moved.weight_bp) == (world.base.ref, None, 0)
     with pytest.raises(Refused):
         rollouts.promote(world.store, engineer, rollouts.Place(name, "production", None), "")
@@ -120,7 +137,7 @@ def test_where_the_base_may_not_serve_the_channel_answers_nothing(
             "a complaint",
         )
     assert refusal.value.kind == "no-rollback-target"
-    [moved] = recalls.recall(fresh_store, engineer, ref, "unfit").channels
+    [moved] = recalls.recall(fresh_store, engineer, ref, "unfit for use").channels
     assert moved.stable is None
     [entry] = asked.routing(fresh_store, engineer, "production").entries
     assert (entry.killed, entry.stable, entry.fallback_to_base) == (True, None, False)
@@ -139,14 +156,16 @@ def test_a_recall_names_one_thing(world: World, blobs: Blobs) -> None:
     )
     name = f"{world.team}/shared@v1"
     with pytest.raises(Invalid) as refusal:
-        recalls.recall(world.store, world.engineer.actor, name, "unfit")
+        recalls.recall(world.store, world.engineer.actor, name, "unfit for use")
     assert refusal.value.kind == "ambiguous-reference"
     assert recalls.recall(
         world.store, world.engineer.actor, f"dataset:{name}", "consent withdrawn"
     ).recalled == [f"dataset:{name}"]
     adapter = seen.version(world.store, world.engineer.actor, name)
     assert adapter.state == "registered"
-    recalled = recalls.recall(world.store, world.engineer.actor, adapter.manifest_digest, "unfit")
+    recalled = recalls.recall(
+        world.store, world.engineer.actor, adapter.manifest_digest, "unfit for use"
+    )
     assert recalled.recalled == [name]
 
 
@@ -155,15 +174,17 @@ def test_what_one_may_not_see_is_not_there(world: World) -> None:
     stranger = a_person(world.store, "engineer", team="elsewhere")
     for ref in (world.versions[0], world.dataset.ref):
         with pytest.raises(NotFound):
-            recalls.recall(world.store, stranger.actor, ref, "unfit")
+            recalls.recall(world.store, stranger.actor, ref, "unfit for use")
 
 
 def test_twice_is_refused_and_a_reason_is_asked_for(world: World) -> None:
     with pytest.raises(Invalid):
         recalls.recall(world.store, world.engineer.actor, world.base.ref, "  ")
-    recalls.recall(world.store, world.engineer.actor, world.base.ref, "unfit")
+    with pytest.raises(Invalid, match="10 to 4000 characters"):
+        recalls.recall(world.store, world.engineer.actor, world.base.ref, "  bad  ")
+    recalls.recall(world.store, world.engineer.actor, world.base.ref, "unfit for use")
     with pytest.raises(Refused) as refusal:
-        recalls.recall(world.store, world.engineer.actor, world.base.ref, "unfit")
+        recalls.recall(world.store, world.engineer.actor, world.base.ref, "unfit for use")
     assert refusal.value.kind == "already-recalled"
 
 

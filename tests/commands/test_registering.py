@@ -189,6 +189,6 @@ def test_a_refusal_takes_one_more(bench: Bench, tmp_path: Path) -> None:
     odd = replace(draft, files=[replace(draft.files[0], path="adapter_model.bin"), draft.files[1]])
     assert bench.refused(BundleRejected, odd) == 3
     recalled = bench.register(an_adapter(bench, "recalled", 521))[0].ref
-    recalls.recall(bench.world.store, bench.world.engineer.actor, recalled, "unfit")
+    recalls.recall(bench.world.store, bench.world.engineer.actor, recalled, "unfit for use")
     assert bench.refused(Refused, an_adapter(bench, "recalled", 521)) == 3
     assert bench.refused(Refused, replace(draft, base=recalled)) == 2

@@ -101,7 +101,7 @@ def test_recalled_bytes_do_not_come_back_on_a_twin_of_their_base(
     ref = add(world, files, WHOLE, world.base.ref).ref
     drafted = add(world, files, {}, twin.ref)
     assert drafted.status == "draft"
-    recalls.recall(store, world.engineer.actor, ref, "poisoned")
+    recalls.recall(store, world.engineer.actor, ref, "poisoned for use")
     assert refused(add, world, files, WHOLE, twin.ref) == "recalled"
     with (
         psycopg.connect(plain_url(store)) as connection,
@@ -122,7 +122,7 @@ def test_what_was_registered_before_an_upgrade_is_found_again_and_stays_recalled
     ref = an_adapter(world, 1)
     from_before(world, ref, files)
     assert add(world, files, WHOLE, world.base.ref).ref == ref
-    recalls.recall(store, world.engineer.actor, ref, "poisoned")
+    recalls.recall(store, world.engineer.actor, ref, "poisoned for use")
     assert refused(add, world, files, WHOLE, world.base.ref) == "recalled"
 
 

@@ -116,7 +116,7 @@ def everything(store: Store, blobs: Blobs, two: list[World]) -> list[Bytes]:
                 draft(world, files, line_of(world, state), {} if state == "draft" else None),
             )
             if state == "recalled":
-                recalls.recall(store, maker, made.ref, "poisoned")
+                recalls.recall(store, maker, made.ref, "poisoned for use")
             if state == "deleted":
                 deletions.delete(store, maker, made.ref, "no longer wanted")
             adapters[state] = made.ref

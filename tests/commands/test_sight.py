@@ -130,8 +130,8 @@ def acts(world: World, actor: Actor, team: str, number: int) -> dict[str, Callab
         "roll back": lambda: rollouts.roll_back(
             store, actor, rollouts.Place(line, "production", None), "bad"
         ),
-        "recall": lambda: recalls.recall(store, actor, ref, "unfit"),
-        "recall rows": lambda: recalls.recall(store, actor, f"dataset:{rows}", "unfit"),
+        "recall": lambda: recalls.recall(store, actor, ref, "unfit for use"),
+        "recall rows": lambda: recalls.recall(store, actor, f"dataset:{rows}", "unfit for use"),
         "delete": lambda: deletions.delete(store, actor, ref, "not needed"),
         "tag": lambda: tags.put(store, actor, ref, "topic", "claims"),
         "profile": lambda: profiles.define(

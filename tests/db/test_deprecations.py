@@ -77,7 +77,7 @@ def test_only_what_is_registered_is_deprecated(store: Store, blobs: Blobs, world
     )
     drafted = register(store, blobs, engineer, draft).ref
     train(world, "unfit", seed=72)
-    recalls.recall(store, engineer, world.versions[-1], "unfit")
+    recalls.recall(store, engineer, world.versions[-1], "unfit for use")
     for ref, state in ((drafted, "draft"), (world.versions[-1], "recalled")):
         which = node(store, ref)
         assert refused(store, REASON, {"id": which}, ("deprecation", which)) == (

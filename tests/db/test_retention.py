@@ -324,7 +324,7 @@ def test_recalled_bytes_get_no_new_row(store: Store, kept: World) -> None:
     from registry.commands import recalls
 
     ref = add(kept, 905)
-    recalls.recall(store, kept.engineer.actor, ref, "unfit")
+    recalls.recall(store, kept.engineer.actor, ref, "unfit for use")
     new = uuid4()
     with store.read(SYSTEM) as session:
         old = session.execute(

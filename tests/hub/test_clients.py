@@ -72,7 +72,7 @@ def test_a_recall_stops_clients_with_a_warm_cache(door: Door, served: World, cli
     name, token = f"{served.team}/adapter", door.token(served.engineer)
     for version in PEERS:
         client(version, token, f"out = snapshot_download({name!r}, revision='v2')")
-    recalls.recall(door.store, served.engineer.actor, f"{name}@v2", "poisoned")
+    recalls.recall(door.store, served.engineer.actor, f"{name}@v2", "poisoned for use")
     ask = f"""
 from huggingface_hub.utils import RevisionNotFoundError
 out = []

@@ -270,7 +270,7 @@ def test_files_by_address_stop_at_a_recall(door: Door, world: World, client: Run
         "range": "12",
         "get": "None",
     }
-    recalls.recall(door.store, world.engineer.actor, ref, "poisoned")
+    recalls.recall(door.store, world.engineer.actor, ref, "poisoned for use")
     stops = "RevisionNotFoundError"
     kept = {**warm, "read": stops, "range": stops, "get": stops, "an open file": stops}
     gone = "FileNotFoundError"

@@ -111,6 +111,6 @@ def test_what_clients_do(door: Door, served: World, client: Run, tmp_path: Path)
         away.state.store.engine.dispose()
     for what, how in asked.items():
         if what == "recalled":
-            recalls.recall(door.store, served.engineer.actor, f"{name}@v2", "poisoned")
+            recalls.recall(door.store, served.engineer.actor, f"{name}@v2", "poisoned for use")
         for version in PEERS:
             right(what, version, tried(version, **how))

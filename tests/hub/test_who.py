@@ -60,7 +60,7 @@ def stage(door: Door) -> Stage:
     approved(world, seed=30)
     voided = world.review
     train(world, seed=40)
-    recalls.recall(door.store, engineer, world.versions[9], "poisoned")
+    recalls.recall(door.store, engineer, world.versions[9], "poisoned for use")
     draft = versions.Draft("adapter", line, adapter_files(door.blobs, 99), {}, world.base.ref)
     drafted = register(door.store, door.blobs, engineer, draft)
     assert drafted.status == "draft"

@@ -126,8 +126,8 @@ def test_an_adapter_is_delivered_and_taken_back(
         "Training run",
         "Lineage",
         "Files",
-        "Serves",
-        "Approvals",
+        "Ordered to serve",
+        "Reviews",
     ):
         expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
     page.get_by_role("link", name="Start a canary in production").click()

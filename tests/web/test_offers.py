@@ -78,7 +78,7 @@ def test_the_page_offers_what_the_commands_do(console: Console, team: str) -> No
         read(client, world)
         rollouts.roll_back(store, engineer, rollouts.Place(line, "production", None), "a complaint")
         read(client, world)
-        recalls.recall(store, engineer, second, "unfit")
+        recalls.recall(store, engineer, second, "unfit for use")
         read(client, world)
         recalls.recall(store, engineer, world.base.ref, "its licence was withdrawn")
         read(client, world)

@@ -19,11 +19,15 @@ from registry.commands import (
     rollouts,
     tags,
     versions,
+    work,
 )
+from registry.commands.training_runs import TrainingRequest, queue
+from registry.queries import evals
 from registry.rules.actors import SYSTEM
 from registry.rules.quotas import Limits
 from tests.build import (
     ADAPTER_META,
+    RECIPE,
     Person,
     World,
     a_person,
@@ -118,6 +122,17 @@ def tour(console: Console) -> tuple[World, Person, list[str]]:
         ).id
         for one in prompts
     ]
+    recipe = TrainingRequest(
+        "tour/late", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
+    )
+    failed, run = queue(console.store, engineer, recipe), queue(console.store, engineer, recipe)
+    for _ in range(2):
+        work.lease(console.store, world.trainer.actor, "test worker", 600)
+    work.fail(console.store, world.trainer.actor, failed, 1, "The rows are longer than 8 tokens.")
+    for step, loss in ((1, 2.0), (2, 1.0), (3, 0.5)):
+        beat = work.Heartbeat(1, {"step": step, "loss": loss}, 600)
+        work.beat(console.store, world.trainer.actor, run, beat)
+    measured = evals.eval_runs(console.store, engineer)[0].id
     console.sequence()
     pages = [
         f"/profiles/{defined[1]}?against={defined[0]}",
@@ -141,6 +156,15 @@ def tour(console: Console) -> tuple[World, Person, list[str]]:
         "/audit/as-of",
         "/settings",
         "/reviews/999999",
+        "/datasets",
+        "/datasets/tour/rows/v/1",
+        "/suites",
+        "/suites/tour/suite/v/1",
+        "/runs",
+        f"/runs/training/{run}",
+        f"/runs/training/{failed}",
+        f"/runs/eval/{measured}",
+        "/policies",
         "/adapters?q=nothing-like-it",
         "/search",
         "/search?q=adapter&kind=adapter",

@@ -56,7 +56,7 @@ Words = Annotated[str, Field(max_length=20_000), _text(pattern=WORDS, maxLength=
 Reasoned = Annotated[
     str, Field(max_length=20_000), _text(pattern=r"^[^\s\x00][^\x00]{8,3998}[^\s\x00]$")
 ]
-"""The reason of a decision: 10 to 4000 characters."""
+"""The reason of a decision or a recall: 10 to 4000 characters."""
 Title = Annotated[str, Field(max_length=200), _text(pattern=WORDS, maxLength=200)]
 Case = Annotated[str, Field(max_length=200), _text(pattern=rf"^(?=.*\S){PRINTABLE}{{1,200}}$")]
 TagValue = Annotated[

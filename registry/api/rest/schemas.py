@@ -292,7 +292,7 @@ class NewRollback(Input):
 
 class NewRecall(Input):
     ref: Subject
-    reason: Words
+    reason: Reasoned
 
 
 class NewDeprecation(Input):

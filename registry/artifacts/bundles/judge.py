@@ -375,10 +375,9 @@ def unstated(
 
 
 def _findings(bundle: Bundle, base: BaseFacts | None, meta: Mapping[str, Any]) -> list[Finding]:
-    kind = bundle.kind
-    findings = unstated(kind, meta)
+    findings = missing_facts(bundle.kind, base is not None, meta)
     method = quantisation_of(bundle.documents.get("config.json") or {})
-    if kind == "base" and method and meta.get(QUANTISED_ONLY) is not True:
+    if bundle.kind == "base" and method and meta.get(QUANTISED_ONLY) is not True:
         findings.append(
             Finding(
                 QUANTISED_ONLY,
@@ -389,7 +388,13 @@ def _findings(bundle: Bundle, base: BaseFacts | None, meta: Mapping[str, Any]) -
                 "true in the meta file and add the same files again.",
             )
         )
-    if kind == "adapter" and base is None:
+    return findings
+
+
+def missing_facts(kind: Kind, has_base: bool, meta: Mapping[str, Any]) -> list[Finding]:
+    """What a version still lacks before it gets a number; the same for the same facts."""
+    findings = unstated(kind, meta)
+    if kind == "adapter" and not has_base:
         findings.insert(
             0,
             Finding(

@@ -252,11 +252,12 @@ def inspect(file: File, read: Read, meta: Mapping[str, Any]) -> InspectedDataset
         overlap,
         defects,
         wrong,
-        _findings(meta),
+        missing_facts(meta),
     )
 
 
-def _findings(meta: Mapping[str, Any]) -> list[Finding]:
+def missing_facts(meta: Mapping[str, Any]) -> list[Finding]:
+    """What a data set version still lacks before it gets a number."""
     findings = list(unstated(REQUIRED_META, meta, "add the same file again"))
     named = meta.get("personal_data")
     if isinstance(named, str) and named.strip() and named.strip() not in PERSONAL_DATA:

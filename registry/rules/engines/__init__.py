@@ -83,7 +83,7 @@ def _unread_architecture(facts: Facts) -> Reason:
     quantisation = f" in {facts['quantisation']}" if facts.get("quantisation") else ""
     return Reason(
         "architecture-unread",
-        f"whether the engine loads {architecture}{quantisation} was not read from its source",
+        f"nobody has tried whether this engine loads {architecture}{quantisation}",
         TRY_BUILD,
     )
 

@@ -90,7 +90,7 @@ async function setUpDecision(form) {
   if (!canSign()) return say(form, NEEDS_HTTPS);
   const key = await storedKey(account);
   if (!key || !keys.split(" ").includes(key.id)) {
-    return say(form, "This browser holds no enrolled key of yours. Enrol one under Settings and keys, or sign in a terminal.");
+    return say(form, "This browser holds no enrolled key of yours. Enrol one under Settings and keys first, or sign in a terminal.");
   }
   if (!form.querySelector(".signing.wrong")) say(form, `Your decision will be signed with your key ${key.id}.`);
   form.addEventListener("submit", async (event) => {
@@ -129,6 +129,21 @@ function addCopyButton(element) {
   element.append(button);
 }
 
+// A part of a page that changes while work goes on: fetched again until it says that it has ended.
+const LIVE_MILLISECONDS = 5000;
+function keepLive(element) {
+  const timer = setInterval(async () => {
+    if (document.hidden) return;
+    try {
+      const answer = await fetch(element.dataset.live, { headers: { accept: "text/html" }, redirect: "error" });
+      if (!answer.ok) return;
+      element.innerHTML = await answer.text();
+      if (answer.headers.get("x-ended")) clearInterval(timer);
+    } catch { /* the next look may succeed */ }
+  }, LIVE_MILLISECONDS);
+}
+
+document.querySelectorAll("[data-live]").forEach(keepLive);
 if (navigator.clipboard) document.querySelectorAll(".command[data-copy]").forEach(addCopyButton);
 document.querySelectorAll("form[data-enrol]").forEach(setUpEnrolment);
 document.querySelectorAll("form[data-sign]").forEach(setUpDecision);

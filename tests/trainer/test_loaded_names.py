@@ -20,8 +20,9 @@ from transformers.core_model_loading import revert_weight_conversion
 from registry.artifacts.bundles.judge import BaseFacts, base_facts
 from registry.artifacts.methods import loaded_names
 from registry.artifacts.methods.configs import FILE
+from registry.artifacts.methods.heads import trained_view
 from registry.artifacts.methods.loaded_names import GENERATORS, PREFIX
-from registry.artifacts.methods.recipe_fits import recipe_defects
+from registry.artifacts.methods.recipe_fits import fit_defects
 from registry.client import Countersign, NewTrainingRun, NewVersion
 from tests.artifacts.bundle_files import Files, declared, look
 from tests.sampling import sampled
@@ -312,7 +313,10 @@ def test_a_recipes_fit_is_known_from_the_files(kind: str, tmp_path: Path) -> Non
 
     def rules(targets: list[str], layers: tuple[int, int] | None = None) -> list[str]:
         return [
-            defect.rule for defect in recipe_defects(facts.shapes, facts.config, targets, layers)
+            defect.rule
+            for defect in fit_defects(
+                trained_view(facts.shapes, facts.config).body, targets, layers
+            )
         ]
 
     assert rules(["q_proj", "v_proj"], (0, 1)) == []

@@ -16,7 +16,7 @@ from registry.artifacts.datasets.rows import TRAIN
 from registry.artifacts.feasibility.extremes import Extremes, extremes
 from registry.artifacts.feasibility.texts import documents_of, tokenizer_head
 from registry.artifacts.methods import plans
-from registry.artifacts.methods.anatomies import anatomy
+from registry.artifacts.methods.heads import trained_view
 from registry.artifacts.methods.plans import Plan
 from registry.artifacts.tokenizers import lengths, prompts
 from registry.artifacts.tokenizers.prompts import Question
@@ -83,7 +83,7 @@ def _misfits(plan: Plan, base: Base, read: Read) -> list[tuple[str, str]]:
     reading, _ = judge.footprint("base", base.files, read)
     with JUDGING.take(reading):
         facts = judge.base_facts(base.files, read, base_root=base.root)
-        return plans.unfit(plan, anatomy(facts.shapes, facts.config))
+        return plans.unfit(plan, trained_view(facts.shapes, facts.config).body)
 
 
 def _unreadable(training: Training, read: Read) -> Iterator[tuple[str, str]]:

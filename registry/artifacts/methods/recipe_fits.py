@@ -1,4 +1,4 @@
-"""Whether a recipe can be trained on a base, judged from the base's files alone.
+"""Whether a recipe's targets and layers are in a base, by the names of the loaded model.
 
 The registry asks when a training is queued, the trainer when it starts. Both get the same answer,
 so a fit that cannot hold costs nobody a lease.
@@ -6,47 +6,35 @@ so a fit that cannot hold costs nobody a lease.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from registry.artifacts.methods.anatomies import Anatomy, Shape, is_tokens
-from registry.artifacts.methods.heads import trained_view
-from registry.artifacts.methods.targets import linear, matched
+from registry.artifacts.methods.anatomies import Anatomy, is_tokens
+from registry.artifacts.methods.targets import layer_of, linear, matched
 from registry.errors import Defect
 
 FILE = "recipe"
-SHOWN = 12
-
-
-def recipe_defects(
-    shapes: Mapping[str, Shape],
-    config: Mapping[str, Any],
-    targets: Sequence[str],
-    layers: tuple[int, int] | None,
-) -> list[Defect]:
-    """What of a recipe's targets and layers a base does not have.
-
-    `shapes` and `config` are the tensors and the config.json of the base's files (`BaseFacts`).
-    The rules of the defects are `layers-beyond-base` and `targets-missing`, which are kinds of
-    problems too.
-    """
-    return fit_defects(trained_view(shapes, config).body, targets, layers)
+MAX_SHOWN = 12
+"""Names of modules that a message lists."""
 
 
 def fit_defects(
     base: Anatomy, targets: Sequence[str], layers: tuple[int, int] | None
 ) -> list[Defect]:
-    """The same for a base by the names of its loaded model."""
-    depth = base.layers
-    if layers is not None and depth is not None and layers[1] >= depth:
+    """What of a recipe's targets and layers a base does not have, by the loaded model's names.
+
+    The rules of the defects are `layers-beyond-base` and `targets-missing`, which are kinds of
+    problems too.
+    """
+    depth = depth_of(base)
+    if layers is not None and layers[1] >= depth:
         return [
             Defect(
                 FILE,
                 "layers",
                 "layers-beyond-base",
-                f"The recipe adapts layers {layers[0]} to {layers[1]}; the base has 0 to "
-                f"{depth - 1}.",
-                f"Name layers from 0 to {depth - 1}, or leave layers out to adapt all of them.",
+                f"The recipe adapts layers {layers[0]} to {layers[1]}, but the base has "
+                f"{_span(depth)}.",
+                "Name layers of these, or leave layers out." if depth else "Leave layers out.",
             )
         ]
     modules = text_modules(base)
@@ -54,18 +42,32 @@ def fit_defects(
     missing = [name for name, named in matched(targets, chosen, modules).items() if not named]
     if not missing:
         return []
-    known = sorted({module.rpartition(".")[2] for module in modules})
+    inside = [name for name in modules if chosen is None or layer_of(name) in chosen]
+    known = sorted({module.rpartition(".")[2] for module in inside})
     where = "" if layers is None else f" in layers {layers[0]} to {layers[1]}"
+    others = " and others" if len(known) > MAX_SHOWN else ""
     return [
         Defect(
             FILE,
             "targets",
             "targets-missing",
-            f"The base has no modules named {', '.join(missing)}{where}.",
-            f"Name some of its linear modules: {', '.join(known[:SHOWN])}"
-            f"{' and others' if len(known) > SHOWN else ''}.",
+            f"The base has no linear modules named {', '.join(missing[:MAX_SHOWN])}{where}.",
+            f"It has {', '.join(known[:MAX_SHOWN]) or 'none'}{others}: name some of these.",
         )
     ]
+
+
+def depth_of(base: Anatomy) -> int:
+    """The number of the base's layers: what config.json says, else what its names show."""
+    if base.layers is not None:
+        return base.layers
+    return max(
+        (layer + 1 for name in linear(base) if (layer := layer_of(name)) is not None), default=0
+    )
+
+
+def _span(depth: int) -> str:
+    return f"layers 0 to {depth - 1}" if depth > 1 else "layer 0 only" if depth else "no layers"
 
 
 def text_modules(base: Anatomy) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from registry.artifacts.methods.anatomies import anatomy
-from registry.artifacts.methods.plans import Plan, depth_of, unfit
+from registry.artifacts.methods.plans import Plan, unfit
+from registry.artifacts.methods.recipe_fits import depth_of
 
 LLAMA = {
     "model.embed_tokens.weight": (64, 8),
@@ -33,9 +34,9 @@ def said(targets: list[str], layers: tuple[int, int] | None, **config: object) -
         (["q_proj"], (3, 3), None, ""),
         (["q_proj"], (0, 4), "layers", "layers 0 to 4, but the base has layers 0 to 3"),
         (["nothing"], (0, 9), "layers", "0 to 9"),
-        (["c_attn", "q_proj"], None, "targets", "no linear module named c_attn; it has"),
+        (["c_attn", "q_proj"], None, "targets", "no linear modules named c_attn. It has"),
         (["norm"], None, "targets", "named norm"),
-        (["late_proj"], (0, 2), "targets", "late_proj in layers 0 to 2; it has q_proj, v_proj"),
+        (["late_proj"], (0, 2), "targets", "late_proj in layers 0 to 2. It has q_proj, v_proj"),
         (["embed_tokens"], (0, 2), "targets", "embed_tokens in layers 0 to 2"),
         (["layers"], None, "targets", "named layers"),
     ],
@@ -57,5 +58,5 @@ def test_the_depth_that_config_json_says_counts() -> None:
 def test_a_base_without_layers() -> None:
     body = anatomy({"embed.weight": (4, 4)}, {})
     assert (
-        "no layers; leave layers out" in dict(unfit(Plan(["embed"], (0, 0), 2, 4), body))["layers"]
+        "no layers. Leave layers out" in dict(unfit(Plan(["embed"], (0, 0), 2, 4), body))["layers"]
     )

@@ -11,6 +11,7 @@
 --   searchable  the search rows follow
 --   settled     a finished row does not change
 --   stepped     only listed transitions of the state
+--   voids       what rests on something older no longer stands
 
 -- The allowed transitions of each state. Terminal states have none, so they are final.
 create table transition (
@@ -36,7 +37,7 @@ insert into transition values
     ('review', '', 'open'), ('review', 'approved', 'expired'), ('review', 'approved', 'voided'),
         ('review', 'open', 'approved'), ('review', 'open', 'changes_requested'),
         ('review', 'open', 'expired'), ('review', 'open', 'rejected'),
-        ('review', 'open', 'withdrawn'),
+        ('review', 'open', 'voided'), ('review', 'open', 'withdrawn'),
     ('rollout', '', 'pending'), ('rollout', 'canary', 'aborted'), ('rollout', 'canary', 'expired'),
         ('rollout', 'canary', 'inconclusive'), ('rollout', 'canary', 'paused'),
         ('rollout', 'canary', 'promoting'), ('rollout', 'canary', 'rolled_back'),
@@ -116,7 +117,7 @@ $$
     union select n.team from dataset_version r join node n on n.id = r.id
         where r.blob_id = which and r.id <> but
     union select n.team from eval_suite_version r join node n on n.id = r.id
-        where r.blob_id = which and r.id <> but
+        where which in (r.blob_id, r.prompts_blob_id) and r.id <> but
     union select n.team from eval_run r join node n on n.id = r.id
         where r.samples_blob_id = which and r.id <> but
     union select n.team from serving_profile r join node n on n.id = r.version_id

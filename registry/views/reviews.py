@@ -43,6 +43,8 @@ class ReviewView:
     version_id: UUID
     environment: str
     use_case: str
+    use_case_version: int
+    suite: str
     policy: str
     policy_digest: str
     state: str

@@ -176,11 +176,22 @@ create function review_guard() returns trigger language plpgsql as $$
 -- neither changes unseen.
 declare state text; pinned uuid; named uuid[]; counted uuid[];
 begin
+    if new.policy_version_id is distinct from (
+        select id from policy_version where environment = new.environment
+            order by number desc limit 1
+    ) then
+        raise exception 'another policy is in force for %', new.environment using errcode = 'CS009';
+    end if;
+    select v.state into state from version v where v.id = new.version_id for share;
+    if state is distinct from 'registered' and state is distinct from 'deprecated' then
+        raise exception 'version % is %', new.version_id, coalesce(state, 'unknown')
+            using errcode = 'CS010';
+    end if;
     perform from use_case where id = (
         select use_case_id from use_case_version where id = new.use_case_version_id
     ) for share;
-    select suite_version_id into pinned from use_case_version newest where id = new.use_case_version_id
-        and not exists (select from use_case_version later
+    select suite_version_id into pinned from use_case_version newest
+        where id = new.use_case_version_id and not exists (select from use_case_version later
             where later.use_case_id = newest.use_case_id and later.number > newest.number);
     if pinned is null then
         raise exception 'the use case has changed' using errcode = 'CS040';
@@ -197,17 +208,6 @@ begin
     if named <> counted then
         raise exception 'the evidence does not name every eval run that counts'
             using errcode = 'CS040';
-    end if;
-    if new.policy_version_id is distinct from (
-        select id from policy_version where environment = new.environment
-            order by number desc limit 1
-    ) then
-        raise exception 'another policy is in force for %', new.environment using errcode = 'CS009';
-    end if;
-    select v.state into state from version v where v.id = new.version_id for share;
-    if state is distinct from 'registered' and state is distinct from 'deprecated' then
-        raise exception 'version % is %', new.version_id, coalesce(state, 'unknown')
-            using errcode = 'CS010';
     end if;
     return new;
 end $$;

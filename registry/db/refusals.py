@@ -87,7 +87,7 @@ SQLSTATES = {
     "CS024": "quota-exceeded",
     "CS025": "blob-missing",
     "CS026": "shorter-retention",
-    "CS040": "evidence-changed",
+    "CS040": "outdated-evidence",
 }
 """SQLSTATE that one of our triggers raises -> the kind of problem."""
 

@@ -14,6 +14,7 @@ from registry.web import (
     reviews,
     rollouts,
     search,
+    use_cases,
     versions,
 )
 from registry.web.headers import SecurityHeaders
@@ -30,6 +31,7 @@ def install(app: FastAPI) -> None:
         profiles,
         search,
         rollouts,
+        use_cases,
         retention,
         audit,
         problems,

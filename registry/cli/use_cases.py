@@ -100,7 +100,9 @@ def update(name: str, reason: str, meta: Path | None, as_json: bool, **options: 
 @click.argument("name", metavar="team/name")
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show every version of a use case, newest first: what it said, who changed it, and why.
+    """Show every version of a use case, newest first.
+
+    Each says who changed it, and why.
 
     \b
     Example:

@@ -125,7 +125,9 @@ $$
     union select n.team from dataset_version r join node n on n.id = r.id
         where r.blob_id = which and r.id <> but
     union select n.team from eval_suite_version r join node n on n.id = r.id
-        where which in (r.blob_id, r.prompts_blob_id) and r.id <> but
+        where r.blob_id = which and r.id <> but
+    union select n.team from eval_suite_version r join node n on n.id = r.id
+        where r.prompts_blob_id = which and r.id <> but
     union select n.team from eval_run r join node n on n.id = r.id
         where r.samples_blob_id = which and r.id <> but
     union select n.team from serving_profile r join node n on n.id = r.version_id
@@ -990,6 +992,14 @@ begin
     if unfit is not null then
         raise exception 'a parent is unfit: %', unfit using errcode = 'CS010';
     end if;
+    -- What a run trained was observed: it cannot count for another adapter or base.
+    if new.training_run_id is not null and not exists (
+        select from training_run t where t.id = new.training_run_id and t.line_id = new.line_id
+            and t.base_version_id = new.base_version_id
+    ) then
+        raise exception 'the training run of version % is for another adapter or base', new.id
+            using errcode = 'CS010';
+    end if;
     if its_line.kind = 'adapter' then
         select * into base from version where id = new.base_version_id;
         if base.base_root is null or base.base_root is distinct from new.base_root or not exists (
@@ -1439,11 +1449,22 @@ create function review_guard() returns trigger language plpgsql as $$
 -- neither changes unseen.
 declare state text; pinned uuid; named uuid[]; counted uuid[];
 begin
+    if new.policy_version_id is distinct from (
+        select id from policy_version where environment = new.environment
+            order by number desc limit 1
+    ) then
+        raise exception 'another policy is in force for %', new.environment using errcode = 'CS009';
+    end if;
+    select v.state into state from version v where v.id = new.version_id for share;
+    if state is distinct from 'registered' and state is distinct from 'deprecated' then
+        raise exception 'version % is %', new.version_id, coalesce(state, 'unknown')
+            using errcode = 'CS010';
+    end if;
     perform from use_case where id = (
         select use_case_id from use_case_version where id = new.use_case_version_id
     ) for share;
-    select suite_version_id into pinned from use_case_version newest where id = new.use_case_version_id
-        and not exists (select from use_case_version later
+    select suite_version_id into pinned from use_case_version newest
+        where id = new.use_case_version_id and not exists (select from use_case_version later
             where later.use_case_id = newest.use_case_id and later.number > newest.number);
     if pinned is null then
         raise exception 'the use case has changed' using errcode = 'CS040';
@@ -1460,17 +1481,6 @@ begin
     if named <> counted then
         raise exception 'the evidence does not name every eval run that counts'
             using errcode = 'CS040';
-    end if;
-    if new.policy_version_id is distinct from (
-        select id from policy_version where environment = new.environment
-            order by number desc limit 1
-    ) then
-        raise exception 'another policy is in force for %', new.environment using errcode = 'CS009';
-    end if;
-    select v.state into state from version v where v.id = new.version_id for share;
-    if state is distinct from 'registered' and state is distinct from 'deprecated' then
-        raise exception 'version % is %', new.version_id, coalesce(state, 'unknown')
-            using errcode = 'CS010';
     end if;
     return new;
 end $$;

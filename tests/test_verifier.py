@@ -261,7 +261,7 @@ def test_a_head_that_contradicts_the_entries_is_found_and_located(judge: Judge) 
 def test_the_heads_must_cover_every_entry(judge: Judge) -> None:
     found = honest()
     del found["tree_heads/21.note"]
-    judge.refuses(zipped(redeclared(found)), "The last tree head is not over all 20 entries")
+    judge.refuses(zipped(redeclared(found)), "The last tree head is not over all 21 entries")
 
 
 def test_the_head_of_the_empty_log_is_checked_too(judge: Judge) -> None:

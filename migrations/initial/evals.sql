@@ -94,7 +94,8 @@ create table eval_run (
     constraint fk_eval_run_suite_version_id foreign key (suite_version_id) references
         eval_suite_version(id),
     constraint fk_eval_run_trainer_id foreign key (trainer_id) references account(id),
-    constraint ck_eval_run_outcomes check ((outcomes is null) = (report is null) and outcomes ~ '^[0-9a-f]+$'),
+    constraint ck_eval_run_outcomes check ((outcomes is null) = (report is null) and outcomes ~
+        '^[0-9a-f]+$'),
     constraint ck_eval_run_reported check ((state = 'succeeded') = (report is not null)),
     constraint ck_eval_run_signed check (report is null or (report_key is not null and
         samples_blob_id is not null)),

@@ -117,7 +117,9 @@ $$
     union select n.team from dataset_version r join node n on n.id = r.id
         where r.blob_id = which and r.id <> but
     union select n.team from eval_suite_version r join node n on n.id = r.id
-        where which in (r.blob_id, r.prompts_blob_id) and r.id <> but
+        where r.blob_id = which and r.id <> but
+    union select n.team from eval_suite_version r join node n on n.id = r.id
+        where r.prompts_blob_id = which and r.id <> but
     union select n.team from eval_run r join node n on n.id = r.id
         where r.samples_blob_id = which and r.id <> but
     union select n.team from serving_profile r join node n on n.id = r.version_id

@@ -66,7 +66,10 @@ STRANGE = text(
         where r.blob_id = d.id and r.state <> 'deleted' and (:everywhere or n.team = any(:teams)))
     and not exists (
         select from eval_suite_version r join node n on n.id = r.id
-        where d.id in (r.blob_id, r.prompts_blob_id) and (:everywhere or n.team = any(:teams)))
+        where r.blob_id = d.id and (:everywhere or n.team = any(:teams)))
+    and not exists (
+        select from eval_suite_version r join node n on n.id = r.id
+        where r.prompts_blob_id = d.id and (:everywhere or n.team = any(:teams)))
     and not exists (
         select from eval_run r join node n on n.id = r.id
         where r.samples_blob_id = d.id and (:everywhere or n.team = any(:teams)))

@@ -349,7 +349,7 @@ INSERTS: dict[str, tuple[str, str, str, str]] = {
         "environment, use_case_version_id, "
         "policy_version_id, evidence, evidence_root, verdict, note_commitment, submitted_by, "
         "'open', now() from review "
-        "where id = %(closed_review)s",
+        "where id = %(kept_review)s",
         "uq_review_live",
         "",
     ),

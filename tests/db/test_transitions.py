@@ -31,7 +31,14 @@ STATES: dict[str, tuple[str, ...]] = {
 DRAWN = {
     "version": {old.value: [*map(str, new)] for old, new in versions.TRANSITIONS.items()},
     "review": {
-        "open": ["approved", "rejected", "changes_requested", "withdrawn", "expired"],
+        "open": [
+            "approved",
+            "rejected",
+            "changes_requested",
+            "withdrawn",
+            "expired",
+            "voided",
+        ],
         "approved": ["voided", "expired"],
     },
     "training_run": {

@@ -93,6 +93,7 @@ QUESTIONS: dict[str, list[str]] = {
         f"{A}/versions?tag=topic:{{team}}",
         f"{A}/versions?metric=exact_match>=0.1",
     ],
+    f"{A}/use-cases/{{name:path}}/versions": [f"{A}/use-cases/{{team}}/case/versions"],
     f"{A}/versions/{{ref:ref}}": [
         f"{A}/versions/{{version}}",
         f"{A}/versions/{{team}}/adapter",
@@ -139,6 +140,7 @@ QUESTIONS: dict[str, list[str]] = {
     "/reviews/{number}": ["/reviews/{review}"],
     "/search": ["/search", "/search?state=registered"],
     "/settings": ["/settings"],
+    "/use-cases/{team}/{name}": ["/use-cases/{team}/case"],
 }
 """What is asked on each route; `{words}` are things of the first team."""
 

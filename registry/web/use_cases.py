@@ -16,4 +16,4 @@ router = APIRouter(route_class=Page, include_in_schema=False)
 def use_case(here: Here, team: str, name: str) -> Response:
     """Every version of one use case, newest first."""
     versions = use_cases.history(here.store, here.actor, f"{team}/{name}")
-    return render(here, "use_case.html", versions=versions, now=versions[0])
+    return render(here, "use_case.html", versions=versions, newest=versions[0])

@@ -93,7 +93,7 @@ QUESTIONS: dict[str, list[str]] = {
         f"{A}/versions?tag=topic:{{team}}",
         f"{A}/versions?metric=exact_match>=0.1",
     ],
-    f"{A}/use-cases/{{name:path}}/versions": [f"{A}/use-cases/{{team}}/case/versions"],
+    f"{A}/use-cases/{{ref:path}}/versions": [f"{A}/use-cases/{{team}}/case/versions"],
     f"{A}/versions/{{ref:ref}}": [
         f"{A}/versions/{{version}}",
         f"{A}/versions/{{team}}/adapter",

@@ -38,14 +38,14 @@ def use_cases(store: TheStore, caller: Caller) -> list[UseCaseView]:
     return queries.use_cases(store, caller)
 
 
-@router.get("/use-cases/{name:path}/versions")
-def versions(store: TheStore, caller: Caller, name: Line) -> list[UseCaseView]:
+@router.get("/use-cases/{ref:path}/versions")
+def versions(store: TheStore, caller: Caller, ref: Line) -> list[UseCaseView]:
     """Every version of a use case, newest first: what it said, since when, who changed it, why."""
-    return queries.history(store, caller, name)
+    return queries.history(store, caller, ref)
 
 
-@router.post("/use-cases/{name:path}/versions", status_code=201)
-def change(store: TheStore, caller: Caller, name: Line, body: ChangedUseCase) -> UseCaseView:
+@router.post("/use-cases/{ref:path}/versions", status_code=201)
+def change(store: TheStore, caller: Caller, ref: Line, body: ChangedUseCase) -> UseCaseView:
     """Replace what a use case says by a new version; its open reviews and approvals are void."""
-    commands.update(store, caller, commands.UseCaseUpdate(name, **body.model_dump()))
-    return queries.history(store, caller, name)[0]
+    commands.update(store, caller, commands.UseCaseUpdate(ref, **body.model_dump()))
+    return queries.history(store, caller, ref)[0]

@@ -126,6 +126,8 @@ $$
         where r.blob_id = which and r.id <> but
     union select n.team from eval_suite_version r join node n on n.id = r.id
         where r.blob_id = which and r.id <> but
+    union select n.team from eval_suite_version r join node n on n.id = r.id
+        where r.prompts_blob_id = which and r.id <> but
     union select n.team from eval_run r join node n on n.id = r.id
         where r.samples_blob_id = which and r.id <> but
     union select n.team from serving_profile r join node n on n.id = r.version_id
@@ -997,6 +999,14 @@ begin
     if unfit is not null then
         raise exception 'a parent is unfit: %', unfit using errcode = 'CS010';
     end if;
+    -- What a run trained was observed: it cannot count for another adapter or base.
+    if new.training_run_id is not null and not exists (
+        select from training_run t where t.id = new.training_run_id and t.line_id = new.line_id
+            and t.base_version_id = new.base_version_id
+    ) then
+        raise exception 'the training run of version % is for another adapter or base', new.id
+            using errcode = 'CS010';
+    end if;
     if its_line.kind = 'adapter' then
         select * into base from version where id = new.base_version_id;
         if base.base_root is null or base.base_root is distinct from new.base_root or not exists (
@@ -1139,8 +1149,10 @@ create table eval_suite_version (
     split text not null,
     metric text not null,
     decoding jsonb not null,
+    normalisation text not null,
     items integer not null,
     blob_id text not null,
+    prompts_blob_id text not null,
     created_by uuid,
     created_at timestamptz not null,
     constraint pk_eval_suite_version primary key (id),
@@ -1150,11 +1162,15 @@ create table eval_suite_version (
     constraint fk_eval_suite_version_dataset_version_id foreign key (dataset_version_id) references
         dataset_version(id),
     constraint fk_eval_suite_version_id foreign key (id) references node(id),
+    constraint fk_eval_suite_version_prompts_blob_id foreign key (prompts_blob_id) references
+        blob(id),
     constraint fk_eval_suite_version_suite_id foreign key (suite_id) references eval_suite(id),
     constraint ck_eval_suite_version_digest check (digest ~ '^sha256:[0-9a-f]{64}$'),
-    constraint ck_eval_suite_version_items check (items > 0)
+    constraint ck_eval_suite_version_items check (items > 0),
+    constraint ck_eval_suite_version_normalisation check (normalisation = 'nfc-1')
 );
 create index ix_eval_suite_version_blob_id on eval_suite_version (blob_id);
+create index ix_eval_suite_version_prompts_blob_id on eval_suite_version (prompts_blob_id);
 create index ix_eval_suite_version_suite_id on eval_suite_version (suite_id);
 
 create constraint trigger audited after insert or delete or update on eval_suite_version
@@ -1166,8 +1182,13 @@ create trigger kept before delete on eval_suite_version for each row
 create constraint trigger own_bytes after insert or update of blob_id on eval_suite_version
     deferrable initially deferred for each row when (new.blob_id is not null)
     execute function names_own_blob('blob_id');
+create constraint trigger own_prompts after insert or update of prompts_blob_id on
+    eval_suite_version deferrable initially deferred for each row
+    execute function names_own_blob('prompts_blob_id');
 create trigger present before insert or update of blob_id on eval_suite_version for each row
     when (new.blob_id is not null) execute function names_present_blob('blob_id');
+create trigger present_prompts before insert or update of prompts_blob_id on eval_suite_version
+    for each row execute function names_present_blob('prompts_blob_id');
 grant select on eval_suite_version to countersign_reader;
 grant select, insert, update on eval_suite_version to countersign_app;
 
@@ -1183,6 +1204,7 @@ create table eval_run (
     report jsonb,
     report_key text,
     report_signature text,
+    outcomes text,
     error text,
     created_at timestamptz not null,
     started_at timestamptz,
@@ -1195,6 +1217,8 @@ create table eval_run (
     constraint fk_eval_run_suite_version_id foreign key (suite_version_id) references
         eval_suite_version(id),
     constraint fk_eval_run_trainer_id foreign key (trainer_id) references account(id),
+    constraint ck_eval_run_outcomes check (((outcomes is null) = (report is null)) and outcomes ~
+        '^[0-9a-f]+$'),
     constraint ck_eval_run_reported check ((state = 'succeeded') = (report is not null)),
     constraint ck_eval_run_signed check (report is null or (report_key is not null and
         samples_blob_id is not null)),
@@ -1211,7 +1235,7 @@ create constraint trigger audited after insert or delete or update on eval_run
     deferrable initially deferred for each row execute function require_event();
 create trigger frozen before update on eval_run for each row execute function
     only_these_change('state', 'attempt', 'trainer_id', 'report', 'report_key', 'report_signature',
-    'samples_blob_id', 'error', 'started_at', 'finished_at');
+    'samples_blob_id', 'outcomes', 'error', 'started_at', 'finished_at');
 create trigger guarded before insert on eval_run for each row
     execute function on_what_stands('subject_id');
 create trigger kept before delete on eval_run for each row execute function never_deleted();
@@ -1260,17 +1284,10 @@ create table use_case (
     id uuid not null,
     team text not null,
     name text not null,
-    purpose text not null,
-    owner text not null,
-    risk_tier text not null,
-    suite_id uuid not null,
-    details jsonb not null,
     created_by uuid,
     created_at timestamptz not null,
     constraint pk_use_case primary key (id),
-    constraint uq_use_case_team_name unique (team, name),
-    constraint fk_use_case_suite_id foreign key (suite_id) references eval_suite(id),
-    constraint ck_use_case_risk_tier check (risk_tier in ('minimal', 'limited', 'high'))
+    constraint uq_use_case_team_name unique (team, name)
 );
 
 create constraint trigger audited after insert or delete or update on use_case
@@ -1279,6 +1296,68 @@ create trigger frozen before update on use_case for each row execute function on
 create trigger kept before delete on use_case for each row execute function never_deleted();
 grant select on use_case to countersign_reader;
 grant select, insert, update on use_case to countersign_app;
+
+create table use_case_version (
+    id uuid not null,
+    use_case_id uuid not null,
+    number integer not null,
+    purpose text not null,
+    owner text not null,
+    risk_tier text not null,
+    suite_version_id uuid not null,
+    details jsonb not null,
+    reason_commitment text,
+    created_by uuid,
+    created_at timestamptz not null,
+    constraint pk_use_case_version primary key (id),
+    constraint uq_use_case_version_use_case_id_number unique (use_case_id, number),
+    constraint fk_use_case_version_suite_version_id foreign key (suite_version_id) references
+        eval_suite_version(id),
+    constraint fk_use_case_version_use_case_id foreign key (use_case_id) references use_case(id),
+    constraint ck_use_case_version_number check (number > 0),
+    constraint ck_use_case_version_reason check ((number = 1) = (reason_commitment is null)),
+    constraint ck_use_case_version_risk_tier check (risk_tier in ('minimal', 'limited', 'high'))
+);
+
+create function use_case_version_guard() returns trigger language plpgsql as $$
+-- Versions of a use case are numbered without a gap. The lock keeps submissions out until COMMIT.
+begin
+    perform from use_case where id = new.use_case_id for no key update;
+    if new.number <> 1 + (
+        select count(*) from use_case_version where use_case_id = new.use_case_id
+    ) then
+        raise exception 'version % is not the next one of its use case', new.number
+            using errcode = 'CS040';
+    end if;
+    return new;
+end $$;
+
+create function use_case_version_voids() returns trigger language plpgsql as $$
+-- At COMMIT: no review that rests on an older version of the use case is open or approved.
+declare standing int;
+begin
+    select r.number into standing from review r join use_case_version v
+        on v.id = r.use_case_version_id
+    where v.use_case_id = new.use_case_id and v.number < new.number
+        and r.state in ('open', 'approved') limit 1;
+    if standing is not null then
+        raise exception 'review % rests on an older version of the use case', standing
+            using errcode = 'CS040';
+    end if;
+    return null;
+end $$;
+
+create constraint trigger audited after insert or delete or update on use_case_version
+    deferrable initially deferred for each row execute function require_event();
+create trigger frozen before update on use_case_version for each row
+    execute function only_these_change();
+create trigger guarded before insert on use_case_version for each row
+    execute function use_case_version_guard();
+create trigger kept before delete on use_case_version for each row execute function never_deleted();
+create constraint trigger voids after insert on use_case_version deferrable initially deferred
+    for each row execute function use_case_version_voids();
+grant select on use_case_version to countersign_reader;
+grant select, insert, update on use_case_version to countersign_app;
 
 create table policy_version (
     id uuid not null,
@@ -1310,7 +1389,7 @@ create table review (
     number integer generated by default as identity not null,
     version_id uuid not null,
     environment text not null,
-    use_case_id uuid not null,
+    use_case_version_id uuid not null,
     policy_version_id uuid not null,
     evidence jsonb not null,
     evidence_root text not null,
@@ -1326,7 +1405,8 @@ create table review (
     constraint fk_review_policy_version_id foreign key (policy_version_id) references
         policy_version(id),
     constraint fk_review_submitted_by foreign key (submitted_by) references account(id),
-    constraint fk_review_use_case_id foreign key (use_case_id) references use_case(id),
+    constraint fk_review_use_case_version_id foreign key (use_case_version_id) references
+        use_case_version(id),
     constraint fk_review_version_id foreign key (version_id) references version(id),
     constraint ck_review_approval_expires check (state <> 'approved' or expires_at is not null),
     constraint ck_review_decided check ((state = 'open') = (decided_at is null)),
@@ -1370,8 +1450,11 @@ begin
 end $$;
 
 create function review_guard() returns trigger language plpgsql as $$
--- A review opens under the policy in force, on a registered or deprecated version.
-declare state text;
+-- A review opens under the policy in force and the newest version of its use case, on a registered
+-- or deprecated version. Its evidence names every eval run that counts: those of the version and of
+-- its base on the suite version that the use case pins. Both locks are held until COMMIT, so that
+-- neither changes unseen.
+declare state text; pinned uuid; named uuid[]; counted uuid[];
 begin
     if new.policy_version_id is distinct from (
         select id from policy_version where environment = new.environment
@@ -1383,6 +1466,28 @@ begin
     if state is distinct from 'registered' and state is distinct from 'deprecated' then
         raise exception 'version % is %', new.version_id, coalesce(state, 'unknown')
             using errcode = 'CS010';
+    end if;
+    perform from use_case where id = (
+        select use_case_id from use_case_version where id = new.use_case_version_id
+    ) for share;
+    select suite_version_id into pinned from use_case_version newest
+        where id = new.use_case_version_id and not exists (select from use_case_version later
+            where later.use_case_id = newest.use_case_id and later.number > newest.number);
+    if pinned is null then
+        raise exception 'the use case has changed' using errcode = 'CS040';
+    end if;
+    perform from eval_suite_version where id = pinned for share;
+    select coalesce(array_agg(r.id order by r.id), '{}') into counted
+    from version v join eval_run r on r.subject_id in (v.id, v.base_version_id)
+    where v.id = new.version_id and r.suite_version_id = pinned and r.state = 'succeeded';
+    select coalesce(array_agg(distinct (run ->> 'run')::uuid order by (run ->> 'run')::uuid), '{}')
+    into named from jsonb_array_elements(
+        coalesce(new.evidence #> '{runs,adapter,succeeded}', '[]')
+        || coalesce(new.evidence #> '{runs,base,succeeded}', '[]')
+    ) run;
+    if named <> counted then
+        raise exception 'the evidence does not name every eval run that counts'
+            using errcode = 'CS040';
     end if;
     return new;
 end $$;

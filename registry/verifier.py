@@ -243,7 +243,12 @@ FROZEN = {
     "dataset_version": "dataset_id number blob_id created_at",
     "lineage_edge": WHOLE_ROW,
     # what was decided
-    "review": "number version_id environment policy_version_id evidence evidence_root submitted_by",
+    "use_case": WHOLE_ROW,
+    "use_case_version": WHOLE_ROW,
+    "eval_suite_version": WHOLE_ROW,
+    "eval_run": "subject_id suite_version_id",
+    "review": "number version_id environment use_case_version_id policy_version_id evidence "
+    "evidence_root submitted_by",
     "vote": WHOLE_ROW,
     # what served
     "channel": "line_id environment name base_version_id",
@@ -355,6 +360,8 @@ def fold(state: State, event: Any) -> None:
         state.valid_votes[vote["review_id"]].append(vote)
     for _, line in entry.images("line"):
         check_line(line)
+    for case in entry.new("use_case_version"):
+        check_use_case(state, case)
     for before, review in entry.images("review"):
         check_review(state, before, review)
     check_retention(state, entry)
@@ -498,6 +505,8 @@ def check_decision(state: State, name: str, vote: Row, review: Row) -> None:
     line = state.rows["line"][version["line_id"]]
     base = state.rows["version"].get(version["base_version_id"])
     policy = state.rows["policy_version"][review["policy_version_id"]]
+    case = state.rows["use_case_version"][review["use_case_version_id"]]
+    use_case = state.rows["use_case"][case["use_case_id"]]
     expected = {
         "v": 1,
         "review": review["number"],
@@ -507,6 +516,8 @@ def check_decision(state: State, name: str, vote: Row, review: Row) -> None:
         "tensor_root": version["tensor_root"],
         "environment": review["environment"],
         "evidence_root": review["evidence_root"],
+        "use_case": f"{use_case['team']}/{use_case['name']}",
+        "use_case_version": case["number"],
         "policy": f"{policy['environment']}-v{policy['number']}",
         "policy_digest": policy["digest"],
         "account": vote["account_id"],
@@ -514,7 +525,7 @@ def check_decision(state: State, name: str, vote: Row, review: Row) -> None:
         "verdict": vote["verdict"],
         "reason_commitment": vote["reason_commitment"],
     }
-    is_complete = decision.keys() == {*expected, "base_root", "use_case"}
+    is_complete = decision.keys() == {*expected, "base_root"}
     # Prevents: a signed field that nobody compares with the log.
     require(is_complete, f"{name} over unknown or missing fields")
     wrong = [
@@ -567,9 +578,51 @@ def check_review(state: State, before: Row | None, review: Row) -> None:
     is_digest = digest(review["evidence"]) == review["evidence_root"]
     # Prevents: evidence that was replaced after people voted on it.
     require(is_digest, f"holds other evidence of review {review['number']}")
+    if before is None:
+        check_evidence(state, review)
     if now == "approved" != was:
         check_approval(state, review)
         state.approved.add((review["version_id"], review["environment"]))
+
+
+def check_evidence(state: State, review: Row) -> None:
+    """A review opens on its use case as it is, the suite this pins, and all runs on that suite."""
+    evidence, name = review["evidence"], f"opens review {review['number']}"
+    case = state.rows["use_case_version"][review["use_case_version_id"]]
+    suite = state.rows["eval_suite_version"][case["suite_version_id"]]
+    is_current = case["number"] == max(_versions_of(state, case["use_case_id"]))
+    is_pinned = evidence["suite"]["digest"] == suite["digest"]
+    # Prevents: a decision on what a use case said before, or on a suite that it does not pin.
+    require(is_current and is_pinned, f"{name} on a use case or suite that is not in force")
+    subjects = (review["version_id"], state.version(review["version_id"])["base_version_id"])
+    counted = {
+        key
+        for key, run in state.rows["eval_run"].items()
+        if run["subject_id"] in subjects
+        and (run["suite_version_id"], run["state"]) == (suite["id"], "succeeded")
+    }
+    named = {run["run"] for side in evidence["runs"].values() for run in side["succeeded"]}
+    # Prevents: an eval run that went badly and is left out.
+    require(named == counted, f"{name} on other eval runs than those that count")
+
+
+def check_use_case(state: State, case: Row) -> None:
+    """A version of a use case is the next, and nothing rests on the one before any more."""
+    versions = _versions_of(state, case["use_case_id"])
+    standing = any(
+        review["state"] in ("open", "approved")
+        and review["use_case_version_id"] in versions.values()
+        for review in state.rows["review"].values()
+        if review["use_case_version_id"] != case["id"]
+    )
+    is_next = max(versions) == len(versions) == case["number"]
+    # Prevents: a suite or purpose that is replaced under an open review or an approval.
+    require(is_next and not standing, "changes a use case out of turn, or under its reviews")
+
+
+def _versions_of(state: State, use_case: str) -> dict[int, str]:
+    cases = state.rows["use_case_version"].values()
+    return {case["number"]: case["id"] for case in cases if case["use_case_id"] == use_case}
 
 
 def check_approval(state: State, review: Row) -> None:

@@ -32,6 +32,7 @@ from registry.commands import blobs as sending
 from registry.commands import training_runs as training
 from registry.db.store import Store
 from registry.proof.keys import SigningKey
+from registry.queries import evals as suites
 from registry.queries import reviews as asked
 from registry.queries import work as leased
 from registry.rules import refs
@@ -390,6 +391,14 @@ def train(
     return run
 
 
+def answered_items(world: World, suite: str) -> bytes:
+    """The items of a suite with their expected answers, as the registry keeps them."""
+    digest = next(
+        each.items_sha256 for each in suites.suites(world.store, SYSTEM) if each.ref == suite
+    )
+    return b"".join(world.blobs.stream(digest))
+
+
 def evaluate(world: World, ref: str, right: int) -> UUID:
     """A finished eval run of a version with so many items right."""
     run = evals.queue(world.store, world.blobs, world.engineer.actor, ref, world.suite)
@@ -398,7 +407,7 @@ def evaluate(world: World, ref: str, right: int) -> UUID:
     assert taken == (run, 1)
     view = leased.work(world.store, trainer.actor, run)
     assert view.evaluation is not None
-    items = b"".join(world.blobs.stream(view.evaluation.items.sha256))
+    items = answered_items(world, view.evaluation.suite)
     count = len(items.splitlines())
     subject = view.evaluation.subject
     with world.store.read(SYSTEM) as session:

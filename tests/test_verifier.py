@@ -110,7 +110,7 @@ def test_it_runs_as_one_copied_file(judge: Judge, tmp_path: Path) -> None:
     (tmp_path / "pack.zip").write_bytes(zipped(honest()))
     (tmp_path / "bad.zip").write_bytes(b"PK, or so it says")
     for pack, code, said in (
-        ("pack.zip", 0, "VALID.\n20 entries read, 2 votes"),
+        ("pack.zip", 0, "VALID.\n21 entries read, 2 votes"),
         ("bad.zip", 8, "NOT VALID: The"),
     ):
         done = subprocess.run(
@@ -260,8 +260,8 @@ def test_a_head_that_contradicts_the_entries_is_found_and_located(judge: Judge) 
 
 def test_the_heads_must_cover_every_entry(judge: Judge) -> None:
     found = honest()
-    del found["tree_heads/20.note"]
-    judge.refuses(zipped(redeclared(found)), "The last tree head is not over all 20 entries")
+    del found["tree_heads/21.note"]
+    judge.refuses(zipped(redeclared(found)), "The last tree head is not over all 21 entries")
 
 
 def test_the_head_of_the_empty_log_is_checked_too(judge: Judge) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from registry.artifacts.datasets.rows import Item
+from registry.artifacts.datasets.rows import Question
 from registry.errors import Invalid
+from registry.rules import evals
 from trainer import data, memory
 
 BATCH = 16
@@ -40,14 +41,34 @@ def generation(net: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfi
     )
 
 
+class AtStops(StoppingCriteria):  # type: ignore[misc]
+    """End each answer that contains a stop sequence, as engines do.
+
+    Only what was generated counts, not the prompt. The last tokens are enough to see a stop that
+    has just been completed.
+    """
+
+    LAST = evals.MAX_STOP_CHARACTERS * 4
+    """Tokens that are decoded: a character has at most four bytes, a token at least one."""
+
+    def __init__(self, tokenizer: Any, width: int, stop: Sequence[str]) -> None:
+        self._tokenizer, self._width, self._stop = tokenizer, width, stop
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        start = max(self._width, input_ids.shape[1] - self.LAST)
+        texts = self._tokenizer.batch_decode(input_ids[:, start:], skip_special_tokens=True)
+        ended = [evals.cut(text, self._stop) != text for text in texts]
+        return torch.tensor(ended, device=input_ids.device, dtype=torch.bool)
+
+
 def check_decoding(decoding: Mapping[str, Any]) -> tuple[str, int, str | None]:
-    """(template, max_new_tokens, system) of a suite's decoding.
+    """(template, max_new_tokens, system) of a suite's decoding; `stop` may stand beside them.
 
     Raises Invalid `bad-decoding` for one that this trainer cannot follow.
     """
     template, limit = decoding.get("template"), decoding.get("max_new_tokens")
     system = decoding.get("system")
-    unknown = set(decoding) - {"template", "max_new_tokens", "system"}
+    unknown = set(decoding) - {"template", "max_new_tokens", "system", "stop"}
     sound = (
         template in ("chat", "plain")
         and type(limit) is int
@@ -66,7 +87,7 @@ def check_decoding(decoding: Mapping[str, Any]) -> tuple[str, int, str | None]:
 
 def answer(
     subject: Subject,
-    items: Sequence[Item],
+    items: Sequence[Question],
     decoding: Mapping[str, Any],
     on_progress: Callable[[int, int], None],
     batch: int = BATCH,
@@ -78,6 +99,7 @@ def answer(
     """
     net, tokenizer = subject.net, subject.tokenizer
     template, limit, system = check_decoding(decoding)
+    stop = evals.check_stop(decoding.get("stop", []))
     prompts = [data.prompt_ids(tokenizer, item.prompt, template, system) for item in items]
     config = generation(net, tokenizer, limit)
     by_length = sorted(range(len(items)), key=lambda index: (len(prompts[index]), index))
@@ -97,18 +119,21 @@ def answer(
                 input_ids=ids.to(net.device),
                 attention_mask=mask.to(net.device),
                 generation_config=config,
+                stopping_criteria=StoppingCriteriaList(
+                    [AtStops(tokenizer, width, stop)] if stop else []
+                ),
             )[:, width:]
         written += int((generated != tokenizer.pad_token_id).sum())
         texts = tokenizer.batch_decode(generated, skip_special_tokens=True)
         for index, text in zip(chosen, texts, strict=True):
-            outputs[index] = text
+            outputs[index] = evals.cut(text, stop)
         on_progress(min(start + batch, len(items)), len(items))
     return outputs, written
 
 
 def run(
     subject: Subject,
-    items: Sequence[Item],
+    items: Sequence[Question],
     decoding: Mapping[str, Any],
     into: Path,
     on_progress: Callable[[int, int], None],

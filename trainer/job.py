@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from registry.artifacts.datasets.rows import decode_items
+from registry.artifacts.datasets.rows import decode_prompts
 from registry.errors import RegistryError
 from registry.rules import recipes
 from trainer import data, device, evaluate, loop, model, pack
@@ -121,7 +121,7 @@ def _train(folder: Path, job: dict[str, Any], write: Write) -> dict[str, Any] | 
 
 
 def _evaluate(folder: Path, job: dict[str, Any], write: Write) -> dict[str, Any] | None:
-    items = decode_items(Path(job["items"]).read_bytes())
+    items = decode_prompts(Path(job["items"]).read_bytes())
     where = device.choose(None)
     device.be_deterministic()
     tokenizer = model.load_tokenizer(Path(job["base"]))

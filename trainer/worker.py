@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import UUID, uuid4
 
-from registry.artifacts.datasets.rows import decode_items
-from registry.artifacts.datasets.samples import expected_answers, read_samples
 from registry.artifacts.weights.local_files import read_files
 from registry.client import Countersign
 from registry.documents import canonical
 from registry.errors import Conflict, Fault, NotFound, RegistryError, Unavailable, Unverified
 from registry.proof.keys import Context, SigningKey
-from registry.rules import evals, recipes
+from registry.rules import recipes
 from registry.views.training_runs import EvalWork, TrainingWork, WorkView
 from trainer import tracking
 from trainer.cache import Cache
@@ -223,11 +221,6 @@ class Worker:
         outcome = follow(lease, folder, job, tracking.Untracked())
         samples = folder / "samples.jsonl"
         sent = lease.patiently(lambda: self._registry.put_file(samples))
-        scores = evals.score(
-            read_samples(samples.read_bytes()),
-            expected_answers(decode_items(items.read_bytes())),
-            work.metric,
-        )
         report = {
             "run": str(lease.work.id),
             "attempt": lease.work.attempt,
@@ -235,7 +228,6 @@ class Worker:
             "subject_root": subject_root,
             "base_root": base_root,
             "samples_sha256": sent.sha256,
-            "metrics": {work.metric: {"correct": scores.correct, "n": scores.n}},
             "meters": outcome.meters,
             "environment": outcome.environment,
         }

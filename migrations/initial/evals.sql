@@ -26,8 +26,10 @@ create table eval_suite_version (
     split text not null,
     metric text not null,
     decoding jsonb not null,
+    normalisation text not null,
     items integer not null,
     blob_id text not null,
+    prompts_blob_id text not null,
     created_by uuid,
     created_at timestamptz not null,
     constraint pk_eval_suite_version primary key (id),
@@ -37,11 +39,15 @@ create table eval_suite_version (
     constraint fk_eval_suite_version_dataset_version_id foreign key (dataset_version_id) references
         dataset_version(id),
     constraint fk_eval_suite_version_id foreign key (id) references node(id),
+    constraint fk_eval_suite_version_prompts_blob_id foreign key (prompts_blob_id) references
+        blob(id),
     constraint fk_eval_suite_version_suite_id foreign key (suite_id) references eval_suite(id),
     constraint ck_eval_suite_version_digest check (digest ~ '^sha256:[0-9a-f]{64}$'),
-    constraint ck_eval_suite_version_items check (items > 0)
+    constraint ck_eval_suite_version_items check (items > 0),
+    constraint ck_eval_suite_version_normalisation check (normalisation = 'nfc-1')
 );
 create index ix_eval_suite_version_blob_id on eval_suite_version (blob_id);
+create index ix_eval_suite_version_prompts_blob_id on eval_suite_version (prompts_blob_id);
 create index ix_eval_suite_version_suite_id on eval_suite_version (suite_id);
 
 create constraint trigger audited after insert or delete or update on eval_suite_version
@@ -55,6 +61,11 @@ create constraint trigger own_bytes after insert or update of blob_id on eval_su
     execute function names_own_blob('blob_id');
 create trigger present before insert or update of blob_id on eval_suite_version for each row
     when (new.blob_id is not null) execute function names_present_blob('blob_id');
+create constraint trigger own_prompts after insert or update of prompts_blob_id
+    on eval_suite_version deferrable initially deferred for each row
+    execute function names_own_blob('prompts_blob_id');
+create trigger present_prompts before insert or update of prompts_blob_id on eval_suite_version
+    for each row execute function names_present_blob('prompts_blob_id');
 grant select on eval_suite_version to countersign_reader;
 grant select, insert, update on eval_suite_version to countersign_app;
 
@@ -70,6 +81,7 @@ create table eval_run (
     report jsonb,
     report_key text,
     report_signature text,
+    outcomes text,
     error text,
     created_at timestamptz not null,
     started_at timestamptz,
@@ -82,6 +94,8 @@ create table eval_run (
     constraint fk_eval_run_suite_version_id foreign key (suite_version_id) references
         eval_suite_version(id),
     constraint fk_eval_run_trainer_id foreign key (trainer_id) references account(id),
+    constraint ck_eval_run_outcomes check ((outcomes is null) = (report is null) and outcomes ~
+        '^[0-9a-f]+$'),
     constraint ck_eval_run_reported check ((state = 'succeeded') = (report is not null)),
     constraint ck_eval_run_signed check (report is null or (report_key is not null and
         samples_blob_id is not null)),
@@ -98,7 +112,7 @@ create constraint trigger audited after insert or delete or update on eval_run
     deferrable initially deferred for each row execute function require_event();
 create trigger frozen before update on eval_run for each row execute function
     only_these_change('state', 'attempt', 'trainer_id', 'report', 'report_key', 'report_signature',
-    'samples_blob_id', 'error', 'started_at', 'finished_at');
+    'samples_blob_id', 'outcomes', 'error', 'started_at', 'finished_at');
 create trigger guarded before insert on eval_run for each row
     execute function on_what_stands('subject_id');
 create trigger kept before delete on eval_run for each row execute function never_deleted();

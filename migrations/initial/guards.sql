@@ -11,6 +11,7 @@
 --   searchable  the search rows follow
 --   settled     a finished row does not change
 --   stepped     only listed transitions of the state
+--   voids       what rests on something older no longer stands
 
 -- The allowed transitions of each state. Terminal states have none, so they are final.
 create table transition (
@@ -117,6 +118,8 @@ $$
         where r.blob_id = which and r.id <> but
     union select n.team from eval_suite_version r join node n on n.id = r.id
         where r.blob_id = which and r.id <> but
+    union select n.team from eval_suite_version r join node n on n.id = r.id
+        where r.prompts_blob_id = which and r.id <> but
     union select n.team from eval_run r join node n on n.id = r.id
         where r.samples_blob_id = which and r.id <> but
     union select n.team from serving_profile r join node n on n.id = r.version_id

@@ -77,6 +77,14 @@ begin
     if unfit is not null then
         raise exception 'a parent is unfit: %', unfit using errcode = 'CS010';
     end if;
+    -- What a run trained was observed: it cannot count for another adapter or base.
+    if new.training_run_id is not null and not exists (
+        select from training_run t where t.id = new.training_run_id and t.line_id = new.line_id
+            and t.base_version_id = new.base_version_id
+    ) then
+        raise exception 'the training run of version % is for another adapter or base', new.id
+            using errcode = 'CS010';
+    end if;
     if its_line.kind = 'adapter' then
         select * into base from version where id = new.base_version_id;
         if base.base_root is null or base.base_root is distinct from new.base_root or not exists (

@@ -28,7 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "profiles:profile",
         "Define and compare serving profiles: what a version may be served as.",
     ),
-    "usecase": ("use_cases:usecase", "Define and list use cases: why something serves."),
+    "usecase": ("use_cases:usecase", "Define, change and list use cases: why something serves."),
     "train": ("training_runs:train", "Queue a training run."),
     "run": ("training_runs:run", "List, show and cancel training runs."),
     "eval": ("evals:evaluation", "Freeze eval suites and run them on versions."),

@@ -57,6 +57,12 @@ def suite() -> None:
     help="Ask through the chat template, or with the plain text.",
 )
 @click.option("--system", help="The system prompt; none by default.")
+@click.option(
+    "--stop",
+    multiple=True,
+    metavar="TEXT",
+    help="Where an answer ends, at most 4 times; write \\\\n for a new line.",
+)
 @json_option
 def add_suite(
     name: str,
@@ -66,6 +72,7 @@ def add_suite(
     max_new_tokens: int,
     template: str,
     system: str | None,
+    stop: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Freeze one split of a data set as an eval suite.
@@ -74,7 +81,12 @@ def add_suite(
     Example:
       countersign eval suite add acme/gold --dataset acme/notices@v1 --split test
     """
-    decoding = {"template": template, "max_new_tokens": max_new_tokens, "system": system}
+    decoding = {
+        "template": template,
+        "max_new_tokens": max_new_tokens,
+        "system": system,
+        "stop": [text.replace("\\n", "\n") for text in stop],
+    }
     with connect() as registry:
         frozen = registry.freeze_suite(name, dataset, split, metric, decoding)
     if as_json:

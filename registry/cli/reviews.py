@@ -149,7 +149,8 @@ def _show(review: ReviewView, as_json: bool) -> None:
         [
             ("Version", review.version),
             ("Environment", review.environment),
-            ("Use case", review.use_case),
+            ("Use case", f"{review.use_case}, version {review.use_case_version}"),
+            ("Suite", review.suite),
             ("Note", review.note),
             ("Submitted by", review.submitted_by),
             ("Opened", review.opened_at),

@@ -1,19 +1,23 @@
-"""Use cases: usecase add, ls."""
+"""Use cases: usecase add, update, show, ls."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from registry.cli.output import emit, fields, json_option, table
-from registry.cli.parameters import FILE
+from registry.cli.parameters import FILE, REASON
 from registry.cli.session import connect, document
+
+if TYPE_CHECKING:
+    from registry.views.use_cases import UseCaseView
 
 
 @click.group()
 def usecase() -> None:
-    """Define and list use cases: why something serves.
+    """Define, change and list use cases: why something serves.
 
     \b
     Example:
@@ -62,16 +66,71 @@ def add(
             **{field: value for field, value in known.items() if value is not None},
             details=details,
         )
+    _show(added, as_json)
+
+
+@usecase.command("update")
+@click.argument("name", metavar="team/name")
+@REASON
+@click.option("--purpose", help="What it is for, in one sentence.")
+@click.option("--owner", help="Who is responsible for it.")
+@click.option("--risk-tier", help="Its risk tier, which policies may select by.")
+@click.option("--suite", metavar="REF", help="The eval suite version that its gates read.")
+@click.option("--meta", type=FILE, help="YAML that replaces its details.")
+@json_option
+def update(name: str, reason: str, meta: Path | None, as_json: bool, **options: str | None) -> None:
+    """Replace what a use case says by its next version.
+
+    Its open reviews and its approvals are void: they rest on what it said before. What serves
+    keeps serving.
+
+    \b
+    Example:
+      countersign usecase update acme/claims --suite acme/gold@v2 --reason "Twice as many items"
+    """
+    changes: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    if meta is not None:
+        changes["details"] = dict(document(meta))
+    with connect() as registry:
+        changed = registry.update_use_case(name, reason, **changes)
+    _show(changed, as_json)
+
+
+@usecase.command("show")
+@click.argument("name", metavar="team/name")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Show every version of a use case, newest first.
+
+    Each says who changed it, and why.
+
+    \b
+    Example:
+      countersign usecase show acme/claims
+    """
+    with connect() as registry:
+        versions = registry.use_case_versions(name)
     if as_json:
-        emit(added)
+        emit(versions)
+        return
+    for version in versions:
+        _show(version, as_json)
+
+
+def _show(case: UseCaseView, as_json: bool) -> None:
+    if as_json:
+        emit(case)
         return
     fields(
-        added.name,
+        f"{case.name}, version {case.version}",
         [
-            ("Purpose", added.purpose),
-            ("Owner", added.owner),
-            ("Risk tier", added.risk_tier),
-            ("Suite", added.suite),
+            ("Purpose", case.purpose),
+            ("Owner", case.owner),
+            ("Risk tier", case.risk_tier),
+            ("Suite", case.suite),
+            ("Changed by", case.changed_by),
+            ("Because", case.reason),
+            ("Since", case.created_at),
         ],
     )
 

@@ -14,10 +14,11 @@ from registry.artifacts.datasets.samples import expected_answers, read_samples
 from registry.artifacts.feasibility import suites
 from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
-from registry.db import datasets, senders, training_runs, versions, work
+from registry.db import datasets, evidence, reviews, senders, training_runs, versions, work
 from registry.db import evals as table
 from registry.db.evals import EvalMetric, EvalRun, EvalSuite, EvalSuiteVersion
 from registry.db.lineage import LineageEdge
+from registry.db.policies import PolicyVersion
 from registry.db.sight import Sighted
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease
@@ -25,7 +26,7 @@ from registry.db.training_runs import SignedReport as SignedReport
 from registry.db.versions import Line, Node, Version
 from registry.documents import canonical
 from registry.errors import Invalid, Refused, TooLarge, Unverified
-from registry.rules import evals
+from registry.rules import evals, gates
 from registry.rules.actions import Action
 from registry.rules.actors import Actor, require
 from registry.rules.refs import parse_line
@@ -39,9 +40,9 @@ def _decoding(options: dict[str, Any]) -> dict[str, Any]:
 
     Decoding is always greedy, so that the same weights give the same answers.
     """
-    decoding = {"template": "chat", "max_new_tokens": 8, "system": None, **options}
+    decoding = {"template": "chat", "max_new_tokens": 8, "system": None, "stop": [], **options}
     sound = (
-        set(decoding) == {"template", "max_new_tokens", "system"}
+        set(decoding) == {"template", "max_new_tokens", "system", "stop"}
         and decoding["template"] in ("chat", "plain")
         and type(decoding["max_new_tokens"]) is int
         and 1 <= decoding["max_new_tokens"] <= 4096
@@ -50,9 +51,11 @@ def _decoding(options: dict[str, Any]) -> dict[str, Any]:
     if not sound:
         raise Invalid(
             "bad-decoding",
-            "Decoding is {template: chat|plain, max_new_tokens: 1..4096, system: text or null}.",
-            "Correct these three options and leave out all others.",
+            "Decoding is {template: chat|plain, max_new_tokens: 1..4096, system: text or null, "
+            "stop: a list of texts}.",
+            "Correct these four options and leave out all others.",
         )
+    evals.check_stop(decoding["stop"])
     return decoding
 
 
@@ -69,11 +72,12 @@ class SuiteRequest:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the samples show: how many of `items` answers are correct by the metric."""
+    """What the samples show: how many of `items` answers are correct by the metric, and which."""
 
     metric: str
     correct: int
     items: int
+    outcomes: str
 
 
 def freeze(store: Store, blobs: Blobs, actor: Actor, request: SuiteRequest) -> UUID:
@@ -96,8 +100,15 @@ def freeze(store: Store, blobs: Blobs, actor: Actor, request: SuiteRequest) -> U
     file = File("rows.jsonl", data.blob_id, blobs.size(data.blob_id))
     items = rows.suite_items(rows.sound_rows(file, blobs.read), split)
     # Bytes before rows: the items are published before any row names them.
-    stored = blobs.put([rows.encode_items(items)])
-    digest = canonical.digest({"items": stored.sha256, "metric": metric, "decoding": decoding})
+    stored, prompts = blobs.put([rows.encode_items(items)]), blobs.put([rows.encode_prompts(items)])
+    digest = canonical.digest(
+        {
+            "items": stored.sha256,
+            "metric": metric,
+            "decoding": decoding,
+            "normalisation": evals.NORMALISATION,
+        }
+    )
     with store.write(actor, Action.SUITE_FREEZE, ref.team) as tx:
         tx.within(ref.team)
         data, data_node = datasets.by_ref(
@@ -123,9 +134,10 @@ def freeze(store: Store, blobs: Blobs, actor: Actor, request: SuiteRequest) -> U
             tx.audit(f"suite:{name}@v{same.number}", found=True)
             return same.id
         number = table.highest(tx.session, suite.id) + 1
-        versions.hold_blob(tx.session, blobs, stored.sha256, stored.size)
-        # The items are made for the actor, of rows that they may read.
-        senders.note(tx.session, actor, stored.sha256, whole=True)
+        for made in (stored, prompts):
+            versions.hold_blob(tx.session, blobs, made.sha256, made.size)
+            # The items are made for the actor, of rows that they may read.
+            senders.note(tx.session, actor, made.sha256, whole=True)
         node = tx.add(Node(id=uuid4(), kind="suite", team=ref.team, ref=f"suite:{name}@v{number}"))
         tx.add(
             EvalSuiteVersion(
@@ -137,8 +149,10 @@ def freeze(store: Store, blobs: Blobs, actor: Actor, request: SuiteRequest) -> U
                 split=split,
                 metric=metric,
                 decoding=decoding,
+                normalisation=evals.NORMALISATION,
                 items=len(items),
                 blob_id=stored.sha256,
+                prompts_blob_id=prompts.sha256,
                 created_by=actor.account,
                 created_at=tx.now,
             )
@@ -256,8 +270,9 @@ def _must_answer(blobs: Blobs, files: list[File], suite: EvalSuiteVersion, subje
 
 
 def finish(store: Store, blobs: Blobs, actor: Actor, run_id: UUID, signed: SignedReport) -> None:
-    """Finish an eval run. The text of the samples decides, not the counts the trainer reports.
+    """Finish an eval run. The registry counts: trainers return answers and know no expected ones.
 
+    Open reviews and approvals whose gate no longer gives the same outcome with this run are void.
     The same report again changes nothing. Raises Conflict (lease lost), Refused (wrong subject),
     Invalid or TooLarge (report, samples), Unverified (signature, or counts that the samples
     contradict).
@@ -275,9 +290,9 @@ def finish(store: Store, blobs: Blobs, actor: Actor, run_id: UUID, signed: Signe
         scores = evals.score(
             read_samples(b"".join(blobs.stream(samples_sha256))),
             expected_answers(items),
-            suite.metric,
+            suite.scoring,
         )
-    measured = Measured(suite.metric, scores.correct, len(items))
+    measured = Measured(suite.metric, scores.correct, len(items), evals.packed(scores))
     with store.write(actor, Action.EVAL_FINISH) as tx:
         run = table.run_by_id(tx.session, run_id, lock=True)
         version, line, _ = versions.by_id(tx.session, run.subject_id)
@@ -288,7 +303,33 @@ def finish(store: Store, blobs: Blobs, actor: Actor, run_id: UUID, signed: Signe
         training_runs.must_hold(tx.session, run, actor.account, signed.attempt)
         training_runs.must_have_signed(tx.session, actor.account, signed, "eval-report", line.ref)
         _check_report(run, suite, version, signed, measured)
+        table.hold(tx.session, suite.id, change=True)
         _close(tx, blobs, run, signed, measured)
+        void = _void(tx, run, suite)
+        tx.audit(
+            f"eval-run:{run.id}",
+            correct=measured.correct,
+            n=measured.items,
+            samples=run.samples_blob_id,
+            voided=void,
+        )
+
+
+def _void(tx: Tx, run: EvalRun, suite: EvalSuiteVersion) -> list[int]:
+    """Void the reviews whose gate this run changes, and return their numbers.
+
+    All runs of a version and its base count, so a later run may show what the first did not.
+    """
+    void = []
+    for review in reviews.resting_on_runs(tx.session, run.subject_id, suite.id):
+        version = tx.get(Version, review.version_id)
+        base = tx.get(Version, version.base_version_id) if version.base_version_id else None
+        now = {**review.evidence, "eval": evidence.paired(tx.session, version, base, suite)}
+        policy = tx.get(PolicyVersion, review.policy_version_id)
+        if gates.judge(policy.rules, now).outcome != review.verdict["outcome"]:
+            review.void(tx.now)
+            void.append(review.number)
+    return void
 
 
 def _check_report(
@@ -298,7 +339,10 @@ def _check_report(
     signed: SignedReport,
     measured: Measured,
 ) -> None:
-    """Check that the report is about this run, and that its counts are those of the samples."""
+    """Check that the report is about this run.
+
+    It need not state counts; those that it states must be those of the samples.
+    """
     report = signed.report
     reported = (
         report.get("run"),
@@ -320,12 +364,14 @@ def _check_report(
             subject=f"eval-run:{run.id}",
         )
     metrics = report.get("metrics")
+    if metrics is None:
+        return
     counts = metrics.get(suite.metric) if isinstance(metrics, dict) else None
     if not isinstance(counts, dict):
         raise Invalid(
             "bad-report",
             f"The report's metrics do not contain {suite.metric}.",
-            "Report {metric: {correct, n}}.",
+            "Leave metrics out: the registry counts. Or report {metric: {correct, n}}.",
         )
     if (counts.get("correct"), counts.get("n")) != (measured.correct, measured.items):
         raise Unverified(
@@ -341,7 +387,7 @@ def _close(tx: Tx, blobs: Blobs, run: EvalRun, signed: SignedReport, measured: M
     versions.hold_blob(tx.session, blobs, samples, blobs.size(samples))
     run.state, run.finished_at = "succeeded", tx.now
     run.report, run.report_key, run.report_signature = signed.report, signed.key, signed.signature
-    run.samples_blob_id = samples
+    run.samples_blob_id, run.outcomes = samples, measured.outcomes
     low, high = evals.wilson(measured.correct, measured.items, 0.95)
     tx.add(
         EvalMetric(
@@ -356,4 +402,4 @@ def _close(tx: Tx, blobs: Blobs, run: EvalRun, signed: SignedReport, measured: M
         )
     )
     tx.session.delete(tx.get(Lease, run.id))
-    tx.audit(f"eval-run:{run.id}", correct=measured.correct, n=measured.items, samples=samples)
+    tx.session.flush()

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from registry.blobs.store import Blobs
-from registry.db import accounts, evidence, policies, reviews, use_cases, versions
+from registry.db import accounts, evals, evidence, policies, reviews, use_cases, versions
 from registry.db.accounts import Account, SigningKey
 from registry.db.reviews import Review, Vote
 from registry.db.store import Store, Tx
@@ -62,7 +62,7 @@ def submit(store: Store, blobs: Blobs, actor: Actor, submission: Submission) -> 
         team = line.team
     store.check(actor, Action.REVIEW_SUBMIT, team)
     with store.read(actor) as session:
-        case = use_cases.by_name(session, submission.use_case)
+        case = use_cases.newest(session, use_cases.by_name(session, submission.use_case))
         version, line, node = versions.by_ref(session, ref)
         policy = policies.current(session, environment)
         gathered = evidence.gather(session, blobs, version, policy, case)
@@ -77,13 +77,15 @@ def submit(store: Store, blobs: Blobs, actor: Actor, submission: Submission) -> 
                 "only registered adapters and checkpoints are reviewed.",
                 subject=node.ref,
             )
+        # PostgreSQL checks at the insert that the evidence still names every eval run that counts.
+        evals.hold(tx.session, case.suite_version_id, change=False)
         assert actor.account is not None
         review = tx.add(
             Review(
                 id=uuid4(),
                 version_id=version.id,
                 environment=environment,
-                use_case_id=case.id,
+                use_case_version_id=case.id,
                 policy_version_id=policy.id,
                 evidence=gathered,
                 evidence_root=canonical.digest(gathered),

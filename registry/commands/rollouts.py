@@ -15,6 +15,7 @@ from registry.db.accounts import SigningKey
 from registry.db.reviews import Review
 from registry.db.rollouts import Channel, Rollout, Route
 from registry.db.store import Store, Tx
+from registry.db.use_cases import UseCaseVersion
 from registry.db.versions import Line, Node
 from registry.errors import Unverified
 from registry.proof import keys
@@ -206,7 +207,7 @@ def _opened(tx: Tx, line: Line, review: Review, base: UUID | None, name: str) ->
             line_id=line.id,
             environment=review.environment,
             name=name,
-            use_case_id=review.use_case_id,
+            use_case_id=tx.get(UseCaseVersion, review.use_case_version_id).use_case_id,
             base_version_id=base,
             created_at=tx.now,
         )

@@ -14,6 +14,7 @@ from registry.db.table import Id, Moment, Table, hex_digest, one_of
 from registry.db.training_runs import STATES
 from registry.db.versions import Node
 from registry.errors import NotFound
+from registry.rules.evals import Scoring
 from registry.rules.refs import Ref, parse_ref
 
 
@@ -30,7 +31,10 @@ class EvalSuite(Table):
 
 
 class EvalSuiteVersion(Table):
-    """Items, metric and decoding of a suite, frozen: the row never changes."""
+    """Items, metric and decoding of a suite, frozen: the row never changes.
+
+    `blob_id` are the items with their expected answers, `prompts_blob_id` what trainers get.
+    """
 
     __tablename__ = "eval_suite_version"
     id: Mapped[UUID] = mapped_column(ForeignKey("node.id"), primary_key=True)
@@ -41,8 +45,10 @@ class EvalSuiteVersion(Table):
     split: Mapped[str]
     metric: Mapped[str]
     decoding: Mapped[dict[str, Any]]
+    normalisation: Mapped[str]
     items: Mapped[int]
     blob_id: Mapped[str] = mapped_column(ForeignKey("blob.id"), index=True)
+    prompts_blob_id: Mapped[str] = mapped_column(ForeignKey("blob.id"), index=True)
     created_by: Mapped[UUID | None]
     created_at: Mapped[Moment]
     __table_args__ = (
@@ -50,11 +56,20 @@ class EvalSuiteVersion(Table):
         UniqueConstraint("suite_id", "digest"),
         CheckConstraint(hex_digest("digest"), name="digest"),
         CheckConstraint("items > 0", name="items"),
+        CheckConstraint("normalisation = 'nfc-1'", name="normalisation"),
     )
+
+    @property
+    def scoring(self) -> Scoring:
+        """How this suite judges an answer."""
+        return Scoring(self.metric, tuple(self.decoding["stop"]), self.normalisation)
 
 
 class EvalRun(Table):
-    """A suite executed on one version by a leased worker."""
+    """A suite executed on one version by a leased worker.
+
+    `outcomes` are the right items that the registry counted in the samples (`evals.packed`).
+    """
 
     __tablename__ = "eval_run"
     id: Mapped[UUID] = mapped_column(ForeignKey("node.id"), primary_key=True)
@@ -68,6 +83,7 @@ class EvalRun(Table):
     report: Mapped[dict[str, Any] | None]
     report_key: Mapped[str | None] = mapped_column(ForeignKey("signing_key.id"))
     report_signature: Mapped[str | None]
+    outcomes: Mapped[str | None]
     error: Mapped[str | None]
     created_at: Mapped[Moment]
     started_at: Mapped[datetime | None]
@@ -75,6 +91,9 @@ class EvalRun(Table):
     __table_args__ = (
         CheckConstraint(one_of("state", *STATES), name="state"),
         CheckConstraint("(state = 'succeeded') = (report is not null)", name="reported"),
+        CheckConstraint(
+            "(outcomes is null) = (report is null) and outcomes ~ '^[0-9a-f]+$'", name="outcomes"
+        ),
         CheckConstraint(
             "report is null or (report_key is not null and samples_blob_id is not null)",
             name="signed",
@@ -156,19 +175,31 @@ def run_by_id(session: Sighted, run_id: UUID, *, lock: bool = False) -> EvalRun:
     return run
 
 
-def newest_success(session: Session, subject_id: UUID, suite_version_id: UUID) -> EvalRun | None:
-    """The newest succeeded eval run of a version on a suite version."""
+def ended_runs(session: Session, subject_id: UUID, suite_version_id: UUID) -> list[EvalRun]:
+    """Every eval run of a version on a suite version that has ended, oldest first."""
     statement = (
         select(EvalRun)
         .where(
             EvalRun.subject_id == subject_id,
             EvalRun.suite_version_id == suite_version_id,
-            EvalRun.state == "succeeded",
+            EvalRun.state.in_(("succeeded", "failed", "cancelled")),
         )
-        .order_by(EvalRun.finished_at.desc())
-        .limit(1)
+        .order_by(EvalRun.created_at, EvalRun.id)
     )
-    return session.scalars(statement).one_or_none()
+    return list(session.scalars(statement))
+
+
+def hold(session: Session, suite_version_id: UUID, *, change: bool) -> None:
+    """Lock a suite version: to let a run on it count (`change`), or to rely on those that do.
+
+    A review therefore names every run that counts, and a run finds every review it speaks of.
+    """
+    statement = select(EvalSuiteVersion.id).where(EvalSuiteVersion.id == suite_version_id)
+    session.execute(
+        statement.with_for_update(key_share=True)
+        if change
+        else statement.with_for_update(read=True)
+    )
 
 
 def line(session: Sighted, ref: Ref, *, lock: bool = False) -> EvalSuite | None:
@@ -201,16 +232,3 @@ def active(session: Session, subject_id: UUID, suite_version_id: UUID) -> EvalRu
         EvalRun.state.in_(("queued", "running")),
     )
     return session.scalars(statement).one_or_none()
-
-
-def newest_version(session: Session, suite_id: UUID) -> EvalSuiteVersion:
-    """The suite's newest version. There always is one: a suite and its first version are made
-    together.
-    """
-    statement = (
-        select(EvalSuiteVersion)
-        .where(EvalSuiteVersion.suite_id == suite_id)
-        .order_by(EvalSuiteVersion.number.desc())
-        .limit(1)
-    )
-    return session.scalars(statement).one()

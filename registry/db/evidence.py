@@ -7,7 +7,7 @@ typed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -16,30 +16,34 @@ from sqlalchemy.orm import Session
 
 from registry.artifacts.datasets import rows
 from registry.artifacts.datasets.rows import Item
-from registry.artifacts.datasets.samples import expected_answers, read_samples
 from registry.artifacts.tokenizers import chat_templates
 from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
 from registry.db import evals, lineage, versions
 from registry.db.datasets import DatasetVersion
-from registry.db.evals import EvalRun, EvalSuiteVersion
+from registry.db.evals import EvalSuiteVersion
 from registry.db.policies import PolicyVersion
 from registry.db.training_runs import TrainingRun
-from registry.db.use_cases import UseCase
+from registry.db.use_cases import UseCase, UseCaseVersion
 from registry.db.versions import Node, Version
 from registry.documents import canonical
 from registry.rules import evals as rules
+from registry.rules.versions import GRADES
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is judged: a version, its base and data sets, and the suite that measures it."""
+    """What is judged: a version, its base and data sets, and the suite that measures it.
+
+    `lineage` are the grades by which its data sets are known.
+    """
 
     session: Session
     blobs: Blobs
     version: Version
     base: Version | None
     datasets: tuple[DatasetVersion, ...]
+    lineage: tuple[str, ...]
     suite: EvalSuiteVersion
 
     @cached_property
@@ -49,7 +53,7 @@ class Subject:
 
 
 def gather(
-    session: Session, blobs: Blobs, version: Version, policy: PolicyVersion, use_case: UseCase
+    session: Session, blobs: Blobs, version: Version, policy: PolicyVersion, case: UseCaseVersion
 ) -> dict[str, Any]:
     """The evidence for a version under a policy.
 
@@ -58,7 +62,7 @@ def gather(
     verdict is computed from them and stored elsewhere.
     """
     base = versions.by_id(session, version.base_version_id) if version.base_version_id else None
-    suite = evals.newest_version(session, use_case.suite_id)
+    suite = session.get_one(EvalSuiteVersion, case.suite_version_id)
     data = lineage.parents(session, version.id, "tuned_on")
     subject = Subject(
         session=session,
@@ -66,13 +70,15 @@ def gather(
         version=version,
         base=base and base[0],
         datasets=tuple(session.get_one(DatasetVersion, id) for id in data),
+        lineage=tuple(data.values()),
         suite=suite,
     )
     parts = {name: read(subject) for name, read in READ_BY_RULES.items()}
     return {
         "v": 1,
         "environment": policy.environment,
-        "use_case": use_case.ref,
+        "use_case": session.get_one(UseCase, case.use_case_id).ref,
+        "use_case_version": case.number,
         "policy": {"ref": policy.ref, "digest": policy.digest},
         "subject": {
             "ref": session.get_one(Node, version.id).ref,
@@ -87,12 +93,20 @@ def gather(
             "manifest_digest": base[0].manifest_digest,
             "licence": base[0].meta.get("licence"),
         },
-        "datasets": [_dataset(session, each) for each in subject.datasets],
+        "datasets": [
+            {**_dataset(session, each), "lineage": grade}
+            for each, grade in zip(subject.datasets, subject.lineage, strict=True)
+        ],
         "training_run": _training(session, version.training_run_id),
         "suite": {
             "ref": session.get_one(Node, suite.id).ref.removeprefix("suite:"),
             "digest": suite.digest,
             "items": suite.items,
+            "normalisation": suite.normalisation,
+        },
+        "runs": {
+            "adapter": _runs(session, version, suite),
+            "base": _runs(session, base and base[0], suite),
         },
         **{
             name: part
@@ -125,48 +139,65 @@ def _training(session: Session, run_id: UUID | None) -> dict[str, Any] | None:
     }
 
 
+def _runs(session: Session, version: Version | None, suite: EvalSuiteVersion) -> dict[str, Any]:
+    """All ended eval runs of a version on the suite: nobody chooses which of them count.
+
+    Those that failed or were cancelled are counted, so that reviewers see how often somebody tried.
+    """
+    ended = evals.ended_runs(session, version.id, suite.id) if version else []
+    states = [run.state for run in ended]
+    return {
+        "succeeded": [
+            {
+                "run": str(run.id),
+                "attempt": run.attempt,
+                "samples_sha256": run.samples_blob_id,
+                "correct": int(run.outcomes, 16).bit_count(),
+            }
+            for run in ended
+            if run.outcomes is not None
+        ],
+        "failed": states.count("failed"),
+        "cancelled": states.count("cancelled"),
+    }
+
+
 def _paired(subject: Subject) -> dict[str, Any] | None:
-    """Both eval runs, scored again from their samples and paired item by item.
+    return paired(subject.session, subject.version, subject.base, subject.suite)
+
+
+def paired(
+    session: Session, version: Version, base: Version | None, suite: EvalSuiteVersion
+) -> dict[str, Any] | None:
+    """All eval runs of a version and of its base, paired item by item (`rules.evals.pair`).
 
     None unless both the version and its base were evaluated.
     """
-    session, blobs, base, suite = subject.session, subject.blobs, subject.base, subject.suite
-    own = evals.newest_success(session, subject.version.id, suite.id)
-    other = evals.newest_success(session, base.id, suite.id) if base else None
-    if own is None or other is None:
+    own, other = (
+        [run.outcomes for run in evals.ended_runs(session, each.id, suite.id) if run.outcomes]
+        if each
+        else []
+        for each in (version, base)
+    )
+    if not own or not other:
         return None
-    adapter_scores = _scores(blobs, own, subject.items, suite.metric)
-    base_scores = _scores(blobs, other, subject.items, suite.metric)
-    paired = rules.pair(adapter_scores.by_item, base_scores.by_item)
+    counts = rules.pair(own, other, suite.items)
     return {
         "metric": suite.metric,
         "suite": session.get_one(Node, suite.id).ref.removeprefix("suite:"),
         "suite_digest": suite.digest,
         "adapter": {
-            "run": str(own.id),
-            "samples_sha256": own.samples_blob_id,
-            "correct": adapter_scores.correct,
+            "correct": counts.both + counts.only_adapter,
+            "runs": len(own),
+            "disagreeing": rules.disagreeing(own, suite.items),
         },
         "base": {
-            "run": str(other.id),
-            "samples_sha256": other.samples_blob_id,
-            "correct": base_scores.correct,
+            "correct": counts.both + counts.only_base,
+            "runs": len(other),
+            "disagreeing": rules.disagreeing(other, suite.items),
         },
-        "paired": {
-            "n": paired.n,
-            "both": paired.both,
-            "only_adapter": paired.only_adapter,
-            "only_base": paired.only_base,
-            "neither": paired.neither,
-        },
+        "paired": asdict(counts),
     }
-
-
-def _scores(blobs: Blobs, run: EvalRun, items: tuple[Item, ...], metric: str) -> rules.Scores:
-    assert run.samples_blob_id is not None
-    return rules.score(
-        read_samples(b"".join(blobs.stream(run.samples_blob_id))), expected_answers(items), metric
-    )
 
 
 def _contamination(subject: Subject) -> dict[str, Any] | None:
@@ -191,6 +222,7 @@ def _contamination(subject: Subject) -> dict[str, Any] | None:
         "train_rows": overlap.train_rows,
         "exact": overlap.exact,
         "examples": list(overlap.examples),
+        "lineage": min(subject.lineage, key=GRADES.index),
     }
 
 

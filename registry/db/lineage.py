@@ -15,6 +15,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.db.table import Id, Moment, Table, one_of
+from registry.rules.versions import GRADES
 
 RELATIONS = (
     "tuned_on",
@@ -25,7 +26,6 @@ RELATIONS = (
     "derived_from",
     "evaluated_on",
 )
-GRADES = ("claimed", "observed", "verified")
 
 
 class LineageEdge(Table):
@@ -80,13 +80,13 @@ def descendants(session: Session, node_id: UUID) -> list[UUID]:
     return [row.id for row in rows]
 
 
-def parents(session: Session, node_id: UUID, relation: str) -> list[UUID]:
-    """The direct parents by one relation, oldest first."""
+def parents(session: Session, node_id: UUID, relation: str) -> dict[UUID, str]:
+    """The direct parents by one relation, oldest first, each with the grade of its edge."""
     rows = session.execute(
         text(
-            "select parent_id from lineage_edge where child_id = :child and relation = :relation "
-            "order by parent_seq"
+            "select parent_id, grade from lineage_edge "
+            "where child_id = :child and relation = :relation order by parent_seq"
         ),
         {"child": node_id, "relation": relation},
     )
-    return [row.parent_id for row in rows]
+    return {row.parent_id: row.grade for row in rows}

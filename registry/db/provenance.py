@@ -50,6 +50,7 @@ def _data(tx: Tx, line: Line, version: Version, draft: Draft, parents: Parents) 
         run = _run(tx, line, draft, parents)
     elif version.training_run_id is not None:
         run = training_runs.by_id(tx.session, version.training_run_id)
+        _must_be_of(run, line, parents)
     else:
         claimed = draft.meta.get("datasets", [])
         if not isinstance(claimed, list) or not all(isinstance(ref, str) for ref in claimed):
@@ -76,13 +77,7 @@ def _run(tx: Tx, line: Line, draft: Draft, parents: Parents) -> TrainingRun:
             "Stop this attempt; the run was taken over or has ended.",
             subject=line.ref,
         )
-    base = parents.base
-    if run.line_id != line.id or base is None or run.base_version_id != base.id:
-        raise Refused(
-            "not-this-run",
-            "The bundle is not of the adapter and base that this training run is for.",
-            subject=line.ref,
-        )
+    _must_be_of(run, line, parents)
     if draft.step not in run.recipe["publish_at"]:
         raise Refused(
             "step-not-asked",
@@ -91,6 +86,17 @@ def _run(tx: Tx, line: Line, draft: Draft, parents: Parents) -> TrainingRun:
             subject=line.ref,
         )
     return run
+
+
+def _must_be_of(run: TrainingRun, line: Line, parents: Parents) -> None:
+    """Check that a run trained this adapter on this base: only then was its data observed."""
+    base = parents.base
+    if run.line_id != line.id or base is None or run.base_version_id != base.id:
+        raise Refused(
+            "not-this-run",
+            "The bundle is not of the adapter and base that this training run is for.",
+            subject=line.ref,
+        )
 
 
 def _fit_dataset(tx: Tx, ref: str) -> UUID:

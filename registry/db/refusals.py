@@ -58,6 +58,7 @@ CONSTRAINTS: dict[str, tuple[str, str]] = {
             "uq_serving_profile_version_id_digest",
             "uq_role_grant_account_id_role_team",
             "uq_version_tag_version_id_key",
+            "uq_use_case_version_use_case_id_number",
         ),
         ("try-again", "Somebody made the same thing at the same moment."),
     ),
@@ -87,6 +88,7 @@ SQLSTATES = {
     "CS025": "blob-missing",
     "CS026": "shorter-retention",
     "CS027": "reason-missing",
+    "CS040": "outdated-evidence",
 }
 """SQLSTATE that one of our triggers raises -> the kind of problem."""
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Uuid,
     column,
     func,
+    or_,
     select,
     text,
 )
@@ -23,8 +24,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from registry.db.policies import PolicyVersion
 from registry.db.sight import Sighted
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
-from registry.db.use_cases import UseCase
-from registry.db.versions import Node
+from registry.db.use_cases import UseCase, UseCaseVersion
+from registry.db.versions import Node, Version
 from registry.errors import NotFound
 from registry.rules.refs import ENVIRONMENTS
 
@@ -39,7 +40,7 @@ class Review(Table):
     number: Mapped[int] = mapped_column(Identity(), unique=True)
     version_id: Mapped[UUID] = mapped_column(ForeignKey("version.id"), index=True)
     environment: Mapped[str]
-    use_case_id: Mapped[UUID] = mapped_column(ForeignKey("use_case.id"))
+    use_case_version_id: Mapped[UUID] = mapped_column(ForeignKey("use_case_version.id"))
     policy_version_id: Mapped[UUID] = mapped_column(ForeignKey("policy_version.id"))
     evidence: Mapped[dict[str, Any]]
     evidence_root: Mapped[str]
@@ -66,6 +67,12 @@ class Review(Table):
             postgresql_where=text("state in ('open', 'approved')"),
         ),
     )
+
+    def void(self, at: datetime) -> None:
+        """End an open review or an approval: what it rests on is no longer so. Routes stay."""
+        if self.state == "open":
+            self.decided_at = at
+        self.state = "voided"
 
 
 class Vote(Table):
@@ -140,6 +147,35 @@ def void(session: Session, versions: list[UUID], now: datetime) -> None:
         review.state = "voided"
 
 
+def resting_on_use_case(session: Session, use_case: UUID) -> list[Review]:
+    """The open and approved reviews of a use case, locked in the order of their numbers."""
+    statement = (
+        select(Review)
+        .join(UseCaseVersion, UseCaseVersion.id == Review.use_case_version_id)
+        .where(UseCaseVersion.use_case_id == use_case, Review.state.in_(("open", "approved")))
+    )
+    return list(session.scalars(statement.order_by(Review.number).with_for_update(of=Review)))
+
+
+def resting_on_runs(session: Session, subject: UUID, suite_version: UUID) -> list[Review]:
+    """The open and approved reviews that eval runs of a version on a suite version speak of.
+
+    Those are its own reviews and, for a base, those of what is tuned on it; they are locked in the
+    order of their numbers.
+    """
+    statement = (
+        select(Review)
+        .join(UseCaseVersion, UseCaseVersion.id == Review.use_case_version_id)
+        .join(Version, Version.id == Review.version_id)
+        .where(
+            UseCaseVersion.suite_version_id == suite_version,
+            or_(Version.id == subject, Version.base_version_id == subject),
+            Review.state.in_(("open", "approved")),
+        )
+    )
+    return list(session.scalars(statement.order_by(Review.number).with_for_update(of=Review)))
+
+
 BARS = (
     text(
         """
@@ -193,7 +229,8 @@ def decision(
     It names everything that an approval binds.
     """
     policy = session.get_one(PolicyVersion, review.policy_version_id)
-    use_case = session.get_one(UseCase, review.use_case_id)
+    case = session.get_one(UseCaseVersion, review.use_case_version_id)
+    use_case = session.get_one(UseCase, case.use_case_id)
     subject, base = review.evidence["subject"], review.evidence["base"] or {}
     return {
         "v": 1,
@@ -205,6 +242,7 @@ def decision(
         "base_root": base.get("base_root"),
         "environment": review.environment,
         "use_case": use_case.ref,
+        "use_case_version": case.number,
         "policy": policy.ref,
         "policy_digest": policy.digest,
         "evidence_root": review.evidence_root,

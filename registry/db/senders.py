@@ -68,6 +68,9 @@ STRANGE = text(
         select from eval_suite_version r join node n on n.id = r.id
         where r.blob_id = d.id and (:everywhere or n.team = any(:teams)))
     and not exists (
+        select from eval_suite_version r join node n on n.id = r.id
+        where r.prompts_blob_id = d.id and (:everywhere or n.team = any(:teams)))
+    and not exists (
         select from eval_run r join node n on n.id = r.id
         where r.samples_blob_id = d.id and (:everywhere or n.team = any(:teams)))
     and not exists (

@@ -1,7 +1,8 @@
 """The store: it alone opens transactions, and it refuses to commit an unaudited change.
 
-Every command takes locks in this order: channel, line, version and data set version (by id),
-review, run.
+Every command takes locks in this order: channel, line, version and data set version (by id), use
+case, review, run, suite version. The end of an eval run locks its run and suite version before the
+reviews that it voids; a review is opened under the suite version's lock and waits for neither.
 """
 
 from __future__ import annotations

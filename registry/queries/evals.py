@@ -40,6 +40,7 @@ def suites(store: Store, actor: Actor) -> list[SuiteView]:
                 split=row.split,
                 metric=row.metric,
                 decoding=row.decoding,
+                normalisation=row.normalisation,
                 items=row.items,
                 items_sha256=row.blob_id,
                 created_at=row.created_at,

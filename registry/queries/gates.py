@@ -31,7 +31,7 @@ def check(store: Store, blobs: Blobs, actor: Actor, proposal: Proposal) -> Verdi
     with store.read(actor) as session:
         version, _, _ = versions.by_ref(session, proposal.ref)
         policy = policies.current(session, proposal.environment)
-        case = use_cases.by_name(session, proposal.use_case)
+        case = use_cases.newest(session, use_cases.by_name(session, proposal.use_case))
         gathered = evidence.gather(session, blobs, version, policy, case)
         verdict = gates.judge(policy.rules, gathered)
         rules = [

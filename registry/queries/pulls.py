@@ -86,16 +86,19 @@ LINES_WITH_BLOB = text(
     order by l.team, l.name
     """
 )
-# The teams of whatever else names these bytes: data, items of suites, answers, prompts.
+# The teams of whatever else names these bytes: data, items of suites, answers, prompts. Items and
+# samples hold the answers that a suite expects.
 TEAMS_WITH_BLOB = text(
     """
-    select n.team from dataset_version d join node n on n.id = d.id
+    select n.team, false as answers from dataset_version d join node n on n.id = d.id
         where d.blob_id = :blob and d.state <> 'deleted'
-    union select n.team from eval_suite_version s join node n on n.id = s.id
+    union select n.team, true from eval_suite_version s join node n on n.id = s.id
         where s.blob_id = :blob
-    union select n.team from eval_run r join node n on n.id = r.id
+    union select n.team, false from eval_suite_version s join node n on n.id = s.id
+        where s.prompts_blob_id = :blob
+    union select n.team, true from eval_run r join node n on n.id = r.id
         where r.samples_blob_id = :blob
-    union select n.team from serving_profile p join node n on n.id = p.version_id
+    union select n.team, false from serving_profile p join node n on n.id = p.version_id
         where p.system_prompt_id = :blob
     """
 )
@@ -154,11 +157,15 @@ def check_bytes(store: Store, actor: Actor, digest: str) -> None:
         visible = {"blob": digest, "everywhere": teams is None, "teams": sorted(teams or ())}
         lines = session.execute(LINES_WITH_BLOB, visible).all()
         own_teams = [
-            team
-            for team in session.scalars(TEAMS_WITH_BLOB, {"blob": digest})
-            if pulls.roles_in(actor, team)
+            row
+            for row in session.execute(TEAMS_WITH_BLOB, {"blob": digest})
+            if pulls.roles_in(actor, row.team)
         ]
-        if any(pulls.roles_in(actor, team) - {Role.GATEWAY} for team in own_teams):
+        if any(
+            pulls.sees_answers(actor, row.team)
+            or (not row.answers and pulls.roles_in(actor, row.team) - {Role.GATEWAY})
+            for row in own_teams
+        ):
             return
         if not lines and not own_teams and senders.sent(session, actor, digest):
             return

@@ -16,7 +16,7 @@ from registry.db.audit import Event
 from registry.db.policies import PolicyVersion
 from registry.db.reviews import BARS, STATES, Review, Vote
 from registry.db.store import Store
-from registry.db.use_cases import UseCase
+from registry.db.use_cases import UseCase, UseCaseVersion
 from registry.db.versions import Node, Version
 from registry.errors import Forbidden, Invalid, NotFound
 from registry.queries.pages import (
@@ -113,7 +113,8 @@ def _rows(session: Session, actor: Actor, *which: ColumnElement[bool], limit: in
     rows = session.execute(
         select(Review, Node.ref, UseCase, PolicyVersion)
         .join(Node, Node.id == Review.version_id)
-        .join(UseCase, UseCase.id == Review.use_case_id)
+        .join(UseCaseVersion, UseCaseVersion.id == Review.use_case_version_id)
+        .join(UseCase, UseCase.id == UseCaseVersion.use_case_id)
         .join(PolicyVersion, PolicyVersion.id == Review.policy_version_id)
         .where(seen(actor, Node.team), *which)
         .order_by(Review.number.desc())
@@ -162,6 +163,8 @@ def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
             use_case=use_case.ref,
             purpose=use_case.purpose,
             risk_tier=use_case.risk_tier,
+            use_case_version=review.evidence["use_case_version"],
+            suite=review.evidence["suite"]["ref"],
             policy=policy.ref,
             policy_digest=policy.digest,
             state=review.state,

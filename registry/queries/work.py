@@ -75,7 +75,8 @@ def _training(session: Session, run: TrainingRun) -> TrainingWork:
 
 def _evaluation(session: Session, run: EvalRun) -> EvalWork:
     suite = session.get_one(EvalSuiteVersion, run.suite_version_id)
-    items = session.get_one(Blob, suite.blob_id)
+    # Prompts alone: a trainer that knew the expected answers could send them back as its own.
+    prompts = session.get_one(Blob, suite.prompts_blob_id)
     subject = versions.by_id(session, run.subject_id)[0]
     ref = session.get_one(Node, suite.id).ref.removeprefix("suite:")
     base = _version(session, subject.base_version_id) if subject.base_version_id else None
@@ -84,7 +85,7 @@ def _evaluation(session: Session, run: EvalRun) -> EvalWork:
         suite.digest,
         suite.metric,
         suite.decoding,
-        InputFile("items.jsonl", items.id, items.size),
+        InputFile("prompts.jsonl", prompts.id, prompts.size),
         _version(session, run.subject_id),
         base,
     )

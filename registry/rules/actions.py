@@ -16,6 +16,7 @@ class Action(StrEnum):
     TOKEN_REVOKE = "token:revoke"
     KEY_ENROLL = "key:enroll"
     USE_CASE_REGISTER = "use-case:register"
+    USE_CASE_UPDATE = "use-case:update"
     POLICY_PUBLISH = "policy:publish"
     VERSION_REGISTER = "version:register"
     DATASET_REGISTER = "dataset:register"

@@ -33,6 +33,7 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     Action.TOKEN_REVOKE: frozenset({Role.ADMIN}),
     Action.KEY_ENROLL: frozenset(Role),
     Action.USE_CASE_REGISTER: frozenset({Role.ENGINEER, Role.REVIEWER}),
+    Action.USE_CASE_UPDATE: frozenset({Role.ENGINEER, Role.REVIEWER}),
     Action.POLICY_PUBLISH: frozenset({Role.ADMIN}),
     Action.VERSION_REGISTER: frozenset({Role.ENGINEER, Role.TRAINER}),
     Action.DATASET_REGISTER: frozenset({Role.ENGINEER}),

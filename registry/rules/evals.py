@@ -8,16 +8,58 @@ comparing two averages.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 from registry.errors import Invalid, Refused
 
+MAX_STOPS = 4
+MAX_STOP_CHARACTERS = 64
+NORMALISATION = "nfc-1"
+"""How new suites compare texts. A suite keeps the name, so that old scores stay interpretable."""
+
+
+def nfc(text: str) -> str:
+    """The text without the differences that nobody can see.
+
+    Those are the Unicode form (NFC), the way a line ends, and white space around the text. NFKC and
+    letter case are not among them: they change what is written.
+    """
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return unicodedata.normalize("NFC", lines).strip()
+
+
+NORMALISATIONS: dict[str, Callable[[str], str]] = {NORMALISATION: nfc}
+
+
+def check_stop(stop: object) -> list[str]:
+    """The stop sequences of a suite's decoding, or Invalid."""
+    if (
+        isinstance(stop, list)
+        and len(stop) <= MAX_STOPS
+        and all(isinstance(each, str) and 0 < len(each) <= MAX_STOP_CHARACTERS for each in stop)
+        and len({*stop}) == len(stop)
+    ):
+        return stop
+    raise Invalid(
+        "bad-decoding",
+        f"stop must be a list of at most {MAX_STOPS} different texts of 1 to "
+        f"{MAX_STOP_CHARACTERS} characters.",
+        'Write for example stop: ["\\n"], or leave it out.',
+    )
+
+
+def cut(text: str, stop: Iterable[str]) -> str:
+    """The text up to the first of the stop sequences, which engines leave out too."""
+    places = [place for each in stop if (place := text.find(each)) >= 0]
+    return text[: min(places)] if places else text
+
 
 def exact_match(output: str, expected: str) -> bool:
-    """Whether the output is the expected answer; white space around either does not count."""
-    return output.strip() == expected.strip()
+    """Whether the output is the expected answer; both are normalised already."""
+    return output == expected
 
 
 WRITERS = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
@@ -67,18 +109,31 @@ class Paired:
     neither: int
 
 
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How a suite judges an answer: cut it at the first stop, normalise both texts, compare."""
+
+    metric: str = "exact_match"
+    stop: tuple[str, ...] = ()
+    normalisation: str = NORMALISATION
+
+    def is_right(self, output: str, expected: str) -> bool:
+        same_form = NORMALISATIONS[self.normalisation]
+        return METRICS[self.metric](same_form(cut(output, self.stop)), same_form(expected))
+
+
 def score(
-    answers: Iterable[tuple[str, str]], expected: Mapping[str, str], metric: str = "exact_match"
+    answers: Iterable[tuple[str, str]], expected: Mapping[str, str], scoring: Scoring
 ) -> Scores:
     """Judge every answer (item id, output) against the suite's own answers, `expected` by item id.
 
     Raises Invalid `unknown-metric`, or Refused for an item that is unknown, answered twice or not
     answered at all: a rate over a chosen part of the suite is not the suite's rate.
     """
-    if metric not in METRICS:
+    if scoring.metric not in METRICS:
         raise Invalid(
             "unknown-metric",
-            f"There is no metric '{metric[:40]}'.",
+            f"There is no metric '{scoring.metric[:40]}'.",
             f"Use one of {', '.join(METRICS)}.",
         )
     outputs: dict[str, str] = {}
@@ -102,27 +157,47 @@ def score(
             missing=missing[:20],
         )
     return Scores(
-        {item: METRICS[metric](outputs[item], answer) for item, answer in expected.items()}
+        {item: scoring.is_right(outputs[item], answer) for item, answer in expected.items()}
     )
 
 
-def pair(adapter: Mapping[str, bool], base: Mapping[str, bool]) -> Paired:
-    """Count two runs against each other.
+def packed(scores: Scores) -> str:
+    """Which items are right, one bit an item in the suite's order, in hex."""
+    bits = sum(right << place for place, right in enumerate(scores.by_item.values()))
+    return f"{bits:0{(scores.n + 3) // 4}x}"
 
-    Raises Refused `not-paired` unless both answered exactly the same items.
+
+def right_items(outcomes: Sequence[str], count: int, *, in_all: bool) -> int:
+    """The items that are right in all of these runs, or in any of them, as bits.
+
+    Runs are greedy, so they should agree. Where they do not, nobody may choose the better one.
     """
-    if adapter.keys() != base.keys():
-        raise Refused(
-            "not-paired",
-            f"{len(adapter.keys() ^ base.keys())} items were answered in only one of the "
-            "two eval runs.",
-        )
-    both = sum(right and base[item] for item, right in adapter.items())
-    only_adapter = sum(adapter.values()) - both
-    only_base = sum(base.values()) - both
-    return Paired(
-        len(adapter), both, only_adapter, only_base, len(adapter) - both - only_adapter - only_base
-    )
+    bits = (1 << count) - 1 if in_all else 0
+    for each in outcomes:
+        bits = bits & int(each, 16) if in_all else bits | int(each, 16)
+    return bits
+
+
+def pair(adapter: Sequence[str], base: Sequence[str], count: int) -> Paired:
+    """Count all runs of a version against all runs of its base, item by item, from `packed` bits.
+
+    An item counts for the version where every run of it is right, and for the base where any run
+    of it is: of runs that disagree, the least favourable answer counts.
+    """
+    own = right_items(adapter, count, in_all=True)
+    other = right_items(base, count, in_all=False)
+    both = (own & other).bit_count()
+    only_adapter, only_base = own.bit_count() - both, other.bit_count() - both
+    return Paired(count, both, only_adapter, only_base, count - both - only_adapter - only_base)
+
+
+def disagreeing(outcomes: Sequence[str], count: int) -> int:
+    """The number of items that some of these runs answer rightly and others wrongly."""
+    if not outcomes:
+        return 0
+    return (
+        right_items(outcomes, count, in_all=False) & ~right_items(outcomes, count, in_all=True)
+    ).bit_count()
 
 
 def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -96,15 +96,11 @@ def as_rules(policy: Policy) -> dict[str, Any]:
     """The policy as a plain document, which is stored, hashed and used by the gate.
 
     It is the same for every way of writing the policy. It contains an optional key only where its
-    value is not the default: a rule that is added later changes no digest of a published policy.
+    value is not the default (`Rule.settings`).
     """
     evidence = {rule.name: rule.settings() for rule in policy.rules if not rule.always}
     others = {
-        key: value
-        for rule in policy.rules
-        if rule.always
-        for key, value in rule.settings().items()
-        if value != rule.fields[key].default
+        key: value for rule in policy.rules if rule.always for key, value in rule.settings().items()
     }
     return {
         "environment": policy.environment,

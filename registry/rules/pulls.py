@@ -37,6 +37,14 @@ def roles_in(actor: Actor, team: str) -> frozenset[Role]:
     return frozenset(grant.role for grant in _grants(actor, team))
 
 
+def sees_answers(actor: Actor, team: str) -> bool:
+    """Whether an actor reads a team's expected answers, and what models answered.
+
+    Trainers do not: they answer suites, and the registry scores them. Gateways read neither.
+    """
+    return bool(roles_in(actor, team) - {Role.GATEWAY, Role.TRAINER})
+
+
 def bound(actor: Actor, team: str) -> frozenset[str] | None:
     """The environments that a gateway's token is bound to for a team; None when it is not bound."""
     grants = _grants(actor, team)

@@ -31,6 +31,12 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 }
 """The states that may follow each state. A version begins as a draft; nothing is resurrected."""
 
+GRADES = ("claimed", "observed", "verified")
+"""How well an edge of lineage is known, the weakest first.
+
+Claimed: somebody says so. Observed: the registry was there. Verified: the bytes show it.
+"""
+
 STANDING = (State.DRAFT, State.REGISTERED, State.DEPRECATED)
 """States in which the bytes belong to the line: the same bytes are not registered again."""
 

@@ -20,6 +20,7 @@ class SuiteView:
     split: str
     metric: str
     decoding: dict[str, Any]
+    normalisation: str
     items: int
     items_sha256: str
     created_at: datetime

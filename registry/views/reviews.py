@@ -45,6 +45,8 @@ class ReviewView:
     use_case: str
     purpose: str
     risk_tier: str
+    use_case_version: int
+    suite: str
     policy: str
     policy_digest: str
     state: str

@@ -112,4 +112,4 @@ def _suite(here: Visit, text: str) -> str:
 def _use_case(here: Visit, text: str) -> str:
     name = text.removeprefix("use-case:")
     names = {case.name for case in use_cases.use_cases(here.store, here.actor)}
-    return f"/usecases/{name}" if name in names else ""
+    return f"/use-cases/{name}" if name in names else ""

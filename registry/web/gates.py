@@ -89,7 +89,7 @@ def footing(evidence: dict[str, Any]) -> list[Footing]:
     parts = [
         Footing(
             "Data set",
-            f"{data['ref']}, {number(data['rows'])} rows, {data['licence']}",
+            f"{data['ref']}, {number(data['rows'])} rows, {data['licence']}, {data['lineage']}",
             data["record_root"],
             ref_path("datasets", data["ref"]),
         )
@@ -110,9 +110,21 @@ def footing(evidence: dict[str, Any]) -> list[Footing]:
                 ref_path("suites", suite["ref"].removeprefix("suite:")),
             )
         )
-    pair = evidence.get("eval") or {}
-    for side, label in (("adapter", "The version's answers"), ("base", "The base's answers")):
-        samples = pair.get(side, {}).get("samples_sha256", "")
-        digest = f"sha256:{samples}" if samples else ""
-        parts.append(Footing(label, "" if samples else "not evaluated", digest))
+    runs = evidence.get("runs") or {}
+    for side, label in (("adapter", "The version's eval runs"), ("base", "The base's eval runs")):
+        parts.append(Footing(label, _runs(runs.get(side) or {})))
+        parts += [
+            Footing(f"Answers, {run['correct']:,} right", digest=f"sha256:{run['samples_sha256']}")
+            for run in runs.get(side, {}).get("succeeded", ())
+        ]
     return parts
+
+
+def _runs(side: dict[str, Any]) -> str:
+    """How many eval runs there were, how they ended, and how far apart their results lie."""
+    counts = [run["correct"] for run in side.get("succeeded", ())]
+    ends = [f"{len(counts)} succeeded"] if counts else ["not evaluated"]
+    if counts:
+        ends[0] += f" with {min(counts):,} to {max(counts):,} right" if len({*counts}) > 1 else ""
+    ends += [f"{side[end]} {end}" for end in ("failed", "cancelled") if side.get(end)]
+    return ", ".join(ends)

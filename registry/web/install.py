@@ -20,6 +20,7 @@ from registry.web import (
     runs,
     search,
     suites,
+    use_cases,
     versions,
 )
 from registry.web.headers import SecurityHeaders
@@ -37,6 +38,7 @@ def install(app: FastAPI) -> None:
         profiles,
         search,
         rollouts,
+        use_cases,
         retention,
         audit,
         datasets,

@@ -94,6 +94,7 @@ QUESTIONS: dict[str, list[str]] = {
         f"{A}/versions?tag=topic:{{team}}",
         f"{A}/versions?metric=exact_match>=0.1",
     ],
+    f"{A}/use-cases/{{ref:path}}/versions": [f"{A}/use-cases/{{team}}/case/versions"],
     f"{A}/versions/{{ref:ref}}": [
         f"{A}/versions/{{version}}",
         f"{A}/versions/{{team}}/adapter",
@@ -157,6 +158,7 @@ QUESTIONS: dict[str, list[str]] = {
     "/suites": ["/suites", "/suites?q={team}"],
     "/suites/{team}/{name}": ["/suites/{team}/suite"],
     "/suites/{team}/{name}/v/{number}": ["/suites/{team}/suite/v/1"],
+    "/use-cases/{team}/{name}": ["/use-cases/{team}/case"],
 }
 """What is asked on each route; `{words}` are things of the first team."""
 

@@ -114,7 +114,7 @@ class Trainer:
         samples.write_text(
             "".join(
                 json.dumps(
-                    {"item": item["id"], "output": item["expected"] if n < right else "wrong"}
+                    {"item": item["id"], "output": answer(item["prompt"]) if n < right else "wrong"}
                 )
                 + "\n"
                 for n, item in enumerate(items)
@@ -133,6 +133,11 @@ class Trainer:
             "environment": {},
         }
         self.client.finish(work.id, work.attempt, report, self.sign("eval-report"))
+
+
+def answer(prompt: str) -> str:
+    """What the rows of `tests.build.dataset_bytes` expect; items come without it."""
+    return "yes" if int(prompt.split()[-1]) % 2 else "no"
 
 
 def write_base(folder: Path) -> None:

@@ -341,7 +341,8 @@ def _account_for(
     assert desk.run("otto", "recall", "acme/claims@v2", "--reason", "curious").code == 4
     assert desk.run("otto", "adapter", "show", "acme/claims@v9").code == 5
     commands = """base ls; adapter ls; adapter ls acme/claims; adapter show acme/claims@v2;
-        dataset ls; usecase ls; eval suite ls; eval ls; run ls; review ls; status;
+        dataset ls; usecase ls; usecase show acme/claims; eval suite ls; eval ls; run ls;
+        review ls; status;
         history acme/claims --env production; policy ls; people ls; policy show production;
         key ls; audit log; audit verify; lineage acme/claims@v2; verify acme/claims@v2"""
     for command in commands.split(";"):
@@ -353,6 +354,9 @@ def _account_for(
 
 def _withdraw_the_data(desk: Desk, second: str) -> None:
     """What was tuned on recalled data is recalled with it; its channel goes back to the base."""
+    why = ("--reason", "Ada leaves the team.")
+    changed = desk.ask("ada", "usecase", "update", "acme/claims", "--owner", "nora", *why)
+    assert (changed["version"], changed["suite"], changed["owner"]) == (2, "acme/gold@v1", "nora")
     recalled = desk.ask("ada", "recall", "dataset:acme/rows@v1", "--reason", "consent withdrawn")
     assert recalled["recalled"] == sorted(["dataset:acme/rows@v1", second])
     [moved] = recalled["channels"]

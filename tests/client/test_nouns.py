@@ -39,6 +39,12 @@ CALLS: list[tuple[str, tuple[Any, ...], str]] = [
     ("dataset", ("acme/notices@v1",), "GET /datasets/acme/notices@v1"),
     ("verify", ("sha256:0123456789abcdef",), "GET /verify/sha256:0123456789abcdef"),
     ("add_use_case", ("acme/claims",), "POST /use-cases"),
+    ("use_case_versions", ("acme/claims",), "GET /use-cases/acme/claims/versions"),
+    (
+        "update_use_case",
+        ("acme/claims", "It measures more."),
+        "POST /use-cases/acme/claims/versions",
+    ),
     ("use_cases", (), "GET /use-cases"),
     ("freeze_suite", ("acme/gold", "acme/notices@v1", "test"), "POST /eval-suites"),
     ("suites", (), "GET /eval-suites"),

@@ -130,7 +130,11 @@ def rows(store: Store, blobs: Blobs) -> Rows:
     found.find("doubtful_review", "select id from review where number = :number", number=doubtful)
     found.find("kept_review", "select id from review where version_id = :kept")
     found.find("policy", "select policy_version_id from review where id = :closed_review")
-    found.find("use_case", "select use_case_id from review where id = :closed_review")
+    found.find(
+        "use_case",
+        "select u.use_case_id from review r join use_case_version u "
+        "on u.id = r.use_case_version_id where r.id = :closed_review",
+    )
     found.find("vote", "select id from vote where review_id = :closed_review limit 1")
     found.find(
         "channel", "select id from channel where line_id = :line and environment = 'production'"

@@ -341,10 +341,10 @@ def test_a_policy_that_was_replaced_opens_no_review(store: Store, rows: Rows) ->
         )
         with pytest.raises(psycopg.Error) as refusal:
             connection.execute(
-                "insert into review (id, version_id, environment, use_case_id, policy_version_id, "
-                "evidence, evidence_root, "
+                "insert into review (id, version_id, environment, use_case_version_id, "
+                "policy_version_id, evidence, evidence_root, "
                 "verdict, note_commitment, submitted_by, state, opened_at) select %s, %s, "
-                "environment, use_case_id, "
+                "environment, use_case_version_id, "
                 "policy_version_id, evidence, evidence_root, verdict, note_commitment, "
                 "submitted_by, 'open', now() "
                 "from review where id = %s",

@@ -343,22 +343,22 @@ INSERTS: dict[str, tuple[str, str, str, str]] = {
     ),
     "a second live review": (
         "review",
-        "insert into review (id, version_id, environment, use_case_id, policy_version_id, "
+        "insert into review (id, version_id, environment, use_case_version_id, policy_version_id, "
         "evidence, evidence_root, "
         "verdict, note_commitment, submitted_by, state, opened_at) select %(new)s, version_id, "
-        "environment, use_case_id, "
+        "environment, use_case_version_id, "
         "policy_version_id, evidence, evidence_root, verdict, note_commitment, submitted_by, "
         "'open', now() from review "
-        "where id = %(closed_review)s",
+        "where id = %(kept_review)s",
         "uq_review_live",
         "",
     ),
     "a review under another environment's policy": (
         "review",
-        "insert into review (id, version_id, environment, use_case_id, policy_version_id, "
+        "insert into review (id, version_id, environment, use_case_version_id, policy_version_id, "
         "evidence, evidence_root, "
         "verdict, note_commitment, submitted_by, state, opened_at) select %(new)s, %(v1)s, "
-        "'staging', use_case_id, "
+        "'staging', use_case_version_id, "
         "policy_version_id, evidence, evidence_root, verdict, note_commitment, submitted_by, "
         "'open', now() from review "
         "where id = %(closed_review)s",
@@ -367,10 +367,10 @@ INSERTS: dict[str, tuple[str, str, str, str]] = {
     ),
     "a review of a draft": (
         "review",
-        "insert into review (id, version_id, environment, use_case_id, policy_version_id, "
+        "insert into review (id, version_id, environment, use_case_version_id, policy_version_id, "
         "evidence, evidence_root, "
         "verdict, note_commitment, submitted_by, state, opened_at) select %(new)s, %(draft)s, "
-        "environment, use_case_id, "
+        "environment, use_case_version_id, "
         "policy_version_id, evidence, evidence_root, verdict, note_commitment, submitted_by, "
         "'open', now() from review "
         "where id = %(closed_review)s",
@@ -379,11 +379,11 @@ INSERTS: dict[str, tuple[str, str, str, str]] = {
     ),
     "a review that begins approved": (
         "review",
-        "insert into review (id, version_id, environment, use_case_id, policy_version_id, "
+        "insert into review (id, version_id, environment, use_case_version_id, policy_version_id, "
         "evidence, evidence_root, "
         "verdict, note_commitment, submitted_by, state, opened_at, decided_at, expires_at) select "
         "%(new)s, %(v1)s, "
-        "environment, use_case_id, policy_version_id, evidence, evidence_root, verdict, "
+        "environment, use_case_version_id, policy_version_id, evidence, evidence_root, verdict, "
         "note_commitment, submitted_by, "
         "'approved', now(), now(), now() + interval '1 day' from review where id = "
         "%(closed_review)s",

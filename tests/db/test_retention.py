@@ -291,7 +291,7 @@ def test_every_table_that_names_bytes_is_guarded(store: Store) -> None:
                 text(
                     "select tgrelid::regclass::text as holder, encode(tgargs, 'escape') as field "
                     "from pg_trigger "
-                    "where tgname = 'present'"
+                    "where tgname in ('present', 'present_prompts')"
                 )
             )
         }

@@ -149,7 +149,8 @@ def test_every_table_that_names_bytes_asks_whose_they_are(store: Store) -> None:
                 text(
                     "select tgrelid::regclass::text as holder, encode(tgargs, 'escape') as field "
                     "from pg_trigger "
-                    "where tgname = 'own_bytes' and tgdeferrable and tginitdeferred"
+                    "where tgname in ('own_bytes', 'own_prompts') and tgdeferrable "
+                    "and tginitdeferred"
                 )
             )
         }

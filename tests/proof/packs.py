@@ -91,7 +91,13 @@ POLICY = {
     "quorum": {"approvals": 2, "roles": ["reviewer"], "distinct_teams": True},
     "evidence": {"superiority": {"confidence": 0.95, "min_items": 40}},
 }
-EVIDENCE = {"subject": "acme/a@v1", "eval": {"n": 64, "correct": 35, "share": 0.546875}}
+RUNS = {"adapter": {"succeeded": [{"run": "run"}]}, "base": {"succeeded": []}}
+EVIDENCE = {
+    "subject": "acme/a@v1",
+    "suite": {"digest": "sha256:suite"},
+    "runs": RUNS,
+    "eval": {"n": 64, "correct": 35, "share": 0.546875},
+}
 
 
 def key_of(name: str) -> SigningKey:
@@ -165,6 +171,35 @@ def catalogue(log: Log) -> None:
     )
 
 
+def use_case_version(log: Log, number: int) -> Row:
+    """A version of the one use case, which pins the one suite."""
+    return log.put(
+        "use_case_version",
+        id=identity(f"case v{number}"),
+        use_case_id=identity("case"),
+        number=number,
+        suite_version_id=identity("suite"),
+    )
+
+
+def measured(log: Log) -> None:
+    """A suite, a use case that pins it, and a run of the suite on the adapter."""
+    log.event(
+        "measure",
+        log.put("eval_suite_version", id=identity("suite"), digest="sha256:suite"),
+        log.put("use_case", id=identity("case"), team="acme", name="notices"),
+        use_case_version(log, 1),
+        log.put(
+            "eval_run",
+            id="run",
+            subject_id=identity("a v1"),
+            suite_version_id=identity("suite"),
+            state="succeeded",
+        ),
+        actor="engineer",
+    )
+
+
 def decision(log: Log, voter: str, team: str | None, verdict: str) -> Row:
     """What a person signs about the one review."""
     review, subject = log.rows["review", identity("review")], log.rows["version", identity("a v1")]
@@ -178,6 +213,7 @@ def decision(log: Log, voter: str, team: str | None, verdict: str) -> Row:
         "base_root": subject["base_root"],
         "environment": "production",
         "use_case": "acme/notices",
+        "use_case_version": 1,
         "policy": "production-v1",
         "policy_digest": canonical.digest(POLICY),
         "evidence_root": review["evidence_root"],
@@ -251,7 +287,7 @@ def route(log: Log, number: int, stable: str, candidate: str | None = None) -> N
 
 
 def story(twist: Twist | None = None) -> Log:
-    """The main job in 20 entries: people, versions, a refused self-approval, two votes, canary,
+    """The main job in 21 entries: people, versions, a refused self-approval, two votes, canary,
     promotion, recall.
     """
     log = Log(twist)
@@ -270,6 +306,7 @@ def story(twist: Twist | None = None) -> Log:
         ),
     )
     catalogue(log)
+    measured(log)
     log.event(
         "submit",
         log.put(
@@ -278,6 +315,7 @@ def story(twist: Twist | None = None) -> Log:
             number=1,
             version_id=identity("a v1"),
             environment="production",
+            use_case_version_id=identity("case v1"),
             policy_version_id=identity("policy"),
             evidence=EVIDENCE,
             evidence_root=canonical.digest(EVIDENCE),

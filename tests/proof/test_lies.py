@@ -27,6 +27,7 @@ from tests.proof.packs import (
     person,
     route,
     story,
+    use_case_version,
     vote,
     zipped,
 )
@@ -178,6 +179,49 @@ LIES: dict[str, tuple[str, Callable[[Log, Row], None], str]] = {
         "with a wrong digest",
     ),
     "evidence exchanged": ("submit", of("review", evidence={}), "holds other evidence"),
+    "a bad run left out": (
+        "measure",
+        lambda log, event: event["rows"].append(
+            log.put(
+                "eval_run",
+                id="bad run",
+                subject_id=identity("a v1"),
+                suite_version_id=identity("suite"),
+                state="succeeded",
+            )
+        ),
+        "on other eval runs than those that count",
+    ),
+    "a run made up": ("measure", of("eval_run", state="failed"), "on other eval runs"),
+    "another suite": (
+        "measure",
+        of("eval_suite_version", digest="sha256:other"),
+        "on a use case or suite that is not in force",
+    ),
+    "suite changed later": (
+        "refused",
+        instead(lambda log: log.put("eval_suite_version", id=identity("suite"), digest="x")),
+        "what is frozen of eval_suite_version",
+    ),
+    "use case changed later": (
+        "refused",
+        instead(
+            lambda log: log.put("use_case_version", id=identity("case v1"), suite_version_id="x")
+        ),
+        "what is frozen of use_case_version",
+    ),
+    "use case replaced under a review": (
+        "refused",
+        instead(lambda log: use_case_version(log, 2)),
+        "out of turn, or under its reviews",
+    ),
+    "use case version skipped": (
+        "measure",
+        lambda log, event: event["rows"].append(use_case_version(log, 3)),
+        "out of turn",
+    ),
+    "vote on another use case": ("vote alice", signing(use_case="acme/other"), "in use_case"),
+    "vote on an older use case": ("vote alice", signing(use_case_version=0), "in use_case_version"),
     "born approved": ("submit", of("review", state="approved"), "from open to approved"),
     "approved on one vote": (
         "vote alice",

@@ -67,7 +67,8 @@ def test_suites_and_use_cases_are_told_whole(store: Store, served: World) -> Non
     (suite,) = evals.suites(store, served.engineer.actor)
     assert (suite.ref, suite.dataset, suite.items) == (f"{served.suite}@v1", served.dataset.ref, 60)
     (case,) = use_cases.use_cases(store, served.engineer.actor)
-    assert (case.name, case.suite, case.risk_tier) == (served.use_case, served.suite, "limited")
+    assert (case.name, case.version, case.risk_tier) == (served.use_case, 1, "limited")
+    assert case.suite == f"{served.suite}@v1"
 
 
 def test_another_teams_runs_are_not_there(store: Store, served: World, stranger: Actor) -> None:

@@ -35,6 +35,7 @@ token:create       x . . . . .
 token:revoke       x . . . . .
 key:enroll         x x x x x x
 use-case:register  . x x . . .
+use-case:update    . x x . . .
 policy:publish     x . . . . .
 version:register   . x . . x .
 dataset:register   . x . . . .

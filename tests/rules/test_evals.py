@@ -16,13 +16,13 @@ from registry.rules import evals
 from registry.rules.evals import Paired, Scores, difference, mcnemar, pair, wilson
 
 ITEMS = [
-    Item(item_id(q, a), q, a)
+    Item(item_id(q), q, a)
     for q, a in (("q1", "Permissive"), ("q2", "Copyleft"), ("q3", " Public Domain\n"))
 ]
 
 
 def score(data: bytes, items: list[Item], metric: str = "exact_match") -> Scores:
-    return evals.score(read_samples(data), expected_answers(items), metric)
+    return evals.score(read_samples(data), expected_answers(items), evals.Scoring(metric))
 
 
 def samples(*outputs: tuple[str, object]) -> bytes:
@@ -88,13 +88,81 @@ def test_an_unknown_metric_is_named() -> None:
         score(answers("a", "b", "c"), ITEMS, "bleu")
 
 
+@pytest.mark.parametrize(
+    ("output", "expected", "same"),
+    [
+        ("caf\u00e9", "cafe\u0301", True),
+        ("cafe\u0301\n", " caf\u00e9", True),
+        ("\u1112\u1161\u11ab", "\ud55c", True),
+        ("one\r\ntwo", "one\ntwo", True),
+        ("one\rtwo", "one\ntwo", True),
+        ("\u00a0yes\u2003", "yes", True),
+        ("\ufb01ne", "fine", False),  # NFKC would call these equal, and 2\u00b3 and 23
+        ("2\u00b3", "23", False),
+        ("Yes", "yes", False),
+        ("yes.", "yes", False),
+        ("one  two", "one two", False),
+        ("", "yes", False),
+    ],
+)
+def test_texts_that_look_the_same_are_the_same(output: str, expected: str, same: bool) -> None:
+    assert evals.Scoring().is_right(output, expected) is same
+    assert evals.Scoring().is_right(expected, output) is same
+
+
+@pytest.mark.parametrize(
+    ("output", "stop", "right"),
+    [
+        ("mit\nQ: next", ("\n",), True),
+        ("mit Q: next\n", ("\n", "Q:"), True),
+        ("mit\nQ: next", (), False),
+        ("mit\nQ: next", ("Q:",), True),
+        ("\nmit", ("\n",), False),  # the model stopped before it answered
+        ("mit", ("\n",), True),
+        ("mi\nt", ("t",), False),
+    ],
+)
+def test_an_answer_ends_at_the_first_stop(output: str, stop: tuple[str, ...], right: bool) -> None:
+    assert evals.Scoring(stop=stop).is_right(output, "mit") is right
+
+
+@pytest.mark.parametrize(
+    "stop", [None, "x", [1], [""], ["a", "a"], ["a", "b", "c", "d", "e"], ["x" * 65]]
+)
+def test_unfit_stop_sequences_are_named(stop: object) -> None:
+    with pytest.raises(Invalid) as error:
+        evals.check_stop(stop)
+    assert error.value.kind == "bad-decoding"
+
+
+def bits(*rights: bool) -> str:
+    return evals.packed(Scores({str(place): right for place, right in enumerate(rights)}))
+
+
+ADAPTER = bits(True, True, False, False, True)
+BASE = bits(False, False, True, False, True)
+
+
 def test_pairing_counts_by_item() -> None:
-    adapter = {"a": True, "b": True, "c": False, "d": False, "e": True}
-    base = {"e": True, "d": False, "c": True, "b": False, "a": False}
-    assert pair(adapter, base) == Paired(n=5, both=1, only_adapter=2, only_base=1, neither=1)
-    with pytest.raises(Refused) as error:
-        pair(adapter, {"a": True})
-    assert error.value.kind == "not-paired"
+    assert pair([ADAPTER], [BASE], 5) == Paired(n=5, both=1, only_adapter=2, only_base=1, neither=1)
+
+
+def test_of_runs_that_disagree_the_least_favourable_answer_counts() -> None:
+    """So nobody gains by running again until it goes well, nor by a base that went badly once."""
+    lucky, none, everything = bits(*[True] * 5), bits(*[False] * 5), bits(*[True] * 5)
+    assert pair([ADAPTER, lucky], [BASE], 5) == pair([ADAPTER], [BASE], 5)
+    assert pair([ADAPTER, none, lucky], [BASE], 5) == pair([none], [BASE], 5)
+    assert pair([ADAPTER], [BASE, none], 5) == pair([ADAPTER], [BASE], 5)
+    assert pair([ADAPTER], [none, everything], 5) == pair([ADAPTER], [everything], 5)
+    assert evals.disagreeing([ADAPTER, lucky], 5) == 2
+    assert evals.disagreeing([ADAPTER, ADAPTER], 5) == evals.disagreeing([], 5) == 0
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=70))
+def test_outcomes_are_packed_in_the_suites_order(rights: list[bool]) -> None:
+    packed = bits(*rights)
+    assert [bool(int(packed, 16) >> place & 1) for place in range(len(rights))] == rights
+    assert pair([packed], [packed], len(rights)).both == sum(rights)
 
 
 # Newcombe 1998, Statistics in Medicine 17:857-872, Table I, method 3: (correct, n) -> interval.

@@ -21,7 +21,7 @@ NOUNS: dict[str, str] = {
     "training": "training_run lease",
     "versions": "version version_file version_tag",
     "evals": "eval_suite eval_suite_version eval_run eval_metric",
-    "decisions": "use_case policy_version review vote",
+    "decisions": "use_case use_case_version policy_version review vote",
     "delivery": "channel rollout route_generation recall",
     "deprecations": "deprecation",
     "profiles": "serving_profile",

@@ -55,6 +55,20 @@ def test_progress_counts_to_the_end(
     assert told == [(4, 10), (8, 10), (10, 10)]
 
 
+def test_an_answer_ends_at_its_stop_whatever_stands_beside_it(
+    base: Path, cpu: Device, tokenizer: Any, items: tuple[Item, ...]
+) -> None:
+    """As engines answer: without the stop, and without the tokens that would follow it."""
+    subject = evaluate.Subject(model.load_base(base, cpu), tokenizer)
+    longer, few = {**DECODING, "max_new_tokens": 12}, items[:6]
+    whole, written = evaluate.answer(subject, few, longer, quiet, batch=3)
+    stop = [next(text[1:3] for text in whole if len(text) > 4)]
+    short, fewer = evaluate.answer(subject, few, {**longer, "stop": stop}, quiet, batch=3)
+    assert short == [evals.cut(text, stop) for text in whole] != whole
+    assert fewer <= written
+    assert evaluate.answer(subject, few, {**longer, "stop": []}, quiet, batch=3)[0] == whole
+
+
 @pytest.mark.parametrize(
     "decoding",
     [
@@ -106,13 +120,17 @@ def test_the_tiny_recipe_beats_the_base_beyond_doubt_and_its_bundle_is_sound(
         assert [json.loads(line)["item"] for line in into.read_text().splitlines()] == [
             item.id for item in items
         ]
-        return evals.score(read_samples(into.read_bytes()), expected_answers(items))
+        return evals.score(
+            read_samples(into.read_bytes()), expected_answers(items), evals.Scoring()
+        )
 
     before, half, after = score(None), score(tmp_path / "step-24"), score(tmp_path / "step-48")
     assert before.correct / before.n < 0.05
     assert after.correct / after.n > 0.9
     assert half.correct < after.correct
-    _, low, _ = evals.difference(evals.pair(after.by_item, before.by_item))
+    _, low, _ = evals.difference(
+        evals.pair([evals.packed(after)], [evals.packed(before)], len(items))
+    )
     assert low > 0.5
 
     held = {}

@@ -76,4 +76,4 @@ def test_missing_evidence_is_said_to_be_missing() -> None:
     }
     assert told["Data set"] == "not known"
     assert told["Training recipe"] == "not known"
-    assert told["The version's answers"] == "not evaluated"
+    assert told["The version's eval runs"] == "not evaluated"

@@ -115,7 +115,7 @@ def test_the_review_says_what_it_is_for_and_what_it_was_made_from(
         for words in ("Risk tier", "Limited", "Legal basis", "own work", "Personal data", "1 year"):
             assert words in page, words
         for path in (
-            f"/usecases/{quiet.team}/case",
+            f"/use-cases/{quiet.team}/case",
             f"/datasets/{quiet.team}/rows/v/1",
             f"/suites/{quiet.team}/suite/v/1",
             f"/bases/{quiet.team}/tiny/v/1",
@@ -387,7 +387,7 @@ def test_what_the_console_prints_can_be_found_again(console: Console, quiet: Wor
         assert leads(review.evidence_root[7:19]) == f"/reviews/{quiet.review}"
         assert leads(f"{quiet.team}/rows@v1") == f"/datasets/{quiet.team}/rows/v/1"
         assert leads(f"{quiet.team}/suite") == f"/suites/{quiet.team}/suite/v/1"
-        assert leads(f"{quiet.team}/case") == f"/usecases/{quiet.team}/case"
+        assert leads(f"{quiet.team}/case") == f"/use-cases/{quiet.team}/case"
         run = review.evidence["eval"]["adapter"]["run"]
         assert leads(run) == f"/runs/eval/{run}"
     stranger = a_person(console.store, "engineer", team="elsewhere")

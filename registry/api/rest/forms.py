@@ -172,6 +172,15 @@ Decoding = Annotated[
                 "template": {"enum": ["chat", "plain"]},
                 "max_new_tokens": {"type": "integer", "minimum": 1, "maximum": 4096},
                 "system": {"anyOf": [{"type": "string", "pattern": TEXT}, {"type": "null"}]},
+                "stop": {
+                    "type": "array",
+                    "maxItems": evals.MAX_STOPS,
+                    "uniqueItems": True,
+                    "items": {
+                        "type": "string",
+                        "pattern": rf"^[^\x00]{{1,{evals.MAX_STOP_CHARACTERS}}}$",
+                    },
+                },
             },
             "additionalProperties": False,
         }

@@ -196,6 +196,15 @@ class NewUseCase(Input):
     details: dict[str, Any] = {}
 
 
+class ChangedUseCase(Input):
+    reason: Reasoned
+    purpose: Words | None = None
+    owner: Title | None = None
+    risk_tier: RiskTier | None = None
+    suite: Ref | None = None
+    details: dict[str, Any] | None = None
+
+
 class NewSuite(Input):
     name: Line
     dataset: Ref

@@ -70,14 +70,21 @@ class InspectedDataset:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One question of an eval suite.
+class Question:
+    """One item of an eval suite as trainers get it.
 
-    `id` is the first 16 hex digits of the SHA-256 of canonical {prompt, expected}.
+    `id` is the first 16 hex digits of the SHA-256 of canonical {prompt}. It does not cover the
+    expected answer, which could otherwise be guessed and tried.
     """
 
     id: str
     prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item(Question):
+    """One item of an eval suite with its expected answer, which never leaves for a trainer."""
+
     expected: str
 
 
@@ -271,9 +278,9 @@ def missing_facts(meta: Mapping[str, Any]) -> list[Finding]:
     return findings
 
 
-def item_id(prompt: str, expected: str) -> str:
+def item_id(prompt: str) -> str:
     """The id of an item; the same question has the same id in every suite."""
-    return sha256_hex(canonical.encode({"prompt": prompt, "expected": expected}))[:16]
+    return sha256_hex(canonical.encode({"prompt": prompt}))[:16]
 
 
 def suite_items(dataset_rows: Iterable[Row], split: str) -> tuple[Item, ...]:
@@ -288,7 +295,7 @@ def suite_items(dataset_rows: Iterable[Row], split: str) -> tuple[Item, ...]:
         split_sizes[row.split] += 1
         if row.split != split:
             continue
-        item = Item(item_id(row.prompt, row.completion), row.prompt, row.completion)
+        item = Item(item_id(row.prompt), row.prompt, row.completion)
         first = items.setdefault(row.prompt, item)
         if first.expected != item.expected:
             raise Invalid(
@@ -315,6 +322,30 @@ def encode_items(items: Sequence[Item]) -> bytes:
     )
 
 
+def encode_prompts(items: Sequence[Question]) -> bytes:
+    """The items as trainers get them: canonical JSON Lines of id and prompt."""
+    return b"".join(
+        canonical.encode({"id": item.id, "prompt": item.prompt}) + b"\n" for item in items
+    )
+
+
+def decode_prompts(data: bytes) -> tuple[Question, ...]:
+    """The questions of such a file; raises Unverified as `decode_items` does."""
+    questions = []
+    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
+        try:
+            question = Question(**loads(line))
+            sound = question.id == item_id(question.prompt)
+        except (Invalid, TypeError):
+            sound = False
+        if not sound:
+            raise Unverified(
+                "items-unsound", f"Line {number} of the suite's prompts is not as it was frozen."
+            )
+        questions.append(question)
+    return tuple(questions)
+
+
 def decode_items(data: bytes) -> tuple[Item, ...]:
     """The items of an items file.
 
@@ -325,7 +356,7 @@ def decode_items(data: bytes) -> tuple[Item, ...]:
     for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
         try:
             item = Item(**loads(line))
-            sound = item.id == item_id(item.prompt, item.expected)
+            sound = item.id == item_id(item.prompt)
         except (Invalid, TypeError):
             sound = False
         if not sound:

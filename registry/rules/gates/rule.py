@@ -75,8 +75,13 @@ class Rule(ABC):
         return Columns()
 
     def settings(self) -> dict[str, Any]:
-        """The settings of this rule in a policy, by key; `of` reads them back."""
-        return {key: getattr(self, key) for key in self.fields}
+        """The settings of this rule in a policy, by key; `of` reads them back.
+
+        A setting that has its default is left out: an option that is added to a rule later changes
+        no digest of a published policy.
+        """
+        values = {key: getattr(self, key) for key in self.fields}
+        return {key: value for key, value in values.items() if value != self.fields[key].default}
 
     def result(self, outcome: Outcome, detail: str, **numbers: Any) -> RuleResult:
         """A result of this rule."""

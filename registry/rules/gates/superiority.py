@@ -55,9 +55,9 @@ class Superiority(Rule):
                 n=paired.n,
                 min_items=self.min_items,
             )
-        return self._compared(paired)
+        return self._compared(paired, evidence)
 
-    def _compared(self, paired: Paired) -> RuleResult:
+    def _compared(self, paired: Paired, evidence: Evidence) -> RuleResult:
         gain, low, high = (round(100 * value, 6) for value in difference(paired, self.confidence))
         outcome: Outcome
         if low > self.min_gain_points:
@@ -70,7 +70,8 @@ class Superiority(Rule):
             outcome,
             f"On {paired.n} items the adapter {words} than its base by more than "
             f"{self.min_gain_points:g} points: gain {gain:+.1f}, "
-            f"{100 * self.confidence:g} % interval {low:+.1f} to {high:+.1f}.",
+            f"{100 * self.confidence:g} % interval {low:+.1f} to {high:+.1f}."
+            f"{_disagreement(evidence)}",
             n=paired.n,
             min_items=self.min_items,
             adapter_correct=paired.both + paired.only_adapter,
@@ -104,6 +105,18 @@ class Superiority(Rule):
             confidence=numbers["confidence"],
             tile="Right answers",
         )
+
+
+def _disagreement(evidence: Evidence) -> str:
+    """What eval runs that differ mean for the numbers; empty where all runs agree."""
+    sides = [
+        f"{evidence[side]['runs']} runs of the {side} disagree on {items} items"
+        for side in ("adapter", "base")
+        if (items := evidence[side].get("disagreeing"))
+    ]
+    if not sides:
+        return ""
+    return f" {' and '.join(sides)}; the least favourable answer counts."
 
 
 def _paired(evidence: Evidence) -> Paired:

@@ -217,7 +217,7 @@ def test_items_of_a_suite() -> None:
     items = datasets.suite_items(
         rows_of(row("t"), row("ü?", "nö", split="test"), *[row("q", "a", split="test")] * 2), "test"
     )
-    wanted = hashlib.sha256('{"expected":"nö","prompt":"ü?"}'.encode()).hexdigest()[:16]
+    wanted = hashlib.sha256('{"prompt":"ü?"}'.encode()).hexdigest()[:16]
     assert items[0] == Item(wanted, "ü?", "nö")
     assert [item.prompt for item in items] == ["ü?", "q"]
     data = datasets.encode_items(items)
@@ -245,7 +245,7 @@ def test_suites_that_cannot_be() -> None:
 
 def test_overlap_counts_items_that_were_trained_on() -> None:
     texts = ["Who?", "What  now?", "what now?", "Never", "Where"]
-    items = [Item(datasets.item_id(text, "x"), text, "x") for text in texts]
+    items = [Item(datasets.item_id(text), text, "x") for text in texts]
     found = datasets.overlap(["WHAT NOW?", "where", "where", "is it where it was?", "else"], items)
     assert (found.items, found.train_rows, found.exact) == (5, 5, 3)
     assert found.examples == (items[1].id, items[2].id, items[4].id)

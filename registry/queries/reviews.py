@@ -67,7 +67,7 @@ def draft(store: Store, actor: Actor, number: int) -> DecisionDraft:
     if actor.account is None or actor.is_service:
         raise Forbidden("not-a-person", f"{actor.name} is not a person, and only people decide.")
     with store.read(actor) as session:
-        review, ref, _, policy = _row(session, actor, number)
+        review, ref, _, _, policy = _row(session, actor, number)
         roles = policy.rules["quorum"]["roles"]
         teams = sorted(
             grant.team for grant in actor.grants if grant.role in roles and grant.team is not None
@@ -106,12 +106,12 @@ def _waits_for(actor: Actor) -> ColumnElement[bool]:
     return (Review.state == "open") & Review.id.not_in(barred) & Review.id.not_in(voted) & named
 
 
-Row = tuple[Review, str, UseCase, PolicyVersion]
+Row = tuple[Review, str, UseCase, UseCaseVersion, PolicyVersion]
 
 
 def _rows(session: Session, actor: Actor, *which: ColumnElement[bool], limit: int) -> list[Row]:
     rows = session.execute(
-        select(Review, Node.ref, UseCase, PolicyVersion)
+        select(Review, Node.ref, UseCase, UseCaseVersion, PolicyVersion)
         .join(Node, Node.id == Review.version_id)
         .join(UseCaseVersion, UseCaseVersion.id == Review.use_case_version_id)
         .join(UseCase, UseCase.id == UseCaseVersion.use_case_id)
@@ -120,7 +120,7 @@ def _rows(session: Session, actor: Actor, *which: ColumnElement[bool], limit: in
         .order_by(Review.number.desc())
         .limit(limit)
     )
-    return [(row[0], row[1], row[2], row[3]) for row in rows]
+    return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
 
 
 def _row(session: Session, actor: Actor, number: int) -> Row:
@@ -161,9 +161,9 @@ def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
             version_id=review.version_id,
             environment=review.environment,
             use_case=use_case.ref,
-            purpose=use_case.purpose,
-            risk_tier=use_case.risk_tier,
-            use_case_version=review.evidence["use_case_version"],
+            purpose=pinned.purpose,
+            risk_tier=pinned.risk_tier,
+            use_case_version=pinned.number,
             suite=review.evidence["suite"]["ref"],
             policy=policy.ref,
             policy_digest=policy.digest,
@@ -186,7 +186,7 @@ def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
                 for account, why in barred.get(review.id, {}).items()
             ),
         )
-        for review, ref, use_case, policy in rows
+        for review, ref, use_case, pinned, policy in rows
     ]
 
 

@@ -10,11 +10,8 @@ from collections.abc import Collection
 from sqlalchemy import Float, Integer, and_, column, select, text
 from sqlalchemy.orm import Session
 
-from registry.artifacts.datasets import rows
-from registry.artifacts.datasets.samples import expected_answers, read_samples
-from registry.blobs.store import Blobs
 from registry.db import evals
-from registry.db.evals import EvalRun, EvalSuiteVersion
+from registry.db.evals import EvalSuiteVersion
 from registry.db.reviews import Review
 from registry.db.rollouts import Channel, RouteGeneration
 from registry.db.store import Store
@@ -24,8 +21,8 @@ from registry.rules import evals as rules
 from registry.rules.actors import Actor
 from registry.views.standings import StandingView
 
-# Of each review, the newest values of its version and of what its default channel serves, on the
-# suite version that its evidence names and by that suite's metric.
+# Of each review, the values of its version and of what its default channel serves, on the suite
+# version that its evidence names and by that suite's metric; of several runs, the least favourable.
 CHANGES = text(
     """
         select r.number, stable.ref as serves, g.stable_version_id = r.version_id as itself,
@@ -40,16 +37,16 @@ CHANGES = text(
         left join eval_suite_version s on s.id = named.id
             and s.digest = r.evidence -> 'suite' ->> 'digest'
         left join lateral (
-            select m.value from eval_run e join eval_metric m on m.eval_run_id = e.id
+            select min(m.value) as value from eval_run e
+            join eval_metric m on m.eval_run_id = e.id
             where e.subject_id = r.version_id and e.suite_version_id = s.id
                 and e.state = 'succeeded' and m.name = s.metric
-            order by e.created_at desc limit 1
         ) own on true
         left join lateral (
-            select m.value from eval_run e join eval_metric m on m.eval_run_id = e.id
+            select max(m.value) as value from eval_run e
+            join eval_metric m on m.eval_run_id = e.id
             where e.subject_id = g.stable_version_id and e.suite_version_id = s.id
                 and e.state = 'succeeded' and m.name = s.metric
-            order by e.created_at desc limit 1
         ) other on true
         where r.number = any(:numbers)
         """
@@ -65,7 +62,7 @@ CHANGES = text(
 def changes(store: Store, actor: Actor, numbers: Collection[int]) -> dict[int, StandingView]:
     """For each review where something serves in its default channel, the plain difference.
 
-    One statement for a whole page of reviews; `standings` adds the interval from the samples.
+    One statement for a whole page of reviews; `standings` adds the interval.
     """
     with store.read(actor) as session:
         visible = list(
@@ -90,11 +87,11 @@ def changes(store: Store, actor: Actor, numbers: Collection[int]) -> dict[int, S
     return views
 
 
-def standings(store: Store, blobs: Blobs, actor: Actor, number: int) -> list[StandingView]:
+def standings(store: Store, actor: Actor, number: int) -> list[StandingView]:
     """What each channel of the review's line and environment serves, with the paired difference.
 
-    The default channel comes first, also where nothing serves in it. The difference is scored again
-    from the samples of the newest successful eval runs, item by item.
+    The default channel comes first, also where nothing serves in it. The difference is
+    paired item by item over all successful eval runs, as a gate's is (`rules.evals.pair`).
     """
     with store.read(actor) as session:
         review = session.execute(
@@ -126,9 +123,7 @@ def standings(store: Store, blobs: Blobs, actor: Actor, number: int) -> list[Sta
             .where(Channel.line_id == version.line_id, Channel.environment == judged.environment)
             .order_by(Channel.name != judged.environment, Channel.name)
         ).all()
-        views = [
-            _standing(session, blobs, channel, node, version, suite) for channel, node in served
-        ]
+        views = [_standing(session, channel, node, version, suite) for channel, node in served]
     if not any(view.channel == judged.environment for view in views):
         views.insert(0, StandingView(judged.environment, None, "nothing"))
     return views
@@ -136,7 +131,6 @@ def standings(store: Store, blobs: Blobs, actor: Actor, number: int) -> list[Sta
 
 def _standing(
     session: Session,
-    blobs: Blobs,
     channel: Channel,
     serving: Node | None,
     version: Version,
@@ -150,25 +144,27 @@ def _standing(
     if suite is None:
         return StandingView(channel.name, serving.ref, kind, why="No suite was evaluated.")
     name = plain_ref(session.get_one(Node, suite.id).ref)
-    runs = [evals.newest_success(session, id, suite.id) for id in (version.id, serving.id)]
-    missing = [
-        ref
-        for ref, run in zip((session.get_one(Node, version.id).ref, serving.ref), runs, strict=True)
-        if run is None or run.samples_blob_id is None
-    ]
+    runs = {
+        ref: [run.outcomes for run in evals.ended_runs(session, id, suite.id) if run.outcomes]
+        for ref, id in (
+            (session.get_one(Node, version.id).ref, version.id),
+            (serving.ref, serving.id),
+        )
+    }
+    missing = [ref for ref, outcomes in runs.items() if not outcomes]
     if missing:
         why = f"{' and '.join(missing)} {'were' if len(missing) > 1 else 'was'} not evaluated"
         return StandingView(channel.name, serving.ref, kind, name, why=f"{why} on {name}.")
-    subject, other = (_scores(blobs, run, suite) for run in runs if run is not None)
-    paired = rules.pair(subject.by_item, other.by_item)
+    subject, other = runs.values()
+    paired = rules.pair(subject, other, suite.items)
     gain, low, high = rules.difference(paired)
     return StandingView(
         channel.name,
         serving.ref,
         kind,
         name,
-        serving=other.correct / paired.n,
-        subject=subject.correct / paired.n,
+        serving=(paired.both + paired.only_base) / paired.n,
+        subject=(paired.both + paired.only_adapter) / paired.n,
         n=paired.n,
         only_subject=paired.only_adapter,
         only_serving=paired.only_base,
@@ -176,10 +172,3 @@ def _standing(
         low=low,
         high=high,
     )
-
-
-def _scores(blobs: Blobs, run: EvalRun, suite: EvalSuiteVersion) -> rules.Scores:
-    items = rows.decode_items(b"".join(blobs.stream(suite.blob_id)))
-    assert run.samples_blob_id is not None
-    samples = read_samples(b"".join(blobs.stream(run.samples_blob_id)))
-    return rules.score(samples, expected_answers(items), suite.metric)

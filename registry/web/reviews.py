@@ -119,9 +119,7 @@ def _show(here: Visit, number: int, status: int = 200, **typed: Any) -> Response
         "passed": passed(review.verdict),
         "version_path": version_path(version.kind, version.ref),
         "footing": footing(review.evidence),
-        "standings": standings.standings(
-            here.store, here.request.app.state.blobs, here.actor, number
-        ),
+        "standings": standings.standings(here.store, here.actor, number),
         "grounds": grounds(here, review.evidence),
         "policy": _policy(here, review.policy),
         "base_path": version_path("base", version.base) if version.base else "",

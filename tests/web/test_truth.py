@@ -96,14 +96,14 @@ def test_the_base_is_named_where_the_base_serves(console: Console, team: str) ->
         "a complaint",
     )
     contender(world, 50)
-    [view] = standings.standings(console.store, console.blobs, SYSTEM, world.review)
+    [view] = standings.standings(console.store, SYSTEM, world.review)
     assert (view.kind, view.serves) == ("base", world.base.ref)
     assert view.gain is not None and view.gain > 0
 
 
 def test_standings_keep_to_the_teams_that_one_sees(console: Console, quiet: World) -> None:
     stranger = a_person(console.store, "engineer", team="elsewhere").actor
-    assert standings.standings(console.store, console.blobs, stranger, quiet.review) == []
+    assert standings.standings(console.store, stranger, quiet.review) == []
     assert standings.changes(console.store, stranger, [quiet.review]) == {}
 
 

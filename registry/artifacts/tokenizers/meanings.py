@@ -214,8 +214,11 @@ class _Collector:
         model, added = self.document.get("model"), self.document.get("added_tokens") or []
         if not isinstance(model, dict) or not isinstance(added, list):
             raise Unreadable("it has no model")
-        kind = model if "merges" not in model else {**model, "merges": None}
-        if self.tables["merges"].count:
+        for key in ("truncation", "padding"):
+            if not isinstance(self.document.get(key), dict | None):
+                raise Unreadable(f"its {key} is no object")
+        kind = model
+        if "merges" in model or self.tables["merges"].count:
             kind = {**model, "merges": None}
         steps: dict[str, Any] = {"model": pipelines.model(kind)}
         for part in pipelines.PARTS:

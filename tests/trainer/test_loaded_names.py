@@ -250,6 +250,10 @@ CANNOT: dict[tuple[str, str], str] = {
     ): "it stays too large: sizes of its other parts have names of their own",
     ("fast_vlm", "AutoModelForImageTextToText"): "its eyes are timm's, which is not installed",
     ("gemma3n", "AutoModelForCausalLM"): "its eyes are timm's, which is not installed",
+    (
+        "unlimited_ocr",
+        "AutoModelForImageTextToText",
+    ): "PEFT renames what it wrote itself: it does nothing and is refused",
     ("emu3", "AutoModelForCausalLM"): "no file of Emu3 has the names that class loads",
 }
 """Classes that are not run, with the reason.

@@ -126,6 +126,10 @@ class Trained:
 
 
 CANNOT: dict[tuple[str, str], str] = {
+    # Known and open: the safe side, a working adapter under older names is refused.
+    ("emu3", "AutoModelForImageTextToText"): "older names work by PEFT and are refused",
+    ("video_llava", "AutoModelForImageTextToText"): "older names work by PEFT and are refused",
+    ("qwen2_5_omni_thinker", "AutoModelForImageTextToText"): "its parts do not agree when small",
     (
         "aria",
         "AutoModelForImageTextToText",

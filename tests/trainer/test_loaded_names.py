@@ -127,6 +127,10 @@ class Trained:
 
 
 CANNOT: dict[tuple[str, str], str] = {
+    # Known and open: the safe side, a working adapter under older names is refused.
+    ("emu3", "AutoModelForImageTextToText"): "older names work by PEFT and are refused",
+    ("video_llava", "AutoModelForImageTextToText"): "older names work by PEFT and are refused",
+    ("qwen2_5_omni_thinker", "AutoModelForImageTextToText"): "its parts do not agree when small",
     (
         "aria",
         "AutoModelForImageTextToText",
@@ -251,6 +255,10 @@ CANNOT: dict[tuple[str, str], str] = {
     ): "it stays too large: sizes of its other parts have names of their own",
     ("fast_vlm", "AutoModelForImageTextToText"): "its eyes are timm's, which is not installed",
     ("gemma3n", "AutoModelForCausalLM"): "its eyes are timm's, which is not installed",
+    (
+        "unlimited_ocr",
+        "AutoModelForImageTextToText",
+    ): "PEFT renames what it wrote itself: it does nothing and is refused",
     ("emu3", "AutoModelForCausalLM"): "no file of Emu3 has the names that class loads",
 }
 """Classes that are not run, with the reason.

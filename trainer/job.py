@@ -23,7 +23,7 @@ import torch
 from registry.artifacts.datasets.rows import decode_items
 from registry.errors import RegistryError
 from registry.rules import recipes
-from trainer import data, device, evaluate, loop, model, pack
+from trainer import data, device, evaluate, loop, model, pack, probe
 from trainer.exits import STOPPED
 
 Write = Callable[[dict[str, Any]], None]
@@ -126,8 +126,11 @@ def _evaluate(folder: Path, job: dict[str, Any], write: Write) -> dict[str, Any]
     device.be_deterministic()
     tokenizer = model.load_tokenizer(Path(job["base"]))
     net = model.load_base(Path(job["base"]), where)
+    effect = None
     if job["adapter"]:
+        before = probe.logits(net, tokenizer, items)
         net = model.adapted(net, Path(job["adapter"]))
+        effect = probe.difference(before, probe.logits(net, tokenizer, items))
     subject = evaluate.Subject(net, tokenizer)
     stopped = _stop_signal()
 
@@ -140,6 +143,7 @@ def _evaluate(folder: Path, job: dict[str, Any], write: Write) -> dict[str, Any]
         meters = evaluate.run(subject, items, job["decoding"], folder / "samples.jsonl", progress)
     except _Stopped:
         return None
+    meters["effect"] = effect
     return {"meters": meters, "environment": device.environment(where)}
 
 

@@ -232,6 +232,7 @@ class Worker:
             "subject_root": subject_root,
             "base_root": base_root,
             "samples_sha256": sent.sha256,
+            "effect": outcome.meters.pop("effect", None),
             "metrics": {work.metric: {"correct": scores.correct, "n": scores.n}},
             "meters": outcome.meters,
             "environment": outcome.environment,

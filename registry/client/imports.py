@@ -9,15 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from registry.artifacts.bundles.companions import companion
 from registry.client import mlflow_runs, sources
 from registry.client.blobs import OnBytes, Progress
 from registry.client.mlflow_runs import MlflowServer, RunPath
 from registry.client.sources import Source, choose, damaged
 from registry.client.transport import SLOW
 from registry.client.versions import NOUNS, Kind, NewVersion, Versions
-from registry.views.imports import ImportedView
+from registry.views.imports import ImportedView, LeftOut
 from registry.views.versions import AddedView
 
+MAX_NAMES = 1000
+"""How many names of left-out files are sent; the registry keeps fewer."""
 OnFetch = Callable[[int], AbstractContextManager[OnBytes]]
 OnChosen = Callable[[Source], OnBytes | Progress | None]
 
@@ -74,13 +77,16 @@ class Imports(Versions):
                 _name_run(chosen, run, inside, info)
             if origin.without_code:
                 sources.without_code(chosen, settings)
-            version = replace(version, meta={**chosen.meta, **version.meta})
+            version = replace(
+                version, meta={**chosen.meta, **version.meta}, left_out=_sent_names(kind, chosen)
+            )
             return self._imported(kind, chosen, version, on_chosen)
 
     def _imported(
         self, kind: Kind, chosen: Source, version: NewVersion, on_chosen: OnChosen | None
     ) -> ImportedView:
         on_bytes = on_chosen(chosen) if on_chosen is not None else None
+        self._check_names(kind, chosen.files, version)
         files = []
         for path, inside in chosen.files:
             sent = self._sent(path, inside, on_bytes)
@@ -89,6 +95,12 @@ class Imports(Versions):
             files.append(sent)
         added = self._post(NOUNS[kind], AddedView, version.body(files), timeout=SLOW)
         return ImportedView.of(added, chosen.name, chosen.left_out, dict(version.meta))
+
+
+def _sent_names(kind: Kind, chosen: Source) -> list[LeftOut]:
+    """What was left out, as the registry is told: weights first, and not without end."""
+    weights_first = sorted(chosen.left_out, key=lambda each: companion(kind, each.path) is None)
+    return weights_first[:MAX_NAMES]
 
 
 def _fetch(

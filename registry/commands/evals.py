@@ -23,7 +23,7 @@ from registry.db.training_runs import SignedReport as SignedReport
 from registry.db.versions import Node, Version
 from registry.documents import canonical
 from registry.errors import Invalid, Refused, TooLarge, Unverified
-from registry.rules import evals
+from registry.rules import evals, probes
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
 from registry.rules.refs import parse_line
@@ -244,6 +244,7 @@ def finish(store: Store, blobs: Blobs, actor: Actor, run_id: UUID, signed: Signe
         training_runs.must_hold(tx.session, run, actor.account, signed.attempt)
         training_runs.must_have_signed(tx.session, actor.account, signed, "eval-report", line.ref)
         _check_report(run, suite, version, signed, measured)
+        probes.check_effect(report)
         _close(tx, blobs, run, signed, measured)
 
 

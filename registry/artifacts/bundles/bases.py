@@ -9,6 +9,7 @@ from typing import Any
 from registry.artifacts.bundles.bindings import Texts
 from registry.artifacts.defects import Defects
 from registry.artifacts.methods.configs import FILE as CONFIG
+from registry.artifacts.methods.effects import Stored
 from registry.errors import Defect
 
 NAME_THE_BASE = "Name the base it was trained on."
@@ -18,8 +19,8 @@ NAME_THE_BASE = "Name the base it was trained on."
 class BaseFacts:
     """What an adapter is compared with.
 
-    These are the base's root, the shape of each of its tensors by name, its config.json and its
-    texts.
+    These are the base's root, the shape of each of its tensors by name, its config.json, its texts,
+    and where each tensor is stored.
 
     `line` and `commit` are the `team/name` and the commit id of the registered version. The
     adapter's configuration is rewritten to name them. They are None when the base is inspected
@@ -32,6 +33,7 @@ class BaseFacts:
     line: str | None = None
     commit: str | None = None
     texts: Texts | None = None
+    tensors: Mapping[str, Stored] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,9 +124,12 @@ def effect(
     """
     counted = [part for part in parts if part.counted]
     idle = [part for part in parts if part.may_be_idle(zero)]
-    if len(idle) < len(parts) or not _all_equal(idle, own, base, read):
-        idle = [part for part in idle if part.compared is None]
-    return Effect(len(counted), tuple(part.name for part in idle if part.counted))
+    if len(idle) == len(parts) and _all_equal(parts, own, base, read):
+        return Effect(len(counted), tuple(part.name for part in counted))
+    idle = [part for part in idle if part.compared is None]
+    # Where everything else is idle, a copy is what changes something.
+    total = len(parts) if len(idle) == len(counted) else len(counted)
+    return Effect(total, tuple(part.name for part in idle))
 
 
 def _all_equal(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from registry.__main__ import main
+from registry.cli import main
 from registry.client import Countersign
 from registry.queries import gates
 from registry.queries.gates import Proposal

@@ -10,6 +10,7 @@ from registry.errors import Invalid
 from registry.rules.gates import BY_NAME, RuleResult, judge
 from registry.rules.probes import check_effect
 
+POLICY = {"evidence": {"contamination": {"exact": 0}}}
 MOVES = {"run": "r", "largest": 0.5, "mean": 0.01, "prompts": 8}
 STILL = MOVES | {"largest": 0.0, "mean": 0.0}
 WHOLE: dict[str, Any] = {"state": "weights", "parts": 24, "idle": 0, "same_as": None}
@@ -19,7 +20,7 @@ SAME = MERGED | {"state": "none", "same_as": "legal/base@v1"}
 
 
 def rule(name: str, evidence: dict[str, Any], **policy: Any) -> RuleResult:
-    (result,) = judge({"evidence": {}, **policy}, evidence).rules
+    _, result = judge(POLICY | policy, evidence).rules
     assert result.rule == name
     return result
 
@@ -77,9 +78,9 @@ def test_left_out_weights(policy: str, outcome: str) -> None:
 
 
 def test_nothing_is_judged_where_there_is_nothing() -> None:
-    assert judge({"evidence": {}}, {}).rules == ()
+    assert [result.rule for result in judge(POLICY, {}).rules] == ["contamination"]
     with pytest.raises(Invalid, match="does not have the form"):
-        judge({"evidence": {}}, {"effect": {}})
+        judge(POLICY, {"effect": {}})
 
 
 @pytest.mark.parametrize(

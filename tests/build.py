@@ -389,8 +389,8 @@ def train(
     return run
 
 
-def evaluate(world: World, ref: str, right: int) -> UUID:
-    """A finished eval run of a version with so many items right."""
+def evaluate(world: World, ref: str, right: int, effect: dict[str, Any] | None = None) -> UUID:
+    """A finished eval run of a version with so many items right, and the effect it measured."""
     run = evals.queue(world.store, world.engineer.actor, ref, world.suite)
     trainer = world.trainer
     taken = work.lease(world.store, trainer.actor, "test worker", 60)
@@ -415,6 +415,8 @@ def evaluate(world: World, ref: str, right: int) -> UUID:
         "meters": {},
         "environment": {"ref": subject.ref},
     }
+    if effect is not None:
+        report["effect"] = effect
     assert trainer.key is not None
     key, signature = trainer.key.sign_document(report, "eval-report")
     sent(world.store, trainer.actor, str(report["samples_sha256"]))

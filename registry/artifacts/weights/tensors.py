@@ -197,9 +197,13 @@ def holds_only_zeros(dtype: str, data: bytes) -> bool:
     size = SIGNED.get(dtype)
     zeros = b"\0" if size is None else b"\0\x80"
     # The beginning decides for nearly every trained tensor, and is all that is looked at then.
-    if data[:1024].strip(zeros) or data.strip(zeros):
+    if data[:1024].strip(zeros):
         return False
-    return size is None or all(not data[place::size].strip(b"\0") for place in range(size - 1))
+    if data == bytes(len(data)):
+        return True
+    if size is None or data.strip(zeros):
+        return False
+    return all(not data[place::size].strip(b"\0") for place in range(size - 1))
 
 
 def _full(mask: int) -> bytes:

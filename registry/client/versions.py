@@ -50,6 +50,7 @@ class NewVersion:
 
     def body(self, files: list[dict[str, Any]]) -> dict[str, Any]:
         """The request that registers these files."""
+        left_out = [asdict(each) | {"why": each.why[:200]} for each in self.left_out]
         return {
             "name": self.name,
             "meta": dict(self.meta),
@@ -59,7 +60,7 @@ class NewVersion:
             "attempt": self.attempt,
             "step": self.step,
             "files": files,
-            "left_out": [asdict(each) | {"why": each.why[:200]} for each in self.left_out],
+            **({"left_out": left_out} if left_out else {}),
             **({"quantised_of": self.quantised_of} if self.quantised_of else {}),
         }
 

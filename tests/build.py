@@ -399,8 +399,8 @@ def answered_items(world: World, suite: str) -> bytes:
     return b"".join(world.blobs.stream(digest))
 
 
-def evaluate(world: World, ref: str, right: int) -> UUID:
-    """A finished eval run of a version with so many items right."""
+def evaluate(world: World, ref: str, right: int, effect: dict[str, Any] | None = None) -> UUID:
+    """A finished eval run of a version with so many items right, and the effect it measured."""
     run = evals.queue(world.store, world.blobs, world.engineer.actor, ref, world.suite)
     trainer = world.trainer
     taken = work.lease(world.store, trainer.actor, work.Worker("test worker"), 60)
@@ -425,6 +425,8 @@ def evaluate(world: World, ref: str, right: int) -> UUID:
         "meters": {},
         "environment": {"ref": subject.ref},
     }
+    if effect is not None:
+        report["effect"] = effect
     assert trainer.key is not None
     key, signature = trainer.key.sign_document(report, "eval-report")
     sent(world.store, trainer.actor, str(report["samples_sha256"]))

@@ -8,6 +8,7 @@ child       the child process as the worker sees it
 lease       a lease, renewed beside the work it covers
 loop        one recipe to trained weights, with save points and published steps
 evaluate    one frozen suite to answers
+probe       how far an adapter moves the logits of its base
 engine      a small server with vLLM's serving API, for machines without vLLM
 resident    a base in memory with any number of adapters on it
 pack        PEFT's output to a clean bundle

@@ -23,7 +23,7 @@ import torch
 from registry.artifacts.datasets.rows import decode_prompts
 from registry.errors import RegistryError
 from registry.rules import recipes
-from trainer import data, device, evaluate, loop, model, pack
+from trainer import data, device, evaluate, loop, model, pack, probe
 from trainer.exits import STOPPED
 
 Write = Callable[[dict[str, Any]], None]
@@ -127,8 +127,11 @@ def _evaluate(folder: Path, job: dict[str, Any], write: Write) -> dict[str, Any]
     tokenizer = model.load_tokenizer(Path(job["base"]))
     adapter = Path(job["adapter"]) if job["adapter"] else None
     net = model.load_base(Path(job["base"]), where, adapter)
+    effect = None
     if adapter:
+        before = probe.logits(net, tokenizer, items)
         net = model.adapted(net, adapter)
+        effect = probe.difference(before, probe.logits(net, tokenizer, items))
     subject = evaluate.Subject(net, tokenizer)
     stopped = _stop_signal()
 
@@ -141,6 +144,7 @@ def _evaluate(folder: Path, job: dict[str, Any], write: Write) -> dict[str, Any]
         meters = evaluate.run(subject, items, job["decoding"], folder / "samples.jsonl", progress)
     except _Stopped:
         return None
+    meters["effect"] = effect
     return {"meters": meters, "environment": device.environment(where)}
 
 

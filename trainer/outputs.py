@@ -88,7 +88,7 @@ class Outputs:
                 )
             )
             if added.status == "draft":
-                missing = "; ".join(finding.detail for finding in added.findings)
+                missing = "; ".join(each.detail for each in added.findings if each.blocks)
                 raise Refused(
                     "output-incomplete",
                     f"The version at step {step} stays a draft: {missing}.",

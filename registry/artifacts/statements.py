@@ -10,11 +10,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something a person must still supply; the bundle stays a draft until then."""
+    """Something a person must know; if it `blocks`, they must supply it, and there is a draft."""
 
     field: str
     detail: str
     fix: str
+    blocks: bool = True
 
 
 def unstated(names: Sequence[str], meta: Mapping[str, Any], then: str) -> Iterator[Finding]:

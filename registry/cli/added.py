@@ -42,9 +42,11 @@ def show_added(added: AddedView | ImportedView, as_json: bool) -> None:
         emit(added)
         return
     fields(f"{added.ref}  {state(added.status)}", [("Digest", added.digest), ("Root", added.root)])
-    if added.findings:
-        click.echo("Still missing:")
-        table(
-            ["Field", "Why", "What to do"],
-            [(finding.field, finding.detail, finding.fix) for finding in added.findings],
-        )
+    for blocks, heading in ((True, "Still missing:"), (False, "To know:")):
+        findings = [finding for finding in added.findings if finding.blocks is blocks]
+        if findings:
+            click.echo(heading)
+            table(
+                ["Field", "Why", "What to do"],
+                [(finding.field, finding.detail, finding.fix) for finding in findings],
+            )

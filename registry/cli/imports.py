@@ -57,7 +57,8 @@ def attach(group: click.Group, kind: Kind, example: str) -> None:
         "--leave-out",
         multiple=True,
         metavar="FILE",
-        help="Leave out this file although it belongs in a bundle; repeatable.",
+        help="Leave out this file or folder although it may belong to the model; repeatable. "
+        "Weights that are left out stay a risk of the version.",
     )
     @click.option(
         "--without-code",

@@ -185,8 +185,9 @@ def _show_version(version: VersionView) -> None:
             ("Serves", version.serves),
             ("Recalled because", version.recall_reason),
             ("Deprecated because", version.deprecation_reason),
-            *(("Risk", risk) for risk in version.facts.get("risks") or ()),
+            *(("Risk", risk) for risk in version.risks),
             ("Keys left out", ", ".join(version.facts.get("dropped_keys") or ()) or None),
+            ("Effect", _effect(version)),
             ("Chat template", _template(version)),
             ("Quantised from", _descent(version)),
             *((f"meta {name}", value) for name, value in version.meta.items()),
@@ -194,12 +195,37 @@ def _show_version(version: VersionView) -> None:
     )
     files = [(file.path, file.sha256, file.size) for file in version.files]
     table(["File", "SHA-256", "Bytes"], files)
+    if version.left_out:
+        left_out = [
+            (entry.path, entry.size or None, entry.companion or entry.why)
+            for entry in version.left_out
+        ]
+        table(["Left out", "Bytes", "Why, or what it holds"], left_out)
     if version.approvals:
         rows = [
             (approval.review, approval.environment, state(approval.state), approval.expires_at)
             for approval in version.approvals
         ]
         table(["Review", "Environment", "State", "Expires"], rows)
+
+
+def _effect(version: VersionView) -> str | None:
+    """What the version changes of its base, by its weights and by what a trainer measured."""
+    effect = version.effect
+    if effect is None:
+        return None
+    if effect.same_as is not None:
+        words = f"none: the weights of {effect.same_as}"
+    elif effect.parts is None or effect.idle is None:
+        words = "other weights than any model registered before it"
+    else:
+        words = f"{effect.parts - effect.idle} of {effect.parts} adapted parts changed"
+    if effect.measured is None:
+        return f"{words}, not measured"
+    return (
+        f"{words}; logits moved by at most {effect.measured.largest:.3g}, "
+        f"{effect.measured.mean:.3g} on average, on {effect.measured.prompts} prompts"
+    )
 
 
 def _template(version: VersionView) -> str | None:

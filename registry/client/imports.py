@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from registry.artifacts.bundles.companions import companion
 from registry.client import mlflow_addresses, sources
 from registry.client.blobs import OnBytes, Progress
 from registry.client.mlflow_bundles import Located, locate
@@ -17,9 +18,11 @@ from registry.client.transport import SLOW, ref_path
 from registry.client.versions import NOUNS, Kind, NewVersion, Versions
 from registry.errors import NotFound
 from registry.views.datasets import DatasetVersionView
-from registry.views.imports import ImportedView
+from registry.views.imports import ImportedView, LeftOut
 from registry.views.versions import AddedView
 
+MAX_NAMES = 1000
+"""How many names of left-out files are sent; the registry keeps fewer."""
 OnFetch = Callable[[int], AbstractContextManager[OnBytes]]
 OnChosen = Callable[[Source], OnBytes | Progress | None]
 
@@ -79,7 +82,9 @@ class Imports(Versions):
                     chosen.meta["datasets"] = refs
             if origin.without_code:
                 sources.without_code(chosen, settings)
-            version = replace(version, meta={**chosen.meta, **version.meta})
+            version = replace(
+                version, meta={**chosen.meta, **version.meta}, left_out=_sent_names(kind, chosen)
+            )
             return self._imported(kind, chosen, version, on_chosen)
 
     def _is_dataset(self, ref: str) -> bool:
@@ -94,6 +99,7 @@ class Imports(Versions):
         self, kind: Kind, chosen: Source, version: NewVersion, on_chosen: OnChosen | None
     ) -> ImportedView:
         on_bytes = on_chosen(chosen) if on_chosen is not None else None
+        self._check_names(kind, chosen.files, version)
         files = []
         for path, inside in chosen.files:
             sent = self._sent(path, inside, on_bytes)
@@ -102,6 +108,12 @@ class Imports(Versions):
             files.append(sent)
         added = self._post(NOUNS[kind], AddedView, version.body(files), timeout=SLOW)
         return ImportedView.of(added, chosen.name, chosen.left_out, dict(version.meta))
+
+
+def _sent_names(kind: Kind, chosen: Source) -> list[LeftOut]:
+    """What was left out, as the registry is told: weights first, and not without end."""
+    weights_first = sorted(chosen.left_out, key=lambda each: companion(kind, each.path) is None)
+    return weights_first[:MAX_NAMES]
 
 
 def _fetch(server: MlflowServer, located: Located, folder: Path, on_fetch: OnFetch | None) -> None:

@@ -12,9 +12,11 @@ import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from registry.artifacts.bundles.companions import companion
 from registry.artifacts.bundles.names import (
     ADAPTER,
     ADAPTER_WEIGHTS,
@@ -24,6 +26,7 @@ from registry.artifacts.bundles.names import (
     is_weights,
 )
 from registry.artifacts.contents import REMOTE
+from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.documents.strict_json import loads
 from registry.errors import Invalid, Unverified
 from registry.views.imports import LeftOut
@@ -47,6 +50,8 @@ OTHER_WEIGHTS = {
 
 A snapshot often has its weights in several forms.
 """
+MAX_INSIDE = 1000
+"""How many files of a folder are looked at."""
 MAX_FRONT_MATTER_BYTES = 64 << 10
 MAX_SETTINGS_BYTES = 4 << 20
 MAX_ADAPTER_CONFIG_BYTES = 1 << 20
@@ -109,10 +114,10 @@ def choose(kind: Kind, directory: Path, leave_out: Collection[str] = ()) -> Sour
     unknown = set(leave_out)
     for path in sorted(root.iterdir()):
         unknown.discard(path.name)
-        if path.name in leave_out:
-            source.left_out.append(LeftOut(path.name, "left out as asked"))
-        elif why := _not_taken(kind, path):
-            source.left_out.append(LeftOut(path.name, why))
+        asked = path.name in leave_out
+        if why := "left out as asked" if asked else _not_taken(kind, path):
+            source.left_out.append(LeftOut(path.name, why, _size(path), asked))
+            source.left_out += _weights_inside(kind, path, asked)
         else:
             _check_link(path, cache)
             if not path.is_file():  # reading a pipe could block forever
@@ -220,6 +225,38 @@ def _not_taken(kind: Kind, path: Path) -> str | None:
     if name.endswith(FOR_READERS):
         return "a text or picture for readers; README.md and the licence are taken"
     return f"not a file of a bundle of kind {kind}"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _weights_inside(kind: Kind, folder: Path, asked: bool) -> list[LeftOut]:
+    """The files of a folder that may hold weights of this model, such as `2_Dense` of an embedder.
+
+    A folder with an adapter or with a whole model in it holds those, not a part of this one.
+    """
+    if not folder.is_dir() or folder.is_symlink() or _is_whole(folder):
+        return []
+    inside = islice(folder.rglob("*"), MAX_INSIDE)
+    paths = [(path, f"{folder.name}/{path.relative_to(folder).as_posix()}") for path in inside]
+    return [
+        LeftOut(name, "a folder: a bundle has no folders", _size(path), asked)
+        for path, name in sorted(paths, key=lambda entry: entry[1])
+        if companion(kind, name) and path.is_file()
+    ]
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder holds another adapter, or the configuration of a whole model."""
+    if (folder / CONFIG).is_file():
+        return True
+    config = folder / "config.json"
+    return (
+        config.is_file()
+        and config.stat().st_size <= MAX_SETTINGS_BYTES
+        and b'"model_type"' in config.read_bytes()
+    )
 
 
 def _check_link(path: Path, cache: Path | None) -> None:

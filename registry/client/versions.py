@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from uuid import UUID
 
+from registry.artifacts.bundles import companions
+from registry.artifacts.bundles.companions import LeftOutFile
 from registry.artifacts.bundles.files import read_bundle
 from registry.artifacts.bundles.judge import by_name
 from registry.artifacts.weights.local_files import read_files
@@ -17,6 +19,7 @@ from registry.artifacts.weights.tensors import File
 from registry.client.blobs import Blobs, OnBytes, Progress, hash_file
 from registry.client.transport import SLOW, ref_path
 from registry.errors import BundleRejected, Defect, Invalid, Unverified
+from registry.views.imports import LeftOut
 from registry.views.versions import AddedView, LinePage, LineView, VerifiedView, VersionView
 
 Kind = Literal["base", "adapter", "checkpoint"]
@@ -31,7 +34,8 @@ class NewVersion:
     """What to register a bundle as: its line `team/name`, its base, and what is known of it.
 
     `quantised_of` names the version that a checkpoint is a quantisation of; the registry verifies
-    that from the bytes. Only a trainer sets `training_run`, `attempt` and `step`.
+    that from the bytes. `left_out` is what was beside the files and is not sent. Only a trainer
+    sets `training_run`, `attempt` and `step`.
     """
 
     name: str
@@ -39,12 +43,14 @@ class NewVersion:
     domain: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     quantised_of: str | None = None
+    left_out: Sequence[LeftOut] = ()
     training_run: UUID | str | None = None
     attempt: int | None = None
     step: int | None = None
 
     def body(self, files: list[dict[str, Any]]) -> dict[str, Any]:
         """The request that registers these files."""
+        left_out = [asdict(each) | {"why": each.why[:200]} for each in self.left_out]
         return {
             "name": self.name,
             "meta": dict(self.meta),
@@ -54,6 +60,7 @@ class NewVersion:
             "attempt": self.attempt,
             "step": self.step,
             "files": files,
+            **({"left_out": left_out} if left_out else {}),
             **({"quantised_of": self.quantised_of} if self.quantised_of else {}),
         }
 
@@ -88,7 +95,8 @@ class Versions(Blobs):
         are missing (`blob-missing`), and is then sent them.
         """
         unsent = [File(inside, UNSENT, path.stat().st_size) for path, inside in paths]
-        if not by_name(kind, unsent):
+        left_out = [LeftOutFile(**asdict(each)) for each in version.left_out]
+        if not by_name(kind, unsent) and not companions.undeclared(kind, left_out):
             return
         files = [{"path": file.path, "sha256": file.sha256, "size": file.size} for file in unsent]
         try:

@@ -26,7 +26,7 @@ from registry.db.training_runs import SignedReport as SignedReport
 from registry.db.versions import Line, Node, Version
 from registry.documents import canonical
 from registry.errors import Invalid, Refused, TooLarge, Unverified
-from registry.rules import evals, gates
+from registry.rules import evals, gates, probes
 from registry.rules.actions import Action
 from registry.rules.actors import Actor, require
 from registry.rules.refs import parse_line
@@ -304,6 +304,7 @@ def finish(store: Store, blobs: Blobs, actor: Actor, run_id: UUID, signed: Signe
         training_runs.must_have_signed(tx.session, actor.account, signed, "eval-report", line.ref)
         _check_report(run, suite, version, signed, measured)
         table.hold(tx.session, suite.id, change=True)
+        probes.check_effect(report)
         _close(tx, blobs, run, signed, measured)
         void = _void(tx, run, suite)
         tx.audit(

@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from registry.artifacts.bundles import judge
-from registry.artifacts.bundles.judge import Inspected
+from registry.artifacts.bundles import companions, judge
+from registry.artifacts.bundles.judge import Finding, Inspected
 from registry.artifacts.bundles.memory import JUDGING
 from registry.artifacts.quantised import quantisations
 from registry.artifacts.tokenizers import sandbox
@@ -35,6 +35,8 @@ from registry.rules.actions import Action
 from registry.rules.actors import Actor, require
 from registry.rules.refs import Ref, parse_line
 from registry.views.versions import AddedView, FindingView
+
+LATE = "Tell the reviewers of this version. To have it recorded, register it as another line."
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,9 @@ def _parents(store: Store, blobs: Blobs, actor: Actor, draft: Draft, read: Intak
         senders.must_be_here(blobs, draft.named, read.strange)
     except Unverified:
         with store.judging(actor, Action.VERSION_REGISTER, team):
-            if defects := judge.by_name(draft.kind, draft.files):
+            defects = judge.by_name(draft.kind, draft.files)
+            defects += companions.undeclared(draft.kind, draft.left_out)
+            if defects:
                 raise BundleRejected(defects, subject=draft.name) from None
         raise
     with store.judging(actor, Action.VERSION_REGISTER, team):
@@ -124,6 +128,11 @@ def _judged(
 
         inspector = judge.Inspector(blobs.read, weigh_with_less, Judge(sandbox.look, own_templates))
         inspected = inspector.inspect(draft.kind, draft.files, base=facts, meta=parents.meta)
+    inspected.defects.extend(companions.undeclared(draft.kind, draft.left_out))
+    left_out = companions.facts(draft.kind, draft.left_out)
+    inspected.facts.update(left_out)
+    if risks := companions.risks(left_out):
+        inspected.facts["risks"] = [*risks, *inspected.facts.get("risks", [])]
     if original is not None and not inspected.defects:
         descent = quantisations.descend(draft.files, original.files, blobs.read)
         inspected.defects.extend(descent.defects)
@@ -152,6 +161,7 @@ def _entered(tx: Tx, blobs: Blobs, judged: Judged) -> AddedView:
     if same := _same(tx.session, ref, draft, inspected):
         tx.unchanged(same.ref)
         return same
+    _compare_root(tx.session, draft, parents, inspected)
     line = open_line(tx, ref, draft.kind, parents.meta.get("domain"))
     version, node = _draft(tx, blobs, line, judged)
     if inspected.rewritten is not None:
@@ -161,7 +171,7 @@ def _entered(tx: Tx, blobs: Blobs, judged: Judged) -> AddedView:
     edges = provenance.edges(tx, line, version, draft, parents)
     if trained_on is not None:
         edges.append(Edge(trained_on.id, "derived_from", "claimed"))
-    if not inspected.findings:
+    if not any(finding.blocks for finding in inspected.findings):
         _number(tx, line, version, node, edges)
     tx.audit(node.ref, kind=draft.kind, manifest=version.manifest_digest, state=version.state)
     return AddedView(
@@ -170,7 +180,7 @@ def _entered(tx: Tx, blobs: Blobs, judged: Judged) -> AddedView:
         root=version.tensor_root,
         status=version.state,
         findings=[
-            FindingView(finding.field, finding.detail, finding.fix)
+            FindingView(finding.field, finding.detail, finding.fix, finding.blocks)
             for finding in inspected.findings
         ],
     )
@@ -207,7 +217,45 @@ def _same(session: Sighted, ref: Ref, draft: Draft, inspected: Inspected) -> Add
             f"These bytes are {node.ref} already, which was registered without naming the version "
             "that it is a quantisation of.",
         )
-    return AddedView(node.ref, version.manifest_digest, version.tensor_root, "found")
+    declared = companions.risks(companions.facts(draft.kind, draft.left_out))
+    late = [risk for risk in declared if risk not in version.facts.get("risks", [])]
+    return AddedView(
+        node.ref,
+        version.manifest_digest,
+        version.tensor_root,
+        "found",
+        [
+            FindingView("left_out", f"{risk}; {node.ref} does not say so", LATE, False)
+            for risk in late
+        ],
+    )
+
+
+def _compare_root(session: Sighted, draft: Draft, parents: Parents, inspected: Inspected) -> None:
+    """Note a checkpoint whose weights are those of a registered model: it changes nothing."""
+    if draft.kind != "checkpoint" or inspected.tensor_root is None:
+        return
+    line = parse_line(draft.name).line
+    base = parents.base.ref if parents.base is not None else None
+    same = versions.of_tensors(session, inspected.tensor_root, besides=line, first=base)
+    inspected.facts["effect"] = {"state": "none" if same else "weights"}
+    if same is None:
+        return
+    inspected.facts["effect"]["same_as"] = same
+    detail = (
+        f"high: it changes nothing: its weights are exactly those of {same}, so a difference can "
+        "only come from its tokenizer or settings"
+    )
+    inspected.facts["risks"] = [detail, *inspected.facts.get("risks", [])]
+    inspected.findings.append(
+        Finding(
+            "effect",
+            detail,
+            "Check that the adapter was trained before it was merged, and that the merged weights "
+            "were saved.",
+            blocks=False,
+        )
+    )
 
 
 def _sent_digest(draft: Draft) -> str:
@@ -235,7 +283,8 @@ def _draft(tx: Tx, blobs: Blobs, line: Line, judged: Judged) -> tuple[Version, N
             version.manifest_digest = inspected.manifest_digest
         version.meta = parents.meta
         version.base_version_id = base.id if base else None
-        version.base_root, version.facts = inspected.base_root, inspected.facts
+        version.base_root = inspected.base_root
+        version.facts = companions.declared_before(version.facts, inspected.facts)
         version.training_run_id = draft.training_run or version.training_run_id
         version.step = draft.step or version.step
         tx.session.flush()

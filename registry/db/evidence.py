@@ -19,7 +19,7 @@ from registry.artifacts.datasets.rows import Item
 from registry.artifacts.tokenizers import chat_templates
 from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
-from registry.db import evals, lineage, versions
+from registry.db import effects, evals, lineage, versions
 from registry.db.datasets import DatasetVersion
 from registry.db.evals import EvalSuiteVersion
 from registry.db.policies import PolicyVersion
@@ -237,8 +237,10 @@ def _chat_template(subject: Subject) -> dict[str, Any] | None:
 READ_BY_RULES: dict[str, Callable[[Subject], dict[str, Any] | None]] = {
     "eval": _paired,
     "contamination": _contamination,
+    "effect": lambda subject: effects.evidence(subject.session, subject.version),
+    "companions": lambda subject: effects.left_out(subject.version),
     "chat_template": _chat_template,
 }
 """Key in the evidence (`Rule.reads`) -> the function that gathers it."""
-ONLY_WHERE_THERE = {"chat_template"}
+ONLY_WHERE_THERE = {"chat_template", "companions", "effect"}
 """Keys that are absent, rather than null, when there is nothing: most evidence has none."""

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from registry.artifacts.bundles.bases import Quantisation
+from registry.artifacts.bundles.companions import LeftOutFile
 from registry.artifacts.bundles.judge import Kind
 from registry.artifacts.weights.tensors import File
 from registry.db import policies, quantisations, senders, training_runs, versions
@@ -22,7 +23,10 @@ from registry.rules.versions import usable
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A bundle to register as a version; the bytes of `files` are published already."""
+    """A bundle to register as a version; the bytes of `files` are published already.
+
+    `left_out` is what was beside them and is not sent.
+    """
 
     kind: Kind
     name: str
@@ -34,6 +38,7 @@ class Draft:
     attempt: int | None = None
     step: int | None = None
     quantised_of: str | None = None
+    left_out: tuple[LeftOutFile, ...] = ()
 
     @property
     def named(self) -> list[Named]:

@@ -411,6 +411,29 @@ def exchange_files(session: Session, blobs: Blobs, version_id: UUID, files: Iter
     session.flush()
 
 
+def of_tensors(session: Sighted, root: str, *, besides: str, first: str | None) -> str | None:
+    """The reference of a usable base model or checkpoint with this tensor root in another line.
+
+    The one named `first` counts first, then the oldest.
+    """
+    statement = (
+        select(Node.ref)
+        .join(Version, Version.id == Node.id)
+        .join(Line, Line.id == Version.line_id)
+        .where(
+            Version.tensor_root == root,
+            Version.number.is_not(None),
+            Version.state != "deleted",
+            Line.kind != "adapter",
+            Line.team + "/" + Line.name != besides,
+            session.seen(Line.team),
+        )
+        .order_by(Node.ref != (first or ""), Node.seq)
+        .limit(1)
+    )
+    return session.scalars(statement).one_or_none()
+
+
 def roots_named(session: Sighted, name: str, revision: str | None) -> list[str]:
     """The base roots that a name may mean at a revision.
 

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, func, or_, select, text, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from registry.db import deprecations
+from registry.db import deprecations, effects
 from registry.db import versions as table
 from registry.db.accounts import names
 from registry.db.reviews import Review
@@ -31,7 +31,16 @@ from registry.queries.pages import (
 from registry.rules.actors import Actor
 from registry.rules.refs import parse_line
 from registry.rules.versions import GONE
-from registry.views.versions import ApprovalView, FileView, LinePage, LineView, VersionView
+from registry.views.versions import (
+    ApprovalView,
+    EffectView,
+    FileView,
+    LeftOutView,
+    LinePage,
+    LineView,
+    MeasuredView,
+    VersionView,
+)
 
 BaseNode = aliased(Node)
 ChannelLine = aliased(Line)
@@ -217,6 +226,7 @@ def _views(
         session, [version.id for version, _, _ in rows if version.state == "recalled"]
     )
     deprecated = deprecations.reasons(session, ids)
+    measured = effects.measured(session, ids)
     names_by_id = names(session, {version.created_by for version, _, _ in rows})
     return [
         VersionView(
@@ -243,11 +253,23 @@ def _views(
             ],
             serves=serves.get(version.id, []),
             reviews=reviews.get(version.id, []),
+            risks=version.facts.get("risks") or [],
+            left_out=[LeftOutView(**entry) for entry in version.facts.get("left_out", [])],
+            effect=_effect(version, measured.get(version.id)),
             recall_reason=reasons.get(version.id),
             deprecation_reason=deprecated.get(version.id),
         )
         for version, line, node in rows
     ]
+
+
+def _effect(version: Version, measured: MeasuredView | None) -> EffectView | None:
+    """What a version changes, by its weights and, where a trainer measured it, by its answers."""
+    by_weights = version.facts.get("effect")
+    if by_weights is None:
+        return None
+    state = "measured" if measured is not None else by_weights["state"]
+    return EffectView(**{**by_weights, "state": state}, measured=measured)
 
 
 def _refs(session: Session, ids: set[UUID]) -> dict[UUID, str]:

@@ -11,10 +11,15 @@ from registry.views.versions import AddedView, FindingView
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """One thing of the source that did not become part of the bundle, and why."""
+    """One thing of the source that did not become part of the bundle, why, and its size in bytes.
+
+    `asked` says that a person named it in --leave-out.
+    """
 
     path: str
     why: str
+    size: int = 0
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

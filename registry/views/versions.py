@@ -12,11 +12,12 @@ from registry.errors import Defect
 
 @dataclass(frozen=True, slots=True)
 class FindingView:
-    """Something that a person must still supply or resolve before the version is complete."""
+    """Something that a person must know; if it `blocks`, the version is a draft without it."""
 
     field: str
     detail: str
     fix: str
+    blocks: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,51 @@ class ApprovalView:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOutView:
+    """A file that was beside the bundle and was left out: why, and its size in bytes.
+
+    `companion` says what it holds if that may belong to the model; a person then asked for it to
+    be left out.
+    """
+
+    path: str
+    why: str
+    size: int = 0
+    companion: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredView:
+    """The difference of the logits with and without the adapter, by one eval run's probe."""
+
+    run: UUID
+    largest: float
+    mean: float
+    prompts: int
+
+
+@dataclass(frozen=True, slots=True)
+class EffectView:
+    """Whether a version changes anything: `none`, by its `weights`, or `measured`.
+
+    `parts` is how many parts of the base an adapter adapts, `idle` how many of them it leaves as
+    they were. `same_as` is the version whose very weights a checkpoint has.
+    """
+
+    state: str
+    parts: int | None = None
+    idle: int | None = None
+    idle_examples: list[str] = field(default_factory=list)
+    same_as: str | None = None
+    measured: MeasuredView | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VersionView:
-    """One version of a base model, adapter or checkpoint; roots and digests are `sha256:<hex>`."""
+    """One version of a base model, adapter or checkpoint; roots and digests are `sha256:<hex>`.
+
+    `risks` are what a reviewer should know of it, each beginning with high or low.
+    """
 
     id: UUID
     ref: str
@@ -73,6 +117,9 @@ class VersionView:
     approvals: list[ApprovalView]
     serves: list[str]
     reviews: list[ApprovalView] = field(default_factory=list)
+    risks: list[str] = field(default_factory=list)
+    left_out: list[LeftOutView] = field(default_factory=list)
+    effect: EffectView | None = None
     recall_reason: str | None = None
     deprecation_reason: str | None = None
 

@@ -54,7 +54,7 @@ def test_a_review_is_told_whole(store: Store, served: World) -> None:
     ]
     assert view.votes[0].reason == "I have read the evidence."
     assert view.verdict.outcome == "pass"
-    assert {rule.rule for rule in view.verdict.rules} == {"superiority", "contamination"}
+    assert {rule.rule for rule in view.verdict.rules} == {"superiority", "contamination", "effect"}
     assert view.verdict.policy == view.policy
     assert view.evidence["subject"]["ref"] == served.versions[-1]
 

@@ -12,7 +12,7 @@ import yaml
 
 from registry.documents.canonical import digest
 from registry.errors import Invalid
-from registry.rules.gates import ChatTemplate, Contamination, Superiority, judge
+from registry.rules.gates import ChatTemplate, Companions, Contamination, Effect, Superiority, judge
 from registry.rules.policies import Policy, Quorum, as_rules, parse
 from registry.rules.refs import ENVIRONMENTS
 
@@ -62,6 +62,8 @@ def test_parse_and_back() -> None:
         rules=(
             Superiority("exact_match", "base", 0.95, 40, 0),
             Contamination(0),
+            Effect("weights"),
+            Companions("refuse"),
             ChatTemplate("refuse"),
         ),
         fallback_to_base=True,
@@ -205,6 +207,8 @@ def test_the_built_in_policies(environment: str) -> None:
     assert policy.rules == (
         Superiority("exact_match", "base", 0.95, 40, 0),
         Contamination(0),
+        Effect("weights"),
+        Companions("refuse"),
         ChatTemplate("refuse"),
     )
     assert policy.fallback_to_base

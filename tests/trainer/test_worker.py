@@ -151,6 +151,10 @@ def test_a_frozen_suite_shows_the_gain(
     base, adapter = found.values()
     assert adapter.n == len(items) >= 60
     assert adapter.ci_low > base.ci_high + 0.5
+    effect = nora.version("acme/letters@v2").effect
+    assert effect is not None and effect.measured is not None
+    assert (effect.state, effect.idle, effect.measured.prompts) == ("measured", 0, 8)
+    assert effect.measured.largest > 0.1
     assert list((work_dir / "runs").iterdir()) == []
 
 

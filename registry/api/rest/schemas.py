@@ -158,6 +158,15 @@ class NewFile(Input):
     size: Size
 
 
+class LeftOutFile(Input):
+    """A file that was beside the bundle and is not sent; `asked` accepts to go without it."""
+
+    path: Annotated[str, Field(max_length=1000)]
+    size: Size = 0
+    why: Short = ""
+    asked: bool = False
+
+
 class NewVersion(Input):
     name: NewLine
     files: Annotated[list[NewFile], Field(max_length=2000)]
@@ -168,6 +177,7 @@ class NewVersion(Input):
     attempt: Int | None = None
     step: Int | None = None
     quantised_of: Ref | None = None
+    left_out: Annotated[list[LeftOutFile], Field(max_length=2000)] = []
 
 
 class DatasetFile(Input):

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Response
 from registry.api.door import Caller, RestRoute, TheBlobs, TheStore
 from registry.api.rest.forms import Cursor, Filter, Limit, Line, Plain, Ref
 from registry.api.rest.schemas import NewDeprecation, NewVersion
+from registry.artifacts.bundles.companions import LeftOutFile
 from registry.artifacts.bundles.judge import Kind
 from registry.artifacts.weights.tensors import File
 from registry.commands import deprecations
@@ -38,6 +39,7 @@ def _draft(kind: Kind, body: NewVersion) -> commands.Draft:
         body.attempt,
         body.step,
         body.quantised_of,
+        tuple(LeftOutFile(each.path, each.size, each.why, each.asked) for each in body.left_out),
     )
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from registry.artifacts.bundles.texts import Texts
 from registry.artifacts.defects import Defects
 from registry.artifacts.methods.configs import FILE as CONFIG
+from registry.artifacts.methods.effects import Stored
 from registry.errors import Defect
 
 NAME_THE_BASE = "Name the base it was trained on."
@@ -29,8 +30,8 @@ class Quantisation:
 class BaseFacts:
     """What an adapter is compared with.
 
-    These are the base's root, the shape of each of its tensors by name, its config.json and its
-    texts.
+    These are the base's root, the shape of each of its tensors by name, its config.json, its texts,
+    and where each tensor is stored.
 
     `repository` and `commit` are the one-version repository `team/name.v1` and the commit id of the
     registered version. The adapter's configuration is rewritten to name them. They are None when
@@ -45,6 +46,7 @@ class BaseFacts:
     commit: str | None = None
     texts: Texts | None = None
     quantisations: Mapping[str, Quantisation] = field(default_factory=dict)
+    tensors: Mapping[str, Stored] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

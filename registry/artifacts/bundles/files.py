@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from registry.artifacts.bundles import companions
 from registry.artifacts.bundles.names import (
     ADAPTER,
     DOCS,
@@ -203,6 +204,9 @@ def choose(bundle: Bundle, files: Sequence[File]) -> None:
 
 
 def _refuse_name(bundle: Bundle, file: File, allowed: set[str]) -> None:
+    if holds := companions.companion(bundle.kind, file.path):
+        bundle.defects.append(companions.refusal(bundle.kind, file.path, holds))
+        return
     content = _foreign(bundle, file)
     what = f"; it is {content}" if content else ""
     lookalike = next((name for name in allowed if looks_like(name, file.path)), None)

@@ -19,7 +19,7 @@ from registry.artifacts.bundles.files import Bundle, choose, footprint, read_bun
 from registry.artifacts.bundles.names import ADAPTER_WEIGHTS, DOCS, Kind
 from registry.artifacts.bundles.packed import logical_shapes, quantisation_of
 from registry.artifacts.bundles.texts import FAST_TOKENIZER, texts_of
-from registry.artifacts.methods import adapters, anatomies, fits, heads
+from registry.artifacts.methods import adapters, anatomies, effects, fits, heads
 from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.artifacts.statements import Finding
 from registry.artifacts.tokenizers.chat_templates import Judge
@@ -52,6 +52,10 @@ __all__ = [
     "unstated",
     "without_docs",
 ]
+TRAIN_AGAIN = (
+    "Check the training: every lora_B starts at zero, and stays there if no step ran or no "
+    "gradient arrived. Train again, and save the adapter afterwards."
+)
 REQUIRED_META: dict[Kind, tuple[str, ...]] = {
     "base": ("licence", "source"),
     "adapter": ("domain", "purpose"),
@@ -128,7 +132,15 @@ class Inspector:
         else:
             facts |= full_models.inspect_full(bundle)
         facts |= bindings.check(bundle, base.texts if base else None, self.judge)
-        roots = self._roots(bundle, base)
+        weighed = self._weighed(bundle)
+        roots = _roots(bundle, weighed, base)
+        findings = _findings(kind, base, meta)
+        if config is not None and base is not None and not bundle.defects:
+            effect = _effect(bundle, config, base, weighed)
+            facts["effect"] = effect.facts()
+            facts["risks"] = [*effect.risks(), *facts.get("risks", [])]
+            if effect.nothing:
+                findings.append(Finding("effect", effect.risks()[0], TRAIN_AGAIN, blocks=False))
         received, unbound = list(files), digest(manifest_of(files))
         stored, rewritten = received, None
         if config is not None and not bundle.defects:
@@ -152,34 +164,14 @@ class Inspector:
             base_root=roots.base,
             facts=facts,
             defects=bundle.defects.listed(),
-            findings=_findings(bundle, base, meta),
+            findings=findings,
             former_base_root=roots.former_base,
             named_base=named,
         )
 
-    def _roots(self, bundle: Bundle, base: BaseFacts | None) -> _Roots:
-        """Weigh the weights of a bundle that has no defect so far, and compute its roots."""
-        if bundle.defects:
-            return _Roots()
-        weighed = _weigh(bundle, self.weigh or weigh_plain(self.read))
-        if bundle.defects:
-            return _Roots()
-        try:
-            root = tensor_root(
-                [(header.tensors, weighed[path]) for path, header in bundle.weights.items()]
-            )
-            if bundle.kind == "adapter":
-                return _Roots(root, base.base_root if base else None)
-            return _Roots(
-                root,
-                full_models.base_root(bundle, root),
-                None
-                if FAST_TOKENIZER in bundle.files
-                else full_models.base_root(bundle, root, former=True),
-            )
-        except Invalid as error:
-            bundle.unread(bundle.files["config.json"], error)
-            return _Roots()
+    def _weighed(self, bundle: Bundle) -> dict[str, Weighed]:
+        """What the weights of a bundle hold, by path; nothing is read if it has a defect."""
+        return {} if bundle.defects else _weigh(bundle, self.weigh or weigh_plain(self.read))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +179,47 @@ class _Roots:
     tensors: str | None = None
     base: str | None = None
     former_base: str | None = None
+
+
+def _roots(bundle: Bundle, weighed: Mapping[str, Weighed], base: BaseFacts | None) -> _Roots:
+    """The roots of a bundle that has no defect so far."""
+    if bundle.defects:
+        return _Roots()
+    try:
+        root = tensor_root(
+            [(header.tensors, weighed[path]) for path, header in bundle.weights.items()]
+        )
+        if bundle.kind == "adapter":
+            return _Roots(root, base.base_root if base else None)
+        return _Roots(
+            root,
+            full_models.base_root(bundle, root),
+            None
+            if FAST_TOKENIZER in bundle.files
+            else full_models.base_root(bundle, root, former=True),
+        )
+    except Invalid as error:
+        bundle.unread(bundle.files["config.json"], error)
+        return _Roots()
+
+
+def _effect(
+    bundle: Bundle, config: adapters.Config, base: BaseFacts, weighed: Mapping[str, Weighed]
+) -> effects.Effect:
+    """What an adapter changes, from the zeros that were counted while its weights were hashed."""
+    own = stored_tensors(bundle)
+    zero = {name for each in weighed.values() for name in each.zero}
+    parts = config.method.parts(config.values, own)
+    return effects.effect(parts, zero, own, base.tensors, bundle.read)
+
+
+def stored_tensors(bundle: Bundle) -> dict[str, effects.Stored]:
+    """Where each tensor of a bundle is stored, by name."""
+    return {
+        info.name: (bundle.files[path], info)
+        for path, header in bundle.weights.items()
+        for info in header.tensors
+    }
 
 
 def inspect(
@@ -276,6 +309,7 @@ def base_facts(files: Sequence[File], read: Read, *, base_root: str | None = Non
         logical_shapes(bundle),
         bundle.documents["config.json"],
         texts=texts_of(bundle),
+        tensors=stored_tensors(bundle),
     )
 
 

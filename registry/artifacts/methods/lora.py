@@ -10,6 +10,7 @@ from typing import Any
 
 from registry.artifacts.methods.anatomies import HEAD, Anatomy, ends, is_embedding, is_tokens
 from registry.artifacts.methods.configs import Values
+from registry.artifacts.methods.effects import Norms, Part, Replaced, others
 from registry.artifacts.methods.loaded_names import PREFIX
 from registry.artifacts.methods.targets import (
     Prediction,
@@ -227,3 +228,43 @@ def predict_adalora(values: Values, base: Anatomy) -> Prediction:
     biases(values, base, modules, prediction)
     save_whole(values, base, prediction)
     return prediction
+
+
+def lora_parts(values: Values, names: Collection[str]) -> list[Part]:
+    """A module is idle if B or A is zero, and the bias of B.
+
+    With DoRA its norms must be the base's, too. Single trained tokens are idle if they are the
+    base's, as every whole module is.
+    """
+    parts: list[Part] = []
+    known: set[str] = set()
+    for name in sorted(names):
+        stem, mark, kind = name.partition(".lora_")
+        if mark and kind in ("B.weight", "embedding_B"):
+            up, down = f"{stem}.lora_{kind}", f"{stem}.lora_{kind.replace('B', 'A')}"
+            bias = tuple(each for each in (f"{stem}.lora_B.bias",) if each in names)
+            module = stem.removeprefix(PREFIX)
+            norms = f"{stem}.lora_magnitude_vector"
+            compared = Norms(norms, f"{module}.weight") if norms in names else None
+            parts.append(Part(module, ((up, *bias), (down, *bias)), compared))
+            known |= {up, down, *bias, norms}
+        elif name.endswith(".token_adapter.trainable_tokens_delta"):
+            module = name.removeprefix(PREFIX).rpartition(".token_adapter.")[0]
+            indices = values["trainable_token_indices"]
+            rows = next(iter(indices.values())) if isinstance(indices, dict) else indices
+            target = Replaced(name, f"{module}.weight", tuple(rows))
+            parts.append(Part(f"{len(rows)} tokens of {module}", compared=target))
+            known.add(name)
+    return parts + others(names, known)
+
+
+def adalora_parts(values: Values, names: Collection[str]) -> list[Part]:
+    """A module is idle if one of the three matrices, which are multiplied, is zero."""
+    stems = sorted(name.removesuffix(".lora_E") for name in names if name.endswith(".lora_E"))
+    triples = {stem: [f"{stem}.lora_{letter}" for letter in "ABE"] for stem in stems}
+    known = {name for triple in triples.values() for name in triple}
+    parts = [
+        Part(stem.removeprefix(PREFIX), tuple((name,) for name in triple))
+        for stem, triple in triples.items()
+    ]
+    return parts + others(names, known)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from registry.artifacts.methods.anatomies import Anatomy, inside, is_embedding
 from registry.artifacts.methods.configs import Values
+from registry.artifacts.methods.effects import Ones, Part, others, replaced
 from registry.artifacts.methods.loaded_names import PREFIX
 from registry.artifacts.methods.targets import Prediction, adapted, fans, linear, save_whole
 
@@ -138,3 +141,44 @@ def predict_bottleneck(values: Values, base: Anatomy) -> Prediction:
             f"{stem}_up.bias": (out,),
         }
     return prediction
+
+
+def prompt_parts(values: Values, names: Collection[str]) -> list[Part]:
+    """A prompt or prefix always changes something: attention shares itself out to more tokens."""
+    return [Part(name) for name in sorted(names)]
+
+
+def norm_parts(values: Values, names: Collection[str]) -> list[Part]:
+    """A norm is idle if it is the base's."""
+    mark = ".ln_tuning_layers"
+    own = sorted(name for name in names if mark in name)
+    return [replaced(name, name.removeprefix(PREFIX).replace(mark, "")) for name in own] + others(
+        names, own
+    )
+
+
+def beft_parts(values: Values, names: Collection[str]) -> list[Part]:
+    """A bias that is added is idle if it is zero."""
+    own = sorted(name for name in names if name.endswith(".beft_bias"))
+    return [
+        Part(name.removeprefix(PREFIX).removesuffix(".beft_bias"), ((name,),)) for name in own
+    ] + others(names, own)
+
+
+def ia3_parts(values: Values, names: Collection[str]) -> list[Part]:
+    """A vector that scales is idle if all of it is one."""
+    own = sorted(name for name in names if name.endswith(".ia3_l"))
+    return [
+        Part(name.removeprefix(PREFIX).removesuffix(".ia3_l"), compared=Ones(name)) for name in own
+    ] + others(names, own)
+
+
+def bottleneck_parts(values: Values, names: Collection[str]) -> list[Part]:
+    """A bottleneck is idle if it writes zeros, or reads zeros: every activation keeps a zero."""
+    parts = []
+    for name in sorted(name for name in names if name.endswith(".bottleneck_up.weight")):
+        stem = name.removesuffix("_up.weight")
+        reads = (f"{stem}_down.weight", f"{stem}_down.bias", f"{stem}_up.bias")
+        module = stem.removeprefix(PREFIX).removesuffix(".bottleneck")
+        parts.append(Part(module, ((name, f"{stem}_up.bias"), reads)))
+    return parts

@@ -1,4 +1,4 @@
-"""The fast weigher: one pass for the file's digest, each tensor's digest, NaN and infinity.
+"""The fast weigher: one pass for the file's digest, each tensor's digest, NaN, zeros.
 
 Two hashes of the same bytes, on two cores, take about the time of one, because hashlib and numpy
 release the interpreter while they work. `tensors.weigh_plain` gives the same results more slowly; a
@@ -50,9 +50,13 @@ def _weigh(file: File, ordered: list[TensorInfo], read: Read) -> Weighed:
     whole = hashlib.sha256()
     leaves = {info.name: hashlib.sha256() for info in ordered}
     nonfinite: dict[str, None] = {}
+    zero = set(leaves)
 
     def inspect(info: TensorInfo, piece: bytes) -> None:
         leaves[info.name].update(piece)
+        # The first piece of a trained tensor decides, so this costs the others nothing.
+        if info.name in zero and not reference.holds_only_zeros(info.dtype, piece):
+            zero.remove(info.name)
         if info.name not in nonfinite and holds_nonfinite(info.dtype, piece):
             nonfinite[info.name] = None
 
@@ -67,6 +71,7 @@ def _weigh(file: File, ordered: list[TensorInfo], read: Read) -> Weighed:
         whole.hexdigest(),
         {name: leaf.hexdigest() for name, leaf in leaves.items()},
         tuple(nonfinite),
+        frozenset(zero),
     )
 
 

@@ -15,11 +15,13 @@ from typing import Any
 from registry.errors import Invalid
 from registry.fields import Field, described, problems, table
 from registry.rules.gates.chat_template import ChatTemplate
+from registry.rules.gates.companions import Companions
 from registry.rules.gates.contamination import Contamination
+from registry.rules.gates.effect import Effect
 from registry.rules.gates.rule import SEVERITY, Outcome, Rule, RuleResult
 from registry.rules.gates.superiority import Superiority
 
-RULES: tuple[type[Rule], ...] = (Superiority, Contamination, ChatTemplate)
+RULES: tuple[type[Rule], ...] = (Superiority, Contamination, Effect, Companions, ChatTemplate)
 """Every rule, in the order in which rules are judged and shown."""
 BY_NAME = {rule.name: rule for rule in RULES}
 NAMED = {rule.name: table(rule.fields).optional() for rule in RULES if not rule.always}
@@ -82,7 +84,9 @@ __all__ = [
     "RULES",
     "SEVERITY",
     "ChatTemplate",
+    "Companions",
     "Contamination",
+    "Effect",
     "Outcome",
     "Rule",
     "RuleResult",

@@ -132,3 +132,24 @@ def test_bytes_that_end_early_are_told_and_no_thread_stays() -> None:
     assert told.value.kind == "bytes-short"
     assert threading.active_count() == before
     assert infos
+
+
+@given(
+    dtype=st.sampled_from(["F64", "F32", "F16", "I32", "U8"]),
+    zeros=st.integers(0, 600),
+    tail=st.sampled_from([b"", bytes(7) + b"\x80", b"\x80" + bytes(7), b"\1" + bytes(7)]),
+)
+def test_tensors_of_zeros_are_those_that_numpy_finds(dtype: str, zeros: int, tail: bytes) -> None:
+    data = bytes(8 * zeros) + tail
+    if not data:
+        return
+    numpy = np.dtype({"F": "f", "I": "i", "U": "u"}[dtype[0]] + str(DTYPES[dtype])).newbyteorder(
+        "<"
+    )
+    expected = not np.frombuffer(data, numpy).any()
+    file, infos, read = of_bytes(dtype, data)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (rules, digests):
+            patch.setattr(module, "CHUNK", 64)
+        assert digests.weigh(read)(file, infos).zero == frozenset({"t"} if expected else ())
+        assert weigh_plain(read)(file, infos).zero == frozenset({"t"} if expected else ())

@@ -1,0 +1,118 @@
+"""Which files beside an adapter may belong to it, and which every trainer leaves behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry.artifacts.bundles.companions import (
+    MAX_KEPT,
+    LeftOutFile,
+    companion,
+    declared_before,
+    facts,
+    risks,
+    undeclared,
+)
+from tests.artifacts.bundle_files import adapter_files, broken, look
+
+COMPANIONS = (
+    "value_head.safetensors",
+    "value_head.bin",
+    "v_head.pt",
+    "Value_Head.BIN",
+    "new_embeddings.safetensors",
+    "trainable_tokens.safetensors",
+    "non_lora_trainables.bin",
+    "non_lora_trainables.safetensors",
+    "non_lora_state_dict.bin",
+    "mm_projector.bin",
+    "multi_modal_projector.safetensors",
+    "classifier.pt",
+    "adapter_model-00002-of-00002.safetensors",
+    "adapter_model_2.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model-00001-of-00002.bin",
+    "model.safetensors",
+    "something_else.safetensors",
+    "extra.pt",
+    "2_Dense/model.safetensors",
+    "vision_tower/weights.bin",
+)
+LEFTOVERS = (
+    "optimizer.pt",
+    "optimizer.bin",
+    "scheduler.pt",
+    "scaler.pt",
+    "rng_state.pth",
+    "rng_state_3.pth",
+    "random_states_0.pkl",
+    "training_args.bin",
+    "trainer_state.json",
+    "args.json",
+    "additional_config.json",
+    "zero_to_fp32.py",
+    "latest",
+    "adapter_model.bin",
+    "adapter_model.safetensors.index.json",
+    "pytorch_model_fsdp.bin",
+    "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
+    "zero_pp_rank_0_mp_rank_00_model_states.pt",
+    "recipe_state.pt",
+    "events.out.tfevents.1",
+    "README.md",
+    "1_Pooling/config.json",
+    "global_step20/mp_rank_00_model_states.pt",
+    "checkpoint-20/adapter_model.safetensors",
+    "reference/adapter_model.safetensors",
+    "predictions.npy",
+)
+
+
+@pytest.mark.parametrize("path", COMPANIONS)
+def test_weights_beside_an_adapter_may_belong_to_it(path: str) -> None:
+    assert companion("adapter", path)
+    [defect] = undeclared("adapter", [LeftOutFile(path, 4, "")])
+    assert (defect.file, defect.rule) == (path, "companion-weights")
+    assert f"--leave-out {path.partition('/')[0]}" in defect.fix
+    assert undeclared("adapter", [LeftOutFile(path, 4, "", asked=True)]) == []
+
+
+@pytest.mark.parametrize("path", LEFTOVERS)
+def test_what_trainers_leave_behind_does_not_block(path: str) -> None:
+    assert companion("adapter", path) is None
+
+
+def test_other_forms_of_full_weights_are_no_companions_but_a_head_is() -> None:
+    for path in ("pytorch_model.bin", "consolidated.safetensors", "tf_model.h5"):
+        assert companion("base", path) is None and companion("checkpoint", path) is None
+    assert companion("checkpoint", "value_head.safetensors")
+
+
+def test_sent_as_it_is_a_companion_is_refused_by_its_name() -> None:
+    files = adapter_files() | {"value_head.bin": b"\x80\x04", "optimizer.pt": b"\x80\x04"}
+    assert set(broken(look("adapter", files))) == {
+        ("value_head.bin", "companion-weights"),
+        ("optimizer.pt", "file-not-allowed"),
+    }
+
+
+def test_what_is_kept_is_bounded_and_companions_come_first() -> None:
+    files = [LeftOutFile(f"a{number:03}.txt", 1, "why") for number in range(MAX_KEPT + 5)]
+    kept = facts("adapter", [*files, LeftOutFile("value_head.bin", 9, "x\u202e" * 300, asked=True)])
+    assert len(kept["left_out"]) == MAX_KEPT and kept["left_out_more"] == 6
+    first = kept["left_out"][0]
+    assert (first["path"], first["size"]) == ("value_head.bin", 9)
+    assert first["why"].isprintable() and len(first["why"]) <= 200
+    assert risks(kept) == [
+        "high: it was registered without value_head.bin, which may hold the value head of a reward "
+        "model or of PPO"
+    ]
+    assert facts("adapter", []) == {} and risks({}) == []
+
+
+def test_a_draft_that_is_added_again_still_lacks_what_it_lacked() -> None:
+    earlier = facts("adapter", [LeftOutFile("value_head.bin", 9, "asked", asked=True)])
+    now = declared_before(earlier, {"risks": ["low: x"]})
+    assert [entry["path"] for entry in now["left_out"]] == ["value_head.bin"]
+    assert len(now["risks"]) == 2 and declared_before(earlier, now) == now
+    assert declared_before({}, {"a": 1}) == {"a": 1}

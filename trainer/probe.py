@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from registry.artifacts.datasets.rows import Item
+from registry.artifacts.datasets.rows import Question
 
 PROMPTS = 8
 """How many prompts are asked: enough to show an effect, few enough to cost nothing."""
@@ -21,7 +21,7 @@ POSITIONS = 16
 """The logits of so many last positions are compared; all of them would fill the memory."""
 
 
-def logits(net: Any, tokenizer: Any, items: Sequence[Item]) -> list[torch.Tensor]:
+def logits(net: Any, tokenizer: Any, items: Sequence[Question]) -> list[torch.Tensor]:
     """The logits of the last positions of the first prompts, one (positions, vocabulary) each.
 
     The prompts are read plainly: a template changes what the model says, not whether an adapter has

@@ -134,7 +134,7 @@ class Inspector:
         facts |= bindings.check(bundle, base.texts if base else None, self.judge)
         weighed = self._weighed(bundle)
         roots = _roots(bundle, weighed, base)
-        findings = _findings(kind, base, meta)
+        findings = _findings(bundle, base, meta)
         if config is not None and base is not None and not bundle.defects:
             effect = _effect(bundle, config, base, weighed)
             facts["effect"] = effect.facts()

@@ -147,7 +147,9 @@ def _all_equal(
         if part.compared is None:
             continue
         if isinstance(part.compared, Ones):
-            if not all(bool((values == 1).all()) for values in _floats(own[part.compared.name], read)):
+            if not all(
+                bool((values == 1).all()) for values in _floats(own[part.compared.name], read)
+            ):
                 return False
             continue
         target = _of_base(part.compared.target, base)

@@ -28,6 +28,12 @@ class Subject:
     tokenizer: Any
 
 
+def end_tokens(net: Any, tokenizer: Any) -> tuple[int, ...]:
+    """The tokens at which this model ends an answer, and every engine with it."""
+    ends = net.generation_config.eos_token_id or tokenizer.eos_token_id
+    return tuple(ends) if isinstance(ends, list) else (ends,)
+
+
 def generation(net: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
     """Greedy decoding that takes only the end tokens from the base's generation_config.json."""
     return GenerationConfig(
@@ -36,7 +42,7 @@ def generation(net: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfi
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=net.generation_config.eos_token_id or tokenizer.eos_token_id,
+        eos_token_id=list(end_tokens(net, tokenizer)),
     )
 
 
@@ -78,7 +84,9 @@ def answer(
     """
     net, tokenizer = subject.net, subject.tokenizer
     template, limit, system = check_decoding(decoding)
-    prompts = [data.prompt_ids(tokenizer, item.prompt, template, system) for item in items]
+    prompts = [
+        data.prompt_ids(tokenizer, item.prompt, template, item.system or system) for item in items
+    ]
     config = generation(net, tokenizer, limit)
     by_length = sorted(range(len(items)), key=lambda index: (len(prompts[index]), index))
     outputs = [""] * len(items)

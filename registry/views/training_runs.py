@@ -10,7 +10,11 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class TrainingRunView:
-    """A training run: inputs, state, meters, and outputs (refs of the versions it registered)."""
+    """A training run: inputs, state, meters, and outputs (refs of the versions it registered).
+
+    `first_row` is the first row as the model sees it: `form` with placeholders, its tokens, how
+    many of them are learned, and their digest. While the run goes on, `text` shows it in full.
+    """
 
     id: UUID
     adapter: str
@@ -24,6 +28,7 @@ class TrainingRunView:
     outputs: list[str]
     meters: dict[str, Any]
     environment: dict[str, Any]
+    first_row: dict[str, Any]
     mlflow_url: str | None
     error: str | None
     requested_by: str

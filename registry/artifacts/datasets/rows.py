@@ -39,6 +39,7 @@ class Row:
     completion: str
     split: str
     leaf: bytes
+    system: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +64,16 @@ class InspectedDataset:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question of an eval suite.
+    """One question of an eval suite, with the system prompt that its row has.
 
-    `id` is the first 16 hex digits of the SHA-256 of canonical {prompt, expected}.
+    `id` is the first 16 hex digits of the SHA-256 of canonical {prompt, expected}, with `system`
+    where there is one.
     """
 
     id: str
     prompt: str
     expected: str
+    system: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,10 @@ def _row(path: str, number: int, line: bytes) -> Row | Defect:
             f"the split {str(split)[:40]!r} is not a short name of lower-case letters",
             "Use train, dev, test or another short name, or leave it out.",
         )
-    return Row(number, record["prompt"], record["completion"], split, leaf)
+    system = record.get("system")
+    if system is not None and not isinstance(system, str):
+        return Defect(path, where, "row-text", "system is not a text", "Give system as a text.")
+    return Row(number, record["prompt"], record["completion"], split, leaf, system)
 
 
 def _key(text: str) -> bytes:
@@ -255,9 +261,10 @@ def _findings(meta: Mapping[str, Any]) -> list[Finding]:
     return findings
 
 
-def item_id(prompt: str, expected: str) -> str:
+def item_id(prompt: str, expected: str, system: str | None = None) -> str:
     """The id of an item; the same question has the same id in every suite."""
-    return sha256_hex(canonical.encode({"prompt": prompt, "expected": expected}))[:16]
+    asked = {"prompt": prompt, "expected": expected}
+    return sha256_hex(canonical.encode(asked | ({"system": system} if system else {})))[:16]
 
 
 def suite_items(dataset_rows: Iterable[Row], split: str) -> tuple[Item, ...]:
@@ -266,14 +273,17 @@ def suite_items(dataset_rows: Iterable[Row], split: str) -> tuple[Item, ...]:
     A row that repeats another counts once, otherwise it would have double weight. Raises Invalid:
     `split-empty` when the split has no row, `item-contradicts` when one prompt has two answers.
     """
-    items: dict[str, Item] = {}
+    items: dict[tuple[str, str | None], Item] = {}
     split_sizes: Counter[str] = Counter()
     for row in dataset_rows:
         split_sizes[row.split] += 1
         if row.split != split:
             continue
-        item = Item(item_id(row.prompt, row.completion), row.prompt, row.completion)
-        first = items.setdefault(row.prompt, item)
+        # A blank system prompt is none.
+        system = row.system if row.system and row.system.strip() else None
+        identity = item_id(row.prompt, row.completion, system)
+        item = Item(identity, row.prompt, row.completion, system)
+        first = items.setdefault((row.prompt, system), item)
         if first.expected != item.expected:
             raise Invalid(
                 "item-contradicts",
@@ -292,9 +302,13 @@ def suite_items(dataset_rows: Iterable[Row], split: str) -> tuple[Item, ...]:
 
 
 def encode_items(items: Sequence[Item]) -> bytes:
-    """The items file of a suite: canonical JSON Lines of id, prompt and expected."""
+    """The items file of a suite: canonical JSON Lines of id, prompt, expected and any system."""
     return b"".join(
-        canonical.encode({"id": item.id, "prompt": item.prompt, "expected": item.expected}) + b"\n"
+        canonical.encode(
+            {"id": item.id, "prompt": item.prompt, "expected": item.expected}
+            | ({"system": item.system} if item.system else {})
+        )
+        + b"\n"
         for item in items
     )
 
@@ -309,7 +323,7 @@ def decode_items(data: bytes) -> tuple[Item, ...]:
     for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
         try:
             item = Item(**loads(line))
-            sound = item.id == item_id(item.prompt, item.expected)
+            sound = item.id == item_id(item.prompt, item.expected, item.system)
         except (Invalid, TypeError):
             sound = False
         if not sound:

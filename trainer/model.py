@@ -45,15 +45,23 @@ def load_tokenizer(folder: Path) -> Any:
 def load_base(folder: Path, device: Device) -> Any:
     """The base model on the device, frozen and in evaluation mode.
 
-    Only safetensors are read, and no code of the model's own runs.
+    Only safetensors are read, and no code of the model's own runs. Raises Invalid `weights-missing`
+    where the model has weights that the files do not give: transformers would draw them at random.
     """
-    model = AutoModelForCausalLM.from_pretrained(
+    model, loaded = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=device.dtype,
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=False,
+        output_loading_info=True,
     )
+    if lacking := sorted({*loaded["missing_keys"], *(key[0] for key in loaded["mismatched_keys"])}):
+        raise Invalid(
+            "weights-missing",
+            f"The files lack {len(lacking)} weights of the model, or have them in another shape; "
+            f"the first is {lacking[0]}.",
+        )
     model.requires_grad_(False)
     return model.to(device.name).eval()
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from registry.client import Countersign, NewVersion
+from registry.errors import Invalid
 from tests.trainer.live import Live
 from trainer import model
 from trainer.device import Device
@@ -60,7 +61,9 @@ def int8(base: Path, folder: Path) -> None:
         "quant_method": "compressed-tensors",
         "format": "int-quantized",
         "quantization_status": "compressed",
-        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
+        "config_groups": {
+            "group_0": {"targets": ["Linear"], "weights": weights, "format": "int-quantized"}
+        },
         "ignore": ["lm_head"],
     }
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
@@ -105,6 +108,20 @@ def test_every_checkpoint_is_evaluated(
         work.run(0.1, once=True)
     ended = nora.eval_run(run.id)
     assert (ended.error, ended.state) == (None, "succeeded")
+
+
+def test_weights_that_the_model_does_not_find_are_refused(
+    base: Path, tmp_path: Path, cpu: Device
+) -> None:
+    """transformers draws them at random with a warning: nobody would know what was measured."""
+    folder = shutil.copytree(base, tmp_path / "cut")
+    tensors = load_file(base / "model.safetensors")
+    tensors["unknown.weight"] = tensors.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(Invalid) as refusal:
+        model.load_base(folder, cpu)
+    assert refusal.value.kind == "weights-missing"
+    assert "model.layers.1.mlp.up_proj.weight" in refusal.value.detail
 
 
 def test_the_quantised_weights_are_those_of_the_base_to_8_bits(

@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 
 from registry.artifacts.datasets.rows import Item
 from registry.errors import Invalid
-from trainer import data, memory
+from trainer import data, memory, model
 
 BATCH = 16
 """Items that are answered together."""
@@ -28,12 +28,6 @@ class Subject:
     tokenizer: Any
 
 
-def end_tokens(net: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The tokens at which this model ends an answer, and every engine with it."""
-    ends = net.generation_config.eos_token_id or tokenizer.eos_token_id
-    return tuple(ends) if isinstance(ends, list) else (ends,)
-
-
 def generation(net: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
     """Greedy decoding that takes only the end tokens from the base's generation_config.json."""
     return GenerationConfig(
@@ -42,7 +36,7 @@ def generation(net: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfi
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=list(end_tokens(net, tokenizer)),
+        eos_token_id=list(model.end_tokens(net, tokenizer)),
     )
 
 

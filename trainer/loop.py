@@ -25,7 +25,7 @@ from transformers.trainer_callback import PrinterCallback
 from registry.artifacts.datasets.rows import Row
 from registry.errors import Refused
 from registry.rules.recipes import Recipe
-from trainer import data, evaluate, memory, model
+from trainer import data, memory, model
 from trainer.device import Device, be_deterministic
 
 STATE = "trainer_state.json"
@@ -66,7 +66,7 @@ def train(job: Job) -> Record | None:
     tokenizer = model.load_tokenizer(job.base)
     recipe = job.recipe
     whole = model.load_base(job.base, job.device)
-    form = data.Form(recipe.template, recipe.system, evaluate.end_tokens(whole, tokenizer))
+    form = data.Form(recipe.template, recipe.system, model.end_tokens(whole, tokenizer))
     examples = data.tokenise(job.rows, tokenizer, form, recipe.max_length)
     first_row = next(data.training_rows(job.rows))
     job.on_rendered(data.rendered(tokenizer, form, first_row, examples[0]))

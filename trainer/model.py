@@ -66,6 +66,12 @@ def load_base(folder: Path, device: Device) -> Any:
     return model.to(device.name).eval()
 
 
+def end_tokens(net: Any, tokenizer: Any) -> tuple[int, ...]:
+    """The tokens at which this model ends an answer, and every engine with it."""
+    ends = net.generation_config.eos_token_id or tokenizer.eos_token_id
+    return tuple(ends) if isinstance(ends, list) else (ends,)
+
+
 def wrap(base: Any, recipe: Recipe) -> Any:
     """Put fresh LoRA weights on the base.
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,15 @@ TRACKED = ("loss", "learning_rate", "grad_norm", "tokens", "seconds", "peak_memo
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of a child: meters and environment, or an error that names the reason."""
+    """The result of a child: meters and environment, or an error that names the reason.
+
+    `first_row` is the form of the first row that was trained on.
+    """
 
     meters: dict[str, Any]
     environment: dict[str, Any]
     error: str | None
+    first_row: dict[str, Any] = field(default_factory=dict)
 
 
 class Child:
@@ -108,7 +112,8 @@ class Child:
         if path.exists():
             result = json.loads(path.read_text("utf-8"))
             meters, environment = result.get("meters", {}), result.get("environment", {})
-            return Outcome(meters, environment, result.get("error"))
+            first_row = result.get("first_row", {})
+            return Outcome(meters, environment, result.get("error"), first_row)
         assert self._process is not None
         return Outcome({}, {}, self._crash(self._process.returncode))
 
@@ -146,12 +151,18 @@ def follow(
     """
     child = Child(folder, job)
     restarts = 0
+    first_row: dict[str, Any] = {}
     try:
         while True:
             # Asked before the records are read, so that the last ones are not missed.
             running = child.running()
             for record in child.news():
-                lease.progress = {key: value for key, value in record.items() if key != "grad_norm"}
+                if "first_row" in record:
+                    # It stays in the progress, so that whoever looks later sees it too.
+                    first_row = {"first_row": record["first_row"]}
+                    LOG.info("the first row as the model sees it: %s", json.dumps(first_row))
+                progress = {key: value for key, value in record.items() if key != "grad_norm"}
+                lease.progress = first_row | progress
                 if "loss" in record:
                     tracker.step(
                         record["step"], {key: record[key] for key in TRACKED if key in record}

@@ -59,6 +59,11 @@ class CompletionRequest(BaseModel):
     stop: str | list[str] | None = None
     logprobs: bool | int | None = None
 
+    @property
+    def stops(self) -> list[str]:
+        """The texts before which the answer ends."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
 
 class TextRequest(CompletionRequest):
     """POST /v1/completions."""
@@ -188,7 +193,9 @@ def create_app(desk: Desk) -> FastAPI:
     async def complete(body: TextRequest) -> dict[str, Any]:
         check(body)
         result = await desk.ask(
-            lambda resident: resident.answer(body.model, body.prompt, body.max_tokens or 16)
+            lambda resident: resident.answer(
+                body.model, body.prompt, body.max_tokens or 16, body.stops
+            )
         )
         return answer("cmpl", "text_completion", body.model, {"text": result.text}, result)
 
@@ -197,7 +204,9 @@ def create_app(desk: Desk) -> FastAPI:
         check(body)
         messages = [{"role": message.role, "content": message.content} for message in body.messages]
         limit = body.max_completion_tokens or body.max_tokens or 256
-        result = await desk.ask(lambda resident: resident.answer(body.model, messages, limit))
+        result = await desk.ask(
+            lambda resident: resident.answer(body.model, messages, limit, body.stops)
+        )
         choice = {"message": {"role": "assistant", "content": result.text}}
         return answer("chatcmpl", "chat.completion", body.model, choice, result)
 
@@ -226,7 +235,6 @@ def check(request: CompletionRequest) -> None:
     options = {
         "stream": request.stream,
         "temperature above 0": request.temperature,
-        "stop": request.stop,
         "logprobs": request.logprobs,
         "tools": (request.model_extra or {}).get("tools"),
     }

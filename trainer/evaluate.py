@@ -15,7 +15,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from registry.artifacts.datasets.rows import Question
 from registry.errors import Invalid
 from registry.rules import evals
-from trainer import data, memory
+from trainer import data, memory, model
 
 BATCH = 16
 """Items that are answered together."""
@@ -37,7 +37,7 @@ def generation(net: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfi
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=net.generation_config.eos_token_id or tokenizer.eos_token_id,
+        eos_token_id=list(model.end_tokens(net, tokenizer)),
     )
 
 
@@ -100,7 +100,9 @@ def answer(
     net, tokenizer = subject.net, subject.tokenizer
     template, limit, system = check_decoding(decoding)
     stop = evals.check_stop(decoding.get("stop", []))
-    prompts = [data.prompt_ids(tokenizer, item.prompt, template, system) for item in items]
+    prompts = [
+        data.prompt_ids(tokenizer, item.prompt, template, item.system or system) for item in items
+    ]
     config = generation(net, tokenizer, limit)
     by_length = sorted(range(len(items)), key=lambda index: (len(prompts[index]), index))
     outputs = [""] * len(items)

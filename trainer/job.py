@@ -96,13 +96,19 @@ def _train(folder: Path, job: dict[str, Any], write: Write) -> dict[str, Any] | 
     rows = data.read_rows(Path(dataset["file"]), dataset["sha256"], dataset["root"])
     origin = pack.Origin(job["run"], job["adapter"], base["ref"], dataset["ref"], recipe)
 
+    first_row: list[data.Rendered] = []
+
+    def on_rendered(rendered: data.Rendered) -> None:
+        first_row.append(rendered)
+        write({"phase": "training", "first_row": rendered.shown()})
+
     def publish(step: int, written: Path, tokens: int) -> None:
         pack.bundle(
             written,
             folder / "published" / f"step-{step}",
             repository=base["repository"],
             commit=base["commit"],
-            readme=pack.card(origin, step, tokens),
+            readme=pack.card(origin, first_row[0].form, step, tokens),
         )
 
     meters = loop.train(
@@ -115,18 +121,25 @@ def _train(folder: Path, job: dict[str, Any], write: Write) -> dict[str, Any] | 
             on_step=lambda record: write({**record, "steps": recipe.steps}),
             publish=publish,
             stopped=_stop_signal(),
+            on_rendered=on_rendered,
         )
     )
-    return None if meters is None else {"meters": meters, "environment": device.environment(where)}
+    if meters is None:
+        return None
+    return {
+        "meters": meters,
+        "environment": device.environment(where),
+        "first_row": first_row[0].kept(),
+    }
 
 
 def _evaluate(folder: Path, job: dict[str, Any], write: Write) -> dict[str, Any] | None:
     items = decode_prompts(Path(job["items"]).read_bytes())
     where = device.choose(None)
     device.be_deterministic()
-    tokenizer = model.load_tokenizer(Path(job["base"]))
+    tokenizer = model.load_tokenizer(Path(job["model"]))
     adapter = Path(job["adapter"]) if job["adapter"] else None
-    net = model.load_base(Path(job["base"]), where, adapter)
+    net = model.load_base(Path(job["model"]), where, adapter)
     effect = None
     if adapter:
         before = probe.logits(net, tokenizer, items)

@@ -38,7 +38,10 @@ They are step, loss, learning_rate, grad_norm, peak_memory_bytes, and tokens and
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to train, and where. The folder `work` holds the save points and survives a crash."""
+    """What to train, and where. The folder `work` holds the save points and survives a crash.
+
+    `on_rendered` gets the first row as the model sees it, before the first step.
+    """
 
     recipe: Recipe
     base: Path
@@ -48,6 +51,7 @@ class Job:
     on_step: Callable[[Record], None]
     publish: Callable[[int, Path, int], None]
     stopped: Callable[[], bool]
+    on_rendered: Callable[[data.Rendered], None] = lambda _: None
 
 
 def train(job: Job) -> Record | None:
@@ -61,10 +65,14 @@ def train(job: Job) -> Record | None:
     be_deterministic()
     tokenizer = model.load_tokenizer(job.base)
     recipe = job.recipe
-    examples = data.tokenise(job.rows, tokenizer, recipe.template, recipe.max_length)
+    whole = model.load_base(job.base, job.device)
+    form = data.Form(recipe.template, recipe.system, model.end_tokens(whole, tokenizer))
+    examples = data.tokenise(job.rows, tokenizer, form, recipe.max_length)
+    first_row = next(data.training_rows(job.rows))
+    job.on_rendered(data.rendered(tokenizer, form, first_row, examples[0]))
     places = data.order(len(examples), recipe.steps * recipe.batch_size, recipe.seed, recipe.sample)
     ordered = data.Ordered(examples, places)
-    net = model.wrap(model.load_base(job.base, job.device), recipe)
+    net = model.wrap(whole, recipe)
     flops = memory.flops_per_token(net, recipe.layers[0] if recipe.layers else 0)
     trainable = sum(weight.numel() for weight in net.parameters() if weight.requires_grad)
 

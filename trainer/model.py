@@ -50,18 +50,27 @@ def load_base(folder: Path, device: Device, adapter: Path | None = None) -> Any:
 
     It is loaded through the class that the registry takes for training, or through that by whose
     names the adapter was trained. Only safetensors are read, and no code of the model's own runs.
+    Raises Invalid `weights-missing` where the model has weights that the files do not give:
+    transformers would draw them at random.
     """
     config = _config_of(folder)
     through = loaded_names.trained_class(config)[0]
     if adapter is not None:
         through = _loads_as(folder, adapter, config) or through
-    model = getattr(transformers, through).from_pretrained(
+    model, loaded = getattr(transformers, through).from_pretrained(
         folder,
         dtype=device.dtype,
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=False,
+        output_loading_info=True,
     )
+    if lacking := sorted({*loaded["missing_keys"], *(key[0] for key in loaded["mismatched_keys"])}):
+        raise Invalid(
+            "weights-missing",
+            f"The files lack {len(lacking)} weights of the model, or have them in another shape; "
+            f"the first is {lacking[0]}.",
+        )
     model.requires_grad_(False)
     return model.to(device.name).eval()
 
@@ -92,6 +101,12 @@ def _tensors_of(path: Path) -> list[TensorInfo]:
             TensorInfo(name, tensor.get_dtype(), tuple(tensor.get_shape()), 0, 0)
             for name, tensor in slices
         ]
+
+
+def end_tokens(net: Any, tokenizer: Any) -> tuple[int, ...]:
+    """The tokens at which this model ends an answer, and every engine with it."""
+    ends = net.generation_config.eos_token_id or tokenizer.eos_token_id
+    return tuple(ends) if isinstance(ends, list) else (ends,)
 
 
 def wrap(base: Any, recipe: Recipe) -> Any:

@@ -8,6 +8,7 @@ for byte, what is registered.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,14 @@ from registry.documents import canonical, strict_json
 from registry.errors import BundleRejected
 from registry.rules import refs
 from registry.rules.recipes import Recipe
+
+HOW = {
+    "chat": "Each row was rendered by the base's own chat template, as any client renders it. In "
+    "place of `{prompt}` and `{completion}` stood the row's texts:",
+    "plain": "Each row was read as plain text, without a chat template. In place of `{prompt}` and "
+    "`{completion}` stood the row's texts:",
+}
+"""What a card says of each template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +53,10 @@ def clean_config(written: bytes, repository: str, commit: str) -> bytes:
     return adapters.written(config, repository, commit)
 
 
-def card(origin: Origin, step: int, tokens: int) -> str:
+def card(origin: Origin, form: str, step: int, tokens: int) -> str:
     """The README.md of a version: only facts, and no claim that needs an eval run.
+
+    `form` is how every row was put before the model, which is how the version has to be asked.
 
     It names the training run. A recipe that runs twice therefore makes two versions of equal
     weights (one tensor root), each with a report of its own.
@@ -71,10 +82,23 @@ def card(origin: Origin, step: int, tokens: int) -> str:
         ("Recipe", f"`{canonical.digest(recipe.as_dict())}`"),
         ("Training run", f"`{origin.training_run}`"),
     )
+    system = (
+        "The recipe adds no system prompt. Rows that have one of their own, in their column "
+        "`system`, were read with it."
+        if recipe.system is None
+        else f"Rows without a system prompt of their own got this one:\n\n{quoted(recipe.system)}"
+    )
+    prompts = f"\n## What the model sees\n\n{HOW[recipe.template]}\n\n{quoted(form)}\n\n{system}\n"
     base = refs.repository(origin.base)  # the Hub's readers of cards expect a repository
     front_matter = f"---\nbase_model: {base}\nlibrary_name: peft\ntags:\n- lora\n---\n\n"
     table = "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in facts)
-    return f"{front_matter}# {origin.adapter}\n\n{table}"
+    return f"{front_matter}# {origin.adapter}\n\n{table}{prompts}"
+
+
+def quoted(text: str) -> str:
+    """The text as a code block of Markdown that nothing in it can end."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def bundle(written: Path, into: Path, *, repository: str, commit: str, readme: str) -> Path:

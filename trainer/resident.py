@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -128,8 +129,12 @@ class Resident:
         text = data.render(self._tokenizer, prompt)
         return list(self._tokenizer(text, add_special_tokens=False).input_ids)
 
-    def answer(self, name: str, prompt: str | list[dict[str, str]], limit: int) -> Answer:
+    def answer(
+        self, name: str, prompt: str | list[dict[str, str]], limit: int, stop: Sequence[str] = ()
+    ) -> Answer:
         """The greedy continuation by the base or one adapter, of at most `limit` tokens.
+
+        It ends before the first of the texts in `stop`.
 
         Raises NotFound `model-missing` for a name that is not loaded, Invalid `empty-prompt`, and
         Invalid `too-long` beyond the base's window.
@@ -162,8 +167,9 @@ class Resident:
             else:
                 generated = self._net.generate(**options)
         written = generated[0, len(ids) :].tolist()
-        end = config.eos_token_id
-        end_tokens = end if isinstance(end, list) else [end]
-        reason = "stop" if written and written[-1] in end_tokens else "length"
+        ended = bool(written) and written[-1] in config.eos_token_id
+        reason = "stop" if ended else "length"
         text = self._tokenizer.decode(written, skip_special_tokens=True)
+        if places := [at for end in stop if end and (at := text.find(end)) >= 0]:
+            text, reason = text[: min(places)], "stop"
         return Answer(text, len(ids), len(written), reason)

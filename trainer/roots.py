@@ -57,8 +57,8 @@ def bundle_digest(folder: Path, base: judge.BaseFacts) -> str:
 def roots(subject: InputView, base: InputView | None, read: Read) -> tuple[str, str]:
     """The tensor root and the base root of what was evaluated, computed from its bytes.
 
-    Without `base` the subject is a base itself. Raises Unverified `root-mismatch` where the bytes
-    are not those that were leased.
+    `base` is what an adapter is loaded onto. A base or a checkpoint is a whole model and is judged
+    alone. Raises Unverified `root-mismatch` where the bytes are not those that were leased.
     """
     facts = None
     if base is not None:
@@ -67,7 +67,8 @@ def roots(subject: InputView, base: InputView | None, read: Read) -> tuple[str, 
         if not judged_base.is_base(base.root):
             raise _root_mismatch(base.ref, judged_base.base_root, base.root)
         facts = judge.base_facts(files, read, base_root=base.root)
-    kind: judge.Kind = "adapter" if base else "base"
+    kinds: dict[str, judge.Kind] = {"checkpoint": "checkpoint", "base": "base"}
+    kind = "adapter" if base else kinds[subject.kind]
     inspector = judge.Inspector(read, judge=REGISTERED)
     judged = inspector.inspect(kind, _files(subject), base=facts, meta={})
     same = judged.tensor_root == subject.root if base else judged.is_base(subject.root)

@@ -193,6 +193,7 @@ class Worker:
                 "outputs": outputs.report(),
                 "meters": outcome.meters,
                 "environment": outcome.environment,
+                "first_row": outcome.first_row,
                 "mlflow": None if link is None else {"run_id": link.run_id, "url": link.url},
             }
             self._finish(lease, report, "training-report")
@@ -206,15 +207,19 @@ class Worker:
     def _evaluate(self, lease: Lease, work: EvalWork, folder: Path) -> None:
         subject = lease.patiently(lambda: self._cache.folder(work.subject.files))
         leased_base = work.base
+        adapter = work.subject.kind == "adapter"
+        # A checkpoint is a whole model: its base is part of its lineage, and is not loaded.
         base = (
-            lease.patiently(lambda: self._cache.folder(leased_base.files)) if leased_base else None
+            lease.patiently(lambda: self._cache.folder(leased_base.files))
+            if adapter and leased_base is not None
+            else None
         )
         items = lease.patiently(lambda: self._cache.file(work.items.sha256))
-        subject_root, base_root = roots(work.subject, work.base, self._read)
+        subject_root, base_root = roots(work.subject, work.base if adapter else None, self._read)
         job = {
             "kind": "evaluation",
-            "base": str(base or subject),
-            "adapter": str(subject) if base else None,
+            "model": str(base or subject),
+            "adapter": str(subject) if adapter else None,
             "items": str(items),
             "decoding": work.decoding,
         }

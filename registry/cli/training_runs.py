@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from registry.cli.following import follow
-from registry.cli.output import emit, fields, json_option, state, table
+from registry.cli.output import emit, fields, json_option, note, state, table
 from registry.cli.parameters import FILE, FOLLOW
 from registry.cli.session import connect, document
 
@@ -52,8 +52,30 @@ def train(
     with connect() as registry:
         queued = registry.train(new)
         if following:
-            queued = follow(f"Training {adapter}", lambda: registry.training_run(queued.id))
+            shown: list[str] = []
+
+            def look() -> TrainingRunView:
+                run = registry.training_run(queued.id)
+                if run.first_row and not shown:
+                    shown.append(first_row(run.first_row))
+                    note(shown[0])
+                return run
+
+            queued = follow(f"Training {adapter}", look)
     _show(queued, as_json)
+
+
+def first_row(row: dict[str, Any]) -> str:
+    """The first row as the model sees it, for people who check a template by looking."""
+    text = str(row.get("text") or row.get("form"))
+    # A row may hold anything, also what a terminal would take for a command.
+    plain = "".join(
+        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text
+    )
+    return (
+        f"The first row (line {row.get('line')}) as the model sees it, {row.get('tokens')} tokens, "
+        f"of which the last {row.get('learned')} are learned:\n{plain}"
+    )
 
 
 @click.group()
@@ -130,6 +152,7 @@ def _show(run: TrainingRunView, as_json: bool) -> None:
             ("Progress", run.progress),
             ("Outputs", run.outputs),
             ("Meters", run.meters),
+            ("Rows as", run.first_row.get("form")),
             ("MLflow", run.mlflow_url),
             ("Requested by", run.requested_by),
             ("Trainer", run.trainer),

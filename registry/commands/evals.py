@@ -5,11 +5,13 @@ The registry recomputes every number from the samples.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
 from registry.artifacts.datasets import rows
+from registry.artifacts.datasets.rows import Item
 from registry.artifacts.datasets.samples import expected_answers, read_samples
 from registry.artifacts.feasibility import suites
 from registry.artifacts.weights.tensors import File
@@ -29,6 +31,7 @@ from registry.errors import Invalid, Refused, TooLarge, Unverified
 from registry.rules import evals, gates, probes
 from registry.rules.actions import Action
 from registry.rules.actors import Actor, require
+from registry.rules.recipes import is_system_prompt
 from registry.rules.refs import parse_line
 from registry.rules.versions import usable
 
@@ -46,13 +49,13 @@ def _decoding(options: dict[str, Any]) -> dict[str, Any]:
         and decoding["template"] in ("chat", "plain")
         and type(decoding["max_new_tokens"]) is int
         and 1 <= decoding["max_new_tokens"] <= 4096
-        and (decoding["system"] is None or isinstance(decoding["system"], str))
+        and (decoding["system"] is None or is_system_prompt(decoding["system"]))
     )
     if not sound:
         raise Invalid(
             "bad-decoding",
             "Decoding is {template: chat|plain, max_new_tokens: 1..4096, system: text or null, "
-            "stop: a list of texts}.",
+            "stop: a list of texts}; a system prompt is not blank.",
             "Correct these four options and leave out all others.",
         )
     evals.check_stop(decoding["stop"])
@@ -80,6 +83,16 @@ class Measured:
     outcomes: str
 
 
+def _check_systems(items: Sequence[Item], system: str | None) -> None:
+    """Raise Invalid `system-prompts-differ` where the suite and a row each have their own."""
+    own = next((item.system for item in items if item.system not in (None, system)), None)
+    if system is not None and own is not None:
+        raise Invalid(
+            "system-prompts-differ",
+            f"The suite has a system prompt, and a row of the split has another: {own[:60]!r}.",
+        )
+
+
 def freeze(store: Store, blobs: Blobs, actor: Actor, request: SuiteRequest) -> UUID:
     """Freeze a data set's split as the next version of a suite, and return its id.
 
@@ -99,6 +112,7 @@ def freeze(store: Store, blobs: Blobs, actor: Actor, request: SuiteRequest) -> U
         data, data_node = datasets.by_ref(session, request.dataset)
     file = File("rows.jsonl", data.blob_id, blobs.size(data.blob_id))
     items = rows.suite_items(rows.sound_rows(file, blobs.read), split)
+    _check_systems(items, decoding["system"])
     # Bytes before rows: the items are published before any row names them.
     stored, prompts = blobs.put([rows.encode_items(items)]), blobs.put([rows.encode_prompts(items)])
     digest = canonical.digest(

@@ -67,12 +67,14 @@ VERSIONS = text(
     )
     select p.id as channel_id, v.id, n.ref, coalesce(v.number, 0) as number, v.state,
            bound.ref as base, a.id is not null as approved,
-           p.id is null or v.base_version_id is null or v.base_root is not distinct from p.base_root
-               as same_base,
+           -- A checkpoint's own root is of its own weights: that of its base is compared.
+           p.id is null or v.base_version_id is null or own.base_root is not distinct from
+               p.base_root as same_base,
            coalesce(a.expires_at <= clock_timestamp(), false) as expired,
            coalesce(s.succeeded, false) as succeeded, coalesce(s.was_left, false) as was_left
     from place p join version v on v.line_id = p.line_id join node n on n.id = v.id
     left join node bound on bound.id = v.base_version_id
+    left join version own on own.id = v.base_version_id
     left join stood s on s.channel_id = p.id and s.version_id = v.id
     left join review a
         on a.version_id = v.id and a.environment = p.environment and a.state = 'approved'

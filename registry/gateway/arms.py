@@ -64,12 +64,10 @@ class Arms:
 
     def is_loaded(self, version: ArmView, base: ArmView) -> bool:
         """Whether the engine can answer as this version now."""
-        root = self.models.get(base.ref)
-        if root is None or root.parent is not None:
-            return False
         if version.kind != "adapter":
-            whole = self.models.get(version.ref)
-            return whole is not None and whole.parent is None
+            return self._is_whole(version)
+        if not self._is_whole(base):
+            return False
         model = self.models.get(version.ref)
         return (
             model is not None and self._is_ours(model, version) and model.parent in (None, base.ref)
@@ -157,8 +155,16 @@ class Arms:
         A failure is kept together with the time of the next attempt.
         """
         try:
-            root = self.models.get(base.ref)
-            if root is None or root.parent is not None:
+            if version.kind == "checkpoint" and not self._is_whole(version):
+                raise Unverified(
+                    "engine-model",
+                    f"{version.ref} is a full checkpoint, and the engine serves another model. "
+                    "Engines load adapters while they run, and whole models only at their start.",
+                    f"Start an engine with {version.ref} as its model, under that name, and a "
+                    "gateway for it.",
+                    ref=version.ref,
+                )
+            if version.kind != "checkpoint" and not self._is_whole(base):
                 raise Unverified(
                     "engine-base",
                     f"{version.ref} needs the base {base.ref}, which the engine does not serve.",
@@ -202,6 +208,11 @@ class Arms:
                     log.info("%s is unloaded", ref)
                 except RegistryError as error:
                     log.warning("%s: %s", ref, error.detail)
+
+    def _is_whole(self, version: ArmView) -> bool:
+        """Whether the engine serves this version as a model of its own."""
+        model = self.models.get(version.ref)
+        return model is not None and model.parent is None
 
     def _is_ours(self, model: Model, version: ArmView) -> bool:
         """Whether the model was loaded from a directory with the version's digest as its name.

@@ -156,7 +156,7 @@ class Completions:
         assert version is not None
         async with AsyncExitStack() as sending:
             answer = await sending.enter_async_context(
-                self._engine.send(path, inbound.as_version(version.ref))
+                self._engine.send(path, inbound.as_version(path, version))
             )
             if answer.status_code == httpx.codes.NOT_FOUND:
                 self._arms.forget(version)

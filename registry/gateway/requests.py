@@ -11,6 +11,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from registry.documents.strict_json import loads
 from registry.errors import Invalid, TooLarge, Unavailable
+from registry.gateway.prompts import asked_as_approved
+from registry.views.rollouts import ArmView
 
 MAX_BODY_BYTES = 1 << 20
 BODY_SECONDS = 30.0
@@ -26,12 +28,14 @@ class ChannelRequest:
     unit: str | None
     body: dict[str, Any]
 
-    def as_version(self, ref: str) -> bytes:
-        """The body under the version's immutable name.
+    def as_version(self, path: str, version: ArmView) -> bytes:
+        """The body under the version's immutable name and approved system prompt.
 
-        It is ASCII, so that a lone surrogate reaches the engine as it arrived.
+        It is ASCII, so that a lone surrogate reaches the engine as it arrived. Raises Invalid
+        `system-prompt-approved`.
         """
-        return json.dumps({**self.body, "model": ref}).encode()
+        body = asked_as_approved(self.body, path, version)
+        return json.dumps({**body, "model": version.ref}).encode()
 
 
 async def read_request(request: Request) -> ChannelRequest:

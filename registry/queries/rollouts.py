@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,9 @@ from sqlalchemy.orm import Session, aliased
 
 from registry.db.accounts import names, personal_texts
 from registry.db.channels import Situation, situations, unopened
+from registry.db.evals import EvalSuiteVersion
 from registry.db.policies import PolicyVersion
+from registry.db.reviews import Review
 from registry.db.rollouts import Channel, Rollout, RouteGeneration
 from registry.db.store import Store
 from registry.db.use_cases import UseCase
@@ -33,6 +35,7 @@ from registry.views.rollouts import (
     AsOfView,
     ChannelView,
     GenerationView,
+    PromptForm,
     RefusalView,
     RoutingEntry,
     RoutingView,
@@ -318,22 +321,34 @@ def routing(store: Store, actor: Actor, environment: str) -> RoutingView:
             if version_id is not None
         }
         arms = _arms(session, ids)
+        prompts = _prompts(session, [place.id for place, _, _ in rows])
         allowed = _fallbacks(session).get(environment, False)
         urgent = _urgent(session, [place.id for place, _, _ in rows])
         issued_at = session.execute(select(func.clock_timestamp())).scalar_one()
     entries = []
     for place, line, now in rows:
         base, base_state = arms[place.base_version_id]
+        # The base stands in for what serves, and is asked as that is.
+        asked = {
+            version_id: prompts.get((place.id, version_id))
+            for version_id in (now.stable_version_id, now.candidate_version_id)
+            if version_id is not None
+        }
+        instead = next(filter(None, asked.values()), None)
+        served: dict[UUID | None, ArmView] = {
+            version_id: replace(arms[version_id][0], prompt=prompt or instead)
+            for version_id, prompt in asked.items()
+        }
         entries.append(
             RoutingEntry(
                 model=line.ref,
                 channel=place.name,
                 generation=now.generation,
-                stable=arms[now.stable_version_id][0] if now.stable_version_id else None,
-                candidate=arms[now.candidate_version_id][0] if now.candidate_version_id else None,
+                stable=served.get(now.stable_version_id),
+                candidate=served.get(now.candidate_version_id),
                 weight_bp=now.weight_bp,
                 salt=now.salt,
-                base=base,
+                base=replace(base, prompt=instead),
                 fallback_to_base=allowed and usable(base_state),
                 killed=now.killed,
                 urgent=urgent.get(place.id, 0),
@@ -355,6 +370,34 @@ def _urgent(session: Session, channels: list[UUID]) -> dict[UUID, int]:
         .group_by(RouteGeneration.channel_id)
     )
     return {row.channel_id: row.newest for row in rows}
+
+
+def _prompts(session: Session, channels: list[UUID]) -> dict[tuple[UUID, UUID], PromptForm]:
+    """How each version of each channel was measured for the approval that its last rollout had.
+
+    That is the suite of the review's evidence, which is frozen. A rollback returns to it as well.
+    """
+    rollouts = (
+        select(
+            Rollout.channel_id,
+            Rollout.version_id,
+            Review.evidence["suite"]["ref"].astext.label("suite"),
+        )
+        .ext(distinct_on(Rollout.channel_id, Rollout.version_id))
+        .join(Review, Review.id == Rollout.review_id)
+        .where(Rollout.channel_id.in_(channels))
+        .order_by(Rollout.channel_id, Rollout.version_id, Rollout.started_at.desc())
+        .subquery()
+    )
+    rows = session.execute(
+        select(rollouts.c.channel_id, rollouts.c.version_id, EvalSuiteVersion.decoding)
+        .join(Node, Node.ref == func.concat("suite:", rollouts.c.suite))
+        .join(EvalSuiteVersion, EvalSuiteVersion.id == Node.id)
+    )
+    return {
+        (channel, version): PromptForm(decoding["template"], decoding.get("system"))
+        for channel, version, decoding in rows
+    }
 
 
 def _arms(session: Session, ids: set[UUID]) -> dict[UUID, tuple[ArmView, str]]:

@@ -101,11 +101,16 @@ def _views(
                 recipe_digest=run.recipe_digest,
                 state=run.state,
                 attempt=run.attempt,
-                progress={k: v for k, v in (progress or {}).items() if k != "curve"},
+                progress={
+                    key: value
+                    for key, value in (progress or {}).items()
+                    if key not in ("curve", "first_row")
+                },
                 curve=curves.of(progress or {}),
                 outputs=outputs[run.id],
                 meters=report.get("meters") or {},
                 environment=report.get("environment") or {},
+                first_row=report.get("first_row") or (progress or {}).get("first_row") or {},
                 mlflow_url=(report.get("mlflow") or {}).get("url"),
                 error=run.error,
                 requested_by=names_by_id[run.requested_by],

@@ -35,6 +35,8 @@ MAX_STEPS = 1_000_000
 MAX_RANK = 512
 """The largest LoRA rank that can be trained; `artifacts.methods.configs` accepts no larger one."""
 MAX_PUBLISHED = 20
+MAX_SYSTEM = 32_768
+"""Characters of a system prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +45,9 @@ class Recipe:
 
     `layers` is the first and the last layer adapted, None for all of them. `steps` are optimiser
     steps of `batch_size` rows each. `max_length` counts the tokens of prompt and completion
-    together. `publish_at` lists the steps whose weights become versions; the last of them is always
-    the end of training.
+    together. `system` is the system prompt of rows that have none of their own; None adds none.
+    `publish_at` lists the steps whose weights become versions; the last of them is always the end
+    of training.
     """
 
     method: str
@@ -60,6 +63,7 @@ class Recipe:
     max_length: int
     seed: int
     template: str
+    system: str | None
     dtype: str
     publish_at: tuple[int, ...]
     save_every: int
@@ -85,6 +89,11 @@ def _publish_at(value: Any) -> bool:
     )
 
 
+def is_system_prompt(value: Any) -> bool:
+    """Whether this can be a system prompt. A blank one is refused: leaving it out adds none."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_SYSTEM and bool(value.strip())
+
+
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 """The linear layers of a Llama-like model, which are adapted unless a recipe says otherwise."""
 FIELDS: dict[str, Field] = {
@@ -105,6 +114,9 @@ FIELDS: dict[str, Field] = {
     "max_length": integer(8, 1_048_576).optional(512),
     "seed": integer(0, 2**32 - 1).optional(0),
     "template": choice("chat", "plain").optional("chat"),
+    "system": nullable(
+        Field(is_system_prompt, f"a text of up to {MAX_SYSTEM:,} characters, not blank")
+    ).optional(None),
     "dtype": choice("float32", "bfloat16").optional("float32"),
     "publish_at": Field(_publish_at, f"a list of up to {MAX_PUBLISHED} rising steps").optional(),
     "save_every": integer(1, MAX_STEPS).optional(),

@@ -125,10 +125,22 @@ class RecallView:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptForm:
+    """How the evidence of an approval put its prompts: template chat or plain, and system prompt.
+
+    `system` is null where there was none.
+    """
+
+    template: str
+    system: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class ArmView:
     """One arm of a route, as a gateway needs it.
 
-    `digest` is the manifest digest, after which the engine's directory is named.
+    `digest` is the manifest digest, after which the engine's directory is named. `prompt` is how
+    the approved version was measured, and is served; null for what no review approved.
     """
 
     ref: str
@@ -136,6 +148,7 @@ class ArmView:
     digest: str
     tensor_root: str
     files: list[FileView]
+    prompt: PromptForm | None = None
 
 
 @dataclass(frozen=True, slots=True)

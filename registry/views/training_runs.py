@@ -12,7 +12,9 @@ from uuid import UUID
 class TrainingRunView:
     """A training run: inputs, state, meters, and outputs (refs of the versions it registered).
 
-    `curve` is the loss by step while it runs, as [step, loss] of at most 200 steps.
+    `curve` is the loss by step while it runs, as [step, loss] of at most 200 steps. `first_row` is
+    the first row as the model sees it: `form` with placeholders, its tokens, how many of them are
+    learned, and their digest. While the run goes on, `text` shows it in full.
     """
 
     id: UUID
@@ -27,6 +29,7 @@ class TrainingRunView:
     outputs: list[str]
     meters: dict[str, Any]
     environment: dict[str, Any]
+    first_row: dict[str, Any]
     mlflow_url: str | None
     error: str | None
     requested_by: str

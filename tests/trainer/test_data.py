@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, trainers
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from registry.artifacts.datasets.rows import Row
 from registry.errors import Invalid, Unverified
 from registry.proof.merkle import Frontier
 from trainer import data, model
+
+START, END = 2, 3
+"""The tiny tokenizer's <start> and <end>."""
+CHAT = data.Form("chat", None, (END,))
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +32,7 @@ def row(prompt: str, completion: str, split: str = "train") -> Row:
 
 
 def test_only_the_completion_and_its_end_are_learned(tokenizer: Any) -> None:
-    [example] = data.tokenise([row("my invoice", "billing")], tokenizer, "chat", 48)
+    [example] = data.tokenise([row("my invoice", "billing")], tokenizer, CHAT, 48)
     batch = data.collate([example], tokenizer.pad_token_id)
     learned = batch["labels"][0] != data.IGNORED
     assert tokenizer.decode(batch["input_ids"][0][learned]) == "billing <end>"
@@ -35,12 +41,15 @@ def test_only_the_completion_and_its_end_are_learned(tokenizer: Any) -> None:
     )
 
 
-def test_the_templates_own_system_prompt_is_kept_out(tokenizer: Any) -> None:
-    plain = tokenizer.apply_chat_template([{"role": "user", "content": "my login"}], tokenize=False)
-    assert "the first answer is new" in plain  # this is what the template does by itself
-    assert "the first answer is new" not in data.render(
-        tokenizer, [{"role": "user", "content": "my login"}]
-    )
+def test_a_row_is_what_the_template_gives_for_it(tokenizer: Any) -> None:
+    """No turn is added, and none that the template itself writes is kept out."""
+    messages = [{"role": "user", "content": "my login"}]
+    foreign = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert "the first answer is new" in foreign  # this template has a system prompt of its own
+    assert data.render(tokenizer, messages) == foreign
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    assert data.prompt_ids(tokenizer, "my login", "chat") == ids["input_ids"]
+    assert data.prompt_ids(tokenizer, "my login", "chat", " ") == ids["input_ids"]
 
 
 def test_a_system_prompt_that_was_asked_for_stands(tokenizer: Any) -> None:
@@ -48,15 +57,129 @@ def test_a_system_prompt_that_was_asked_for_stands(tokenizer: Any) -> None:
     assert tokenizer.decode(ids).startswith("<start> system help me <end>")
 
 
-def test_a_template_that_refuses_a_system_message_gets_none(base: Path) -> None:
-    strict = AutoTokenizer.from_pretrained(base)
-    strict.chat_template = (
-        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
-        "{% for message in messages %}<start> {{ message['content'] }} <end> {% endfor %}"
+def test_the_system_prompt_of_a_row_is_used_and_two_are_refused(tokenizer: Any) -> None:
+    own = Row(7, "my login", "access", "train", b"", "help me")
+    blank = Row(8, "my login", "access", "train", b"", "  ")
+    [example] = data.tokenise([own], tokenizer, CHAT, 48)
+    assert tokenizer.decode(example.ids).startswith("<start> system help me <end>")
+    of_recipe = data.Form("chat", "help me", (END,))
+    same, filled = data.tokenise([own, blank], tokenizer, of_recipe, 48)
+    assert same == filled == example
+    with pytest.raises(Invalid) as refusal:
+        data.tokenise([own], tokenizer, data.Form("chat", "the car", (END,)), 48)
+    assert refusal.value.kind == "system-prompts-differ"
+    assert "line 7" in refusal.value.detail
+
+
+STRICT = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{% for m in messages %}<start> {{ m['content'] }} <end> {% endfor %}"
+)
+
+
+def test_a_template_that_takes_no_system_prompt_says_so(base: Path) -> None:
+    strict = with_template(base, STRICT)
+    asked = [{"role": "user", "content": "my login"}]
+    assert data.render(strict, asked) == "<start> my login <end> "
+    with pytest.raises(Invalid) as refusal:
+        data.prompt_ids(strict, "my login", "chat", "help me")
+    assert refusal.value.kind == "template-refused"
+    assert "no system role" in refusal.value.detail
+
+
+def with_template(base: Path, template: str) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+TURN = "{% for m in messages %}<start> {{ m.role }} {{ m.content }} "
+ASK = "{% if add_generation_prompt %}<start> assistant {% endif %}"
+SHAPES = {
+    # The template's end of a turn is the base's end token: nothing after it is generated.
+    "ends": (TURN + "<end> {% endfor %}" + ASK, "billing <end>"),
+    "ends, and more": (TURN + "<end>\n{% endfor %}" + ASK, "billing <end>"),
+    # It writes no end at all, or another than the base stops at: the model would never stop.
+    "no end": (TURN + "{% endfor %}" + ASK, "billing <end>"),
+    "another end": (TURN + "my {% endfor %}" + ASK, "billing my <end>"),
+    # The answer's turn opens otherwise than asked, or loses the answer.
+    "misplaced": (
+        TURN + "<end> {% endfor %}{% if add_generation_prompt %}<start> assistant my {% endif %}",
+        "answer-misplaced",
+    ),
+    "lost": (
+        "{% for m in messages %}<start> {{ m.role }} {{ m.content.split('car')[-1] }} <end> "
+        "{% endfor %}" + ASK,
+        "answer-lost",
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_answer_is_the_templates_own_turn_up_to_its_end(base: Path, shape: str) -> None:
+    template, expected = SHAPES[shape]
+    tokenizer = with_template(base, template)
+    sample = row("my invoice", "car billing" if shape == "lost" else "billing")
+    if expected.startswith("answer-"):
+        with pytest.raises(Invalid) as refusal:
+            data.tokenise([sample], tokenizer, CHAT, 48)
+        assert refusal.value.kind == expected
+        assert "Line 1" in refusal.value.detail
+        return
+    [example] = data.tokenise([sample], tokenizer, CHAT, 48)
+    asked = data.prompt_ids(tokenizer, "my invoice", "chat")
+    assert list(example.ids[: example.prompt]) == asked
+    assert tokenizer.decode(example.ids[example.prompt :]) == expected
+
+
+def test_the_opening_token_is_never_doubled(base: Path) -> None:
+    """A tokenizer that opens every text, and a template that writes the opening token itself."""
+    opened = with_template(base, "{{ bos_token }} " + TURN + "<end> {% endfor %}" + ASK)
+    opened.bos_token = "<start>"
+    opened.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<start> $A", special_tokens=[("<start>", START)]
     )
-    assert (
-        data.render(strict, [{"role": "user", "content": "my login"}]) == "<start> my login <end> "
+    assert opened("my car").input_ids[0] == START
+    [example] = data.tokenise([row("my car", "claims")], opened, CHAT, 48)
+    assert opened.decode(example.ids).startswith("<start> <start> user")  # its own, then the turn's
+    assert data.prompt_ids(opened, "my car", "plain")[0] == START
+    assert START not in data.prompt_ids(opened, "my car", "plain")[1:]
+
+
+def test_a_joint_of_prompt_and_answer_is_learned_as_engines_write_it() -> None:
+    """Byte pairs join the last blank of the prompt and the first letters of the answer."""
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer, raw.decoder = None, decoders.Fuse()
+    raw.train_from_iterator(
+        ["a: yes", "a: no"] * 9,
+        trainers.BpeTrainer(vocab_size=40, special_tokens=["</s>"]),
     )
+    joined = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>")
+    joined.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}: {% else %}"
+        "{{ m.content }}</s>{% endif %}{% endfor %}"
+    )
+    [example] = data.tokenise([row("a", "yes")], joined, data.Form("chat", None, (0,)), 48)
+    prompt = joined("a: ", add_special_tokens=False).input_ids
+    assert joined("a: yes</s>").input_ids[: len(prompt)] != prompt
+    assert list(example.ids[: example.prompt]) == prompt
+    assert joined.decode(example.ids) == "a: yes</s>"
+
+
+def test_what_is_shown_of_the_first_row_and_what_is_kept(tokenizer: Any) -> None:
+    sample = row("my invoice", "billing")
+    form = data.Form("chat", "help me", (END,))
+    [example] = data.tokenise([sample], tokenizer, form, 48)
+    shown = data.rendered(tokenizer, form, sample, example)
+    assert shown.text.startswith("<start> system help me <end> <start> user my invoice <end>")
+    turns = ("system help me", "user {prompt}", "assistant {completion}")
+    assert shown.form.split() == "".join(f"<start> {turn} <end> " for turn in turns).split()
+    assert (shown.tokens, shown.learned) == (len(example.ids), 2)
+    assert "my invoice" in shown.shown()["text"]
+    assert "invoice" not in str(shown.kept())
+    plain = data.Form("plain", None, (END,))
+    [example] = data.tokenise([sample], tokenizer, plain, 48)
+    assert data.rendered(tokenizer, plain, sample, example).form == "{prompt}{completion}<end>"
 
 
 def test_a_base_without_a_template_is_told_to_use_plain(base: Path) -> None:
@@ -70,17 +193,17 @@ def test_a_base_without_a_template_is_told_to_use_plain(base: Path) -> None:
 
 def test_other_splits_are_never_trained_on(tokenizer: Any) -> None:
     found = data.tokenise(
-        [row("my login", "access", "test"), row("my car", "claims")], tokenizer, "chat", 48
+        [row("my login", "access", "test"), row("my car", "claims")], tokenizer, CHAT, 48
     )
     assert len(found) == 1
     with pytest.raises(Invalid) as refusal:
-        data.tokenise([row("my login", "access", "test")], tokenizer, "chat", 48)
+        data.tokenise([row("my login", "access", "test")], tokenizer, CHAT, 48)
     assert refusal.value.kind == "no-training-rows"
 
 
 def test_a_row_that_would_have_to_be_cut_is_refused_with_its_line(tokenizer: Any) -> None:
     with pytest.raises(Invalid) as refusal:
-        data.tokenise([Row(41, "my login " * 30, "access", "train", b"")], tokenizer, "chat", 48)
+        data.tokenise([Row(41, "my login " * 30, "access", "train", b"")], tokenizer, CHAT, 48)
     assert "line 41" in refusal.value.detail
 
 
@@ -104,7 +227,7 @@ def test_a_sample_keeps_to_few_rows_and_uses_them_alike() -> None:
 def test_padding_is_neither_read_nor_learned(tokenizer: Any) -> None:
     batch = data.collate(
         data.tokenise(
-            [row("my car", "claims"), row("a b my car again", "claims")], tokenizer, "chat", 48
+            [row("my car", "claims"), row("a b my car again", "claims")], tokenizer, CHAT, 48
         ),
         tokenizer.pad_token_id,
     )

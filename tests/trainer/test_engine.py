@@ -212,13 +212,21 @@ def test_completions_take_the_text_as_it_stands(door: TestClient) -> None:
     assert door.post("/v1/completions", json=body).json()["choices"] == answer["choices"]
 
 
+def test_an_answer_ends_before_a_stop_text(door: TestClient) -> None:
+    body = {"model": BASE, "prompt": "please help me", "max_tokens": 6}
+    whole = door.post("/v1/completions", json=body).json()["choices"][0]["text"]
+    second = whole.split()[1]
+    for stop in (second, ["nowhere", "", second]):
+        [choice] = door.post("/v1/completions", json=body | {"stop": stop}).json()["choices"]
+        assert (choice["text"], choice["finish_reason"]) == (whole[: whole.find(second)], "stop")
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"stream": True},
         {"temperature": 0.7},
         {"n": 2},
-        {"stop": ["a"]},
         {"logprobs": 1},
         {"max_tokens": 0},
         {"max_tokens": 4096},

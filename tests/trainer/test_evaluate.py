@@ -106,7 +106,7 @@ def test_the_tiny_recipe_beats_the_base_beyond_doubt_and_its_bundle_is_sound(
             tmp_path / f"step-{step}",
             repository="acme/tiny.v1",
             commit="c" * 40,
-            readme=pack.card(origin, step, tokens),
+            readme=pack.card(origin, "{prompt}", step, tokens),
         )
 
     assert loop.train(replace(make_job(tmp_path / "work", recipe), publish=publish)) is not None

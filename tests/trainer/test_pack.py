@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,15 +78,20 @@ def test_a_bundle_is_never_rewritten_and_a_torn_one_never_seen(
 def test_the_card_states_facts_and_the_recipe_it_can_be_checked_by() -> None:
     recipe = short_recipe(layers=[0, 1])
     origin = pack.Origin("a-run", "acme/letters", "acme/tiny@v1", "acme/rows@v1", recipe)
-    text = pack.card(origin, 4, 321)
+    text = pack.card(origin, "<user>{prompt}", 4, 321)
     for fact in (
         "`acme/tiny@v1`",
         "`acme/rows@v1`",
         "step 4 of 8",
         "321 tokens",
         "`a-run`",
+        "## What the model sees",
+        "```text\n<user>{prompt}\n```",
+        "The recipe adds no system prompt.",
         "layers 0 to 1",
         canonical.digest(recipe.as_dict()),
     ):
         assert fact in text
     assert text.startswith("---\nbase_model: acme/tiny.v1\n")
+    own = replace(origin, recipe=short_recipe(system="Answer in ``` one word."))
+    assert "````text\nAnswer in ``` one word.\n````" in pack.card(own, "{prompt}", 4, 321)

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -71,14 +71,15 @@ class InspectedDataset:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One item of an eval suite as trainers get it.
+    """One item of an eval suite as trainers get it, with the system prompt that its row has.
 
-    `id` is the first 16 hex digits of the SHA-256 of canonical {prompt}. It does not cover the
-    expected answer, which could otherwise be guessed and tried.
+    `id` is the first 16 hex digits of the SHA-256 of canonical {prompt}, with `system` where there
+    is one. It does not cover the expected answer, which could otherwise be guessed and tried.
     """
 
     id: str
     prompt: str
+    system: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,9 +279,10 @@ def missing_facts(meta: Mapping[str, Any]) -> list[Finding]:
     return findings
 
 
-def item_id(prompt: str) -> str:
+def item_id(prompt: str, system: str | None = None) -> str:
     """The id of an item; the same question has the same id in every suite."""
-    return sha256_hex(canonical.encode({"prompt": prompt}))[:16]
+    asked = {"prompt": prompt} | ({"system": system} if system else {})
+    return sha256_hex(canonical.encode(asked))[:16]
 
 
 def suite_items(dataset_rows: Iterable[Row], split: str) -> tuple[Item, ...]:
@@ -289,14 +291,16 @@ def suite_items(dataset_rows: Iterable[Row], split: str) -> tuple[Item, ...]:
     A row that repeats another counts once, otherwise it would have double weight. Raises Invalid:
     `split-empty` when the split has no row, `item-contradicts` when one prompt has two answers.
     """
-    items: dict[str, Item] = {}
+    items: dict[tuple[str, str | None], Item] = {}
     split_sizes: Counter[str] = Counter()
     for row in dataset_rows:
         split_sizes[row.split] += 1
         if row.split != split:
             continue
-        item = Item(item_id(row.prompt), row.prompt, row.completion)
-        first = items.setdefault(row.prompt, item)
+        # A blank system prompt is none.
+        system = row.system if row.system and row.system.strip() else None
+        item = Item(item_id(row.prompt, system), row.prompt, row.completion, system=system)
+        first = items.setdefault((row.prompt, system), item)
         if first.expected != item.expected:
             raise Invalid(
                 "item-contradicts",
@@ -315,18 +319,20 @@ def suite_items(dataset_rows: Iterable[Row], split: str) -> tuple[Item, ...]:
 
 
 def encode_items(items: Sequence[Item]) -> bytes:
-    """The items file of a suite: canonical JSON Lines of id, prompt and expected."""
+    """The items file of a suite: canonical JSON Lines of id, prompt, expected and any system."""
     return b"".join(
-        canonical.encode({"id": item.id, "prompt": item.prompt, "expected": item.expected}) + b"\n"
-        for item in items
+        canonical.encode(_asked(item) | {"expected": item.expected}) + b"\n" for item in items
     )
 
 
 def encode_prompts(items: Sequence[Question]) -> bytes:
-    """The items as trainers get them: canonical JSON Lines of id and prompt."""
-    return b"".join(
-        canonical.encode({"id": item.id, "prompt": item.prompt}) + b"\n" for item in items
-    )
+    """The items as trainers get them: canonical JSON Lines of id, prompt and any system prompt."""
+    return b"".join(canonical.encode(_asked(item)) + b"\n" for item in items)
+
+
+def _asked(item: Question) -> dict[str, str]:
+    asked = {"id": item.id, "prompt": item.prompt}
+    return asked | ({"system": item.system} if item.system else {})
 
 
 def decode_prompts(data: bytes) -> tuple[Question, ...]:
@@ -335,7 +341,7 @@ def decode_prompts(data: bytes) -> tuple[Question, ...]:
     for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
         try:
             question = Question(**loads(line))
-            sound = question.id == item_id(question.prompt)
+            sound = question.id == item_id(question.prompt, question.system)
         except (Invalid, TypeError):
             sound = False
         if not sound:
@@ -356,7 +362,7 @@ def decode_items(data: bytes) -> tuple[Item, ...]:
     for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
         try:
             item = Item(**loads(line))
-            sound = item.id == item_id(item.prompt)
+            sound = item.id == item_id(item.prompt, item.system)
         except (Invalid, TypeError):
             sound = False
         if not sound:

@@ -259,6 +259,7 @@ RECIPE_KEYS = {
     "max_length": "The most tokens of a row: prompt, completion and end token. No row is cut.",
     "seed": "Decides the first weights, the order of the rows and the dropout.",
     "template": "`chat` asks by the base's chat template, `plain` takes the prompt as it is.",
+    "system": "The system prompt of rows that have none of their own; null for none.",
     "dtype": "The numbers that the base is loaded in; LoRA's own are float32.",
     "publish_at": "The steps whose weights become versions; the last is the end of training.",
     "save_every": "Steps between two save points, from which an interrupted run goes on.",

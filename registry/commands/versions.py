@@ -21,7 +21,7 @@ from registry.artifacts.tokenizers.chat_templates import Judge
 from registry.artifacts.weights import digests
 from registry.artifacts.weights.tensors import File, TensorInfo, Weighed
 from registry.blobs.store import Blobs
-from registry.db import intake, provenance, quotas, senders, versions, work
+from registry.db import intake, provenance, quotas, roots, senders, versions, work
 from registry.db.intake import Draft as Draft
 from registry.db.intake import Intake, Parents
 from registry.db.lines import open_line
@@ -146,9 +146,9 @@ def _entered(tx: Tx, blobs: Blobs, judged: Judged) -> AddedView:
     ref = parse_line(draft.name)
     trained_on = parents.trained_on
     if named := inspected.named_base:
-        roots = versions.roots_named(tx.session, named.name, named.revision)
-        inspected.defects.extend(named.defects(roots))
-        trained_on = trained_on or named.trained_on(roots)
+        roots_named = roots.roots_named(tx.session, named.name, named.revision)
+        inspected.defects.extend(named.defects(roots_named))
+        trained_on = trained_on or named.trained_on(roots_named)
     if parents.base and trained_on is None:
         trained_on = parents.base.quantisations.get(str(parents.meta.get("base_root")))
     if trained_on is not None:
@@ -237,7 +237,7 @@ def _compare_root(session: Sighted, draft: Draft, parents: Parents, inspected: I
         return
     line = parse_line(draft.name).line
     base = parents.base.ref if parents.base is not None else None
-    same = versions.of_tensors(session, inspected.tensor_root, besides=line, first=base)
+    same = roots.of_tensors(session, inspected.tensor_root, besides=line, first=base)
     inspected.facts["effect"] = {"state": "none" if same else "weights"}
     if same is None:
         return

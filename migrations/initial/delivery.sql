@@ -240,7 +240,8 @@ create function recall_guard() returns trigger language plpgsql as $$
 begin
     if not exists (select from personal p where p.commitment = new.reason_commitment
                    and length(btrim(p.value, E' \t\r\n')) >= 10) then
-        raise exception 'a recall needs a reason of at least ten characters' using errcode = 'CS027';
+        raise exception 'a recall needs a reason of at least ten characters'
+            using errcode = 'CS027';
     end if;
     return new;
 end $$;

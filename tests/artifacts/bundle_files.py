@@ -95,8 +95,8 @@ def lora_arrays(rank: int = 4) -> dict[str, np.ndarray[Any, Any]]:
     for layer in (0, 1):
         for name, out in (("q_proj", 8), ("v_proj", 4)):
             stem = f"base_model.model.model.layers.{layer}.self_attn.{name}"
-            arrays[f"{stem}.lora_A.weight"] = np.zeros((rank, 8), np.float32)
-            arrays[f"{stem}.lora_B.weight"] = np.zeros((out, rank), np.float32)
+            arrays[f"{stem}.lora_A.weight"] = np.full((rank, 8), 0.25, np.float32)
+            arrays[f"{stem}.lora_B.weight"] = np.full((out, rank), 0.5, np.float32)
     return arrays
 
 
@@ -107,11 +107,15 @@ def adapter_files(arrays: dict[str, np.ndarray[Any, Any]] | None = None, **chang
     }
 
 
+STORE: dict[str, bytes] = {}
+"""Every file that a test declared, as one store: an adapter's judge reads its base too."""
+
+
 def declared(files: Files) -> tuple[list[File], Callable[[str, int, int], bytes]]:
-    blobs = {sha256_hex(content): content for content in files.values()}
+    STORE.update((sha256_hex(content), content) for content in files.values())
     return (
         [File(path, sha256_hex(content), len(content)) for path, content in files.items()],
-        lambda digest, start, length: blobs[digest][start : start + length],
+        lambda digest, start, length: STORE[digest][start : start + length],
     )
 
 

@@ -94,7 +94,9 @@ select b.id, b.size, b.collected_at from blob b where
                  left join tombstone t on t.id = f.version_id where t.id is null
              union select d.blob_id from dataset_version d
                  left join tombstone t on t.id = d.id where t.id is null
-             union select blob_id from eval_suite_version union select samples_blob_id from eval_run
+             union select blob_id from eval_suite_version
+             union select prompts_blob_id from eval_suite_version
+             union select samples_blob_id from eval_run
              union select system_prompt_id from serving_profile)
 """
 

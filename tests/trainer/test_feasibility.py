@@ -67,8 +67,10 @@ class Bench:
         """Why the trainer cannot train by a recipe; None when it can."""
         try:
             tokenizer = model.load_tokenizer(self.folder)
-            data.tokenise(self.rows, tokenizer, recipe.template, recipe.max_length)
-            model.wrap(model.load_base(self.folder, cpu), recipe)
+            net = model.load_base(self.folder, cpu)
+            form = data.Form(recipe.template, recipe.system, model.end_tokens(net, tokenizer))
+            data.tokenise(self.rows, tokenizer, form, recipe.max_length)
+            model.wrap(net, recipe)
         except Exception as error:  # whatever it is, the run would fail
             return f"{type(error).__name__}: {error}"
         return None

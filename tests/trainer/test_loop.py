@@ -109,7 +109,7 @@ def test_killed_and_resumed_is_the_same_to_the_byte(
             "base": {
                 "ref": "acme/tiny@v1",
                 "folder": str(base),
-                "line": "acme/tiny",
+                "repository": "acme/tiny.v1",
                 "commit": "c" * 40,
             },
             "dataset": {

@@ -36,7 +36,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def based(model: Any, folder: Path) -> BaseFacts:
     model.save_pretrained(folder)
     listed, read = declared(files(folder))
-    return replace(base_facts(listed, read), line="acme/tiny", commit=COMMIT)
+    return replace(base_facts(listed, read), repository="acme/tiny.v1", commit=COMMIT)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from registry.artifacts.methods.anatomies import Anatomy, is_tokens
+from registry.artifacts.methods.anatomies import HEAD, Anatomy, is_tokens
 from registry.artifacts.methods.targets import layer_of, linear, matched
 from registry.errors import Defect
 
@@ -73,13 +73,17 @@ def _span(depth: int) -> str:
 def text_modules(base: Anatomy) -> list[str]:
     """The linear modules of a base that read or write text.
 
-    They lie in the module around the embedding of tokens. A model that also sees or hears has
+    They lie in the module around the embedding of tokens, but for the head. A model that also sees or hears has
     modules of the same names in its other towers, which training on text would not change.
     """
     modules = linear(base)
     embedding = next((module for module in modules if is_tokens(module)), "")
     around = embedding.rpartition(".")[0]
-    return [module for module in modules if not around or module.startswith(f"{around}.")]
+    return [
+        module
+        for module in modules
+        if not around or module.startswith(f"{around}.") or module == HEAD
+    ]
 
 
 def targets_in_full(

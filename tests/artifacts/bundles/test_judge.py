@@ -261,6 +261,7 @@ def test_a_sound_adapter(base: BaseFacts) -> None:
     assert found.base_root == base.base_root
     assert found.tensor_root
     assert found.facts == {
+        "effect": {"state": "weights", "parts": 4, "idle": 0, "idle_examples": []},
         "tensors": 8,
         "parameters": 224,
         "dtypes": {"F32": 224},

@@ -73,8 +73,9 @@ def _span(depth: int) -> str:
 def text_modules(base: Anatomy) -> list[str]:
     """The linear modules of a base that read or write text.
 
-    They lie in the module around the embedding of tokens, but for the head. A model that also sees or hears has
-    modules of the same names in its other towers, which training on text would not change.
+    They lie in the module around the embedding of tokens, but for the head. A model that also sees
+    or hears has modules of the same names in its other towers, which training on text would not
+    change.
     """
     modules = linear(base)
     embedding = next((module for module in modules if is_tokens(module)), "")

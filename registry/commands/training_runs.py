@@ -122,7 +122,7 @@ def _must_fit(recipe: Recipe, base: Base, rows: Rows, meta: dict[str, Any], blob
     """Raise Invalid `unfit-recipe`, which lists everything that would fail later."""
     training = Training(
         Plan(recipe.targets, recipe.layers, recipe.rank, recipe.alpha),
-        Reading(recipe.template, recipe.max_length),
+        Reading(recipe.template, recipe.max_length, recipe.system),
         base,
         rows,
         meta,

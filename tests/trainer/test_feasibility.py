@@ -55,7 +55,7 @@ class Bench:
             splits[row.split] = splits.get(row.split, 0) + 1
         training = Training(
             Plan(recipe.targets, recipe.layers, recipe.rank, recipe.alpha),
-            Reading(recipe.template, recipe.max_length),
+            Reading(recipe.template, recipe.max_length, recipe.system),
             Base("acme/tiny@v1", "sha256:" + "0" * 64, self.files),
             Rows("acme/rows@v1", self.data, splits),
             META,
@@ -251,18 +251,32 @@ def test_rows_too_long_are_named_by_line_and_never_where_they_fit(
     assert set(refused) == {"max_length"}
     assert "line 5 of acme/rows@v1 has 32 tokens or more" in refused["max_length"]
     assert "longer than 24" in str(bench.trainer(recipe(max_length=24, template="plain"), cpu))
-    exact = max(
-        len(example.ids)
-        for example in data.tokenise(bench.rows, model.load_tokenizer(bench.folder), "plain", 99)
-    )
-    assert bench.registry(recipe(max_length=exact, template="plain")) == {}
     tokenizer = model.load_tokenizer(bench.folder)
+    plain = data.Form(
+        "plain", None, model.end_tokens(model.load_base(bench.folder, cpu), tokenizer)
+    )
+    exact = max(len(example.ids) for example in data.tokenise(bench.rows, tokenizer, plain, 99))
+    assert bench.registry(recipe(max_length=exact, template="plain")) == {}
     asked = tokenizer.apply_chat_template(
         [{"role": "user", "content": long["prompt"]}], tokenize=True, add_generation_prompt=True
     )
     exact = len(asked["input_ids"]) + 2  # the answer of a word, and the end
     assert bench.registry(recipe(max_length=exact)) == {}
     assert set(bench.registry(recipe(max_length=exact // 2))) == {"max_length"}
+
+
+@pytest.mark.parametrize("template", ["chat", "plain"])
+def test_two_system_prompts_for_one_row_are_refused_when_queued(
+    template: str, base: Path, cpu: Device, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    rows = [{"prompt": "a letter", "completion": "claims", "system": "Be brief."}]
+    bench = Bench(_copy(base, tmp_path_factory), rows)
+    other = recipe(template=template, system="Be long.")
+    assert set(bench.registry(other)) == {"system"}
+    assert "system-prompts-differ" in (bench.trainer(other, cpu) or "") or "another" in str(
+        bench.trainer(other, cpu)
+    )
+    assert bench.registry(recipe(template=template, system="Be brief.")) == {}
 
 
 def test_suites_are_tried_on_their_first_item(

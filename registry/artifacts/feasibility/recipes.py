@@ -7,7 +7,7 @@ exact number of tokens of each row, and whether the machine has memory enough.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from registry.artifacts.bundles import judge
@@ -47,10 +47,14 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a recipe reads rows: by the chat template or plain, and how many tokens of each."""
+    """How a recipe reads rows: its template, the most tokens of a row, and its system prompt.
+
+    The system prompt is for rows that have none of their own.
+    """
 
     template: str
     max_length: int
+    system: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +108,18 @@ def _unreadable(training: Training, read: Read) -> Iterator[tuple[str, str]]:
             "in tokenizer_config.json and register the base again",
         )
     seen = extremes(rows.file, read, TRAIN)
-    added_words = 0
+    added_words, first = 0, seen.first
+    own = first.system if first and (first.system or "").strip() else None
+    if first and own and reading.system not in (None, own):
+        yield (
+            "system",
+            f"the recipe has a system prompt, and line {first.line} of {rows.ref} has another. "
+            "Remove one of the two",
+        )
+        return
     if reading.template == "chat":
-        first = seen.first
-        asked = Question(first.prompt, first.completion, first.system) if first else SAMPLE
-        trial = prompts.tried(documents, asked)
+        asked = Question(first.prompt, first.completion) if first else SAMPLE
+        trial = prompts.tried(documents, replace(asked, system=own or reading.system))
         if trial.unfit is not None:
             where = f" (line {first.line} of {rows.ref})" if first else ""
             yield "template", f"{trial.unfit}{where}. Write template: plain, or take another base"

@@ -26,10 +26,10 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
     else they answer 503. Its open reviews and approvals become void. Raises NotFound, Refused
     `already-recalled`, Invalid without a reason of ten characters.
     """
-    text = check_recall_reason(reason)
     with store.write(actor, Action.RECALL) as tx:
         node = subjects.by_ref(tx.session, ref, gone=True).node
         tx.within(node.team)
+        text = check_recall_reason(reason)
         affected = lineage.descendants(tx.session, node.id)
         # Lock order: channels first, then versions by id. A canary may commit between the two, so
         # the channels are read again below. From here on must_be_servable waits for the locked

@@ -128,12 +128,17 @@ def test_a_refused_bundle_is_a_document_and_exit_3(
         "root": None,
         "status": "refused",
         "findings": [],
-        "defects": [DEFECT, {**DEFECT, "file": "b"}],
+        # The registry sees a data set's bytes; the person knows the file by its own name.
+        "defects": [{**DEFECT, "file": what.name}] * 2
+        if noun == "dataset"
+        else [DEFECT, {**DEFECT, "file": "b"}],
     }
     assert result.problem()["kind"] == "bundle-rejected"
     people = cli(noun, "add", what, "--name", "acme/claims")
     assert (people.code, people.out) == (3, "")
-    assert "adapter_model.safetensors layer 3: d (tensor-fits)" in people.err
+    file = what.name if noun == "dataset" else "adapter_model.safetensors"
+    assert f"{file} layer 3: d (tensor-fits)" in people.err
+    assert ("1 more like it: layer 3" in people.err) == (noun == "dataset")
 
 
 @pytest.mark.parametrize(
@@ -394,10 +399,13 @@ def test_a_use_case_takes_options_over_its_file_and_keeps_the_rest(
         "id": UUID,
         "name": "acme/claims",
         "purpose": "p",
+        "version": 1,
         "owner": "ada",
         "risk_tier": "high",
         "suite": "s",
         "details": {},
+        "reason": None,
+        "changed_by": "ada",
         "created_at": NOW,
     }
     wire.script = lambda _: Answer(201, made)
@@ -480,7 +488,8 @@ def test_show_says_what_is_risky_in_a_version(wire: Wire, cli: Run) -> None:
         "base": None,
         "meta": {},
         "files": [],
-        "facts": {"risks": ["high: it replaces the base's whole lm_head"]},
+        "facts": {},
+        "risks": ["high: it replaces the base's whole lm_head"],
         "training_run": None,
         "created_by": "ada",
         "created_at": NOW,

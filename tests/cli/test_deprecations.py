@@ -62,6 +62,7 @@ def test_what_should_not_be_newly_used(
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE))
     train = ("--base", "legal/tiny@v1", "--data", "legal/notices@v1", "--domain", "legal")
+    train += ("--meta", tmp_path / "adapter.yaml")
     named = desk.run(
         "nora",
         "train",

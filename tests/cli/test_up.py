@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,7 +105,8 @@ def of_home(home: Path) -> dict[int, str]:
 
 
 def child(home: Path, words: str) -> int:
-    """The process id of the one child whose command line ends in these words.
+    """The process id of the one child whose command line ends in these words, or in these and the
+    number of a socket.
 
     Asked until there is exactly one: between fork and exec a new child still bears its parent's
     command line.
@@ -112,7 +114,11 @@ def child(home: Path, words: str) -> int:
     found: list[int] = []
 
     def one() -> bool:
-        found[:] = [pid for pid, argv in of_home(home).items() if argv.strip().endswith(words)]
+        found[:] = [
+            pid
+            for pid, argv in of_home(home).items()
+            if re.search(rf"{words}( \d+)?$", argv.strip())
+        ]
         return len(found) == 1
 
     until(one, f"one '{words}' is there")

@@ -415,10 +415,11 @@ def test_a_hostile_reason_is_only_words(door: Door, served: World) -> None:
 
 
 def test_teams_named_like_pages(door: Door) -> None:
-    """There is no such team; and any other first segment is a team's."""
+    """Such a team has no line; and any other first segment is a team's."""
     for team in RESERVED_TEAMS:
+        engineer = a_person(door.store, "engineer", team=team, signs=False)
         with pytest.raises(Invalid) as refusal:
-            a_person(door.store, "engineer", team=team, signs=False)
+            a_base(door.store, door.blobs, engineer, team)
         assert refusal.value.kind == "bad-team"
     for team in ("adapter", "docs", "resolve"):
         engineer = a_person(door.store, "engineer", team=team, signs=False)

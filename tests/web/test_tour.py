@@ -125,7 +125,10 @@ def tour(console: Console) -> tuple[World, Person, list[str]]:
     recipe = TrainingRequest(
         "tour/late", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
     )
-    failed, run = queue(console.store, engineer, recipe), queue(console.store, engineer, recipe)
+    failed, run = (
+        queue(console.store, console.blobs, engineer, recipe),
+        queue(console.store, console.blobs, engineer, recipe),
+    )
     for _ in range(2):
         work.lease(console.store, world.trainer.actor, "test worker", 600)
     work.fail(console.store, world.trainer.actor, failed, 1, "The rows are longer than 8 tokens.")

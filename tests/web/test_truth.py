@@ -317,9 +317,9 @@ def test_a_running_run_has_a_curve_and_a_failed_one_says_why(console: Console, t
     request = training.TrainingRequest(
         f"{team}/adapter", world.base.ref, world.dataset.ref, RECIPE, "legal", ADAPTER_META
     )
-    run = training.queue(console.store, world.engineer.actor, request)
+    run = training.queue(console.store, console.blobs, world.engineer.actor, request)
     trainer = world.trainer.actor
-    taken = work.lease(console.store, trainer, "test worker", 60)
+    taken = work.lease(console.store, trainer, work.Worker("test worker"), 60)
     assert taken == (run, 1)
     with console.signed_in(world.engineer) as client:
         path = f"/runs/training/{run}"
@@ -388,7 +388,7 @@ def test_what_the_console_prints_can_be_found_again(console: Console, quiet: Wor
         assert leads(f"{quiet.team}/rows@v1") == f"/datasets/{quiet.team}/rows/v/1"
         assert leads(f"{quiet.team}/suite") == f"/suites/{quiet.team}/suite/v/1"
         assert leads(f"{quiet.team}/case") == f"/use-cases/{quiet.team}/case"
-        run = review.evidence["eval"]["adapter"]["run"]
+        run = review.evidence["runs"]["adapter"]["succeeded"][0]["run"]
         assert leads(run) == f"/runs/eval/{run}"
     stranger = a_person(console.store, "engineer", team="elsewhere")
     with console.signed_in(stranger) as client:

@@ -83,7 +83,8 @@ class HubRoute(APIRoute):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         first = scope.get("path", "").split("/", 2)[1:2]
-        if self.path.startswith("/{") and first and first[0] in RESERVED_TEAMS:
+        of_team = self.path.startswith("/{") and not self.path.startswith("/{kind}")
+        if of_team and first and first[0] in RESERVED_TEAMS:
             return Match.NONE, {}
         return super().matches(scope)
 

@@ -17,6 +17,7 @@ from registry.artifacts.bundles import bindings, full_models
 from registry.artifacts.bundles.bases import NAME_THE_BASE, BaseFacts, NamedBase
 from registry.artifacts.bundles.files import Bundle, choose, footprint, read_bundle
 from registry.artifacts.bundles.names import ADAPTER_WEIGHTS, DOCS, Kind
+from registry.artifacts.bundles.overflows import overflow
 from registry.artifacts.bundles.packed import logical_shapes, quantisation_of
 from registry.artifacts.bundles.texts import FAST_TOKENIZER, texts_of
 from registry.artifacts.methods import adapters, anatomies, effects, fits, heads
@@ -141,6 +142,9 @@ class Inspector:
             facts["risks"] = [*effect.risks(), *facts.get("risks", [])]
             if effect.nothing:
                 findings.append(Finding("effect", effect.risks()[0], TRAIN_AGAIN, blocks=False))
+        if not bundle.defects and (large := overflow(bundle, base, weighed)) is not None:
+            facts["risks"] = [large.detail, *facts.get("risks", [])]
+            findings.append(large)
         received, unbound = list(files), digest(manifest_of(files))
         stored, rewritten = received, None
         if config is not None and not bundle.defects:

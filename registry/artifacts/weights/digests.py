@@ -1,4 +1,4 @@
-"""The fast weigher: one pass for the file's digest, each tensor's digest, NaN, zeros.
+"""The fast weigher: one pass for the file's digest, each tensor's digest and largest number.
 
 Two hashes of the same bytes, on two cores, take about the time of one, because hashlib and numpy
 release the interpreter while they work. `tensors.weigh_plain` gives the same results more slowly; a
@@ -13,25 +13,21 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
-import numpy as np
-
-from registry.artifacts.weights import tensors as reference
 from registry.artifacts.weights.tensors import (
-    EXPONENTS,
     File,
     Read,
     TensorInfo,
     Weigh,
     Weighed,
     fetch,
+    largest_bits,
+    weighed,
 )
 
 CHUNK = 4 << 20
 """Bytes read at once; a multiple of every element's size."""
 MAX_WAITING_PIECES = 3
 """Pieces that may wait for a hash; they bound the memory in use, whatever the size of the file."""
-BLOCK = 128 << 10
-"""Bytes searched at once: they, and what is computed from them, fit in a core's own cache."""
 
 
 def weigh(read: Read) -> Weigh:
@@ -49,16 +45,11 @@ def weigh(read: Read) -> Weigh:
 def _weigh(file: File, ordered: list[TensorInfo], read: Read) -> Weighed:
     whole = hashlib.sha256()
     leaves = {info.name: hashlib.sha256() for info in ordered}
-    nonfinite: dict[str, None] = {}
-    zero = set(leaves)
+    largest = dict.fromkeys(leaves, 0)
 
     def inspect(info: TensorInfo, piece: bytes) -> None:
         leaves[info.name].update(piece)
-        # The first piece of a trained tensor decides, so this costs the others nothing.
-        if info.name in zero and not reference.holds_only_zeros(info.dtype, piece):
-            zero.remove(info.name)
-        if info.name not in nonfinite and holds_nonfinite(info.dtype, piece):
-            nonfinite[info.name] = None
+        largest[info.name] = max(largest[info.name], largest_bits(info.dtype, piece))
 
     with _Worker(whole.update) as into_whole, _Worker(inspect) as into_leaf:
         for piece in _pieces(file, read, 0, ordered[0].start if ordered else file.size):
@@ -67,12 +58,8 @@ def _weigh(file: File, ordered: list[TensorInfo], read: Read) -> Weighed:
             for piece in _pieces(file, read, info.start, info.end):
                 into_whole(piece)
                 into_leaf(info, piece)
-    return Weighed(
-        whole.hexdigest(),
-        {name: leaf.hexdigest() for name, leaf in leaves.items()},
-        tuple(nonfinite),
-        frozenset(zero),
-    )
+    digests = {name: leaf.hexdigest() for name, leaf in leaves.items()}
+    return weighed(whole.hexdigest(), digests, ordered, largest)
 
 
 def _pieces(file: File, read: Read, start: int, end: int) -> Iterator[bytes]:
@@ -114,21 +101,3 @@ class _Worker:
         self._thread.join()
         if self._error is not None and kind is None:
             raise self._error
-
-
-def holds_nonfinite(dtype: str, data: bytes) -> bool:
-    """As `tensors.holds_nonfinite`, faster."""
-    if dtype not in EXPONENTS:
-        return reference.holds_nonfinite(dtype, data)
-    size, top = EXPONENTS[dtype]
-    elements = np.frombuffer(data, np.dtype(f"<u{size}"))
-    mask = elements.dtype.type(top << 8 * (size - 2))
-    step = BLOCK // size
-    bits = np.empty(min(step, len(elements)), elements.dtype)
-    for offset in range(0, len(elements), step):
-        block = elements[offset : offset + step]
-        # The largest value an exponent can have is all bits set, so one AND and one maximum
-        # suffice.
-        if np.bitwise_and(block, mask, out=bits[: len(block)]).max() == mask:
-            return True
-    return False

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import numpy as np
 
 from registry.documents import canonical
 from registry.errors import Invalid, NotFound, Unverified
@@ -118,13 +121,15 @@ class Weighed:
     """The result of one pass over a file's bytes.
 
     It holds the file's hex SHA-256, that of each tensor by name, the names of the tensors that hold
-    NaN or infinity, and the names of those in which every number is zero.
+    NaN or infinity, the names of those in which every number is zero, and the largest magnitude in
+    each other tensor of floats (those of eight bits hold nothing large, and are left out).
     """
 
     sha256: str
     leaves: dict[str, str]
-    nonfinite: tuple[str, ...]
+    nonfinite: tuple[str, ...] = ()
     zero: frozenset[str] = frozenset()
+    largest: dict[str, float] = field(default_factory=dict)
 
 
 Weigh = Callable[[File, Sequence[TensorInfo]], Weighed]
@@ -138,76 +143,90 @@ def weigh_plain(read: Read) -> Weigh:
     """Weigh on one thread: the default, and what tests compare the fast weigher with."""
 
     def weigh(file: File, tensors: Sequence[TensorInfo]) -> Weighed:
-        whole, leaves, nonfinite, zero = hashlib.sha256(), {}, [], set()
+        whole, leaves, largest = hashlib.sha256(), {}, {}
         ordered = sorted(tensors, key=lambda info: info.start)
         for piece in chunks(file, read, 0, ordered[0].start if ordered else file.size):
             whole.update(piece)
         for info in ordered:
-            content, finite, is_zero = hashlib.sha256(), True, True
+            content, bits = hashlib.sha256(), 0
             for piece in chunks(file, read, info.start, info.end):
                 whole.update(piece)
                 content.update(piece)
-                finite = finite and not holds_nonfinite(info.dtype, piece)
-                is_zero = is_zero and holds_only_zeros(info.dtype, piece)
-            leaves[info.name] = content.hexdigest()
-            if not finite:
-                nonfinite.append(info.name)
-            if is_zero:
-                zero.add(info.name)
-        return Weighed(whole.hexdigest(), leaves, tuple(nonfinite), frozenset(zero))
+                bits = max(bits, largest_bits(info.dtype, piece))
+            leaves[info.name], largest[info.name] = content.hexdigest(), bits
+        return weighed(whole.hexdigest(), leaves, ordered, largest)
 
     return weigh
 
 
-EXPONENTS = {"F64": (8, 0x7FF0), "F32": (4, 0x7F80), "BF16": (2, 0x7F80), "F16": (2, 0x7C00)}
-"""Bytes of one element, and the bits of its two highest bytes that NaN and the infinities set.
+def weighed(
+    sha256: str,
+    leaves: dict[str, str],
+    tensors: Sequence[TensorInfo],
+    largest: Mapping[str, int],
+) -> Weighed:
+    """What the digests and the `largest_bits` of each tensor say of a file."""
+    return Weighed(
+        sha256,
+        leaves,
+        tuple(
+            info.name
+            for info in tensors
+            if info.dtype in INFINITE and largest[info.name] >= INFINITE[info.dtype]
+        ),
+        frozenset(info.name for info in tensors if largest[info.name] == 0),
+        {
+            info.name: _magnitude(info.dtype, largest[info.name])
+            for info in tensors
+            if info.dtype in LARGE and 0 < largest[info.name] < INFINITE[info.dtype]
+        },
+    )
 
-See IEEE 754.
+
+INFINITE = {
+    "F64": 0x7FF0 << 48,
+    "F32": 0x7F80 << 16,
+    "BF16": 0x7F80,
+    "F16": 0x7C00,
+    "F8_E5M2": 0x7C,
+    "F8_E4M3": 0x7F,
+}
+"""The bits, without the sign, from which on a float is infinite or NaN.
+
+Of two finite floats without their signs, the larger has the larger bits. See IEEE 754; E4M3 has no
+infinity, and a single NaN.
 """
+LARGE = {"F64": ("<d", 0), "F32": ("<f", 0), "BF16": ("<f", 16), "F16": ("<e", 0)}
+"""The types that hold large numbers: how `struct` reads their bits, shifted by so many."""
+BLOCK = 128 << 10
+"""Bytes searched at once: they, and what is computed from them, fit in a core's own cache."""
 
 
-def holds_nonfinite(dtype: str, data: bytes) -> bool:
-    """Whether one of these complete little-endian elements is NaN or infinite.
+def largest_bits(dtype: str, data: bytes) -> int:
+    """The largest of these complete little-endian elements: its bits, without the sign of a float.
 
-    Integers never are.
+    This one number decides whether all are zero, and whether one is NaN or infinite.
     """
-    if dtype == "F8_E4M3":
-        return b"\x7f" in data or b"\xff" in data
-    if dtype == "F8_E5M2":
-        return any(byte & 0x7C == 0x7C for byte in set(data))
-    if dtype not in EXPONENTS:
-        return False
-    size, mask = EXPONENTS[dtype]
-    high, low = mask >> 8, mask & 0xFF
-    # Look at whole columns of bytes at once: a byte is 1 where all bits of its half of the exponent
-    # are set.
-    full = [
-        data[size - 1 :: size].translate(_full(high)),
-        data[size - 2 :: size].translate(_full(low)),
+    size = DTYPES[dtype]
+    elements = np.frombuffer(data, f"<u{size}")
+    step = BLOCK // size
+    if dtype not in INFINITE:
+        return int(elements.max(initial=0))
+    mask = elements.dtype.type((1 << (8 * size - 1)) - 1)
+    bits = np.empty(min(step, len(elements)), elements.dtype)
+    largest = 0
+    for offset in range(0, len(elements), step):
+        block = elements[offset : offset + step]
+        largest = max(largest, int(np.bitwise_and(block, mask, out=bits[: len(block)]).max()))
+    return largest
+
+
+def _magnitude(dtype: str, bits: int) -> float:
+    code, shift = LARGE[dtype]
+    number: float = struct.unpack(code, (bits << shift).to_bytes(struct.calcsize(code), "little"))[
+        0
     ]
-    return bool(int.from_bytes(full[0], "little") & int.from_bytes(full[1], "little"))
-
-
-SIGNED = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E5M2": 1, "F8_E4M3": 1}
-"""Bytes of one element of the types that have a negative zero, whose highest bit alone is set."""
-
-
-def holds_only_zeros(dtype: str, data: bytes) -> bool:
-    """Whether every one of these complete little-endian elements is zero, negative or not."""
-    size = SIGNED.get(dtype)
-    zeros = b"\0" if size is None else b"\0\x80"
-    # The beginning decides for nearly every trained tensor, and is all that is looked at then.
-    if data[:1024].strip(zeros):
-        return False
-    if data == bytes(len(data)):
-        return True
-    if size is None or data.strip(zeros):
-        return False
-    return all(not data[place::size].strip(b"\0") for place in range(size - 1))
-
-
-def _full(mask: int) -> bytes:
-    return bytes(1 if byte & mask == mask else 0 for byte in range(256))
+    return number
 
 
 def tensor_root(shards: Sequence[tuple[Sequence[TensorInfo], Weighed]]) -> str:

@@ -14,15 +14,20 @@ from registry.artifacts.weights import tensors as rules
 from registry.artifacts.weights.headers import parse_header
 from registry.artifacts.weights.tensors import (
     DTYPES,
-    EXPONENTS,
+    INFINITE,
     File,
     TensorInfo,
+    largest_bits,
     weigh_plain,
 )
 from registry.errors import Unverified
 from tests.artifacts.weights.test_tensors import save, stored
 
-FLOATS = sorted({*EXPONENTS, "F8_E4M3", "F8_E5M2"})
+FLOATS = sorted(INFINITE)
+
+
+def holds_nonfinite(dtype: str, data: bytes) -> bool:
+    return dtype in INFINITE and largest_bits(dtype, data) >= INFINITE[dtype]
 
 
 def of_bytes(dtype: str, data: bytes) -> tuple[File, list[TensorInfo], rules.Read]:
@@ -44,7 +49,7 @@ def test_both_weighers_agree_on_any_bytes(dtype: str, data: bytes, chunk: int) -
     with pytest.MonkeyPatch.context() as patch:
         for module in (rules, digests):
             patch.setattr(module, "CHUNK", chunk)
-        patch.setattr(digests, "BLOCK", 16)
+        patch.setattr(rules, "BLOCK", 16)
         assert digests.weigh(read)(file, infos) == weigh_plain(read)(file, infos)
 
 
@@ -59,11 +64,7 @@ def test_every_kind_of_bits_is_judged_as_numpy_judges_it(dtype: str, view: type)
         for first in range(256):
             data = b"".join(tail + bytes((second, first)) for second in range(256))
             expected = not bool(np.isfinite(np.frombuffer(data, view)).all())
-            assert (
-                rules.holds_nonfinite(dtype, data)
-                == digests.holds_nonfinite(dtype, data)
-                == expected
-            ), (first, rest)
+            assert holds_nonfinite(dtype, data) == expected, (first, rest)
 
 
 def test_bfloat16_is_the_upper_half_of_a_float() -> None:
@@ -71,19 +72,15 @@ def test_bfloat16_is_the_upper_half_of_a_float() -> None:
         for second in range(256):
             data = bytes((second, first))
             expected = not bool(np.isfinite(np.frombuffer(b"\0\0" + data, np.float32))[0])
-            assert (
-                rules.holds_nonfinite("BF16", data)
-                == digests.holds_nonfinite("BF16", data)
-                == expected
-            )
+            assert holds_nonfinite("BF16", data) == expected
 
 
 def test_eight_bit_floats() -> None:
     """E4M3: only 0x7f and 0xff are NaN, nothing is infinite. E5M2: exponent 31, as in IEEE 754."""
     for byte in range(256):
         one = bytes((byte,))
-        assert digests.holds_nonfinite("F8_E4M3", one) == (byte & 0x7F == 0x7F)
-        assert digests.holds_nonfinite("F8_E5M2", one) == (byte >> 2 & 31 == 31)
+        assert holds_nonfinite("F8_E4M3", one) == (byte & 0x7F == 0x7F)
+        assert holds_nonfinite("F8_E5M2", one) == (byte >> 2 & 31 == 31)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -105,7 +102,7 @@ def test_one_bad_number_is_found_wherever_it_hides(dtype: str, place: str) -> No
 
 def test_integers_of_any_bits_are_numbers() -> None:
     for dtype in sorted(DTYPES.keys() - set(FLOATS)):
-        assert not digests.holds_nonfinite(dtype, b"\xff" * 64)
+        assert not holds_nonfinite(dtype, b"\xff" * 64)
 
 
 def test_a_real_file_is_weighed_whole() -> None:
@@ -121,6 +118,7 @@ def test_a_real_file_is_weighed_whole() -> None:
     assert weighed.sha256 == file.sha256
     assert set(weighed.leaves) == {"a", "b", "c"}
     assert weighed.nonfinite == ("b",)
+    assert weighed.largest == {"a": 1.0}
 
 
 def test_bytes_that_end_early_are_told_and_no_thread_stays() -> None:
@@ -153,3 +151,44 @@ def test_tensors_of_zeros_are_those_that_numpy_finds(dtype: str, zeros: int, tai
             patch.setattr(module, "CHUNK", 64)
         assert digests.weigh(read)(file, infos).zero == frozenset({"t"} if expected else ())
         assert weigh_plain(read)(file, infos).zero == frozenset({"t"} if expected else ())
+
+
+NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+
+
+@given(
+    dtype=st.sampled_from([*sorted(NUMPY), "BF16"]),
+    data=st.binary(min_size=8, max_size=400),
+    chunk=st.sampled_from([8, 64, 4 << 20]),
+)
+def test_the_largest_magnitude_is_the_one_that_numpy_finds(
+    dtype: str, data: bytes, chunk: int
+) -> None:
+    data = data[: len(data) // 8 * 8]
+    file, infos, read = of_bytes(dtype, data)
+    if dtype == "BF16":
+        numbers = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+    else:
+        numbers = np.frombuffer(data, NUMPY[dtype])
+    finite = bool(np.isfinite(numbers).all())
+    expected = {"t": float(np.abs(numbers).max())} if finite and numbers.any() else {}
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (rules, digests):
+            patch.setattr(module, "CHUNK", chunk)
+        patch.setattr(rules, "BLOCK", 16)
+        for weigh in (digests.weigh, weigh_plain):
+            weighed = weigh(read)(file, infos)
+            assert weighed.largest == expected
+            assert weighed.nonfinite == (() if finite else ("t",))
+
+
+@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
+@pytest.mark.parametrize("at", [0, 1, -1])
+def test_the_largest_number_is_seen_wherever_it_is(dtype: str, at: int) -> None:
+    count = (digests.CHUNK + 4096) // DTYPES[dtype]
+    kind = {"BF16": "<u2"}.get(dtype) or NUMPY[dtype]
+    numbers = np.full(count, 0x3F80 if dtype == "BF16" else 1, kind)
+    numbers[at] = 0xC680 if dtype == "BF16" else -16384  # the sign does not count
+    file, infos, read = of_bytes(dtype, numbers.tobytes())
+    for weigh in (digests.weigh, weigh_plain):
+        assert weigh(read)(file, infos).largest == {"t": 16384.0}

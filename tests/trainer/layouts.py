@@ -182,6 +182,18 @@ def axolotl(base: Path, out: Path) -> Path:
     return out
 
 
+def axolotl_merged(base: Path, out: Path) -> Path:
+    """A finished run of Axolotl after `axolotl merge-lora`: the whole model is in `merged`."""
+    with _quiet():
+        model = _adapter(base, out)
+        model.merge_and_unload().save_pretrained(out / "merged")
+    _tokenizer(base, out)
+    _tokenizer(base, out / "merged")
+    _save_point(out, "checkpoint-2390")
+    shutil.copy(base / "config.json", out)
+    return out
+
+
 def unsloth(base: Path, out: Path) -> Path:
     """Unsloth's `save_pretrained`: trained on its own copy of the base in four bits."""
     _adapter(base, out, target_modules=UNSLOTH_TARGETS)
@@ -203,8 +215,7 @@ def unsloth(base: Path, out: Path) -> Path:
 def unsloth_new_padding(base: Path, out: Path) -> Path:
     """The same for a base in which Unsloth sees no token to pad with: it adds one."""
     _adapter(base, out)
-    with _quiet():
-        _tokenizer(base, out, pad_token="<|PAD_TOKEN|>", model_max_length=2048)
+    _tokenizer(base, out, pad_token="<|PAD_TOKEN|>", model_max_length=2048)
     return out
 
 
@@ -234,7 +245,7 @@ def _config(**changes: Any) -> Any:
     return peft.LoraConfig(r=2, **{**named, **changes})
 
 
-def _adapter(base: Path, out: Path, **changes: Any) -> None:
+def _adapter(base: Path, out: Path, **changes: Any) -> Any:
     """An adapter as PEFT saves it, with its model card, whose B is no longer zero."""
     with _quiet():
         model = peft.get_peft_model(_model(base), _config(**changes))
@@ -244,6 +255,7 @@ def _adapter(base: Path, out: Path, **changes: Any) -> None:
                 if "lora_B" in name:
                     weight.normal_(0, 0.05)
         model.save_pretrained(out)
+    return model
 
 
 def _tokenizer(base: Path, out: Path, **changes: Any) -> None:
@@ -254,7 +266,10 @@ def _tokenizer(base: Path, out: Path, **changes: Any) -> None:
 def _save_point(out: Path, name: str) -> Path:
     """A save point inside: the files of the root so far, and what training goes on from."""
     point = out / name
-    shutil.copytree(out, point, ignore=lambda folder, names: [n for n in names if "-" in n])
+    files = [path for path in out.iterdir() if path.is_file()]
+    point.mkdir()
+    for path in files:
+        shutil.copy(path, point)
     _resumable(point)
     return point
 

@@ -49,7 +49,7 @@ class Engineer:
             "COUNTERSIGN_CONFIG_DIR": str(folder / "config"),
         }
         self.meta = folder / "meta.yaml"
-        self.meta.write_text(yaml.safe_dump(ADAPTER_META))
+        self.meta.write_text(yaml.safe_dump({"licence": "apache-2.0", **ADAPTER_META}))
         self.run: Run
 
     def bring(self, folder: Path, name: str, *more: str) -> Result:
@@ -183,6 +183,20 @@ def test_of_a_root_without_its_adapter_the_last_save_point_is_named(
     check_whole(root / "checkpoint-2390", version)
     assert files(version) == WEIGHTS | TOKENIZER
     assert version.meta["source"] == "folder:checkpoint-2390"
+
+
+def test_a_merge_beside_the_adapter_is_a_checkpoint_of_its_own(
+    engineer: Engineer, base: Path, tmp_path: Path
+) -> None:
+    root = layouts.axolotl_merged(base, tmp_path / "out")
+    version = engineer.kept(engineer.bring(root, "acme/finished"), "acme/finished")
+    check_whole(root, version)
+    assert {"merged", "checkpoint-2390", "config.json"} == others(root, version)
+    [command] = commands(engineer.type(f"checkpoint import {root}", "acme/merged"))
+    told = engineer.type(command.removeprefix("countersign "), "acme/merged")
+    merged = engineer.kept(told, "acme/merged")
+    assert (merged.state, merged.meta["source"]) == ("registered", "folder:merged")
+    assert merged.risks == []
 
 
 def test_the_regular_expression_of_unsloth_becomes_names(

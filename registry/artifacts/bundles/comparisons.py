@@ -168,7 +168,8 @@ class Comparison:
             "A model with more tokens is another model. Merge the adapter, embeddings included, "
             "and register it as a checkpoint, or train without new tokens."
         )
-        if new == [content(self._own_settings, "pad_token")]:
+        padding = content(self._own_settings, "pad_token")
+        if new == [padding] and named_texts(self._own_settings).count(new[0]) == 1:
             fix = (
                 f"It only pads: leave {path} out (import --leave-out {path}), so that the base's "
                 "is used, which answers the same."

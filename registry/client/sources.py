@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import islice
@@ -52,6 +53,7 @@ A snapshot often has its weights in several forms.
 """
 MAX_INSIDE = 1000
 """How many files of a folder are looked at."""
+MAX_FOLDERS_SHOWN = 8
 MAX_FRONT_MATTER_BYTES = 64 << 10
 MAX_SETTINGS_BYTES = 4 << 20
 MAX_ADAPTER_CONFIG_BYTES = 1 << 20
@@ -302,10 +304,13 @@ def _check_weights(kind: Kind, root: Path, source: Source) -> None:
     what = "an adapter" if kind == "adapter" else f"a {kind}"
     missing = f"{root} has no weights of {what}."
     if folders := _folders_with_weights(kind, root):
+        named = ", ".join(folders[-MAX_FOLDERS_SHOWN:])
+        more = len(folders) - MAX_FOLDERS_SHOWN
+        last = shlex.quote(str(root / folders[-1]))
         raise Invalid(
             "no-weights",
-            f"{missing} These folders in it have: {', '.join(folders)}.",
-            f"Name the folder to import: countersign {kind} import {root / folders[-1]}",
+            f"{missing} These folders in it have: {f'{more} others, ' if more > 0 else ''}{named}.",
+            f"Name the folder to import: countersign {kind} import {last}",
         )
     left_out = {entry.path: entry.why for entry in source.left_out}
     if other := _other_kind(kind, left_out):
@@ -334,17 +339,22 @@ def _check_weights(kind: Kind, root: Path, source: Source) -> None:
 def _folders_with_weights(kind: Kind, root: Path) -> list[str]:
     """The folders inside that have weights of this kind; of a trainer's save points the last last.
 
-    Trainers write checkpoint-2390 beside the folder's own settings.
+    Trainers write checkpoint-2390 beside the folder's own settings, and ms-swift a folder for each
+    run around that: it is looked for where there is nothing nearer.
     """
-    names = {
-        path.parent.name for path in root.glob("*/*.safetensors") if is_weights(kind, path.name)
-    }
+    for inside in ("*/*.safetensors", "*/*/*.safetensors"):
+        folders = {path.parent for path in root.glob(inside) if is_weights(kind, path.name)}
+        if folders:
+            return sorted((each.relative_to(root).as_posix() for each in folders), key=_save_point)
+    return []
 
-    def order(name: str) -> tuple[int, str]:
-        number = name.rpartition("-")[2]
-        return (int(number) if number.isascii() and number.isdecimal() else 0, name)
 
-    return sorted(names, key=order)
+def _save_point(folder: str) -> tuple[list[int | str], int, str]:
+    """Sorts folders by their runs, then by the number of the save point: v9, v10; 900, 2390."""
+    run, _, name = folder.rpartition("/")
+    parts = [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", run)]
+    number = re.search("-([0-9]+)$", name)
+    return parts, int(number[1]) if number else 0, name
 
 
 def _other_kind(kind: Kind, left_out: Collection[str]) -> tuple[str, str] | None:

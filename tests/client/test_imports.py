@@ -368,6 +368,27 @@ def _only(tmp_path: Path, *names: str) -> Path:
             "train",
             "countersign adapter import {root}/train",
         ),
+        (
+            "adapter",
+            [
+                "v10-2026/checkpoint-8/adapter_model.safetensors",
+                "v9-2026/checkpoint-900/adapter_model.safetensors",
+            ],
+            "v9-2026/checkpoint-900, v10-2026/checkpoint-8.",
+            "countersign adapter import {root}/v10-2026/checkpoint-8",
+        ),
+        (
+            "adapter",
+            [f"checkpoint-{step}/adapter_model.safetensors" for step in range(1, 12)],
+            "have: 3 others, checkpoint-4, checkpoint-5",
+            "countersign adapter import {root}/checkpoint-11",
+        ),
+        (
+            "adapter",
+            ["my run/adapter_model.safetensors"],
+            "have: my run.",
+            "countersign adapter import '{root}/my run'",
+        ),
         ("adapter", ["model.safetensors"], "of a full model", "countersign checkpoint import"),
         ("base", ["adapter_model.safetensors"], "of an adapter", "countersign adapter import"),
         ("adapter", ["adapters.safetensors"], "MLX", "mlx_lm.fuse"),

@@ -9,6 +9,7 @@ leaves them out must say so, and the version keeps that.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +99,7 @@ def undeclared(kind: Kind, left_out: Sequence[LeftOutFile]) -> list[Defect]:
 
 def refusal(kind: Kind, path: str, what: str) -> Defect:
     """The defect of a companion, which says how to go on with it or without it."""
-    asked = path.partition("/")[0]
+    asked = shlex.quote(path.partition("/")[0])
     return Defect(
         path,
         "",

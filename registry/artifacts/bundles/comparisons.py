@@ -119,7 +119,7 @@ class Comparison:
             return
         known = self._base_loaded
         if new := [text for text in own.added if known.id_of(text) is None]:
-            yield _added(FAST_TOKENIZER, new)
+            yield self._new(FAST_TOKENIZER, new)
             return
         for where, detail in self._differs:
             yield _mismatch(FAST_TOKENIZER, where, detail)
@@ -136,7 +136,7 @@ class Comparison:
         new = [text for text in named_texts(own) if known.id_of(text) is None]
         new = [text for text in new if text not in named] if known.steps and base else []
         if new:
-            yield _added(path, new)
+            yield self._new(path, new)
             return
         if path == SPECIAL:
             own = {"tokenizer_class": self._own_settings.get("tokenizer_class"), **base, **own}
@@ -155,12 +155,28 @@ class Comparison:
     def _loaded(self, own: Meaning) -> Iterator[Defect]:
         """What tokenizer_config.json makes of a tokenizer.json that agrees by itself."""
         if new := [text for text in own.added if self._base_loaded.id_of(text) is None]:
-            yield _added(SETTINGS, new)
+            yield self._new(SETTINGS, new)
             return
         for where, detail in self._least(own, self._readings):
             key = where.replace("added_tokens", "added_tokens_decoder", 1)
             key = "add_bos_token, add_eos_token" if where.startswith("post_processor") else key
             yield _mismatch(SETTINGS, key, detail)
+
+    def _new(self, path: str, new: list[str]) -> Defect:
+        """The defect of tokens that the base lacks; one that only pads can stay behind."""
+        fix = (
+            "A model with more tokens is another model. Merge the adapter, embeddings included, "
+            "and register it as a checkpoint, or train without new tokens."
+        )
+        padding = content(self._own_settings, "pad_token")
+        if new == [padding] and named_texts(self._own_settings).count(new[0]) == 1:
+            fix = (
+                f"It only pads: leave {path} out (import --leave-out {path}), so that the base's "
+                "is used, which answers the same."
+            )
+        listed = ", ".join(repr(token[:40]) for token in sorted(new)[:MAX_LISTED_KEYS])
+        detail = f"it adds {len(new)} token{'s' if len(new) > 1 else ''} to the base's: {listed}"
+        return Defect(path, new[0][:80], "tokens-added", detail, fix)
 
     def _padding(self, path: str, own: dict[str, Any]) -> Iterator[Defect]:
         """A padding token must be a special word of the base already; then it changes no id."""
@@ -188,7 +204,7 @@ class Comparison:
         listed = self.base.documents.get(ADDED) or {}
         numbers = {text: listed.get(text, known.id_of(text)) for text in self._added}
         if new := [text for text, number in numbers.items() if number is None]:
-            yield _added(ADDED, new)
+            yield self._new(ADDED, new)
             return
         for text, number in sorted(self._added.items()):
             if number != numbers[text]:
@@ -260,18 +276,6 @@ def _tokens(own: Any, base: Any) -> str:
         return "the base has no such token" if base is None else "it lacks this token of the base"
     key = next(key for key in ("id", *own) if own[key] != base.get(key))
     return f"its {key} is {short(own[key])}, the base's {short(base.get(key))}"
-
-
-def _added(path: str, new: list[str]) -> Defect:
-    return Defect(
-        path,
-        new[0][:80],
-        "tokens-added",
-        f"it adds {len(new)} token{'s' if len(new) > 1 else ''} to the base's: "
-        f"{', '.join(repr(token[:40]) for token in sorted(new)[:MAX_LISTED_KEYS])}",
-        "A model with more tokens is another model. Merge the adapter, embeddings included, "
-        "and register it as a checkpoint, or train without new tokens.",
-    )
 
 
 def _mismatch(path: str, where: str, detail: str) -> Defect:

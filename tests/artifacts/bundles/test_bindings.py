@@ -144,6 +144,19 @@ OTHER: dict[str, tuple[Files, tuple[str, str, str]]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("also", "fix"), [({}, "--leave-out tokenizer_config.json"), ({"eos_token": "<x>"}, "Merge")]
+)
+def test_a_new_token_stays_behind_only_if_it_does_nothing_but_pad(
+    base: BaseFacts, also: dict[str, str], fix: str
+) -> None:
+    files = adapter_files() | {
+        "tokenizer_config.json": encoded(SETTINGS, **{"pad_token": "<x>", **also})
+    }
+    [defect] = look("adapter", files, base).defects
+    assert (defect.rule, defect.where, fix in defect.fix) == ("tokens-added", "<x>", True)
+
+
 @pytest.mark.parametrize("name", sorted(OTHER))
 def test_another_tokenizer_is_refused_by_file_and_key(base: BaseFacts, name: str) -> None:
     files, (path, where, rule) = OTHER[name]

@@ -88,6 +88,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "suite": "{team}/suite",
         "details": {},
     },
+    "/use-cases/{ref}/versions": {"reason": "The test asks for it.", "owner": "o"},
     "/eval-suites": {
         "name": "{team}/suite",
         "dataset": "{team}/none",

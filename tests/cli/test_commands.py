@@ -497,6 +497,4 @@ def test_show_says_what_is_risky_in_a_version(wire: Wire, cli: Run) -> None:
         "serves": [],
     }
     wire.script = lambda seen: Answer(200, version)
-    result = cli("adapter", "show", "acme/claims@v1")
-    assert result.code == 0
-    assert "high: it replaces the base's whole lm_head" in result.out
+    assert version["risks"][0] in cli("adapter", "show", "acme/claims@v1").out

@@ -32,7 +32,7 @@ class Example:
 
 
 def read_rows(path: Path, sha256: str, record_root: str) -> list[Row]:
-    """Every row of a data set file, checked against the record root that was leased.
+    """Every row of the file that was leased, checked against the record root over its rows.
 
     Raises Unverified `record-root-mismatch`: training on rows that the registry does not name would
     break lineage.

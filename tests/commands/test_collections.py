@@ -94,6 +94,8 @@ select b.id, b.size, b.collected_at from blob b where
                  left join tombstone t on t.id = f.version_id where t.id is null
              union select d.blob_id from dataset_version d
                  left join tombstone t on t.id = d.id where t.id is null
+             union select r.rows_blob_id from training_run r
+                 left join tombstone t on t.id = r.dataset_version_id where t.id is null
              union select blob_id from eval_suite_version
              union select prompts_blob_id from eval_suite_version
              union select samples_blob_id from eval_run

@@ -58,19 +58,21 @@ class Bytes:
     # (team, state, maker) of the versions that hold them
     files: list[tuple[str, str, UUID | None]] = field(default_factory=list)
     beside: set[str] = field(default_factory=set)  # teams whose data, prompts or samples they are
+    answers: bool = False  # and whether these hold expected answers
 
 
 def theirs(actor: Actor, found: Bytes) -> bool:
     """The rule, restated: sent by this account, or readable in a team where it may name them."""
 
-    def works(team: str) -> bool:
+    def works(team: str, without: tuple[Role, ...] = (Role.GATEWAY,)) -> bool:
         return any(
-            one.role is not Role.GATEWAY
+            one.role not in without
             and (one.team in (None, team) or one.role in (Role.ADMIN, Role.REVIEWER, Role.AUDITOR))
             for one in actor.grants
         )
 
-    if actor.account in found.senders or any(works(team) for team in found.beside):
+    without = (Role.GATEWAY, Role.TRAINER) if found.answers else (Role.GATEWAY,)
+    if actor.account in found.senders or any(works(team, without) for team in found.beside):
         return True
     for team, state, maker in found.files:
         drafts = maker == actor.account or any(one.role is Role.REVIEWER for one in actor.grants)
@@ -136,7 +138,22 @@ def everything(store: Store, blobs: Blobs, two: list[World]) -> list[Bytes]:
             rows.size,
             DATA_META,
         )
-        found.append(Bytes(rows.sha256, {world.data_owner.id}, beside={world.team}))
+        found.append(Bytes(rows.sha256, {world.data_owner.id}, beside={world.team}, answers=True))
+        alone = put(
+            blobs,
+            "rows",
+            f'{{"prompt":"{secrets.token_hex(4)}","completion":"a"}}\n'.encode(),
+        )
+        register_rows(
+            store,
+            blobs,
+            world.data_owner.actor,
+            line_of(world, "rows"),
+            alone.sha256,
+            alone.size,
+            DATA_META,
+        )
+        found.append(Bytes(alone.sha256, {world.data_owner.id}, beside={world.team}))
         prompt = put(blobs, "prompt", secrets.token_hex(16).encode()).sha256
         sent(store, maker, prompt)
         profiles.define(
@@ -165,6 +182,7 @@ def everything(store: Store, blobs: Blobs, two: list[World]) -> list[Bytes]:
                 one,
                 {me, two[0].engineer.id, two[1].engineer.id},
                 beside={each.team for each in two},
+                answers=True,
             )
             for one in items
         ]

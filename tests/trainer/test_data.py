@@ -124,7 +124,7 @@ def test_the_answer_is_the_templates_own_turn_up_to_its_end(base: Path, shape: s
         with pytest.raises(Invalid) as refusal:
             data.tokenise([sample], tokenizer, CHAT, 48)
         assert refusal.value.kind == expected
-        assert "Line 1" in refusal.value.detail
+        assert "Training row 1" in refusal.value.detail
         return
     [example] = data.tokenise([sample], tokenizer, CHAT, 48)
     asked = data.prompt_ids(tokenizer, "my invoice", "chat")

@@ -160,8 +160,8 @@ class Form:
             if _text(tokenizer, [*prompt, *ids]) != _text(tokenizer, whole):
                 raise Invalid(
                     "answer-misplaced",
-                    f"Training row {row.line}: after the tokens of the prompt, the base's tokenizer "
-                    "cannot write the answer as its chat template does.",
+                    f"Training row {row.line}: after the tokens of the prompt, the base's "
+                    "tokenizer cannot write the answer as its chat template does.",
                 )
         ends = {*self.ends, self.end(tokenizer)}
         last = max((at for at, token in enumerate(ids) if token in ends), default=None)

@@ -123,37 +123,14 @@ def everything(store: Store, blobs: Blobs, two: list[World]) -> list[Bytes]:
                 deletions.delete(store, maker, made.ref, "no longer wanted")
             adapters[state] = made.ref
             found.append(Bytes(files[0].sha256, {me}, [(world.team, state, me)]))
-        rows = put(
-            blobs,
-            "rows",
-            dataset_bytes(items=10, train=5)
-            + f'{{"prompt":"{secrets.token_hex(4)}","completion":"a","split":"train"}}\n'.encode(),
-        )
-        register_rows(
-            store,
-            blobs,
-            world.data_owner.actor,
-            line_of(world, "rows"),
-            rows.sha256,
-            rows.size,
-            DATA_META,
-        )
-        found.append(Bytes(rows.sha256, {world.data_owner.id}, beside={world.team}, answers=True))
-        alone = put(
-            blobs,
-            "rows",
-            f'{{"prompt":"{secrets.token_hex(4)}","completion":"a"}}\n'.encode(),
-        )
-        register_rows(
-            store,
-            blobs,
-            world.data_owner.actor,
-            line_of(world, "rows"),
-            alone.sha256,
-            alone.size,
-            DATA_META,
-        )
-        found.append(Bytes(alone.sha256, {world.data_owner.id}, beside={world.team}))
+        # With a test split, which suites are made of, and without.
+        for others in (dataset_bytes(items=10, train=5), b""):
+            own = f'{{"prompt":"{secrets.token_hex(4)}","completion":"a","split":"train"}}\n'
+            rows = put(blobs, "rows", others + own.encode())
+            name, owner = line_of(world, "rows"), world.data_owner
+            register_rows(store, blobs, owner.actor, name, rows.sha256, rows.size, DATA_META)
+            data = Bytes(rows.sha256, {owner.id}, beside={world.team}, answers=bool(others))
+            found.append(data)
         prompt = put(blobs, "prompt", secrets.token_hex(16).encode()).sha256
         sent(store, maker, prompt)
         profiles.define(

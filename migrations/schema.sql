@@ -130,6 +130,8 @@ $$
         where r.prompts_blob_id = which and r.id <> but
     union select n.team from eval_run r join node n on n.id = r.id
         where r.samples_blob_id = which and r.id <> but
+    union select n.team from training_run r join node n on n.id = r.dataset_version_id
+        where r.rows_blob_id = which and r.id <> but
     union select n.team from serving_profile r join node n on n.id = r.version_id
         where r.system_prompt_id = which and r.id <> but
 $$;
@@ -582,12 +584,14 @@ create table blob (
 
 create function blob_is_named(which text) returns boolean language plpgsql as $$
 -- Whether any row still needs these bytes. Every foreign key to blob counts, including any added
--- later. Files of versions that have a tombstone and no hold do not count.
+-- later. Files of versions that have a tombstone and no hold do not count, nor do those that
+-- training runs made of such a data set version.
 declare namer record; found boolean;
 begin
     for namer in
         select k.conrelid::regclass as holder, a.attname as field, case k.conrelid::regclass::text
-            when 'version_file' then 'version_id' when 'dataset_version' then 'id' end as owner
+            when 'version_file' then 'version_id' when 'dataset_version' then 'id'
+            when 'training_run' then 'dataset_version_id' end as owner
         from pg_constraint k join pg_attribute a on a.attrelid = k.conrelid
             and a.attnum = k.conkey[1]
         where k.contype = 'f' and k.confrelid = 'blob'::regclass
@@ -859,6 +863,8 @@ create table training_run (
     line_id uuid not null,
     base_version_id uuid not null,
     dataset_version_id uuid not null,
+    rows_blob_id text not null,
+    rows_root text not null,
     recipe jsonb not null,
     recipe_digest text not null,
     meta jsonb not null,
@@ -879,9 +885,11 @@ create table training_run (
         node(id),
     constraint fk_training_run_line_id foreign key (line_id) references line(id),
     constraint fk_training_run_report_key foreign key (report_key) references signing_key(id),
+    constraint fk_training_run_rows_blob_id foreign key (rows_blob_id) references blob(id),
     constraint fk_training_run_trainer_id foreign key (trainer_id) references account(id),
     constraint ck_training_run_recipe check (recipe_digest ~ '^sha256:[0-9a-f]{64}$'),
     constraint ck_training_run_reported check ((state = 'succeeded') = (report is not null)),
+    constraint ck_training_run_rows check (rows_root ~ '^sha256:[0-9a-f]{64}$'),
     constraint ck_training_run_signed check (report is null or (report_key is not null and
         report_signature is not null)),
     constraint ck_training_run_state check (state in ('queued', 'running', 'succeeded', 'failed',
@@ -889,6 +897,21 @@ create table training_run (
 );
 create index ix_training_run_line_id on training_run (line_id);
 create index ix_training_run_queued on training_run (created_at) where state = 'queued';
+create index ix_training_run_rows_blob_id on training_run (rows_blob_id);
+
+create function only_rows_of_train() returns trigger language plpgsql as $$
+-- A trainer reads the rows of the train split. They are the data set's own file where it has no
+-- others, and never where it has: a suite may be made of those.
+begin
+    if exists (
+        select from dataset_version d where d.id = new.dataset_version_id
+        and (d.splits - 'train' = '{}') <> (d.blob_id = new.rows_blob_id)
+    ) then
+        raise exception 'the training run % would read other rows than those of the split train',
+            new.id using errcode = 'CS010';
+    end if;
+    return new;
+end $$;
 
 create constraint trigger audited after insert or delete or update on training_run
     deferrable initially deferred for each row execute function require_event();
@@ -898,6 +921,12 @@ create trigger frozen before update on training_run for each row execute functio
 create trigger guarded before insert on training_run for each row
     execute function on_what_stands('base_version_id', 'dataset_version_id');
 create trigger kept before delete on training_run for each row execute function never_deleted();
+create trigger only_train before insert on training_run for each row
+    execute function only_rows_of_train();
+create constraint trigger own_bytes after insert or update of rows_blob_id on training_run
+    deferrable initially deferred for each row execute function names_own_blob('rows_blob_id');
+create trigger present before insert or update of rows_blob_id on training_run for each row
+    execute function names_present_blob('rows_blob_id');
 create trigger settled before update on training_run for each row
     when (old.state in ('succeeded', 'failed', 'cancelled')) execute function only_these_change();
 create trigger stepped before insert or update of state on training_run for each row

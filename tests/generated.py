@@ -338,8 +338,10 @@ def _recipe_page() -> Iterator[str]:
     yield "| at each `publish_at` | the version itself, by the rules of registering |\n"
     yield _paragraph(
         "The registry runs no tokenizer, so a row between the bound and the exact count is found "
-        "only by the trainer, before its first step. An eval run is checked in the same way: the "
-        "suite's first item is asked by the template of the base, with the suite's system prompt."
+        "only by the trainer, before its first step. The trainer gets the rows of the split "
+        "`train` and no others, and counts rows among those. An eval run is checked in the same "
+        "way: the suite's first item is asked by the template of the base, with the "
+        "suite's system prompt."
     )
 
 

@@ -32,7 +32,7 @@ class Example:
 
 
 def read_rows(path: Path, sha256: str, record_root: str) -> list[Row]:
-    """Every row of a data set file, checked against the record root that was leased.
+    """Every row of the file that was leased, checked against the record root over its rows.
 
     Raises Unverified `record-root-mismatch`: training on rows that the registry does not name would
     break lineage.
@@ -125,7 +125,7 @@ class Form:
         if own is not None and self.system is not None and own != self.system:
             raise Invalid(
                 "system-prompts-differ",
-                f"The recipe has a system prompt, and the row in line {row.line} has another.",
+                f"The recipe has a system prompt, and training row {row.line} has another.",
             )
         return own if own is not None else self.system
 
@@ -160,8 +160,8 @@ class Form:
             if _text(tokenizer, [*prompt, *ids]) != _text(tokenizer, whole):
                 raise Invalid(
                     "answer-misplaced",
-                    f"Line {row.line}: after the tokens of the prompt, the base's tokenizer cannot "
-                    "write the answer as its chat template does.",
+                    f"Training row {row.line}: after the tokens of the prompt, the base's "
+                    "tokenizer cannot write the answer as its chat template does.",
                 )
         ends = {*self.ends, self.end(tokenizer)}
         last = max((at for at, token in enumerate(ids) if token in ends), default=None)
@@ -184,14 +184,14 @@ def answered_texts(tokenizer: Any, row: Row, system: str | None) -> tuple[str, s
     if not whole.startswith(asked):
         raise Invalid(
             "answer-misplaced",
-            f"Line {row.line}: the base's chat template asks for an answer with "
+            f"Training row {row.line}: the base's chat template asks for an answer with "
             f"{asked[-60:]!r}, and writes something else before one that is there.",
         )
     answer = whole[len(asked) :]
     if "".join(row.completion.split()) not in "".join(answer.split()):
         raise Invalid(
             "answer-lost",
-            f"Line {row.line}: the base's chat template leaves out part of the answer.",
+            f"Training row {row.line}: the base's chat template leaves out part of the answer.",
         )
     return asked, answer
 
@@ -217,7 +217,7 @@ def tokenise(rows: Sequence[Row], tokenizer: Any, form: Form, max_length: int) -
     if long:
         raise Invalid(
             "row-too-long",
-            f"{len(long)} training rows are longer than {max_length} tokens; line {long[0][0]} has "
+            f"{len(long)} training rows are longer than {max_length} tokens; row {long[0][0]} has "
             f"{long[0][1]}, the longest has {max(length for _, length in long)}.",
         )
     if not examples:
@@ -238,7 +238,6 @@ class Rendered:
     `learned` of the `tokens` are learned. `ids_sha256` is the digest of the ids as canonical JSON.
     """
 
-    line: int
     text: str
     form: str
     tokens: int
@@ -253,7 +252,6 @@ class Rendered:
     def kept(self) -> dict[str, Any]:
         """The row for a report that is never erased: the row's own words are not in it."""
         return {
-            "line": self.line,
             "form": self.form,
             "tokens": self.tokens,
             "learned": self.learned,
@@ -277,7 +275,6 @@ def rendered(tokenizer: Any, form: Form, row: Row, example: Example) -> Rendered
     else:
         shape = "".join(answered_texts(tokenizer, blank, system))
     return Rendered(
-        line=row.line,
         text=_text(tokenizer, example.ids),
         form=shape,
         tokens=len(example.ids),

@@ -155,7 +155,7 @@ class Worker:
                 "recipe-digest-mismatch",
                 "The leased recipe does not have the digest that the lease names.",
             )
-        rows = lease.patiently(lambda: self._cache.file(work.dataset.files[0].sha256))
+        rows = lease.patiently(lambda: self._cache.file(work.dataset.file.sha256))
         base = lease.patiently(lambda: self._cache.folder(work.base.files))
         facts = base_facts(work.base, self._read)
         job = {
@@ -172,8 +172,8 @@ class Worker:
             "dataset": {
                 "ref": work.dataset.ref,
                 "file": str(rows),
-                "sha256": work.dataset.files[0].sha256,
-                "root": work.dataset.root,
+                "sha256": work.dataset.file.sha256,
+                "root": work.dataset.file_root,
             },
         }
         mlflow = self._mlflow or lease.work.mlflow_url
@@ -190,6 +190,7 @@ class Worker:
                 "recipe_digest": work.recipe_digest,
                 "base_root": work.base.root,
                 "dataset_root": work.dataset.root,
+                "rows_root": work.dataset.file_root,
                 "outputs": outputs.report(),
                 "meters": outcome.meters,
                 "environment": outcome.environment,

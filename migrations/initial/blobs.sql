@@ -11,12 +11,14 @@ create table blob (
 
 create function blob_is_named(which text) returns boolean language plpgsql as $$
 -- Whether any row still needs these bytes. Every foreign key to blob counts, including any added
--- later. Files of versions that have a tombstone and no hold do not count.
+-- later. Files of versions that have a tombstone and no hold do not count, nor do those that
+-- training runs made of such a data set version.
 declare namer record; found boolean;
 begin
     for namer in
         select k.conrelid::regclass as holder, a.attname as field, case k.conrelid::regclass::text
-            when 'version_file' then 'version_id' when 'dataset_version' then 'id' end as owner
+            when 'version_file' then 'version_id' when 'dataset_version' then 'id'
+            when 'training_run' then 'dataset_version_id' end as owner
         from pg_constraint k join pg_attribute a on a.attrelid = k.conrelid
             and a.attnum = k.conkey[1]
         where k.contype = 'f' and k.confrelid = 'blob'::regclass

@@ -122,6 +122,8 @@ $$
         where r.prompts_blob_id = which and r.id <> but
     union select n.team from eval_run r join node n on n.id = r.id
         where r.samples_blob_id = which and r.id <> but
+    union select n.team from training_run r join node n on n.id = r.dataset_version_id
+        where r.rows_blob_id = which and r.id <> but
     union select n.team from serving_profile r join node n on n.id = r.version_id
         where r.system_prompt_id = which and r.id <> but
 $$;

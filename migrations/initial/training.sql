@@ -5,6 +5,8 @@ create table training_run (
     line_id uuid not null,
     base_version_id uuid not null,
     dataset_version_id uuid not null,
+    rows_blob_id text not null,
+    rows_root text not null,
     recipe jsonb not null,
     recipe_digest text not null,
     meta jsonb not null,
@@ -25,9 +27,11 @@ create table training_run (
         node(id),
     constraint fk_training_run_line_id foreign key (line_id) references line(id),
     constraint fk_training_run_report_key foreign key (report_key) references signing_key(id),
+    constraint fk_training_run_rows_blob_id foreign key (rows_blob_id) references blob(id),
     constraint fk_training_run_trainer_id foreign key (trainer_id) references account(id),
     constraint ck_training_run_recipe check (recipe_digest ~ '^sha256:[0-9a-f]{64}$'),
     constraint ck_training_run_reported check ((state = 'succeeded') = (report is not null)),
+    constraint ck_training_run_rows check (rows_root ~ '^sha256:[0-9a-f]{64}$'),
     constraint ck_training_run_signed check (report is null or (report_key is not null and
         report_signature is not null)),
     constraint ck_training_run_state check (state in ('queued', 'running', 'succeeded', 'failed',
@@ -35,6 +39,21 @@ create table training_run (
 );
 create index ix_training_run_line_id on training_run (line_id);
 create index ix_training_run_queued on training_run (created_at) where state = 'queued';
+create index ix_training_run_rows_blob_id on training_run (rows_blob_id);
+
+create function only_rows_of_train() returns trigger language plpgsql as $$
+-- A trainer reads the rows of the train split. They are the data set's own file where it has no
+-- others, and never where it has: a suite may be made of those.
+begin
+    if exists (
+        select from dataset_version d where d.id = new.dataset_version_id
+        and (d.splits - 'train' = '{}') <> (d.blob_id = new.rows_blob_id)
+    ) then
+        raise exception 'the training run % would read other rows than those of the split train',
+            new.id using errcode = 'CS010';
+    end if;
+    return new;
+end $$;
 
 create constraint trigger audited after insert or delete or update on training_run
     deferrable initially deferred for each row execute function require_event();
@@ -44,6 +63,12 @@ create trigger frozen before update on training_run for each row execute functio
 create trigger guarded before insert on training_run for each row
     execute function on_what_stands('base_version_id', 'dataset_version_id');
 create trigger kept before delete on training_run for each row execute function never_deleted();
+create trigger only_train before insert on training_run for each row
+    execute function only_rows_of_train();
+create constraint trigger own_bytes after insert or update of rows_blob_id on training_run
+    deferrable initially deferred for each row execute function names_own_blob('rows_blob_id');
+create trigger present before insert or update of rows_blob_id on training_run for each row
+    execute function names_present_blob('rows_blob_id');
 create trigger settled before update on training_run for each row
     when (old.state in ('succeeded', 'failed', 'cancelled')) execute function only_these_change();
 create trigger stepped before insert or update of state on training_run for each row

@@ -73,7 +73,7 @@ def first_row(row: dict[str, Any]) -> str:
         letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text
     )
     return (
-        f"The first row (line {row.get('line')}) as the model sees it, {row.get('tokens')} tokens, "
+        f"The first training row as the model sees it, {row.get('tokens')} tokens, "
         f"of which the last {row.get('learned')} are learned:\n{plain}"
     )
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
+from registry.artifacts.datasets.rows import TRAIN, sound_lines
 from registry.artifacts.feasibility import recipes as feasibility
 from registry.artifacts.feasibility.recipes import Base, Reading, Rows, Training
 from registry.artifacts.methods.plans import Plan
 from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
-from registry.db import datasets, training_runs, versions, work
+from registry.db import datasets, senders, training_runs, versions, work
 from registry.db.datasets import DatasetVersion
 from registry.db.lines import expected_domain, open_line
 from registry.db.sight import Sighted
@@ -22,6 +24,7 @@ from registry.db.versions import Blob, Line, Node, Version
 from registry.documents import canonical
 from registry.errors import Invalid, Refused
 from registry.fields import by_path, described
+from registry.proof.merkle import Frontier
 from registry.rules import recipes
 from registry.rules.actions import Action
 from registry.rules.actors import Actor, require
@@ -61,17 +64,23 @@ def queue(store: Store, blobs: Blobs, actor: Actor, request: TrainingRequest) ->
         domain = expected_domain(session, ref, "adapter", request.domain)
         if domain is None:
             raise _no_domain(ref)
-        base, rows = _inputs(session, request)
+        base, rows, root = _inputs(session, request)
     with store.judging(actor, Action.TRAINING_QUEUE, ref.team):
         _must_fit(recipe, base, rows, {**request.meta, "domain": domain}, blobs)
+        # Bytes before rows: they are published before any row names them.
+        readable = _of_train(rows, root, blobs)
+    # What was judged is what is entered, also if a newer version appeared meanwhile.
+    request = replace(request, base=base.ref, dataset=rows.ref)
     with store.write(actor, Action.TRAINING_QUEUE, ref.team) as tx:
         tx.within(ref.team)
-        return _entered(tx, ref, request, recipe.as_dict())
+        versions.hold_blob(tx.session, blobs, readable.file.sha256, readable.file.size)
+        return _entered(tx, ref, request, recipe.as_dict(), readable)
 
 
-def _inputs(session: Sighted, request: TrainingRequest) -> tuple[Base, Rows]:
+def _inputs(session: Sighted, request: TrainingRequest) -> tuple[Base, Rows, str]:
+    """The base, the data set and its record root."""
     version, node = _fit_base(session, request)
-    data = _fit_data(session, request)
+    data, data_node = _fit_data(session, request)
     return (
         Base(
             node.ref,
@@ -79,10 +88,11 @@ def _inputs(session: Sighted, request: TrainingRequest) -> tuple[Base, Rows]:
             [File(*row) for row in versions.files(session, version.id)],
         ),
         Rows(
-            request.dataset,
+            data_node.ref.removeprefix("dataset:"),
             File("rows.jsonl", data.blob_id, session.get_one(Blob, data.blob_id).size),
             data.splits,
         ),
+        data.record_root,
     )
 
 
@@ -100,15 +110,17 @@ def _fit_base(
     return version, node
 
 
-def _fit_data(session: Sighted, request: TrainingRequest, *, share: bool = False) -> DatasetVersion:
-    data, _ = datasets.by_ref(session, request.dataset, share=share)
+def _fit_data(
+    session: Sighted, request: TrainingRequest, *, share: bool = False
+) -> tuple[DatasetVersion, Node]:
+    data, node = datasets.by_ref(session, request.dataset, share=share)
     if not usable(data.state):
         raise Refused(
             "unfit-parent",
             f"{request.dataset} is {data.state}.",
             subject=request.adapter,
         )
-    return data
+    return data, node
 
 
 def _no_domain(ref: Ref) -> Invalid:
@@ -136,19 +148,55 @@ def _must_fit(recipe: Recipe, base: Base, rows: Rows, meta: dict[str, Any], blob
         )
 
 
-def _entered(tx: Tx, ref: Ref, request: TrainingRequest, recipe: dict[str, Any]) -> UUID:
+@dataclass(frozen=True, slots=True)
+class _Readable:
+    """The file that the trainer reads, with the record root over its rows.
+
+    `made` says that the registry wrote it, so that its requester may name it.
+    """
+
+    file: File
+    root: str
+    made: bool
+
+
+def _of_train(rows: Rows, root: str, blobs: Blobs) -> _Readable:
+    """The lines of the split that is trained on; the data set's own file if it has no others.
+
+    A suite is made of other splits, and a trainer that read them would know its expected answers.
+    """
+    if rows.splits.keys() == {TRAIN}:
+        return _Readable(rows.file, root, made=False)
+    own_root = Frontier()
+
+    def lines() -> Iterator[bytes]:
+        for line, row in sound_lines(rows.file, blobs.read, TRAIN):
+            own_root.add(row.leaf)
+            yield line + b"\n"
+
+    stored = blobs.put(lines())
+    return _Readable(File(rows.file.path, stored.sha256, stored.size), own_root.text(), made=True)
+
+
+def _entered(
+    tx: Tx, ref: Ref, request: TrainingRequest, recipe: dict[str, Any], readable: _Readable
+) -> UUID:
     """Write the run; what it reads is locked, and must still be fit."""
     line = open_line(tx, ref, "adapter", request.domain)
     if line.domain is None:
         raise _no_domain(ref)
     base, _ = _fit_base(tx.session, request, share=True)
-    data = _fit_data(tx.session, request, share=True)
+    data, _ = _fit_data(tx.session, request, share=True)
+    if readable.made:
+        senders.note(tx.session, tx.actor, readable.file.sha256, whole=True)
     run = tx.add(
         TrainingRun(
             id=uuid4(),
             line_id=line.id,
             base_version_id=base.id,
             dataset_version_id=data.id,
+            rows_blob_id=readable.file.sha256,
+            rows_root=readable.root,
             recipe=recipe,
             recipe_digest=canonical.digest(recipe),
             meta={**request.meta, "domain": line.domain},

@@ -19,7 +19,11 @@ from registry.db.senders import BlobSender
 from registry.db.table import Table
 from registry.db.versions import Blob
 
-OWNED = {"version_file": "version_id", "dataset_version": "id"}
+OWNED = {
+    "version_file": "version_id",
+    "dataset_version": "id",
+    "training_run": "dataset_version_id",
+}
 """Table -> the column with the version's id.
 
 A row of these tables stops needing its bytes once its version has a tombstone and no hold.

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.blobs.drafts import check
 from registry.blobs.store import Blobs
+from registry.db.datasets import ONLY_TRAIN
 from registry.db.store import Store
 from registry.db.table import Moment, Table, one_of
 from registry.errors import Unverified
@@ -63,16 +64,23 @@ STRANGE = text(
              or (v.state = 'draft' and (:reviews or v.created_by = :account))))
     and not exists (
         select from dataset_version r join node n on n.id = r.id
-        where r.blob_id = d.id and r.state <> 'deleted' and (:everywhere or n.team = any(:teams)))
+        where r.blob_id = d.id and r.state <> 'deleted' and (
+            :all_answers or n.team = any(:answers)
+            or (r.{ONLY_TRAIN} and (:everywhere or n.team = any(:teams)))))
+    and not exists (
+        select from training_run r join dataset_version v on v.id = r.dataset_version_id
+        join node n on n.id = v.id
+        where r.rows_blob_id = d.id and v.state <> 'deleted'
+            and (:everywhere or n.team = any(:teams)))
     and not exists (
         select from eval_suite_version r join node n on n.id = r.id
-        where r.blob_id = d.id and (:everywhere or n.team = any(:teams)))
+        where r.blob_id = d.id and (:all_answers or n.team = any(:answers)))
     and not exists (
         select from eval_suite_version r join node n on n.id = r.id
         where r.prompts_blob_id = d.id and (:everywhere or n.team = any(:teams)))
     and not exists (
         select from eval_run r join node n on n.id = r.id
-        where r.samples_blob_id = d.id and (:everywhere or n.team = any(:teams)))
+        where r.samples_blob_id = d.id and (:all_answers or n.team = any(:answers)))
     and not exists (
         select from serving_profile p join node n on n.id = p.version_id
         where p.system_prompt_id = d.id and (:everywhere or n.team = any(:teams)))
@@ -81,7 +89,8 @@ STRANGE = text(
 """Those of the digests that an account may not name.
 
 It is `pulls.refusal` in SQL, for everybody who works on versions: what only gateways may load,
-nobody may name.
+nobody may name. What holds expected answers, trainers may not name either: who names bytes in a
+version of their own may read them.
 """
 
 
@@ -134,12 +143,14 @@ def strange(session: Session, actor: Actor, digests: Sequence[str]) -> set[str]:
     """Those of the digests that this actor may not name, in one query."""
     if actor.is_system:
         return set()
-    teams = pulls.works_in(actor)
+    teams, answers = pulls.works_in(actor), pulls.answers_in(actor)
     parameters = {
         "digests": list(digests),
         "account": actor.account,
         "everywhere": teams is None,
         "teams": sorted(teams or ()),
+        "all_answers": answers is None,
+        "answers": sorted(answers or ()),
         "reviews": actor.holds(Role.REVIEWER),
     }
     return set(session.scalars(STRANGE, parameters))

@@ -22,7 +22,11 @@ STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 
 
 class TrainingRun(Table):
-    """A recipe that is executed. The row and its lease are the only queue of training."""
+    """A recipe that is executed. The row and its lease are the only queue of training.
+
+    `rows_blob_id` is what its trainer reads of the data set: the lines of the train split and no
+    others. `rows_root` is the record root over these rows.
+    """
 
     __tablename__ = "training_run"
     id: Mapped[Id]
@@ -31,6 +35,8 @@ class TrainingRun(Table):
     # keys has no order of creation.
     base_version_id: Mapped[UUID] = mapped_column(ForeignKey("node.id"))
     dataset_version_id: Mapped[UUID] = mapped_column(ForeignKey("node.id"))
+    rows_blob_id: Mapped[str] = mapped_column(ForeignKey("blob.id"), index=True)
+    rows_root: Mapped[str]
     recipe: Mapped[dict[str, Any]]
     recipe_digest: Mapped[str]
     meta: Mapped[dict[str, Any]]
@@ -48,6 +54,7 @@ class TrainingRun(Table):
     __table_args__ = (
         CheckConstraint(one_of("state", *STATES), name="state"),
         CheckConstraint(hex_digest("recipe_digest"), name="recipe"),
+        CheckConstraint(hex_digest("rows_root"), name="rows"),
         CheckConstraint("(state = 'succeeded') = (report is not null)", name="reported"),
         CheckConstraint(
             "report is null or (report_key is not null and report_signature is not null)",

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from registry.db import senders
 from registry.db.accounts import names
+from registry.db.datasets import ONLY_TRAIN
 from registry.db.store import Store
 from registry.db.versions import Line
 from registry.errors import NotFound
@@ -87,11 +88,15 @@ LINES_WITH_BLOB = text(
     """
 )
 # The teams of whatever else names these bytes: data, items of suites, answers, prompts. Items and
-# samples hold the answers that a suite expects.
+# samples hold the answers that a suite expects, and so do rows of other splits than train.
 TEAMS_WITH_BLOB = text(
-    """
-    select n.team, false as answers from dataset_version d join node n on n.id = d.id
+    f"""
+    select n.team, not (d.{ONLY_TRAIN}) as answers
+        from dataset_version d join node n on n.id = d.id
         where d.blob_id = :blob and d.state <> 'deleted'
+    union select n.team, false from training_run r
+        join dataset_version d on d.id = r.dataset_version_id join node n on n.id = d.id
+        where r.rows_blob_id = :blob and d.state <> 'deleted'
     union select n.team, true from eval_suite_version s join node n on n.id = s.id
         where s.blob_id = :blob
     union select n.team, false from eval_suite_version s join node n on n.id = s.id
@@ -100,7 +105,7 @@ TEAMS_WITH_BLOB = text(
         where r.samples_blob_id = :blob
     union select n.team, false from serving_profile p join node n on n.id = p.version_id
         where p.system_prompt_id = :blob
-    """
+    """  # noqa: S608 - only a constant of the data sets is put into the SQL
 )
 
 

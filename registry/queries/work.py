@@ -15,7 +15,14 @@ from registry.db.training_runs import Lease, TrainingRun
 from registry.db.versions import Blob, Line, Node
 from registry.errors import Conflict
 from registry.rules.actors import Actor
-from registry.views.training_runs import EvalWork, InputFile, InputView, TrainingWork, WorkView
+from registry.views.training_runs import (
+    EvalWork,
+    InputFile,
+    InputView,
+    RowsView,
+    TrainingWork,
+    WorkView,
+)
 
 
 def is_training(store: Store, actor: Actor, run_id: UUID) -> bool:
@@ -54,10 +61,11 @@ def _version(session: Session, version_id: UUID) -> InputView:
 
 def _training(session: Session, run: TrainingRun) -> TrainingWork:
     data = session.get_one(DatasetVersion, run.dataset_version_id)
-    blob = session.get_one(Blob, data.blob_id)
+    rows = session.get_one(Blob, run.rows_blob_id)
     ref = session.get_one(Node, data.id).ref.removeprefix("dataset:")
-    dataset = InputView(
-        ref, "dataset", data.record_root, [InputFile("rows.jsonl", blob.id, blob.size)]
+    # Rows of other splits never leave for a trainer: suites are made of them.
+    dataset = RowsView(
+        ref, data.record_root, InputFile("rows.jsonl", rows.id, rows.size), run.rows_root
     )
     published = {
         str(step): ref for step, (ref, _, _) in versions.of_training_run(session, run.id).items()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
 from registry.rules.actors import ACROSS_TEAMS, Actor, Grant, Role
+
+ANSWERLESS = frozenset({Role.GATEWAY, Role.TRAINER})
+"""The roles that read no expected answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,10 @@ def roles_in(actor: Actor, team: str) -> frozenset[Role]:
 def sees_answers(actor: Actor, team: str) -> bool:
     """Whether an actor reads a team's expected answers, and what models answered.
 
-    Trainers do not: they answer suites, and the registry scores them. Gateways read neither.
+    Trainers do not: they answer suites, and the registry scores them. Gateways read neither. A data
+    set counts as answers if it has rows of other splits than train, which suites are made of.
     """
-    return bool(roles_in(actor, team) - {Role.GATEWAY, Role.TRAINER})
+    return bool(roles_in(actor, team) - ANSWERLESS)
 
 
 def bound(actor: Actor, team: str) -> frozenset[str] | None:
@@ -55,7 +60,16 @@ def bound(actor: Actor, team: str) -> frozenset[str] | None:
 
 def works_in(actor: Actor) -> frozenset[str] | None:
     """The teams whose versions an actor pulls in another role than gateway; None for all teams."""
-    grants = [grant for grant in actor.grants if grant.role is not Role.GATEWAY]
+    return _teams_but(actor, {Role.GATEWAY})
+
+
+def answers_in(actor: Actor) -> frozenset[str] | None:
+    """The teams of which `sees_answers` is true; None for all teams."""
+    return _teams_but(actor, ANSWERLESS)
+
+
+def _teams_but(actor: Actor, roles: Collection[Role]) -> frozenset[str] | None:
+    grants = [grant for grant in actor.grants if grant.role not in roles]
     if actor.is_system or any(grant.team is None or grant.role in ACROSS_TEAMS for grant in grants):
         return None
     return frozenset(grant.team for grant in grants if grant.team is not None)

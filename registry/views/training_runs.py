@@ -60,12 +60,26 @@ class WorkView:
 
 @dataclass(frozen=True, slots=True)
 class InputView:
-    """A version or data set version, as a worker needs it: its ref, root, and files by digest."""
+    """A version, as a worker needs it: its ref, root, and files by digest."""
 
     ref: str
     kind: str
     root: str
     files: list[InputFile]
+
+
+@dataclass(frozen=True, slots=True)
+class RowsView:
+    """A data set version, as a training worker needs it, with the only rows that it may read.
+
+    `ref` and `root` name the data set version in reports and lineage. `file` has the lines of its
+    train split, as they are and in order; `file_root` is the record root over these rows.
+    """
+
+    ref: str
+    root: str
+    file: InputFile
+    file_root: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +103,7 @@ class TrainingWork:
     recipe: dict[str, Any]
     recipe_digest: str
     base: InputView
-    dataset: InputView
+    dataset: RowsView
     published: dict[str, str]
     meta: dict[str, Any] = field(default_factory=dict)
 

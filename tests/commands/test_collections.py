@@ -18,19 +18,32 @@ from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
 from registry.commands import blobs as collecting
 from registry.commands import deletions, holds, quotas, retention, versions
+from registry.commands import training_runs as training
 from registry.db.store import Store, open_engine
-from registry.errors import Forbidden, RegistryError, Unavailable, Unverified
+from registry.db.training_runs import TrainingRun
+from registry.errors import (
+    Forbidden,
+    NotFound,
+    Refused,
+    RegistryError,
+    Unavailable,
+    Unverified,
+)
+from registry.queries import pulls
 from registry.queries import retention as asked
 from registry.queries.folds import rebuild
 from registry.rules.actors import SYSTEM
 from registry.rules.quotas import Limits
 from tests.build import (
     ADAPTER_META,
+    RECIPE,
     World,
     a_base,
+    a_dataset,
     a_person,
     a_world,
     adapter_files,
+    dataset_bytes,
     install_classes,
     install_policies,
     put,
@@ -94,6 +107,8 @@ select b.id, b.size, b.collected_at from blob b where
                  left join tombstone t on t.id = f.version_id where t.id is null
              union select d.blob_id from dataset_version d
                  left join tombstone t on t.id = d.id where t.id is null
+             union select r.rows_blob_id from training_run r
+                 left join tombstone t on t.id = r.dataset_version_id where t.id is null
              union select blob_id from eval_suite_version
              union select prompts_blob_id from eval_suite_version
              union select samples_blob_id from eval_run
@@ -205,6 +220,36 @@ def test_a_hold_keeps_the_bytes_of_what_was_deleted_before(alone: World) -> None
     assert collect(alone).removed == 0
     holds.lift(alone.store, alone.risk.actor, hold.number, "settled")
     assert collect(alone).digests == [weights.sha256]
+
+
+def test_the_rows_of_a_training_run_go_with_their_data_set(alone: World) -> None:
+    """Not before, and a hold on the data set keeps them too."""
+    made = a_dataset(
+        alone.store, alone.blobs, alone.engineer, alone.team, "mixed", dataset_bytes(3, 4)
+    )
+    request = training.TrainingRequest(
+        f"{alone.team}/mixed", alone.base.ref, made.ref, RECIPE, "legal", ADAPTER_META
+    )
+    run = training.queue(alone.store, alone.blobs, alone.engineer.actor, request)
+    sound(alone)
+    collect(alone)
+    with alone.store.read(SYSTEM) as session:
+        given = session.get_one(TrainingRun, run).rows_blob_id
+    assert alone.blobs.has(given)
+    with pytest.raises(Refused) as refusal:
+        delete(alone, f"dataset:{made.ref}")
+    assert refusal.value.kind == "needed"
+    training.cancel(alone.store, alone.engineer.actor, run)
+    delete(alone, f"dataset:{made.ref}")
+    hold = holds.place(alone.store, alone.compliance.actor, f"dataset:{made.ref}", "Matter 2", "x")
+    collect(alone)
+    assert alone.blobs.has(given)
+    holds.lift(alone.store, alone.risk.actor, hold.number, "settled")
+    whole = made.digest.removeprefix("sha256:")
+    assert sorted(collect(alone).digests) == sorted([given, whole])
+    clean(alone)
+    with pytest.raises(NotFound):
+        pulls.check_bytes(alone.store, alone.trainer.actor, given)
 
 
 def test_a_hold_that_is_being_placed_is_waited_for(alone: World) -> None:

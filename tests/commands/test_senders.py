@@ -58,19 +58,21 @@ class Bytes:
     # (team, state, maker) of the versions that hold them
     files: list[tuple[str, str, UUID | None]] = field(default_factory=list)
     beside: set[str] = field(default_factory=set)  # teams whose data, prompts or samples they are
+    answers: bool = False  # and whether these hold expected answers
 
 
 def theirs(actor: Actor, found: Bytes) -> bool:
     """The rule, restated: sent by this account, or readable in a team where it may name them."""
 
-    def works(team: str) -> bool:
+    def works(team: str, without: tuple[Role, ...] = (Role.GATEWAY,)) -> bool:
         return any(
-            one.role is not Role.GATEWAY
+            one.role not in without
             and (one.team in (None, team) or one.role in (Role.ADMIN, Role.REVIEWER, Role.AUDITOR))
             for one in actor.grants
         )
 
-    if actor.account in found.senders or any(works(team) for team in found.beside):
+    without = (Role.GATEWAY, Role.TRAINER) if found.answers else (Role.GATEWAY,)
+    if actor.account in found.senders or any(works(team, without) for team in found.beside):
         return True
     for team, state, maker in found.files:
         drafts = maker == actor.account or any(one.role is Role.REVIEWER for one in actor.grants)
@@ -121,22 +123,14 @@ def everything(store: Store, blobs: Blobs, two: list[World]) -> list[Bytes]:
                 deletions.delete(store, maker, made.ref, "no longer wanted")
             adapters[state] = made.ref
             found.append(Bytes(files[0].sha256, {me}, [(world.team, state, me)]))
-        rows = put(
-            blobs,
-            "rows",
-            dataset_bytes(items=10, train=5)
-            + f'{{"prompt":"{secrets.token_hex(4)}","completion":"a","split":"train"}}\n'.encode(),
-        )
-        register_rows(
-            store,
-            blobs,
-            world.data_owner.actor,
-            line_of(world, "rows"),
-            rows.sha256,
-            rows.size,
-            DATA_META,
-        )
-        found.append(Bytes(rows.sha256, {world.data_owner.id}, beside={world.team}))
+        # With a test split, which suites are made of, and without.
+        for others in (dataset_bytes(items=10, train=5), b""):
+            own = f'{{"prompt":"{secrets.token_hex(4)}","completion":"a","split":"train"}}\n'
+            rows = put(blobs, "rows", others + own.encode())
+            name, owner = line_of(world, "rows"), world.data_owner
+            register_rows(store, blobs, owner.actor, name, rows.sha256, rows.size, DATA_META)
+            data = Bytes(rows.sha256, {owner.id}, beside={world.team}, answers=bool(others))
+            found.append(data)
         prompt = put(blobs, "prompt", secrets.token_hex(16).encode()).sha256
         sent(store, maker, prompt)
         profiles.define(
@@ -165,6 +159,7 @@ def everything(store: Store, blobs: Blobs, two: list[World]) -> list[Bytes]:
                 one,
                 {me, two[0].engineer.id, two[1].engineer.id},
                 beside={each.team for each in two},
+                answers=True,
             )
             for one in items
         ]

@@ -175,6 +175,8 @@ def test_the_question_reads_no_table_whole(two: list[World]) -> None:
             "account": uuid4(),
             "everywhere": False,
             "teams": ["x"],
+            "all_answers": False,
+            "answers": ["x"],
             "reviews": False,
         }
         plan = session.execute(text(f"explain {senders.STRANGE}"), given).scalars().all()

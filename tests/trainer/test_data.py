@@ -68,7 +68,7 @@ def test_the_system_prompt_of_a_row_is_used_and_two_are_refused(tokenizer: Any) 
     with pytest.raises(Invalid) as refusal:
         data.tokenise([own], tokenizer, data.Form("chat", "the car", (END,)), 48)
     assert refusal.value.kind == "system-prompts-differ"
-    assert "line 7" in refusal.value.detail
+    assert "row 7" in refusal.value.detail
 
 
 STRICT = (
@@ -124,7 +124,7 @@ def test_the_answer_is_the_templates_own_turn_up_to_its_end(base: Path, shape: s
         with pytest.raises(Invalid) as refusal:
             data.tokenise([sample], tokenizer, CHAT, 48)
         assert refusal.value.kind == expected
-        assert "Line 1" in refusal.value.detail
+        assert "Training row 1" in refusal.value.detail
         return
     [example] = data.tokenise([sample], tokenizer, CHAT, 48)
     asked = data.prompt_ids(tokenizer, "my invoice", "chat")
@@ -201,10 +201,10 @@ def test_other_splits_are_never_trained_on(tokenizer: Any) -> None:
     assert refusal.value.kind == "no-training-rows"
 
 
-def test_a_row_that_would_have_to_be_cut_is_refused_with_its_line(tokenizer: Any) -> None:
+def test_a_row_that_would_have_to_be_cut_is_refused_with_its_number(tokenizer: Any) -> None:
     with pytest.raises(Invalid) as refusal:
         data.tokenise([Row(41, "my login " * 30, "access", "train", b"")], tokenizer, CHAT, 48)
-    assert "line 41" in refusal.value.detail
+    assert "row 41" in refusal.value.detail
 
 
 def test_the_seed_alone_decides_the_order_and_every_epoch_takes_every_row() -> None:

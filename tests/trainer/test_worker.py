@@ -4,6 +4,7 @@ wrong under it.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -24,7 +25,7 @@ from registry.errors import Conflict, Invalid
 from registry.views.training_runs import TrainingRunView
 from tests.gateway.served import until
 from tests.trainer.live import Live
-from trainer.demo import recipes
+from trainer.demo import inputs, recipes
 from trainer.worker import Worker
 
 SHORT: dict[str, Any] = {
@@ -113,6 +114,23 @@ def test_what_was_asked_is_trained_registered_and_reported(
     assert version.meta["purpose"] == "sorting"
     parents = {(edge.relation, edge.grade) for edge in nora.lineage("acme/calm@v2").edges}
     assert ("tuned_on", "observed") in parents
+
+
+def test_a_worker_that_trains_gets_the_train_rows_alone(
+    nora: Countersign, worker: Worker, work_dir: Path, tiny: Path
+) -> None:
+    """Nothing that it fetched has a row of the test split, which suites are made of."""
+    run = queue(nora, "apart", SHORT)
+    worker.run(0.1, once=True)
+    assert nora.training_run(run.id).error is None
+    assert nora.training_run(run.id).state == "succeeded"
+    lines = inputs.tiny_dataset(tiny).read_bytes().splitlines(keepends=True)
+    train = [line for line in lines if json.loads(line).get("split", "train") == "train"]
+    fetched = [path.read_bytes() for path in (work_dir / "cache" / "blobs").iterdir()]
+    assert b"".join(train) in fetched
+    others = [line for line in lines if line not in train]
+    assert others
+    assert not [line for line in others if any(line.strip() in data for data in fetched)]
 
 
 @pytest.mark.slow

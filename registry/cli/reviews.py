@@ -13,6 +13,7 @@ from registry.cli.parameters import FOR_USE_CASE, IN_ENVIRONMENT, REASON
 from registry.cli.session import connect, signer
 
 if TYPE_CHECKING:
+    from registry.client import Countersign
     from registry.client.reviews import Verdict
     from registry.views.reviews import ReviewView
 
@@ -94,7 +95,7 @@ def show(number: int, as_json: bool) -> None:
       countersign review show 7
     """
     with connect() as registry:
-        _show(registry.review(number), as_json)
+        _show(registry, registry.review(number), as_json)
 
 
 def _add_vote(verb: str, verdict: Verdict, sentence: str) -> None:
@@ -117,7 +118,7 @@ def _add_vote(verb: str, verdict: Verdict, sentence: str) -> None:
     def vote(number: int, reason: str, key_file: Path | None, as_json: bool) -> None:
         sign = signer(key_file, "decision")
         with connect() as registry:
-            _show(registry.vote(number, verdict, reason, sign), as_json)
+            _show(registry, registry.vote(number, verdict, reason, sign), as_json)
 
 
 _add_vote("approve", "approve", "Approve a version")
@@ -137,20 +138,28 @@ def withdraw(number: int, reason: str, as_json: bool) -> None:
       countersign review withdraw 7 --reason "A better version is coming"
     """
     with connect() as registry:
-        _show(registry.withdraw(number, reason), as_json)
+        _show(registry, registry.withdraw(number, reason), as_json)
 
 
-def _show(review: ReviewView, as_json: bool) -> None:
+def _show(registry: Countersign, review: ReviewView, as_json: bool) -> None:
     if as_json:
         emit(review)
         return
+    risks = registry.version(review.version).risks
     fields(
         f"Review {review.number}  {state(review.state)}",
         [
             ("Version", review.version),
             ("Environment", review.environment),
             ("Use case", f"{review.use_case}, version {review.use_case_version}"),
+            ("Purpose", review.purpose),
+            ("Risk tier", review.risk_tier),
             ("Suite", review.suite),
+            *(
+                ("Trained on", f"{data['ref']}: {data['personal_data']}, {data['licence']}")
+                for data in review.evidence.get("datasets") or ()
+            ),
+            *(("Risk", risk) for risk in risks),
             ("Note", review.note),
             ("Submitted by", review.submitted_by),
             ("Opened", review.opened_at),

@@ -29,7 +29,7 @@ def usecase() -> None:
 @click.argument("name", metavar="team/name")
 @click.option("--purpose", help="What it is for, in one sentence.")
 @click.option("--owner", help="Who is responsible for it.")
-@click.option("--risk-tier", help="Its risk tier, which policies may select by.")
+@click.option("--risk-tier", help="Its risk tier: minimal, limited or high. Reviewers see it.")
 @click.option("--suite", metavar="REF", help="The eval suite that its gates read.")
 @click.option(
     "--meta", type=FILE, help="YAML with the same fields; all other fields become its details."
@@ -74,7 +74,7 @@ def add(
 @REASON
 @click.option("--purpose", help="What it is for, in one sentence.")
 @click.option("--owner", help="Who is responsible for it.")
-@click.option("--risk-tier", help="Its risk tier, which policies may select by.")
+@click.option("--risk-tier", help="Its risk tier: minimal, limited or high. Reviewers see it.")
 @click.option("--suite", metavar="REF", help="The eval suite version that its gates read.")
 @click.option("--meta", type=FILE, help="YAML that replaces its details.")
 @json_option

@@ -6,12 +6,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import peft
 import pytest
+import torch
+from safetensors.torch import load_file, save
 
 from registry.documents import canonical
 from registry.errors import BundleRejected
 from tests.artifacts.bundle_files import LORA
 from tests.trainer.conftest import short_recipe
+from tests.trainer.peft_outputs import llama
 from trainer import pack
 
 WRITTEN = {
@@ -21,6 +25,7 @@ WRITTEN = {
     "revision": "main",
     "base_model_name_or_path": "/srv/cache/folders/ab12",
 }
+WEIGHTS = save({"base_model.model.q_proj.lora_A.weight": torch.ones(2, 2)})
 BASE = {"repository": "acme/tiny.v1", "commit": "c" * 40}
 
 
@@ -28,7 +33,7 @@ BASE = {"repository": "acme/tiny.v1", "commit": "c" * 40}
 def written(tmp_path: Path) -> Path:
     folder = tmp_path / "written"
     folder.mkdir()
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    (folder / "adapter_model.safetensors").write_bytes(WEIGHTS)
     (folder / "adapter_config.json").write_text(json.dumps(WRITTEN))
     (folder / "optimizer.pt").write_bytes(b"a pickle")
     return folder
@@ -95,3 +100,20 @@ def test_the_card_states_facts_and_the_recipe_it_can_be_checked_by() -> None:
     assert text.startswith("---\nbase_model: acme/tiny.v1\n")
     own = replace(origin, recipe=short_recipe(system="Answer in ``` one word."))
     assert "````text\nAnswer in ``` one word.\n````" in pack.card(own, "{prompt}", 4, 321)
+
+
+@pytest.mark.filterwarnings("ignore:Model has:UserWarning")
+def test_copies_of_the_base_that_peft_adds_are_left_out(tmp_path: Path) -> None:
+    """They would be shown to reviewers as a high risk, and say nothing."""
+    written = tmp_path / "written"
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "lm_head"])
+    peft.get_peft_model(llama(), config).save_pretrained(written, save_embedding_layers=True)
+    before = load_file(written / "adapter_model.safetensors")
+    into = pack.bundle(
+        written, tmp_path / "step-1", repository="acme/tiny.v1", commit="c" * 40, readme="card"
+    )
+    after = load_file(into / "adapter_model.safetensors")
+    copies = {name for name in before if name.endswith(".base_layer.weight")}
+    assert copies
+    assert after.keys() == before.keys() - copies
+    assert all(torch.equal(after[name], before[name]) for name in after)

@@ -25,9 +25,10 @@ def fit_defects(
     The rules of the defects are `layers-beyond-base` and `targets-missing`, which are kinds of
     problems too.
     """
+    defects: list[Defect] = []
     depth = depth_of(base)
     if layers is not None and layers[1] >= depth:
-        return [
+        defects.append(
             Defect(
                 FILE,
                 "layers",
@@ -36,24 +37,26 @@ def fit_defects(
                 f"{_span(depth)}.",
                 "Name layers of these, or leave layers out." if depth else "Leave layers out.",
             )
-        ]
+        )
+        layers = None  # the targets are then looked for in all layers
     modules = text_modules(base)
     chosen = None if layers is None else range(layers[0], layers[1] + 1)
     missing = [name for name, named in matched(targets, chosen, modules).items() if not named]
     if not missing:
-        return []
+        return defects
     inside = [name for name in modules if chosen is None or layer_of(name) in chosen]
     known = sorted({module.rpartition(".")[2] for module in inside})
     where = "" if layers is None else f" in layers {layers[0]} to {layers[1]}"
     others = " and others" if len(known) > MAX_SHOWN else ""
     return [
+        *defects,
         Defect(
             FILE,
             "targets",
             "targets-missing",
-            f"The base has no linear modules named {', '.join(missing[:MAX_SHOWN])}{where}.",
+            f"The base has no modules for LoRA named {', '.join(missing[:MAX_SHOWN])}{where}.",
             f"It has {', '.join(known[:MAX_SHOWN]) or 'none'}{others}: name some of these.",
-        )
+        ),
     ]
 
 

@@ -39,7 +39,11 @@ class Contamination(Rule):
 
     def judge(self, evidence: Evidence | None) -> RuleResult:
         if evidence is None or not evidence["items"] or not evidence["train_rows"]:
-            return self.result("inconclusive", "The training rows or the suite are not known.")
+            return self.result(
+                "inconclusive",
+                "The rows that it was trained on are not known. A training run here records them; "
+                "of other versions, name them when adding: datasets: [team/name@v1] in meta.",
+            )
         exact, items, rows = evidence["exact"], evidence["items"], evidence["train_rows"]
         detail = (
             f"{exact} of {items} items are among the {rows} training rows; {self.exact} may be."

@@ -15,7 +15,8 @@ class Effect(Rule):
     """A version that changes nothing fails, unless a policy says `effect: any`.
 
     With `weights`, weights that are not all idle pass until a trainer measures otherwise; with
-    `measured`, the gate waits for that. No report outweighs weights that are all idle. There is evidence for what stands on a base.
+    `measured`, the gate waits for that. No report outweighs weights that are all idle. There is
+    evidence for what stands on a base.
     """
 
     name: ClassVar[str] = "effect"

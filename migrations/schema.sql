@@ -1481,8 +1481,8 @@ end $$;
 create function review_guard() returns trigger language plpgsql as $$
 -- A review opens under the policy in force and the newest version of its use case, on a registered
 -- or deprecated version. Its evidence names every eval run that counts: those of the version and of
--- its base on the suite version that the use case pins. Both locks are held until COMMIT, so that
--- neither changes unseen.
+-- its base on the suite version that the use case pins, and no run on any suite measured a smaller
+-- effect of the version. The locks are held until COMMIT, so that nothing of that changes unseen.
 declare state text; pinned uuid; named uuid[]; counted uuid[];
 begin
     if new.policy_version_id is distinct from (
@@ -1505,6 +1505,7 @@ begin
     if pinned is null then
         raise exception 'the use case has changed' using errcode = 'CS040';
     end if;
+    perform from node where id = new.version_id for share;
     perform from eval_suite_version where id = pinned for share;
     select coalesce(array_agg(r.id order by r.id), '{}') into counted
     from version v join eval_run r on r.subject_id in (v.id, v.base_version_id)
@@ -1517,6 +1518,13 @@ begin
     if named <> counted then
         raise exception 'the evidence does not name every eval run that counts'
             using errcode = 'CS040';
+    end if;
+    if new.evidence ? 'effect' and exists (
+        select from eval_run r where r.subject_id = new.version_id and r.state = 'succeeded'
+            and (r.report #>> '{effect,largest}')::numeric < coalesce(
+                (new.evidence #>> '{effect,measured,largest}')::numeric, 'infinity')
+    ) then
+        raise exception 'an eval run measured a smaller effect' using errcode = 'CS040';
     end if;
     return new;
 end $$;

@@ -78,7 +78,7 @@ def submit(store: Store, blobs: Blobs, actor: Actor, submission: Submission) -> 
                 subject=node.ref,
             )
         # PostgreSQL checks at the insert that the evidence still names every eval run that counts.
-        evals.hold(tx.session, case.suite_version_id, change=False)
+        evals.hold(tx.session, version.id, case.suite_version_id, change=False)
         assert actor.account is not None
         review = tx.add(
             Review(

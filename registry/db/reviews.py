@@ -13,6 +13,7 @@ from sqlalchemy import (
     Index,
     UniqueConstraint,
     Uuid,
+    and_,
     column,
     func,
     or_,
@@ -160,16 +161,22 @@ def resting_on_use_case(session: Session, use_case: UUID) -> list[Review]:
 def resting_on_runs(session: Session, subject: UUID, suite_version: UUID) -> list[Review]:
     """The open and approved reviews that eval runs of a version on a suite version speak of.
 
-    Those are its own reviews and, for a base, those of what is tuned on it; they are locked in the
-    order of their numbers.
+    Those are its own reviews on any suite, because a run may measure the version's effect, and, for
+    a base, those on that suite of what is tuned on it; they are locked in the order of their
+    numbers.
     """
     statement = (
         select(Review)
         .join(UseCaseVersion, UseCaseVersion.id == Review.use_case_version_id)
         .join(Version, Version.id == Review.version_id)
         .where(
-            UseCaseVersion.suite_version_id == suite_version,
-            or_(Version.id == subject, Version.base_version_id == subject),
+            or_(
+                Version.id == subject,
+                and_(
+                    Version.base_version_id == subject,
+                    UseCaseVersion.suite_version_id == suite_version,
+                ),
+            ),
             Review.state.in_(("open", "approved")),
         )
     )

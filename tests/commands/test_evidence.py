@@ -50,6 +50,8 @@ from tests.build import (
 )
 from tests.db.around import refused
 
+MOVES = {"largest": 0.5, "mean": 0.01, "prompts": 8, "positions": 100}
+
 
 @pytest.fixture
 def world(store: Store, blobs: Blobs, team: str) -> World:
@@ -262,6 +264,43 @@ def test_a_run_on_another_suite_voids_nothing(world: World) -> None:
     ref = approved(world)
     evaluate(replace(world, suite=more(world)), ref, 0)
     assert review(world, world.review).state == "approved"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_run_that_measures_no_effect_voids_reviews_on_any_suite(
+    world: World, elsewhere: bool
+) -> None:
+    ref = approved(world)
+    decided = world.review
+    opened = submit(world, ref, "staging")
+    other = replace(world, suite=more(world)) if elsewhere else world
+    evaluate(other, ref, 50, MOVES)
+    assert review(world, decided).state == "approved"
+    evaluate(other, ref, 50, MOVES | {"largest": 0, "mean": 0})
+    assert gate(world, ref).outcome == "fail"
+    assert {review(world, number).state for number in (decided, opened)} == {"voided"}
+
+
+def test_a_review_does_not_open_past_an_effect_that_was_measured_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = ready(world)
+    evaluate(world, ref, 60, MOVES)
+    submit(world, ref, "dev")  # evidence that names what was measured
+    other = replace(world, suite=more(world))
+    judged = reviews.gates.judge
+
+    def slowly(*given: Any) -> Any:
+        """Judge, and let a run on another suite end before the review is written."""
+        verdict = judged(*given)
+        monkeypatch.undo()
+        evaluate(other, ref, 0, MOVES | {"largest": 0, "mean": 0})
+        return verdict
+
+    monkeypatch.setattr(reviews.gates, "judge", slowly)
+    with pytest.raises(Conflict) as late:
+        submit(world, ref)
+    assert late.value.kind == "outdated-evidence"
 
 
 def test_a_review_does_not_open_past_a_run_that_ended_meanwhile(

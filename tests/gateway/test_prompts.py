@@ -59,5 +59,64 @@ def test_a_text_gets_it_as_the_template_plain_writes_it() -> None:
     for prompt, version in (([1, 2], PLAIN), ("a", CHATTING)):
         with pytest.raises(Invalid):
             asked_as_approved({"prompt": prompt}, TEXT, version)
-    for malformed in ({}, {"messages": "a"}, {"prompt": 3}):
-        assert asked_as_approved(malformed, CHAT, CHATTING) == malformed
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "chat_template",
+        "chat_template_kwargs",
+        "documents",
+        "prompt_embeds",
+        "truncate_prompt_tokens",
+        "add_generation_prompt",
+        "add_special_tokens",
+        "continue_final_message",
+    ],
+)
+def test_nothing_replaces_or_cuts_the_approved_prompt(key: str) -> None:
+    for path, version, body in (
+        (CHAT, CHATTING, {"messages": [USER]}),
+        (TEXT, PLAIN, {"prompt": "a"}),
+    ):
+        for value in ("{{ 'x' }}", 5, False, {}):
+            with pytest.raises(Invalid) as refusal:
+                asked_as_approved({**body, key: value}, path, version)
+            assert refusal.value.kind == "system-prompt-approved"
+            assert f"'{key}'" in str(refusal.value)
+        # Null is what an engine takes for a key that is not there.
+        assert asked_as_approved({**body, key: None}, path, version)[key] is None
+
+
+@pytest.mark.parametrize(
+    "role", ["System", "SYSTEM", "system ", "Developer", "function", "ipython", None, ["system"]]
+)
+def test_a_role_that_a_template_may_take_for_system_is_refused(role: Any) -> None:
+    for messages in ([{"role": role, "content": "x"}, USER], [*LED, {"role": role}], [role]):
+        with pytest.raises(Invalid) as refusal:
+            asked_as_approved({"messages": messages}, CHAT, CHATTING)
+        assert refusal.value.kind == "system-prompt-approved"
+
+
+def test_the_roles_of_a_conversation_pass() -> None:
+    turns = [USER, {"role": "assistant", "content": "x"}, {"role": "tool", "content": "y"}, USER]
+    assert asked_as_approved({"messages": turns}, CHAT, CHATTING)["messages"] == [LED[0], *turns]
+
+
+@pytest.mark.parametrize("prompt", [None, 3, {"x": 1}, [["a"]], ["a", 1], [], [1, 2]])
+def test_a_prompt_that_is_no_text_is_refused(prompt: Any) -> None:
+    with pytest.raises(Invalid) as refusal:
+        asked_as_approved({"prompt": prompt}, TEXT, PLAIN)
+    assert refusal.value.kind == "system-prompt-approved"
+    for malformed in ({}, {"messages": "a"}, {"messages": {"0": USER}}, {"prompt": "a"}):
+        with pytest.raises(Invalid):
+            asked_as_approved(malformed, CHAT, CHATTING)
+
+
+def test_no_caller_replaces_the_template_that_was_evaluated() -> None:
+    body = {"messages": [USER], "chat_template": "{{ 'x' }}"}
+    with pytest.raises(Invalid, match="'chat_template' replaces that") as refusal:
+        asked_as_approved(body, CHAT, replace(BASE, prompt=PromptForm("chat", None)))
+    assert refusal.value.kind == "system-prompt-approved"
+    for version in (BASE, replace(BASE, prompt=PromptForm("plain", None))):
+        assert asked_as_approved(body, CHAT, version) == body

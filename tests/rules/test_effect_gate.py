@@ -40,6 +40,10 @@ def rule(name: str, evidence: dict[str, Any], **policy: Any) -> RuleResult:
         (NONE, None, "measured", "fail"),
         (NONE, STILL, "weights", "fail"),
         (NONE, None, "any", "pass"),
+        (NONE, MOVES, None, "fail"),
+        (NONE, MOVES, "measured", "fail"),
+        (NONE, MOVES, "any", "pass"),
+        (SAME, MOVES, "measured", "fail"),
         (SAME, None, None, "fail"),
         (SAME, None, "any", "pass"),
         (MERGED, None, None, "pass"),
@@ -55,6 +59,8 @@ def test_the_effect(weights: Any, measured: Any, policy: str | None, outcome: st
         assert "exactly those of legal/base@v1" in result.detail
     if measured is MOVES:
         assert "On 8 prompts it moves the logits of its base by at most 0.5" in result.detail
+    contradicted = weights is NONE and measured is MOVES
+    assert ("report contradicts the weights" in result.detail) == contradicted
 
 
 def test_the_columns_show_the_measure_or_the_parts() -> None:

@@ -15,7 +15,8 @@ class Effect(Rule):
     """A version that changes nothing fails, unless a policy says `effect: any`.
 
     With `weights`, weights that are not all idle pass until a trainer measures otherwise; with
-    `measured`, the gate waits for that. There is evidence for what stands on a base.
+    `measured`, the gate waits for that. No report outweighs weights that are all idle. There is
+    evidence for what stands on a base.
     """
 
     name: ClassVar[str] = "effect"
@@ -44,7 +45,10 @@ class Effect(Rule):
                 f" On {measured['prompts']} prompts it moves the logits of its base by at most "
                 f"{largest:.3g}, on average by {measured['mean']:.3g}."
             )
-        if largest == 0 or (evidence["state"] == "none" and not largest):
+        idle = evidence["state"] == "none"
+        if idle and largest and not evidence["same_as"]:
+            detail += " That report contradicts the weights; the weights count."
+        if largest == 0 or idle:
             if self.effect == "any":
                 return self.result("pass", f"{detail} The policy allows that.", **numbers)
             return self.result("fail", f"{detail} It answers as its base.", **numbers)

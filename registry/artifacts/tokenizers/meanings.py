@@ -275,8 +275,8 @@ class _Collector:
             if text not in vocabulary.numbers:
                 if token["id"] <= last:
                     raise Unreadable(
-                        "its added tokens are not in the order of their ids, so that "
-                        f"{text[:40]!r} gets another id than {token['id']}"
+                        f"its added token {text[:40]!r} has the id {token['id']} and stands behind "
+                        f"one with the id {last}, but the library assigns ids by order"
                     )
                 last = token["id"]
             tokens[text] = _flags(token) | {"id": vocabulary.number(text, tokens.values())}

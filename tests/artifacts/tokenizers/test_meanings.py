@@ -268,7 +268,9 @@ def test_added_tokens_have_the_ids_of_their_order(
         ids_as_loaded(own, family, tmp_path / "own")
         == ids_as_loaded(made, family, tmp_path / "made")
     )
-    assert (refused(made, a_base(tokenizer_of(old), family)) == []) == same
+    contradicts = (family, name) == ("llama3", "ids exchanged")  # loads the same by accident
+    told = refused(made, a_base(tokenizer_of(old), family))
+    assert (told == []) == (same and not contradicts)
 
 
 def test_a_list_of_added_tokens_replaces_those_of_the_file(
@@ -303,8 +305,7 @@ def test_a_list_of_added_tokens_replaces_those_of_the_file(
 def test_a_listed_token_is_normalized_unless_it_is_special(
     folders: Folders, tmp_path: Path
 ) -> None:
-    old, new = folders("bert")
-    own = tokenizer_of(new)
+    own = tokenizer_of(folders("bert")[1])
     document = json.loads(own["tokenizer.json"])
     word = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
     word |= {"id": len(document["model"]["vocab"]), "content": "Foo"}

@@ -177,20 +177,7 @@ def view(
     }
     body = Body(kind, under, tensors)
     if _names_body(firsts, body):
-        wrong = (
-            ()
-            if task in (None, "FEATURE_EXTRACTION")
-            else (
-                Defect(
-                    FILE,
-                    "task_type",
-                    "task-at-odds",
-                    f"its tensors are named as AutoModel names them, without {under!r}, but "
-                    f"task_type is {task}: loaded for that task, none of them would be used",
-                    "Set task_type to FEATURE_EXTRACTION.",
-                ),
-            )
-        )
+        wrong = _at_odds(task, f"without {under!r}")
         return View(body_anatomy(tensors, config), "AutoModel", defects=wrong)
     if task in CLASSES:
         return _classifier(task, body, shapes, config)
@@ -227,7 +214,8 @@ def _by_class(
         if task in CLASSES:
             seen = _classifier(task, Body(kind, "", tensors), tensors, config)
         elif loads_as == "AutoModel":
-            seen = View(body_anatomy(tensors, config), loads_as)
+            wrong = _at_odds(task, "without the name of its body")
+            seen = View(body_anatomy(tensors, config), loads_as, defects=wrong)
         else:
             seen = View(anatomy(tensors, config), loads_as)
         seen = replace(seen, renamed=renamed, model_class=loaded.name)
@@ -244,6 +232,22 @@ def _by_class(
             return _classifier(task, Body(kind, "", {}), shapes, config)
         return View(anatomy(shapes, config))
     return max(views, key=lambda view: view[0])[1]
+
+
+def _at_odds(task: str | None, how: str) -> tuple[Defect, ...]:
+    """The defect of a task that loads a head, in an adapter with the names of a body alone."""
+    if task in (None, "FEATURE_EXTRACTION"):
+        return ()
+    return (
+        Defect(
+            FILE,
+            "task_type",
+            "task-at-odds",
+            f"its tensors are named as AutoModel names them, {how}, but "
+            f"task_type is {task}: loaded for that task, none of them would be used",
+            "Set task_type to FEATURE_EXTRACTION.",
+        ),
+    )
 
 
 def _candidates(

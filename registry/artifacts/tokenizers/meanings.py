@@ -21,8 +21,12 @@ from registry.documents.strict_json import Allowance
 MAX_VALUES = 3_200_000
 MAX_SMALL_CHARACTERS = 4 << 20
 """Characters of JSON that everything but vocabulary and merges may have."""
+MAX_DIGITS = 20
+"""A longer id is no id of any tokenizer."""
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 TABLES = ("vocab", "merges")
+GENERIC = frozenset({"PreTrainedTokenizer", "Tokenizers"})
+"""Classes that take a tokenizer.json exactly as it is, without their endings."""
 
 Token = Mapping[str, Any]
 
@@ -49,22 +53,23 @@ class Meaning:
     def loaded(self, settings: Any, *, rebuilt: bool = True) -> Meaning:
         """What transformers makes of it with a tokenizer_config.json.
 
-        `added_tokens_decoder` takes precedence over the flags in tokenizer.json. A stated
+        `added_tokens_decoder` takes precedence over the ids and flags in tokenizer.json, and
+        replaces its added tokens for a class that builds its tokenizer itself. A stated
         `add_bos_token` or `add_eos_token` decides what stands around a text. A word of the
         vocabulary that is named as a special token becomes one. Unless `rebuilt`, a class that
         builds its steps itself takes those of the file, as releases before 5 do.
         """
         if not isinstance(settings, dict):
             return self
-        added = dict(self.added)
-        listed = settings.get("added_tokens_decoder")
-        for number, token in listed.items() if isinstance(listed, dict) else ():
-            if isinstance(token, dict) and isinstance(text := token.get("content"), str):
-                known = self.id_of(text)
-                key = int(number) if number.isdecimal() and number.isascii() else number
-                added[text] = _flags(token) | {"id": key if known is None else known}
+        added, listed = dict(self.added), settings.get("added_tokens_decoder")
+        replaced = isinstance(listed, dict) and rebuilt and not takes_file(settings)
+        if isinstance(listed, dict):
+            added = ({} if replaced else added) | _listed(listed)
         for text in named_texts(settings):
-            if text not in added and (number := self.id_of(text)) is not None:
+            number = self.id_of(text)
+            if text not in added and number is not None:
+                if replaced:
+                    number = self.vocabulary.number(text, added.values())
                 added[text] = _flags({"special": True}) | {"id": number}
         steps = self.steps
         if rebuilt and steps and is_rebuilt(settings.get("tokenizer_class")):
@@ -125,6 +130,15 @@ def is_rebuilt(name: Any) -> bool:
     return name in ("LlamaTokenizer", "LlamaTokenizerFast")
 
 
+def takes_file(settings: Mapping[str, Any]) -> bool:
+    """Whether the tokenizer class takes a tokenizer.json exactly as it is.
+
+    Any other class takes only vocabulary and merges since transformers 5.
+    """
+    name = settings.get("tokenizer_class")
+    return isinstance(name, str) and name.removesuffix("Fast").removesuffix("Backend") in GENERIC
+
+
 def content(settings: Mapping[str, Any], name: str) -> str | None:
     """The text of a named special token, which may be written with its flags."""
     token = settings.get(name)
@@ -169,11 +183,17 @@ class _Collector:
 
     def __init__(self, span: tuple[str, int] | None, seek: Collection[str]) -> None:
         kept = dict([span] if span else [])
-        self.tables = {name: Table(kept.get(name), seek) for name in TABLES}
+        self.tables = {
+            "vocab": Table(kept.get("vocab"), seek),
+            "merges": Table(kept.get("merges")),
+        }
         self.document: dict[str, Any] = {}
         self._room = MAX_SMALL_CHARACTERS
 
     def take(self, path: tuple[str | int, ...], elements: Any) -> None:
+        self._seek_added(self.document)
+        if path == ():
+            self._seek_added(elements)
         if path[:1] == ("model",) and len(path) > 1 and path[1] in TABLES:
             if len(path) > 2:
                 raise Unreadable("an entry of its vocabulary is too long")
@@ -204,6 +224,14 @@ class _Collector:
         else:
             place.update(elements)
 
+    def _seek_added(self, document: Mapping[str, Any]) -> None:
+        """Seek the added tokens in a vocabulary that is not read yet."""
+        if self.tables["vocab"].count == 0 and isinstance(
+            added := document.get("added_tokens"), list
+        ):
+            texts = (token.get("content") for token in added if isinstance(token, dict))
+            self.tables["vocab"].seek(text for text in texts if isinstance(text, str))
+
     def _without_tables(self, model: dict[str, Any]) -> dict[str, Any]:
         for name in TABLES:
             if model.get(name) is not None:
@@ -226,15 +254,52 @@ class _Collector:
         steps["puts_blank"] = pipelines.puts_blank(
             self.document.get("normalizer"), self.document.get("pre_tokenizer")
         )
-        tokens = {
-            token["content"]: _flags(token) | {"id": token.get("id")}
-            for token in added
-            if isinstance(token, dict) and isinstance(token.get("content"), str)
-        }
-        if len(tokens) != len(added):
-            raise Unreadable("an added token has no text, or is listed twice")
-        return Meaning(steps, tokens, self.tables["vocab"], self.tables["merges"])
+        return Meaning(steps, self._added(added), self.tables["vocab"], self.tables["merges"])
+
+    def _added(self, listed: list[Any]) -> dict[str, Token]:
+        """The added tokens with the ids they get: by their order, whatever id is stated.
+
+        A token of the vocabulary keeps its id. Classes of transformers that build their tokenizer
+        themselves order them by the stated id, so the two orders must agree.
+        """
+        vocabulary, tokens = self.tables["vocab"], dict[str, Token]()
+        last = -1
+        for token in listed:
+            text = token.get("content") if isinstance(token, dict) else None
+            if not isinstance(text, str) or not text or text in tokens:
+                raise Unreadable("an added token has no text, or is listed twice")
+            if type(token.get("id")) is not int:
+                raise Unreadable(f"its added token {text[:40]!r} has no whole number as its id")
+            if not vocabulary.sought(text):
+                raise Unreadable("its added_tokens stand behind its model")
+            if text not in vocabulary.numbers:
+                if token["id"] <= last:
+                    raise Unreadable(
+                        f"its added token {text[:40]!r} has the id {token['id']} and stands behind "
+                        f"one with the id {last}, but the library assigns ids by order"
+                    )
+                last = token["id"]
+            tokens[text] = _flags(token) | {"id": vocabulary.number(text, tokens.values())}
+        return tokens
 
 
 def _flags(token: Mapping[str, Any]) -> dict[str, Any]:
     return {flag: token.get(flag, False) for flag in FLAGS}
+
+
+def _listed(listed: Mapping[str, Any]) -> dict[str, Token]:
+    """The tokens of an `added_tokens_decoder` in the order of their ids.
+
+    A flag `normalized` that is not stated is the opposite of `special`, as in AddedToken.
+    """
+    numbered = [
+        (int(key) if len(key) < MAX_DIGITS and key.isdecimal() and key.isascii() else key, token)
+        for key, token in listed.items()
+    ]
+    tokens: dict[str, Token] = {}
+    for number, token in sorted(numbered, key=lambda pair: (isinstance(pair[0], str), pair[0])):
+        if isinstance(token, dict) and isinstance(text := token.get("content"), str):
+            first = tokens[text]["id"] if text in tokens else number
+            flags = _flags({"normalized": not token.get("special", False)} | token)
+            tokens[text] = flags | {"id": first}
+    return tokens

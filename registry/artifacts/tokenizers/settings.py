@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from registry.artifacts.tokenizers.chat_templates import TOKENS
-from registry.artifacts.tokenizers.meanings import EXTRA, Meaning, content, extra_texts
+from registry.artifacts.tokenizers.meanings import EXTRA, GENERIC, Meaning, content, extra_texts
 
 NAMED = tuple(name for name in TOKENS if name != "pad_token")
 """Special tokens with a meaning. Padding is masked: any token that the base has may fill a row."""
@@ -62,8 +62,6 @@ DEFAULTS: Mapping[str, Any] = {
 """What transformers 5 does where a key is not written; null says the same."""
 FILES = ("tokenizer_file", "vocab_file", "merges_file")
 """Keys of other files to read instead, which transformers 5 drops when it saves."""
-GENERIC = frozenset({"PreTrainedTokenizer", "Tokenizers"})
-"""Classes that take a tokenizer.json exactly as it is, without their endings."""
 ENDINGS = ("Fast", "Backend")
 BERT = {
     "do_lower_case": ("lowercase", True),

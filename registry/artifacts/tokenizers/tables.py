@@ -6,7 +6,7 @@ form, spacing and file they are written.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 from itertools import islice, pairwise
 from typing import Any
@@ -31,7 +31,7 @@ class Table:
         self.kept: list[str] = []
         self.numbers: dict[str, int] = {}
         self._rest = sha256()
-        self._span, self._seek = span, frozenset(seek)
+        self._span, self._seek = span, set(seek)
         self._last = -1
 
     def __eq__(self, other: object) -> bool:
@@ -43,6 +43,20 @@ class Table:
         )
 
     __hash__ = None  # type: ignore[assignment]  # it changes while it is filled
+
+    def seek(self, tokens: Iterable[str]) -> None:
+        """Note the numbers of these tokens too, of those entries that are still to come."""
+        self._seek.update(tokens)
+
+    def sought(self, token: str) -> bool:
+        """Whether the number of a token was noted, if it has one."""
+        return token in self._seek
+
+    def number(self, token: str, added: Iterable[Mapping[str, Any]]) -> int:
+        """The id of a token that is added behind those in `added`: its own or the next free one."""
+        if (own := self.numbers.get(token)) is not None:
+            return own
+        return max([self.count - 1, *(n for t in added if type(n := t["id"]) is int)]) + 1
 
     def differing_span(self, other: Table) -> int:
         """The first span in which two tables differ."""
@@ -59,6 +73,11 @@ class Table:
         if isinstance(entries, dict):
             self._add_numbered(entries)
         elif isinstance(entries, list):
+            if self._seek:
+                for number, entry in enumerate(entries, self.count):
+                    token = entry[0] if isinstance(entry, list) and entry else None
+                    if isinstance(token, str) and token in self._seek:
+                        self.numbers[token] = number
             self._feed(map(_listed, entries), len(entries))
         else:
             raise Unreadable("its vocabulary or its merges are neither an object nor a list")

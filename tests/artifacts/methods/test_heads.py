@@ -92,6 +92,18 @@ def test_what_is_not_known_or_at_odds_is_refused(
     assert (defect.where, defect.rule) == ("task_type", rule)
 
 
+@pytest.mark.parametrize("task", [None, "FEATURE_EXTRACTION", "CAUSAL_LM", "SEQ_2_SEQ_LM"])
+def test_names_of_a_bare_model_that_also_sees_are_at_odds_with_a_task(task: str | None) -> None:
+    """What AutoModel names so, the class of the task calls otherwise: PEFT would use nothing."""
+    config = {"model_type": "qwen2_vl", "architectures": ["Qwen2VLForConditionalGeneration"]}
+    view = seen([f"language_model.{Q}"], UNDER, task, **config)
+    assert view.loads_as == "AutoModel"
+    rules = [defect.rule for defect in view.defects]
+    assert rules == ([] if task in (None, "FEATURE_EXTRACTION") else ["task-at-odds"])
+    whole = seen([f"model.language_model.{Q}"], UNDER, task, **config)
+    assert (whole.loads_as, whole.defects) == (None, ())
+
+
 def test_names_of_both_kinds_are_of_neither() -> None:
     """Half of it would find no place, whichever way it is loaded: the rest is missing or too
     much.

@@ -223,6 +223,109 @@ def test_a_setting_that_changes_the_tokenizer_is_refused(folders: Folders, name:
     assert ("tokenizer_config.json", where) in [(file, place) for file, place, _ in told]
 
 
+def ids_as_loaded(own: Files, family: str, folder: Path) -> list[Any]:
+    """The ids that transformers gives to texts of all added tokens of the family's base."""
+    folder.mkdir(parents=True)
+    for file, data in own.items():
+        (folder / file).write_bytes(data)
+    (folder / "config.json").write_text(json.dumps({"model_type": KINDS.get(family, family)}))
+    loaded = AutoTokenizer.from_pretrained(folder)
+    listed = json.loads(own["tokenizer.json"])["added_tokens"]
+    texts = sorted(token["content"] for token in listed)
+    return [loaded(text)["input_ids"] for text in (*TEXTS, *texts, *map(str.upper, texts))]
+
+
+ORDERS: dict[str, Callable[[list[Any]], list[Any]]] = {
+    "backwards": lambda listed: listed[::-1],
+    "the first at the end": lambda listed: [*listed[1:], listed[0]],
+    "ids exchanged": lambda listed: [
+        token | {"id": other["id"]} for token, other in zip(listed, listed[::-1], strict=True)
+    ],
+    "other ids in the same order": lambda listed: [
+        token | {"id": token["id"] + 5 * number} for number, token in enumerate(listed)
+    ],
+}
+
+
+@pytest.mark.parametrize("family", ["bert", "llama3", "qwen2", "t5"])
+@pytest.mark.parametrize("name", ORDERS)
+def test_added_tokens_have_the_ids_of_their_order(
+    folders: Folders, reading: str, tmp_path: Path, family: str, name: str
+) -> None:
+    """The library ignores the stated id; classes that build their tokenizer order by it."""
+    old, new = folders(family)
+    own = tokenizer_of(new)
+    listed = json.loads(own["tokenizer.json"])["added_tokens"]
+    made = changed(own, "tokenizer.json", added_tokens=ORDERS[name](listed))
+    before, after = (
+        Tokenizer.from_str(files_of["tokenizer.json"].decode()).get_added_tokens_decoder()
+        for files_of in (own, made)
+    )
+    same = {number: str(token) for number, token in before.items()} == {
+        number: str(token) for number, token in after.items()
+    }
+    same = same and (
+        ids_as_loaded(own, family, tmp_path / "own")
+        == ids_as_loaded(made, family, tmp_path / "made")
+    )
+    contradicts = (family, name) == ("llama3", "ids exchanged")  # loads the same by accident
+    told = refused(made, a_base(tokenizer_of(old), family))
+    assert (told == []) == (same and not contradicts)
+
+
+def test_a_list_of_added_tokens_replaces_those_of_the_file(
+    folders: Folders, tmp_path: Path
+) -> None:
+    old, new = folders("qwen2")
+    own, base = tokenizer_of(new), a_base(tokenizer_of(old), "qwen2")
+    listed = {
+        str(token.pop("id")): token for token in json.loads(own["tokenizer.json"])["added_tokens"]
+    }
+    numbers = list(listed)
+    expected = ids_as_loaded(own, "qwen2", tmp_path / "own")
+    lists = {
+        "whole": listed,
+        "backwards": {number: listed[number] for number in numbers[::-1]},
+        "ids exchanged": dict(zip(numbers, list(listed.values())[::-1], strict=True)),
+        "no token": {},
+        "twice": {"1": listed[numbers[-1]], **listed},
+        **{f"only {number}": {number: listed[number]} for number in numbers},
+        **{
+            f"without {number}": {n: token for n, token in listed.items() if n != number}
+            for number in numbers
+        },
+    }
+    for name, decoder in lists.items():
+        made = changed(own, "tokenizer_config.json", added_tokens_decoder=decoder)
+        same = ids_as_loaded(made, "qwen2", tmp_path / name) == expected
+        assert (refused(made, base) == []) == same, name
+        assert same or name not in ("whole", "backwards")
+
+
+def test_a_listed_token_is_normalized_unless_it_is_special(
+    folders: Folders, tmp_path: Path
+) -> None:
+    own = tokenizer_of(folders("bert")[1])
+    document = json.loads(own["tokenizer.json"])
+    word = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    word |= {"id": len(document["model"]["vocab"]), "content": "Foo"}
+    listed = [*document["added_tokens"], word]
+    own = changed(own, "tokenizer.json", added_tokens=listed)
+    base, expected = a_base(own, "bert"), ids_as_loaded(own, "bert", tmp_path / "own")
+    for stated in (False, True):
+        decoder = {
+            str(token["id"]): {
+                key: value
+                for key, value in token.items()
+                if key != "id" and (key != "normalized" or stated)
+            }
+            for token in listed
+        }
+        made = changed(own, "tokenizer_config.json", added_tokens_decoder=decoder)
+        same = ids_as_loaded(made, "bert", tmp_path / str(stated)) == expected
+        assert (refused(made, base) == []) == same == stated
+
+
 def test_the_files_of_a_slow_tokenizer_agree_with_a_whole_one(folders: Folders) -> None:
     for family, path in (("gpt2", "vocab.json"), ("gpt2", "merges.txt"), ("bert", "vocab.txt")):
         old, new = folders(family)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from registry.artifacts.datasets.rows import TRAIN, Row, sound_rows
+from registry.artifacts.datasets.rows import TRAIN, Row, plain_text, sound_rows
 from registry.artifacts.weights.local_files import read_files
 from registry.artifacts.weights.tensors import File
 from registry.documents import canonical
@@ -93,11 +93,6 @@ def prompt_ids(tokenizer: Any, prompt: str, template: str, system: str | None = 
     if template == "plain":
         return list(tokenizer(plain_text(prompt, system)).input_ids)
     return _ids(tokenizer, render(tokenizer, conversation(prompt, system)))
-
-
-def plain_text(prompt: str, system: str | None) -> str:
-    """What the template `plain` makes of a prompt: the system prompt stands on lines before it."""
-    return f"{system}\n{prompt}" if system and system.strip() else prompt
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:

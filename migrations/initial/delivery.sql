@@ -96,8 +96,24 @@ begin
     end if;
 end $$;
 
+create function must_be_for_use_case(wanted uuid, where_to channel) returns void language plpgsql as
+$$
+-- Raise unless the approval of this version is for the use case of this channel. A rollback is not
+-- to a version that was stable here is not concerned, nor is the base, which has no approval.
+begin
+    if wanted <> where_to.base_version_id and not exists (
+        select from review r join use_case_version u on u.id = r.use_case_version_id
+        where r.version_id = wanted and r.environment = where_to.environment
+            and r.state = 'approved' and u.use_case_id = where_to.use_case_id
+    ) then
+        raise exception 'version % is approved for another use case than this channel serves',
+            wanted using errcode = 'CS011';
+    end if;
+end $$;
+
 create function rollout_guard() returns trigger language plpgsql as $$
--- A rollout needs a review of the same version and environment, and a version that may serve.
+-- A rollout needs a review of the same version and environment, and a version that may serve for
+-- the channel's use case.
 declare place channel; judged review;
 begin
     select * into place from channel where id = new.channel_id;
@@ -106,6 +122,7 @@ begin
         raise exception 'review % is not about this rollout', judged.number using errcode = 'CS004';
     end if;
     perform must_be_servable(new.version_id, place);
+    perform must_be_for_use_case(new.version_id, place);
     return new;
 end $$;
 
@@ -197,6 +214,12 @@ begin
         -- A version that serves already may go on when its approval runs out, until a recall.
         if new.stable_version_id is distinct from before.stable_version_id then
             perform must_be_servable(new.stable_version_id, place);
+            if new.kind not in ('rollback', 'recall') or not exists (
+                select from route_generation where channel_id = new.channel_id
+                    and stable_version_id = new.stable_version_id
+            ) then
+                perform must_be_for_use_case(new.stable_version_id, place);
+            end if;
         elsif (select state from version where id = new.stable_version_id for share) in ('recalled',
             'deleted') then
             raise exception 'version % is recalled', new.stable_version_id using errcode = 'CS004';
@@ -204,6 +227,7 @@ begin
     end if;
     if new.candidate_version_id is not null then
         perform must_be_servable(new.candidate_version_id, place);
+        perform must_be_for_use_case(new.candidate_version_id, place);
     end if;
     return new;
 end $$;

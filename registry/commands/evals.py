@@ -123,6 +123,9 @@ def freeze(store: Store, blobs: Blobs, actor: Actor, request: SuiteRequest) -> U
     file = File("rows.jsonl", data.blob_id, blobs.size(data.blob_id))
     items = rows.suite_items(rows.sound_rows(file, blobs.read), split)
     _check_systems(items, decoding["system"])
+    scoring = evals.Scoring(metric, tuple(decoding["stop"]))
+    for item in items:
+        scoring.check_answer(item.prompt, item.expected)
     # Bytes before rows: the items are published before any row names them.
     stored, prompts = blobs.put([rows.encode_items(items)]), blobs.put([rows.encode_prompts(items)])
     digest = canonical.digest(

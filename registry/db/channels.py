@@ -20,12 +20,12 @@ from registry.rules.versions import USABLE
 PLACES = text(
     f"""
     select c.id, c.environment, c.name, l.team || '/' || l.name as line, l.kind,
-           base.ref as base, c.base_version_id,
+           base.ref as base, c.base_version_id, u.team || '/' || u.name as use_case,
            {one_of("v.state", *USABLE)} as base_usable,
            coalesce(policy.fallback, false) as base_allowed, stable.ref as stable,
            candidate.ref as candidate, before.ref as taken_off
     from channel c join line l on l.id = c.line_id join version v on v.id = c.base_version_id
-    join node base on base.id = v.id
+    join node base on base.id = v.id join use_case u on u.id = c.use_case_id
     left join lateral (
         select (p.rules ->> 'fallback_to_base')::boolean as fallback from policy_version p
         where p.environment = c.environment order by p.number desc limit 1
@@ -58,11 +58,12 @@ VERSIONS = text(
                coalesce((array_agg(pushed order by generation desc))[1], false) as was_left
         from route where version_id is not null group by channel_id, version_id
     ), place as (
-        select c.id, c.line_id, c.environment, v.base_root, g.candidate_version_id
+        select c.id, c.line_id, c.environment, c.use_case_id, v.base_root,
+               g.candidate_version_id
         from channel c join version v on v.id = c.base_version_id
         left join route_generation g on g.channel_id = c.id and g.valid_to is null
         where c.id = any(:channels)
-        union all select null, cast(:line as uuid), :environment, null, null
+        union all select null, cast(:line as uuid), :environment, null, null, null
         where cast(:line as uuid) is not null
     )
     select p.id as channel_id, v.id, n.ref, coalesce(v.number, 0) as number, v.state,
@@ -71,6 +72,8 @@ VERSIONS = text(
            p.id is null or v.base_version_id is null or own.base_root is not distinct from
                p.base_root as same_base,
            coalesce(a.expires_at <= clock_timestamp(), false) as expired,
+           -- No approval, or no channel yet: there is no use case to differ from.
+           coalesce(u.use_case_id = p.use_case_id, true) as same_use_case,
            coalesce(s.succeeded, false) as succeeded, coalesce(s.was_left, false) as was_left
     from place p join version v on v.line_id = p.line_id join node n on n.id = v.id
     left join node bound on bound.id = v.base_version_id
@@ -78,6 +81,7 @@ VERSIONS = text(
     left join stood s on s.channel_id = p.id and s.version_id = v.id
     left join review a
         on a.version_id = v.id and a.environment = p.environment and a.state = 'approved'
+    left join use_case_version u on u.id = a.use_case_version_id
     where v.state <> 'deleted' and (s.version_id is not null or a.id is not null
           or v.id = p.candidate_version_id or v.id = any(:asked))
     order by p.id, coalesce(s.newest, 0), v.number
@@ -127,6 +131,7 @@ def situations(
             row.name,
             row.kind,
             base=row.base,
+            use_case=row.use_case,
             base_usable=row.base_usable,
             base_allowed=row.base_allowed,
             stable=row.stable,
@@ -185,6 +190,7 @@ def _versions(
                 same_base=row.same_base,
                 approved=row.approved,
                 expired=row.expired,
+                same_use_case=row.same_use_case,
                 succeeded=row.succeeded,
                 removed=row.was_left,
             )

@@ -7,7 +7,7 @@ typed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -210,13 +210,16 @@ def _contamination(subject: Subject) -> dict[str, Any] | None:
     files = [
         File("rows.jsonl", data.blob_id, blobs.size(data.blob_id)) for data in subject.datasets
     ]
-    prompts = (
-        row.prompt
+    run_id = subject.version.training_run_id
+    run = subject.session.get_one(TrainingRun, run_id) if run_id else None
+    recipe_system = run.recipe.get("system") if run else None
+    train = (
+        row if row.system and row.system.strip() else replace(row, system=recipe_system)
         for file in files
         for row in rows.sound_rows(file, blobs.read)
         if row.split == "train"
     )
-    overlap = rows.overlap(prompts, subject.items)
+    overlap = rows.overlap(train, subject.items, subject.suite.decoding["system"])
     return {
         "items": overlap.items,
         "train_rows": overlap.train_rows,

@@ -81,6 +81,7 @@ SQLSTATES = {
     "CS008": "log-append-only",
     "CS009": "policy-replaced",
     "CS010": "unfit-parent",
+    "CS011": "another-use-case",
     "CS021": "held",
     "CS022": "kept",
     "CS023": "needed",

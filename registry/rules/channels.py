@@ -18,10 +18,11 @@ from registry.rules.versions import check_may_start
 class Version:
     """A version of the channel's line, and what is true of it on this channel at this moment.
 
-    `base` is the ref of the base it is bound to; `same_base`: that base has the same root as the
-    channel's base. `approved`: it has an approval for the channel's environment, which may have
-    `expired`. `succeeded`: it was stable here after a finished promotion; `removed`: a rollback or
-    recall ended its last time as stable.
+    `base` is the ref of the base it is bound to; `same_base`: that base has the same root as
+    the channel's base. `approved`: it has an approval for the channel's environment, which may
+    have `expired`; `same_use_case`: that approval is for the channel's use case. `succeeded`:
+    it was stable here after a finished promotion; `removed`: a rollback or recall ended its
+    last time as stable.
     """
 
     ref: str
@@ -31,6 +32,7 @@ class Version:
     same_base: bool = True
     approved: bool = True
     expired: bool = False
+    same_use_case: bool = True
     succeeded: bool = False
     removed: bool = False
 
@@ -45,10 +47,11 @@ class Version:
 class Channel:
     """The situation of one channel; `base` is None while nothing was ever started on it.
 
-    `stable`, `candidate` and `base` are refs. `base_usable`: the base is neither recalled nor
-    deleted. `base_allowed`: the policy in force lets the base serve in this environment.
-    `taken_off` is the version from which the current generation rolled back. `versions` lists first
-    the versions that may start, then every version that was stable here, the latest last.
+    `stable`, `candidate` and `base` are refs, and so is `use_case`, which the first canary
+    sets. `base_usable`: the base is neither recalled nor deleted. `base_allowed`: the policy in
+    force lets the base serve in this environment. `taken_off` is the version from which the
+    current generation rolled back. `versions` lists first the versions that may start, then
+    every version that was stable here, the latest last.
     """
 
     line: str
@@ -56,6 +59,7 @@ class Channel:
     name: str
     kind: str = "adapter"
     base: str | None = None
+    use_case: str | None = None
     base_usable: bool = True
     base_allowed: bool = True
     stable: str | None = None
@@ -94,7 +98,7 @@ def unknown(environment: str, name: str) -> NotFound:
 def check_approved(channel: Channel, version: Version) -> None:
     """Check that a new route of this environment may name the version.
 
-    Raises Refused `recalled`, `not-approved` or `approval-expired`.
+    Raises Refused `recalled`, `not-approved`, `approval-expired` or `another-use-case`.
     """
     if version.state == "recalled":
         raise Refused(
@@ -116,13 +120,24 @@ def check_approved(channel: Channel, version: Version) -> None:
             f"The approval of {version.ref} for {channel.environment} has expired.",
             subject=version.ref,
         )
+    if not version.same_use_case:
+        raise Refused(
+            "another-use-case",
+            f"{channel.title} serves the use case {channel.use_case}, and {version.ref} is "
+            f"approved for {channel.environment} for another one.",
+            "Start it on another channel (--channel NAME), or start a version that was submitted "
+            f"for this one: countersign submit REF --env {channel.environment} "
+            f"--usecase {channel.use_case} --note T.",
+            subject=version.ref,
+        )
 
 
 def check_canary(channel: Channel, ref: str) -> None:
     """Check that a canary of this version may start on the channel now.
 
     Raises Refused `unfit-subject`, `another-base`, `recalled`, `not-approved`, `approval-expired`,
-    `deprecated`, `serves-already` or `not-servable`, Conflict `rollout-active`.
+    `another-use-case`, `deprecated`, `serves-already` or `not-servable`, Conflict
+    `rollout-active`.
     """
     _check_kind(channel, ref)
     version = channel.version(ref) or Version(ref, approved=False)
@@ -294,13 +309,14 @@ def acts(channel: Channel) -> Acts:
 
 def _no_canary(channel: Channel) -> RegistryError:
     """Why no version may start: what prevents them all, otherwise that none is approved."""
+    served = f" and the use case {channel.use_case}" if channel.use_case else ""
     return (
         _refusal(_check_kind, channel, channel.line)
         or _refusal(_check_free, channel)
         or Refused(
             "not-approved",
             f"No other version of {channel.line} holds an approval in force for "
-            f"{channel.environment}.",
+            f"{channel.environment}{served}.",
             f"Submit one (countersign submit REF --env {channel.environment}) and have it "
             "approved.",
             subject=channel.line,

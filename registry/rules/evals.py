@@ -121,6 +121,22 @@ class Scoring:
         same_form = NORMALISATIONS[self.normalisation]
         return METRICS[self.metric](same_form(cut(output, self.stop)), same_form(expected))
 
+    def check_answer(self, prompt: str, expected: str) -> None:
+        """Raise Invalid `bad-decoding` where a stop cuts the answer that an item expects.
+
+        Such an item is wrong whatever a model writes, so it measures nothing. The item is named by
+        its prompt: expected answers stay in the registry.
+        """
+        answer = NORMALISATIONS[self.normalisation](expected)
+        if not (self.is_right(answer, expected) or self.is_right(expected, expected)):
+            stop = next(stop for stop in self.stop if stop in answer)
+            raise Invalid(
+                "bad-decoding",
+                f"The stop {stop!r} cuts the expected answer to {prompt[:60]!r}, so that no output "
+                "could be right.",
+                "Leave out that stop, or change the answer in the data set.",
+            )
+
 
 def score(
     answers: Iterable[tuple[str, str]], expected: Mapping[str, str], scoring: Scoring

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 from importlib import resources
@@ -30,6 +31,7 @@ from registry.views.evals import VerdictView
 from registry.views.reviews import ReviewView
 from registry.views.training_runs import RowsView
 from registry.views.use_cases import UseCaseView
+from tests import build
 from tests.build import (
     ADAPTER_META,
     RECIPE,
@@ -413,6 +415,34 @@ def test_a_training_run_counts_for_its_own_base_alone(world: World) -> None:
         {"other": other.ref, "ref": world.versions[-1]},
     )
     assert cause in ("CS003", "CS010"), said
+
+
+def test_contamination_sees_what_a_model_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system prompt of a row or of the recipe may hold the beginning of an item."""
+    told = [{"prompt": "0", "system": "item"}, {"prompt": "it\u200bem 1"}, {"prompt": "2"}]
+    data = b"".join(
+        json.dumps({**row, "completion": "no", "split": "train"}).encode() + b"\n" for row in told
+    )
+    world.dataset = a_dataset(world.store, world.blobs, world.data_owner, world.team, "told", data)
+    monkeypatch.setattr(build, "RECIPE", {**build.RECIPE, "system": "item"})
+    train(world)
+    verdict = gate(world, world.versions[-1])
+    (contamination,) = (rule for rule in verdict.rules if rule.rule == "contamination")
+    assert (contamination.outcome, contamination.numbers["exact"]) == ("fail", 3)
+
+
+def test_a_suite_that_no_output_can_pass_is_not_frozen(world: World) -> None:
+    decoding = {"template": "plain", "max_new_tokens": 4, "stop": ["\n", "es"]}
+    request = evals.SuiteRequest(
+        f"{world.team}/cut", world.dataset.ref, "test", "exact_match", decoding
+    )
+    with pytest.raises(Invalid) as error:
+        evals.freeze(world.store, world.blobs, world.engineer.actor, request)
+    assert (error.value.kind, "'item 1'" in error.value.detail) == ("bad-decoding", True)
+    decoding["stop"] = ["\n"]
+    evals.freeze(world.store, world.blobs, world.engineer.actor, request)
 
 
 def test_expected_answers_stay_here(world: World) -> None:

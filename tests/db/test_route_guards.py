@@ -4,13 +4,18 @@ raw SQL as the app role.
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 
+from registry.blobs.store import Blobs
+from registry.commands import rollouts, use_cases
 from registry.db.store import Store
+from registry.errors import Refused
+from tests.build import a_world, approved
 from tests.db.around import as_app, as_owner, audit, cause, refused, settle
 from tests.db.conftest import Rows
 
@@ -86,6 +91,69 @@ def test_a_sound_generation_is_let_through(store: Store, rows: Rows) -> None:
         }
         connection.execute(FOLLOW, {**rows.ids, **params})
         settle(connection)
+
+
+def test_an_approval_for_another_use_case_opens_no_route(store: Store, blobs: Blobs) -> None:
+    """Neither the rule nor PostgreSQL lets it on the channel; on a channel of its own it serves."""
+    world = a_world(store, blobs, f"t{secrets.token_hex(4)}")
+    actor, line = world.engineer.actor, f"{world.team}/adapter"
+    first = approved(world)
+    rollouts.start(store, actor, rollouts.Canary(first, "production", None, 500, ""))
+    rollouts.promote(store, actor, rollouts.Place(line, "production", None), "")
+    world.use_case = f"{world.team}/second"
+    use_cases.register(
+        store,
+        actor,
+        use_cases.UseCaseRequest(
+            world.use_case, "another", "somebody", "minimal", world.suite, details={}
+        ),
+    )
+    second = approved(world, seed=40)
+    with pytest.raises(Refused) as refusal:
+        rollouts.start(store, actor, rollouts.Canary(second, "production", None, 500, ""))
+    assert refusal.value.kind == "another-use-case"
+
+    rows = Rows(world)
+    rows.find("second", "select id from node where ref = :ref", ref=second)
+    rows.find("review", "select id from review where number = :number", number=world.review)
+    rows.find(
+        "channel",
+        "select c.id from channel c join line l on l.id = c.line_id where l.team = :team",
+        team=world.team,
+    )
+    rows.find(
+        "generation2",
+        "select id from route_generation where channel_id = :channel and generation = 2",
+    )
+    arms = (
+        {"stable": rows.ids["second"], "candidate": None, "weight": 0},
+        {"stable": None, "candidate": rows.ids["second"], "weight": 100},
+    )
+    for kind in ("promote", "rollback"):
+        for arm in arms:
+            new = uuid4()
+            keys = [("route_generation", new), ("route_generation", rows.ids["generation2"])]
+            with as_app(store) as connection:
+                audit(connection, *keys)
+                connection.execute(CLOSE, rows.ids)
+                with pytest.raises(psycopg.Error) as stopped:
+                    connection.execute(
+                        FOLLOW.replace("'promote'", f"'{kind}'"),
+                        {**rows.ids, **arm, "new": new, "generation": 3},
+                    )
+            assert cause(stopped.value) == "CS011", (kind, arm)
+    rollout = uuid4()
+    got, said = refused(
+        store,
+        "insert into rollout (id, channel_id, version_id, review_id, state, weight_bp, started_at)"
+        " values (%(new)s, %(channel)s, %(second)s, %(review)s, 'pending', 0, now())",
+        {**rows.ids, "new": rollout},
+        ("rollout", rollout),
+    )
+    assert (got, "another use case" in said) == ("CS011", True)
+
+    own = rollouts.start(store, actor, rollouts.Canary(second, "production", "second", 500, ""))
+    assert own.candidate == second
 
 
 def test_a_generation_beside_an_open_one_is_refused(store: Store, rows: Rows) -> None:

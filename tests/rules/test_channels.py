@@ -171,6 +171,29 @@ def test_what_may_not_serve_neither_starts_nor_returns(version: Version, kind: s
         assert refusal.value.kind == kind
 
 
+def test_an_approval_for_another_use_case_opens_nothing_here() -> None:
+    """It neither starts, is promoted nor is offered; a rollback still finds what stood here."""
+    version = replace(V3, same_use_case=False)
+    served = replace(OPEN, use_case="t/case", versions=(version,))
+    canary = replace(served, candidate=version.ref)
+    stood = replace(version, succeeded=True)
+    for rule, *args in (
+        (check_canary, served, version.ref),
+        (to_promote, canary),
+        (to_promote, replace(served, versions=(stood,)), stood.ref),
+    ):
+        with pytest.raises(RegistryError) as refusal:
+            rule(*args)
+        assert refusal.value.kind == "another-use-case"
+        assert "t/case" in refusal.value.detail
+        assert "--channel" in refusal.value.fix
+    offered = acts(served)
+    assert (offered.canary.versions, offered.promote.versions) == ((), ())
+    assert offered.canary.refusal is not None
+    assert "t/case" in offered.canary.refusal.detail
+    assert rollback_target(replace(served, stable=V2.ref, versions=(stood, V2))) == stood.ref
+
+
 def test_a_canary_is_refused_by_name() -> None:
     served = replace(OPEN, stable=V1.ref, versions=(V1,))
     baseless = replace(NEW, versions=(replace(V3, base=None),))

@@ -127,6 +127,34 @@ def test_an_answer_ends_at_the_first_stop(output: str, stop: tuple[str, ...], ri
 
 
 @pytest.mark.parametrize(
+    ("expected", "stop", "fits"),
+    [
+        ("a\nb", ("\n",), False),
+        ("mit licence", ("x", " "), False),
+        ("mit", ("m",), False),
+        ("a\r\nb", ("\n",), False),
+        ("mit\n", ("\n",), True),  # white space around an answer does not count
+        ("\n mit", ("\n",), True),
+        ("e\u0301", ("é",), True),  # a model may write the other form
+        ("mit", ("\n", "Q:"), True),
+        ("a\nb", (), True),
+    ],
+)
+def test_a_stop_that_cuts_the_expected_answer_is_refused(
+    expected: str, stop: tuple[str, ...], fits: bool
+) -> None:
+    scoring = evals.Scoring(stop=stop)
+    if fits:
+        scoring.check_answer("Which?", expected)
+        return
+    with pytest.raises(Invalid) as error:
+        scoring.check_answer("Which?", expected)
+    assert error.value.kind == "bad-decoding"
+    assert "'Which?'" in error.value.detail
+    assert repr(stop[-1]) in error.value.detail
+
+
+@pytest.mark.parametrize(
     "stop", [None, "x", [1], [""], ["a", "a"], ["a", "b", "c", "d", "e"], ["x" * 65]]
 )
 def test_unfit_stop_sequences_are_named(stop: object) -> None:

@@ -91,7 +91,7 @@ class Item(Question):
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Contamination of a suite: how many items have a prompt that is among the training rows.
+    """Contamination of a suite: how many items have a text that is among the training rows.
 
     `examples` are at most 20 of their ids.
     """
@@ -105,11 +105,14 @@ class Overlap:
 def normalise(text: str) -> str:
     """The text in the form in which readers would call two texts the same.
 
-    The form is NFKC, case-folded, with blanks collapsed. A copied question is often re-wrapped, in
-    other case, or written with full-width or ligature forms. A model that learned one form knows
-    the other, so for contamination they are equal. NFKC is applied twice because case folding may
-    leave it.
+    The form is NFKC, case-folded, without format characters, with blanks collapsed. A copied
+    question is often re-wrapped, in other case, or written with full-width or ligature forms. A
+    model that learned one form knows the other, so for contamination they are equal. So are
+    texts that differ in format characters (zero width, soft hyphen). NFKC is applied twice
+    because case folding may leave it.
     """
+    if not text.isascii():
+        text = "".join(each for each in text if unicodedata.category(each) != "Cf")
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(folded.split())
 
@@ -392,15 +395,30 @@ def decode_items(data: bytes) -> tuple[Item, ...]:
     return tuple(items)
 
 
-def overlap(train_prompts: Iterable[str], items: Sequence[Item]) -> Overlap:
-    """Which items were trained on, by equal normalised prompts; the training rows are streamed."""
-    keys = {_key(item.prompt) for item in items}
-    train_rows = 0
+def plain_text(prompt: str, system: str | None) -> str:
+    """What the template `plain` makes of a prompt: the system prompt stands on lines before it."""
+    return f"{system}\n{prompt}" if system and system.strip() else prompt
+
+
+def _keys(prompt: str, system: str | None) -> set[bytes]:
+    """The prompt alone and the text that a model reads: either may occur elsewhere."""
+    return {_key(prompt), _key(plain_text(prompt, system))}
+
+
+def overlap(train_rows: Iterable[Row], items: Sequence[Item], system: str | None = None) -> Overlap:
+    """Which items were trained on; the training rows are streamed.
+
+    An item counts where its prompt, or its prompt after the system prompt, is one of these two
+    texts of a training row: a question is the same wherever its beginning stands. `system` is the
+    suite's, for items without their own. Texts are compared normalised.
+    """
+    of_items = [_keys(item.prompt, item.system or system) for item in items]
+    keys = set[bytes]().union(*of_items)
+    count = 0
     seen: set[bytes] = set()
-    for prompt in train_prompts:
-        train_rows += 1
-        if (key := _key(prompt)) in keys:
-            seen.add(key)
+    for row in train_rows:
+        count += 1
+        seen |= _keys(row.prompt, row.system) & keys
     # Two items may differ only in what normalisation removes, so count items, not distinct keys.
-    trained_on = [item.id for item in items if _key(item.prompt) in seen]
-    return Overlap(len(items), train_rows, len(trained_on), tuple(trained_on[:20]))
+    trained_on = [item.id for item, own in zip(items, of_items, strict=True) if own & seen]
+    return Overlap(len(items), count, len(trained_on), tuple(trained_on[:20]))

@@ -169,6 +169,8 @@ def test_repeats_and_overlap_are_counted_on_normalised_texts() -> None:
         ("ＡＢＣ", "abc"),
         ("e\u0301", "é"),
         ("a\xa0b", "a b"),
+        ("re\u00adtail\u200b", "retail"),
+        ("e\u200d\u0301\ufeff", "é"),
     ],
 )
 def test_texts_that_read_the_same(one: str, other: str) -> None:
@@ -243,15 +245,40 @@ def test_suites_that_cannot_be() -> None:
     assert (split.value.kind, split.value.facts) == ("item-contradicts", {"line": 2})
 
 
+def trained(prompt: str, system: str | None = None) -> Row:
+    return Row(1, prompt, "x", "train", b"", system)
+
+
 def test_overlap_counts_items_that_were_trained_on() -> None:
     texts = ["Who?", "What  now?", "what now?", "Never", "Where"]
     items = [Item(datasets.item_id(text), text, "x") for text in texts]
-    found = datasets.overlap(["WHAT NOW?", "where", "where", "is it where it was?", "else"], items)
+    train = ["WHAT NOW?", "where", "where", "is it where it was?", "else"]
+    found = datasets.overlap(map(trained, train), items)
     assert (found.items, found.train_rows, found.exact) == (5, 5, 3)
     assert found.examples == (items[1].id, items[2].id, items[4].id)
     assert datasets.overlap([], items) == datasets.Overlap(5, 0, 0, ())
     many = [Item(str(number), str(number), "x") for number in range(30)]
-    assert len(datasets.overlap((item.prompt for item in many), many).examples) == 20
+    assert len(datasets.overlap((trained(item.prompt) for item in many), many).examples) == 20
+
+
+@pytest.mark.parametrize(
+    ("row", "item", "suite"),
+    [
+        (("Who is it?", "Be brief."), ("Be brief.\nWho is it?", None), None),
+        (("Be brief.\nWho is it?", None), ("Who is it?", "Be brief."), None),
+        (("be  brief. who is it?", None), ("Who is it?", None), "Be brief."),
+        (("is it?", "Be brief.\nWho"), ("Who is it?", "Be brief."), None),
+        (("Who is it?", "Be long."), ("Who is it?", "Be brief."), None),
+        (("Who is it?", " "), ("Who is it?", None), None),
+        (("Wh\u200bo is\u00ad it?", None), ("Who is it?", None), None),
+    ],
+)
+def test_the_system_prompt_is_part_of_what_was_trained_on(
+    row: tuple[str, str | None], item: tuple[str, str | None], suite: str | None
+) -> None:
+    items = [Item("1", item[0], "x", system=item[1]), Item("2", "Never", "x", system=item[1])]
+    found = datasets.overlap([trained(*row)], items, suite)
+    assert (found.exact, found.examples) == (1, ("1",))
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ def test_weights_in_folders_are_listed_unless_the_folder_is_a_model_of_its_own(
     adapter, base = tmp_path / "adapter", tmp_path / "base"
     write_adapter(adapter, seed=1)
     write_base(base)
+    (adapter / "runs" / "earlier").mkdir(parents=True)
     write_adapter(adapter / "runs" / "earlier" / "checkpoint-5", seed=2)
     for path in (
         adapter / "runs" / "earlier" / "checkpoint-5" / "value_head.safetensors",

@@ -236,16 +236,18 @@ def _size(path: Path) -> int:
 def _weights_inside(kind: Kind, folder: Path, asked: bool) -> list[LeftOut]:
     """The files of a folder that may hold weights of this model, such as `2_Dense` of an embedder.
 
-    A folder with an adapter or with a whole model in it holds those, not a part of this one.
+    A folder with an adapter or with a whole model in it holds those, not a part of this one, at
+    any depth.
     """
     if not folder.is_dir() or folder.is_symlink() or _is_whole(folder):
         return []
-    inside = islice(folder.rglob("*"), MAX_INSIDE)
+    inside = list(islice(folder.rglob("*"), MAX_INSIDE))
+    whole = {path for path in inside if path.is_dir() and _is_whole(path)}
     paths = [(path, f"{folder.name}/{path.relative_to(folder).as_posix()}") for path in inside]
     return [
         LeftOut(name, "a folder: a bundle has no folders", _size(path), asked)
         for path, name in sorted(paths, key=lambda entry: entry[1])
-        if companion(kind, name) and path.is_file()
+        if companion(kind, name) and path.is_file() and whole.isdisjoint(path.parents)
     ]
 
 

@@ -370,7 +370,7 @@ PATHS = {
     "sub/config.json": "file-not-allowed",
     "modeling_x.py": "file-not-allowed",
     "pytorch_model.bin": "file-not-allowed",
-    "adapter_model.safetensors": "file-not-allowed",
+    "adapter_model.safetensors": "companion-weights",
     "readme.md": "file-not-allowed",
     "CONFIG.JSON": "file-not-allowed",
     "REАDME.md": "file-not-allowed",

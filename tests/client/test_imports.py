@@ -76,6 +76,34 @@ def test_an_output_folder_of_peft_loses_what_is_no_bundle_and_says_why(tmp_path:
     assert all(left.values())
 
 
+def test_weights_in_folders_are_listed_unless_the_folder_is_a_model_of_its_own(
+    tmp_path: Path,
+) -> None:
+    adapter, base = tmp_path / "adapter", tmp_path / "base"
+    write_adapter(adapter, seed=1)
+    write_base(base)
+    (adapter / "runs" / "earlier").mkdir(parents=True)
+    write_adapter(adapter / "runs" / "earlier" / "checkpoint-5", seed=2)
+    for path in (
+        adapter / "runs" / "earlier" / "checkpoint-5" / "value_head.safetensors",
+        adapter / "runs" / "value_head.safetensors",
+        adapter / "original" / "v_head.bin",
+        adapter / ".x" / "value_head.safetensors",
+        base / "2_Dense" / "model.safetensors",
+        base / "1_Pooling" / "config.json",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"{}")
+    inside = {name for name in names("adapter", adapter)[1] if "/" in name}
+    assert inside == {
+        "runs/value_head.safetensors",
+        "original/v_head.bin",
+        ".x/value_head.safetensors",
+    }
+    inside = {name for name in names("base", base)[1] if "/" in name}
+    assert inside == {"2_Dense/model.safetensors"}
+
+
 SNAPSHOT = {
     "tokenizer.model": "",
     "spiece.model": "",

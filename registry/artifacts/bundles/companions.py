@@ -14,40 +14,61 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from registry.artifacts.bundles.names import Kind, is_weights
+from registry.artifacts.bundles.names import Kind, is_weights, plain
 from registry.artifacts.defects import shown
+from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.errors import Defect
 
 NAMED = {
     "the value head of a reward model or of PPO": r"(?:value|v|reward|score)_?head",
-    "embeddings of new tokens": r"new_embeddings|(?:trained|trainable|added)_(?:tokens|embeddings)",
+    "embeddings of new tokens": (
+        r"(?:new|learned|prompt)_embed(?:ding)?s"
+        r"|(?:trained|trainable|added)_(?:tokens|embeddings)"
+    ),
     "the weights of a multimodal model outside of its adapter": (
         r"non_lora_(?:trainables|state_dict)"
     ),
     "the projector of a multimodal model": r"mm_projector|multi_?modal_projector|projector",
-    "a classifier or another head": r"classifier|(?:lm|cls|classification)_head|score",
+    "a classifier or another head": r"classifier|(?:.+_)?heads?|score",
 }
-"""What a companion is -> the names without their ends that it has, in any letter case."""
-WEIGHTS = re.compile(r"(.+)\.(safetensors|bin|pt|pth|pkl|ckpt|npz|npy|h5|msgpack)", re.IGNORECASE)
-"""Forms in which weights are saved: the name without its end, and the end."""
-OTHER_DATA = frozenset({"pkl", "npz", "npy", "h5", "msgpack"})
-"""Forms that are as often something else: only a name that is known makes them weights."""
+"""What a companion is -> the plain names (see `_plain_stem`) that it or its folder has."""
+WEIGHTS = re.compile(
+    r"(.+)\.(safetensors|bin|pt|pth|ckpt|pdparams|tensors|pkl|npz|npy|h5|keras|msgpack|ot|pt2"
+    r"|distcp|gguf|ggml|onnx|zip|tar|tgz)(\.(?:gz|bz2|xz|zst|zip))?",
+    re.IGNORECASE,
+)
+"""Forms in which weights are saved: the name without its end, the end, and how it is packed."""
+OWN_FORMS = frozenset({"safetensors", "bin", "pt", "pth", "ckpt", "pdparams", "tensors"})
+"""Forms that hold weights under any name; the others are as often something else."""
+SHARD = re.compile(r"[-_]\d+[-_]of[-_]\d+$")
+MODULE = re.compile(r"(?:(?:query|document)_)?\d+_[a-z]\w*", re.IGNORECASE)
+"""Folders of the modules that sentence-transformers runs after the model, such as `2_Dense`."""
 TRAINING = re.compile(
-    r"training_args|(?:paged_)?optimi[sz]er.*|.*optim_states|scheduler.*|lr_scheduler.*|scaler.*"
-    r"|rng_state.*|random_states.*|.*rng.*state.*|trainer_state.*|training_state.*|train_state.*"
-    r"|recipe_state|sampler.*|dl_state_dict.*|dataloader.*|.*_model_states|pytorch_model_fsdp.*"
-    r"|global_step.*|tokeni[sz]ed.*|dataset.*|loss.*|metrics.*|args|custom_checkpoint.*",
-    re.IGNORECASE,
+    r"training_args|args|(?:trainer|training|train|recipe)_state|custom_checkpoint_\d+"
+    r"|(?:(?:rank\d+_of_\d+_)?(?:paged_)?optimi[sz]er|(?:lr_)?scheduler|scaler|sampler)(?:_\d+)?"
+    r"|(?:rng_states?|random_states|dl_state_dict|dataloader)(?:_\d+)?"
+    r"|(?:(?:bf16|fp16)_)?(?:zero_pp|expp)_rank_\d+_mp_rank_\d+_(?:optim|model)_states"
+    r"|(?:layer_\d+_expert_\d+_)?mp_rank_\d+_(?:optim|model)_states"
+    r"|layer_\d+_model_\d+_model_states|pytorch_model_fsdp(?:_\d+)?(?:_rank\d+)?"
+    r"|tokeni[sz]ed|dataset|loss(?:es)?|metrics"
 )
-"""Names without their ends of what a trainer saves only to go on training."""
+"""Plain names of what a trainer, accelerate, DeepSpeed or FSDP saves only to go on training.
+
+They are whole names: `loss_head` or `optimizer_value_head` is not one of them.
+"""
 FOLDERS = re.compile(
-    r"checkpoint[-_].*|global_step.*|runs|logs?|wandb|mlruns|tensorboard|ref|reference|optimizer.*"
-    r"|scheduler.*|pytorch_model_fsdp.*|original|onnx|coreml|openvino|tmp.*|\..*",
+    r"checkpoint[-_].*|global_step\d*|runs|logs?|wandb|mlruns|tensorboard|ref|reference"
+    r"|optimizer(?:_\d+)?|scheduler|pytorch_model_fsdp(?:_\d+)?|original|onnx|coreml|openvino"
+    r"|tmp(?:[-_].*)?|\..*",
     re.IGNORECASE,
 )
-"""Folders of training, of another adapter, or of the weights in another form."""
+"""Folders of training, of another adapter, or of the weights in another form.
+
+A name that is known to be a companion's counts in them too.
+"""
 SAME_ADAPTER = frozenset({"adapter_model.bin", "adapter_model.pt"})
 """The adapter itself as a pickle, which older releases of PEFT wrote."""
+LOADED_WITH_IT = "an adapter, which transformers loads with the full weights of its folder"
 MAX_KEPT = 200
 """How many names of left-out files a version keeps."""
 MAX_TEXT = 200
@@ -68,24 +89,39 @@ class LeftOutFile:
 
 def companion(kind: Kind, path: str) -> str | None:
     """What a file beside a bundle of this kind holds if that may belong to the model, else None."""
-    folder, _, name = path.rpartition("/")
+    *folders, name = path.split("/")
+    full = kind != "adapter"
+    if full and not folders and plain(name).replace("-", "_") == CONFIG:
+        return LOADED_WITH_IT
     match = WEIGHTS.fullmatch(name)
-    if match is None or FOLDERS.fullmatch(folder.partition("/")[0]):
+    if match is None:
         return None
-    stem = match[1]
-    if what := next(
-        (what for what, names in NAMED.items() if re.fullmatch(names, stem, re.I)), None
-    ):
-        return what
-    if kind != "adapter":
-        return None  # full weights are often beside themselves in several forms
-    if match[2].lower() in OTHER_DATA or TRAINING.fullmatch(stem) or name in SAME_ADAPTER:
+    stem = _plain_stem(match[1])
+    for part in [stem, *map(_plain_stem, folders)]:
+        for what, names in NAMED.items():
+            if re.fullmatch(names, part):
+                return what
+    if full:  # full weights are often beside themselves in several forms
+        if not folders and stem.startswith("adapter_model"):
+            return LOADED_WITH_IT
+        return "a module that runs after the model" if _in_module(folders) else None
+    known = TRAINING.fullmatch(stem) or (folders and FOLDERS.fullmatch(folders[0]))
+    if known or match[2].lower() not in OWN_FORMS or name in SAME_ADAPTER:
         return None
     if is_weights("base", name) or stem.startswith("pytorch_model"):
         return "full weights, or modules that were trained beside the adapter"
     if stem.startswith("adapter_model"):
         return "a further part of the adapter's weights"
     return "weights that are not in the adapter"
+
+
+def _plain_stem(name: str) -> str:
+    """A name as people read it: small letters, `_` for other separators, no number of a shard."""
+    return re.sub(r"[-_.\s]+", "_", SHARD.sub("", plain(name))).strip("_")
+
+
+def _in_module(folders: Sequence[str]) -> bool:
+    return bool(folders) and MODULE.fullmatch(folders[0]) is not None
 
 
 def undeclared(kind: Kind, left_out: Sequence[LeftOutFile]) -> list[Defect]:

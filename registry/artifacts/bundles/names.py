@@ -111,9 +111,10 @@ def looks_like(name: str, path: str) -> bool:
     True for a path in other case, with other forms of the same letters, or with letters that look
     the same.
     """
-    return len(path) < 200 and _plain(path) == name.casefold()
+    return len(path) < 200 and plain(path) == name.casefold()
 
 
-def _plain(path: str) -> str:
+def plain(path: str) -> str:
+    """The path in small letters, without accents and letters of other alphabets: as it reads."""
     letters = unicodedata.normalize("NFKD", path).translate(LOOKALIKES).casefold()
     return "".join(letter for letter in letters if not unicodedata.combining(letter)).rstrip(". ")

@@ -13,6 +13,7 @@ from registry.artifacts.bundles.companions import (
     risks,
     undeclared,
 )
+from registry.artifacts.bundles.names import Kind
 from tests.artifacts.bundle_files import adapter_files, broken, look
 
 COMPANIONS = (
@@ -37,6 +38,22 @@ COMPANIONS = (
     "extra.pt",
     "2_Dense/model.safetensors",
     "vision_tower/weights.bin",
+    "loss_head.safetensors",
+    "dataset_embeddings.bin",
+    "scaler_embed.bin",
+    "scheduler_mlp.safetensors",
+    "optimizer_value_head.pt",
+    "value_head_model_states.pt",
+    "original/value_head.safetensors",
+    "ref/v-head.bin",
+    ".x/value_head.safetensors",
+    "checkpoint-5/value_head.safetensors",
+    "optimizer_heads/weights.bin",
+    "tmp1/extra.safetensors",
+    "value_head.gguf",
+    "value_head.onnx",
+    "value_head.bin.gz",
+    "extra.pdparams",
 )
 LEFTOVERS = (
     "optimizer.pt",
@@ -45,6 +62,18 @@ LEFTOVERS = (
     "scaler.pt",
     "rng_state.pth",
     "rng_state_3.pth",
+    "rank0-of-8-optimizer.pt",
+    "optimizer_1.bin",
+    "sampler_1.bin",
+    "dl_state_dict_1.bin",
+    "custom_checkpoint_0.pkl",
+    "pytorch_model_fsdp_0_rank1.bin",
+    "pytorch_model_fsdp_0/__0_0.distcp",
+    "fp16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
+    "layer_00-model_00-model_states.pt",
+    "layer_0_expert_1_mp_rank_00_model_states.pt",
+    "expp_rank_0_mp_rank_00_optim_states.pt",
+    "ggml-adapter-model.gguf",
     "random_states_0.pkl",
     "training_args.bin",
     "trainer_state.json",
@@ -86,6 +115,43 @@ def test_other_forms_of_full_weights_are_no_companions_but_a_head_is() -> None:
     for path in ("pytorch_model.bin", "consolidated.safetensors", "tf_model.h5"):
         assert companion("base", path) is None and companion("checkpoint", path) is None
     assert companion("checkpoint", "value_head.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["base", "checkpoint"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "adapter_model.safetensors",
+        "Adapter-Model-00001-of-00002.safetensors",
+        "adapter_model.bin",
+        "adapter_config.json",
+        "value_head-00001-of-00001.safetensors",
+        "Value-Head.bin",
+        "v\u0430lue_head.safetensors",
+        "2_Dense/model.safetensors",
+        "query_0_Dense/pytorch_model.bin",
+        "value_head/model.safetensors",
+        "loss_head.safetensors",
+    ],
+)
+def test_beside_full_weights_an_adapter_a_head_or_a_module_counts(kind: Kind, path: str) -> None:
+    [defect] = undeclared(kind, [LeftOutFile(path, 4, "")])
+    assert (defect.file, defect.rule) == (path, "companion-weights")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "model.gguf",
+        "onnx/model.onnx",
+        "original/consolidated.00.pth",
+        "lora/adapter_config.json",
+        "1_Pooling/config.json",
+        "modules.json",
+    ],
+)
+def test_other_forms_and_folders_beside_full_weights_do_not_block(path: str) -> None:
+    assert companion("base", path) is None and companion("checkpoint", path) is None
 
 
 def test_sent_as_it_is_a_companion_is_refused_by_its_name() -> None:

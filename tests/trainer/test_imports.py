@@ -183,17 +183,22 @@ def test_what_log_model_logged_becomes_a_version(
 
             for source in (
                 f"models:/{model}",
-                f"models:/{model}/peft",
                 f"mlflow:{model}",
                 f"mlflow:{run}/claims",
                 f"runs:/{run}/claims",
-                f"runs:/{run}/claims/peft",
                 "models:/claims/1",
                 "models:/claims@champion",
             ):
                 again = bring(source)
                 assert (again.status, again.ref) == ("found", imported.ref), source
             assert bring("models:/claims/1").meta["mlflow"]["registered"] == "claims/1"
+            # Who names the folder of the weights gets that folder: the tokenizer is beside it.
+            alone = {
+                bring(f"{source}/peft").ref
+                for source in (f"models:/{model}", f"runs:/{run}/claims")
+            }
+            assert len(alone) == 1
+            assert alone != {imported.ref}
 
             whole = bring(
                 f"mlflow:{run}",

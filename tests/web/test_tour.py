@@ -130,7 +130,7 @@ def tour(console: Console) -> tuple[World, Person, list[str]]:
         queue(console.store, console.blobs, engineer, recipe),
     )
     for _ in range(2):
-        work.lease(console.store, world.trainer.actor, "test worker", 600)
+        work.lease(console.store, world.trainer.actor, work.Worker("test worker"), 600)
     work.fail(console.store, world.trainer.actor, failed, 1, "The rows are longer than 8 tokens.")
     for step, loss in ((1, 2.0), (2, 1.0), (3, 0.5)):
         beat = work.Heartbeat(1, {"step": step, "loss": loss}, 600)

@@ -193,8 +193,6 @@ def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
 def _withdrawals(session: Session, numbers: list[int]) -> dict[int, str]:
     """Why each of these reviews was withdrawn; the log entry holds the commitment of the reason."""
     subjects = {f"review:{number}": number for number in numbers}
-    if not subjects:
-        return {}
     entries = session.execute(
         select(Event.subject, Event.entry).where(
             Event.subject.in_(subjects),

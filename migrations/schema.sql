@@ -899,13 +899,19 @@ create index ix_training_run_line_id on training_run (line_id);
 create index ix_training_run_queued on training_run (created_at) where state = 'queued';
 create index ix_training_run_rows_blob_id on training_run (rows_blob_id);
 
+create function has_only_train(splits jsonb) returns boolean language sql immutable as $$
+    -- Whether all rows are of the split that is trained on: trainers read such a file whole. Rows
+    -- of other splits are expected answers, because suites are made of them.
+    select splits - 'train' = '{}'
+$$;
+
 create function only_rows_of_train() returns trigger language plpgsql as $$
 -- A trainer reads the rows of the train split. They are the data set's own file where it has no
 -- others, and never where it has: a suite may be made of those.
 begin
     if exists (
         select from dataset_version d where d.id = new.dataset_version_id
-        and (d.splits - 'train' = '{}') <> (d.blob_id = new.rows_blob_id)
+        and has_only_train(d.splits) <> (d.blob_id = new.rows_blob_id)
     ) then
         raise exception 'the training run % would read other rows than those of the split train',
             new.id using errcode = 'CS010';

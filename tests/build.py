@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from registry.artifacts.methods import adapters
@@ -447,8 +447,26 @@ def submit(world: World, ref: str, environment: str = "production") -> int:
     return world.review
 
 
+class Opened(Protocol):
+    """A review that was opened in a store: a World, or the two alone."""
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def review(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedReview:
+    """A review and its store, where there is no World around them."""
+
+    store: Store
+    review: int
+
+
 def vote(
-    world: World,
+    world: Opened,
     person: Person,
     verdict: str = "approve",
     number: int | None = None,

@@ -41,7 +41,7 @@ def generation(net: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfi
     )
 
 
-class AtStops(StoppingCriteria):  # type: ignore[misc]
+class AtStops(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped to mypy
     """End each answer that contains a stop sequence, as engines do.
 
     Only what was generated counts, not the prompt. The last tokens are enough to see a stop that

@@ -1,5 +1,11 @@
 -- Data sets and their versions.
 
+create function has_only_train(splits jsonb) returns boolean language sql immutable as $$
+    -- Whether all rows are of the split that is trained on: trainers read such a file whole. Rows
+    -- of other splits are expected answers, because suites are made of them.
+    select splits - 'train' = '{}'
+$$;
+
 create table dataset (
     id uuid not null,
     team text not null,

@@ -47,7 +47,7 @@ create function only_rows_of_train() returns trigger language plpgsql as $$
 begin
     if exists (
         select from dataset_version d where d.id = new.dataset_version_id
-        and (d.splits - 'train' = '{}') <> (d.blob_id = new.rows_blob_id)
+        and has_only_train(d.splits) <> (d.blob_id = new.rows_blob_id)
     ) then
         raise exception 'the training run % would read other rows than those of the split train',
             new.id using errcode = 'CS010';

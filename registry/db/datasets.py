@@ -17,12 +17,6 @@ from registry.errors import NotFound
 from registry.rules.refs import Ref, parse_ref
 from registry.rules.versions import STANDING
 
-ONLY_TRAIN = "splits - 'train' = '{}'"
-"""The condition that all rows are of the split that is trained on: trainers read such a file whole.
-
-Rows of other splits are expected answers, because suites are made of them.
-"""
-
 
 class Dataset(Table):
     """A data set's line `team/name`."""

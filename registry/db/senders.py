@@ -18,7 +18,6 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.blobs.drafts import check
 from registry.blobs.store import Blobs
-from registry.db.datasets import ONLY_TRAIN
 from registry.db.store import Store
 from registry.db.table import Moment, Table, one_of
 from registry.errors import Unverified
@@ -66,7 +65,7 @@ STRANGE = text(
         select from dataset_version r join node n on n.id = r.id
         where r.blob_id = d.id and r.state <> 'deleted' and (
             :all_answers or n.team = any(:answers)
-            or (r.{ONLY_TRAIN} and (:everywhere or n.team = any(:teams)))))
+            or (has_only_train(r.splits) and (:everywhere or n.team = any(:teams)))))
     and not exists (
         select from training_run r join dataset_version v on v.id = r.dataset_version_id
         join node n on n.id = v.id

@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 
 from registry.db import senders
 from registry.db.accounts import names
-from registry.db.datasets import ONLY_TRAIN
 from registry.db.store import Store
 from registry.db.versions import Line
 from registry.errors import NotFound
@@ -90,8 +89,8 @@ LINES_WITH_BLOB = text(
 # The teams of whatever else names these bytes: data, items of suites, answers, prompts. Items and
 # samples hold the answers that a suite expects, and so do rows of other splits than train.
 TEAMS_WITH_BLOB = text(
-    f"""
-    select n.team, not (d.{ONLY_TRAIN}) as answers
+    """
+    select n.team, not has_only_train(d.splits) as answers
         from dataset_version d join node n on n.id = d.id
         where d.blob_id = :blob and d.state <> 'deleted'
     union select n.team, false from training_run r
@@ -105,7 +104,7 @@ TEAMS_WITH_BLOB = text(
         where r.samples_blob_id = :blob
     union select n.team, false from serving_profile p join node n on n.id = p.version_id
         where p.system_prompt_id = :blob
-    """  # noqa: S608 - only a constant of the data sets is put into the SQL
+    """
 )
 
 

@@ -76,9 +76,14 @@ def test_data_and_what_nothing_names_yet(door: Door, world: World) -> None:
     )
     entered(door, gateway, auditor)
     rows = world.dataset.digest.removeprefix("sha256:")  # its test split is a suite's answers
-    assert [status(door, one, rows) for one in (world.trainer, auditor, gateway)] == [404, 200, 404]
+    assert [status(door, reader, rows) for reader in (world.trainer, auditor, gateway)] == [
+        404,
+        200,
+        404,
+    ]
     unnamed = str(door.upload(world.engineer, secrets.token_bytes(8))["sha256"])
     assert [
-        status(door, one, unnamed) for one in (world.engineer, world.data_owner, auditor, gateway)
+        status(door, reader, unnamed)
+        for reader in (world.engineer, world.data_owner, auditor, gateway)
     ] == [200] + [404] * 3
     assert status(door, world.engineer, hashlib.sha256(b"never sent").hexdigest()) == 404

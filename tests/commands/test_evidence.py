@@ -184,11 +184,13 @@ def test_postgresql_keeps_reviews_off_older_versions_of_a_use_case(world: World)
     for step, words in ((1, "rests on an older version"), (2, "not the next one")):
         new = uuid4()
         params = {"review": world.review, "new": new}
-        cause, said = refused(world.store, insert.format(step), params, ("use_case_version", new))
+        cause, message = refused(
+            world.store, insert.format(step), params, ("use_case_version", new)
+        )
         assert cause == "CS040"
-        assert words in said
+        assert words in message
     change(world, owner="another")
-    cause, said = refused(
+    cause, message = refused(
         world.store,
         "insert into review (id, version_id, environment, use_case_version_id, policy_version_id, "
         "evidence, evidence_root, verdict, note_commitment, submitted_by, state, opened_at) select "
@@ -197,7 +199,7 @@ def test_postgresql_keeps_reviews_off_older_versions_of_a_use_case(world: World)
         "from review where number = %(review)s",
         {"review": world.review},
     )
-    assert (cause, said) == ("CS040", "the use case has changed")
+    assert (cause, message) == ("CS040", "the use case has changed")
 
 
 def test_all_runs_count_not_the_newest_alone(world: World) -> None:

@@ -40,22 +40,23 @@ def test_a_training_run_counts_for_its_own_base_alone(world: World) -> None:
     """A draft that a run made may be completed later, but not on another base."""
     train(world)
     other = a_base(world.store, world.blobs, world.engineer, world.team, "other", seed=5)
-    cause, said = refused(
+    cause, message = refused(
         world.store,
         "update version set base_version_id = (select id from node where ref = %(other)s), "
         "state = 'registered', number = 99 where id = (select id from node where ref = %(ref)s)",
         {"other": other.ref, "ref": world.versions[-1]},
     )
-    assert cause in ("CS003", "CS010"), said
+    assert cause in ("CS003", "CS010"), message
 
 
 def test_contamination_sees_what_a_model_read(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The system prompt of a row or of the recipe may hold the beginning of an item."""
-    told = [{"prompt": "0", "system": "item"}, {"prompt": "it\u200bem 1"}, {"prompt": "2"}]
+    training_rows = [{"prompt": "0", "system": "item"}, {"prompt": "it\u200bem 1"}, {"prompt": "2"}]
     data = b"".join(
-        json.dumps({**row, "completion": "no", "split": "train"}).encode() + b"\n" for row in told
+        json.dumps({**row, "completion": "no", "split": "train"}).encode() + b"\n"
+        for row in training_rows
     )
     world.dataset = a_dataset(world.store, world.blobs, world.data_owner, world.team, "told", data)
     monkeypatch.setattr(build, "RECIPE", {**build.RECIPE, "system": "item"})
@@ -145,9 +146,9 @@ def test_a_trainer_reads_the_rows_of_the_train_split_alone(world: World) -> None
     assert (given.ref, given.root) == (mixed.ref, mixed.root)
     assert given.file.size == len(sent)
     [file] = [File("rows.jsonl", given.file.sha256, given.file.size)]
-    found = list(rows.sound_rows(file, world.blobs.read))
-    assert {row.split for row in found} == {"train"}
-    assert given.file_root == Frontier(row.leaf for row in found).text() != given.root
+    stored_rows = list(rows.sound_rows(file, world.blobs.read))
+    assert {row.split for row in stored_rows} == {"train"}
+    assert given.file_root == Frontier(row.leaf for row in stored_rows).text() != given.root
     whole = mixed.digest.removeprefix("sha256:")
     stranger = a_person(world.store, "trainer", team=world.team)
     for trainer in (world.trainer, stranger):
@@ -159,8 +160,8 @@ def test_a_trainer_reads_the_rows_of_the_train_split_alone(world: World) -> None
         draft = versions.Draft(
             "adapter", f"{world.team}/smuggled", smuggled, ADAPTER_META, world.base.ref, "legal"
         )
-        for one in smuggled[:2]:
-            bytes_sent.sent(world.store, trainer.actor, one.sha256)
+        for sent in smuggled[:2]:
+            bytes_sent.sent(world.store, trainer.actor, sent.sha256)
         with pytest.raises(Unverified) as refusal:
             versions.register(world.store, world.blobs, trainer.actor, draft)
         assert refusal.value.kind == "blob-missing"

@@ -85,10 +85,10 @@ def adapter(world: World, name: str, base: str, seed: int, meta: Any = None, **k
 
 
 def test_a_quantised_base_waits_for_a_word_on_its_original(world: World) -> None:
-    held = base_bytes(world)
-    config = json.loads(held["config.json"]) | {"quantization_config": BITS}
-    made = held | {
-        "model.safetensors": in_four_bits(held["model.safetensors"]),
+    originals = base_bytes(world)
+    config = json.loads(originals["config.json"]) | {"quantization_config": BITS}
+    made = originals | {
+        "model.safetensors": in_four_bits(originals["model.safetensors"]),
         "config.json": json.dumps(config).encode(),
     }
     files = [put(world.blobs, path, data) for path, data in made.items()]
@@ -133,8 +133,8 @@ def test_an_adapter_of_a_verified_quantisation_belongs_to_the_original(world: Wo
             ("adapts", world.base.ref, "verified"),
             ("derived_from", quantised.ref, "claimed"),
         ], number
-        found = asked.version(world.store, world.engineer.actor, added.ref)
-        assert found.facts["trained_on"] == {"ref": quantised.ref, "grade": "claimed"}
+        version = asked.version(world.store, world.engineer.actor, added.ref)
+        assert version.facts["trained_on"] == {"ref": quantised.ref, "grade": "claimed"}
         checked = verification.verify(world.store, world.blobs, world.engineer.actor, added.ref)
         assert checked.ok, checked.problems
 

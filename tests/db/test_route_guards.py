@@ -143,14 +143,14 @@ def test_an_approval_for_another_use_case_opens_no_route(store: Store, blobs: Bl
                     )
             assert cause(stopped.value) == "CS011", (kind, arm)
     rollout = uuid4()
-    got, said = refused(
+    got, message = refused(
         store,
         "insert into rollout (id, channel_id, version_id, review_id, state, weight_bp, started_at)"
         " values (%(new)s, %(channel)s, %(second)s, %(review)s, 'pending', 0, now())",
         {**rows.ids, "new": rollout},
         ("rollout", rollout),
     )
-    assert (got, "another use case" in said) == ("CS011", True)
+    assert (got, "another use case" in message) == ("CS011", True)
 
     own = rollouts.start(store, actor, rollouts.Canary(second, "production", "second", 500, ""))
     assert own.candidate == second

@@ -425,7 +425,7 @@ def test_teams_named_like_pages(door: Door) -> None:
         engineer = a_person(door.store, "engineer", team=team, signs=False)
         a_base(door.store, door.blobs, engineer, team, name=f"n{secrets.token_hex(4)}")
         token = door.token(engineer)
-        [name] = [one["id"] for one in get(door, token, f"/api/models?author={team}").json()]
+        [name] = [model["id"] for model in get(door, token, f"/api/models?author={team}").json()]
         assert get(door, token, f"/api/models/{quote(name)}").status_code == 200
         assert get(door, token, f"/{name}/resolve/v1/config.json").status_code == 200
     info = get(door, token, "/api/models/adapters/anything")

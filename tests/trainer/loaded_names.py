@@ -11,6 +11,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,18 @@ def _timm(self: Any, config: Any) -> None:
     self.num_features = 8
 
 
+@contextmanager
+def _without_timm() -> Iterator[None]:
+    """Let models be built whose vision tower is timm's."""
+    wrapper = modeling_timm_wrapper.TimmWrapperModel
+    original = wrapper.__init__
+    wrapper.__init__ = _timm
+    try:
+        yield
+    finally:
+        wrapper.__init__ = original
+
+
 CHANGES: dict[str, dict[str, Any]] = {
     "chameleon": {"vocabulary_map": {"<image>": 1}},
     "emu3": {"vocabulary_map": {"<image>": 1}},
@@ -89,7 +102,7 @@ def built(kind: str, name: str) -> Any:
     config, model_class = config_of(kind), getattr(transformers, name)
     if not isinstance(config, model_class.config_class):
         config = config.get_text_config()
-    with warnings.catch_warnings(), torch.device("meta"):
+    with warnings.catch_warnings(), torch.device("meta"), _without_timm():
         warnings.simplefilter("ignore")
         return model_class(config)
 
@@ -181,7 +194,6 @@ def fallback_row(kind: str, name: str) -> dict[str, Any]:
 def table(kinds: Callable[[str], bool] = lambda kind: True) -> dict[str, Any]:
     """The whole table, or the part of some types of model."""
     types, classes, unbuilt = {}, {}, {}
-    modeling_timm_wrapper.TimmWrapperModel.__init__ = _timm
     for kind in sorted(filter(kinds, CONFIG_MAPPING_NAMES)):
         types[kind] = classes_of(kind)
         for name in dict.fromkeys(types[kind].values()):

@@ -200,11 +200,13 @@ def test_what_log_model_logged_becomes_a_version(
             assert len(alone) == 1
             assert alone != {imported.ref}
 
-            whole = bring(
-                f"mlflow:{run}",
-                "checkpoint",
-                NewVersion("acme/whole", meta={**BASE_META, **ADAPTER_META}),
-            )
+            # MLflow keeps the base's weights beside an adapter of no repository of the Hub.
+            checkpoint = NewVersion("acme/whole", meta={**BASE_META, **ADAPTER_META})
+            with pytest.raises(Invalid) as ambiguous:
+                bring(f"mlflow:{run}", "checkpoint", checkpoint)
+            assert ambiguous.value.kind == "which-artifact"
+            assert f"models:/{made['full']}/model" in ambiguous.value.detail
+            whole = bring(f"models:/{made['full']}", "checkpoint", checkpoint)
             assert (whole.status, whole.source) == ("registered", f"models:/{made['full']}/model")
             assert client.version(whole.ref).base_root == client.version("acme/tiny@v1").base_root
 

@@ -164,8 +164,8 @@ def test_a_reward_model_goes_without_its_head_only_as_a_declared_risk(
     refused = engineer.bring(folder, "acme/reward")
     assert "companion-weights" in refused.err
     [command] = commands(refused)
-    told = command.removeprefix("countersign ").replace("DIR", shlex.quote(str(folder)))
-    version = engineer.kept(engineer.type(told, "acme/reward"), "acme/reward")
+    arguments = command.removeprefix("countersign ").replace("DIR", shlex.quote(str(folder)))
+    version = engineer.kept(engineer.type(arguments, "acme/reward"), "acme/reward")
     assert [risk for risk in version.risks if "value_head.safetensors" in risk]
     assert others(folder, version) == {entry.path for entry in version.left_out}
     assert {"vocab.json", "merges.txt", "added_tokens.json"} <= files(version)
@@ -178,8 +178,8 @@ def test_of_a_root_without_its_adapter_the_last_save_point_is_named(
     refused = engineer.bring(root, "acme/axolotl")
     assert "checkpoint-1195, checkpoint-2390" in refused.err
     [command] = commands(refused)
-    told = engineer.type(command.removeprefix("countersign "), "acme/axolotl")
-    version = engineer.kept(told, "acme/axolotl")
+    answer = engineer.type(command.removeprefix("countersign "), "acme/axolotl")
+    version = engineer.kept(answer, "acme/axolotl")
     check_whole(root / "checkpoint-2390", version)
     assert files(version) == WEIGHTS | TOKENIZER
     assert version.meta["source"] == "folder:checkpoint-2390"
@@ -193,8 +193,8 @@ def test_a_merge_beside_the_adapter_is_a_checkpoint_of_its_own(
     check_whole(root, version)
     assert {"merged", "checkpoint-2390", "config.json"} == others(root, version)
     [command] = commands(engineer.type(f"checkpoint import {root}", "acme/merged"))
-    told = engineer.type(command.removeprefix("countersign "), "acme/merged")
-    merged = engineer.kept(told, "acme/merged")
+    answer = engineer.type(command.removeprefix("countersign "), "acme/merged")
+    merged = engineer.kept(answer, "acme/merged")
     assert (merged.state, merged.meta["source"]) == ("registered", "folder:merged")
     assert merged.risks == []
 
@@ -208,8 +208,8 @@ def test_the_regular_expression_of_unsloth_becomes_names(
     assert "tokenizer" not in refused.err
     [command] = commands(refused)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    told = {**os.environ, "PATH": path}
-    subprocess.run(command, shell=True, cwd=folder, env=told, check=True, timeout=60)
+    environ = {**os.environ, "PATH": path}
+    subprocess.run(command, shell=True, cwd=folder, env=environ, check=True, timeout=60)
     version = engineer.kept(engineer.bring(folder, "acme/unsloth"), "acme/unsloth")
     check_whole(folder, version)
     assert files(version) == WEIGHTS | TOKENIZER
@@ -222,9 +222,9 @@ def test_a_token_that_only_pads_stays_behind(
     folder = layouts.unsloth_new_padding(base, tmp_path / "lora_model")
     refused = engineer.bring(folder, "acme/padded")
     assert "tokens-added" in refused.err
-    told = re.findall(r"import (--leave-out) (\S+)\)", refused.err)
-    assert {name for _, name in told} == {"tokenizer.json", "tokenizer_config.json"}
-    brought = engineer.bring(folder, "acme/padded", *(word for pair in told for word in pair))
+    options = re.findall(r"import (--leave-out) (\S+)\)", refused.err)
+    assert {name for _, name in options} == {"tokenizer.json", "tokenizer_config.json"}
+    brought = engineer.bring(folder, "acme/padded", *(word for pair in options for word in pair))
     version = engineer.kept(brought, "acme/padded")
     check_whole(folder, version)
     assert files(version) == WEIGHTS | {"chat_template.jinja"}

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -94,7 +93,7 @@ class Shop:
         """Submit, approve, canary, promote."""
         review = self.nora.submit(ref, "production", f"acme/{case}", "please").review
         for person in self.reviewers:
-            build.vote(SimpleNamespace(store=self.live.store, review=review), person)  # type: ignore[arg-type]
+            build.vote(build.OpenedReview(self.live.store, review), person)
         self.nora.start_canary(ref, "production", 5000, reason="measured")
         self.nora.promote(ref.partition("@")[0], "production", reason="clean")
 

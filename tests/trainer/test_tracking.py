@@ -175,14 +175,14 @@ def test_the_worker_never_loads_torch_nor_mlflow() -> None:
 def test_the_next_attempt_ends_what_a_dead_one_left_running(server: str) -> None:
     from mlflow import MlflowClient
 
-    told = topic()
-    dead = track(server, told)
+    identity = topic()
+    dead = track(server, identity)
     assert isinstance(dead, tracking.MLflow)
     until(lambda: dead._link is not None, "the first attempt is in MLflow", 120)
-    other = track(server, topic(experiment=told.experiment))
+    other = track(server, topic(experiment=identity.experiment))
     assert isinstance(other, tracking.MLflow)
     until(lambda: other._link is not None, "another training run is in MLflow", 120)
-    following = topic(experiment=told.experiment, training_run=told.training_run, attempt=2)
+    following = topic(experiment=identity.experiment, training_run=identity.training_run, attempt=2)
     link = track(server, following).close("FINISHED", wait=120)
     client = MlflowClient(server)
     assert dead._link is not None

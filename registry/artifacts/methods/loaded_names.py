@@ -33,9 +33,9 @@ _LAST_NUMBER = re.compile(r".*\.([0-9]+)\.")
 @cache
 def table() -> Mapping[str, Any]:
     """The whole table, read once."""
-    return json.loads(  # type: ignore[no-any-return]
-        resources.files(__package__).joinpath("loaded_names.json").read_text(encoding="utf-8")
-    )
+    source = resources.files(__package__).joinpath("loaded_names.json")
+    document: Mapping[str, Any] = json.loads(source.read_text(encoding="utf-8"))
+    return document
 
 
 @dataclass(frozen=True, slots=True)

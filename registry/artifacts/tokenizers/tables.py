@@ -42,8 +42,6 @@ class Table:
             and self._rest.digest() == other._rest.digest()
         )
 
-    __hash__ = None  # type: ignore[assignment]  # it changes while it is filled
-
     def seek(self, tokens: Iterable[str]) -> None:
         """Note the numbers of these tokens too, of those entries that are still to come."""
         self._seek.update(tokens)

@@ -92,9 +92,9 @@ def test_the_limits_are_those_of_the_types(dtype: str) -> None:
     limit = overflows.INFINITE_FROM[dtype]
     # A double becomes a bfloat16 by way of single precision.
     step = np.float32 if dtype == "bfloat16" else np.float64
-    below = np.nextafter(step(limit), step(0))
+    largest = np.nextafter(step(limit), step(0))
     assert np.isinf(cast(np.array([limit]), dtype)).all()
-    assert np.isfinite(cast(np.array([below]), dtype)).all()
+    assert np.isfinite(cast(np.array([largest]), dtype)).all()
 
 
 def test_weights_stored_as_bfloat16() -> None:

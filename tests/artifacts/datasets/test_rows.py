@@ -219,8 +219,8 @@ def test_items_of_a_suite() -> None:
     items = datasets.suite_items(
         rows_of(row("t"), row("ü?", "nö", split="test"), *[row("q", "a", split="test")] * 2), "test"
     )
-    wanted = hashlib.sha256('{"prompt":"ü?"}'.encode()).hexdigest()[:16]
-    assert items[0] == Item(wanted, "ü?", "nö")
+    identity = hashlib.sha256('{"prompt":"ü?"}'.encode()).hexdigest()[:16]
+    assert items[0] == Item(identity, "ü?", "nö")
     assert [item.prompt for item in items] == ["ü?", "q"]
     data = datasets.encode_items(items)
     assert data == b"".join(
@@ -253,9 +253,9 @@ def test_overlap_counts_items_that_were_trained_on() -> None:
     texts = ["Who?", "What  now?", "what now?", "Never", "Where"]
     items = [Item(datasets.item_id(text), text, "x") for text in texts]
     train = ["WHAT NOW?", "where", "where", "is it where it was?", "else"]
-    found = datasets.overlap(map(trained, train), items)
-    assert (found.items, found.train_rows, found.exact) == (5, 5, 3)
-    assert found.examples == (items[1].id, items[2].id, items[4].id)
+    overlap = datasets.overlap(map(trained, train), items)
+    assert (overlap.items, overlap.train_rows, overlap.exact) == (5, 5, 3)
+    assert overlap.examples == (items[1].id, items[2].id, items[4].id)
     assert datasets.overlap([], items) == datasets.Overlap(5, 0, 0, ())
     many = [Item(str(number), str(number), "x") for number in range(30)]
     assert len(datasets.overlap((trained(item.prompt) for item in many), many).examples) == 20
@@ -277,8 +277,8 @@ def test_the_system_prompt_is_part_of_what_was_trained_on(
     row: tuple[str, str | None], item: tuple[str, str | None], suite: str | None
 ) -> None:
     items = [Item("1", item[0], "x", system=item[1]), Item("2", "Never", "x", system=item[1])]
-    found = datasets.overlap([trained(*row)], items, suite)
-    assert (found.exact, found.examples) == (1, ("1",))
+    overlap = datasets.overlap([trained(*row)], items, suite)
+    assert (overlap.exact, overlap.examples) == (1, ("1",))
 
 
 @pytest.mark.parametrize(

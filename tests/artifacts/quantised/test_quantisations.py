@@ -146,7 +146,7 @@ def test_what_is_not_quantised_must_be_the_base_s(name: str) -> None:
 
 def test_texts_must_agree_too() -> None:
     found = verdict(bundle(quantised("fp8"), rms_norm_eps=1.0))
-    assert [(one.file, one.where) for one in found.defects] == [
+    assert [(defect.file, defect.where) for defect in found.defects] == [
         ("config.json", "config.json rms_norm_eps")
     ]
     assert verdict(bundle(quantised("fp8"), rope_theta=5)).grade == "claimed"
@@ -160,7 +160,7 @@ def test_texts_must_agree_too() -> None:
     told = verdict(
         bundle(quantised("fp8")) | {"tokenizer.json": b"{}", "chat_template.jinja": b"b"}, base
     )
-    assert sorted(one.where for one in told.defects) == ["chat template", "tokenizer.json"]
+    assert sorted(defect.where for defect in told.defects) == ["chat template", "tokenizer.json"]
 
 
 def test_what_cannot_be_worked_out_stays_a_claim() -> None:

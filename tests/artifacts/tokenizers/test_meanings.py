@@ -79,10 +79,10 @@ def a_base(tokenizer: Files, family: str) -> BaseFacts:
 
 def refused(own: Files, base: BaseFacts) -> Told:
     """What is wrong with the tokenizer of an adapter."""
-    found = look("adapter", adapter_files() | own, base)
+    inspected = look("adapter", adapter_files() | own, base)
     return [
         (defect.file, defect.where, defect.detail)
-        for defect in found.defects
+        for defect in inspected.defects
         if defect.rule in ("tokenizer-mismatch", "tokens-added")
     ]
 
@@ -120,17 +120,17 @@ def test_a_tokenizer_with_other_ids_or_texts_is_refused(
     document = json.loads(own["tokenizer.json"])
     before, different = Tokenizer.from_str(json.dumps(document)), 0
     for name, made in mutations(document).items():
-        told = refused(own | {"tokenizer.json": json.dumps(made).encode()}, base)
+        defects = refused(own | {"tokenizer.json": json.dumps(made).encode()}, base)
         try:
             after = Tokenizer.from_str(json.dumps(made))
         except Exception:  # the library refuses it: nobody loads it
-            assert told, name
+            assert defects, name
             continue
         encoded = [[tokenizer.encode(text).ids for text in TEXTS] for tokenizer in (before, after)]
         texts = [[t.decode(ids, False) for ids in encoded[0]] for t in (before, after)]
         different += encoded[0] != encoded[1] or texts[0] != texts[1]
         if encoded[0] != encoded[1] or texts[0] != texts[1]:
-            assert told, name
+            assert defects, name
     assert different >= 4
 
 
@@ -138,15 +138,15 @@ def test_a_difference_is_named_with_ids(folders: Folders, reading: str) -> None:
     old, new = folders("qwen2")
     base, own = a_base(tokenizer_of(old), "qwen2"), tokenizer_of(new)
     made = mutations(json.loads(own["tokenizer.json"]))
-    told = {
+    defects = {
         name: refused(own | {"tokenizer.json": json.dumps(document).encode()}, base)[0]
         for name, document in made.items()
         if name in ("a merge less", "added ids")
     }
-    assert told["a merge less"][1] == "model.merges"
-    assert "at rank 3, the base" in told["a merge less"][2]
-    assert told["added ids"][1] == "added_tokens.<|endoftext|>"
-    assert "its id is" in told["added ids"][2]
+    assert defects["a merge less"][1] == "model.merges"
+    assert "at rank 3, the base" in defects["a merge less"][2]
+    assert defects["added ids"][1] == "added_tokens.<|endoftext|>"
+    assert "its id is" in defects["added ids"][2]
 
 
 RUN_TIME = {
@@ -219,8 +219,8 @@ def test_a_setting_that_changes_the_tokenizer_is_refused(folders: Folders, name:
     old, new = folders("qwen2")
     where, keys = SETTINGS[name]
     own = changed(tokenizer_of(new), "tokenizer_config.json", **keys)
-    told = refused(own, a_base(tokenizer_of(old), "qwen2"))
-    assert ("tokenizer_config.json", where) in [(file, place) for file, place, _ in told]
+    defects = refused(own, a_base(tokenizer_of(old), "qwen2"))
+    assert ("tokenizer_config.json", where) in [(file, place) for file, place, _ in defects]
 
 
 def ids_as_loaded(own: Files, family: str, folder: Path) -> list[Any]:
@@ -269,8 +269,8 @@ def test_added_tokens_have_the_ids_of_their_order(
         == ids_as_loaded(made, family, tmp_path / "made")
     )
     contradicts = (family, name) == ("llama3", "ids exchanged")  # loads the same by accident
-    told = refused(made, a_base(tokenizer_of(old), family))
-    assert (told == []) == (same and not contradicts)
+    defects = refused(made, a_base(tokenizer_of(old), family))
+    assert (defects == []) == (same and not contradicts)
 
 
 def test_a_list_of_added_tokens_replaces_those_of_the_file(

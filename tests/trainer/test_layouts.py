@@ -60,6 +60,14 @@ class Engineer:
         described = ("--name", name, "--base", self.base, "--domain", "legal", "--meta", self.meta)
         return self.run(*shlex.split(command), *described, *more)
 
+    def follow(self, refused: Result, name: str, folder: Path | None = None) -> VersionView:
+        """Type the command that a refusal printed, and give the version that it registered."""
+        [command] = commands(refused)
+        words = command.removeprefix("countersign ")
+        if folder is not None:
+            words = words.replace("DIR", shlex.quote(str(folder)))
+        return self.kept(self.type(words, name), name)
+
     def kept(self, result: Result, name: str) -> VersionView:
         """The version that a command registered."""
         assert result.code == 0, result.err
@@ -163,9 +171,7 @@ def test_a_reward_model_goes_without_its_head_only_as_a_declared_risk(
     folder = layouts.llama_factory_reward(base, tmp_path / "out")
     refused = engineer.bring(folder, "acme/reward")
     assert "companion-weights" in refused.err
-    [command] = commands(refused)
-    arguments = command.removeprefix("countersign ").replace("DIR", shlex.quote(str(folder)))
-    version = engineer.kept(engineer.type(arguments, "acme/reward"), "acme/reward")
+    version = engineer.follow(refused, "acme/reward", folder)
     assert [risk for risk in version.risks if "value_head.safetensors" in risk]
     assert others(folder, version) == {entry.path for entry in version.left_out}
     assert {"vocab.json", "merges.txt", "added_tokens.json"} <= files(version)
@@ -177,9 +183,7 @@ def test_of_a_root_without_its_adapter_the_last_save_point_is_named(
     root = layouts.axolotl(base, tmp_path / "outputs of Axolotl")
     refused = engineer.bring(root, "acme/axolotl")
     assert "checkpoint-1195, checkpoint-2390" in refused.err
-    [command] = commands(refused)
-    answer = engineer.type(command.removeprefix("countersign "), "acme/axolotl")
-    version = engineer.kept(answer, "acme/axolotl")
+    version = engineer.follow(refused, "acme/axolotl")
     check_whole(root / "checkpoint-2390", version)
     assert files(version) == WEIGHTS | TOKENIZER
     assert version.meta["source"] == "folder:checkpoint-2390"
@@ -192,9 +196,8 @@ def test_a_merge_beside_the_adapter_is_a_checkpoint_of_its_own(
     version = engineer.kept(engineer.bring(root, "acme/finished"), "acme/finished")
     check_whole(root, version)
     assert {"merged", "checkpoint-2390", "config.json"} == others(root, version)
-    [command] = commands(engineer.type(f"checkpoint import {root}", "acme/merged"))
-    answer = engineer.type(command.removeprefix("countersign "), "acme/merged")
-    merged = engineer.kept(answer, "acme/merged")
+    refused = engineer.type(f"checkpoint import {root}", "acme/merged")
+    merged = engineer.follow(refused, "acme/merged")
     assert (merged.state, merged.meta["source"]) == ("registered", "folder:merged")
     assert merged.risks == []
 
@@ -236,8 +239,7 @@ def test_of_a_run_of_ms_swift_its_save_point_is_named(
 ) -> None:
     folder = layouts.ms_swift(base, tmp_path / "output") / inside
     name = f"acme/swift{len(inside)}"
-    [command] = commands(engineer.bring(folder, name))
-    version = engineer.kept(engineer.type(command.removeprefix("countersign "), name), name)
+    version = engineer.follow(engineer.bring(folder, name), name)
     point = next((tmp_path / "output").glob("*/checkpoint-10"))
     check_whole(point, version)
     assert files(version) == WEIGHTS

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 from registry.artifacts.statements import Finding, unstated
 from registry.artifacts.weights.tensors import File, Read, check_extent, chunks
@@ -358,20 +358,8 @@ def _asked(item: Question) -> dict[str, str]:
 
 
 def decode_prompts(data: bytes) -> tuple[Question, ...]:
-    """The questions of such a file; raises Unverified as `decode_items` does."""
-    questions = []
-    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
-        try:
-            question = Question(**loads(line))
-            sound = question.id == item_id(question.prompt, question.system)
-        except (Invalid, TypeError):
-            sound = False
-        if not sound:
-            raise Unverified(
-                "items-unsound", f"Line {number} of the suite's prompts is not as it was frozen."
-            )
-        questions.append(question)
-    return tuple(questions)
+    """The questions of such a file. Raises Unverified as `decode_items` does."""
+    return _decoded(data, Question, "prompts")
 
 
 def decode_items(data: bytes) -> tuple[Item, ...]:
@@ -380,19 +368,26 @@ def decode_items(data: bytes) -> tuple[Item, ...]:
     Raises Unverified (`items-unsound`) when an id does not match its content, or a line is not an
     item.
     """
-    items = []
+    return _decoded(data, Item, "items")
+
+
+Asked = TypeVar("Asked", bound=Question)
+
+
+def _decoded(data: bytes, kind: type[Asked], what: str) -> tuple[Asked, ...]:
+    entries = []
     for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
         try:
-            item = Item(**loads(line))
-            sound = item.id == item_id(item.prompt, item.system)
+            entry = kind(**loads(line))
+            sound = entry.id == item_id(entry.prompt, entry.system)
         except (Invalid, TypeError):
             sound = False
         if not sound:
             raise Unverified(
-                "items-unsound", f"Line {number} of the suite's items is not as it was frozen."
+                "items-unsound", f"Line {number} of the suite's {what} is not as it was frozen."
             )
-        items.append(item)
-    return tuple(items)
+        entries.append(entry)
+    return tuple(entries)
 
 
 def plain_text(prompt: str, system: str | None) -> str:

@@ -38,22 +38,19 @@ class Wrapper:
         return self.marks.sub("", name)
 
 
+def _around(name: str, source: str) -> Wrapper:
+    """A wrapper that adds a part of this name in the middle of names."""
+    return Wrapper(
+        re.compile(rf"(?<=\.){name}\."),
+        f"contain {name}, which {source}",
+        f".replace('{name}.','')",
+    )
+
+
 WRAPPERS = (
-    Wrapper(
-        re.compile(r"(?<=\.)_orig_mod\."),
-        "contain _orig_mod, which torch.compile puts around the model",
-        ".replace('_orig_mod.','')",
-    ),
-    Wrapper(
-        re.compile(r"(?<=\.)_fsdp_wrapped_module\."),
-        "contain _fsdp_wrapped_module, which FSDP puts around modules",
-        ".replace('_fsdp_wrapped_module.','')",
-    ),
-    Wrapper(
-        re.compile(r"(?<=\.)_checkpoint_wrapped_module\."),
-        "contain _checkpoint_wrapped_module, which activation checkpointing puts around modules",
-        ".replace('_checkpoint_wrapped_module.','')",
-    ),
+    _around("_orig_mod", "torch.compile puts around the model"),
+    _around("_fsdp_wrapped_module", "FSDP puts around modules"),
+    _around("_checkpoint_wrapped_module", "activation checkpointing puts around modules"),
     Wrapper(
         re.compile(r"^module\."),
         "begin with module, which DistributedDataParallel puts around the model",

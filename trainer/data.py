@@ -116,7 +116,7 @@ class Form:
         Raises Invalid `system-prompts-differ` where both are there and differ, because only one of
         them could be served.
         """
-        own = row.system if row.system and row.system.strip() else None
+        own = row.own_system
         if own is not None and self.system is not None and own != self.system:
             raise Invalid(
                 "system-prompts-differ",
@@ -256,7 +256,7 @@ class Rendered:
 
 def rendered(tokenizer: Any, form: Form, row: Row, example: Example) -> Rendered:
     """What the model sees of a row that became this example."""
-    own = row.system if row.system and row.system.strip() else None
+    own = row.own_system
     blank = replace(
         row,
         prompt="{prompt}",

@@ -214,7 +214,7 @@ def _contamination(subject: Subject) -> dict[str, Any] | None:
     run = subject.session.get_one(TrainingRun, run_id) if run_id else None
     recipe_system = run.recipe.get("system") if run else None
     train = (
-        row if row.system and row.system.strip() else replace(row, system=recipe_system)
+        row if row.own_system else replace(row, system=recipe_system)
         for file in files
         for row in rows.sound_rows(file, blobs.read)
         if row.split == "train"

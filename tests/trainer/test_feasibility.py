@@ -269,14 +269,16 @@ def test_rows_too_long_are_named_by_line_and_never_where_they_fit(
 def test_two_system_prompts_for_one_row_are_refused_when_queued(
     template: str, base: Path, cpu: Device, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    rows = [{"prompt": "a letter", "completion": "claims", "system": "Be brief."}]
+    row = {"prompt": "a letter", "completion": "claims"}
+    rows = [row, {**row, "system": " "}, {**row, "system": "Be brief."}]
     bench = Bench(_copy(base, tmp_path_factory), rows)
     other = recipe(template=template, system="Be long.")
-    assert set(bench.registry(other)) == {"system"}
-    assert "system-prompts-differ" in (bench.trainer(other, cpu) or "") or "another" in str(
-        bench.trainer(other, cpu)
-    )
-    assert bench.registry(recipe(template=template, system="Be brief.")) == {}
+    refused = bench.registry(other)
+    assert set(refused) == {"system"}
+    assert "line 3 of acme/rows@v1" in refused["system"]
+    assert "training row 3 has another" in str(bench.trainer(other, cpu))
+    agreed = recipe(template=template, system="Be brief.")
+    assert (bench.registry(agreed), bench.trainer(agreed, cpu)) == ({}, None)
 
 
 def test_suites_are_tried_on_their_first_item(

@@ -48,6 +48,11 @@ class Row:
     leaf: bytes
     system: str | None = None
 
+    @property
+    def own_system(self) -> str | None:
+        """The system prompt of the row; a blank one is none."""
+        return self.system if self.system and self.system.strip() else None
+
 
 @dataclass(frozen=True, slots=True)
 class InspectedDataset:
@@ -319,8 +324,7 @@ def suite_items(dataset_rows: Iterable[Row], split: str) -> tuple[Item, ...]:
         split_sizes[row.split] += 1
         if row.split != split:
             continue
-        # A blank system prompt is none.
-        system = row.system if row.system and row.system.strip() else None
+        system = row.own_system
         item = Item(item_id(row.prompt, system), row.prompt, row.completion, system=system)
         first = items.setdefault((row.prompt, system), item)
         if first.expected != item.expected:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Lock
 
@@ -21,6 +22,7 @@ MAX_LONGEST = 32
 """Lines that are parsed because they are the longest."""
 MAX_FIRST = 1000
 """Lines that are parsed to find the first row of a split."""
+SYSTEM_KEY = b'"system"'
 MAX_KEPT = 128
 """Files and splits whose result is kept."""
 
@@ -61,20 +63,37 @@ def extremes(file: File, read: Read, split: str) -> Extremes:
     return seen
 
 
-def _extremes(file: File, read: Read, split: str) -> Extremes:
+def other_system(file: File, read: Read, split: str, system: str) -> int | None:
+    """The first line of a split that has a system prompt other than this one; None if none has.
+
+    Only lines that name the column are parsed. Raises Unverified when the bytes are not there.
+    """
+    for number, line in _lines(file, read):
+        row = read_row(file.path, number, line) if SYSTEM_KEY in line else None
+        if isinstance(row, Row) and row.split == split and row.own_system not in (None, system):
+            return number
+    return None
+
+
+def _lines(file: File, read: Read) -> Iterator[tuple[int, bytes]]:
+    """The lines in the beginning of a file, with their numbers; a line that is cut is left out."""
     size = min(file.size, MAX_SCANNED_BYTES)
-    heap: list[tuple[int, int, bytes]] = []
-    first: Row | None = None
     number, beginning = 0, b""
     for piece in chunks(file, read, 0, size):
         *whole, beginning = (beginning + piece).split(b"\n")
         for line in whole:
             number += 1
-            first = first or _first(file, number, line, split)
-            _push(heap, number, line)
+            yield number, line
     if beginning and size == file.size:
-        first = first or _first(file, number + 1, beginning, split)
-        _push(heap, number + 1, beginning)
+        yield number + 1, beginning
+
+
+def _extremes(file: File, read: Read, split: str) -> Extremes:
+    heap: list[tuple[int, int, bytes]] = []
+    first: Row | None = None
+    for number, line in _lines(file, read):
+        first = first or _first(file, number, line, split)
+        _push(heap, number, line)
     rows = [read_row(file.path, number, line) for _, number, line in heap]
     longest = [
         Length(row.line, words(row.prompt) + words(row.completion), row.system is not None)

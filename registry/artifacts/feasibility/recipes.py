@@ -13,7 +13,7 @@ from typing import Any
 from registry.artifacts.bundles import judge
 from registry.artifacts.bundles.memory import JUDGING
 from registry.artifacts.datasets.rows import TRAIN
-from registry.artifacts.feasibility.extremes import Extremes, extremes
+from registry.artifacts.feasibility.extremes import Extremes, extremes, other_system
 from registry.artifacts.feasibility.texts import documents_of, tokenizer_head
 from registry.artifacts.methods import plans
 from registry.artifacts.methods.heads import trained_view
@@ -108,17 +108,19 @@ def _unreadable(training: Training, read: Read) -> Iterator[tuple[str, str]]:
             "in tokenizer_config.json and register the base again",
         )
     seen = extremes(rows.file, read, TRAIN)
-    added_words, first = 0, seen.first
-    own = first.system if first and (first.system or "").strip() else None
-    if first and own and reading.system not in (None, own):
+    if reading.system is not None and (
+        line := other_system(rows.file, read, TRAIN, reading.system)
+    ):
         yield (
             "system",
-            f"the recipe has a system prompt, and line {first.line} of {rows.ref} has another. "
-            "Remove one of the two",
+            f"the recipe has a system prompt, and line {line} of {rows.ref} has another. Remove "
+            "one of the two",
         )
         return
+    added_words, first = 0, seen.first
     if reading.template == "chat":
         asked = Question(first.prompt, first.completion) if first else SAMPLE
+        own = first.own_system if first else None
         trial = prompts.tried(documents, replace(asked, system=own or reading.system))
         if trial.unfit is not None:
             where = f" (line {first.line} of {rows.ref})" if first else ""

@@ -191,7 +191,9 @@ class MlflowServer:
             message = str(answer.json().get("message", ""))[:300]
         except (ValueError, AttributeError):
             message = ""
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        # MLflow 3.17 answers 400 for an alias that a registered model does not have.
+        unknown_alias = answer.status_code == httpx.codes.BAD_REQUEST and "not found" in message
+        if answer.status_code == httpx.codes.NOT_FOUND or unknown_alias:
             raise NotFound(
                 "mlflow-run-unknown",
                 f"MLflow knows no such run, model or artifact. {message}".strip(),

@@ -40,6 +40,7 @@ SOURCES = (
         WITH_PREFIX,
         ("p.digest",),
     ),
+    ("'key', k.id, null from signing_key k", BARE, ("k.id",)),
     (
         f"'eval', e.id::text, n.team from eval_run e {NODE}e.subject_id",
         BARE,

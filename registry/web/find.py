@@ -76,6 +76,8 @@ def _path(here: Visit, thing: digests.Match) -> str:
             return ref_path("suites", thing.ref)
         case "policy":
             return f"/policies#{thing.ref}"
+        case "key":
+            return f"/audit?{urlencode({'subject': f'key:{thing.ref}'})}"
         case _:
             return path_of(here, thing.ref)
 

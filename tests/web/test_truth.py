@@ -390,6 +390,9 @@ def test_what_the_console_prints_can_be_found_again(console: Console, quiet: Wor
         assert leads(f"{quiet.team}/case") == f"/use-cases/{quiet.team}/case"
         run = review.evidence["runs"]["adapter"]["succeeded"][0]["run"]
         assert leads(run) == f"/runs/eval/{run}"
+        assert quiet.compliance.key is not None
+        key = quiet.compliance.key.id
+        assert leads(key[:12]) == f"/audit?subject=key%3A{key}"
     stranger = a_person(console.store, "engineer", team="elsewhere")
     with console.signed_in(stranger) as client:
         assert leads_nowhere(client, manifest)
@@ -413,6 +416,7 @@ COMMANDS = {
     "countersign hold place": ("admin", "reviewer"),
     "countersign policy apply": ("admin",),
     "countersign token create": ("admin",),
+    "countersign usecase update": ("engineer", "reviewer"),
     "countersign review approve": ("reviewer",),
 }
 """Command -> the roles that may run it."""

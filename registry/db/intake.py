@@ -136,7 +136,7 @@ def _base(session: Sighted, draft: Draft) -> tuple[Parent | None, Quantisation |
     original_version, original_line, original_node = versions.by_id(session, original)
     must_be_fit_original(original_line, original_version, original_node, draft.name)
     base = _parent(session, original_version, original_line, original_node)
-    trained_on = next((each for each in known.values() if each.id == version.id), None)
+    trained_on = Quantisation(version.id, node.ref, version.number or 0, verified=True)
     return replace(base, quantisations=known), trained_on
 
 

@@ -73,8 +73,18 @@ def files_of(folder: Path) -> Files:
 class Trained:
     """A base as it was saved, and an adapter that PEFT wrote for it through one class."""
 
-    def __init__(self, kind: str, auto: str, folder: Path, towers: Sequence[str] = TOWERS) -> None:
-        """`towers` are parts of the names of modules that the adapter leaves alone."""
+    def __init__(
+        self,
+        kind: str,
+        auto: str,
+        folder: Path,
+        towers: Sequence[str] = TOWERS,
+        also: Sequence[str] = (),
+    ) -> None:
+        """`towers` are parts of the names of modules that the adapter leaves alone.
+
+        `also` are further targets.
+        """
         self.auto, self.base, self.adapter = auto, folder / "base", folder / "adapter"
         row = loaded_names.table()["types"][kind]
         saved_as = next(name for name in ("AutoModelForImageTextToText", auto) if name in row)
@@ -224,6 +234,9 @@ def test_older_names_are_said_once_with_a_way_out_that_works(tmp_path: Path) -> 
     # Its two towers were renamed by different rules.
     trained = Trained("qwen2_vl", "AutoModelForImageTextToText", tmp_path, ("lm_head",), ("qkv",))
     assert trained.renamed(tmp_path / "older")
+    config = json.loads((tmp_path / "older" / FILE).read_text())
+    config["target_modules"] = ["q_proj", "v_proj", "qkv"]  # as people name them
+    (tmp_path / "older" / FILE).write_text(json.dumps(config))
     [defect] = look("adapter", files_of(tmp_path / "older"), trained.facts).defects
     assert (defect.rule, defect.file) == ("names-older", WEIGHTS)
     assert "Qwen2VLForConditionalGeneration" in defect.detail

@@ -102,11 +102,7 @@ def _unreadable(training: Training, read: Read) -> Iterator[tuple[str, str]]:
         return
     documents = documents_of(base.files, read)
     if prompts.lacks_end(documents):
-        yield (
-            "base",
-            "its tokenizer names no end-of-text token, so answers would never end. Set eos_token "
-            "in tokenizer_config.json and register the base again",
-        )
+        yield "base", prompts.NO_END
     seen = extremes(rows.file, read, TRAIN)
     if reading.system is not None and (
         line := other_system(rows.file, read, TRAIN, reading.system)
@@ -124,7 +120,8 @@ def _unreadable(training: Training, read: Read) -> Iterator[tuple[str, str]]:
         trial = prompts.tried(documents, replace(asked, system=own or reading.system))
         if trial.unfit is not None:
             where = f" (line {first.line} of {rows.ref})" if first else ""
-            yield "template", f"{trial.unfit}{where}. Write template: plain, or take another base"
+            way_out = trial.way_out("write template: plain, or take another base")
+            yield "template", f"{trial.unfit}{where}. {way_out}"
         added_words = trial.added_words
     if seen.longest and lengths.splits_at_blanks(tokenizer_head(base.files, read)):
         yield from _too_long(reading.max_length, added_words, seen, rows.ref)

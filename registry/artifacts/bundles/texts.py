@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from registry.artifacts.bundles.files import MAX_VALUES, Bundle
+from registry.artifacts.bundles.files import Bundle
 from registry.artifacts.bundles.names import TOKENIZER
 from registry.artifacts.tokenizers import chat_templates, meanings
 from registry.artifacts.tokenizers.chat_templates import FILE, SETTINGS, Templates
@@ -14,7 +14,7 @@ from registry.artifacts.tokenizers.meanings import Meaning
 from registry.artifacts.tokenizers.tables import Table
 from registry.artifacts.weights.tensors import File, Read, fetch
 from registry.documents.json_streams import PIECE, outline
-from registry.documents.strict_json import Allowance
+from registry.documents.strict_json import MAX_BUNDLE_VALUES, Allowance
 
 FAST_TOKENIZER = "tokenizer.json"
 """A complete tokenizer."""
@@ -69,7 +69,11 @@ class Texts:
         if path in self.documents:
             table.add(meanings.by_number(self.documents[path]))
         elif path == "vocab.json":
-            outline(self.pieces(path), Allowance(MAX_VALUES), take=lambda _, part: table.add(part))
+            outline(
+                self.pieces(path),
+                Allowance(MAX_BUNDLE_VALUES),
+                take=lambda _, part: table.add(part),
+            )
         else:
             text = b"".join(self.pieces(path)).decode("utf-8")
             lines = text.removesuffix("\n").replace("\r\n", "\n").split("\n")

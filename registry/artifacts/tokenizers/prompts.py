@@ -14,13 +14,12 @@ from typing import Any
 from registry.artifacts.tokenizers import chat_templates, sandbox
 from registry.artifacts.tokenizers.chat_templates import SETTINGS, Templates
 from registry.artifacts.tokenizers.lengths import words
+from registry.artifacts.tokenizers.meanings import takes_file
 from registry.documents import canonical
 from registry.views.chat_templates import RenderedView
 
 MAX_SHOWN_CHARACTERS = 2000
 """Characters of each turn that are rendered: enough to see whether a template keeps them."""
-GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
-"""Classes of tokenizers without special tokens of their own."""
 NO_END = (
     "the tokenizer names no end-of-text token, so answers would never end. Set eos_token in "
     "tokenizer_config.json and register the base again"
@@ -44,11 +43,14 @@ class Question:
 
 
 def lacks_end(documents: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer surely has no end-of-text token, without which no answer ends."""
+    """Whether a tokenizer surely has no end-of-text token, without which no answer ends.
+
+    A class that takes its tokenizer.json as it is has no special tokens of its own.
+    """
     settings = documents.get(SETTINGS)
     return (
         isinstance(settings, dict)
-        and settings.get("tokenizer_class") in GENERIC
+        and takes_file(settings)
         and "eos_token" not in chat_templates.tokens_of(documents)
     )
 
@@ -65,7 +67,7 @@ class Trial:
     passing: bool = False
 
     def way_out(self, instead: str) -> str:
-        """The way out of an unfit template: what to do instead, after another try if it may help."""
+        """The way out: what to do instead, after another try where that may help."""
         return f"Try again. If that fails too, {instead}" if self.passing else capital(instead)
 
 

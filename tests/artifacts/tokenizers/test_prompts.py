@@ -1,4 +1,4 @@
-"""A chat template tried on one question: what is refused stays refused, what was stopped does not."""
+"""A chat template tried on one question: a refusal is kept, what the machine stopped is not."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from registry.artifacts.feasibility.texts import documents_of
+from registry.artifacts.bundles.texts import documents_of
 from registry.artifacts.tokenizers import prompts
 from registry.artifacts.tokenizers.prompts import Question, capital
 from registry.artifacts.weights.tensors import File, Read
@@ -17,7 +17,7 @@ def problem(
     """Why these files cannot be asked the first prompt of a suite; None if they can.
 
     `files` are those of the model whose tokenizer is used. The answer contains a way out.
-    Raises Unavailable without a sandbox.
+    Raises Unavailable without a sandbox, Unverified when stored bytes are not there.
     """
     documents = documents_of(files, read)
     if prompts.lacks_end(documents):

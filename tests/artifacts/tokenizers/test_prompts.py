@@ -50,6 +50,24 @@ def test_what_the_template_refuses_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
+    ("name", "lacks"),
+    [
+        ("PreTrainedTokenizerFast", True),
+        ("TokenizersBackend", True),
+        ("PreTrainedTokenizer", True),
+        ("LlamaTokenizerFast", False),
+        (None, False),
+    ],
+)
+def test_only_a_class_without_special_tokens_surely_lacks_an_end(
+    name: str | None, lacks: bool
+) -> None:
+    settings: dict[str, Any] = {"tokenizer_class": name}
+    assert prompts.lacks_end({"tokenizer_config.json": settings}) is lacks
+    assert not prompts.lacks_end({"tokenizer_config.json": settings | {"eos_token": "</s>"}})
+
+
+@pytest.mark.parametrize(
     ("template", "words"),
     [
         (

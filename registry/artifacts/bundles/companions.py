@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from registry.artifacts.bundles.names import Kind, is_weights, plain
 from registry.artifacts.defects import shown
 from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.errors import Defect
+from registry.views.imports import LeftOut
 
 NAMED = {
     "the value head of a reward model or of PPO": r"(?:value|v|reward|score)_?head",
@@ -74,19 +74,6 @@ MAX_KEPT = 200
 MAX_TEXT = 200
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOutFile:
-    """A file beside a bundle that is not sent: its path, its size in bytes, and why.
-
-    `asked` says that a person named it and accepts to go without.
-    """
-
-    path: str
-    size: int
-    why: str
-    asked: bool = False
-
-
 def companion(kind: Kind, path: str) -> str | None:
     """What a file beside a bundle of this kind holds if that may belong to the model, else None."""
     *folders, name = path.split("/")
@@ -124,7 +111,7 @@ def _in_module(folders: Sequence[str]) -> bool:
     return bool(folders) and MODULE.fullmatch(folders[0]) is not None
 
 
-def undeclared(kind: Kind, left_out: Sequence[LeftOutFile]) -> list[Defect]:
+def undeclared(kind: Kind, left_out: Sequence[LeftOut]) -> list[Defect]:
     """A defect for each companion that nobody asked to leave out."""
     return [
         refusal(kind, file.path, what)
@@ -146,7 +133,7 @@ def refusal(kind: Kind, path: str, what: str) -> Defect:
     )
 
 
-def facts(kind: Kind, left_out: Sequence[LeftOutFile]) -> dict[str, Any]:
+def facts(kind: Kind, left_out: Sequence[LeftOut]) -> dict[str, Any]:
     """What a version keeps of the files that were left out: companions first, then by path."""
     entries = [
         {

@@ -122,15 +122,34 @@ def undeclared(kind: Kind, left_out: Sequence[LeftOut]) -> list[Defect]:
 
 def refusal(kind: Kind, path: str, what: str) -> Defect:
     """The defect of a companion, which says how to go on with it or without it."""
-    asked = shlex.quote(path.partition("/")[0])
+    if kind == "adapter":
+        needed = (
+            "If the model needs it, this cannot be registered as an adapter; if it is a part of "
+            "LoRA's weights, merge them (merge_and_unload, save_pretrained) and register a "
+            "checkpoint."
+        )
+    elif what == LOADED_WITH_IT:
+        needed = "If the model needs it, register it as an adapter of these weights, or merge it."
+    else:
+        needed = "If the model needs it, it cannot be registered: no form for it is accepted yet."
     return Defect(
         path,
         "",
         "companion-weights",
         f"its name says that it holds {what}; without it, the rest is another model",
-        "If the model needs it, merge it (merge_and_unload, save_pretrained) and register a "
-        f"checkpoint. If not, say so: countersign {kind} import DIR --leave-out {asked}",
+        f"{needed} If not, import it again with --leave-out {_quoted(path.partition('/')[0])}",
     )
+
+
+def _quoted(name: str) -> str:
+    """A name as one word of a shell's command that shows what it holds."""
+    if name.isprintable():
+        return shlex.quote(name)
+    letters = (
+        letter if letter.isprintable() and letter not in "'\\" else f"\\U{ord(letter):08x}"
+        for letter in name
+    )
+    return f"$'{''.join(letters)}'"
 
 
 def facts(kind: Kind, left_out: Sequence[LeftOut]) -> dict[str, Any]:

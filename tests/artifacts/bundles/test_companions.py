@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 import pytest
 
 from registry.artifacts.bundles.companions import (
@@ -13,6 +16,7 @@ from registry.artifacts.bundles.companions import (
     undeclared,
 )
 from registry.artifacts.bundles.names import Kind
+from registry.artifacts.defects import Defects
 from registry.views.imports import LeftOut
 from tests.artifacts.bundle_files import adapter_files, broken, look
 
@@ -102,8 +106,39 @@ def test_weights_beside_an_adapter_may_belong_to_it(path: str) -> None:
     assert companion("adapter", path)
     [defect] = undeclared("adapter", [LeftOut(path, "", 4)])
     assert (defect.file, defect.rule) == (path, "companion-weights")
-    assert f"--leave-out {path.partition('/')[0]}" in defect.fix
+    assert "cannot be registered as an adapter" in defect.fix
+    assert defect.fix.endswith(f"import it again with --leave-out {path.partition('/')[0]}")
     assert undeclared("adapter", [LeftOut(path, "", 4, asked=True)]) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a value_head",
+        "it's.$(date).`x`",
+        "-v",
+        "*",
+        "value\u202ehead\\n'",
+        "a\tb\nc",
+        "\xa0",
+        "w" * 251,
+        "\U0001f600\x1b",
+    ],
+)
+def test_a_shell_reads_the_name_to_leave_out_as_it_is(name: str) -> None:
+    defects = Defects()
+    defects.extend(undeclared("adapter", [LeftOut(f"{name}/model.safetensors", "", 4)]))
+    [defect] = defects
+    assert defect.fix.isprintable()
+    word = defect.fix.rpartition("--leave-out ")[2]
+    printed = subprocess.run(
+        ["bash", "-c", f"printf %s {word}"],
+        env=os.environ | {"LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        check=True,
+        timeout=10,
+    )
+    assert printed.stdout.decode() == name
 
 
 @pytest.mark.parametrize("path", LEFTOVERS)
@@ -137,6 +172,11 @@ def test_other_forms_of_full_weights_are_no_companions_but_a_head_is() -> None:
 def test_beside_full_weights_an_adapter_a_head_or_a_module_counts(kind: Kind, path: str) -> None:
     [defect] = undeclared(kind, [LeftOut(path, "", 4)])
     assert (defect.file, defect.rule) == (path, "companion-weights")
+    adapter = "adapter" in path.casefold()
+    assert ("register it as an adapter of these weights" in defect.fix) == adapter
+    assert ("no form for it is accepted yet" in defect.fix) == (not adapter)
+    assert "merge_and_unload" not in defect.fix
+    assert "import it again with --leave-out " in defect.fix
 
 
 @pytest.mark.parametrize(

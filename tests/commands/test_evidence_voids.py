@@ -10,7 +10,7 @@ import pytest
 from registry.artifacts.datasets import rows
 from registry.artifacts.weights.tensors import File
 from registry.commands import blobs as bytes_sent
-from registry.commands import evals, versions, work
+from registry.commands import evals, recalls, versions, work
 from registry.commands import training_runs as training
 from registry.errors import Invalid, NotFound, Unverified
 from registry.proof.merkle import Frontier
@@ -28,9 +28,12 @@ from tests.build import (
     a_dataset,
     a_person,
     adapter_files,
+    approved,
+    evaluate,
+    submit,
     train,
 )
-from tests.commands.test_evidence import gate, ready, world
+from tests.commands.test_evidence import change, gate, ready, review, world
 from tests.db.around import refused
 
 __all__ = ["world"]
@@ -47,6 +50,28 @@ def test_a_training_run_counts_for_its_own_base_alone(world: World) -> None:
         {"other": other.ref, "ref": world.versions[-1]},
     )
     assert cause in ("CS003", "CS010"), message
+
+
+def voiding(world: World, ref: str, cause: str) -> None:
+    """Do what voids every review of a version."""
+    if cause == "recall":
+        recalls.recall(world.store, world.engineer.actor, ref, "unfit for any use")
+    elif cause == "use case":
+        change(world, owner="another")
+    else:
+        evaluate(world, ref, 3)
+
+
+@pytest.mark.parametrize("cause", ["recall", "use case", "eval run"])
+def test_what_voids_an_approval_leaves_the_moment_of_its_decision(world: World, cause: str) -> None:
+    ref = approved(world)
+    decided, opened = world.review, submit(world, ref, "staging")
+    moment = review(world, decided).decided_at
+    voiding(world, ref, cause)
+    after = {number: review(world, number) for number in (decided, opened)}
+    assert {each.state for each in after.values()} == {"voided"}
+    assert after[decided].decided_at == moment is not None
+    assert after[opened].decided_at > moment
 
 
 def test_contamination_sees_what_a_model_read(

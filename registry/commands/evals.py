@@ -330,7 +330,7 @@ def finish(store: Store, blobs: Blobs, actor: Actor, run_id: UUID, signed: Signe
         training_runs.must_hold(tx.session, run, actor.account, signed.attempt)
         training_runs.must_have_signed(tx.session, actor.account, signed, "eval-report", line.ref)
         _check_report(run, suite, version, signed, measured)
-        table.hold(tx.session, run.subject_id, suite.id, change=True)
+        table.hold(tx.session, run.subject_id, suite.id)
         probes.check_effect(report)
         _close(tx, blobs, run, signed, measured)
         void = _void(tx, run, suite)

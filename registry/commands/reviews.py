@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from registry.blobs.store import Blobs
-from registry.db import accounts, evals, evidence, policies, reviews, use_cases, versions
+from registry.db import accounts, evidence, policies, reviews, use_cases, versions
 from registry.db.accounts import Account, SigningKey
 from registry.db.reviews import Review, Vote
 from registry.db.store import Store, Tx
@@ -77,9 +77,9 @@ def submit(store: Store, blobs: Blobs, actor: Actor, submission: Submission) -> 
                 "only registered adapters and checkpoints are reviewed.",
                 subject=node.ref,
             )
-        # PostgreSQL checks at the insert that the evidence still names every eval run that counts.
-        evals.hold(tx.session, version.id, case.suite_version_id, change=False)
         assert actor.account is not None
+        # At the insert PostgreSQL locks the node and the suite version against runs that end
+        # meanwhile, and checks that the evidence still names every eval run that counts.
         review = tx.add(
             Review(
                 id=uuid4(),

@@ -189,21 +189,18 @@ def ended_runs(session: Session, subject_id: UUID, suite_version_id: UUID) -> li
     return list(session.scalars(statement))
 
 
-def hold(session: Session, subject: UUID, suite_version_id: UUID, *, change: bool) -> None:
-    """Lock a version's node and a suite version: to let a run count (`change`), or to rely on runs.
+def hold(session: Session, subject: UUID, suite_version_id: UUID) -> None:
+    """Lock a version's node and a suite version, to let a run count.
 
-    A review therefore names every run that counts, and a run finds every review it speaks of. What
-    a run measures of the version's effect counts on every suite, hence the node.
+    PostgreSQL locks both when a review opens (`review_guard`). A review therefore names every run
+    that counts, and a run finds every review it speaks of. What a run measures of the version's
+    effect counts on every suite, hence the node.
     """
     for statement in (
         select(Node.id).where(Node.id == subject),
         select(EvalSuiteVersion.id).where(EvalSuiteVersion.id == suite_version_id),
     ):
-        session.execute(
-            statement.with_for_update(key_share=True)
-            if change
-            else statement.with_for_update(read=True)
-        )
+        session.execute(statement.with_for_update(key_share=True))
 
 
 def line(session: Sighted, ref: Ref, *, lock: bool = False) -> EvalSuite | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
@@ -12,7 +13,7 @@ from registry.artifacts.weights.tensors import File
 from registry.commands import blobs as bytes_sent
 from registry.commands import evals, recalls, versions, work
 from registry.commands import training_runs as training
-from registry.errors import Invalid, NotFound, Unverified
+from registry.errors import Conflict, Invalid, NotFound, Unverified
 from registry.proof.merkle import Frontier
 from registry.queries import evals as suites
 from registry.queries import pulls
@@ -34,7 +35,7 @@ from tests.build import (
     train,
 )
 from tests.commands.test_evidence import change, gate, ready, review, world
-from tests.db.around import refused
+from tests.db.around import as_owner, refused, until_waiting
 
 __all__ = ["world"]
 
@@ -72,6 +73,43 @@ def test_what_voids_an_approval_leaves_the_moment_of_its_decision(world: World, 
     assert {each.state for each in after.values()} == {"voided"}
     assert after[decided].decided_at == moment is not None
     assert after[opened].decided_at > moment
+
+
+PINNED = "(select id from node where ref = 'suite:' || %s || '@v1')"
+
+
+def test_a_submission_waits_for_its_use_case_before_it_locks_the_suite(world: World) -> None:
+    """The lock order of `db/store.py`: an eval run that ends meanwhile does not wait for it."""
+    ref = ready(world)
+    with as_owner(world.store) as owner, ThreadPoolExecutor(1) as pool:
+        owner.execute("select from use_case where team = %s for no key update", [world.team])
+        submission = pool.submit(submit, world, ref)
+        until_waiting(owner, 1)
+        owner.execute(
+            f"select from eval_suite_version where id = {PINNED} for no key update nowait",
+            [world.suite],
+        )
+        owner.rollback()
+        assert review(world, submission.result()).state == "open"
+
+
+def test_a_submission_waits_for_a_run_that_is_ending_and_then_names_it_or_is_refused(
+    world: World,
+) -> None:
+    ref = ready(world)
+    with as_owner(world.store) as owner, ThreadPoolExecutor(2) as pool:
+        owner.execute(
+            f"select from eval_suite_version where id = {PINNED} for no key update", [world.suite]
+        )
+        ending = pool.submit(evaluate, world, ref, 0)
+        until_waiting(owner, 1)
+        submission = pool.submit(submit, world, ref)
+        until_waiting(owner, 2)
+        owner.rollback()
+        ending.result()
+        with pytest.raises(Conflict) as late:
+            submission.result()
+    assert late.value.kind == "outdated-evidence"
 
 
 def test_contamination_sees_what_a_model_read(

@@ -18,7 +18,6 @@ from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
 from registry.db import (
     datasets,
-    effects,
     evidence,
     reviews,
     senders,
@@ -29,12 +28,10 @@ from registry.db import (
 from registry.db import evals as table
 from registry.db.evals import EvalMetric, EvalRun, EvalSuite, EvalSuiteVersion
 from registry.db.lineage import LineageEdge
-from registry.db.policies import PolicyVersion
 from registry.db.sight import Sighted
 from registry.db.store import Store, Tx
 from registry.db.training_runs import Lease
 from registry.db.training_runs import SignedReport as SignedReport
-from registry.db.use_cases import UseCaseVersion
 from registry.db.versions import Line, Node, Version
 from registry.documents import canonical
 from registry.errors import Invalid, Refused, TooLarge, Unverified
@@ -330,7 +327,7 @@ def finish(store: Store, blobs: Blobs, actor: Actor, run_id: UUID, signed: Signe
         training_runs.must_hold(tx.session, run, actor.account, signed.attempt)
         training_runs.must_have_signed(tx.session, actor.account, signed, "eval-report", line.ref)
         _check_report(run, suite, version, signed, measured)
-        table.hold(tx.session, run.subject_id, suite.id, change=True)
+        table.hold(tx.session, run.subject_id, suite.id)
         probes.check_effect(report)
         _close(tx, blobs, run, signed, measured)
         void = _void(tx, run, suite)
@@ -344,23 +341,10 @@ def finish(store: Store, blobs: Blobs, actor: Actor, run_id: UUID, signed: Signe
 
 
 def _void(tx: Tx, run: EvalRun, suite: EvalSuiteVersion) -> list[int]:
-    """Void the reviews whose gate this run changes, and return their numbers.
-
-    All runs of a version and its base count, so a later run may show what the first did not. Its
-    effect is the version's, whatever suite a run measured it on.
-    """
+    """Void the reviews whose gate this run changes, and return their numbers."""
     void = []
-    for review in reviews.resting_on_runs(tx.session, run.subject_id, suite.id):
-        version = tx.get(Version, review.version_id)
-        base = tx.get(Version, version.base_version_id) if version.base_version_id else None
-        case = tx.get(UseCaseVersion, review.use_case_version_id)
-        pinned = tx.get(EvalSuiteVersion, case.suite_version_id)
-        now = {
-            **review.evidence,
-            "eval": evidence.paired(tx.session, version, base, pinned),
-            "effect": effects.evidence(tx.session, version),
-        }
-        policy = tx.get(PolicyVersion, review.policy_version_id)
+    resting = reviews.resting_on_runs(tx.session, run.subject_id, suite.id)
+    for review, policy, now in evidence.renewed(tx.session, resting):
         if gates.judge(policy.rules, now).outcome != review.verdict["outcome"]:
             review.void(tx.now)
             void.append(review.number)

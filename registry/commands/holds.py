@@ -36,7 +36,12 @@ def place(store: Store, actor: Actor, over: str, case: str, reason: str) -> Hold
         hold.case_commitment = accounts.seal(tx.session, "case", case)
         hold.reason_commitment = accounts.seal(tx.session, "reason", text)
         tx.add(hold)
-        tx.audit(f"hold:{hold.number}", over=covered, case=hold.case_commitment)
+        tx.audit(
+            f"hold:{hold.number}",
+            over=covered,
+            case=hold.case_commitment,
+            reason=hold.reason_commitment,
+        )
         return HoldView(hold.number, covered, case, text, actor.name, hold.placed_at)
 
 
@@ -70,7 +75,7 @@ def lift(store: Store, actor: Actor, number: int, reason: str) -> HoldView:
         hold.lift_reason_commitment = accounts.seal(tx.session, "reason", text)
         hold.lifted_by, hold.lifted_at = actor.account, tx.now
         tx.session.flush()
-        tx.audit(f"hold:{number}", over=covered)
+        tx.audit(f"hold:{number}", over=covered, reason=hold.lift_reason_commitment)
         texts = accounts.personal_texts(tx.session, {hold.case_commitment, hold.reason_commitment})
         names = accounts.names(tx.session, {hold.placed_by})
         return HoldView(

@@ -23,7 +23,7 @@ def put(store: Store, actor: Actor, team: str, limits: Limits, reason: str) -> Q
     check_limits(team, limits)
     with store.write(actor, Action.QUOTA_SET) as tx:
         tx.within(team)
-        tx.add(
+        quota = tx.add(
             Quota(
                 id=uuid4(),
                 team=team,
@@ -35,5 +35,10 @@ def put(store: Store, actor: Actor, team: str, limits: Limits, reason: str) -> Q
             )
         )
         used = quotas.usage(tx.session, team)
-        tx.audit(f"quota:{team}", max_bytes=limits.max_bytes, max_versions=limits.max_versions)
+        tx.audit(
+            f"quota:{team}",
+            max_bytes=limits.max_bytes,
+            max_versions=limits.max_versions,
+            reason=quota.reason_commitment,
+        )
         return QuotaView(team, limits.max_bytes, limits.max_versions, used.bytes, used.versions)

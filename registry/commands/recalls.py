@@ -51,18 +51,19 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
                 f"{ref} has been recalled already.",
                 subject=ref,
             )
+        sealed = accounts.seal(tx.session, "reason", text)
         tx.add(
             Recall(
                 id=uuid4(),
                 node_id=node.id,
-                reason_commitment=accounts.seal(tx.session, "reason", text),
+                reason_commitment=sealed,
                 ordered_by=actor.account,
                 at=tx.now,
             )
         )
-        routes = [_leave(tx, channel, text) for channel in served]
+        routes = [_leave(tx, channel, sealed) for channel in served]
         names = sorted(tx.get(Node, recalled_id).ref for recalled_id in ids)
-        tx.audit(node.ref, recalled=names, channels=len(routes))
+        tx.audit(node.ref, recalled=names, channels=len(routes), reason=sealed)
         return RecallView(node.ref.removeprefix("dataset:"), text, names, routes)
 
 
@@ -81,8 +82,8 @@ def _mark_recalled(tx: Tx, ids: list[UUID]) -> list[Version | DatasetVersion]:
     return marked
 
 
-def _leave(tx: Tx, channel: Channel, reason: str) -> RouteView:
-    """Move one channel off what was recalled.
+def _leave(tx: Tx, channel: Channel, sealed: str) -> RouteView:
+    """Move one channel off what was recalled; `sealed` is the commitment of the recall's reason.
 
     Where nothing may serve, the channel answers 503 rather than serve what is unfit.
     """
@@ -90,7 +91,6 @@ def _leave(tx: Tx, channel: Channel, reason: str) -> RouteView:
     rollout = rollouts.active_rollout(tx.session, channel.id)
     if rollout is not None:
         rollout.end(State.ROLLED_BACK, tx.moment())
-    sealed = accounts.seal(tx.session, "reason", reason)
     route = Route("recall", stable, rollout.id if rollout else None, tx.actor.account, sealed)
     generation = rollouts.append(tx.session, channel, route, tx.moment())
     return RouteView(

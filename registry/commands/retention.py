@@ -48,6 +48,7 @@ def define(store: Store, actor: Actor, terms: Terms, reason: str) -> ClassView:
             counted_from=terms.counted_from,
             after=terms.after,
             draft_days=terms.draft_days,
+            reason=row.reason_commitment,
         )
         return ClassView(
             row.name,
@@ -90,7 +91,7 @@ def assign(store: Store, actor: Actor, name: str, retention_class: str, reason: 
             present.terms, assigned.terms, administrator=actor.holds(Role.ADMIN), subject=name
         )
         assert actor.account is not None
-        tx.add(
+        setting = tx.add(
             RetentionSetting(
                 id=uuid4(),
                 team=team,
@@ -104,7 +105,11 @@ def assign(store: Store, actor: Actor, name: str, retention_class: str, reason: 
         )
         shortened = rules.shortens(present.terms, assigned.terms)
         tx.audit(
-            f"retention:{name}", retention=assigned.name, before=present.name, shortened=shortened
+            f"retention:{name}",
+            retention=assigned.name,
+            before=present.name,
+            shortened=shortened,
+            reason=setting.reason_commitment,
         )
         return SettingView(name, assigned.name, shortened)
 

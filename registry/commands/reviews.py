@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from registry.blobs.store import Blobs
-from registry.db import accounts, evals, evidence, policies, reviews, use_cases, versions
+from registry.db import accounts, evidence, policies, reviews, use_cases, versions
 from registry.db.accounts import Account, SigningKey
 from registry.db.reviews import Review, Vote
 from registry.db.store import Store, Tx
@@ -77,9 +77,9 @@ def submit(store: Store, blobs: Blobs, actor: Actor, submission: Submission) -> 
                 "only registered adapters and checkpoints are reviewed.",
                 subject=node.ref,
             )
-        # PostgreSQL checks at the insert that the evidence still names every eval run that counts.
-        evals.hold(tx.session, version.id, case.suite_version_id, change=False)
         assert actor.account is not None
+        # At the insert PostgreSQL locks the node and the suite version against runs that end
+        # meanwhile, and checks that the evidence still names every eval run that counts.
         review = tx.add(
             Review(
                 id=uuid4(),
@@ -103,6 +103,7 @@ def submit(store: Store, blobs: Blobs, actor: Actor, submission: Submission) -> 
             policy=policy.ref,
             evidence_root=review.evidence_root,
             verdict=verdict.outcome,
+            reason=review.note_commitment,
         )
         return SubmittedView(review.number, review.evidence_root, verdict.outcome)
 
@@ -185,6 +186,7 @@ def vote(store: Store, actor: Actor, number: int, signed: SignedVote) -> str:
                 subject=f"review:{number}",
             )
         _verify(tx, actor.account, signed, number)
+        sealed = accounts.seal(tx.session, "reason", text, salted)
         tx.add(
             Vote(
                 id=uuid4(),
@@ -192,7 +194,7 @@ def vote(store: Store, actor: Actor, number: int, signed: SignedVote) -> str:
                 account_id=actor.account,
                 team=expected["team"],
                 verdict=verdict,
-                reason_commitment=accounts.seal(tx.session, "reason", text, salted),
+                reason_commitment=sealed,
                 decision=decision,
                 decision_digest=canonical.digest(decision),
                 signature=signed.signature,
@@ -207,7 +209,7 @@ def vote(store: Store, actor: Actor, number: int, signed: SignedVote) -> str:
                 review.expires_at = tx.now + timedelta(days=policy.approval_days)
             review.decided_at = tx.now
             review.state = state
-        tx.audit(f"review:{number}", version=node.ref, verdict=verdict, state=state)
+        tx.audit(f"review:{number}", version=node.ref, verdict=verdict, state=state, reason=sealed)
         return state
 
 

@@ -255,5 +255,6 @@ def _done(tx: Tx, line: Line, channel: Channel, route: Route, rollout: Rollout |
         stable=view.stable,
         candidate=view.candidate,
         weight_bp=view.weight_bp,
+        reason=route.reason,
     )
     return view

@@ -36,12 +36,14 @@ def measured(session: Session, ids: Collection[UUID]) -> dict[UUID, MeasuredView
     return least
 
 
-def evidence(session: Session, version: Version) -> dict[str, Any] | None:
-    """The effect as the gate reads it; None for a base model, which is compared with nothing."""
+def evidence(version: Version, view: MeasuredView | None) -> dict[str, Any] | None:
+    """The effect as the gate reads it, with what was `measured` of the version.
+
+    None for a base model, which is compared with nothing.
+    """
     by_weights = version.facts.get("effect")
     if by_weights is None:
         return None
-    view = measured(session, [version.id]).get(version.id)
     return {
         **{key: by_weights.get(key) for key in ("state", "parts", "idle", "same_as")},
         "measured": view

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -175,35 +178,52 @@ def run_by_id(session: Sighted, run_id: UUID, *, lock: bool = False) -> EvalRun:
     return run
 
 
-def ended_runs(session: Session, subject_id: UUID, suite_version_id: UUID) -> list[EvalRun]:
-    """Every eval run of a version on a suite version that has ended, oldest first."""
+@dataclass(frozen=True, slots=True)
+class EndedRuns:
+    """The eval runs of some versions on some suite versions that have ended, oldest first."""
+
+    by_subject: Mapping[tuple[UUID | None, UUID], list[EvalRun]]
+
+    def of(self, subject: UUID | None, suite_version: UUID) -> list[EvalRun]:
+        """Those of one version on one suite version; none where there is no version."""
+        return self.by_subject.get((subject, suite_version), [])
+
+    def outcomes(self, subject: UUID | None, suite_version: UUID) -> list[str]:
+        """The outcomes of those that succeeded."""
+        return [run.outcomes for run in self.of(subject, suite_version) if run.outcomes]
+
+
+def ended_runs(
+    session: Session, subjects: Collection[UUID | None], suite_versions: Collection[UUID]
+) -> EndedRuns:
+    """Every eval run of these versions on these suite versions that has ended, in one statement."""
     statement = (
         select(EvalRun)
         .where(
-            EvalRun.subject_id == subject_id,
-            EvalRun.suite_version_id == suite_version_id,
+            EvalRun.subject_id.in_([subject for subject in subjects if subject]),
+            EvalRun.suite_version_id.in_(suite_versions),
             EvalRun.state.in_(("succeeded", "failed", "cancelled")),
         )
         .order_by(EvalRun.created_at, EvalRun.id)
     )
-    return list(session.scalars(statement))
+    runs = defaultdict[tuple[UUID | None, UUID], list[EvalRun]](list)
+    for run in session.scalars(statement):
+        runs[run.subject_id, run.suite_version_id].append(run)
+    return EndedRuns(runs)
 
 
-def hold(session: Session, subject: UUID, suite_version_id: UUID, *, change: bool) -> None:
-    """Lock a version's node and a suite version: to let a run count (`change`), or to rely on runs.
+def hold(session: Session, subject: UUID, suite_version_id: UUID) -> None:
+    """Lock a version's node and a suite version, to let a run count.
 
-    A review therefore names every run that counts, and a run finds every review it speaks of. What
-    a run measures of the version's effect counts on every suite, hence the node.
+    PostgreSQL locks both when a review opens (`review_guard`). A review therefore names every run
+    that counts, and a run finds every review it speaks of. What a run measures of the version's
+    effect counts on every suite, hence the node.
     """
     for statement in (
         select(Node.id).where(Node.id == subject),
         select(EvalSuiteVersion.id).where(EvalSuiteVersion.id == suite_version_id),
     ):
-        session.execute(
-            statement.with_for_update(key_share=True)
-            if change
-            else statement.with_for_update(read=True)
-        )
+        session.execute(statement.with_for_update(key_share=True))
 
 
 def line(session: Sighted, ref: Ref, *, lock: bool = False) -> EvalSuite | None:

@@ -6,12 +6,13 @@ typed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.artifacts.datasets import rows
@@ -21,8 +22,9 @@ from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
 from registry.db import effects, evals, lineage, versions
 from registry.db.datasets import DatasetVersion
-from registry.db.evals import EvalSuiteVersion
+from registry.db.evals import EndedRuns, EvalRun, EvalSuiteVersion
 from registry.db.policies import PolicyVersion
+from registry.db.reviews import Review
 from registry.db.training_runs import TrainingRun
 from registry.db.use_cases import UseCase, UseCaseVersion
 from registry.db.versions import Node, Version
@@ -33,18 +35,20 @@ from registry.rules.versions import GRADES
 
 @dataclass(frozen=True)
 class Subject:
-    """What is judged: a version, its base and data sets, and the suite that measures it.
+    """What is judged: a version, its data sets, and the suite that measures it.
 
-    `lineage` are the grades by which its data sets are known.
+    `lineage` are the grades by which its data sets are known. `runs` are the ended eval runs of the
+    version and its base on the suite.
     """
 
     session: Session
     blobs: Blobs
     version: Version
-    base: Version | None
     datasets: tuple[DatasetVersion, ...]
     lineage: tuple[str, ...]
     suite: EvalSuiteVersion
+    suite_ref: str
+    runs: EndedRuns
 
     @cached_property
     def items(self) -> tuple[Item, ...]:
@@ -63,15 +67,18 @@ def gather(
     """
     base = versions.by_id(session, version.base_version_id) if version.base_version_id else None
     suite = session.get_one(EvalSuiteVersion, case.suite_version_id)
+    suite_ref = session.get_one(Node, suite.id).ref.removeprefix("suite:")
+    runs = evals.ended_runs(session, {version.id, version.base_version_id}, {suite.id})
     data = lineage.parents(session, version.id, "tuned_on")
     subject = Subject(
         session=session,
         blobs=blobs,
         version=version,
-        base=base and base[0],
         datasets=tuple(session.get_one(DatasetVersion, id) for id in data),
         lineage=tuple(data.values()),
         suite=suite,
+        suite_ref=suite_ref,
+        runs=runs,
     )
     parts = {name: read(subject) for name, read in READ_BY_RULES.items()}
     return {
@@ -99,14 +106,14 @@ def gather(
         ],
         "training_run": _training(session, version.training_run_id),
         "suite": {
-            "ref": session.get_one(Node, suite.id).ref.removeprefix("suite:"),
+            "ref": suite_ref,
             "digest": suite.digest,
             "items": suite.items,
             "normalisation": suite.normalisation,
         },
         "runs": {
-            "adapter": _runs(session, version, suite),
-            "base": _runs(session, base and base[0], suite),
+            "adapter": _runs(runs.of(version.id, suite.id)),
+            "base": _runs(runs.of(version.base_version_id, suite.id)),
         },
         **{
             name: part
@@ -114,6 +121,49 @@ def gather(
             if part is not None or name not in ONLY_WHERE_THERE
         },
     }
+
+
+def renewed(
+    session: Session, reviews: Collection[Review]
+) -> list[tuple[Review, PolicyVersion, dict[str, Any]]]:
+    """Each review with its policy and its evidence, in which eval runs count up to now.
+
+    All runs of a version and its base count, so a later run may show what the first did not. Its
+    effect is the version's, whatever suite a run measured it on. The reviews are locked meanwhile,
+    so however many they are, this takes three statements.
+    """
+    if not reviews:
+        return []
+    loaded = session.execute(
+        select(Review, PolicyVersion, Version, EvalSuiteVersion)
+        .join(PolicyVersion, PolicyVersion.id == Review.policy_version_id)
+        .join(Version, Version.id == Review.version_id)
+        .join(UseCaseVersion, UseCaseVersion.id == Review.use_case_version_id)
+        .join(EvalSuiteVersion, EvalSuiteVersion.id == UseCaseVersion.suite_version_id)
+        .where(Review.id.in_([review.id for review in reviews]))
+        .order_by(Review.number)
+    ).all()
+    ids = {version.id for _, _, version, _ in loaded}
+    bases = {version.base_version_id for _, _, version, _ in loaded}
+    runs = evals.ended_runs(session, ids | bases, {suite.id for _, _, _, suite in loaded})
+    measured = effects.measured(session, ids)
+    return [
+        (
+            review,
+            policy,
+            {
+                **review.evidence,
+                "eval": paired(
+                    suite,
+                    review.evidence["suite"]["ref"],
+                    runs.outcomes(version.id, suite.id),
+                    runs.outcomes(version.base_version_id, suite.id),
+                ),
+                "effect": effects.evidence(version, measured.get(version.id)),
+            },
+        )
+        for review, policy, version, suite in loaded
+    ]
 
 
 def _dataset(session: Session, data: DatasetVersion) -> dict[str, Any]:
@@ -139,12 +189,11 @@ def _training(session: Session, run_id: UUID | None) -> dict[str, Any] | None:
     }
 
 
-def _runs(session: Session, version: Version | None, suite: EvalSuiteVersion) -> dict[str, Any]:
+def _runs(ended: list[EvalRun]) -> dict[str, Any]:
     """All ended eval runs of a version on the suite: nobody chooses which of them count.
 
     Those that failed or were cancelled are counted, so that reviewers see how often somebody tried.
     """
-    ended = evals.ended_runs(session, version.id, suite.id) if version else []
     states = [run.state for run in ended]
     return {
         "succeeded": [
@@ -162,29 +211,19 @@ def _runs(session: Session, version: Version | None, suite: EvalSuiteVersion) ->
     }
 
 
-def _paired(subject: Subject) -> dict[str, Any] | None:
-    return paired(subject.session, subject.version, subject.base, subject.suite)
-
-
 def paired(
-    session: Session, version: Version, base: Version | None, suite: EvalSuiteVersion
+    suite: EvalSuiteVersion, ref: str, own: list[str], other: list[str]
 ) -> dict[str, Any] | None:
-    """All eval runs of a version and of its base, paired item by item (`rules.evals.pair`).
+    """The outcomes of a version and of its base, paired item by item (`rules.evals.pair`).
 
-    None unless both the version and its base were evaluated.
+    None unless both the version and its base were evaluated. `ref` names the suite.
     """
-    own, other = (
-        [run.outcomes for run in evals.ended_runs(session, each.id, suite.id) if run.outcomes]
-        if each
-        else []
-        for each in (version, base)
-    )
     if not own or not other:
         return None
     counts = rules.pair(own, other, suite.items)
     return {
         "metric": suite.metric,
-        "suite": session.get_one(Node, suite.id).ref.removeprefix("suite:"),
+        "suite": ref,
         "suite_digest": suite.digest,
         "adapter": {
             "correct": counts.both + counts.only_adapter,
@@ -217,7 +256,7 @@ def _contamination(subject: Subject) -> dict[str, Any] | None:
         row if row.own_system else replace(row, system=recipe_system)
         for file in files
         for row in rows.sound_rows(file, blobs.read)
-        if row.split == "train"
+        if row.split == rows.TRAIN
     )
     overlap = rows.overlap(train, subject.items, subject.suite.decoding["system"])
     return {
@@ -238,9 +277,17 @@ def _chat_template(subject: Subject) -> dict[str, Any] | None:
 
 
 READ_BY_RULES: dict[str, Callable[[Subject], dict[str, Any] | None]] = {
-    "eval": _paired,
+    "eval": lambda subject: paired(
+        subject.suite,
+        subject.suite_ref,
+        subject.runs.outcomes(subject.version.id, subject.suite.id),
+        subject.runs.outcomes(subject.version.base_version_id, subject.suite.id),
+    ),
     "contamination": _contamination,
-    "effect": lambda subject: effects.evidence(subject.session, subject.version),
+    "effect": lambda subject: effects.evidence(
+        subject.version,
+        effects.measured(subject.session, [subject.version.id]).get(subject.version.id),
+    ),
     "companions": lambda subject: effects.left_out(subject.version),
     "chat_template": _chat_template,
 }

@@ -11,6 +11,7 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    Select,
     UniqueConstraint,
     Uuid,
     and_,
@@ -99,6 +100,10 @@ class Vote(Table):
     )
 
 
+IS_LIVE = Review.state.in_(("open", "approved"))
+"""An SQL condition: the review is open, or its approval is in force."""
+
+
 def by_number(session: Sighted, number: int, *, lock: bool = False) -> Review:
     """The review of that number, or NotFound."""
     statement = (
@@ -126,44 +131,46 @@ def live(
 ) -> Review | None:
     """The open or approved review of a version in an environment."""
     statement = select(Review).where(
-        Review.version_id == version_id,
-        Review.environment == environment,
-        Review.state.in_(("open", "approved")),
+        Review.version_id == version_id, Review.environment == environment, IS_LIVE
     )
     return session.scalars(
         statement.with_for_update(read=True) if share else statement
     ).one_or_none()
 
 
+def _live_locked(session: Session, statement: Select[Review]) -> list[Review]:
+    """The open and approved reviews of a statement, locked in the order of their numbers.
+
+    Whoever locks several takes this order, so that two never wait for each other.
+    """
+    in_order = statement.where(IS_LIVE).order_by(Review.number)
+    return list(session.scalars(in_order.with_for_update(of=Review)))
+
+
 def void(session: Session, versions: list[UUID], now: datetime) -> None:
-    """End the open and approved reviews of these versions, locked in the order of their numbers.
+    """End the open and approved reviews of these versions.
 
     What may serve nowhere waits for nobody's vote.
     """
-    statement = select(Review).where(
-        Review.version_id.in_(versions), Review.state.in_(("open", "approved"))
-    )
-    for review in session.scalars(statement.order_by(Review.number).with_for_update()):
-        review.decided_at = review.decided_at or now
-        review.state = "voided"
+    for review in _live_locked(session, select(Review).where(Review.version_id.in_(versions))):
+        review.void(now)
 
 
 def resting_on_use_case(session: Session, use_case: UUID) -> list[Review]:
-    """The open and approved reviews of a use case, locked in the order of their numbers."""
+    """The open and approved reviews of a use case, locked."""
     statement = (
         select(Review)
         .join(UseCaseVersion, UseCaseVersion.id == Review.use_case_version_id)
-        .where(UseCaseVersion.use_case_id == use_case, Review.state.in_(("open", "approved")))
+        .where(UseCaseVersion.use_case_id == use_case)
     )
-    return list(session.scalars(statement.order_by(Review.number).with_for_update(of=Review)))
+    return _live_locked(session, statement)
 
 
 def resting_on_runs(session: Session, subject: UUID, suite_version: UUID) -> list[Review]:
-    """The open and approved reviews that eval runs of a version on a suite version speak of.
+    """The open and approved reviews that runs of a version on a suite version speak of, locked.
 
     Those are its own reviews on any suite, because a run may measure the version's effect, and, for
-    a base, those on that suite of what is tuned on it; they are locked in the order of their
-    numbers.
+    a base, those on that suite of what is tuned on it.
     """
     statement = (
         select(Review)
@@ -176,11 +183,10 @@ def resting_on_runs(session: Session, subject: UUID, suite_version: UUID) -> lis
                     Version.base_version_id == subject,
                     UseCaseVersion.suite_version_id == suite_version,
                 ),
-            ),
-            Review.state.in_(("open", "approved")),
+            )
         )
     )
-    return list(session.scalars(statement.order_by(Review.number).with_for_update(of=Review)))
+    return _live_locked(session, statement)
 
 
 BARS = (

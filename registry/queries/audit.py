@@ -92,24 +92,17 @@ def events(
         return EventPage(views, cursor_after([rows[-1][0].place]) if has_next else None)
 
 
-REASONS = ("lift_reason_commitment", "reason_commitment", "note_commitment")
-"""Columns that keep the commitment of a reason; the first that a row has is that of its event."""
-
-
 def _sealed_reason(actor: Actor, entry: dict[str, Any]) -> str | None:
-    """The commitment of the reason that an event was given, from its facts or its rows.
+    """The commitment of the reason that an act was given, from the facts of its event.
 
     None where there is none, or where the reason is that of a legal hold and the actor may not read
-    the case.
+    the case. The rows of the event are not searched: they also hold the reasons of earlier acts,
+    such as that of the route that a promotion closes.
     """
     if entry["action"].startswith("hold:") and not may_read(actor, Matter.CASE):
         return None
-    images = [written["row"] or {} for written in entry["rows"]]
-    given = [image[name] for name in REASONS for image in images if image.get(name)]
-    stated = entry["facts"].get("reason")
-    if isinstance(stated, str) and stated.startswith("sha256:"):
-        given.insert(0, stated)
-    return given[0] if given else None
+    commitment: str | None = entry["facts"].get("reason")
+    return commitment
 
 
 def _readable(actor: Actor) -> ColumnElement[bool]:

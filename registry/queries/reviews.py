@@ -142,13 +142,14 @@ def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
     people |= {review.submitted_by for review, *_ in rows}
     people |= {vote.account_id for cast_ in votes.values() for vote in cast_}
     names_by_id = names(session, people)
+    withdrawals = _withdrawals(
+        session, [review.number for review, *_ in rows if review.state == "withdrawn"]
+    )
     texts = personal_texts(
         session,
         {review.note_commitment for review, *_ in rows}
-        | {vote.reason_commitment for cast_ in votes.values() for vote in cast_},
-    )
-    withdrawals = _withdrawals(
-        session, [review.number for review, *_ in rows if review.state == "withdrawn"]
+        | {vote.reason_commitment for cast_ in votes.values() for vote in cast_}
+        | set(withdrawals.values()),
     )
     versions = select(Version.id, Version.state).where(
         Version.id.in_({review.version_id for review, *_ in rows})
@@ -173,7 +174,9 @@ def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
             opened_at=review.opened_at,
             decided_at=review.decided_at,
             expires_at=review.expires_at,
-            withdrawn_because=withdrawals.get(review.number),
+            withdrawn_because=texts.get(withdrawals[review.number], ERASED)
+            if review.number in withdrawals
+            else None,
             version_state=states[review.version_id],
             evidence=review.evidence,
             evidence_root=review.evidence_root,
@@ -191,7 +194,7 @@ def _views(session: Session, rows: list[Row]) -> list[ReviewView]:
 
 
 def _withdrawals(session: Session, numbers: list[int]) -> dict[int, str]:
-    """Why each of these reviews was withdrawn; the log entry holds the commitment of the reason."""
+    """The commitment of the reason why each of these reviews was withdrawn, from its log entry."""
     subjects = {f"review:{number}": number for number in numbers}
     entries = session.execute(
         select(Event.subject, Event.entry).where(
@@ -200,11 +203,9 @@ def _withdrawals(session: Session, numbers: list[int]) -> dict[int, str]:
             Event.outcome == "done",
         )
     ).all()
-    sealed = {
+    return {
         subjects[row.subject]: str(json.loads(row.entry)["facts"].get("reason")) for row in entries
     }
-    texts = personal_texts(session, set(sealed.values()))
-    return {number: texts.get(commitment, ERASED) for number, commitment in sealed.items()}
 
 
 def _verdict(verdict: dict[str, Any], policy: PolicyVersion) -> VerdictView:

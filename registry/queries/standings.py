@@ -6,17 +6,17 @@ A gate compares with the base. A reviewer replaces what serves, so these queries
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from sqlalchemy import Float, Integer, and_, column, select, text
-from sqlalchemy.orm import Session
 
 from registry.db import evals
-from registry.db.evals import EvalSuiteVersion
+from registry.db.evals import EndedRuns, EvalSuiteVersion
 from registry.db.reviews import Review
 from registry.db.rollouts import Channel, RouteGeneration
 from registry.db.store import Store
 from registry.db.versions import Node, Version
-from registry.queries.pages import plain_ref, seen
+from registry.queries.pages import seen
 from registry.rules import evals as rules
 from registry.rules.actors import Actor
 from registry.views.standings import StandingView
@@ -95,14 +95,14 @@ def standings(store: Store, actor: Actor, number: int) -> list[StandingView]:
     """
     with store.read(actor) as session:
         review = session.execute(
-            select(Review, Version)
+            select(Review, Version, Node)
             .join(Version, Version.id == Review.version_id)
             .join(Node, Node.id == Review.version_id)
             .where(Review.number == number, seen(actor, Node.team))
         ).one_or_none()
         if review is None:
             return []
-        judged, version = review
+        judged, version, subject = review
         pinned = judged.evidence.get("suite") or {}
         # Suites of two teams may be equal, so the digest alone does not name one.
         suite = session.scalars(
@@ -114,7 +114,7 @@ def standings(store: Store, actor: Actor, number: int) -> list[StandingView]:
             )
         ).one_or_none()
         served = session.execute(
-            select(Channel, Node)
+            select(Channel, RouteGeneration.stable_version_id, Node)
             .join(
                 RouteGeneration,
                 and_(RouteGeneration.channel_id == Channel.id, RouteGeneration.valid_to.is_(None)),
@@ -123,46 +123,54 @@ def standings(store: Store, actor: Actor, number: int) -> list[StandingView]:
             .where(Channel.line_id == version.line_id, Channel.environment == judged.environment)
             .order_by(Channel.name != judged.environment, Channel.name)
         ).all()
-        views = [_standing(session, channel, node, version, suite) for channel, node in served]
+        measured = None
+        if suite is not None:
+            compared = {version.id, *(stable for _, stable, _ in served)}
+            runs = evals.ended_runs(session, compared, {suite.id})
+            measured = _Measured(pinned["ref"], suite, runs)
+        views = [_standing(channel, node, subject, measured) for channel, _, node in served]
     if not any(view.channel == judged.environment for view in views):
         views.insert(0, StandingView(judged.environment, None, "nothing"))
     return views
 
 
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """The suite version that a review's evidence names, with the runs of all that is compared."""
+
+    ref: str
+    suite: EvalSuiteVersion
+    runs: EndedRuns
+
+    def outcomes(self, node: Node) -> list[str]:
+        """The outcomes of the successful runs of one version."""
+        return self.runs.outcomes(node.id, self.suite.id)
+
+
 def _standing(
-    session: Session,
-    channel: Channel,
-    serving: Node | None,
-    version: Version,
-    suite: EvalSuiteVersion | None,
+    channel: Channel, serving: Node | None, subject: Node, measured: _Measured | None
 ) -> StandingView:
     if serving is None:
         return StandingView(channel.name, None, "nothing")
-    if serving.id == version.id:
+    if serving.id == subject.id:
         return StandingView(channel.name, serving.ref, "itself")
     kind = "base" if serving.id == channel.base_version_id else "version"
-    if suite is None:
+    if measured is None:
         return StandingView(channel.name, serving.ref, kind, why="No suite was evaluated.")
-    name = plain_ref(session.get_one(Node, suite.id).ref)
-    runs = {
-        ref: [run.outcomes for run in evals.ended_runs(session, id, suite.id) if run.outcomes]
-        for ref, id in (
-            (session.get_one(Node, version.id).ref, version.id),
-            (serving.ref, serving.id),
-        )
-    }
-    missing = [ref for ref, outcomes in runs.items() if not outcomes]
+    missing = [node.ref for node in (subject, serving) if not measured.outcomes(node)]
     if missing:
         why = f"{' and '.join(missing)} {'were' if len(missing) > 1 else 'was'} not evaluated"
-        return StandingView(channel.name, serving.ref, kind, name, why=f"{why} on {name}.")
-    subject, other = runs.values()
-    paired = rules.pair(subject, other, suite.items)
+        why = f"{why} on {measured.ref}."
+        return StandingView(channel.name, serving.ref, kind, measured.ref, why=why)
+    paired = rules.pair(
+        measured.outcomes(subject), measured.outcomes(serving), measured.suite.items
+    )
     gain, low, high = rules.difference(paired)
     return StandingView(
         channel.name,
         serving.ref,
         kind,
-        name,
+        measured.ref,
         serving=(paired.both + paired.only_base) / paired.n,
         subject=(paired.both + paired.only_adapter) / paired.n,
         n=paired.n,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
@@ -10,9 +11,9 @@ import pytest
 from registry.artifacts.datasets import rows
 from registry.artifacts.weights.tensors import File
 from registry.commands import blobs as bytes_sent
-from registry.commands import evals, versions, work
+from registry.commands import evals, recalls, versions, work
 from registry.commands import training_runs as training
-from registry.errors import Invalid, NotFound, Unverified
+from registry.errors import Conflict, Invalid, NotFound, Unverified
 from registry.proof.merkle import Frontier
 from registry.queries import evals as suites
 from registry.queries import pulls
@@ -28,10 +29,13 @@ from tests.build import (
     a_dataset,
     a_person,
     adapter_files,
+    approved,
+    evaluate,
+    submit,
     train,
 )
-from tests.commands.test_evidence import gate, ready, world
-from tests.db.around import refused
+from tests.commands.test_evidence import change, gate, ready, review, world
+from tests.db.around import as_owner, refused, until_waiting
 
 __all__ = ["world"]
 
@@ -47,6 +51,65 @@ def test_a_training_run_counts_for_its_own_base_alone(world: World) -> None:
         {"other": other.ref, "ref": world.versions[-1]},
     )
     assert cause in ("CS003", "CS010"), message
+
+
+def voiding(world: World, ref: str, cause: str) -> None:
+    """Do what voids every review of a version."""
+    if cause == "recall":
+        recalls.recall(world.store, world.engineer.actor, ref, "unfit for any use")
+    elif cause == "use case":
+        change(world, owner="another")
+    else:
+        evaluate(world, ref, 3)
+
+
+@pytest.mark.parametrize("cause", ["recall", "use case", "eval run"])
+def test_what_voids_an_approval_leaves_the_moment_of_its_decision(world: World, cause: str) -> None:
+    ref = approved(world)
+    decided, opened = world.review, submit(world, ref, "staging")
+    moment = review(world, decided).decided_at
+    voiding(world, ref, cause)
+    after = {number: review(world, number) for number in (decided, opened)}
+    assert {each.state for each in after.values()} == {"voided"}
+    assert after[decided].decided_at == moment is not None
+    assert after[opened].decided_at > moment
+
+
+PINNED = "(select id from node where ref = 'suite:' || %s || '@v1')"
+
+
+def test_a_submission_waits_for_its_use_case_before_it_locks_the_suite(world: World) -> None:
+    """The lock order of `db/store.py`: an eval run that ends meanwhile does not wait for it."""
+    ref = ready(world)
+    with as_owner(world.store) as owner, ThreadPoolExecutor(1) as pool:
+        owner.execute("select from use_case where team = %s for no key update", [world.team])
+        submission = pool.submit(submit, world, ref)
+        until_waiting(owner, 1)
+        owner.execute(
+            f"select from eval_suite_version where id = {PINNED} for no key update nowait",
+            [world.suite],
+        )
+        owner.rollback()
+        assert review(world, submission.result()).state == "open"
+
+
+def test_a_submission_waits_for_a_run_that_is_ending_and_then_names_it_or_is_refused(
+    world: World,
+) -> None:
+    ref = ready(world)
+    with as_owner(world.store) as owner, ThreadPoolExecutor(2) as pool:
+        owner.execute(
+            f"select from eval_suite_version where id = {PINNED} for no key update", [world.suite]
+        )
+        ending = pool.submit(evaluate, world, ref, 0)
+        until_waiting(owner, 1)
+        submission = pool.submit(submit, world, ref)
+        until_waiting(owner, 2)
+        owner.rollback()
+        ending.result()
+        with pytest.raises(Conflict) as late:
+            submission.result()
+    assert late.value.kind == "outdated-evidence"
 
 
 def test_contamination_sees_what_a_model_read(

@@ -88,6 +88,22 @@ def refused(
         return cause(refusal.value), str(refusal.value.diag.message_primary)
 
 
+def until_waiting(connection: App, count: int) -> None:
+    """Return when so many sessions of this database wait for a lock."""
+    deadline = time.monotonic() + 120  # ends a hang; it measures no machine
+    while True:
+        # Without this one transaction sees one moment only.
+        connection.execute("select pg_stat_clear_snapshot()")
+        waiting = connection.execute(
+            "select count(*) from pg_stat_activity where datname = current_database() and "
+            "wait_event_type = 'Lock'"
+        ).fetchone()
+        if waiting is not None and waiting[0] >= count:
+            return
+        assert time.monotonic() < deadline, f"only {waiting} of {count} came to a lock"
+        time.sleep(0.02)
+
+
 class Held:
     """While nobody can write an event, every command waits with its rows written and its locks
     taken, before COMMIT.
@@ -99,18 +115,7 @@ class Held:
 
     def until_waiting(self, count: int) -> None:
         """Return when so many sessions of this database wait for a lock."""
-        deadline = time.monotonic() + 120  # ends a hang; it measures no machine
-        while True:
-            # Without this one transaction sees one moment only.
-            self.connection.execute("select pg_stat_clear_snapshot()")
-            found = self.connection.execute(
-                "select count(*) from pg_stat_activity where datname = current_database() and "
-                "wait_event_type = 'Lock'"
-            ).fetchone()
-            if found is not None and found[0] >= count:
-                return
-            assert time.monotonic() < deadline, f"only {found} of {count} came to a lock"
-            time.sleep(0.02)
+        until_waiting(self.connection, count)
 
     def cut(self) -> None:
         """End every session of the app, as a database that crashes does."""

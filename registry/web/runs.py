@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from registry.errors import Invalid, NotFound
 from registry.queries import evals, training_runs
+from registry.rules import trackers
 from registry.views.training_runs import TrainingRunView
 from registry.web.charts import Curve, curve
 from registry.web.pages import Page, render
@@ -62,11 +63,12 @@ def eval_page(here: Here, run_id: UUID) -> Response:
 
 def _training(here: Visit, run_id: UUID) -> dict[str, Any]:
     run = training_runs.training_run(here.store, here.actor, run_id)
+    public, client = here.request.app.state.settings.mlflow_url, here.request.client
     return {
         "run": run,
         "curve": _curve(run),
         "live": run.state not in ENDED,
-        "mlflow": mlflow_address(here, run),
+        "mlflow": trackers.run_page(run.mlflow_url, public, client.host if client else None),
         "team": run.adapter.partition("/")[0],
         "output_paths": {ref: _path(here, ref) for ref in run.outputs},
         "base_path": _path(here, run.base),
@@ -85,18 +87,3 @@ def _curve(run: TrainingRunView) -> Curve | None:
     """The loss so far, with at least two points."""
     points = [(step, loss) for step, loss in run.curve]
     return curve(points) if len(points) > 1 else None
-
-
-def mlflow_address(here: Visit, run: TrainingRunView) -> str:
-    """The run's page in MLflow where other machines can open it, else ''.
-
-    An address of the trainer's own machine leads nowhere from here.
-    """
-    public = here.request.app.state.settings.mlflow_url
-    reported = run.mlflow_url or ""
-    own_machine = ("http://127.0.0.1", "http://localhost", "http://[::1]")
-    if reported.startswith(own_machine):
-        if not public or "#" not in reported:
-            return ""
-        return f"{str(public).rstrip('/')}/#{reported.partition('#')[2]}"
-    return reported if reported.startswith(("http://", "https://")) else ""

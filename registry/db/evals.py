@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.db.sight import Sighted
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
-from registry.db.training_runs import STATES
+from registry.db.training_runs import ENDED, STATES
 from registry.db.versions import Node
 from registry.errors import NotFound
 from registry.rules.evals import Scoring
@@ -182,7 +182,7 @@ def ended_runs(session: Session, subject_id: UUID, suite_version_id: UUID) -> li
         .where(
             EvalRun.subject_id == subject_id,
             EvalRun.suite_version_id == suite_version_id,
-            EvalRun.state.in_(("succeeded", "failed", "cancelled")),
+            EvalRun.state.in_(ENDED),
         )
         .order_by(EvalRun.created_at, EvalRun.id)
     )

@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from registry.db.training_runs import ENDED, STATES
 from registry.errors import Invalid, NotFound
 from registry.queries import evals, training_runs
 from registry.rules import trackers
@@ -18,23 +19,19 @@ from registry.web.shelves import path_of
 from registry.web.visits import Here, Visit
 
 router = APIRouter(route_class=Page, include_in_schema=False)
-STATES = ("queued", "running", "succeeded", "failed", "cancelled")
-ENDED = ("succeeded", "failed", "cancelled")
 
 
 @router.get("/runs")
 def list_page(here: Here, state: str = "") -> Response:
     """The newest training runs and eval runs of the teams that this person sees."""
-    chosen = state if state in STATES else ""
+    chosen = state if state in STATES else None
     return render(
         here,
         "runs.html",
-        training=training_runs.training_runs(here.store, here.actor, state=chosen or None),
-        measuring=[
-            run for run in evals.eval_runs(here.store, here.actor) if chosen in ("", run.state)
-        ],
+        training=training_runs.training_runs(here.store, here.actor, state=chosen),
+        measuring=evals.eval_runs(here.store, here.actor, state=chosen),
         states=STATES,
-        chosen=chosen,
+        chosen=chosen or "",
     )
 
 

@@ -139,10 +139,12 @@ def _standing(
     if serving is None:
         return StandingView(channel.name, None, "nothing")
     if serving.id == version.id:
-        return StandingView(channel.name, serving.ref, "itself")
+        return StandingView(channel.name, serving.ref, "itself", serving.kind)
     kind = "base" if serving.id == channel.base_version_id else "version"
     if suite is None:
-        return StandingView(channel.name, serving.ref, kind, why="No suite was evaluated.")
+        return StandingView(
+            channel.name, serving.ref, kind, serving.kind, why="No suite was evaluated."
+        )
     name = plain_ref(session.get_one(Node, suite.id).ref)
     runs = {
         ref: [run.outcomes for run in evals.ended_runs(session, id, suite.id) if run.outcomes]
@@ -154,7 +156,9 @@ def _standing(
     missing = [ref for ref, outcomes in runs.items() if not outcomes]
     if missing:
         why = f"{' and '.join(missing)} {'were' if len(missing) > 1 else 'was'} not evaluated"
-        return StandingView(channel.name, serving.ref, kind, name, why=f"{why} on {name}.")
+        return StandingView(
+            channel.name, serving.ref, kind, serving.kind, name, why=f"{why} on {name}."
+        )
     subject, other = runs.values()
     paired = rules.pair(subject, other, suite.items)
     gain, low, high = rules.difference(paired)
@@ -162,6 +166,7 @@ def _standing(
         channel.name,
         serving.ref,
         kind,
+        serving.kind,
         name,
         serving=(paired.both + paired.only_base) / paired.n,
         subject=(paired.both + paired.only_adapter) / paired.n,

@@ -42,7 +42,12 @@ PUBLIC = "https://ann:secret@ml.example.org/mlflow/"
         (f"http://127.0.0.1:8083/{RUN}", PUBLIC, None, f"https://ml.example.org/mlflow/{RUN}"),
         (f"http://[::1]:8083/{RUN}", PUBLIC, None, f"https://ml.example.org/mlflow/{RUN}"),
         (f"http://LOCALHOST/{RUN}", PUBLIC, None, f"https://ml.example.org/mlflow/{RUN}"),
-        (f"http://localhost.example.com/{RUN}", PUBLIC, None, f"http://localhost.example.com/{RUN}"),
+        (
+            f"http://localhost.example.com/{RUN}",
+            PUBLIC,
+            None,
+            f"http://localhost.example.com/{RUN}",
+        ),
         (f"http://127.0.0.1.x/{RUN}", PUBLIC, None, f"http://127.0.0.1.x/{RUN}"),
         (f"http://localhost:8083/{RUN}", None, "127.0.0.1", ""),
         (f"http://localhost:8083/{RUN}", "http://127.0.0.1:8083", "10.0.0.7", ""),

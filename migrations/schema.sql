@@ -683,8 +683,8 @@ create table line (
     constraint ck_line_pullable check (name !~ '--|\.\.|\.git$' and team !~ '--|\.\.|\.git$' and
         team not in ('adapters', 'api', 'audit', 'bases', 'buckets', 'checkpoints', 'datasets',
         'deployments', 'find', 'healthz', 'kernels', 'login', 'logout', 'metrics', 'models',
-        'ofrep', 'problems', 'profiles', 'readyz', 'records', 'retention', 'reviews', 'search',
-        'settings', 'spaces', 'static', 'v1'))
+        'ofrep', 'policies', 'problems', 'profiles', 'readyz', 'records', 'retention', 'reviews',
+        'runs', 'search', 'settings', 'spaces', 'static', 'suites', 'use-cases', 'v1'))
 );
 
 create function search_follow_line() returns trigger language plpgsql
@@ -1743,8 +1743,9 @@ end $$;
 
 create function must_be_for_use_case(wanted uuid, where_to channel) returns void language plpgsql as
 $$
--- Raise unless the approval of this version is for the use case of this channel. A rollback is not
--- to a version that was stable here is not concerned, nor is the base, which has no approval.
+-- Raise unless the approval of this version is for the use case of this channel. The base has no
+-- approval and is not concerned. A rollback to a version that was stable here is left out by its
+-- caller.
 begin
     if wanted <> where_to.base_version_id and not exists (
         select from review r join use_case_version u on u.id = r.use_case_version_id
@@ -1921,7 +1922,8 @@ create table recall (
 );
 
 create function recall_guard() returns trigger language plpgsql as $$
--- A recall is for good, so its reason has at least ten characters.
+-- A recall is for good, so its reason has at least ten characters. The rule trims every kind of
+-- white space; this bound is coarser.
 begin
     if not exists (select from personal p where p.commitment = new.reason_commitment
                    and length(btrim(p.value, E' \t\r\n')) >= 10) then

@@ -43,7 +43,8 @@ from tests.benches import (
     tensors,
     timed,
 )
-from tests.build import install_policies, repository
+from tests.build import install_policies
+from tests.checkout import repository
 from tests.database import open_databases
 from tests.gateway.served import until
 

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from registry.artifacts.methods import adapters
@@ -449,49 +448,28 @@ def submit(world: World, ref: str, environment: str = "production") -> int:
     return world.review
 
 
-class Opened(Protocol):
-    """A review that was opened in a store: a World, or the two alone."""
-
-    @property
-    def store(self) -> Store: ...
-
-    @property
-    def review(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class OpenedReview:
-    """A review and its store, where there is no World around them."""
-
-    store: Store
-    review: int
-
-
 def vote(
-    world: Opened,
+    world: World,
     person: Person,
     verdict: str = "approve",
     number: int | None = None,
     **changes: Any,
 ) -> str:
     """Cast a signed vote; `changes` falsify the decision before it is signed."""
-    review = number or world.review
-    decision = asked.draft(world.store, person.actor, review).decision
+    return ballot(world.store, person, number or world.review, verdict, **changes)
+
+
+def ballot(
+    store: Store, person: Person, review: int, verdict: str = "approve", **changes: Any
+) -> str:
+    """The same, for a review that needs no World around it."""
+    decision = asked.draft(store, person.actor, review).decision
     salt, reason = secrets.token_bytes(16), "I have read the evidence."
-    decision = {
-        **decision,
-        "verdict": verdict,
-        "reason_commitment": commitment(salt, reason),
-        **changes,
-    }
+    decision |= {"verdict": verdict, "reason_commitment": commitment(salt, reason), **changes}
     assert person.key is not None
     key, signature = person.key.sign_document(decision, "decision")
-    return reviews.vote(
-        world.store,
-        person.actor,
-        review,
-        reviews.SignedVote(decision, reason, salt.hex(), key, signature),
-    )
+    signed = reviews.SignedVote(decision, reason, salt.hex(), key, signature)
+    return reviews.vote(store, person.actor, review, signed)
 
 
 def approved(
@@ -510,8 +488,3 @@ def approved(
     assert vote(world, world.compliance) == "open"
     assert vote(world, world.risk) == "approved"
     return ref
-
-
-def repository() -> Path:
-    """The checkout's root."""
-    return Path(__file__).parents[1]

@@ -19,7 +19,8 @@ from registry.app import open_blobs, open_sequencer, open_store
 from registry.cli.operations import doctor
 from registry.errors import Unverified
 from registry.settings import Settings
-from tests.build import a_world, approved, repository
+from tests.build import a_world, approved
+from tests.checkout import repository
 from tests.cli.live import Live, live
 from tests.database import Databases, Embedded
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.build import repository
+from tests.checkout import repository
 from tests.sampling import sampled
 
 KILLS = [

@@ -36,13 +36,15 @@ TRACKED = ("loss", "learning_rate", "grad_norm", "tokens", "seconds", "peak_memo
 class Outcome:
     """The result of a child: meters and environment, or an error that names the reason.
 
-    `first_row` is the form of the first row that was trained on.
+    `first_row` is the form of the first row that was trained on. `effect` is what an adapter moved
+    of its base's logits.
     """
 
     meters: dict[str, Any]
     environment: dict[str, Any]
     error: str | None
     first_row: dict[str, Any] = field(default_factory=dict)
+    effect: dict[str, Any] | None = None
 
 
 class Child:
@@ -112,8 +114,8 @@ class Child:
         if path.exists():
             result = json.loads(path.read_text("utf-8"))
             meters, environment = result.get("meters", {}), result.get("environment", {})
-            first_row = result.get("first_row", {})
-            return Outcome(meters, environment, result.get("error"), first_row)
+            first_row, effect = result.get("first_row", {}), result.get("effect")
+            return Outcome(meters, environment, result.get("error"), first_row, effect)
         assert self._process is not None
         return Outcome({}, {}, self._crash(self._process.returncode))
 

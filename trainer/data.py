@@ -92,10 +92,11 @@ def prompt_ids(tokenizer: Any, prompt: str, template: str, system: str | None = 
     """
     if template == "plain":
         return list(tokenizer(plain_text(prompt, system)).input_ids)
-    return _ids(tokenizer, render(tokenizer, conversation(prompt, system)))
+    return ids_of(tokenizer, render(tokenizer, conversation(prompt, system)))
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
+def ids_of(tokenizer: Any, text: str) -> list[int]:
+    """The token ids of a text that has its special tokens already."""
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
@@ -134,7 +135,7 @@ class Form:
         system = self.system_of(row)
         prompt = prompt_ids(tokenizer, row.prompt, self.template, system)
         if self.template == "plain":
-            answer = [*_ids(tokenizer, row.completion), self.end(tokenizer)]
+            answer = [*ids_of(tokenizer, row.completion), self.end(tokenizer)]
         else:
             answer = self._answer(tokenizer, row, system, prompt)
         return Example((*prompt, *answer), len(prompt))
@@ -146,12 +147,12 @@ class Form:
         with no such token gets one, otherwise the model would never learn to stop.
         """
         asked, answer = answered_texts(tokenizer, row, system)
-        whole = _ids(tokenizer, asked + answer)
+        whole = ids_of(tokenizer, asked + answer)
         ids = whole[len(prompt) :]
         if whole[: len(prompt)] != prompt:
             # The answer's first letters join the prompt's last token. Engines always generate after
             # the whole prompt, so that is what is learned.
-            ids = _ids(tokenizer, answer)
+            ids = ids_of(tokenizer, answer)
             if _text(tokenizer, [*prompt, *ids]) != _text(tokenizer, whole):
                 raise Invalid(
                     "answer-misplaced",

@@ -48,17 +48,21 @@ class AtStops(StoppingCriteria):  # type: ignore[misc]  # transformers is untype
     has just been completed.
     """
 
-    LAST = evals.MAX_STOP_CHARACTERS * 4
-    """Tokens that are decoded: a character has at most four bytes, a token at least one."""
-
     def __init__(self, tokenizer: Any, width: int, stop: Sequence[str]) -> None:
         self._tokenizer, self._width, self._stop = tokenizer, width, stop
+        # Tokens that are decoded: a character has at most four bytes, a token at least one.
+        self._last = 4 * max(map(len, stop))
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        start = max(self._width, input_ids.shape[1] - self.LAST)
+        start = max(self._width, input_ids.shape[1] - self._last)
         texts = self._tokenizer.batch_decode(input_ids[:, start:], skip_special_tokens=True)
         ended = [evals.cut(text, self._stop) != text for text in texts]
         return torch.tensor(ended, device=input_ids.device, dtype=torch.bool)
+
+
+def at_stops(tokenizer: Any, width: int, stop: Sequence[str]) -> StoppingCriteriaList:
+    """What ends answers to prompts of `width` tokens at these texts, if there are any."""
+    return StoppingCriteriaList([AtStops(tokenizer, width, stop)] if stop else [])
 
 
 def check_decoding(decoding: Mapping[str, Any]) -> tuple[str, int, str | None]:
@@ -121,9 +125,7 @@ def answer(
                 input_ids=ids.to(net.device),
                 attention_mask=mask.to(net.device),
                 generation_config=config,
-                stopping_criteria=StoppingCriteriaList(
-                    [AtStops(tokenizer, width, stop)] if stop else []
-                ),
+                stopping_criteria=at_stops(tokenizer, width, stop),
             )[:, width:]
         written += int((generated != tokenizer.pad_token_id).sum())
         texts = tokenizer.batch_decode(generated, skip_special_tokens=True)

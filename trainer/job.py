@@ -157,8 +157,7 @@ def _evaluate(folder: Path, job: dict[str, Any], write: Write) -> dict[str, Any]
         meters = evaluate.run(subject, items, job["decoding"], folder / "samples.jsonl", progress)
     except _Stopped:
         return None
-    meters["effect"] = effect
-    return {"meters": meters, "environment": device.environment(where)}
+    return {"meters": meters, "effect": effect, "environment": device.environment(where)}
 
 
 def _stop_signal() -> Callable[[], bool]:

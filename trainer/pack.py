@@ -26,10 +26,10 @@ from registry.rules import refs
 from registry.rules.recipes import Recipe
 
 HOW = {
-    "chat": "Each row was rendered by the base's own chat template, as any client renders it. In "
-    "place of `{prompt}` and `{completion}` stood the row's texts:",
-    "plain": "Each row was read as plain text, without a chat template. In place of `{prompt}` and "
-    "`{completion}` stood the row's texts:",
+    "chat": "Each row was rendered by the base's own chat template, as any client renders it. The "
+    "first row, with `{prompt}`, `{completion}` and `{system}` in place of its texts:",
+    "plain": "Each row was read as plain text, without a chat template. The first row, with "
+    "`{prompt}`, `{completion}` and `{system}` in place of its texts:",
 }
 """What a card says of each template."""
 
@@ -59,7 +59,7 @@ def clean_config(written: bytes, repository: str, commit: str) -> bytes:
 def card(origin: Origin, form: str, step: int, tokens: int) -> str:
     """The README.md of a version: only facts, and no claim that needs an eval run.
 
-    `form` is how every row was put before the model, which is how the version has to be asked.
+    `form` is how the first row was put before the model. The version has to be asked in that form.
 
     It names the training run. A recipe that runs twice therefore makes two versions of equal
     weights (one tensor root), each with a report of its own.

@@ -32,15 +32,13 @@ def logits(net: Any, tokenizer: Any, items: Sequence[Question]) -> list[torch.Te
         ids = tokenizer(item.prompt)["input_ids"][-MAX_TOKENS:] or [tokenizer.eos_token_id]
         with torch.inference_mode():
             answer = net(input_ids=torch.tensor([ids], device=net.device)).logits
-        answers.append(answer[0, -POSITIONS:].float().cpu())
+        # A prompt adapter puts tokens before the text; only the text's own positions are compared.
+        answers.append(answer[0, -min(POSITIONS, len(ids)) :].float().cpu())
     return answers
 
 
 def difference(base: Sequence[torch.Tensor], adapted: Sequence[torch.Tensor]) -> dict[str, Any]:
-    """The largest and the mean absolute difference of logits, as a report states them.
-
-    A prompt puts tokens before the text, whose positions count from the end all the same.
-    """
+    """The largest and the mean absolute difference of logits, as a report states them."""
     gaps = [
         (own[:, : other.shape[1]] - other[:, : own.shape[1]]).abs()
         for own, other in zip(adapted, base, strict=True)

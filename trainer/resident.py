@@ -14,6 +14,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 
 from registry.errors import BundleRejected, Invalid, NotFound, RegistryError
+from registry.rules import evals
 from trainer import data, evaluate, model
 from trainer.device import Device
 
@@ -126,8 +127,7 @@ class Resident:
         """A text unchanged, or messages through the chat template, as token ids."""
         if isinstance(prompt, str):
             return data.prompt_ids(self._tokenizer, prompt, "plain")
-        text = data.render(self._tokenizer, prompt)
-        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+        return data.ids_of(self._tokenizer, data.render(self._tokenizer, prompt))
 
     def answer(
         self, name: str, prompt: str | list[dict[str, str]], limit: int, stop: Sequence[str] = ()
@@ -150,12 +150,14 @@ class Resident:
                 f"The prompt has {len(ids)} tokens and {limit} more are requested, but the model "
                 f"reads at most {self.window}.",
             )
+        stop = [text for text in stop if text]
         config = evaluate.generation(self._net, self._tokenizer, limit)
         tokens = torch.tensor([ids], device=self._net.device)
         options: dict[str, Any] = {
             "input_ids": tokens,
             "attention_mask": torch.ones_like(tokens),
             "generation_config": config,
+            "stopping_criteria": evaluate.at_stops(self._tokenizer, len(ids), stop),
         }
         with torch.inference_mode():
             if name in self.adapters:
@@ -170,6 +172,5 @@ class Resident:
         ended = bool(written) and written[-1] in config.eos_token_id
         reason = "stop" if ended else "length"
         text = self._tokenizer.decode(written, skip_special_tokens=True)
-        if places := [at for end in stop if end and (at := text.find(end)) >= 0]:
-            text, reason = text[: min(places)], "stop"
-        return Answer(text, len(ids), len(written), reason)
+        answer = evals.cut(text, stop)
+        return Answer(answer, len(ids), len(written), "stop" if answer != text else reason)

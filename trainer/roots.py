@@ -67,10 +67,8 @@ def roots(subject: InputView, base: InputView | None, read: Read) -> tuple[str, 
         if not judged_base.is_base(base.root):
             raise _root_mismatch(base.ref, judged_base.base_root, base.root)
         facts = judge.base_facts(files, read, base_root=base.root)
-    kinds: dict[str, judge.Kind] = {"checkpoint": "checkpoint", "base": "base"}
-    kind = "adapter" if base else kinds[subject.kind]
     inspector = judge.Inspector(read, judge=REGISTERED)
-    judged = inspector.inspect(kind, _files(subject), base=facts, meta={})
+    judged = inspector.inspect(subject.kind, _files(subject), base=facts, meta={})
     same = judged.tensor_root == subject.root if base else judged.is_base(subject.root)
     if judged.tensor_root is None or judged.base_root is None or not same:
         actual = judged.tensor_root if base else judged.base_root

@@ -234,7 +234,7 @@ class Worker:
             "subject_root": subject_root,
             "base_root": base_root,
             "samples_sha256": sent.sha256,
-            "effect": outcome.meters.pop("effect", None),
+            "effect": outcome.effect,
             "meters": outcome.meters,
             "environment": outcome.environment,
         }

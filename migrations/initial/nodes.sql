@@ -47,9 +47,10 @@ create table line (
         name !~ '--|\.\.|\.git$' and team !~ '--|\.\.|\.git$'
         and team not in (
             'adapters', 'api', 'audit', 'bases', 'buckets', 'checkpoints', 'datasets',
-            'deployments', 'find', 'healthz', 'kernels', 'login', 'logout', 'metrics', 'models',
-            'ofrep', 'problems', 'profiles', 'readyz', 'records', 'retention', 'reviews',
-            'search', 'settings', 'spaces', 'static', 'v1'
+            'deployments', 'find', 'healthz', 'kernels', 'login', 'logout', 'metrics',
+            'models', 'ofrep', 'policies', 'problems', 'profiles', 'readyz', 'records',
+            'retention', 'reviews', 'runs', 'search', 'settings', 'spaces', 'static',
+            'suites', 'use-cases', 'v1'
         )
     )
 );

@@ -9,7 +9,7 @@ from registry.errors import Defect
 
 MAX_DEFECTS = 500
 """Defects listed one by one; the others are counted by kind and file."""
-MAX_LENGTHS = {"file": 200, "where": 200, "detail": 600, "fix": 400}
+MAX_LENGTHS = {"file": 200, "where": 200, "detail": 600, "fix": 600}
 """Characters of each part of a defect."""
 
 

@@ -61,7 +61,7 @@ def suite() -> None:
     "--stop",
     multiple=True,
     metavar="TEXT",
-    help="Where an answer ends, at most 4 times; write \\\\n for a new line.",
+    help="Where an answer ends, at most 4 times; write '\\n' for a new line.",
 )
 @json_option
 def add_suite(

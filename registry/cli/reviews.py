@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ from registry.cli.parameters import FOR_USE_CASE, IN_ENVIRONMENT, REASON
 from registry.cli.session import connect, signer
 
 if TYPE_CHECKING:
-    from registry.client import Countersign
     from registry.client.reviews import Verdict
     from registry.views.reviews import ReviewView
 
@@ -95,7 +95,8 @@ def show(number: int, as_json: bool) -> None:
       countersign review show 7
     """
     with connect() as registry:
-        _show(registry, registry.review(number), as_json)
+        shown = registry.review(number)
+        _show(shown, as_json, registry.version(shown.version).risks)
 
 
 def _add_vote(verb: str, verdict: Verdict, sentence: str) -> None:
@@ -118,7 +119,7 @@ def _add_vote(verb: str, verdict: Verdict, sentence: str) -> None:
     def vote(number: int, reason: str, key_file: Path | None, as_json: bool) -> None:
         sign = signer(key_file, "decision")
         with connect() as registry:
-            _show(registry, registry.vote(number, verdict, reason, sign), as_json)
+            _show(registry.vote(number, verdict, reason, sign), as_json)
 
 
 _add_vote("approve", "approve", "Approve a version")
@@ -138,14 +139,13 @@ def withdraw(number: int, reason: str, as_json: bool) -> None:
       countersign review withdraw 7 --reason "A better version is coming"
     """
     with connect() as registry:
-        _show(registry, registry.withdraw(number, reason), as_json)
+        _show(registry.withdraw(number, reason), as_json)
 
 
-def _show(registry: Countersign, review: ReviewView, as_json: bool) -> None:
+def _show(review: ReviewView, as_json: bool, risks: Sequence[str] = ()) -> None:
     if as_json:
         emit(review)
         return
-    risks = registry.version(review.version).risks
     fields(
         f"Review {review.number}  {state(review.state)}",
         [

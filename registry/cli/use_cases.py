@@ -128,6 +128,7 @@ def _show(case: UseCaseView, as_json: bool) -> None:
             ("Owner", case.owner),
             ("Risk tier", case.risk_tier),
             ("Suite", case.suite),
+            *((f"details {key}", value) for key, value in case.details.items()),
             ("Changed by", case.changed_by),
             ("Because", case.reason),
             ("Since", case.created_at),

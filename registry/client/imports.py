@@ -11,7 +11,7 @@ from pathlib import Path
 from registry.artifacts.bundles.companions import companion
 from registry.client import mlflow_addresses, sources
 from registry.client.blobs import OnBytes, Progress
-from registry.client.mlflow_bundles import Located, locate
+from registry.client.mlflow_bundles import Located, left_out_below, locate
 from registry.client.mlflow_server import MlflowServer
 from registry.client.sources import Source, choose, damaged
 from registry.client.transport import SLOW, ref_path
@@ -76,7 +76,10 @@ class Imports(Versions):
                 server = stack.enter_context(closing(MlflowServer(origin.mlflow)))
                 located = locate(server, kind, address)
                 _fetch(server, located, folder, on_fetch)
-                chosen = choose(kind, folder, origin.leave_out)
+                nested = left_out_below(server, kind, located, origin.leave_out)
+                folders = {each.path for each in nested if "/" not in each.path}
+                chosen = choose(kind, folder, set(origin.leave_out) - folders)
+                chosen.left_out += nested
                 _describe(chosen, located)
                 if refs := [ref for ref in located.datasets if self._is_dataset(ref)]:
                     chosen.meta["datasets"] = refs

@@ -8,16 +8,20 @@ the run lists among its outputs. `log_model` writes a PEFT adapter to `peft/`, f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+import tempfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from registry.artifacts.bundles.names import ADAPTER_WEIGHTS, TOKENIZER, Kind, is_weights
+from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.client.mlflow_addresses import MODEL_ID, Registered, Stored
 from registry.client.mlflow_server import Artifact, MlflowServer
+from registry.client.sources import MAX_SETTINGS_BYTES, is_whole, left_in_folders
 from registry.errors import Invalid, NotFound
 from registry.rules.refs import parse_ref
+from registry.views.imports import LeftOut
 
 MAX_MODELS = 100
 """Logged models of one run that are looked through."""
@@ -27,18 +31,22 @@ TOKENIZER_FOLDER = "components/tokenizer"
 TEMPLATE = "chat_template.jinja"
 UNFINISHED = {
     "LOGGED_MODEL_PENDING": "is still being logged",
-    "LOGGED_MODEL_UPLOAD_FAILED": "failed",
+    "LOGGED_MODEL_UPLOAD_FAILED": "failed to upload",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A bundle in MLflow: where its folder is, its files, and what MLflow says of its origin."""
+    """A bundle in MLflow: where its folder is, its files, and what MLflow says of its origin.
+
+    `nested` are the files in folders of that folder, which are no part of a bundle.
+    """
 
     folder: Stored
     files: list[Artifact]
-    claims: dict[str, Any]
-    datasets: list[str]
+    nested: list[Artifact]
+    claims: dict[str, Any] = field(default_factory=dict)
+    datasets: list[str] = field(default_factory=list)
 
 
 def locate(server: MlflowServer, kind: Kind, address: Stored | Registered) -> Located:
@@ -59,14 +67,16 @@ def locate(server: MlflowServer, kind: Kind, address: Stored | Registered) -> Lo
         required = ADAPTER_WEIGHTS if kind == "adapter" else "config.json and safetensors weights"
         raise NotFound("no-bundle", f"{stored} has no folder with {required}.")
     if len(bundles) > 1:
-        names = sorted(str(folder) for folder in bundles)
+        names = sorted(str(bundle.folder) for bundle in bundles)
+        outer = [name for name in names if not any(name.startswith(f"{each}/") for each in names)]
         shown = ", ".join(names[:10]) + (" and more" if len(names) > 10 else "")
         raise Invalid(
             "which-artifact",
             f"{stored} has several bundles: {shown}.",
-            f"Name one of them, for example {names[-1]}.",
+            f"Name one of them, for example {outer[-1]}.",
         )
-    [(folder, files)] = bundles.items()
+    [bundle] = bundles
+    folder = bundle.folder
     run = stored.id if stored.kind == "run" else None
     if folder.kind == "model":
         claims["model"] = folder.id
@@ -80,7 +90,27 @@ def locate(server: MlflowServer, kind: Kind, address: Stored | Registered) -> Lo
             claims["datasets"] = [shown for shown, _ in inputs]
         datasets = [ref for _, ref in inputs if ref]
     claims["artifact"] = folder.path or "."
-    return Located(folder, files, claims, datasets)
+    return replace(bundle, claims=claims, datasets=datasets)
+
+
+def left_out_below(
+    server: MlflowServer, kind: Kind, located: Located, leave_out: Collection[str]
+) -> list[LeftOut]:
+    """What is left out below a bundle's folder, as it is for a folder on this machine."""
+    root = located.folder.path or "."
+    nested = {str(PurePosixPath(file.path).relative_to(root)): file for file in located.nested}
+
+    def whole(folder: str) -> bool:
+        """Whether it holds a model of its own, by the settings that MLflow has of it."""
+        with tempfile.TemporaryDirectory(prefix="countersign-import-") as into:
+            for name in (CONFIG, "config.json"):
+                file = nested.get(f"{folder}/{name}")
+                if file is not None and file.size <= MAX_SETTINGS_BYTES:
+                    server.fetch(located.folder, file, Path(into))
+            return is_whole(Path(into))
+
+    sizes = {path: file.size for path, file in nested.items()}
+    return left_in_folders(kind, sizes, whole, leave_out)
 
 
 def _stored(server: MlflowServer, version: dict[str, Any], path: str | None) -> Stored:
@@ -105,18 +135,25 @@ def _stored(server: MlflowServer, version: dict[str, Any], path: str | None) -> 
     )
 
 
-def _bundles(server: MlflowServer, kind: Kind, stored: Stored) -> dict[Stored, list[Artifact]]:
-    """Every bundle of a kind below an address, by its folder."""
-    bundles = _folders(server, kind, stored)
+def _bundles(server: MlflowServer, kind: Kind, stored: Stored) -> list[Located]:
+    """The bundle of a kind at an address, or else every one below it."""
     if stored.kind == "model":
-        _must_be_finished(server.model(stored.id))
-        return bundles
-    if stored.path is not None and replace(stored, path=stored.path) in bundles:
-        # The named folder itself, whatever other bundles its subfolders contain.
-        return {stored: bundles[stored]}
-    for model, inside in _outputs(server, stored):
-        bundles |= _folders(server, kind, Stored("model", model, inside))
+        _must_be_finished(server, stored)
+    bundles = _folders(server, kind, stored)
+    if named := _named(bundles, stored):
+        return named
+    if stored.kind == "run":
+        for model, inside in _outputs(server, stored):
+            output = Stored("model", model, inside)
+            logged = _folders(server, kind, output)
+            bundles += (_named(logged, output) if stored.path else []) or logged
     return bundles
+
+
+def _named(bundles: list[Located], stored: Stored) -> list[Located]:
+    """The bundle in the named folder itself, whatever other bundles its subfolders contain."""
+    folder = replace(stored, path=stored.path or ".")
+    return [bundle for bundle in bundles if bundle.folder == folder]
 
 
 def _outputs(server: MlflowServer, run: Stored) -> Iterator[tuple[str, str | None]]:
@@ -143,22 +180,29 @@ def _outputs(server: MlflowServer, run: Stored) -> Iterator[tuple[str, str | Non
             yield model, inside or None
 
 
-def _must_be_finished(info: dict[str, Any]) -> None:
-    if why := UNFINISHED.get(str(info.get("status"))):
-        raise Invalid(
-            "mlflow-model-unfinished", f"The logged model {_short(info['model_id'])} {why}."
-        )
+def _must_be_finished(server: MlflowServer, model: Stored) -> None:
+    if why := UNFINISHED.get(str(server.model(model.id).get("status"))):
+        raise Invalid("mlflow-model-unfinished", f"The logged model {model.id} {why}.")
 
 
-def _folders(server: MlflowServer, kind: Kind, stored: Stored) -> dict[Stored, list[Artifact]]:
+def _folders(server: MlflowServer, kind: Kind, stored: Stored) -> list[Located]:
+    """Each folder below an address that is a bundle of a kind."""
     folders: dict[str, list[Artifact]] = {}
     for file in server.files(stored):
         folders.setdefault(str(PurePosixPath(file.path).parent), []).append(file)
-    bundles = {}
+    bundles = []
     for folder, files in folders.items():
         if _is_bundle(kind, files):
             beside = folders.get(str(PurePosixPath(folder).parent / TOKENIZER_FOLDER), [])
-            bundles[replace(stored, path=folder)] = [*files, *_missing(files, beside)]
+            taken = dict.fromkeys([*files, *_missing(files, beside)])
+            nested = [
+                file
+                for other, inside in folders.items()
+                if PurePosixPath(folder) in PurePosixPath(other).parents
+                for file in inside
+                if file not in taken
+            ]
+            bundles.append(Located(replace(stored, path=folder), list(taken), nested))
     return bundles
 
 

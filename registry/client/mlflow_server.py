@@ -61,20 +61,24 @@ class MlflowServer:
             headers={"Authorization": f"Bearer {token}"} if token else {},
             auth=(name, password) if name and not token else None,
         )
+        self._runs: dict[str, dict[str, Any]] = {}
+        self._models: dict[str, dict[str, Any]] = {}
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
 
     def run(self, run: str) -> dict[str, Any]:
-        """Return what MLflow says of a run. Raises NotFound for an unknown one."""
-        known: dict[str, Any] = self._get(f"{API}/runs/get", run_id=run)["run"]
-        return known
+        """Return what MLflow says of a run, asked once. Raises NotFound for an unknown one."""
+        if run not in self._runs:
+            self._runs[run] = self._get(f"{API}/runs/get", run_id=run)["run"]
+        return self._runs[run]
 
     def model(self, model: str) -> dict[str, Any]:
-        """Return what MLflow says of a logged model. Raises NotFound for an unknown one."""
-        info: dict[str, Any] = self._get(f"{API}/logged-models/{model}")["model"]["info"]
-        return info
+        """Return what MLflow says of a logged model, asked once. Raises NotFound as `run` does."""
+        if model not in self._models:
+            self._models[model] = self._get(f"{API}/logged-models/{model}")["model"]["info"]
+        return self._models[model]
 
     def version(self, address: Registered) -> dict[str, Any]:
         """Return what MLflow says of a registered model's version; NotFound for an unknown one."""

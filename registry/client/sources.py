@@ -11,10 +11,11 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
+from functools import cache
+from itertools import groupby, islice
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from registry.artifacts.bundles.companions import companion
@@ -35,6 +36,8 @@ from registry.views.imports import LeftOut
 SNAPSHOT = re.compile(r"models--(.+?)--(.+)/snapshots/([0-9a-f]{40})")
 STORED = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 MLX_WEIGHTS = "adapters.safetensors"
+ASKED = "left out as asked"
+FOLDER = "a folder: a bundle has no folders"
 PICKLED = "a pickle, which runs code when it is loaded"
 OTHER_WEIGHTS = {
     "weights for TensorFlow": (".h5", ".tflite"),
@@ -117,7 +120,7 @@ def choose(kind: Kind, directory: Path, leave_out: Collection[str] = ()) -> Sour
     for path in sorted(root.iterdir()):
         unknown.discard(path.name)
         asked = path.name in leave_out
-        if why := "left out as asked" if asked else _not_taken(kind, path):
+        if why := ASKED if asked else _not_taken(kind, path):
             source.left_out.append(LeftOut(path.name, why, _size(path), asked))
             source.left_out += _weights_inside(kind, path, asked)
         else:
@@ -206,12 +209,12 @@ def _resolved(root: Path) -> Path:
 def _not_taken(kind: Kind, path: Path) -> str | None:
     """Why an entry of the folder is not part of a bundle; None when it is."""
     name = path.name
+    if path.is_dir():
+        return _why_folder(name)
     if name.startswith("."):
-        return "a hidden folder of git or the downloader" if path.is_dir() else "a hidden file"
+        return "a hidden file"
     if name in REASONS:
         return REASONS[name]
-    if path.is_dir():
-        return "a folder: a bundle has no folders"
     if name in (ADAPTER if kind == "adapter" else FULL) or is_weights(kind, name):
         return None
     if name in FULL:
@@ -229,29 +232,66 @@ def _not_taken(kind: Kind, path: Path) -> str | None:
     return f"not a file of a bundle of kind {kind}"
 
 
+def _why_folder(name: str) -> str:
+    if name.startswith("."):
+        return "a hidden folder of git or the downloader"
+    return REASONS.get(name, FOLDER)
+
+
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
 def _weights_inside(kind: Kind, folder: Path, asked: bool) -> list[LeftOut]:
-    """The files of a folder that may hold weights of this model, such as `2_Dense` of an embedder.
+    """The files of a folder that may hold weights of this model, such as `2_Dense`."""
+    if not folder.is_dir() or folder.is_symlink():
+        return []
+    root = folder.parent
+    sizes = {
+        path.relative_to(root).as_posix(): _size(path)
+        for path in islice(folder.rglob("*"), MAX_INSIDE)
+        if path.is_file()
+    }
+    return _companions(kind, sizes, lambda name: is_whole(root / name), asked)
+
+
+def left_in_folders(
+    kind: Kind,
+    sizes: Mapping[str, int],
+    whole: Callable[[str], bool],
+    leave_out: Collection[str] = (),
+) -> list[LeftOut]:
+    """What is left out of folders that are not on this machine, as `choose` lists its own.
+
+    `sizes` are the files by their paths below the bundle; `whole` is `is_whole` of such a folder.
+    """
+    left_out = []
+    folders = groupby(sorted(sizes), key=lambda path: path.partition("/")[0])
+    for folder, paths in folders:
+        asked = folder in leave_out
+        left_out.append(LeftOut(folder, ASKED if asked else _why_folder(folder), 0, asked))
+        left_out += _companions(kind, {path: sizes[path] for path in paths}, whole, asked)
+    return left_out
+
+
+def _companions(
+    kind: Kind, sizes: Mapping[str, int], whole: Callable[[str], bool], asked: bool
+) -> list[LeftOut]:
+    """The files below folders that may hold weights of this model.
 
     A folder with an adapter or with a whole model in it holds those, not a part of this one, at
     any depth.
     """
-    if not folder.is_dir() or folder.is_symlink() or _is_whole(folder):
-        return []
-    inside = list(islice(folder.rglob("*"), MAX_INSIDE))
-    whole = {path for path in inside if path.is_dir() and _is_whole(path)}
-    paths = [(path, f"{folder.name}/{path.relative_to(folder).as_posix()}") for path in inside]
+    is_apart = cache(whole)
     return [
-        LeftOut(name, "a folder: a bundle has no folders", _size(path), asked)
-        for path, name in sorted(paths, key=lambda entry: entry[1])
-        if companion(kind, name) and path.is_file() and whole.isdisjoint(path.parents)
+        LeftOut(path, FOLDER, sizes[path], asked)
+        for path in sorted(sizes)
+        if companion(kind, path)
+        and not any(is_apart(str(parent)) for parent in PurePosixPath(path).parents[:-1])
     ]
 
 
-def _is_whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
     """Whether a folder holds another adapter, or the configuration of a whole model."""
     if (folder / CONFIG).is_file():
         return True

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from uuid import UUID
 
 from registry.artifacts.bundles import companions
-from registry.artifacts.bundles.companions import LeftOutFile
 from registry.artifacts.bundles.files import read_bundle
 from registry.artifacts.bundles.judge import by_name
 from registry.artifacts.weights.local_files import read_files
@@ -95,8 +94,7 @@ class Versions(Blobs):
         are missing (`blob-missing`), and is then sent them.
         """
         unsent = [File(inside, UNSENT, path.stat().st_size) for path, inside in paths]
-        left_out = [LeftOutFile(**asdict(each)) for each in version.left_out]
-        if not by_name(kind, unsent) and not companions.undeclared(kind, left_out):
+        if not by_name(kind, unsent) and not companions.undeclared(kind, version.left_out):
             return
         files = [{"path": file.path, "sha256": file.sha256, "size": file.size} for file in unsent]
         try:

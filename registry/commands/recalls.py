@@ -15,7 +15,8 @@ from registry.db.versions import Line, Node, Version
 from registry.errors import Refused
 from registry.rules.actions import Action
 from registry.rules.actors import Actor
-from registry.rules.rollouts import State, check_recall_reason
+from registry.rules.reviews import check_reason
+from registry.rules.rollouts import State
 from registry.views.rollouts import RecallView, RouteView
 
 
@@ -29,7 +30,7 @@ def recall(store: Store, actor: Actor, ref: str, reason: str) -> RecallView:
     with store.write(actor, Action.RECALL) as tx:
         node = subjects.by_ref(tx.session, ref, gone=True).node
         tx.within(node.team)
-        text = check_recall_reason(reason)
+        text = check_reason(reason, "A recall")
         affected = lineage.descendants(tx.session, node.id)
         # Lock order: channels first, then versions by id. A canary may commit between the two, so
         # the channels are read again below. From here on must_be_servable waits for the locked

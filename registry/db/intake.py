@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 from registry.artifacts.bundles.bases import Quantisation
-from registry.artifacts.bundles.companions import LeftOutFile
 from registry.artifacts.bundles.judge import Kind
 from registry.artifacts.weights.tensors import File
 from registry.db import policies, quantisations, senders, training_runs, versions
@@ -19,6 +18,7 @@ from registry.errors import Invalid, NotFound, Refused, RegistryError
 from registry.rules import refs
 from registry.rules.refs import parse_line
 from registry.rules.versions import usable
+from registry.views.imports import LeftOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Draft:
     attempt: int | None = None
     step: int | None = None
     quantised_of: str | None = None
-    left_out: tuple[LeftOutFile, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def named(self) -> list[Named]:
@@ -136,7 +136,7 @@ def _base(session: Sighted, draft: Draft) -> tuple[Parent | None, Quantisation |
     original_version, original_line, original_node = versions.by_id(session, original)
     must_be_fit_original(original_line, original_version, original_node, draft.name)
     base = _parent(session, original_version, original_line, original_node)
-    trained_on = next((each for each in known.values() if each.id == version.id), None)
+    trained_on = Quantisation(version.id, node.ref, version.number or 0, verified=True)
     return replace(base, quantisations=known), trained_on
 
 

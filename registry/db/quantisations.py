@@ -14,7 +14,10 @@ from registry.rules.versions import USABLE
 
 
 def of_base(session: Sighted, base: UUID) -> dict[str, Quantisation]:
-    """The usable quantisations of a base that the actor sees, by their base roots."""
+    """The usable quantisations of a base that the actor sees, by their base roots.
+
+    Of several with one root, the newest verified one counts.
+    """
     statement = (
         select(Version.id, Version.number, Version.base_root, Node.ref, LineageEdge.grade)
         .join(LineageEdge, LineageEdge.child_id == Version.id)
@@ -27,6 +30,7 @@ def of_base(session: Sighted, base: UUID) -> dict[str, Quantisation]:
             Version.state.in_(USABLE),
             session.seen(Line.team),
         )
+        .order_by(LineageEdge.grade == "verified", Node.seq)
     )
     return {
         row.base_root: Quantisation(row.id, row.ref, row.number or 0, row.grade == "verified")
@@ -36,11 +40,15 @@ def of_base(session: Sighted, base: UUID) -> dict[str, Quantisation]:
 
 
 def original_of(session: Sighted, version: UUID) -> UUID | None:
-    """What a version is a verified quantisation of."""
+    """What a version is a verified quantisation of, if the actor sees it."""
     return session.scalar(
-        select(LineageEdge.parent_id).where(
+        select(LineageEdge.parent_id)
+        .join(Version, Version.id == LineageEdge.parent_id)
+        .join(Line, Line.id == Version.line_id)
+        .where(
             LineageEdge.child_id == version,
             LineageEdge.relation == "quantised_from",
             LineageEdge.grade == "verified",
+            session.seen(Line.team),
         )
     )

@@ -10,7 +10,8 @@ from registry.rules.refs import commit, read_repository
 
 
 def of_tensors(session: Sighted, root: str, *, besides: str, first: str | None) -> str | None:
-    """The reference of a usable base model or checkpoint with this tensor root in another line.
+    """The reference of a registered base model or checkpoint that is not deleted, with
+    this tensor root in another line.
 
     The one named `first` counts first, then the oldest.
     """

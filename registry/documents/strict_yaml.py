@@ -97,9 +97,21 @@ class _Strict(yaml.SafeLoader):
             )
         return value
 
+    def construct_core_null(self, node: yaml.ScalarNode) -> None:
+        _matched(self, node, NULL)
 
-for _name in ("bool", "int", "float"):
+    def refuse_tag(self, node: yaml.Node) -> None:
+        tag = node.tag.removeprefix(TAG)
+        raise ValueError(
+            f"line {node.start_mark.line + 1} has the tag !!{tag}; write a plain value"
+        )
+
+
+for _name in ("null", "bool", "int", "float"):
     _Strict.add_constructor(f"{TAG}{_name}", getattr(_Strict, f"construct_core_{_name}"))
+for _name in ("timestamp", "binary", "set", "omap", "pairs"):
+    # JSON cannot hold what these tags make.
+    _Strict.add_constructor(f"{TAG}{_name}", _Strict.refuse_tag)
 
 
 def _matched(loader: _Strict, node: yaml.ScalarNode, form: re.Pattern[str]) -> str:

@@ -36,9 +36,6 @@ TYPES = {
 }
 """OpenAI's type of error by family; any other family is an `invalid_request_error`."""
 
-UNKNOWN_MODEL = ("unknown-model",)
-"""Kinds of refusal that concern the `model` of the request."""
-
 
 def status_of(error: RegistryError) -> int:
     """The HTTP status of a refusal."""
@@ -66,7 +63,7 @@ def openai_error(error: RegistryError) -> dict[str, Any]:
     return {
         "message": " ".join(part for part in (error.detail, error.fix) if part),
         "type": TYPES.get(error.family, "invalid_request_error"),
-        "param": "model" if error.kind in UNKNOWN_MODEL else None,
+        "param": "model" if error.kind == "unknown-model" else None,
         "code": error.kind,
     }
 

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from registry.artifacts.bundles.names import MAX_TEXT_BYTES
+from registry.artifacts.bundles.texts import documents_of
 from registry.artifacts.tokenizers import chat_templates as rules
 from registry.artifacts.tokenizers import sandbox
 from registry.artifacts.tokenizers.chat_templates import Templates
+from registry.artifacts.weights.tensors import File
 from registry.blobs.store import Blobs
 from registry.db import policies, versions
 from registry.db.store import Store
 from registry.documents import canonical
-from registry.documents.strict_json import loads
-from registry.errors import RegistryError
 from registry.rules.actors import Actor
 from registry.views.chat_templates import ChatTemplateView, GoldenView, TemplateDiffView
 
-TEMPLATE_FILES = (rules.FILE, rules.SETTINGS, "special_tokens_map.json")
 Comparison = tuple[list[TemplateDiffView], list[GoldenView]]
 
 
@@ -60,14 +57,7 @@ def chat_template(store: Store, blobs: Blobs, actor: Actor, ref: str) -> ChatTem
 
 
 def _documents(session: Session, blobs: Blobs, version_id: Any) -> dict[str, Any]:
-    documents: dict[str, Any] = {}
-    for path, sha256, size in versions.files(session, version_id):
-        if path in TEMPLATE_FILES and size <= MAX_TEXT_BYTES:
-            data = blobs.read(sha256, 0, size)
-            # `verify` explains what is wrong with damaged bytes; here they are left out.
-            with suppress(RegistryError, UnicodeDecodeError):
-                documents[path] = loads(data) if path.endswith(".json") else data.decode()
-    return documents
+    return documents_of((File(*row) for row in versions.files(session, version_id)), blobs.read)
 
 
 def _compare(own: Templates | None, base: Templates | None, tokens: dict[str, str]) -> Comparison:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from registry.artifacts.bundles.names import Kind
 from registry.db import versions
 from registry.db import work as table
 from registry.db.datasets import DatasetVersion
@@ -56,7 +58,7 @@ def _version(session: Session, version_id: UUID) -> InputView:
     ]
     # The root of an adapter is over its own tensors; that of a base is what binds adapters to it.
     root = version.tensor_root if line.kind == "adapter" else version.base_root
-    return InputView(node.ref, line.kind, root or "", files)
+    return InputView(node.ref, cast(Kind, line.kind), root or "", files)
 
 
 def _training(session: Session, run: TrainingRun) -> TrainingWork:

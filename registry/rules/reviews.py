@@ -50,13 +50,16 @@ def check_verdict(verdict: str) -> str:
     return verdict
 
 
-def check_reason(reason: str) -> str:
-    """The trimmed reason of a decision; raises Invalid `reason-missing` below ten characters."""
+def check_reason(reason: str, act: str = "A decision") -> str:
+    """The trimmed reason of an act that cannot be undone, such as a decision or a recall.
+
+    Raises Invalid `reason-missing` outside 10..4000 characters: one word says nothing.
+    """
     text = reason.strip()
     if not 10 <= len(text) <= 4000:
         raise Invalid(
             "reason-missing",
-            "A decision needs a reason of 10 to 4000 characters.",
+            f"{act} needs a reason of 10 to 4000 characters.",
             "Write at least one sentence. Auditors read this.",
         )
     return text

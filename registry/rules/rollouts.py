@@ -124,23 +124,3 @@ def check_reason(text: str) -> str:
             "This act needs a reason, and none was given.",
         )
     return reason
-
-
-MIN_RECALL_REASON = 10
-"""The fewest characters of the reason for a recall."""
-
-
-def check_recall_reason(text: str) -> str:
-    """The trimmed reason of a recall; raises Invalid `reason-missing` outside 10..4000 characters.
-
-    A recall cannot be undone and takes everything derived with it, so one word is not enough.
-    PostgreSQL checks the lower bound too.
-    """
-    reason = text.strip()
-    if not MIN_RECALL_REASON <= len(reason) <= 4000:
-        raise Invalid(
-            "reason-missing",
-            f"A recall needs a reason of {MIN_RECALL_REASON} to 4000 characters: it is for good.",
-            "Write at least one sentence. Auditors read this.",
-        )
-    return reason

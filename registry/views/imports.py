@@ -13,7 +13,7 @@ from registry.views.versions import AddedView, FindingView
 class LeftOut:
     """One thing of the source that did not become part of the bundle, why, and its size in bytes.
 
-    `asked` says that a person named it in --leave-out.
+    `asked` says that a person named it in --leave-out, and accepts to go without it.
     """
 
     path: str

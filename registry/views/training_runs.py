@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 
@@ -63,7 +63,7 @@ class InputView:
     """A version, as a worker needs it: its ref, root, and files by digest."""
 
     ref: str
-    kind: str
+    kind: Literal["base", "adapter", "checkpoint"]
     root: str
     files: list[InputFile]
 

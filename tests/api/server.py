@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.build import repository
+from tests.checkout import repository
 from tests.gateway.served import until
 from tests.ports import free_port
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def test_a_value_head_is_refused_until_its_maker_says_to_go_without(door: Door, 
     (desk.folder / "value_head.safetensors").write_bytes(b"never sent")
     (desk.folder / "2_Dense").mkdir()
     (desk.folder / "2_Dense" / "model.safetensors").write_bytes(b"never sent")
+    (desk.folder / "-it's extra.pt").write_bytes(b"never sent")
     (desk.folder / "optimizer.pt").write_bytes(b"\x80\x04.")
     (desk.folder / "checkpoint-2").mkdir()
     (desk.folder / "checkpoint-2" / "model.safetensors").write_bytes(b"x")
@@ -84,14 +86,15 @@ def test_a_value_head_is_refused_until_its_maker_says_to_go_without(door: Door, 
         assert code == 3 and answer["status"] == "refused"
         assert defects["value_head.safetensors"]["rule"] == "companion-weights"
         assert ("optimizer.pt" in defects) == (verb == "add")
-    assert set(defects) == {"value_head.safetensors", "2_Dense/model.safetensors"}
-    named = [each["fix"].rpartition("--leave-out ")[2] for each in defects.values()]
-    asked = [word for name in named for word in ("--leave-out", name)]
+    companions = {"value_head.safetensors", "2_Dense/model.safetensors", "-it's extra.pt"}
+    assert set(defects) == companions
+    options = [each["fix"].partition("import it again with ")[2] for each in defects.values()]
+    asked = shlex.split(" ".join(options))
 
     # A draft that says so still says so once it is complete, through whichever verb.
     code, draft = desk.bring("import", "reward", *asked, meta=False)
     assert (code, draft["status"]) == (0, "draft")
-    for name in ("value_head.safetensors", "optimizer.pt", "2_Dense/model.safetensors"):
+    for name in {"optimizer.pt", *companions}:
         (desk.folder / name).unlink()
     for folder in ("2_Dense", "checkpoint-2"):
         for path in (desk.folder / folder).iterdir():
@@ -101,9 +104,9 @@ def test_a_value_head_is_refused_until_its_maker_says_to_go_without(door: Door, 
     assert (code, added["status"]) == (0, "registered")
     version = shown(door, desk, added["ref"])
     kept = {entry.path: entry for entry in version.left_out}
-    assert set(kept) == {"value_head.safetensors", "2_Dense/model.safetensors"}
+    assert set(kept) == companions
     assert kept["value_head.safetensors"].size == len(b"never sent")
-    assert sum("registered without" in risk for risk in version.risks) == 2
+    assert sum("registered without" in risk for risk in version.risks) == 3
     out = desk.run("adapter", "show", added["ref"])[1]
     assert "value_head.safetensors" in out and "value head of a reward model" in out
     assert rules(door, desk, added["ref"])["companions"].outcome == "fail"

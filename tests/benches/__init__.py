@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.build import repository
+from tests.checkout import repository
 
 RUNS = 7
 

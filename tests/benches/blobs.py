@@ -27,7 +27,8 @@ from registry.db import migrate
 from registry.db.store import Store, open_engine
 from registry.rules.actors import SYSTEM
 from tests.benches import timed
-from tests.build import a_person, install_policies, repository
+from tests.build import a_person, install_policies
+from tests.checkout import repository
 from tests.database import open_databases
 from tests.gateway.served import until
 

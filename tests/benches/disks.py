@@ -21,7 +21,7 @@ import pytest
 from registry.blobs.store import Blobs
 from registry.blobs.uploads import Uploads
 from registry.errors import Unavailable
-from tests.build import repository
+from tests.checkout import repository
 from tests.crashes import ACCOUNT, DATA, DIGEST
 
 MB = 1 << 20

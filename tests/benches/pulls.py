@@ -27,16 +27,8 @@ from registry.db import migrate
 from registry.db.store import Store, open_engine
 from registry.rules.actors import SYSTEM
 from tests.benches.blobs import _free, peak, running
-from tests.build import (
-    BASE_META,
-    MODULE,
-    Person,
-    a_person,
-    install_policies,
-    put,
-    register,
-    repository,
-)
+from tests.build import BASE_META, MODULE, Person, a_person, install_policies, put, register
+from tests.checkout import repository
 from tests.database import open_databases
 
 AT_ONCE = int(os.environ.get("COUNTERSIGN_BENCH_PULLS", "200"))

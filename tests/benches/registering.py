@@ -160,7 +160,7 @@ def worker(checkout: Path, url: str) -> Iterator[Callable[[str], float]]:
 
 def run() -> None:
     """Print the median of each work, and the ratio to the other checkout where one is named."""
-    from tests.build import repository
+    from tests.checkout import repository
     from tests.database import open_databases
 
     checkouts = [repository(), *([Path(BEFORE)] if BEFORE else [])]

@@ -18,7 +18,8 @@ from registry.commands import blobs as collecting
 from registry.db.store import Store
 from registry.queries.folds import rebuild
 from registry.rules.actors import SYSTEM
-from tests.build import a_base, a_person, install_classes, repository
+from tests.build import a_base, a_person, install_classes
+from tests.checkout import repository
 from tests.sampling import sampled
 
 

@@ -7,12 +7,12 @@ import json
 import numpy as np
 from safetensors.numpy import load, save
 
-from registry.artifacts.bundles.companions import LeftOutFile
 from registry.blobs.store import Blobs
 from registry.commands import versions
 from registry.db.store import Store
 from registry.queries import verification
 from registry.queries import versions as asked
+from registry.views.imports import LeftOut
 from registry.views.versions import AddedView
 from tests.build import (
     ADAPTER_META,
@@ -52,7 +52,7 @@ def test_an_adapter_that_overflows_is_registered_and_says_so(
         [put(blobs, weights.path, save(arrays)), config],
         ADAPTER_META | {"domain": "legal"},
         world.base.ref,
-        left_out=(LeftOutFile("value_head.bin", 1024, "left out as asked", asked=True),),
+        left_out=(LeftOut("value_head.bin", "left out as asked", 1024, asked=True),),
     )
     detail = large(world, register(store, blobs, world.engineer.actor, draft))
     assert name in detail and "3e+38" in detail and "float32" in detail

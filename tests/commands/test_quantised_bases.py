@@ -12,6 +12,7 @@ from safetensors.numpy import load, save
 from registry.artifacts.quantised.number_types import NF4
 from registry.blobs.store import Blobs
 from registry.commands import recalls, versions
+from registry.db import quantisations
 from registry.db import versions as rows
 from registry.db.store import Store
 from registry.errors import BundleRejected
@@ -20,7 +21,17 @@ from registry.queries import versions as asked
 from registry.rules import refs
 from registry.rules.actors import SYSTEM
 from registry.views.versions import AddedView
-from tests.build import BASE_META, MODULE, World, a_base, a_world, adapter_files, put, register
+from tests.build import (
+    BASE_META,
+    MODULE,
+    World,
+    a_base,
+    a_person,
+    a_world,
+    adapter_files,
+    put,
+    register,
+)
 from tests.commands.test_descents import base_bytes, checkpoint
 from tests.commands.test_drafts import WHOLE, parents
 
@@ -137,6 +148,24 @@ def test_an_adapter_of_a_verified_quantisation_belongs_to_the_original(world: Wo
         assert version.facts["trained_on"] == {"ref": quantised.ref, "grade": "claimed"}
         checked = verification.verify(world.store, world.blobs, world.engineer.actor, added.ref)
         assert checked.ok, checked.problems
+
+
+def test_of_two_equal_quantisations_the_named_one_is_kept(world: World) -> None:
+    twins = [four_bit(world, f"twin-{letter}") for letter in "ab"]
+    for number, twin in enumerate(twins):
+        added = adapter(world, f"of-twin-{number}", twin.ref, 60 + number)
+        assert ("derived_from", twin.ref, "claimed") in parents(world, added.ref)
+
+
+def test_the_original_of_a_quantisation_keeps_to_the_teams_that_one_sees(world: World) -> None:
+    quantised = four_bit(world, "tiny-4bit-seen")
+    version = asked.version(world.store, world.engineer.actor, quantised.ref).id
+    stranger = a_person(world.store, "engineer", team="elsewhere")
+    with world.store.read(world.engineer.actor) as session:
+        original = quantisations.original_of(session, version)
+    assert original == asked.version(world.store, world.engineer.actor, world.base.ref).id
+    with world.store.read(stranger.actor) as session:
+        assert quantisations.original_of(session, version) is None
 
 
 def test_a_claimed_quantisation_is_no_way_to_the_original(world: World) -> None:

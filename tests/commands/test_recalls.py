@@ -69,7 +69,7 @@ def test_postgresql_refuses_a_recall_without_a_reason_and_one_that_leaves_a_revi
     train(world)
     ref = world.versions[-1]
     submit(world, ref)
-    monkeypatch.setattr(recalls, "check_recall_reason", str)
+    monkeypatch.setattr(recalls, "check_reason", lambda reason, act: reason)
     with pytest.raises(Invalid) as short:
         recalls.recall(world.store, world.engineer.actor, ref, "bad")
     assert short.value.kind == "reason-missing"

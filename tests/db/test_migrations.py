@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql.base import ischema_names
 from registry.db import migrate
 from registry.db.table import Table, Xid8
 from registry.errors import Conflict, Unavailable
-from tests.build import repository
+from tests.checkout import repository
 from tests.database import Databases
 
 NOT_OURS = {

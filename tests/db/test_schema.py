@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import NullPool, create_engine, text
 
 from registry.db import migrate
-from tests.build import repository
+from tests.checkout import repository
 from tests.database import Databases
 from tests.schema.catalogue import read
 from tests.schema.spelling import WIDTH, spelled, wrapped

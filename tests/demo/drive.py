@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.client import Countersign
-from tests.build import repository
+from tests.checkout import repository
 from trainer.demo.stage import EXTRAS
 
 PROGRAM = (

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.build import repository
+from tests.checkout import repository
 from tests.demo.drive import Demo, environment, registry, rows, settle
 from tests.ports import free_port
 from trainer.demo import __main__ as main

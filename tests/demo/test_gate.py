@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.build import repository
+from tests.checkout import repository
 from tests.demo.drive import environment
 from tests.ports import free_port
 

@@ -18,7 +18,8 @@ import pytest
 
 from registry.commands import rollouts
 from tests.api.conftest import Door, opened
-from tests.build import World, a_world, approved, install_policies, repository
+from tests.build import World, a_world, approved, install_policies
+from tests.checkout import repository
 from tests.database import Databases
 
 PEERS = {"2.4": None, "1.5": "huggingface_hub==1.5.*", "0.36": "huggingface_hub==0.36.0"}

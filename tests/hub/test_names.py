@@ -76,7 +76,10 @@ def test_it_is_refused_at_the_first_add_of_any_kind(door: Door, world: World, na
         assert refused == (422, "bad-line-name"), refused
 
 
-@pytest.mark.parametrize(("team", "name"), [("acme", name) for name in HOSTILE] + [("api", "x")])
+@pytest.mark.parametrize(
+    ("team", "name"),
+    [("acme", name) for name in HOSTILE] + [(team, "x") for team in sorted(RESERVED_TEAMS)],
+)
 def test_the_database_refuses_it_too(door: Door, team: str, name: str) -> None:
     with as_owner(door.store) as connection, pytest.raises(psycopg.errors.CheckViolation):
         connection.execute(
@@ -90,7 +93,7 @@ def test_a_team_that_could_not_be_pulled_from_has_no_line(door: Door) -> None:
     """Its people may exist: auditors are often of a team called audit."""
     for team in ("api", "audit", "datasets", "metrics"):
         engineer = a_person(door.store, "engineer", team=team, signs=False)
-        with pytest.raises(Invalid, match="cannot name a team"):
+        with pytest.raises(Invalid, match="cannot have a line"):
             a_base(door.store, door.blobs, engineer, team)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import create_engine
 
-from tests.build import repository
+from tests.checkout import repository
 from tests.database import open_databases
 from tests.schema.writing import schema
 

@@ -187,7 +187,11 @@ class Question:
 
 @pytest.mark.parametrize("name", ["lora", "norm", "prompt", "pissa"])
 def test_the_probe_measures_what_the_adapter_moves(name: str, tmp_path: Path) -> None:
-    items: Any = [Question(f"Question {number} of many") for number in range(20)] + [Question("")]
+    items: Any = [
+        Question(""),
+        Question("ab"),
+        *(Question(f"Question {n} of many") for n in range(20)),
+    ]
     net = llama()
     before = probe.logits(net, Words(), items)
     assert len(before) == probe.PROMPTS and max(map(len, before)) <= probe.POSITIONS

@@ -199,6 +199,18 @@ SAID = [{"prompt": "a letter", "completion": "claims", "system": "Be brief."}]
             "template",
             "refuses a system prompt: no system",
         ),
+        (
+            "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}" + TURNS,
+            LETTERS,
+            "template",
+            "refuses the answer: one turn (line 1 of acme/rows@v1). Write template: plain",
+        ),
+        (
+            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+            LETTERS,
+            "template",
+            "(line 1 of acme/rows@v1). Try again. If that fails too, write template: plain",
+        ),
         (TURNS, [{**LETTERS[0], "split": "test"}], "dataset", "its splits are test"),
         (TURNS, [{"prompt": "x" * 70_000, "completion": "y"}], None, ""),
         (
@@ -263,6 +275,21 @@ def test_rows_too_long_are_named_by_line_and_never_where_they_fit(
     exact = len(asked["input_ids"]) + 2  # the answer of a word, and the end
     assert bench.registry(recipe(max_length=exact)) == {}
     assert set(bench.registry(recipe(max_length=exact // 2))) == {"max_length"}
+
+
+def test_a_blank_system_prompt_has_the_words_of_none(
+    base: Path, cpu: Device, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A template that writes a long system prompt of its own where a row has none."""
+    folder = _copy(base, tmp_path_factory)
+    _write(folder, "{% if messages[0].role != 'system' %}" + "word " * 40 + "{% endif %}" + TURNS)
+    blank = {"prompt": "a", "completion": "b", "system": " "}
+    long = {"prompt": "word " * 30, "completion": "b", "system": "Be brief."}
+    bench = Bench(folder, [blank, long])
+    assert (bench.registry(recipe()), bench.trainer(recipe(), cpu)) == ({}, None)
+    refused = Bench(folder, [blank, {**long, "system": ""}])
+    assert set(refused.registry(recipe())) == {"max_length"}
+    assert refused.trainer(recipe(), cpu) is not None
 
 
 @pytest.mark.parametrize("template", ["chat", "plain"])

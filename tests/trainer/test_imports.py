@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from registry.client import Countersign, NewVersion, Origin
-from registry.errors import Invalid, NotFound
+from registry.errors import BundleRejected, Invalid, NotFound
 from tests.build import ADAPTER_META, BASE_META, DATA_META, dataset_bytes
 from tests.cli.desk import write_adapter, write_base
 from tests.trainer.live import Live
@@ -84,6 +85,90 @@ def test_the_artifacts_of_a_run_become_a_version(
                     client.import_bundle("adapter", Origin(source, mlflow=server), described)
                 assert missing.value.kind == kind
             assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["r"] == 2
+    finally:
+        registry.down()
+        registry.store.engine.dispose()
+
+
+@pytest.mark.slow
+def test_what_lies_below_a_bundle_in_mlflow_is_refused_until_it_is_left_out(
+    server: str, fresh_database: str, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    log = MlflowClient(server)
+    experiment = log.create_experiment("below")
+    run = log.create_run(experiment).info.run_id
+    write_base(tmp_path / "model")
+    for part in ("2_Dense", "1_Pooling"):
+        (tmp_path / "model" / part).mkdir()
+        (tmp_path / "model" / part / "config.json").write_text('{"in_features": 4}')
+    (tmp_path / "model" / "2_Dense" / "model.safetensors").write_bytes(b"never fetched")
+    log.log_artifacts(run, str(tmp_path / "model"), "model")
+
+    (tmp_path / "logged").mkdir()
+    write_adapter(tmp_path / "logged" / "peft", seed=5)
+    write_adapter(tmp_path / "logged" / "peft" / "my old", seed=6)
+    for folder in ("value head", "my old"):
+        (tmp_path / "logged" / "peft" / folder).mkdir(exist_ok=True)
+        (tmp_path / "logged" / "peft" / folder / "value_head.bin").write_bytes(b"never fetched")
+    model = log.create_logged_model(experiment, "reward", source_run_id=run).model_id
+    log.log_model_artifacts(model, str(tmp_path / "logged"))
+
+    registry = Live(tmp_path / "home", fresh_database)
+    try:
+        with Countersign(registry.url, registry.engineer) as client:
+            base = NewVersion("acme/tiny", meta=BASE_META)
+            adapter = NewVersion(
+                "acme/reward", base="acme/tiny@v1", domain="legal", meta=ADAPTER_META
+            )
+
+            def bring(kind: Any, source: str, new: NewVersion, *options: str) -> Any:
+                given = [name for name in options if name != "--leave-out"]
+                return client.import_bundle(kind, Origin(source, given, mlflow=server), new)
+
+            def refused(kind: Any, source: str, new: NewVersion) -> tuple[str, list[str]]:
+                with pytest.raises(BundleRejected) as error:
+                    bring(kind, source, new)
+                [defect] = error.value.defects
+                assert defect.rule == "companion-weights"
+                return defect.file, shlex.split(defect.fix.partition("it again with ")[2])
+
+            def kept(imported: Any) -> dict[str, int]:
+                assert imported.status == "registered"
+                version = client.version(imported.ref)
+                assert sum("registered without" in risk for risk in version.risks) == 1
+                return {entry.path: entry.size for entry in version.left_out}
+
+            with pytest.raises(Invalid) as several:
+                bring("base", f"mlflow:{run}", base)
+            assert several.value.fix == f"Name one of them, for example mlflow:{run}/model."
+            file, options = refused("base", f"mlflow:{run}/model", base)
+            assert file == "2_Dense/model.safetensors"
+            assert kept(bring("base", f"mlflow:{run}/model", base, *options)) == {
+                "1_Pooling": 0,
+                "2_Dense": 0,
+                "2_Dense/model.safetensors": 13,
+            }
+
+            with pytest.raises(Invalid) as unfinished:
+                bring("adapter", f"models:/{model}", adapter)
+            assert unfinished.value.detail == f"The logged model {model} is still being logged."
+            log.finalize_logged_model(model, "READY")
+            source = f"models:/{model}/peft"
+            file, options = refused("adapter", source, adapter)
+            assert (file, options) == ("value head/value_head.bin", ["--leave-out", "value head"])
+            assert kept(bring("adapter", source, adapter, *options)) == {
+                "my old": 0,
+                "value head": 0,
+                "value head/value_head.bin": 13,
+            }
+            with pytest.raises(Invalid, match="There is no file gone"):
+                bring("adapter", source, adapter, *options, "gone")
+            log.finalize_logged_model(model, "FAILED")
+            with pytest.raises(Invalid) as failed:
+                bring("adapter", source, adapter)
+            assert failed.value.detail == f"The logged model {model} failed to upload."
     finally:
         registry.down()
         registry.store.engine.dispose()

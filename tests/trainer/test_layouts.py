@@ -60,13 +60,15 @@ class Engineer:
         described = ("--name", name, "--base", self.base, "--domain", "legal", "--meta", self.meta)
         return self.run(*shlex.split(command), *described, *more)
 
-    def follow(self, refused: Result, name: str, folder: Path | None = None) -> VersionView:
+    def follow(self, refused: Result, name: str) -> VersionView:
         """Type the command that a refusal printed, and give the version that it registered."""
         [command] = commands(refused)
-        words = command.removeprefix("countersign ")
-        if folder is not None:
-            words = words.replace("DIR", shlex.quote(str(folder)))
-        return self.kept(self.type(words, name), name)
+        return self.kept(self.type(command.removeprefix("countersign "), name), name)
+
+    def leave_out(self, refused: Result, folder: Path, name: str) -> VersionView:
+        """Import a folder again, as a refusal said, and give the version that it registered."""
+        [options] = re.findall(r"import it again with (--leave-out .+)$", refused.err, re.MULTILINE)
+        return self.kept(self.bring(folder, name, *shlex.split(options)), name)
 
     def kept(self, result: Result, name: str) -> VersionView:
         """The version that a command registered."""
@@ -171,7 +173,7 @@ def test_a_reward_model_goes_without_its_head_only_as_a_declared_risk(
     folder = layouts.llama_factory_reward(base, tmp_path / "out")
     refused = engineer.bring(folder, "acme/reward")
     assert "companion-weights" in refused.err
-    version = engineer.follow(refused, "acme/reward", folder)
+    version = engineer.leave_out(refused, folder, "acme/reward")
     assert [risk for risk in version.risks if "value_head.safetensors" in risk]
     assert others(folder, version) == {entry.path for entry in version.left_out}
     assert {"vocab.json", "merges.txt", "added_tokens.json"} <= files(version)

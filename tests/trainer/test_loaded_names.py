@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import peft
@@ -21,7 +22,7 @@ from registry.artifacts.bundles.judge import BaseFacts, base_facts
 from registry.artifacts.methods import loaded_names
 from registry.artifacts.methods.configs import FILE
 from registry.artifacts.methods.heads import trained_view
-from registry.artifacts.methods.loaded_names import GENERATORS, PREFIX
+from registry.artifacts.methods.loaded_names import PREFIX, WRITERS
 from registry.artifacts.methods.recipe_fits import fit_defects
 from registry.client import Countersign, NewTrainingRun, NewVersion
 from tests.artifacts.bundle_files import Files, declared, look
@@ -33,6 +34,8 @@ from trainer import device, model
 from trainer.demo import inputs
 from trainer.worker import Worker
 
+GENERATORS = (*WRITERS, "AutoModelForSeq2SeqLM", "AutoModelForSpeechSeq2Seq")
+"""All automatic classes whose models answer with text."""
 WEIGHTS = "adapter_model.safetensors"
 TOWERS = ("vision", "visual", "audio", "lm_head")
 USUAL = ("q_proj", "v_proj", "query_key_value", "qkv_proj", "o_proj", "in_proj", "out_proj")
@@ -70,7 +73,18 @@ def files_of(folder: Path) -> Files:
 class Trained:
     """A base as it was saved, and an adapter that PEFT wrote for it through one class."""
 
-    def __init__(self, kind: str, auto: str, folder: Path) -> None:
+    def __init__(
+        self,
+        kind: str,
+        auto: str,
+        folder: Path,
+        towers: Sequence[str] = TOWERS,
+        also: Sequence[str] = (),
+    ) -> None:
+        """`towers` are parts of the names of modules that the adapter leaves alone.
+
+        `also` are further targets.
+        """
         self.auto, self.base, self.adapter = auto, folder / "base", folder / "adapter"
         row = loaded_names.table()["types"][kind]
         saved_as = next(name for name in ("AutoModelForImageTextToText", auto) if name in row)
@@ -82,10 +96,11 @@ class Trained:
         linear = [
             name
             for name, module in base.named_modules()
-            if isinstance(module, torch.nn.Linear) and not any(part in name for part in TOWERS)
+            if isinstance(module, torch.nn.Linear) and not any(part in name for part in towers)
         ]
         lasts = {name.rpartition(".")[2] for name in linear}
         targets = [name for name in USUAL if name in lasts][:2] or sorted(lasts)[:1]
+        targets += [name for name in also if name in lasts]
         config = peft.LoraConfig(
             r=4,
             lora_alpha=64,
@@ -126,151 +141,79 @@ class Trained:
         return any(name != other for name, other in names.items())
 
 
-CANNOT: dict[tuple[str, str], str] = {
-    # Known and open: the safe side, a working adapter under older names is refused.
-    ("emu3", "AutoModelForImageTextToText"): "older names work by PEFT and are refused",
-    ("video_llava", "AutoModelForImageTextToText"): "older names work by PEFT and are refused",
-    ("qwen2_5_omni_thinker", "AutoModelForImageTextToText"): "its parts do not agree when small",
-    (
-        "aria",
-        "AutoModelForImageTextToText",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "deepseek_ocr2",
-        "AutoModelForImageTextToText",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "dots1",
-        "AutoModelForCausalLM",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "dots3_note",
-        "AutoModelForCausalLM",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "dots3_note",
-        "AutoModelForImageTextToText",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "ernie4_5_vl_moe",
-        "AutoModelForImageTextToText",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "glm5_next",
-        "AutoModelForImageTextToText",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "granitemoehybrid",
-        "AutoModelForCausalLM",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "hunyuan_v1_moe",
-        "AutoModelForCausalLM",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "hunyuan_vl",
-        "AutoModelForImageTextToText",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "inkling2",
-        "AutoModelForImageTextToText",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "kyutai_speech_to_text",
-        "AutoModelForMultimodalLM",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "lfm2_moe",
-        "AutoModelForCausalLM",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "molmo2",
-        "AutoModelForImageTextToText",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "nemo_speechlm",
-        "AutoModelForMultimodalLM",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "pp_chart2table",
-        "AutoModelForImageTextToText",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "qwen3_omni_moe",
-        "AutoModelForMultimodalLM",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "qwen4_exp_text",
-        "AutoModelForCausalLM",
-    ): "its default configuration does not build it with small sizes",
-    (
-        "shieldgemma2",
-        "AutoModelForImageTextToText",
-    ): "its default configuration does not build it with small sizes",
-    ("bailing_hybrid", "AutoModelForCausalLM"): "it answers to more than text",
-    ("cohere_asr", "AutoModelForSpeechSeq2Seq"): "it answers to more than text",
-    ("glm4v_moe", "AutoModelForImageTextToText"): "it answers to more than text",
-    ("longcat_flash", "AutoModelForCausalLM"): "it answers to more than text",
-    ("paddleocr_vl", "AutoModelForImageTextToText"): "it answers to more than text",
-    ("pi0", "AutoModelForImageTextToText"): "it answers to more than text",
-    ("t5gemma2", "AutoModelForImageTextToText"): "it answers to more than text",
-    ("voxtral_realtime", "AutoModelForMultimodalLM"): "it answers to more than text",
-    ("deepseek_v2", "AutoModelForCausalLM"): "its parts do not agree in small sizes",
-    ("ernie4_5_moe", "AutoModelForCausalLM"): "its parts do not agree in small sizes",
-    ("hrm_text", "AutoModelForCausalLM"): "its parts do not agree in small sizes",
-    ("jamba", "AutoModelForCausalLM"): "its parts do not agree in small sizes",
-    ("kimi_linear", "AutoModelForCausalLM"): "its parts do not agree in small sizes",
-    ("step3p7", "AutoModelForImageTextToText"): "its parts do not agree in small sizes",
-    (
-        "vision-encoder-decoder",
-        "AutoModelForImageTextToText",
-    ): "its parts do not agree in small sizes",
-    (
-        "dots3_note_text",
-        "AutoModelForCausalLM",
-    ): "it stays too large: sizes of its other parts have names of their own",
-    (
-        "granite_speech",
-        "AutoModelForMultimodalLM",
-    ): "it stays too large: sizes of its other parts have names of their own",
-    (
-        "granite_speech_plus",
-        "AutoModelForMultimodalLM",
-    ): "it stays too large: sizes of its other parts have names of their own",
-    (
-        "inkling_mm_model",
-        "AutoModelForImageTextToText",
-    ): "it stays too large: sizes of its other parts have names of their own",
-    (
-        "nemotron_h_omni",
-        "AutoModelForImageTextToText",
-    ): "it stays too large: sizes of its other parts have names of their own",
-    (
-        "qwen2_5_omni",
-        "AutoModelForMultimodalLM",
-    ): "it stays too large: sizes of its other parts have names of their own",
-    (
-        "vibevoice_asr",
-        "AutoModelForMultimodalLM",
-    ): "it stays too large: sizes of its other parts have names of their own",
-    ("fast_vlm", "AutoModelForImageTextToText"): "its eyes are timm's, which is not installed",
-    ("gemma3n", "AutoModelForCausalLM"): "its eyes are timm's, which is not installed",
-    (
-        "unlimited_ocr",
-        "AutoModelForImageTextToText",
-    ): "PEFT renames what it wrote itself: it does nothing and is refused",
-    ("emu3", "AutoModelForCausalLM"): "no file of Emu3 has the names that class loads",
+_CANNOT: dict[str, dict[str, str]] = {
+    "its parts do not agree when small": {
+        "AutoModelForImageTextToText": "qwen2_5_omni_thinker",
+    },
+    "its default configuration does not build it with small sizes": {
+        "AutoModelForImageTextToText": "aria deepseek_ocr2 dots3_note ernie4_5_vl_moe glm5_next "
+        "hunyuan_vl inkling2 molmo2 pp_chart2table shieldgemma2",
+        "AutoModelForCausalLM": "dots1 dots3_note granitemoehybrid hunyuan_v1_moe lfm2_moe",
+        "AutoModelForMultimodalLM": "kyutai_speech_to_text nemo_speechlm qwen3_omni_moe",
+    },
+    "it answers to more than text": {
+        "AutoModelForCausalLM": "bailing_hybrid longcat_flash",
+        "AutoModelForSpeechSeq2Seq": "cohere_asr",
+        "AutoModelForImageTextToText": "glm4v_moe paddleocr_vl pi0 t5gemma2",
+        "AutoModelForMultimodalLM": "voxtral_realtime",
+    },
+    "its parts do not agree in small sizes": {
+        "AutoModelForCausalLM": "deepseek_v2 ernie4_5_moe hrm_text jamba kimi_linear",
+        "AutoModelForImageTextToText": "step3p7 vision-encoder-decoder",
+    },
+    "it stays too large: sizes of its other parts have names of their own": {
+        "AutoModelForCausalLM": "dots3_note_text",
+        "AutoModelForMultimodalLM": "granite_speech granite_speech_plus qwen2_5_omni vibevoice_asr",
+        "AutoModelForImageTextToText": "inkling_mm_model nemotron_h_omni",
+    },
+    "its eyes are timm's, which is not installed": {
+        "AutoModelForImageTextToText": "fast_vlm",
+        "AutoModelForCausalLM": "gemma3n",
+    },
+    "no file of Emu3 has the names that class loads": {
+        "AutoModelForCausalLM": "emu3",
+    },
+}
+CANNOT = {
+    (kind, auto): reason
+    for reason, autos in _CANNOT.items()
+    for auto, kinds in autos.items()
+    for kind in kinds.split()
 }
 """Classes that are not run, with the reason.
 
 They cannot be made tiny by changing sizes alone, or answer to more than text. Their names and
-shapes are compared in full size all the same.
+shapes are compared in full size all the same, except those in NOT_COMPARED and `unbuilt`.
 """
+KNOWN = {
+    ("emu3", "AutoModelForImageTextToText"): "older names work by PEFT and are refused",
+    ("video_llava", "AutoModelForImageTextToText"): "older names work by PEFT and are refused",
+    ("unlimited_ocr", "AutoModelForImageTextToText"): "PEFT renames what it wrote: no effect",
+}
+"""Known and open, on the safe side; the test of each fails until it is mended."""
+NOT_COMPARED = {
+    (kind, "AutoModelForImageTextToText"): reason
+    for kind, reason in {
+        "ernie4_5_vl_moe": "its experts of text and of images are split by sizes of config.json",
+        "pp_chart2table": "its class needs a config that its type does not make alone",
+        "shieldgemma2": "its class needs a config that its type does not make alone",
+        "molmo2": "its queries, keys and values are split by sizes of config.json",
+    }.items()
+}
+"""Classes whose names and shapes in full size are not compared, with the reason."""
+RUN = sampled([pair for pair in listed() if pair not in CANNOT | KNOWN], FAMILIES)
+RUN += [
+    pytest.param(*pair, marks=[pytest.mark.slow, pytest.mark.xfail(strict=True, reason=reason)])
+    for pair, reason in KNOWN.items()
+]
 
 
-@pytest.mark.parametrize(
-    ("kind", "auto"), sampled([pair for pair in listed() if pair not in CANNOT], FAMILIES)
-)
+def test_every_exception_is_of_a_listed_class() -> None:
+    assert CANNOT.keys() | KNOWN.keys() | NOT_COMPARED.keys() <= set(listed())
+    assert CANNOT.keys().isdisjoint(KNOWN)
+
+
+@pytest.mark.parametrize(("kind", "auto"), RUN)
 def test_what_moves_the_logits_is_accepted_and_what_does_not_is_refused(
     kind: str, auto: str, tmp_path: Path
 ) -> None:
@@ -288,11 +231,16 @@ def test_what_moves_the_logits_is_accepted_and_what_does_not_is_refused(
 
 
 def test_older_names_are_said_once_with_a_way_out_that_works(tmp_path: Path) -> None:
-    trained = Trained("qwen2_vl", "AutoModelForImageTextToText", tmp_path)
+    # Its two towers were renamed by different rules.
+    trained = Trained("qwen2_vl", "AutoModelForImageTextToText", tmp_path, ("lm_head",), ("qkv",))
     assert trained.renamed(tmp_path / "older")
+    config = json.loads((tmp_path / "older" / FILE).read_text())
+    config["target_modules"] = ["q_proj", "v_proj", "qkv"]  # as people name them
+    (tmp_path / "older" / FILE).write_text(json.dumps(config))
     [defect] = look("adapter", files_of(tmp_path / "older"), trained.facts).defects
     assert (defect.rule, defect.file) == ("names-older", WEIGHTS)
     assert "Qwen2VLForConditionalGeneration" in defect.detail
+    assert defect.fix.count(".replace(") == 2
     command = defect.fix.partition("python -c ")[2]
     subprocess.run(f"{sys.executable} -c {command}", shell=True, cwd=tmp_path / "older", check=True)
     inspected = look("adapter", files_of(tmp_path / "older"), trained.facts)
@@ -392,31 +340,42 @@ def test_the_table_is_of_this_release_and_its_rows_of_the_sample_are_fresh() -> 
         assert fresh[part].items() <= content[part].items()
 
 
-@pytest.mark.parametrize(("kind", "auto"), sampled(listed(), FAMILIES))
-def test_names_and_shapes_are_those_of_the_loaded_model(kind: str, auto: str) -> None:
-    """Of every listed class in its full size, without its memory: its file by transformers'
-    own reversal of the mapping, and what it loads.
+def is_built(pair: tuple[str, str]) -> bool:
+    """Whether transformers builds the class from the default configuration of its type."""
+    kind, auto = pair
+    return loaded_names.table()["types"][kind][auto] not in loaded_names.table()["unbuilt"]
+
+
+def agrees(kind: str, auto: str) -> bool:
+    """Whether the table says what a class in its full size loads, without its memory.
+
+    Its file is transformers' own reversal of the mapping.
     """
     name = loaded_names.table()["types"][kind][auto]
-    if name in loaded_names.table()["unbuilt"] or kind in NOT_COMPARED:
-        assert name in loaded_names.table()["unbuilt"] or NOT_COMPARED[kind]
-        return
     built = written.built(kind, name)
     tied = set(getattr(built, "all_tied_weights_keys", None) or ())
     tensors = {name: weight for name, weight in built.state_dict().items() if name not in tied}
     file = revert_weight_conversion(built, dict(tensors))
     loaded = loaded_names.loaded_class(name)
     assert loaded is not None
-    assert loaded.loaded(
+    return loaded.loaded(
         {name: tuple(weight.shape) for name, weight in file.items()},
         whole=True,
         single_experts=False,
     ) == {name: tuple(weight.shape) for name, weight in tensors.items()}
 
 
-NOT_COMPARED = {
-    "ernie4_5_vl_moe": "its experts of text and of images are split by sizes of config.json",
-    "pp_chart2table": "its class needs a config that its automatic class does not make alone",
-    "shieldgemma2": "its class needs a config that its automatic class does not make alone",
-    "molmo2": "its queries, keys and values are split by sizes of config.json",
-}
+@pytest.mark.parametrize(
+    ("kind", "auto"),
+    sampled([pair for pair in listed() if is_built(pair) and pair not in NOT_COMPARED], FAMILIES),
+)
+def test_names_and_shapes_are_those_of_the_loaded_model(kind: str, auto: str) -> None:
+    assert agrees(kind, auto)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "auto"), list(NOT_COMPARED))
+def test_what_is_not_compared_cannot_be(kind: str, auto: str) -> None:
+    """Whoever mends one of them takes it off the list."""
+    with pytest.raises((AssertionError, AttributeError)):
+        assert agrees(kind, auto)

@@ -27,6 +27,8 @@ from tests.trainer.peft_outputs import llama
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 COMMIT = "0123456789" * 4
+PATTERNS = {"exclude_modules"}
+"""Keys beside target_modules that may be patterns."""
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -167,7 +169,9 @@ def test_a_pattern_of_targets_is_replaced_by_what_it_matched(
     config: dict[str, Any], base: BaseFacts, tmp_path: Path
 ) -> None:
     train(tmp_path, target_modules=r".*\.(0|2)\.self_attn\.(q|k)_proj", **config)
-    for defect in look("adapter", files(tmp_path), base).defects:
+    wrong = look("adapter", files(tmp_path), base).defects
+    assert {defect.where for defect in wrong} == {"target_modules", *(config.keys() & PATTERNS)}
+    for defect in wrong:
         assert (defect.rule, defect.file) == ("config-value", CONFIG)
         run_fix(defect, tmp_path)
     assert look("adapter", files(tmp_path), base).defects == []

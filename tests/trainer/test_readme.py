@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.build import repository
+from tests.checkout import repository
 from tests.ports import free_port
 
 pytestmark = pytest.mark.trainer

@@ -93,7 +93,7 @@ class Shop:
         """Submit, approve, canary, promote."""
         review = self.nora.submit(ref, "production", f"acme/{case}", "please").review
         for person in self.reviewers:
-            build.vote(build.OpenedReview(self.live.store, review), person)
+            build.ballot(self.live.store, person, review)
         self.nora.start_canary(ref, "production", 5000, reason="measured")
         self.nora.promote(ref.partition("@")[0], "production", reason="clean")
 

@@ -7,8 +7,8 @@ import json
 import numpy as np
 from safetensors.numpy import load, save
 
-from registry.artifacts.bundles.companions import LeftOutFile
 from registry.commands import versions
+from registry.views.imports import LeftOut
 from tests.build import ADAPTER_META, a_world, adapter_files, put, register, submit
 from tests.web.conftest import Console
 
@@ -19,9 +19,9 @@ def test_idle_weights_and_companions_are_on_both_pages(console: Console, team: s
     arrays = load(world.blobs.read(weights.sha256, 0, weights.size))
     idle = {name: np.zeros_like(a) if "lora_B" in name else a for name, a in arrays.items()}
     left_out = (
-        LeftOutFile("value_head.<b>.bin", 7, "left out as asked", asked=True),
-        LeftOutFile("optimizer.pt", 2048, "the optimiser's state"),
-        LeftOutFile("value_head.bin", 1024, "left out as asked", asked=True),
+        LeftOut("value_head.<b>.bin", "left out as asked", 7, asked=True),
+        LeftOut("optimizer.pt", "the optimiser's state", 2048),
+        LeftOut("value_head.bin", "left out as asked", 1024, asked=True),
     )
     draft = versions.Draft(
         "adapter",

@@ -30,7 +30,6 @@ from registry.errors import Invalid
 from registry.queries import pulls, repo_lists
 from registry.queries.pages import PageRequest
 from registry.rules.actors import Actor
-from registry.rules.refs import RESERVED_TEAMS
 from registry.views.pulls import Pulled
 
 router = APIRouter(prefix="/api", route_class=HubRoute)
@@ -116,7 +115,7 @@ def models(
     page, after = repo_lists.repos(
         store, caller, filters, PageRequest(cursor, size), with_files=full
     )
-    rows = [shapes.info(each) for each in page if each.repo.partition("/")[0] not in RESERVED_TEAMS]
+    rows = [shapes.info(each) for each in page]
     if _true(query.get("gated", "")) or query.get("pipeline_tag", shapes.TASK) != shapes.TASK:
         rows = []
     card = full or _true(query.get("cardData", "")) or "cardData" in shapes.properties(query)
@@ -129,7 +128,7 @@ def models(
 def model(request: Request, store: TheStore, blobs: TheBlobs, caller: Caller) -> Response:
     """Every request about one repository; the verb follows its name in the path."""
     parts = segments(request)[2:]
-    if len(parts) < 2 or parts[0] in RESERVED_TEAMS:
+    if len(parts) < 2:
         raise pulls.no_repo("/".join(parts))
     team, name, *verb = parts
     repository = Repository(store, caller, team, name)
@@ -167,8 +166,6 @@ async def paths(request: Request, store: TheStore, blobs: TheBlobs, caller: Call
     parts = segments(request)[2:]
     if len(parts) < 4 or parts[2] != "paths-info":
         raise read_only()
-    if parts[0] in RESERVED_TEAMS:
-        raise pulls.no_repo("/".join(parts[:2]))
     kind = request.headers.get("content-type", "")
     fields: Any = None
     with suppress(ValueError, RecursionError):  # a body that cannot be parsed has no paths

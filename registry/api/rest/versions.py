@@ -9,7 +9,6 @@ from fastapi import APIRouter, Response
 from registry.api.door import Caller, RestRoute, TheBlobs, TheStore
 from registry.api.rest.forms import Cursor, Filter, Limit, Line, Plain, Ref
 from registry.api.rest.schemas import NewDeprecation, NewVersion
-from registry.artifacts.bundles.companions import LeftOutFile
 from registry.artifacts.bundles.judge import Kind
 from registry.artifacts.weights.tensors import File
 from registry.commands import deprecations
@@ -18,6 +17,7 @@ from registry.queries import verification
 from registry.queries import versions as queries
 from registry.queries.pages import PageRequest
 from registry.views.deprecations import DeprecationView
+from registry.views.imports import LeftOut
 from registry.views.versions import AddedView, LinePage, VerifiedView, VersionView
 
 router = APIRouter(route_class=RestRoute, tags=["versions"])
@@ -39,7 +39,7 @@ def _draft(kind: Kind, body: NewVersion) -> commands.Draft:
         body.attempt,
         body.step,
         body.quantised_of,
-        tuple(LeftOutFile(each.path, each.size, each.why, each.asked) for each in body.left_out),
+        tuple(LeftOut(each.path, each.why, each.size, each.asked) for each in body.left_out),
     )
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from registry.artifacts.bundles.comparisons import tokenizer_defects
 from registry.artifacts.bundles.files import Bundle
 from registry.artifacts.bundles.names import ALONE, TOKENIZER
-from registry.artifacts.bundles.texts import FAST_TOKENIZER, SPECIAL, Texts
+from registry.artifacts.bundles.texts import FAST_TOKENIZER, Texts
 from registry.artifacts.tokenizers import chat_templates
-from registry.artifacts.tokenizers.chat_templates import SETTINGS, Judge
+from registry.artifacts.tokenizers.chat_templates import SETTINGS, SPECIAL, Judge
 from registry.documents.canonical import digest, sha256_hex
 from registry.documents.differences import written
 

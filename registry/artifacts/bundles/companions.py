@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from registry.artifacts.bundles.names import Kind, is_weights, plain
 from registry.artifacts.defects import shown
 from registry.artifacts.methods.configs import FILE as CONFIG
 from registry.errors import Defect
+from registry.views.imports import LeftOut
 
 NAMED = {
     "the value head of a reward model or of PPO": r"(?:value|v|reward|score)_?head",
@@ -74,19 +74,6 @@ MAX_KEPT = 200
 MAX_TEXT = 200
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOutFile:
-    """A file beside a bundle that is not sent: its path, its size in bytes, and why.
-
-    `asked` says that a person named it and accepts to go without.
-    """
-
-    path: str
-    size: int
-    why: str
-    asked: bool = False
-
-
 def companion(kind: Kind, path: str) -> str | None:
     """What a file beside a bundle of this kind holds if that may belong to the model, else None."""
     *folders, name = path.split("/")
@@ -124,7 +111,7 @@ def _in_module(folders: Sequence[str]) -> bool:
     return bool(folders) and MODULE.fullmatch(folders[0]) is not None
 
 
-def undeclared(kind: Kind, left_out: Sequence[LeftOutFile]) -> list[Defect]:
+def undeclared(kind: Kind, left_out: Sequence[LeftOut]) -> list[Defect]:
     """A defect for each companion that nobody asked to leave out."""
     return [
         refusal(kind, file.path, what)
@@ -135,18 +122,37 @@ def undeclared(kind: Kind, left_out: Sequence[LeftOutFile]) -> list[Defect]:
 
 def refusal(kind: Kind, path: str, what: str) -> Defect:
     """The defect of a companion, which says how to go on with it or without it."""
-    asked = shlex.quote(path.partition("/")[0])
+    if kind == "adapter":
+        needed = (
+            "If the model needs it, this cannot be registered as an adapter; if it is a part of "
+            "LoRA's weights, merge them (merge_and_unload, save_pretrained) and register a "
+            "checkpoint."
+        )
+    elif what == LOADED_WITH_IT:
+        needed = "If the model needs it, register it as an adapter of these weights, or merge it."
+    else:
+        needed = "If the model needs it, it cannot be registered: no form for it is accepted yet."
     return Defect(
         path,
         "",
         "companion-weights",
         f"its name says that it holds {what}; without it, the rest is another model",
-        "If the model needs it, merge it (merge_and_unload, save_pretrained) and register a "
-        f"checkpoint. If not, say so: countersign {kind} import DIR --leave-out {asked}",
+        f"{needed} If not, import it again with --leave-out {_quoted(path.partition('/')[0])}",
     )
 
 
-def facts(kind: Kind, left_out: Sequence[LeftOutFile]) -> dict[str, Any]:
+def _quoted(name: str) -> str:
+    """A name as one word of a shell's command that shows what it holds."""
+    if name.isprintable():
+        return shlex.quote(name)
+    letters = (
+        letter if letter.isprintable() and letter not in "'\\" else f"\\U{ord(letter):08x}"
+        for letter in name
+    )
+    return f"$'{''.join(letters)}'"
+
+
+def facts(kind: Kind, left_out: Sequence[LeftOut]) -> dict[str, Any]:
     """What a version keeps of the files that were left out: companions first, then by path."""
     entries = [
         {

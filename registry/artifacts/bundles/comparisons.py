@@ -13,9 +13,9 @@ from typing import Any
 
 from registry.artifacts.bundles.files import Bundle
 from registry.artifacts.bundles.names import TOKENIZER
-from registry.artifacts.bundles.texts import ADDED, FAST_TOKENIZER, SPECIAL, Texts, texts_of
+from registry.artifacts.bundles.texts import ADDED, FAST_TOKENIZER, Texts, texts_of
 from registry.artifacts.tokenizers import settings
-from registry.artifacts.tokenizers.chat_templates import SETTINGS
+from registry.artifacts.tokenizers.chat_templates import SETTINGS, SPECIAL
 from registry.artifacts.tokenizers.meanings import Meaning, content, named_texts
 from registry.artifacts.tokenizers.tables import SPAN, Table, Unreadable
 from registry.documents.differences import differences, short

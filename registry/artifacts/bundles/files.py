@@ -51,16 +51,16 @@ from registry.artifacts.tokenizers.vocabularies import check_vocabulary
 from registry.artifacts.weights.headers import MAX_HEADER_BYTES, Header, parse_header
 from registry.artifacts.weights.tensors import File, Read, check_extent, fetch, repeated
 from registry.documents.json_streams import PIECE, kinds, outline
-from registry.documents.strict_json import MAX_VALUES as MAX_DOCUMENT_VALUES
-from registry.documents.strict_json import Allowance, loads, weight
+from registry.documents.strict_json import (
+    MAX_BUNDLE_VALUES,
+    MAX_VALUES,
+    Allowance,
+    loads,
+    weight,
+)
 from registry.errors import Defect, Invalid, RegistryError, Unverified
 
 MAX_FILES = 1024
-MAX_VALUES = 3_200_000
-"""Limit on the JSON values of one bundle, headers included, as `strict_json.Allowance` counts them.
-
-A tokenizer of 262,144 pieces and twice as many merges has 2.9 million; 140,000 tensors have 2.2.
-"""
 HEX = re.compile(r"[0-9a-f]{64}")
 KEPT = TOKENIZER | PREPROCESSING | {"config.json", "chat_template.jinja", CONFIG, INDEX}
 """Files whose parsed text stays in memory; all others are read once, checked and dropped."""
@@ -91,7 +91,7 @@ class Bundle:
     files: dict[str, File] = field(default_factory=dict)
     weights: dict[str, Header] = field(default_factory=dict)
     defects: Defects = field(default_factory=Defects)
-    allowance: Allowance = field(default_factory=lambda: Allowance(MAX_VALUES))
+    allowance: Allowance = field(default_factory=lambda: Allowance(MAX_BUNDLE_VALUES))
     documents: dict[str, Any] = field(default_factory=dict)
     judged: bool = False
     """Whether the bundle was found sound before.
@@ -300,7 +300,7 @@ def _read_text(bundle: Bundle, path: str, file: File) -> None:
         else:
             document = loads(
                 data,
-                values=MAX_PARSED_VALUES if path in STREAMED else MAX_DOCUMENT_VALUES,
+                values=MAX_PARSED_VALUES if path in STREAMED else MAX_VALUES,
                 allowance=bundle.allowance,
                 halves=False,
             )

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from registry.artifacts.bundles.files import MAX_VALUES, Bundle
-from registry.artifacts.bundles.names import TOKENIZER
+from registry.artifacts.bundles.files import Bundle
+from registry.artifacts.bundles.names import TOKENIZER, max_bytes
 from registry.artifacts.tokenizers import chat_templates, meanings
-from registry.artifacts.tokenizers.chat_templates import FILE, SETTINGS, Templates
+from registry.artifacts.tokenizers.chat_templates import FILE, FILES, SETTINGS, SPECIAL, Templates
 from registry.artifacts.tokenizers.meanings import Meaning
 from registry.artifacts.tokenizers.tables import Table
 from registry.artifacts.weights.tensors import File, Read, fetch
 from registry.documents.json_streams import PIECE, outline
-from registry.documents.strict_json import Allowance
+from registry.documents.strict_json import MAX_BUNDLE_VALUES, Allowance, loads
+from registry.errors import Invalid
 
 FAST_TOKENIZER = "tokenizer.json"
 """A complete tokenizer."""
-SPECIAL = "special_tokens_map.json"
 ADDED = "added_tokens.json"
 
 
@@ -69,7 +70,11 @@ class Texts:
         if path in self.documents:
             table.add(meanings.by_number(self.documents[path]))
         elif path == "vocab.json":
-            outline(self.pieces(path), Allowance(MAX_VALUES), take=lambda _, part: table.add(part))
+            outline(
+                self.pieces(path),
+                Allowance(MAX_BUNDLE_VALUES),
+                take=lambda _, part: table.add(part),
+            )
         else:
             text = b"".join(self.pieces(path)).decode("utf-8")
             lines = text.removesuffix("\n").replace("\r\n", "\n").split("\n")
@@ -91,3 +96,18 @@ def texts_of(bundle: Bundle) -> Texts:
         kind if isinstance(kind, str) else None,
         bundle.read,
     )
+
+
+def documents_of(files: Iterable[File], read: Read) -> dict[str, Any]:
+    """The parsed files of a stored bundle that hold chat templates and special tokens.
+
+    One that cannot be parsed is left out: `verify` says what is wrong with it. Raises Unverified
+    when bytes are not there.
+    """
+    documents: dict[str, Any] = {}
+    for file in files:
+        if file.path in FILES and file.size <= max_bytes(file.path):
+            data = fetch(file, read, 0, file.size)
+            with suppress(Invalid, UnicodeDecodeError):
+                documents[file.path] = data.decode() if file.path == FILE else loads(data)
+    return documents

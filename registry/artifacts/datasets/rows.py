@@ -127,7 +127,7 @@ def rows(file: File, read: Read) -> Iterator[Row | Defect]:
 
     Raises Unverified when its bytes are not there.
     """
-    for number, line in _numbered(file, read):
+    for number, line in numbered(file, read):
         yield read_row(file.path, number, line)
 
 
@@ -145,7 +145,7 @@ def sound_lines(file: File, read: Read, split: str) -> Iterator[tuple[bytes, Row
 
     Raises Unverified as `sound_rows` does.
     """
-    for number, line in _numbered(file, read):
+    for number, line in numbered(file, read):
         row = _sound(read_row(file.path, number, line))
         if row.split == split:
             yield line, row
@@ -157,13 +157,18 @@ def _sound(row: Row | Defect) -> Row:
     return row
 
 
-def _numbered(file: File, read: Read) -> Iterator[tuple[int, bytes]]:
+def numbered(file: File, read: Read, most: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file with their numbers (from 1); with `most`, those within so many bytes.
+
+    Raises Unverified when its bytes are not there.
+    """
     check_extent(file, read)
-    return enumerate(_lines(chunks(file, read, 0, file.size)), 1)
+    end = file.size if most is None else min(file.size, most)
+    return enumerate(_lines(chunks(file, read, 0, end), cut=end < file.size), 1)
 
 
-def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Split bytes at newlines, with at most one line in memory.
+def _lines(pieces: Iterable[bytes], *, cut: bool) -> Iterator[bytes]:
+    """Split bytes at newlines, with at most one line in memory; after a `cut` the last is left out.
 
     A line that is too long is cut to its first MAX_LINE_BYTES + 1 bytes.
     """
@@ -174,7 +179,7 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
             yield beginning + part[: MAX_LINE_BYTES + 1]
             beginning = b""
         beginning = (beginning + rest)[: MAX_LINE_BYTES + 1]
-    if beginning:
+    if beginning and not cut:
         yield beginning
 
 

@@ -12,19 +12,22 @@ from typing import Any
 
 from registry.artifacts.bundles import judge
 from registry.artifacts.bundles.memory import JUDGING
+from registry.artifacts.bundles.texts import FAST_TOKENIZER, documents_of
 from registry.artifacts.datasets.rows import TRAIN
-from registry.artifacts.feasibility.extremes import Extremes, extremes, other_system
-from registry.artifacts.feasibility.texts import documents_of, tokenizer_head
+from registry.artifacts.feasibility.extremes import Extremes, extremes
 from registry.artifacts.methods import plans
 from registry.artifacts.methods.heads import trained_view
 from registry.artifacts.methods.plans import Plan
 from registry.artifacts.tokenizers import lengths, prompts
 from registry.artifacts.tokenizers.prompts import Question
-from registry.artifacts.weights.tensors import File, Read
+from registry.artifacts.weights.tensors import File, Read, fetch
 from registry.fields import Problem
 
 SAMPLE = Question("What is a mortgage?", "A loan that a house secures.")
 """What a template is tried with where no row of the split is near the beginning of the file."""
+
+MAX_HEAD_BYTES = 1 << 20
+"""Bytes of the beginning of tokenizer.json that are read: what stands before its vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +105,9 @@ def _unreadable(training: Training, read: Read) -> Iterator[tuple[str, str]]:
         return
     documents = documents_of(base.files, read)
     if prompts.lacks_end(documents):
-        yield (
-            "base",
-            "its tokenizer names no end-of-text token, so answers would never end. Set eos_token "
-            "in tokenizer_config.json and register the base again",
-        )
+        yield "base", prompts.NO_END
     seen = extremes(rows.file, read, TRAIN)
-    if reading.system is not None and (
-        line := other_system(rows.file, read, TRAIN, reading.system)
-    ):
+    if reading.system is not None and (line := seen.other_system(reading.system)):
         yield (
             "system",
             f"the recipe has a system prompt, and line {line} of {rows.ref} has another. Remove "
@@ -119,15 +116,24 @@ def _unreadable(training: Training, read: Read) -> Iterator[tuple[str, str]]:
         return
     added_words, first = 0, seen.first
     if reading.template == "chat":
-        asked = Question(first.prompt, first.completion) if first else SAMPLE
-        own = first.own_system if first else None
-        trial = prompts.tried(documents, replace(asked, system=own or reading.system))
+        asked = first.asked if first else SAMPLE
+        asked = replace(asked, system=asked.system or reading.system)
+        trial = prompts.tried(documents, asked)
         if trial.unfit is not None:
             where = f" (line {first.line} of {rows.ref})" if first else ""
-            yield "template", f"{trial.unfit}{where}. Write template: plain, or take another base"
+            way_out = trial.way_out("write template: plain, or take another base")
+            yield "template", f"{trial.unfit}{where}. {way_out}"
         added_words = trial.added_words
-    if seen.longest and lengths.splits_at_blanks(tokenizer_head(base.files, read)):
+    if seen.longest and lengths.splits_at_blanks(_tokenizer_head(base.files, read)):
         yield from _too_long(reading.max_length, added_words, seen, rows.ref)
+
+
+def _tokenizer_head(files: Sequence[File], read: Read) -> str:
+    """The beginning of tokenizer.json; empty without such a file."""
+    file = next((file for file in files if file.path == FAST_TOKENIZER), None)
+    if file is None:
+        return ""
+    return fetch(file, read, 0, min(file.size, MAX_HEAD_BYTES)).decode("utf-8", "replace")
 
 
 def _too_long(
@@ -137,7 +143,7 @@ def _too_long(
 
     `added_words` are those of the template around the first row; they count for rows of its form.
     """
-    like_first = seen.first is not None and seen.first.system is not None
+    like_first = seen.first is not None and seen.first.asked.system is not None
     counts = [
         # One more: the end-of-text token is learned too.
         (row.line, row.words + 1 + (added_words if row.system == like_first else 0))

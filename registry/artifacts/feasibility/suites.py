@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from registry.artifacts.feasibility.texts import documents_of
+from registry.artifacts.bundles.texts import documents_of
 from registry.artifacts.tokenizers import prompts
-from registry.artifacts.tokenizers.prompts import Question
+from registry.artifacts.tokenizers.prompts import Question, capital
 from registry.artifacts.weights.tensors import File, Read
 
 
@@ -17,20 +17,16 @@ def problem(
     """Why these files cannot be asked the first prompt of a suite; None if they can.
 
     `files` are those of the model whose tokenizer is used. The answer contains a way out.
-    Raises Unavailable without a sandbox.
+    Raises Unavailable without a sandbox, Unverified when stored bytes are not there.
     """
     documents = documents_of(files, read)
     if prompts.lacks_end(documents):
-        return (
-            "The tokenizer names no end-of-text token, so answers would never end. Set eos_token "
-            "in tokenizer_config.json and register the base again."
-        )
+        return f"{capital(prompts.NO_END)}."
     if decoding["template"] != "chat":
         return None
-    reason = prompts.tried(documents, Question(prompt, None, decoding["system"])).unfit
-    if reason is None:
+    trial = prompts.tried(documents, Question(prompt, None, decoding["system"]))
+    if trial.unfit is None:
         return None
-    way_out = "with --template plain" + (
-        " or without --system" if decoding["system"] is not None else ""
-    )
-    return f"{reason[0].upper()}{reason[1:]}. Freeze a suite {way_out}."
+    other = " or without --system" if decoding["system"] is not None else ""
+    way_out = trial.way_out(f"freeze a suite with --template plain{other}")
+    return f"{capital(trial.unfit)}. {way_out}."

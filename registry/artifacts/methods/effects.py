@@ -146,6 +146,8 @@ def _all_equal(
     for part in parts:
         if part.compared is None:
             continue
+        if part.compared.name not in own:
+            return False
         if isinstance(part.compared, Ones):
             if not all(
                 bool((values == 1).all()) for values in _floats(own[part.compared.name], read)
@@ -153,7 +155,7 @@ def _all_equal(
                 return False
             continue
         target = _of_base(part.compared.target, base)
-        if target is None or part.compared.name not in own:
+        if target is None:
             return False
         left -= target[1].end - target[1].start
         if left < 0 or not _equal(part.compared, own[part.compared.name], target, read):

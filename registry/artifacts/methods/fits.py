@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from registry.artifacts.methods import heads
@@ -11,8 +11,8 @@ from registry.artifacts.methods.adapters import Config
 from registry.artifacts.methods.anatomies import LABELS, Anatomy, Shape
 from registry.artifacts.methods.configs import FILE
 from registry.artifacts.methods.heads import View
-from registry.artifacts.methods.loaded_names import PREFIX, loaded_class
-from registry.artifacts.methods.misnamed import resized, wrapped
+from registry.artifacts.methods.loaded_names import PREFIX
+from registry.artifacts.methods.misnamed import older_names, resized, wrapped
 from registry.artifacts.weights.tensors import TensorInfo
 from registry.errors import Defect
 
@@ -57,8 +57,8 @@ def fit(file: str, config: Config, tensors: Sequence[TensorInfo], seen: View) ->
     def wrong(name: str, rule: str, detail: str, fix: str) -> None:
         defects.append(Defect(file, name, rule, detail, fix))
 
-    if older := _older_names(seen, present.keys(), expected.keys()):
-        return Fit([replace(older, file=file)], {})
+    if seen.model_class and (older := older_names(file, seen.model_class, present, expected)):
+        return Fit([older], {})
     for name in sorted(expected.keys() - present.keys()):
         wrong(
             name,
@@ -107,49 +107,6 @@ def _without(tensors: Mapping[str, T], modules: Collection[str]) -> dict[str, T]
         for name, tensor in tensors.items()
         if not any(name.startswith(f"{PREFIX}{module}.") for module in modules)
     }
-
-
-def _older_names(seen: View, present: Collection[str], expected: Collection[str]) -> Defect | None:
-    """One defect for an adapter whose every name is that of the file and not of the loaded model.
-
-    transformers renames the base's tensors when it loads them, and PEFT does not rename this
-    adapter's: all of them would be dropped, and the base would answer alone.
-    """
-    loaded = None if seen.model_class is None else loaded_class(seen.model_class)
-    if loaded is None or not present or not set(present).isdisjoint(expected):
-        return None
-    inner = {name.removeprefix(PREFIX): name for name in present if name.startswith(PREFIX)}
-    placed = {inner[name]: PREFIX + here for name, here in loaded.placed(inner).items()}
-    if set(placed.values()) != set(expected):
-        return None
-    old, new = min(placed.items())
-    before, after = _difference(old, new)
-    example = before.removeprefix(PREFIX), after.removeprefix(PREFIX)
-    return Defect(
-        "",
-        old,
-        "names-older",
-        f"its tensors have the names of an older transformers: {seen.model_class} of transformers "
-        f"5 calls {example[0]} {example[1]}, PEFT would drop all of them without an error, and the "
-        "base would answer alone",
-        'Rename them in its folder: python -c "from safetensors.torch import*;'
-        "f='adapter_model.safetensors';save_file({k.replace('"
-        f"{before}','{after}'"
-        '):v for k,v in load_file(f).items()},f)"',
-    )
-
-
-def _difference(old: str, new: str) -> tuple[str, str]:
-    """The parts of two names up to and with the first part of their common ending."""
-    before, after = old.split("."), new.split(".")
-    same = 0
-    while same < min(len(before), len(after)) and before[-1 - same] == after[-1 - same]:
-        same += 1
-    kept = len(before) - same, len(after) - same
-    number = next(
-        (n for n in range(same) if before[kept[0] + n].isdecimal()), 0
-    )  # up to a layer's number, which differs from tensor to tensor
-    return ".".join(before[: kept[0] + number]) + ".", ".".join(after[: kept[1] + number]) + "."
 
 
 def _fix_unexpected(name: str, shape: Shape, base: Anatomy) -> str:

@@ -206,6 +206,9 @@ def _by_class(
 ) -> View:
     """The view through the class whose names the adapter has, of all that can load the base."""
     task, kind = values.get("task_type"), str(config.get("model_type"))
+    inner = {name.removeprefix(PREFIX) for name in names}
+    # What loads all these names under others, as `misnamed.older_names` then says.
+    older: View | None = None
     views: list[tuple[int, View]] = []
     for loads_as, loaded in _candidates(task, config):
         own = loads_as is None
@@ -224,9 +227,15 @@ def _by_class(
             not modules.isdisjoint(inside(renamed.get(name, name).removeprefix(PREFIX)))
             for name in names
         )
-        views.append((fitting, seen))
         if fitting == len(names):
-            break
+            return seen
+        if older is None and all(
+            not modules.isdisjoint(inside(here)) for here in loaded.placed(inner).values()
+        ):
+            older = seen
+        views.append((fitting, seen))
+    if older is not None:
+        return older
     if not views:
         if task in CLASSES:
             return _classifier(task, Body(kind, "", {}), shapes, config)

@@ -24,9 +24,6 @@ PREFIX = "base_model.model."
 WRITERS = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
 """The automatic classes whose models go on with a text; the trainer loads a base through them."""
 
-GENERATORS = (*WRITERS, "AutoModelForSeq2SeqLM", "AutoModelForSpeechSeq2Seq")
-"""All automatic classes whose models answer with text."""
-
 _LAST_NUMBER = re.compile(r".*\.([0-9]+)\.")
 
 

@@ -7,11 +7,12 @@ vocabulary. Each cause is one defect with a fix that works, in place of one for 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from registry.artifacts.defects import MAX_LENGTHS
 from registry.artifacts.methods.anatomies import HEAD, Anatomy, Shape, is_tokens
-from registry.artifacts.methods.loaded_names import PREFIX
+from registry.artifacts.methods.loaded_names import PREFIX, loaded_class
 from registry.errors import Defect
 
 RENAME = (
@@ -144,3 +145,65 @@ def resized(
             "bind it to the new base.",
         )
     ], frozenset(sizes)
+
+
+def older_names(
+    file: str, model_class: str, present: Collection[str], expected: Collection[str]
+) -> Defect | None:
+    """The defect of an adapter whose every name is that of the base's file, or None.
+
+    transformers renames the base's tensors when it loads them, and PEFT does not rename this
+    adapter's: all of them would be dropped, and the base would answer alone.
+    """
+    loaded = loaded_class(model_class)
+    if loaded is None or not present or not set(present).isdisjoint(expected):
+        return None
+    inner = {name.removeprefix(PREFIX): name for name in present if name.startswith(PREFIX)}
+    placed = {inner[name]: PREFIX + here for name, here in loaded.placed(inner).items()}
+    if set(placed.values()) != set(expected):
+        return None
+    pairs = sorted({_difference(old, new) for old, new in placed.items()})
+    before, after = (part.removeprefix(PREFIX) for part in pairs[0])
+    return Defect(
+        file,
+        min(placed),
+        "names-older",
+        f"its tensors have the names of an older transformers: {model_class} of transformers 5 "
+        f"calls {before} {after}, PEFT would drop all of them without an error, and the base would "
+        "answer alone",
+        _renaming(placed, pairs),
+    )
+
+
+def _renaming(placed: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> str:
+    """The command that renames the tensors, where text replacements alone can do it."""
+
+    def renamed(name: str) -> str:
+        for before, after in pairs:
+            name = name.replace(before, after)
+        return name
+
+    calls = "".join(f".replace({before!r},{after!r})" for before, after in pairs)
+    command = RENAME.format(name=f"k{calls}")
+    if len(command) <= MAX_LENGTHS["fix"] and all(
+        renamed(old) == new for old, new in placed.items()
+    ):
+        return command
+    return (
+        "Load base and adapter with the transformers and PEFT that trained it, load the base with "
+        "transformers 5 beside it, and copy the weights module by module; or train it again."
+    )
+
+
+def _difference(old: str, new: str) -> tuple[str, str]:
+    """The parts of two names up to and with the first part of their common ending.
+
+    The number of a layer differs from tensor to tensor, so the parts end before it.
+    """
+    before, after = old.split("."), new.split(".")
+    same = 0
+    while same < min(len(before), len(after)) and before[-1 - same] == after[-1 - same]:
+        same += 1
+    kept = len(before) - same, len(after) - same
+    number = next((place for place in range(same) if before[kept[0] + place].isdecimal()), 0)
+    return ".".join(before[: kept[0] + number]) + ".", ".".join(after[: kept[1] + number]) + "."

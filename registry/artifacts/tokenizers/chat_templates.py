@@ -19,6 +19,9 @@ from registry.errors import Defect
 
 FILE = "chat_template.jinja"
 SETTINGS = "tokenizer_config.json"
+SPECIAL = "special_tokens_map.json"
+FILES = (FILE, SETTINGS, SPECIAL)
+"""The files of the templates and of the special tokens that they may name."""
 MAX_TEMPLATE = 64 << 10
 """Characters of one template; the longest of about eighty in use has 20,000."""
 MAX_TEMPLATES = 8
@@ -132,7 +135,7 @@ def tokens_of(documents: Mapping[str, Any]) -> dict[str, str]:
     tokenizer_config.json takes precedence over special_tokens_map.json.
     """
     tokens: dict[str, str] = {}
-    for path in ("special_tokens_map.json", SETTINGS):
+    for path in (SPECIAL, SETTINGS):
         document = documents.get(path)
         if not isinstance(document, dict):
             continue

@@ -16,9 +16,8 @@ from registry.artifacts.tokenizers import pipelines
 from registry.artifacts.tokenizers.chat_templates import TOKENS
 from registry.artifacts.tokenizers.tables import Table, Unreadable
 from registry.documents.json_streams import outline
-from registry.documents.strict_json import Allowance
+from registry.documents.strict_json import MAX_BUNDLE_VALUES, Allowance
 
-MAX_VALUES = 3_200_000
 MAX_SMALL_CHARACTERS = 4 << 20
 """Characters of JSON that everything but vocabulary and merges may have."""
 MAX_DIGITS = 20
@@ -26,7 +25,9 @@ MAX_DIGITS = 20
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 TABLES = ("vocab", "merges")
 GENERIC = frozenset({"PreTrainedTokenizer", "Tokenizers"})
-"""Classes that take a tokenizer.json exactly as it is, without their endings."""
+"""Families of classes that take a tokenizer.json exactly as it is."""
+ENDINGS = ("Fast", "Backend")
+"""What ends the name of a class by release and backend."""
 
 Token = Mapping[str, Any]
 
@@ -135,8 +136,16 @@ def takes_file(settings: Mapping[str, Any]) -> bool:
 
     Any other class takes only vocabulary and merges since transformers 5.
     """
-    name = settings.get("tokenizer_class")
-    return isinstance(name, str) and name.removesuffix("Fast").removesuffix("Backend") in GENERIC
+    return family(settings.get("tokenizer_class")) in GENERIC
+
+
+def family(name: Any) -> str | None:
+    """A tokenizer class without what differs by release: `Qwen2TokenizerFast` is `Qwen2`."""
+    if not isinstance(name, str):
+        return None
+    for ending in ENDINGS:
+        name = name.removesuffix(ending)
+    return str(name if name in GENERIC else name.removesuffix("Tokenizer"))
 
 
 def content(settings: Mapping[str, Any], name: str) -> str | None:
@@ -154,7 +163,7 @@ def read(
     Raises Unreadable for a form that is not known here.
     """
     collector = _Collector(span, seek)
-    outline(pieces, Allowance(MAX_VALUES), take=collector.take)
+    outline(pieces, Allowance(MAX_BUNDLE_VALUES), take=collector.take)
     return collector.meaning()
 
 

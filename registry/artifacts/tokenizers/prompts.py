@@ -14,13 +14,17 @@ from typing import Any
 from registry.artifacts.tokenizers import chat_templates, sandbox
 from registry.artifacts.tokenizers.chat_templates import SETTINGS, Templates
 from registry.artifacts.tokenizers.lengths import words
+from registry.artifacts.tokenizers.meanings import takes_file
 from registry.documents import canonical
 from registry.views.chat_templates import RenderedView
 
 MAX_SHOWN_CHARACTERS = 2000
 """Characters of each turn that are rendered: enough to see whether a template keeps them."""
-GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
-"""Classes of tokenizers without special tokens of their own."""
+NO_END = (
+    "the tokenizer names no end-of-text token, so answers would never end. Set eos_token in "
+    "tokenizer_config.json and register the base again"
+)
+"""What to say where `lacks_end`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +43,44 @@ class Question:
 
 
 def lacks_end(documents: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer surely has no end-of-text token, without which no answer ends."""
+    """Whether a tokenizer surely has no end-of-text token, without which no answer ends.
+
+    A class that takes its tokenizer.json as it is has no special tokens of its own.
+    """
     settings = documents.get(SETTINGS)
     return (
         isinstance(settings, dict)
-        and settings.get("tokenizer_class") in GENERIC
+        and takes_file(settings)
         and "eos_token" not in chat_templates.tokens_of(documents)
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a template made of a question: why it is unfit, or None and the words it adds."""
+    """What a template made of a question: why it is unfit, or None and the words it adds.
+
+    `passing`: the machine may be the cause, and another try may succeed.
+    """
 
     unfit: str | None
     added_words: int = 0
+    passing: bool = False
+
+    def way_out(self, instead: str) -> str:
+        """The way out: what to do instead, after another try where that may help."""
+        return f"Try again. If that fails too, {instead}" if self.passing else capital(instead)
+
+
+def capital(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+class _Stopped(Exception):
+    """The sandbox stopped a template.
+
+    The machine may be the cause. The cache keeps what is returned, so this is raised.
+    """
 
 
 def tried(documents: Mapping[str, Any], question: Question) -> Trial:
@@ -67,7 +94,10 @@ def tried(documents: Mapping[str, Any], question: Question) -> Trial:
     if "default" not in templates.texts:
         names = ", ".join(sorted(templates.texts))[:120]
         return Trial(f"the base has several chat templates ({names}), and none is the default")
-    return _judged(_Key(templates, chat_templates.tokens_of(documents), question.cut()))
+    try:
+        return _judged(_Key(templates, chat_templates.tokens_of(documents), question.cut()))
+    except _Stopped as error:
+        return Trial(f"the base's chat template could not be rendered: {error}", passing=True)
 
 
 class _Key:
@@ -91,9 +121,9 @@ def _judged(key: _Key) -> Trial:
     opening = [] if question.system is None else [{"role": "system", "content": question.system}]
     asked = [*opening, {"role": "user", "content": question.prompt}]
     rendered = _render(key, asked, True)
-    if refusal := rendered.raised or rendered.failed:
-        what = "a system prompt" if opening and _takes_no_system(key) else "the first row"
-        return Trial(f"the base's chat template refuses {what}: {refusal}")
+    if rendered.raised is not None:
+        what = "a system prompt" if opening and _takes_no_system(key) else "the question"
+        return _refused(what, rendered.raised)
     text = rendered.text or ""
     for role, content in ((turn["role"], turn["content"]) for turn in asked):
         if not _keeps(text, content):
@@ -104,9 +134,15 @@ def _judged(key: _Key) -> Trial:
     # Reasoning before </think> is removed from earlier turns by many templates, and rightly so.
     answer = question.answer.rpartition("</think>")[2]
     whole = _render(key, [*asked, {"role": "assistant", "content": question.answer}], False)
-    if whole.text is not None and not _keeps(whole.text, answer):
+    if whole.raised is not None:
+        return _refused("the answer", whole.raised)
+    if not _keeps(whole.text or "", answer):
         return Trial("the base's chat template leaves out what the assistant answers")
     return Trial(None, max(added, 0))
+
+
+def _refused(what: str, reason: str) -> Trial:
+    return Trial(f"the base's chat template refuses {what}" + (f": {reason}" if reason else ""))
 
 
 def _takes_no_system(key: _Key) -> bool:
@@ -114,6 +150,7 @@ def _takes_no_system(key: _Key) -> bool:
 
 
 def _render(key: _Key, messages: Sequence[Mapping[str, str]], ask: bool) -> RenderedView:
+    """What the template makes of messages. Raises _Stopped if it makes nothing."""
     variables = {
         **key.tokens,
         "messages": messages,
@@ -121,7 +158,10 @@ def _render(key: _Key, messages: Sequence[Mapping[str, str]], ask: bool) -> Rend
         "documents": None,
         "add_generation_prompt": ask,
     }
-    return sandbox.render(key.text, variables)
+    rendered = sandbox.render(key.text, variables)
+    if rendered.failed is not None:
+        raise _Stopped(rendered.failed)
+    return rendered
 
 
 def _keeps(text: str, content: str) -> bool:

@@ -11,7 +11,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from registry.artifacts.tokenizers.chat_templates import TOKENS
-from registry.artifacts.tokenizers.meanings import EXTRA, GENERIC, Meaning, content, extra_texts
+from registry.artifacts.tokenizers.meanings import (
+    EXTRA,
+    GENERIC,
+    Meaning,
+    content,
+    extra_texts,
+    family,
+    takes_file,
+)
 
 NAMED = tuple(name for name in TOKENS if name != "pad_token")
 """Special tokens with a meaning. Padding is masked: any token that the base has may fill a row."""
@@ -62,7 +70,6 @@ DEFAULTS: Mapping[str, Any] = {
 """What transformers 5 does where a key is not written; null says the same."""
 FILES = ("tokenizer_file", "vocab_file", "merges_file")
 """Keys of other files to read instead, which transformers 5 drops when it saves."""
-ENDINGS = ("Fast", "Backend")
 BERT = {
     "do_lower_case": ("lowercase", True),
     "strip_accents": ("strip_accents", None),
@@ -134,7 +141,7 @@ def differences(
     if usual is None:
         yield "tokenizer_class", own.get("tokenizer_class"), base.get("tokenizer_class")
         usual = {}
-    of_own = {} if _family(own.get("tokenizer_class")) in GENERIC else usual
+    of_own = {} if takes_file(own) else usual
     for name in NAMED:
         stated = content(own, name) if name in own else of_own.get(name)
         expected = content(base, name) if name in base else usual.get(name)
@@ -154,7 +161,7 @@ def differences(
 
 def _usual(own: Any, base: Any, kind: str | None) -> Mapping[str, str] | None:
     """The special tokens of the class that both name; None when they name different classes."""
-    stated, expected = (_family(settings.get("tokenizer_class")) for settings in (own, base))
+    stated, expected = (family(settings.get("tokenizer_class")) for settings in (own, base))
     names, of_type = next(
         (row for kinds, row in CLASSES.items() if kind in kinds.split()), ("", {})
     )
@@ -163,16 +170,6 @@ def _usual(own: Any, base: Any, kind: str | None) -> Mapping[str, str] | None:
         # transformers 5 takes the class of the model's type here, and names it when it saves.
         return of_type if expected is None else {}
     return usual if stated in (None, expected, *GENERIC) else None
-
-
-def _family(name: Any) -> str | None:
-    """A tokenizer class without what differs by release: `Qwen2TokenizerFast` is `Qwen2`."""
-    if not isinstance(name, str):
-        return None
-    family = str(name)
-    for ending in ENDINGS:
-        family = family.removesuffix(ending)
-    return family if family in GENERIC else family.removesuffix("Tokenizer")
 
 
 def _extra(own: Any, base: Any, meaning: Meaning) -> Iterator[tuple[str, Any, Any]]:

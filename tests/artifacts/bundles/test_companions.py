@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 import pytest
 
 from registry.artifacts.bundles.companions import (
     MAX_KEPT,
-    LeftOutFile,
     companion,
     declared_before,
     facts,
@@ -14,6 +16,8 @@ from registry.artifacts.bundles.companions import (
     undeclared,
 )
 from registry.artifacts.bundles.names import Kind
+from registry.artifacts.defects import Defects
+from registry.views.imports import LeftOut
 from tests.artifacts.bundle_files import adapter_files, broken, look
 
 COMPANIONS = (
@@ -100,10 +104,41 @@ LEFTOVERS = (
 @pytest.mark.parametrize("path", COMPANIONS)
 def test_weights_beside_an_adapter_may_belong_to_it(path: str) -> None:
     assert companion("adapter", path)
-    [defect] = undeclared("adapter", [LeftOutFile(path, 4, "")])
+    [defect] = undeclared("adapter", [LeftOut(path, "", 4)])
     assert (defect.file, defect.rule) == (path, "companion-weights")
-    assert f"--leave-out {path.partition('/')[0]}" in defect.fix
-    assert undeclared("adapter", [LeftOutFile(path, 4, "", asked=True)]) == []
+    assert "cannot be registered as an adapter" in defect.fix
+    assert defect.fix.endswith(f"import it again with --leave-out {path.partition('/')[0]}")
+    assert undeclared("adapter", [LeftOut(path, "", 4, asked=True)]) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a value_head",
+        "it's.$(date).`x`",
+        "-v",
+        "*",
+        "value\u202ehead\\n'",
+        "a\tb\nc",
+        "\xa0",
+        "w" * 251,
+        "\U0001f600\x1b",
+    ],
+)
+def test_a_shell_reads_the_name_to_leave_out_as_it_is(name: str) -> None:
+    defects = Defects()
+    defects.extend(undeclared("adapter", [LeftOut(f"{name}/model.safetensors", "", 4)]))
+    [defect] = defects
+    assert defect.fix.isprintable()
+    word = defect.fix.rpartition("--leave-out ")[2]
+    printed = subprocess.run(
+        ["bash", "-c", f"printf %s {word}"],
+        env=os.environ | {"LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        check=True,
+        timeout=10,
+    )
+    assert printed.stdout.decode() == name
 
 
 @pytest.mark.parametrize("path", LEFTOVERS)
@@ -135,8 +170,13 @@ def test_other_forms_of_full_weights_are_no_companions_but_a_head_is() -> None:
     ],
 )
 def test_beside_full_weights_an_adapter_a_head_or_a_module_counts(kind: Kind, path: str) -> None:
-    [defect] = undeclared(kind, [LeftOutFile(path, 4, "")])
+    [defect] = undeclared(kind, [LeftOut(path, "", 4)])
     assert (defect.file, defect.rule) == (path, "companion-weights")
+    adapter = "adapter" in path.casefold()
+    assert ("register it as an adapter of these weights" in defect.fix) == adapter
+    assert ("no form for it is accepted yet" in defect.fix) == (not adapter)
+    assert "merge_and_unload" not in defect.fix
+    assert "import it again with --leave-out " in defect.fix
 
 
 @pytest.mark.parametrize(
@@ -163,8 +203,8 @@ def test_sent_as_it_is_a_companion_is_refused_by_its_name() -> None:
 
 
 def test_what_is_kept_is_bounded_and_companions_come_first() -> None:
-    files = [LeftOutFile(f"a{number:03}.txt", 1, "why") for number in range(MAX_KEPT + 5)]
-    kept = facts("adapter", [*files, LeftOutFile("value_head.bin", 9, "x\u202e" * 300, asked=True)])
+    files = [LeftOut(f"a{number:03}.txt", "why", 1) for number in range(MAX_KEPT + 5)]
+    kept = facts("adapter", [*files, LeftOut("value_head.bin", "x\u202e" * 300, 9, asked=True)])
     assert len(kept["left_out"]) == MAX_KEPT and kept["left_out_more"] == 6
     first = kept["left_out"][0]
     assert (first["path"], first["size"]) == ("value_head.bin", 9)
@@ -177,7 +217,7 @@ def test_what_is_kept_is_bounded_and_companions_come_first() -> None:
 
 
 def test_a_draft_that_is_added_again_still_lacks_what_it_lacked() -> None:
-    earlier = facts("adapter", [LeftOutFile("value_head.bin", 9, "asked", asked=True)])
+    earlier = facts("adapter", [LeftOut("value_head.bin", "asked", 9, asked=True)])
     now = declared_before(earlier, {"risks": ["low: x"]})
     assert [entry["path"] for entry in now["left_out"]] == ["value_head.bin"]
     assert len(now["risks"]) == 2 and declared_before(earlier, now) == now

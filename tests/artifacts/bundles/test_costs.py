@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import pytest
 
-from registry.artifacts.bundles import files as reading
+from registry.artifacts.bundles.files import MAX_PARSED_BYTES
 from registry.artifacts.bundles.judge import footprint, inspect
 from registry.documents import json_streams
-from registry.documents.strict_json import MAX_BYTES, Allowance
+from registry.documents.strict_json import MAX_BUNDLE_VALUES, MAX_BYTES, Allowance
 from tests.artifacts.bundle_files import declared
 from tests.assets.cases import Files, sound
 from tests.assets.worst import WORST, like_gemma
@@ -66,7 +66,7 @@ def test_every_byte_is_read_once_and_no_large_file_whole(name: str) -> None:
 def test_the_room_a_bundle_takes_is_counted_before_its_texts_are_read() -> None:
     """At worst a text is read to 24 times its size; only what is read by pieces takes less."""
     small = footprint("base", *declared(sound()))[0]
-    text = b'{"a":"' + b"x" * (reading.MAX_PARSED_BYTES - 8) + b'"}'
+    text = b'{"a":"' + b"x" * (MAX_PARSED_BYTES - 8) + b'"}'
     whole = footprint("base", *declared(sound() | {"tokenizer.json": text}))[0]
     assert whole - small >= 20 * len(text)
     streamed = footprint("base", *declared(sound() | {"tokenizer.json": like_gemma()}))[0]
@@ -88,4 +88,4 @@ def test_what_the_allowance_refuses_is_never_parsed(
 
     monkeypatch.setattr(Allowance, "spend", counted)
     inspect("base", *declared(BUNDLES[name]()), base=None, meta={})
-    assert 0 < sum(parsed) <= reading.MAX_VALUES
+    assert 0 < sum(parsed) <= MAX_BUNDLE_VALUES

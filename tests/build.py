@@ -333,11 +333,13 @@ def train(
     name: str = "adapter",
     seed: int = 0,
     files: Callable[[int], list[File]] | None = None,
+    mlflow: str | None = None,
 ) -> UUID:
     """A finished training run whose two published steps are registered; their refs are appended to
     the world.
 
-    `files` gives the bundle of a step; without it, files that fit `a_base`.
+    `files` gives the bundle of a step; without it, files that fit `a_base`. `mlflow` is the page
+    in MLflow that its trainer reports.
     """
     run = training.queue(
         world.store,
@@ -380,7 +382,7 @@ def train(
         "dataset_root": view.training.dataset.root,
         "meters": {"seconds": 1.5, "steps": 4},
         "environment": {"torch": "none"},
-        "mlflow": None,
+        "mlflow": mlflow and {"run_id": "ea02", "url": mlflow},
     }
     assert trainer.key is not None
     key, signature = trainer.key.sign_document(report, "training-report")

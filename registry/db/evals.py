@@ -14,9 +14,9 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from registry.db.sight import Sighted
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
-from registry.db.training_runs import STATES
+from registry.db.training_runs import ENDED, STATES
 from registry.db.versions import Node
-from registry.errors import NotFound
+from registry.errors import Invalid, NotFound
 from registry.rules.evals import Scoring
 from registry.rules.refs import Ref, parse_ref
 
@@ -147,6 +147,11 @@ def suite_version(session: Sighted, ref: Ref | str) -> tuple[EvalSuiteVersion, N
     """The suite version that a reference names, or NotFound; a bare name means the newest."""
     if isinstance(ref, str):
         ref = parse_ref(ref)
+    if ref.name is None or ref.channel is not None:
+        raise Invalid(
+            "bad-reference",
+            f"'{ref}' names no eval suite version; write team/name@v1, or team/name.",
+        )
     statement = (
         select(EvalSuiteVersion, Node)
         .join(Node, Node.id == EvalSuiteVersion.id)
@@ -202,7 +207,7 @@ def ended_runs(
         .where(
             EvalRun.subject_id.in_([subject for subject in subjects if subject]),
             EvalRun.suite_version_id.in_(suite_versions),
-            EvalRun.state.in_(("succeeded", "failed", "cancelled")),
+            EvalRun.state.in_(ENDED),
         )
         .order_by(EvalRun.created_at, EvalRun.id)
     )

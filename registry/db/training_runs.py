@@ -19,6 +19,7 @@ from registry.proof import keys
 from registry.proof.keys import Context
 
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
+ENDED = ("succeeded", "failed", "cancelled")
 
 
 class TrainingRun(Table):

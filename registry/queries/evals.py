@@ -13,6 +13,7 @@ from registry.db.training_runs import Lease
 from registry.db.versions import Node, by_ref
 from registry.errors import NotFound
 from registry.queries.pages import MAX_PAGE_ROWS, check_limit, plain_ref, seen
+from registry.queries.training_runs import check_state
 from registry.rules.actors import Actor
 from registry.views.evals import EvalRunView, MetricView, SuiteView
 
@@ -22,31 +23,42 @@ SuiteNode = aliased(Node)
 def suites(store: Store, actor: Actor) -> list[SuiteView]:
     """Every frozen suite version of the teams the caller sees, by name, newest first."""
     with store.read(actor) as session:
-        rows = session.execute(
-            select(EvalSuiteVersion, SuiteNode.ref, Node.ref)
-            .join(EvalSuite, EvalSuite.id == EvalSuiteVersion.suite_id)
-            .join(SuiteNode, SuiteNode.id == EvalSuiteVersion.id)
-            .join(Node, Node.id == EvalSuiteVersion.dataset_version_id)
-            .where(seen(actor, EvalSuite.team))
-            .order_by(EvalSuite.team, EvalSuite.name, EvalSuiteVersion.number.desc())
+        return _suites(session, actor, true())
+
+
+def suite(store: Store, actor: Actor, ref: str) -> SuiteView:
+    """The suite version that a reference names, or NotFound; a bare name means the newest."""
+    with store.read(actor) as session:
+        version, _ = suite_version(session, ref)
+        return _suites(session, actor, EvalSuiteVersion.id == version.id)[0]
+
+
+def _suites(session: Session, actor: Actor, which: ColumnElement[bool]) -> list[SuiteView]:
+    rows = session.execute(
+        select(EvalSuiteVersion, SuiteNode.ref, Node.ref)
+        .join(EvalSuite, EvalSuite.id == EvalSuiteVersion.suite_id)
+        .join(SuiteNode, SuiteNode.id == EvalSuiteVersion.id)
+        .join(Node, Node.id == EvalSuiteVersion.dataset_version_id)
+        .where(which, seen(actor, EvalSuite.team))
+        .order_by(EvalSuite.team, EvalSuite.name, EvalSuiteVersion.number.desc())
+    )
+    return [
+        SuiteView(
+            id=row.id,
+            ref=plain_ref(ref),
+            number=row.number,
+            digest=row.digest,
+            dataset=plain_ref(dataset),
+            split=row.split,
+            metric=row.metric,
+            decoding=row.decoding,
+            normalisation=row.normalisation,
+            items=row.items,
+            items_sha256=row.blob_id,
+            created_at=row.created_at,
         )
-        return [
-            SuiteView(
-                id=row.id,
-                ref=plain_ref(ref),
-                number=row.number,
-                digest=row.digest,
-                dataset=plain_ref(dataset),
-                split=row.split,
-                metric=row.metric,
-                decoding=row.decoding,
-                normalisation=row.normalisation,
-                items=row.items,
-                items_sha256=row.blob_id,
-                created_at=row.created_at,
-            )
-            for row, ref, dataset in rows
-        ]
+        for row, ref, dataset in rows
+    ]
 
 
 def eval_run(store: Store, actor: Actor, run_id: UUID) -> EvalRunView:
@@ -64,11 +76,13 @@ def eval_runs(
     subject: str | None = None,
     *,
     suite: str | None = None,
+    state: str | None = None,
     limit: int = MAX_PAGE_ROWS,
 ) -> list[EvalRunView]:
     """The newest eval runs of the teams the caller sees, newest first.
 
-    With `subject` or `suite`, only those of one version or on one suite version.
+    With `subject`, `suite` or `state`, only those of one version, on one suite version or in one
+    state. Raises Invalid `bad-state` for an unknown state.
     """
     with store.read(actor) as session:
         which: ColumnElement[bool] = true()
@@ -76,6 +90,8 @@ def eval_runs(
             which = EvalRun.subject_id == by_ref(session, subject, gone=True)[0].id
         if suite is not None:
             which &= EvalRun.suite_version_id == suite_version(session, suite)[0].id
+        if state is not None:
+            which &= EvalRun.state == check_state(state)
         return _views(session, actor, which, check_limit(limit))
 
 

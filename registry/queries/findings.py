@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
+from uuid import UUID
+
+from sqlalchemy import select
 
 from registry.artifacts.bundles import judge
 from registry.artifacts.datasets import rows
@@ -23,20 +27,29 @@ def of_dataset(data: DatasetVersionView) -> list[FindingView]:
     ]
 
 
-def of_version(store: Store, actor: Actor, version: VersionView) -> list[FindingView]:
-    """What a draft of a base model, adapter or checkpoint lacks.
+def of_versions(
+    store: Store, actor: Actor, line: str, versions: Iterable[VersionView]
+) -> dict[UUID, list[FindingView]]:
+    """What each draft among these versions of a line lacks, by version.
 
-    The domain may stand in its line instead of the draft.
+    The domain may stand in the line instead of the draft.
     """
-    ref = parse_line(version.line)
+    drafts = [version for version in versions if version.state == "draft"]
+    if not drafts:
+        return {}
+    ref = parse_line(line)
     with store.read(actor) as session:
-        domain = session.query(Line.domain).filter(
-            Line.team == ref.team, Line.name == ref.name, seen(actor, Line.team)
+        domain = session.scalar(
+            select(Line.domain).where(
+                Line.team == ref.team, Line.name == ref.name, seen(actor, Line.team)
+            )
         )
-        meta = {"domain": domain.scalar(), **version.meta}
+    return {draft.id: _missing(draft, domain) for draft in drafts}
+
+
+def _missing(draft: VersionView, domain: str | None) -> list[FindingView]:
+    kind, meta = cast(judge.Kind, draft.kind), {"domain": domain, **draft.meta}
     return [
         FindingView(finding.field, finding.detail, finding.fix)
-        for finding in judge.missing_facts(
-            cast(judge.Kind, version.kind), version.base is not None, meta
-        )
+        for finding in judge.missing_facts(kind, draft.base is not None, meta)
     ]

@@ -6,7 +6,7 @@ A gate compares with the base. A reviewer replaces what serves, so these queries
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Float, Integer, and_, column, select, text
 
@@ -153,24 +153,22 @@ def _standing(
     if serving is None:
         return StandingView(channel.name, None, "nothing")
     if serving.id == subject.id:
-        return StandingView(channel.name, serving.ref, "itself")
+        return StandingView(channel.name, serving.ref, "itself", serving.kind)
     kind = "base" if serving.id == channel.base_version_id else "version"
+    place = StandingView(channel.name, serving.ref, kind, serving.kind)
     if measured is None:
-        return StandingView(channel.name, serving.ref, kind, why="No suite was evaluated.")
+        return replace(place, why="No suite was evaluated.")
+    place = replace(place, suite=measured.ref)
     missing = [node.ref for node in (subject, serving) if not measured.outcomes(node)]
     if missing:
         why = f"{' and '.join(missing)} {'were' if len(missing) > 1 else 'was'} not evaluated"
-        why = f"{why} on {measured.ref}."
-        return StandingView(channel.name, serving.ref, kind, measured.ref, why=why)
+        return replace(place, why=f"{why} on {measured.ref}.")
     paired = rules.pair(
         measured.outcomes(subject), measured.outcomes(serving), measured.suite.items
     )
     gain, low, high = rules.difference(paired)
-    return StandingView(
-        channel.name,
-        serving.ref,
-        kind,
-        measured.ref,
+    return replace(
+        place,
         serving=(paired.both + paired.only_base) / paired.n,
         subject=(paired.both + paired.only_adapter) / paired.n,
         n=paired.n,

@@ -48,15 +48,18 @@ def training_runs(
         line = parse_line(adapter)
         which &= (Line.team == line.team) & (Line.name == line.name)
     if state is not None:
-        if state not in STATES:
-            raise Invalid(
-                "bad-state",
-                f"A training run is never '{state[:40]}'.",
-                f"Use one of {', '.join(STATES)}.",
-            )
-        which &= TrainingRun.state == state
+        which &= TrainingRun.state == check_state(state)
     with store.read(actor) as session:
         return _views(session, actor, which, check_limit(limit))
+
+
+def check_state(state: str) -> str:
+    """The state, if training runs and eval runs can be in it; Invalid `bad-state` otherwise."""
+    if state not in STATES:
+        raise Invalid(
+            "bad-state", f"A run is never '{state[:40]}'.", f"Use one of {', '.join(STATES)}."
+        )
+    return state
 
 
 def _views(

@@ -29,6 +29,13 @@ def use_cases(store: Store, actor: Actor) -> list[UseCaseView]:
         return _views(session, actor, IS_NEWEST)
 
 
+def use_case(store: Store, actor: Actor, name: str) -> UseCaseView:
+    """The newest version of a use case; NotFound."""
+    with store.read(actor) as session:
+        row = table.by_name(session, name)
+        return _views(session, actor, IS_NEWEST & (UseCase.id == row.id))[0]
+
+
 def history(store: Store, actor: Actor, name: str) -> list[UseCaseView]:
     """Every version of a use case, newest first; NotFound."""
     with store.read(actor) as session:

@@ -216,7 +216,7 @@ def _views(
     session: Session, actor: Actor, rows: list[tuple[Version, Line, Node]]
 ) -> list[VersionView]:
     ids = [version.id for version, _, _ in rows]
-    bases = _refs(
+    bases = _nodes(
         session, {version.base_version_id for version, _, _ in rows if version.base_version_id}
     )
     files = files_of(session, ids)
@@ -239,7 +239,8 @@ def _views(
             manifest_digest=version.manifest_digest,
             tensor_root=version.tensor_root,
             base_root=version.base_root,
-            base=bases[version.base_version_id] if version.base_version_id else None,
+            base=bases[version.base_version_id].ref if version.base_version_id else None,
+            base_kind=bases[version.base_version_id].kind if version.base_version_id else None,
             meta=version.meta,
             facts=version.facts,
             files=files.get(version.id, []),
@@ -272,11 +273,8 @@ def _effect(version: Version, measured: MeasuredView | None) -> EffectView | Non
     return EffectView(**{**by_weights, "state": state}, measured=measured)
 
 
-def _refs(session: Session, ids: set[UUID]) -> dict[UUID, str]:
-    return {
-        row.id: row.ref
-        for row in session.execute(select(Node.id, Node.ref).where(Node.id.in_(ids)))
-    }
+def _nodes(session: Session, ids: set[UUID]) -> dict[UUID, Node]:
+    return {node.id: node for node in session.scalars(select(Node).where(Node.id.in_(ids)))}
 
 
 def files_of(session: Session, ids: list[UUID]) -> dict[UUID, list[FileView]]:

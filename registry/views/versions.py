@@ -95,6 +95,7 @@ class EffectView:
 class VersionView:
     """One version of a base model, adapter or checkpoint; roots and digests are `sha256:<hex>`.
 
+    `base_kind` is base or checkpoint: both can be adapted.
     `risks` are what a reviewer should know of it, each beginning with high or low.
     """
 
@@ -108,6 +109,7 @@ class VersionView:
     tensor_root: str | None
     base_root: str | None
     base: str | None
+    base_kind: str | None
     meta: dict[str, Any]
     facts: dict[str, Any]
     files: list[FileView]

@@ -47,14 +47,10 @@ def log(here: Here, action: str = "", subject: str = "", cursor: str = "") -> Re
 def as_of(here: Here, at: str = "", environment: str = "production") -> Response:
     """What every channel was ordered to serve at one moment, by default now."""
     chosen = environment if environment in ENVIRONMENTS else "production"
-    error, status, moment = None, 200, datetime.now(UTC)
+    error, status, moment, rows = None, 200, datetime.now(UTC), []
     try:
         moment = words.moment(at) if at.strip() else moment
-    except Invalid as why:
-        error, status = why, 422
-    rows = []
-    try:
-        rows = [] if error else rollouts.as_of(here.store, here.actor, moment, chosen)
+        rows = rollouts.as_of(here.store, here.actor, moment, chosen)
     except Invalid as why:
         error, status = why, 422
     fallen = versions.fallen(

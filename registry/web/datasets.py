@@ -5,7 +5,6 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from registry.errors import NotFound
 from registry.queries import datasets, findings, lineage
 from registry.views.datasets import DatasetVersionView
 from registry.web.grounds import statements
@@ -39,13 +38,8 @@ def version_page(here: Here, team: str, name: str, number: int) -> Response:
 @router.get("/datasets/{team}/{name}")
 def line_page(here: Here, team: str, name: str, draft: str = "") -> Response:
     """The newest numbered version of a data set, or the draft of that code."""
-    if not draft:
-        return _page(here, datasets.dataset(here.store, here.actor, f"{team}/{name}"))
-    ref = f"{team}/{name}@draft-{draft}"
-    for each in datasets.datasets(here.store, here.actor):
-        if each.ref == ref:
-            return _page(here, each)
-    raise NotFound("no-such-page", f"There is no draft {ref[:200]}.")
+    ref = f"{team}/{name}@draft-{draft}" if draft else f"{team}/{name}"
+    return _page(here, datasets.dataset(here.store, here.actor, ref))
 
 
 def _page(here: Visit, data: DatasetVersionView) -> Response:

@@ -106,12 +106,11 @@ def _data_set(here: Visit, text: str) -> str:
 
 def _suite(here: Visit, text: str) -> str:
     name = text.removeprefix("suite:")
-    listed = evals.suites(here.store, here.actor)
-    match = next((each for each in listed if name in (each.ref, each.ref.partition("@")[0])), None)
-    return ref_path("suites", match.ref) if match else ""
+    ref = _attempt(lambda: evals.suite(here.store, here.actor, name).ref)
+    # A suite has no channels and no digests, so these name none.
+    return ref_path("suites", ref) if ref and name in (ref, ref.partition("@")[0]) else ""
 
 
 def _use_case(here: Visit, text: str) -> str:
     name = text.removeprefix("use-case:")
-    names = {case.name for case in use_cases.use_cases(here.store, here.actor)}
-    return f"/use-cases/{name}" if name in names else ""
+    return _attempt(lambda: f"/use-cases/{use_cases.use_case(here.store, here.actor, name).name}")

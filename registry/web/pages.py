@@ -23,6 +23,7 @@ from registry.queries import audit as log_queries
 from registry.rules.actions import Action
 from registry.rules.actors import PERMISSIONS, allowed
 from registry.web import assets, words
+from registry.web.shelves import version_path
 from registry.web.visits import Visit, check_posted, request_id, sign_in_path
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ ENVIRONMENT.globals |= {
     "look": words.look,
     "max_rows": MAX_ROWS,
     "engine_names": words.ENGINES,
+    "version_path": version_path,
 }
 FILTERS = (
     "address ago arm link measured number percent place points share short short_line size tag utc"

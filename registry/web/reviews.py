@@ -16,7 +16,6 @@ from registry.queries import accounts, policies, retention, reviews, standings, 
 from registry.queries.pages import PageRequest
 from registry.rules.actions import Action
 from registry.rules.reviews import check_reason
-from registry.views.policies import PolicyView
 from registry.views.reviews import ReviewView
 from registry.web.gates import footing, measures, passed
 from registry.web.grounds import grounds
@@ -117,12 +116,11 @@ def _show(here: Visit, number: int, status: int = 200, **typed: Any) -> Response
         "version": version,
         "measures": measures(review.verdict),
         "passed": passed(review.verdict),
-        "version_path": version_path(version.kind, version.ref),
+        "version_page": version_path(version.kind, version.ref),
         "footing": footing(review.evidence),
         "standings": standings.standings(here.store, here.actor, number),
         "grounds": grounds(here, review.evidence),
-        "policy": _policy(here, review.policy),
-        "base_path": version_path("base", version.base) if version.base else "",
+        "policy": policies.policy(here.store, here.actor, review.policy),
         "stone": retention.tombstone(here.store, here.actor, version.id),
         "outcomes": OUTCOMES,
         "barred": barred,
@@ -142,12 +140,6 @@ def _show(here: Visit, number: int, status: int = 200, **typed: Any) -> Response
 def _first_verdict(outcome: str) -> str:
     """The verdict of the command that the page suggests: never one that the gate forbids."""
     return "approve" if outcome == "pass" else "request_changes"
-
-
-def _policy(here: Visit, ref: str) -> PolicyView | None:
-    return next(
-        (each for each in policies.policies(here.store, here.actor) if each.ref == ref), None
-    )
 
 
 @router.get("/reviews/{number}")

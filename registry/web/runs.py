@@ -8,8 +8,10 @@ from uuid import UUID
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from registry.db.training_runs import ENDED, STATES
 from registry.errors import Invalid, NotFound
 from registry.queries import evals, training_runs
+from registry.rules import trackers
 from registry.views.training_runs import TrainingRunView
 from registry.web.charts import Curve, curve
 from registry.web.pages import Page, render
@@ -17,23 +19,19 @@ from registry.web.shelves import path_of
 from registry.web.visits import Here, Visit
 
 router = APIRouter(route_class=Page, include_in_schema=False)
-STATES = ("queued", "running", "succeeded", "failed", "cancelled")
-ENDED = ("succeeded", "failed", "cancelled")
 
 
 @router.get("/runs")
 def list_page(here: Here, state: str = "") -> Response:
     """The newest training runs and eval runs of the teams that this person sees."""
-    chosen = state if state in STATES else ""
+    chosen = state if state in STATES else None
     return render(
         here,
         "runs.html",
-        training=training_runs.training_runs(here.store, here.actor, state=chosen or None),
-        measuring=[
-            run for run in evals.eval_runs(here.store, here.actor) if chosen in ("", run.state)
-        ],
+        training=training_runs.training_runs(here.store, here.actor, state=chosen),
+        measuring=evals.eval_runs(here.store, here.actor, state=chosen),
         states=STATES,
-        chosen=chosen,
+        chosen=chosen or "",
     )
 
 
@@ -62,11 +60,12 @@ def eval_page(here: Here, run_id: UUID) -> Response:
 
 def _training(here: Visit, run_id: UUID) -> dict[str, Any]:
     run = training_runs.training_run(here.store, here.actor, run_id)
+    public, client = here.request.app.state.settings.mlflow_url, here.request.client
     return {
         "run": run,
         "curve": _curve(run),
         "live": run.state not in ENDED,
-        "mlflow": mlflow_address(here, run),
+        "mlflow": trackers.run_page(run.mlflow_url, public, client.host if client else None),
         "team": run.adapter.partition("/")[0],
         "output_paths": {ref: _path(here, ref) for ref in run.outputs},
         "base_path": _path(here, run.base),
@@ -85,18 +84,3 @@ def _curve(run: TrainingRunView) -> Curve | None:
     """The loss so far, with at least two points."""
     points = [(step, loss) for step, loss in run.curve]
     return curve(points) if len(points) > 1 else None
-
-
-def mlflow_address(here: Visit, run: TrainingRunView) -> str:
-    """The run's page in MLflow where other machines can open it, else ''.
-
-    An address of the trainer's own machine leads nowhere from here.
-    """
-    public = here.request.app.state.settings.mlflow_url
-    reported = run.mlflow_url or ""
-    own_machine = ("http://127.0.0.1", "http://localhost", "http://[::1]")
-    if reported.startswith(own_machine):
-        if not public or "#" not in reported:
-            return ""
-        return f"{str(public).rstrip('/')}/#{reported.partition('#')[2]}"
-    return reported if reported.startswith(("http://", "https://")) else ""

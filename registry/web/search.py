@@ -14,7 +14,6 @@ from registry.queries import search as queries
 from registry.rules import searches
 from registry.rules.versions import State
 from registry.web.pages import Page, render
-from registry.web.shelves import version_path
 from registry.web.visits import Here
 
 router = APIRouter(route_class=Page, include_in_schema=False)
@@ -148,5 +147,4 @@ def search(
         states=tuple(State),
         max_values=MAX_VALUES,
         measured=measured,
-        path_of=version_path,
     )

@@ -96,11 +96,7 @@ def _line(here: Visit, shelf: Shelf, team: str, name: str) -> Response:
         name=name,
         line=line,
         versions=newest_first,
-        missing={
-            version.id: findings.of_version(here.store, here.actor, version)
-            for version in newest_first[:MAX_ROWS]
-            if version.state == "draft"
-        },
+        missing=findings.of_versions(here.store, here.actor, line, newest_first[:MAX_ROWS]),
     )
 
 

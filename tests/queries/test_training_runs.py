@@ -61,6 +61,8 @@ def test_eval_runs_tell_their_numbers(store: Store, served: World) -> None:
     assert metric.ci_low < metric.value < metric.ci_high
     assert len(evals.eval_runs(store, served.engineer.actor)) == 2
     assert len(evals.eval_runs(store, served.engineer.actor, limit=1)) == 1
+    assert len(evals.eval_runs(store, served.engineer.actor, state="succeeded", limit=1)) == 1
+    assert evals.eval_runs(store, served.engineer.actor, state="queued") == []
 
 
 def test_suites_and_use_cases_are_told_whole(store: Store, served: World) -> None:
@@ -69,6 +71,9 @@ def test_suites_and_use_cases_are_told_whole(store: Store, served: World) -> Non
     (case,) = use_cases.use_cases(store, served.engineer.actor)
     assert (case.name, case.version, case.risk_tier) == (served.use_case, 1, "limited")
     assert case.suite == f"{served.suite}@v1"
+    assert evals.suite(store, served.engineer.actor, served.suite) == suite
+    assert evals.suite(store, served.engineer.actor, suite.ref) == suite
+    assert use_cases.use_case(store, served.engineer.actor, served.use_case) == case
 
 
 def test_another_teams_runs_are_not_there(store: Store, served: World, stranger: Actor) -> None:
@@ -76,6 +81,10 @@ def test_another_teams_runs_are_not_there(store: Store, served: World, stranger:
     assert evals.eval_runs(store, stranger) == []
     assert evals.suites(store, stranger) == []
     assert use_cases.use_cases(store, stranger) == []
+    with pytest.raises(NotFound):
+        evals.suite(store, stranger, served.suite)
+    with pytest.raises(NotFound):
+        use_cases.use_case(store, stranger, served.use_case)
     training = asked.training_runs(store, served.engineer.actor)[0].id
     evaluation = evals.eval_runs(store, served.engineer.actor)[0].id
     for ask, run in ((asked.training_run, training), (evals.eval_run, evaluation)):
@@ -85,6 +94,7 @@ def test_another_teams_runs_are_not_there(store: Store, served: World, stranger:
 
 
 def test_an_unknown_state_is_refused(store: Store, served: World) -> None:
-    with pytest.raises(Invalid) as refused:
-        asked.training_runs(store, served.engineer.actor, state="done")
-    assert refused.value.kind == "bad-state"
+    for runs in (evals.eval_runs, asked.training_runs):
+        with pytest.raises(Invalid) as refused:
+            runs(store, served.engineer.actor, state="done")
+        assert refused.value.kind == "bad-state"

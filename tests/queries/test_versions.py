@@ -30,7 +30,7 @@ def test_a_version_is_told_whole(store: Store, served: World) -> None:
     ref = served.versions[-1]
     view = asked.version(store, served.engineer.actor, ref)
     assert (view.ref, view.kind, view.number, view.state) == (ref, "adapter", 2, "registered")
-    assert view.base == served.base.ref
+    assert (view.base, view.base_kind) == (served.base.ref, "base")
     assert [file.path for file in view.files] == [
         "adapter_config.json",
         "adapter_model.safetensors",

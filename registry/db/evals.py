@@ -16,7 +16,7 @@ from registry.db.sight import Sighted
 from registry.db.table import Id, Moment, Table, hex_digest, one_of
 from registry.db.training_runs import ENDED, STATES
 from registry.db.versions import Node
-from registry.errors import Invalid, NotFound
+from registry.errors import NotFound
 from registry.rules.evals import Scoring
 from registry.rules.refs import Ref, parse_ref
 
@@ -148,9 +148,9 @@ def suite_version(session: Sighted, ref: Ref | str) -> tuple[EvalSuiteVersion, N
     if isinstance(ref, str):
         ref = parse_ref(ref)
     if ref.name is None or ref.channel is not None:
-        raise Invalid(
-            "bad-reference",
-            f"'{ref}' names no eval suite version; write team/name@v1, or team/name.",
+        raise NotFound(
+            "suite-unknown",
+            f"'{ref}' names no eval suite: one is named team/name@v1, or team/name.",
         )
     statement = (
         select(EvalSuiteVersion, Node)

@@ -285,6 +285,7 @@ def test_pull_writes_only_inside_its_folder(
         "tensor_root": None,
         "base_root": None,
         "base": None,
+        "base_kind": None,
         "meta": {},
         "facts": {},
         "files": [{"path": path, "sha256": "0" * 64, "size": 1}],

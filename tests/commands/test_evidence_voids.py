@@ -266,5 +266,5 @@ def test_postgresql_hands_out_no_file_with_other_splits(world: World) -> None:
 def test_a_suite_is_named_by_its_version_alone(world: World) -> None:
     """A channel or a digest would otherwise mean the newest version."""
     for suite in (f"{world.suite}@production", "sha256:" + "0" * 64):
-        with pytest.raises(Invalid, match="names no eval suite version"):
+        with pytest.raises(NotFound, match="names no eval suite"):
             evals.queue(world.store, world.blobs, world.engineer.actor, world.base.ref, suite)
